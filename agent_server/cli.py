@@ -1,0 +1,251 @@
+"""The command line. Declarations only: what a command does is in `commands`, imported when one runs, so that `--help`
+answers at once."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Write three folders (tools/, prompts/, content/), get a conversational agent server.",
+    epilog="Example: agent-server serve --workspace ./my-agents",
+)
+content = typer.Typer(no_args_is_help=True, help="The Markdown knowledge in content/.")
+db = typer.Typer(no_args_is_help=True, help="Migrations of the database.")
+tool = typer.Typer(no_args_is_help=True, help="The tools of the workspace.")
+prompt = typer.Typer(no_args_is_help=True, help="The agents in prompts/.")
+key = typer.Typer(no_args_is_help=True, help="API keys.")
+user = typer.Typer(no_args_is_help=True, help="Users.")
+for name, group in (
+    ("content", content),
+    ("db", db),
+    ("tool", tool),
+    ("prompt", prompt),
+    ("key", key),
+    ("user", user),
+):
+    app.add_typer(group, name=name)
+
+Workspace = Annotated[
+    Path | None, typer.Option("--workspace", "-w", help="The folder with tools/, prompts/ and content/. [default: .]")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+User = Annotated[str, typer.Option("--user", help="The user it belongs to.")]
+LOCAL = "local"
+
+
+def _run(command: str, workspace: Path | None, **options: Any) -> None:
+    """Run a command of `commands` and end with its exit code."""
+    commands = importlib.import_module("agent_server.commands")
+    sys.exit(commands.run(command, workspace, **options))
+
+
+@app.command()
+def serve(
+    workspace: Workspace = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="The port to listen on. [default: 8000]")] = None,
+    reload: Annotated[bool, typer.Option("--reload", help="Start again when a file of the workspace changes.")] = False,
+) -> None:
+    """Migrate, ingest content/ and serve chat, MCP, REST and the page."""
+    _run("serve", workspace, host=host, port=port, reload=reload)
+
+
+@app.command()
+def chat(
+    message: Annotated[
+        str | None, typer.Argument(help="What to say; without it, a conversation on the terminal.")
+    ] = None,
+    agent: Annotated[str | None, typer.Option(help="The agent that answers. [default: routed]")] = None,
+    conversation: Annotated[
+        str | None, typer.Option(help="The conversation to go on with. [default: a new one]")
+    ] = None,
+    json: Json = False,
+    workspace: Workspace = None,
+) -> None:
+    """Talk to the agents. Example: agent-server chat "How long do I wait before flying?" """
+    _run("chat", workspace, message=message, agent=agent, conversation=conversation, as_json=json)
+
+
+@app.command()
+def mcp(workspace: Workspace = None) -> None:
+    """Serve MCP on standard input and output, for a client that starts this command."""
+    _run("mcp", workspace)
+
+
+@app.command()
+def route(
+    message: Annotated[str | None, typer.Argument(help="The message to route.")] = None,
+    stdin: Annotated[bool, typer.Option("--stdin", help="One message per line of standard input.")] = False,
+    json: Json = False,
+    workspace: Workspace = None,
+) -> None:
+    """Which agent would take a message, how sure, and by which path."""
+    _run("route", workspace, message=message, stdin=stdin, as_json=json)
+
+
+@app.command()
+def check(workspace: Workspace = None, json: Json = False) -> None:
+    """Name every mistake in the workspace, with file and line."""
+    _run("check", workspace, as_json=json)
+
+
+@app.command()
+def doctor(workspace: Workspace = None) -> None:
+    """Say what this machine lacks."""
+    _run("doctor", workspace)
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="The folder to make; it must be empty or absent.")]) -> None:
+    """Make a small workspace that runs, to change into your own."""
+    _run("init", None, folder=folder)
+
+
+@content.command("validate")
+def content_validate(workspace: Workspace = None, json: Json = False) -> None:
+    """Name every mistake in content/, with file and line."""
+    _run("content_validate", workspace, as_json=json)
+
+
+@content.command("ingest")
+def content_ingest(workspace: Workspace = None, json: Json = False) -> None:
+    """Bring the index up to date with content/; what has not changed is not touched."""
+    _run("content_ingest", workspace, as_json=json)
+
+
+@content.command("benchmark")
+def content_benchmark(
+    questions: Annotated[Path, typer.Argument(help="YAML or JSON lines: {question, documents: [path, ...]}.")],
+    workspace: Workspace = None,
+    json: Json = False,
+) -> None:
+    """How well search finds the right documents for questions that you judged."""
+    _run("content_benchmark", workspace, questions=questions, as_json=json)
+
+
+@content.command("search")
+def content_search(
+    query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    stdin: Annotated[bool, typer.Option("--stdin", help="One query per line of standard input.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=50, help="How many passages.")] = 5,
+    json: Json = False,
+    workspace: Workspace = None,
+) -> None:
+    """The passages that a question would be answered from."""
+    _run("content_search", workspace, query=query, stdin=stdin, limit=limit, as_json=json)
+
+
+@db.command("upgrade")
+def db_upgrade(workspace: Workspace = None) -> None:
+    """Apply every pending migration."""
+    _run("db_upgrade", workspace)
+
+
+@db.command("downgrade")
+def db_downgrade(
+    revision: Annotated[str, typer.Argument(help="Where to go back to, as in engine@base or workspace@-1.")],
+    workspace: Workspace = None,
+) -> None:
+    """Go back to a revision."""
+    _run("db_downgrade", workspace, revision=revision)
+
+
+@db.command("current")
+def db_current(workspace: Workspace = None, json: Json = False) -> None:
+    """The revisions that the database is at, and those it lacks."""
+    _run("db_current", workspace, as_json=json)
+
+
+@db.command("check")
+def db_check(workspace: Workspace = None) -> None:
+    """Whether the database is what the models say; exit 1 where it is not."""
+    _run("db_check", workspace)
+
+
+@db.command("revision")
+def db_revision(
+    message: Annotated[str, typer.Argument(help="What the migration does.")], workspace: Workspace = None
+) -> None:
+    """Write a migration for the tables of tools/ that the database does not have yet."""
+    _run("db_revision", workspace, message=message)
+
+
+@tool.command("list")
+def tool_list(workspace: Workspace = None, json: Json = False) -> None:
+    """The tools, with their schemas."""
+    _run("tool_list", workspace, as_json=json)
+
+
+@tool.command(
+    "call",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="Example: agent-server tool call create_task --title 'Buy fins'",
+)
+def tool_call(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The tool.")],
+    json: Annotated[str | None, typer.Option("--json", help="The arguments as one JSON object.")] = None,
+    workspace: Workspace = None,
+) -> None:
+    """Call a tool with --ARGUMENT VALUE for each argument; prints the result as JSON.
+
+    It acts as the local user, or as the owner of the key in AGENT_SERVER_KEY."""
+    _run("tool_call", workspace, name=name, arguments=context.args, json_arguments=json)
+
+
+@prompt.command("render")
+def prompt_render(
+    name: Annotated[str, typer.Argument(help="The agent.")],
+    workspace: Workspace = None,
+) -> None:
+    """The instructions of an agent, as a model would get them for an empty profile."""
+    _run("prompt_render", workspace, name=name)
+
+
+@key.command("create")
+def key_create(
+    name: Annotated[str, typer.Option(help="What it is for.")] = "key",
+    scope: Annotated[list[str] | None, typer.Option(help="A scope it holds; more than once. [default: *]")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="How long it works. [default: until revoked]")] = None,
+    user: User = LOCAL,
+    json: Json = False,
+    workspace: Workspace = None,
+) -> None:
+    """Make an API key; its text is shown this once."""
+    _run("key_create", workspace, name=name, scopes=scope or ["*"], days=days, user=user, as_json=json)
+
+
+@key.command("list")
+def key_list(json: Json = False, workspace: Workspace = None) -> None:
+    """The keys, without their texts."""
+    _run("key_list", workspace, as_json=json)
+
+
+@key.command("revoke")
+def key_revoke(id: Annotated[str, typer.Argument(help="The key's id.")], workspace: Workspace = None) -> None:
+    """End a key; it is refused from the next request on."""
+    _run("key_revoke", workspace, id=id)
+
+
+@user.command("create")
+def user_create(
+    name: Annotated[str, typer.Argument(help="Their name; an e-mail address is a good one.")],
+    json: Json = False,
+    workspace: Workspace = None,
+) -> None:
+    """Make a user, who owns rows and holds keys."""
+    _run("user_create", workspace, name=name, as_json=json)
+
+
+def main() -> None:
+    """The entry point of `agent-server`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

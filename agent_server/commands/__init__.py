@@ -1,0 +1,77 @@
+"""What the command line does. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 70 a bug of ours."""
+
+import asyncio
+import traceback
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from agent_server.commands import admin, knowledge, serving, talk, tools
+from agent_server.commands.session import Session, fail
+from agent_server.errors import AgentServerError, Internal, WorkspaceInvalid
+from agent_server.log import configure_logging
+from agent_server.settings import load_settings
+
+_COMMANDS: dict[str, Any] = {
+    "serve": serving.serve,
+    "mcp": serving.mcp,
+    "chat": talk.chat,
+    "route": talk.route,
+    "content_validate": knowledge.validate,
+    "content_ingest": knowledge.ingest,
+    "content_search": knowledge.search,
+    "content_benchmark": knowledge.benchmark,
+    "tool_list": tools.list_tools,
+    "tool_call": tools.call,
+    "prompt_render": admin.render_prompt,
+    "check": admin.check,
+    "doctor": admin.doctor,
+    "init": admin.init,
+    "db_upgrade": admin.db_upgrade,
+    "db_downgrade": admin.db_downgrade,
+    "db_current": admin.db_current,
+    "db_check": admin.db_check,
+    "db_revision": admin.db_revision,
+    "key_create": admin.key_create,
+    "key_list": admin.key_list,
+    "key_revoke": admin.key_revoke,
+    "user_create": admin.user_create,
+}
+_SELF_LOOPED = frozenset({"serve"})
+"""Commands that run an event loop of their own."""
+
+
+def run(command: str, workspace: Path | None, **options: Any) -> int:
+    """Run one command and return its exit code."""
+    try:
+        settings = load_settings(workspace=workspace, host=options.pop("host", None), port=options.pop("port", None))
+        configure_logging(settings.log_level if command in ("serve",) else "WARNING", settings.log_format)
+        work = _COMMANDS[command]
+        if command in _SELF_LOOPED:
+            return int(work(settings, **options) or 0)
+        return asyncio.run(_with_session(Session(settings), work, options))
+    except WorkspaceInvalid as error:
+        for problem in error.problems:
+            fail(str(problem))
+        return 1
+    except Internal as error:
+        if error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+        fail(error.message)
+        return 70
+    except AgentServerError as error:
+        fail(f"{error.code}: {error.message}")
+        return 1
+    except typer.BadParameter as error:
+        fail(error.message)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+async def _with_session(session: Session, work: Any, options: dict[str, Any]) -> int:
+    try:
+        return int(await work(session, **options) or 0)
+    finally:
+        await session.close()

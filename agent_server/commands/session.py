@@ -1,0 +1,88 @@
+"""What most commands need: the workspace, the database, the local user; opened when first asked for."""
+
+import json
+import os
+import sys
+from functools import cached_property
+from typing import Any
+
+from agent_server.app import connect, create_server, migrate
+from agent_server.db import Database
+from agent_server.errors import InvalidInput
+from agent_server.http.server import Server
+from agent_server.identity import Caller
+from agent_server.identity.credentials import create_user, find_user, resolve_caller
+from agent_server.identity.models import User
+from agent_server.seed import load_seeds
+from agent_server.settings import Settings
+from agent_server.workspace import Workspace, load_workspace
+
+LOCAL = "local"
+
+
+class Session:
+    """One command's parts."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._database: Database | None = None
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        return load_workspace(self.settings.workspace)
+
+    async def database(self) -> Database:
+        """The database, migrated."""
+        if self._database is None:
+            self._database = connect(self.settings)
+            await migrate(self.settings, self.workspace, self._database)
+        return self._database
+
+    async def raw_database(self) -> Database:
+        """The database as it is."""
+        if self._database is None:
+            self._database = connect(self.settings)
+        return self._database
+
+    async def server(self) -> Server:
+        """The parts of a server, on a database that holds the seeds and the content as they are now."""
+        server = create_server(self.settings, self.workspace, await self.database())
+        await load_seeds(server.database, self.workspace.seeds)
+        return server
+
+    async def caller(self) -> Caller:
+        """The owner of the key in AGENT_SERVER_KEY, else the local user. Raises Unauthorized for a bad key."""
+        database = await self.database()
+        if key := os.environ.get("AGENT_SERVER_KEY"):
+            return await resolve_caller(database, key)
+        return Caller(id=(await get_user(database, LOCAL)).id, kind="user", scopes=frozenset({"*"}))
+
+    async def close(self) -> None:
+        if self._database is not None:
+            await self._database.close()
+
+
+async def get_user(database: Database, name: str) -> User:
+    """The user of that name; the local one comes into being when it is first needed. Raises InvalidInput."""
+    async with database.transaction() as session:
+        user = await find_user(session, name)
+        if user is None and name == LOCAL:
+            user = await create_user(session, name)
+    if user is None:
+        raise InvalidInput(f"There is no user {name!r}; `agent-server user create {name}` makes one")
+    return user
+
+
+def show(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, ensure_ascii=False, default=str))  # noqa: T201  # a command's result
+
+
+def say(text: str = "") -> None:
+    """A line for a person on standard output."""
+    print(text)  # noqa: T201  # a command's result
+
+
+def fail(text: str) -> None:
+    """A line for a person on standard error."""
+    print(text, file=sys.stderr)  # noqa: T201  # a command's complaint

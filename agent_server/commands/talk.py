@@ -1,0 +1,127 @@
+"""agent-server chat | route"""
+
+import asyncio
+import sys
+from typing import Any
+from uuid import UUID
+
+import typer
+from rich.console import Console
+
+from agent_server.commands.session import Session, fail, say, show
+from agent_server.errors import InvalidInput
+from agent_server.http.chat import message_text
+from agent_server.http.server import Server
+from agent_server.identity import Caller
+from agent_server.knowledge.embed import Embedder
+from agent_server.orchestrator.run import create_router
+from agent_server.turns.accept import Message, accept
+from agent_server.turns.events import AgentChosen, Cited, Failed, PassagesFound, Reset, TextDelta, ToolCalled
+from agent_server.turns.journal import follow
+from agent_server.turns.models import Turn
+
+GOODBYE = frozenset({"exit", "quit", "/exit", "/quit"})
+
+
+async def chat(
+    session: Session, message: str | None, agent: str | None, conversation: str | None, as_json: bool
+) -> int:
+    if agent is not None and agent not in session.workspace.agents:
+        raise InvalidInput(f"agent: there is no {agent!r}; there are {', '.join(session.workspace.agents)}")
+    server, caller = await session.server(), await session.caller()
+    id = _parse(conversation) if conversation else None
+    await server.runner.start()
+    try:
+        if message is not None:
+            turn = await _send(server, caller, Message(text=message, conversation_id=id, agent=agent))
+            return await _show(server, turn, as_json)
+        while (said := await asyncio.to_thread(_ask)) is not None:
+            turn = await _send(server, caller, Message(text=said, conversation_id=id, agent=agent))
+            id = turn.conversation_id
+            await _show(server, turn, as_json)
+        return 0
+    finally:
+        await server.runner.close()
+
+
+def _parse(conversation: str) -> UUID:
+    try:
+        return UUID(conversation)
+    except ValueError:
+        raise InvalidInput("conversation: not a conversation's id; leave it out to begin a new one") from None
+
+
+def _ask() -> str | None:
+    """The next message typed; None at the end of input or a goodbye."""
+    try:
+        said = input("you> ").strip()
+    except EOFError:
+        return None
+    return None if said in GOODBYE else said or _ask()
+
+
+async def _send(server: Server, caller: Caller, message: Message) -> Turn:
+    message_text(message.text, server.settings.message_limit)
+    accepted = await accept(
+        server.database,
+        caller,
+        message,
+        replica=server.runner.replica,
+        queue_limit=server.settings.queue_limit,
+        can_run=server.runner.has_slot,
+    )
+    if accepted.turn.status == "running":
+        server.runner.begin(accepted.turn)
+    return accepted.turn
+
+
+async def _show(server: Server, turn: Turn, as_json: bool) -> int:
+    """Follow a turn on the terminal: the text on standard output, what is around it on standard error."""
+    console, out = Console(stderr=True), sys.stdout
+    passages: dict[int, dict[str, Any]] = {}
+    failed = False
+    async for numbered in follow(server.database, server.hub, turn.owner_id, turn.id):
+        if numbered is None:
+            continue
+        event = numbered.event
+        failed = failed or isinstance(event, Failed)
+        if as_json:
+            show(
+                {"conversation": turn.conversation_id, "turn": turn.id, "seq": numbered.seq, "kind": event.kind}
+                | vars(event)
+            )
+            continue
+        match event:
+            case AgentChosen(name=name):
+                console.print(f"[dim]{name}[/dim]")
+            case ToolCalled(name=name, input=input):
+                console.print(f"[dim]→ {name} {input}[/dim]")
+            case PassagesFound(passages=found):
+                passages.update({p["n"]: p for p in found})
+            case Cited(n=n) if n in passages:
+                console.print(f"[dim]\\[{n}] {passages[n]['document']}: {passages[n]['heading']}[/dim]")
+            case TextDelta(text=text):
+                out.write(text)
+                out.flush()
+            case Reset():
+                out.write("\n(the answer starts over)\n")
+            case Failed(message=message):
+                fail(message)
+    if not as_json:
+        say()
+        console.print(f"[dim]conversation {turn.conversation_id}[/dim]")
+    return 1 if failed else 0
+
+
+async def route(session: Session, message: str | None, stdin: bool, as_json: bool) -> None:
+    if (message is None) == (not stdin):
+        raise typer.BadParameter("Give one MESSAGE, or --stdin with a message per line")
+    router = create_router(session.workspace, Embedder())
+    for text in [message] if message is not None else [line.strip() for line in sys.stdin if line.strip()]:
+        decision = router.decide(text, None)
+        confidence = round(decision.confidence, 4)
+        if as_json:
+            agent = {"agent": decision.agent, "confidence": confidence, "decided_by": decision.decided_by}
+            show({"message": text} | agent)
+        else:
+            say(f"{decision.agent:<16} {confidence:.2f}  {decision.decided_by:<8} {text}")

@@ -1,0 +1,63 @@
+"""agent-server tool list | call"""
+
+import difflib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from agent_server.call import call_tool
+from agent_server.commands.session import Session, say, show
+from agent_server.tool import Tool, describe
+
+
+async def list_tools(session: Session, as_json: bool) -> None:
+    tools = session.workspace.tools.values()
+    if as_json:
+        show([describe(tool) for tool in tools])
+        return
+    for tool in tools:
+        say(f"{tool.name:<24} {tool.effect:<7} {tool.scope:<22} {tool.description.partition(chr(10))[0]}")
+
+
+async def call(session: Session, name: str, arguments: Sequence[str], json_arguments: str | None) -> None:
+    tool = session.workspace.tools.get(name)
+    if tool is None:
+        near = difflib.get_close_matches(name, session.workspace.tools, 3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`agent-server tool list` shows which there are"
+        raise typer.BadParameter(f"There is no tool {name!r}; {hint}")
+    values = _options(arguments, tool) if json_arguments is None else json_arguments
+    if json_arguments is not None and arguments:
+        raise typer.BadParameter("Give the arguments as --NAME VALUE or as --json, not both")
+    server = await session.server()
+    show(await call_tool(server.runtime, tool, values, caller=await session.caller(), surface="cli"))
+
+
+def _options(words: Sequence[str], tool: Tool[..., Any]) -> dict[str, Any]:
+    """`--due 2026-12-01 --limit=5` as arguments, each read as its schema has it. Raises typer.BadParameter."""
+    values: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise typer.BadParameter(f"{word!r}: write arguments as --NAME VALUE")
+        name, given, value = word[2:].partition("=")
+        name = name.replace("-", "_")
+        if not given:
+            if not rest:
+                raise typer.BadParameter(f"--{name} needs a value")
+            value = rest.pop(0)
+        values[name] = _value(value, tool.input_schema["properties"].get(name, {}))
+    return values
+
+
+def _value(text: str, schema: dict[str, Any]) -> Any:
+    """A word as a text where the argument is one, else as the JSON it spells."""
+    kinds = {schema.get("type")} | {option.get("type") for option in schema.get("anyOf", ())}
+    if "string" in kinds or "enum" in schema:
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

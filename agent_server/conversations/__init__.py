@@ -1,0 +1,1 @@
+"""Conversations, and the items of their turns."""

@@ -1,0 +1,52 @@
+"""Rows of conversations.
+
+An item is one entry of a model's input or output, in the form the Agents SDK replays (OpenAI Responses items): a
+message, a function call, its output. Messages, as people read them, are the items that have a role.
+Items are never updated: the order of a conversation is (turn_no, k).
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import DateTime, ForeignKeyConstraint, Index
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from agent_server.db import Owned, Timestamps, now
+
+
+class Conversation(Owned, Timestamps, table=True):
+    """`next_turn` numbers the turns under this row's lock; `agent` is the specialist that answered last."""
+
+    __tablename__ = "conversation"
+    __table_args__ = (Index("ix_conversation_owner_updated", "owner_id", "updated_at"),)
+
+    title: str
+    next_turn: int = 1
+    agent: str | None = None
+
+
+class Item(SQLModel, table=True):
+    """`role` and `text` are set for messages only; `sources` are the passages an answer cites, as they then were."""
+
+    __tablename__ = "item"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["owner_id", "conversation_id"], ["conversation.owner_id", "conversation.id"], ondelete="CASCADE"
+        ),
+    )
+
+    owner_id: UUID = Field(primary_key=True)
+    conversation_id: UUID = Field(primary_key=True)
+    turn_no: int = Field(primary_key=True)
+    k: int = Field(primary_key=True)
+    turn_id: UUID
+    role: str | None = None
+    text: str | None = None
+    agent: str | None = None
+    model: str | None = None
+    prompt_sha: str | None = None
+    body: dict[str, Any] = Field(sa_type=JSONB)
+    sources: list[dict[str, Any]] = Field(default_factory=list, sa_type=JSONB)
+    created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))

@@ -1,0 +1,107 @@
+"""Conversations and their messages, as their owner may see them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import and_, func, or_
+from sqlmodel import col, select
+
+from agent_server.conversations.models import Conversation, Item
+from agent_server.errors import InvalidInput
+from agent_server.repository import Page, Repository
+
+
+class ConversationRepository(Repository[Conversation]):
+    model = Conversation
+
+    async def recent(self, limit: int, cursor: str | None = None, text: str | None = None) -> Page[Conversation]:
+        """Conversations by last activity; with `text`, those whose title or messages hold it. Raises InvalidInput."""
+        statement = self.visible()
+        if text:
+            pattern = f"%{text.translate(_LIKE)}%"
+            said = select(Item.conversation_id).where(
+                col(Item.owner_id) == self.owner, col(Item.role).is_not(None), col(Item.text).ilike(pattern)
+            )
+            statement = statement.where(or_(col(Conversation.title).ilike(pattern), col(Conversation.id).in_(said)))
+        at, id = col(Conversation.updated_at), col(Conversation.id)
+        if cursor is not None:
+            before, last = _parse(cursor)
+            statement = statement.where(or_(at < before, and_(at == before, id < last)))
+        rows = (await self.session.execute(statement.order_by(at.desc(), id.desc()).limit(limit + 1))).scalars().all()
+        more = len(rows) > limit
+        return Page(rows[:limit], f"{rows[limit - 1].updated_at.isoformat()}~{rows[limit - 1].id}" if more else None)
+
+    async def count(self) -> int:
+        statement = select(func.count()).select_from(Conversation).where(col(Conversation.owner_id) == self.owner)
+        return (await self.session.execute(statement)).scalar_one()
+
+
+_LIKE = str.maketrans({"%": r"\%", "_": r"\_", "\\": r"\\"})
+
+
+def _parse(cursor: str) -> tuple[datetime, UUID]:
+    at, _, id = cursor.partition("~")
+    try:
+        return datetime.fromisoformat(at), UUID(id)
+    except ValueError:
+        raise InvalidInput("cursor: not one of ours; pass next_cursor of the page before, or leave it out") from None
+
+
+@dataclass(frozen=True)
+class ItemPage:
+    """Items in the order of the conversation, and the cursor of the next page, None after the last."""
+
+    items: Sequence[Item]
+    next_cursor: str | None
+
+
+class ItemRepository:
+    """The items of one conversation of the caller's; `get` the conversation first."""
+
+    def __init__(self, conversations: ConversationRepository, conversation_id: UUID) -> None:
+        self.session = conversations.session
+        self.owner, self.conversation_id = conversations.owner, conversation_id
+
+    async def page(self, limit: int, cursor: str | None = None) -> ItemPage:
+        """Whole turns, oldest first, at least one and about `limit` items; `cursor` is the last turn's number."""
+        try:
+            after = int(cursor) if cursor is not None else 0
+        except ValueError:
+            raise InvalidInput(
+                "cursor: not one of ours; pass next_cursor of the page before, or leave it out"
+            ) from None
+        rows = (
+            (
+                await self.session.execute(
+                    select(Item)
+                    .where(
+                        col(Item.owner_id) == self.owner,
+                        col(Item.conversation_id) == self.conversation_id,
+                        col(Item.turn_no) > after,
+                    )
+                    .order_by(col(Item.turn_no), col(Item.k))
+                    .limit(limit + 1)
+                )
+            )
+            .scalars()
+            .all()
+        )
+        if len(rows) <= limit:
+            return ItemPage(rows, None)
+        cut = rows[limit].turn_no
+        whole = [row for row in rows if row.turn_no < cut]
+        if whole:
+            return ItemPage(whole, str(whole[-1].turn_no))
+        return await self.page(limit * 2, cursor)  # one turn longer than a page
+
+    async def latest(self, limit: int) -> Sequence[Item]:
+        """The last `limit` items, in order."""
+        rows = await self.session.execute(
+            select(Item)
+            .where(col(Item.owner_id) == self.owner, col(Item.conversation_id) == self.conversation_id)
+            .order_by(col(Item.turn_no).desc(), col(Item.k).desc())
+            .limit(limit)
+        )
+        return list(reversed(rows.scalars().all()))

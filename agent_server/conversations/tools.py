@@ -1,0 +1,130 @@
+"""Tools for the caller's own conversations."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent_server.conversations.repository import ConversationRepository, ItemRepository
+from agent_server.tool import ToolContext, tool
+
+Limit = Annotated[int, Field(ge=1, le=100, description="How many, at most.")]
+Cursor = Annotated[str | None, Field(max_length=200, description="`next_cursor` of the page before.")]
+ConversationId = Annotated[UUID, Field(description="The conversation's id.")]
+
+
+class ConversationSummary(BaseModel):
+    """A conversation; `agent` is the specialist that answered last."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    title: str
+    agent: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class Conversations(BaseModel):
+    """Conversations, latest activity first."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    items: list[ConversationSummary]
+    next_cursor: str | None
+
+
+class SaidMessage(BaseModel):
+    """What was said, by whom."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    role: str
+    text: str
+    agent: str | None
+    created_at: datetime
+
+
+class Messages(BaseModel):
+    """Messages, oldest first."""
+
+    items: list[SaidMessage]
+    next_cursor: str | None
+
+
+class Count(BaseModel):
+    """How many there are."""
+
+    count: int
+
+
+class Deleted(BaseModel):
+    """What was deleted."""
+
+    id: UUID
+
+
+@tool(scope="conversations:read", effect="read")
+async def list_conversations(context: ToolContext, limit: Limit = 20, cursor: Cursor = None) -> Conversations:
+    """List the caller's conversations, latest activity first."""
+    page = await context.repository(ConversationRepository).recent(limit, cursor)
+    return Conversations.model_validate(page, from_attributes=True)
+
+
+@tool(scope="conversations:read", effect="read")
+async def search_conversations(
+    context: ToolContext,
+    text: Annotated[str, Field(min_length=1, max_length=200, description="Words in the title or in a message.")],
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> Conversations:
+    """Find the caller's conversations whose title or messages hold a text, latest activity first."""
+    page = await context.repository(ConversationRepository).recent(limit, cursor, text)
+    return Conversations.model_validate(page, from_attributes=True)
+
+
+@tool(scope="conversations:read", effect="read")
+async def count_conversations(context: ToolContext) -> Count:
+    """Count the caller's conversations."""
+    return Count(count=await context.repository(ConversationRepository).count())
+
+
+@tool(scope="conversations:read", effect="read")
+async def get_conversation(context: ToolContext, conversation_id: ConversationId) -> ConversationSummary:
+    """Read one of the caller's conversations: its title, last specialist and times."""
+    row = await context.repository(ConversationRepository).get(conversation_id)
+    return ConversationSummary.model_validate(row)
+
+
+@tool(scope="conversations:read", effect="read")
+async def list_messages(
+    context: ToolContext, conversation_id: ConversationId, limit: Limit = 50, cursor: Cursor = None
+) -> Messages:
+    """List the messages of one of the caller's conversations, oldest first."""
+    conversations = context.repository(ConversationRepository)
+    row = await conversations.get(conversation_id)
+    page = await ItemRepository(conversations, row.id).page(limit, cursor)
+    said = [SaidMessage.model_validate(item) for item in page.items if item.role is not None]
+    return Messages(items=said, next_cursor=page.next_cursor)
+
+
+@tool(scope="conversations:write", effect="stored")
+async def rename_conversation(
+    context: ToolContext,
+    conversation_id: ConversationId,
+    title: Annotated[str, Field(min_length=1, max_length=200, description="The new title.")],
+) -> ConversationSummary:
+    """Give one of the caller's conversations another title."""
+    row = await context.repository(ConversationRepository).get(conversation_id, lock=True)
+    row.title = title
+    await context.session.flush()
+    return ConversationSummary.model_validate(row)
+
+
+@tool(scope="conversations:write", effect="stored", destructive=True)
+async def delete_conversation(context: ToolContext, conversation_id: ConversationId) -> Deleted:
+    """Delete one of the caller's conversations with all its messages. This cannot be undone."""
+    conversations = context.repository(ConversationRepository)
+    await conversations.remove(await conversations.get(conversation_id, lock=True))
+    return Deleted(id=conversation_id)

@@ -1,0 +1,102 @@
+"""The engine, its pool, and the one way to a transaction."""
+
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from asyncpg import PostgresConnectionError
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from agent_server.errors import Unavailable
+
+# Postgres names of states in which trying again later may help; everything else in a DBAPIError is a bug of ours.
+_TRANSIENT = frozenset(
+    {"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "25006", "40001", "40P01", "55P03"}
+)
+
+
+class Database:
+    """A pool of connections to one Postgres database.
+
+    `transaction()` is the only way to a connection: it commits when the block ends, rolls back when it raises, and
+    turns a lost or refused connection into `Unavailable`.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 8, pool_timeout: float = 5.0) -> None:
+        self.url = url
+        address, connect_args = asyncpg_url(url)
+        self.engine = create_async_engine(
+            address,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=pool_timeout,
+            pool_pre_ping=True,
+            pool_recycle=1800,
+            connect_args={
+                "timeout": 5,
+                "server_settings": {
+                    "application_name": "agent-server",
+                    "statement_timeout": "15000",
+                    "lock_timeout": "5000",
+                    "idle_in_transaction_session_timeout": "30000",
+                    "jit": "off",
+                },
+                **connect_args,
+            },
+        )
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """One transaction. Raises Unavailable when the database cannot be reached or goes away in the middle."""
+        try:
+            async with self._sessions.begin() as session:
+                yield session
+        except (PoolTimeout, OSError, PostgresConnectionError, InterfaceError) as error:
+            raise Unavailable("The database cannot be reached; try again in a moment") from error
+        except DBAPIError as error:
+            if error.connection_invalidated or isinstance(error, OperationalError) or _sqlstate(error) in _TRANSIENT:
+                raise Unavailable("The database cannot be reached; try again in a moment") from error
+            raise
+
+    async def check(self) -> None:
+        """Raises Unavailable unless the database answers."""
+        async with self.transaction() as session:
+            await session.execute(text("select 1"))
+
+    def pool_status(self) -> dict[str, int]:
+        """Connections of the pool: how many there may be, are checked out, and are idle."""
+        pool = cast(AsyncAdaptedQueuePool, self.engine.pool)
+        return {"size": pool.size(), "checked_out": pool.checkedout(), "idle": pool.checkedin()}
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
+
+
+def asyncpg_url(url: str) -> tuple[str, Mapping[str, Any]]:
+    """`url` as SQLAlchemy's asyncpg dialect wants it, and what must be passed as arguments instead.
+
+    libpq's `sslmode` and `channel_binding` (in every address that Neon and Supabase hand out) are unknown to asyncpg.
+    """
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    mode = query.pop("sslmode", None)
+    query.pop("channel_binding", None)
+    arguments: dict[str, Any] = {}
+    if mode in ("require", "prefer", "allow"):
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # what libpq's `require` means
+        arguments["ssl"] = context if mode == "require" else mode
+    elif mode in ("verify-ca", "verify-full"):
+        arguments["ssl"] = mode
+    return urlunsplit(("postgresql+asyncpg", parts.netloc, parts.path, urlencode(query), "")), arguments

@@ -1,0 +1,122 @@
+"""Alembic, driven from code: two branches, `engine` (ours) and `workspace` (the tables of tools/).
+
+The engine's migrations ship with the package; a workspace keeps its own in `<workspace>/migrations/workspace`.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Table, inspect, text
+from sqlmodel import SQLModel
+
+import agent_server
+from agent_server.db.database import Database
+from agent_server.errors import InvalidInput
+
+_LOCK = 7_300_421
+"""The advisory lock under which migrations run: replicas that start together take turns."""
+
+
+def migrations_folder() -> Path:
+    """Where env.py and the engine's branch are: inside an installed package, beside it in a checkout."""
+    package = Path(agent_server.__file__).parent
+    shipped = package / "migrations"
+    return shipped if shipped.is_dir() else package.parent / "migrations"
+
+
+def _config(workspace: Path, connection: Connection | None = None) -> Config:
+    folder = migrations_folder()
+    versions = [folder / "engine"]
+    own = (workspace / "migrations" / "workspace").resolve()
+    if own.is_dir():
+        versions.append(own)
+    config = Config()
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("version_locations", os.pathsep.join(str(path) for path in versions).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+async def upgrade(database: Database, workspace: Path) -> None:
+    """Apply every pending migration of both branches; a second replica waits for the first."""
+    await _run(database, workspace, command.upgrade, "heads")
+
+
+async def downgrade(database: Database, workspace: Path, revision: str) -> None:
+    """Go back to `revision` (`engine@base`, `workspace@-1`, ...). Raises InvalidInput for one that is not there."""
+    await _run(database, workspace, command.downgrade, revision)
+
+
+async def revise(database: Database, workspace: Path, message: str) -> Path:
+    """Write a migration of the workspace's branch with what its models have and the database has not."""
+    folder = workspace / "migrations" / "workspace"
+    first = not any(folder.glob("*.py"))
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(config: Config, head: str) -> Path:
+        options: dict[str, Any] = {"head": head, "version_path": str(folder)}
+        if first:
+            options |= {"branch_label": "workspace", "depends_on": "engine@head"}
+        script = command.revision(config, message, autogenerate=True, **options)
+        assert script is not None and not isinstance(script, list)
+        return Path(script.path)
+
+    path: Path = await _run(database, workspace, write, "base" if first else "workspace@head")
+    return path
+
+
+async def _run(database: Database, workspace: Path, work: Any, argument: str) -> Any:
+    async with database.engine.begin() as connection:
+        await connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        await connection.execute(text("set local statement_timeout = 0"))
+        try:
+            return await connection.run_sync(lambda c: work(_config(workspace, c), argument))
+        except CommandError as error:
+            raise InvalidInput(f"migrations: {error}") from error
+
+
+def current(connection: Connection) -> Sequence[str]:
+    """The revisions that the database is at."""
+    return sorted(MigrationContext.configure(connection).get_current_heads())
+
+
+def pending(connection: Connection, workspace: Path) -> Sequence[str]:
+    """The revisions that the database lacks, oldest first."""
+    script = ScriptDirectory.from_config(_config(workspace))
+    heads = tuple(current(connection))
+    try:
+        applied = {r.revision for r in script.iterate_revisions(heads, "base")} if heads else set()
+    except CommandError as error:
+        raise InvalidInput(f"migrations: the database is at a revision that is not here: {error}") from error
+    return [r.revision for r in reversed(list(script.walk_revisions())) if r.revision not in applied]
+
+
+def drift(connection: Connection) -> Sequence[str]:
+    """What the models have otherwise than the database, in words; empty when they agree."""
+    context = MigrationContext.configure(connection, opts={"compare_type": True, "include_object": included})
+    return [str(difference) for difference in compare_metadata(context, SQLModel.metadata)]
+
+
+def included(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
+    """Whether autogenerate looks at a thing: not at tables that no model of this process declares."""
+    return not (kind == "table" and reflected and compare_to is None)
+
+
+def missing_tables(connection: Connection) -> Sequence[Table]:
+    """The declared tables that the database has not."""
+    there = set(inspect(connection).get_table_names())
+    return [table for table in SQLModel.metadata.sorted_tables if table.name not in there]
+
+
+def create_tables(connection: Connection, tables: Iterable[Table]) -> None:
+    """Create tables as their models declare them, for a workspace that is being written and has no migrations yet."""
+    SQLModel.metadata.create_all(connection, tables=list(tables))

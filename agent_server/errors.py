@@ -1,0 +1,152 @@
+"""Every failure a caller, a model or an operator may be shown.
+
+    AgentServerError            code, status, message: safe to show
+    ├── InvalidInput      422   the caller sent something wrong and can correct it
+    ├── Unauthorized      401   no credential, or one that is not (or no longer) valid
+    ├── Forbidden         403   a valid caller that may not do this
+    ├── NotFound          404   not there, or not the caller's: the two are never told apart
+    ├── Conflict          409   the row has moved on since the caller looked
+    ├── TooLarge          413   the body is over the limit
+    ├── TooMany           429   a limit is reached; `retry_after` seconds
+    ├── Unavailable       503   the database is away; try again
+    ├── ModelFailed       502   the model refused, stalled or answered nonsense
+    ├── TimedOut          504   a tool took longer than it may
+    ├── Internal          500   a bug of ours, by its reference in the log
+    └── WorkspaceInvalid  500   mistakes in tools/, prompts/ or content/, for the developer
+
+Anything else that is raised is a bug: surfaces answer with a reference and log the traceback.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """What is wrong with one argument: `field` is its dotted path, `message` says what would be right."""
+
+    field: str
+    message: str
+
+
+class AgentServerError(Exception):
+    """An expected failure, with a message that is safe to show to a caller or a model."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    retry_after: int | None = None
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidInput(AgentServerError):
+    """The caller sent something wrong; `fields` names each wrong argument."""
+
+    code = "invalid_input"
+    status = 422
+
+    def __init__(self, message: str, fields: Sequence[FieldError] = ()) -> None:
+        super().__init__(message)
+        self.fields = tuple(fields)
+
+
+class Unauthorized(AgentServerError):
+    """No credential, or one that is not valid."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class Forbidden(AgentServerError):
+    """A valid caller that may not do this; `scope` is the one it lacks, if a scope would do."""
+
+    code = "forbidden"
+    status = 403
+
+    def __init__(self, message: str, scope: str | None = None) -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
+class NotFound(AgentServerError):
+    """Not there, or not the caller's."""
+
+    code = "not_found"
+    status = 404
+
+
+class Conflict(AgentServerError):
+    """The state of the row does not allow this now."""
+
+    code = "conflict"
+    status = 409
+
+
+class TooMany(AgentServerError):
+    """A limit is reached; try again in `retry_after` seconds."""
+
+    code = "too_many_requests"
+    status = 429
+    retry_after = 5
+
+
+class TooLarge(AgentServerError):
+    """The request's body is over the limit."""
+
+    code = "too_large"
+    status = 413
+
+
+class Unavailable(AgentServerError):
+    """Something the server needs (the database) is away; try again in `retry_after` seconds."""
+
+    code = "unavailable"
+    status = 503
+    retry_after = 2
+
+
+class ModelFailed(AgentServerError):
+    """The model refused, stalled or answered with something that cannot be used."""
+
+    code = "model_failed"
+    status = 502
+
+
+class TimedOut(AgentServerError):
+    """A tool took longer than it may."""
+
+    code = "timed_out"
+    status = 504
+
+
+class Internal(AgentServerError):
+    """A bug: the caller gets a reference, the log line with that reference has the traceback."""
+
+    def __init__(self, what: str, reference: str) -> None:
+        super().__init__(f"{what} failed; this is our fault. Reference {reference}")
+        self.reference = reference
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a workspace: `file` relative to its root, `line` 1-based where known."""
+
+    file: str
+    line: int | None
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}"
+
+
+class WorkspaceInvalid(AgentServerError):
+    """A workspace with mistakes: all of them, each with file and line."""
+
+    code = "workspace_invalid"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)

@@ -1,0 +1,224 @@
+"""Turn events -> AI SDK UI message stream v1 (what `useChat` and our page speak), as server-sent events.
+
+A frame carries `id: <turn>:<seq>`; where one event makes several frames, all but the last carry `<turn>:<seq>.<i>`.
+The encoder's output depends on the events alone, so a resumed stream is the rest of the undropped one, byte for byte.
+"""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+from uuid import UUID
+
+from agent_server.errors import InvalidInput
+from agent_server.turns.events import (
+    AgentChosen,
+    Cancelled,
+    Cited,
+    Done,
+    Failed,
+    Numbered,
+    PassagesFound,
+    Reset,
+    TextDelta,
+    TextDone,
+    ToolCalled,
+    ToolReturned,
+)
+from agent_server.web.render import BlockRenderer
+
+Chunk = dict[str, Any]
+PING = b": ping\n\n"
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True, order=True)
+class Cursor:
+    """A place in a turn's stream: after frame `part` of event `seq`; part 0 is the whole event."""
+
+    seq: int
+    part: int = 0
+
+
+def parse_cursor(text: str | None, turn_id: UUID) -> Cursor | None:
+    """The `Last-Event-ID` of a client. Raises InvalidInput for another turn's, or one that is not ours."""
+    if not text:
+        return None
+    turn, _, place = text.partition(":")
+    seq, _, part = place.partition(".")
+    if turn != str(turn_id) or not seq.isdecimal() or (part and not part.isdecimal()) or len(place) > 20:
+        raise InvalidInput(f"Last-Event-ID: not an id of this stream; they look like {turn_id}:12")
+    return Cursor(int(seq), int(part or 0))
+
+
+@dataclass
+class UIMessageEncoder:
+    """The chunks of one turn's stream. Feed it every event from the first on, also those a client has already."""
+
+    turn_id: UUID
+    conversation_id: UUID
+    html: bool = False
+    _passages: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _cited: list[int] = field(default_factory=list)
+    _texts: dict[int, "_OpenText"] = field(default_factory=dict)
+    _step: bool = False
+    _tools_returned: bool = False
+    _started: bool = False
+
+    def feed(self, numbered: Numbered) -> list[Chunk]:
+        chunks = [] if self._started else [self._start()]
+        self._started = True
+        return [*chunks, *self._chunks(numbered)]
+
+    def _start(self) -> Chunk:
+        return {
+            "type": "start",
+            "messageId": str(self.turn_id),
+            "messageMetadata": {"turnId": str(self.turn_id), "conversationId": str(self.conversation_id)},
+        }
+
+    def _chunks(self, numbered: Numbered) -> list[Chunk]:
+        match numbered.event:
+            case AgentChosen(name=name, decided_by=decided_by, confidence=confidence):
+                title = name.replace("_", " ").replace("-", " ").capitalize()
+                agent = {"name": name, "title": title, "decided_by": decided_by, "confidence": confidence}
+                return [{"type": "data-agent", "data": agent}]
+            case PassagesFound(passages=passages):
+                self._passages.update({p["n"]: p for p in passages})
+                return []
+            case Cited(n=n):
+                self._cited.append(n)
+                return [_source(self._passages[n])] if n in self._passages else []
+            case TextDelta(call=call, text=text):
+                return self._text(call, text)
+            case TextDone(call=call):
+                return self._close_text(call)
+            case Reset(call=call):
+                self._texts.pop(call, None)
+                return [{"type": "data-reset", "data": {"id": _text_id(call)}}]
+            case ToolCalled(call_id=call_id, name=name, input=input):
+                return [
+                    *self._open_step(self._tools_returned),
+                    {"type": "tool-input-available", "toolCallId": call_id, "toolName": name, "input": input, **_OURS},
+                ]
+            case ToolReturned(call_id=call_id, output=output, error=None):
+                self._tools_returned = True
+                return [{"type": "tool-output-available", "toolCallId": call_id, "output": output, **_OURS}]
+            case ToolReturned(call_id=call_id, error=str(error)):
+                self._tools_returned = True
+                return [{"type": "tool-output-error", "toolCallId": call_id, "errorText": error, **_OURS}]
+            case Done(agent=agent_name, usage=usage):
+                metadata = {"agent": agent_name, "usage": usage}
+                return [*self._end(), {"type": "finish", "finishReason": "stop", "messageMetadata": metadata}]
+            case Failed(code=code, message=message):
+                finish = {"type": "finish", "finishReason": "error", "messageMetadata": {"error": code}}
+                return [*self._end(), {"type": "error", "errorText": message}, finish]
+            case Cancelled():
+                return [*self._end(), {"type": "abort"}]
+            case ToolReturned():  # pragma: no cover  # closed above; mypy cannot see that error is None or str
+                return []
+            case event:
+                assert_never(event)
+
+    def _open_step(self, new: bool) -> list[Chunk]:
+        if self._step and not new:
+            return []
+        before: list[Chunk] = [{"type": "finish-step"}] if self._step else []
+        self._step, self._tools_returned = True, False
+        return [*before, {"type": "start-step"}]
+
+    def _text(self, call: int, text: str) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        if call not in self._texts:
+            chunks = [*self._open_step(self._tools_returned), {"type": "text-start", "id": _text_id(call)}]
+            self._texts[call] = _OpenText(BlockRenderer() if self.html else None)
+        chunks.append({"type": "text-delta", "id": _text_id(call), "delta": text})
+        return [*chunks, *self._texts[call].render(call, text, self._cited)]
+
+    def _close_text(self, call: int) -> list[Chunk]:
+        self._texts.pop(call, None)
+        return [{"type": "text-end", "id": _text_id(call)}]
+
+    def _end(self) -> list[Chunk]:
+        chunks: list[Chunk] = [{"type": "text-end", "id": _text_id(call)} for call in self._texts]
+        self._texts.clear()
+        if self._step:
+            chunks.append({"type": "finish-step"})
+        return chunks
+
+
+@dataclass
+class _OpenText:
+    renderer: BlockRenderer | None
+    text: str = ""
+
+    def render(self, call: int, delta: str, cited: Sequence[int]) -> list[Chunk]:
+        if self.renderer is None:
+            return []
+        self.text += delta
+        return [
+            {"type": "data-html", "data": {"id": _text_id(call), "i": i, "html": html}, "transient": True}
+            for i, html in self.renderer.feed(self.text, cited)
+        ]
+
+
+_OURS = {"dynamic": True, "providerExecuted": True}
+
+
+def _text_id(call: int) -> str:
+    return f"text-{call}"
+
+
+def _source(passage: dict[str, Any]) -> Chunk:
+    keys = ("n", "document", "heading", "passage", "text")
+    return {
+        "type": "source-document",
+        "sourceId": str(passage["n"]),
+        "mediaType": "text/markdown",
+        "title": passage["title"],
+        "filename": passage["document"],
+        "providerMetadata": {"agentServer": {key: passage[key] for key in keys}},
+    }
+
+
+async def ui_message_stream(
+    events: AsyncIterator[Numbered | None], encoder: UIMessageEncoder, after: Cursor | None
+) -> AsyncIterator[bytes]:
+    """The frames of the stream that come after `after`; a ping where `events` yields None."""
+    turn = encoder.turn_id
+    async for numbered in events:
+        if numbered is None:
+            yield PING
+            continue
+        chunks = encoder.feed(numbered)
+        frames = []
+        for i, chunk in enumerate(chunks, 1):
+            place = Cursor(numbered.seq, 0 if i == len(chunks) else i)
+            if after is not None and _is_before(place, after):
+                continue
+            label = f"{place.seq}.{place.part}" if place.part else f"{place.seq}"
+            frames.append(f"id: {turn}:{label}\ndata: {_json(chunk)}\n\n".encode())
+        if frames:
+            yield b"".join(frames)
+    yield DONE
+
+
+def _is_before(place: Cursor, after: Cursor) -> bool:
+    """Whether a client at `after` has the frame at `place`: part 0, the last of an event, comes after its parts."""
+    if place.seq != after.seq:
+        return place.seq < after.seq
+    return after.part == 0 or (place.part != 0 and place.part <= after.part)
+
+
+async def event_stream(turn_id: UUID, events: AsyncIterator[Numbered | None]) -> AsyncIterator[bytes]:
+    """Our own events, one frame each."""
+    async for numbered in events:
+        if numbered is None:
+            yield PING
+            continue
+        body = _json(vars(numbered.event))
+        yield f"id: {turn_id}:{numbered.seq}\nevent: {numbered.event.kind}\ndata: {body}\n\n".encode()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

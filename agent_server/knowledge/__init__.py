@@ -1,0 +1,1 @@
+"""content/**/*.md -> documents and passages that can be searched and cited."""

@@ -1,0 +1,82 @@
+"""Rows of the knowledge: documents, their chunks, and how often each word occurs.
+
+Content is shared: its owner is the system. A chunk carries both halves of the search: `lex`, the document side of BM25
+as a sparse vector at hash(lexeme), and `emb`, its embedding. The query side (how rare a word is) comes from `term` and
+`corpus`, so it is always current. The statistics are of the whole content: a search within some collections ranks by
+how rare a word is in all of it, which keeps scores comparable between collections.
+
+The SQL function `lexvec` (migrations/engine) makes `lex`: BM25's document side (Robertson and Zaragoza 2009, eq. 3.15)
+with k1 1.2 and b 0.75, a word of the heading counted twice.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from pgvector.sqlalchemy import HALFVEC, SPARSEVEC
+from sqlalchemy import ForeignKeyConstraint, Index, UniqueConstraint
+from sqlalchemy.dialects.postgresql import ARRAY, REAL, TEXT, TSVECTOR
+from sqlmodel import Field, SQLModel
+
+from agent_server.db import Shared, Timestamps
+
+DIMENSIONS = 256
+LEX_SPACE = 1_000_000_000
+
+
+class Document(Shared, Timestamps, table=True):
+    """A page of content/. `sha` covers its text and everything that its chunks were made with."""
+
+    __tablename__ = "document"
+    __table_args__ = (UniqueConstraint("owner_id", "path"),)
+
+    path: str
+    collection: str
+    title: str
+    description: str = ""
+    urgent: list[str] = Field(default_factory=list, sa_type=ARRAY(TEXT))
+    text: str
+    sha: str
+
+
+class Chunk(Shared, table=True):
+    """A passage: `text` is the file's characters `start` to `end`; `passage` names it in citations."""
+
+    __tablename__ = "chunk"
+    __table_args__ = (
+        ForeignKeyConstraint(["owner_id", "document_id"], ["document.owner_id", "document.id"], ondelete="CASCADE"),
+        Index("ix_chunk_document", "owner_id", "document_id", "ordinal"),
+        Index("ix_chunk_passage", "owner_id", "passage", unique=True),
+        Index("ix_chunk_tsv", "tsv", postgresql_using="gin"),
+    )
+
+    document_id: UUID
+    ordinal: int
+    passage: str
+    collection: str
+    heading: str
+    text: str
+    start: int = Field(sa_column_kwargs={"name": "start_offset"})
+    end: int = Field(sa_column_kwargs={"name": "end_offset"})
+    tsv: Any = Field(sa_type=TSVECTOR)
+    lex: Any = Field(default=None, sa_type=SPARSEVEC(LEX_SPACE), nullable=True)
+    emb: Any = Field(sa_type=HALFVEC(DIMENSIONS))
+
+
+class Term(SQLModel, table=True):
+    """In how many chunks of the owner's a lexeme occurs."""
+
+    __tablename__ = "term"
+
+    owner_id: UUID = Field(primary_key=True)
+    lexeme: str = Field(primary_key=True)
+    n: int
+
+
+class Corpus(SQLModel, table=True):
+    """How many chunks an owner has."""
+
+    __tablename__ = "corpus"
+
+    owner_id: UUID = Field(primary_key=True)
+    n_chunks: int
+    pivot: float = Field(sa_type=REAL)

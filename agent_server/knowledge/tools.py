@@ -1,0 +1,76 @@
+"""Tools over the content."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from agent_server.knowledge import search as knowledge
+from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.search import Passage
+from agent_server.tool import ToolContext, tool
+
+DOCUMENT_CHARACTERS = 20_000
+
+
+class Passages(BaseModel):
+    """Passages, best match first; `start` and `end` are character offsets in the document's file."""
+
+    hits: list[Passage]
+
+
+class DocumentText(BaseModel):
+    """A document's Markdown; `truncated` where it goes on."""
+
+    path: str
+    text: str
+    truncated: bool
+
+
+class DocumentEntry(BaseModel):
+    """A document of the content."""
+
+    path: str
+    collection: str
+    title: str
+    description: str
+
+
+class DocumentList(BaseModel):
+    """Documents, by path."""
+
+    items: list[DocumentEntry]
+
+
+@tool(
+    scope="knowledge:read",
+    effect="read",
+    phrases=("search [the content] for {query}", "search the knowledge [base] for {query}"),
+)
+async def search_knowledge(
+    context: ToolContext,
+    query: Annotated[str, Field(min_length=1, max_length=2000, description="What to look for, in the user's words.")],
+    limit: Annotated[int, Field(ge=1, le=20, description="How many passages.")] = 5,
+    collections: Annotated[
+        list[str] | None, Field(max_length=50, description="Folders of the content to look in; all when absent.")
+    ] = None,
+) -> Passages:
+    """Search the content and return the passages that best match, each with its document, heading and text."""
+    embedder = context.resource(Embedder)
+    return Passages(hits=await knowledge.search(context.session, embedder, query, collections=collections, limit=limit))
+
+
+@tool(scope="knowledge:read", effect="read")
+async def list_documents(context: ToolContext) -> DocumentList:
+    """List the documents of the content: path, title and what each is about."""
+    found = await knowledge.list_documents(context.session)
+    return DocumentList(items=[DocumentEntry.model_validate(d, from_attributes=True) for d in found])
+
+
+@tool(scope="knowledge:read", effect="read")
+async def read_document(
+    context: ToolContext,
+    path: Annotated[str, Field(max_length=500, description="The document's path, as search and lists give it.")],
+) -> DocumentText:
+    """Read one document of the content as Markdown."""
+    text = await knowledge.read_document(context.session, path)
+    return DocumentText(path=path, text=text[:DOCUMENT_CHARACTERS], truncated=len(text) > DOCUMENT_CHARACTERS)

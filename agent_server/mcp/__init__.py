@@ -1,0 +1,11 @@
+"""The tools and the knowledge over the Model Context Protocol, both generations, over HTTP and stdio.
+
+Nothing is kept between two requests: any replica may answer any of them. Importing this package imports the MCP SDK,
+which is heavy: do it where it is needed.
+"""
+
+from agent_server.mcp.http import McpApp, mcp_app
+from agent_server.mcp.resources import Document, Documents
+from agent_server.mcp.server import create_mcp_server, serve_stdio
+
+__all__ = ["Document", "Documents", "McpApp", "create_mcp_server", "mcp_app", "serve_stdio"]

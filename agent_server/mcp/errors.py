@@ -1,0 +1,40 @@
+"""Our errors as JSON-RPC errors, and the one catch-all of this surface."""
+
+import secrets
+from typing import Any
+
+import structlog
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, ErrorData
+from pydantic import ValidationError
+
+from agent_server.errors import AgentServerError, Forbidden, Internal, NotFound
+
+log = structlog.get_logger()
+
+
+def error_data(error: AgentServerError, **data: Any) -> ErrorData:
+    """`error` as JSON-RPC has it: `code: message` for people, our code and the missing scope for programs."""
+    if isinstance(error, Forbidden) and error.scope is not None:
+        data["scope"] = error.scope
+    number = INVALID_PARAMS if isinstance(error, NotFound) else INVALID_REQUEST
+    return ErrorData(
+        code=INTERNAL_ERROR if error.status >= 500 else number,
+        message=f"{error.code}: {error.message}",
+        data={"code": error.code, **data},
+    )
+
+
+async def render_errors(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """What a request may fail with: the SDK's own answer to anything else shows the exception's text to the client."""
+    try:
+        return await call_next(ctx)
+    except (MCPError, ValidationError):
+        raise
+    except AgentServerError as error:
+        raise MCPError.from_error_data(error_data(error)) from error
+    except Exception as error:  # the one catch-all of this surface
+        bug = Internal(ctx.method, secrets.token_hex(6))
+        log.exception("mcp.failed", method=ctx.method, reference=bug.reference)
+        raise MCPError.from_error_data(error_data(bug)) from error

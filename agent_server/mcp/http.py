@@ -1,0 +1,82 @@
+"""`/mcp`: Streamable HTTP, stateless, so that any replica answers any request."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from agent_server.call import Runtime, call_tool
+from agent_server.identity import Caller
+from agent_server.mcp.auth import Authenticated, Resolve, current_caller
+from agent_server.mcp.resources import Documents
+from agent_server.mcp.server import create_mcp_server
+from agent_server.settings import Settings
+from agent_server.tool import Tool
+
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True)
+class McpApp:
+    """The ASGI app of `/mcp`. It serves while `run()`, which works once, is open."""
+
+    asgi: ASGIApp
+    run: Callable[[], AbstractAsyncContextManager[None]]
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """`/mcp` and `/mcp/`, both answered: a mount would redirect one to the other, and clients do not follow."""
+        return [Route(path, endpoint=self.asgi, include_in_schema=False) for path in ("/mcp", "/mcp/")]
+
+
+def mcp_app(
+    runtime: Runtime,
+    tools: Mapping[str, Tool[..., Any]],
+    *,
+    name: str,
+    version: str,
+    instructions: str,
+    resolve: Resolve,
+    documents: Documents | None = None,
+) -> McpApp:
+    """`tools` and `documents` over HTTP, for the callers that `resolve` finds by their token."""
+    server = create_mcp_server(
+        runtime,
+        tools,
+        name=name,
+        version=version,
+        instructions=instructions,
+        caller=current_caller,
+        documents=documents,
+    )
+
+    async def authorise(caller: Caller, message: Any) -> None:
+        match message:
+            case {"method": "tools/call", "params": {"name": str(key)}} if key in tools:
+                if not caller.may(tools[key].scope):
+                    await call_tool(runtime, tools[key], {}, caller=caller, surface="mcp")  # refuses, and records it
+            case {"method": "resources/read"} if documents is not None:
+                documents.authorise(caller)
+
+    limit = runtime.settings.body_limit
+    manager = StreamableHTTPSessionManager(
+        server,
+        stateless=True,
+        json_response=False,  # a JSON response drops progress, and lets a call run on when its client has left
+        security_settings=_security(runtime.settings),
+        max_request_body_size=limit,
+    )
+    app = Authenticated(manager.handle_request, resolve=resolve, authorise=authorise, body_limit=limit)
+    return McpApp(app, manager.run)
+
+
+def _security(settings: Settings) -> TransportSecuritySettings:
+    """Which `Host` and `Origin` may be named: a page elsewhere must not reach a server on this machine by DNS tricks."""
+    hosts = [host + port for host in (*_LOCAL, *settings.allowed_hosts) for port in ("", ":*")]
+    origins = [f"{scheme}://{host}" for host in hosts for scheme in ("http", "https")]
+    return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[*origins, *settings.cors_origins])

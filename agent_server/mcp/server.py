@@ -1,0 +1,105 @@
+"""The MCP server: it lists what the caller may use, and hands each call to `call_tool`."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import mcp_types as types
+from mcp.server.caching import CacheHint
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.server.stdio import stdio_server
+from mcp.shared.exceptions import MCPError
+
+from agent_server.call import Runtime, call_tool
+from agent_server.errors import AgentServerError, Forbidden
+from agent_server.identity import Caller
+from agent_server.mcp.errors import render_errors
+from agent_server.mcp.resources import Documents
+from agent_server.mcp.tools import describe, failed, succeeded
+from agent_server.tool import Tool
+
+_LIST_CACHE = CacheHint(ttl_ms=60_000, scope="private")
+
+Context = ServerRequestContext[Any, Any]
+
+
+def create_mcp_server(
+    runtime: Runtime,
+    tools: Mapping[str, Tool[..., Any]],
+    *,
+    name: str,
+    version: str,
+    instructions: str,
+    caller: Callable[[], Caller],
+    documents: Documents | None = None,
+) -> Server:
+    """A server of `tools`, and of `documents` as resources; `caller` says who makes the request being answered.
+
+    A call fails as the model can read it (a result with `isError`), save for a tool that is not there or not the
+    caller's to use: that is an error of the protocol.
+    """
+    listed = [(tools[key], describe(tools[key])) for key in sorted(tools)]
+
+    async def list_tools(_: Context, __: types.PaginatedRequestParams | None) -> types.ListToolsResult:
+        me = caller()
+        return types.ListToolsResult(tools=[entry for tool, entry in listed if me.may(tool.scope)])
+
+    async def call(_: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+        me = caller()
+        tool = tools.get(params.name)
+        if tool is None:
+            raise _unknown_tool(params.name, [tool.name for tool, _ in listed if me.may(tool.scope)])
+        try:
+            output = await call_tool(runtime, tool, params.arguments or {}, caller=me, surface="mcp")
+        except Forbidden:
+            raise
+        except AgentServerError as error:
+            return failed(error)
+        return succeeded(tool, output)
+
+    server = Server(
+        name,
+        version=version,
+        instructions=instructions,
+        cache_hints={"tools/list": _LIST_CACHE, "resources/list": _LIST_CACHE, "resources/templates/list": _LIST_CACHE},
+        # Without this the SDK runs list_tools before every call, half as much work again.
+        get_tool_input_schema=lambda name: tools[name].input_schema if name in tools else None,
+        on_list_tools=list_tools,
+        on_call_tool=call,
+    )
+    server.middleware.append(render_errors)
+    if documents is not None:
+        _add_documents(server, documents, caller)
+    return server
+
+
+def _add_documents(server: Server, documents: Documents, caller: Callable[[], Caller]) -> None:
+    async def list_resources(_: Context, __: types.PaginatedRequestParams) -> types.ListResourcesResult:
+        return types.ListResourcesResult(resources=await documents.resources(caller()))
+
+    async def list_templates(_: Context, __: types.PaginatedRequestParams) -> types.ListResourceTemplatesResult:
+        return types.ListResourceTemplatesResult(resource_templates=documents.templates(caller()))
+
+    async def read_resource(_: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
+        return types.ReadResourceResult(contents=[await documents.read(caller(), params.uri)])
+
+    server.add_request_handler("resources/list", types.PaginatedRequestParams, list_resources)
+    server.add_request_handler("resources/templates/list", types.PaginatedRequestParams, list_templates)
+    server.add_request_handler("resources/read", types.ReadResourceRequestParams, read_resource)
+
+
+def _unknown_tool(name: str, known: list[str]) -> MCPError:
+    name = name[:80]  # the name is the client's and as long as it likes; comparing a long one takes seconds
+    close = difflib.get_close_matches(name, known)
+    hint = f"did you mean {' or '.join(close)}?" if close else "tools/list shows which there are"
+    return MCPError(types.INVALID_PARAMS, f"There is no tool {name!r}; {hint}")
+
+
+async def serve_stdio(server: Server) -> None:
+    """Serve one client over standard input and output until it closes them.
+
+    Meanwhile standard output belongs to the protocol: what a tool prints goes to standard error.
+    """
+    async with stdio_server() as (read, write):
+        await server.run(read, write, server.create_initialization_options())

@@ -1,0 +1,88 @@
+"""What one attempt of a turn knows and keeps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent_server.call import Runtime
+from agent_server.knowledge.search import Passage
+from agent_server.orchestrator.quote import CitedPassage
+from agent_server.orchestrator.route import Decision
+from agent_server.tool import Tool
+from agent_server.turns.events import PassagesFound
+from agent_server.turns.models import ModelCall
+from agent_server.turns.runner import Attempt
+from agent_server.workspace import Workspace
+
+
+@dataclass
+class TurnContext:
+    """The state of one attempt, rebuilt from the log alone: `journaled` are the model responses an earlier attempt
+    committed, `cited` the passages by number. `calls` counts the model calls of this attempt."""
+
+    attempt: Attempt
+    runtime: Runtime
+    workspace: Workspace
+    decision: Decision
+    query: str
+    profile: Mapping[str, Any]
+    journaled: Mapping[int, ModelCall]
+    announced: str | None
+    urgent: str | None
+    calls: int = 0
+    agent: str = ""
+    cited: dict[str, CitedPassage] = field(default_factory=dict)
+    by_agent: dict[str, list[CitedPassage]] = field(default_factory=dict)
+
+    @property
+    def message(self) -> str:
+        return self.attempt.message
+
+    @property
+    def tools(self) -> Mapping[str, Tool[..., Any]]:
+        return self.workspace.tools
+
+    @property
+    def ranked_agents(self) -> Sequence[str]:
+        return [ranked.name for ranked in self.decision.ranked]
+
+    @property
+    def passages(self) -> Sequence[CitedPassage]:
+        """What was looked up for the agent that now runs."""
+        return self.by_agent.get(self.agent, [])
+
+    def number(self, passages: Sequence[Passage]) -> list[CitedPassage]:
+        """`passages` with their numbers: the ones they have, else the next ones."""
+        for passage in passages:
+            if passage.id not in self.cited:
+                self.cited[passage.id] = CitedPassage(len(self.cited) + 1, passage)
+        return [self.cited[passage.id] for passage in passages]
+
+    def found(self, event: PassagesFound) -> None:
+        """Take up what an earlier attempt, or this one, has put into the log."""
+        cited = [CitedPassage(p["n"], passage_of(p)) for p in event.passages]
+        self.cited.update({c.passage.id: c for c in cited})
+        if event.agent is not None:
+            self.by_agent[event.agent] = cited
+
+
+def passage_body(cited: CitedPassage) -> dict[str, Any]:
+    """A cited passage as events and messages keep it: the text as it was when it was cited."""
+    p = cited.passage
+    return {
+        "n": cited.n,
+        "passage": p.id,
+        "document": p.document,
+        "collection": p.collection,
+        "title": p.title,
+        "heading": p.heading,
+        "text": p.text,
+        "start": p.start,
+        "end": p.end,
+        "score": round(p.score, 4),
+    }
+
+
+def passage_of(body: Mapping[str, Any]) -> Passage:
+    names = ("document", "collection", "title", "heading", "text", "start", "end", "score")
+    return Passage(id=body["passage"], **{name: body[name] for name in names})

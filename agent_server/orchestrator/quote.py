@@ -1,0 +1,411 @@
+"""Answers in the words of the content: the sentences of the retrieved passages that answer a question, cited.
+
+A passage is cut into sentences, list items, table rows and code blocks; a question into its parts. For each part the
+pieces are scored by the share of the part's words they hold (rare words count for more, words of the heading above for
+less), by the embedding, and by how well their passage was retrieved. Nothing is rephrased: inline markup is dropped,
+and a table row is written out with the names of its columns.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.search import Passage
+
+MOST_PIECES = 6
+_MOST_LIST_ITEMS = 8
+
+# What a piece's score is made of; the share of the part's words counts 1.
+_HEADING, _DENSE, _PASSAGE, _NUMBER = 0.5, 0.5, 0.2, 0.12
+_ENOUGH = 0.62
+"""A part is answered when its best piece has this score (measured: bench/offline_answers.py)."""
+_ENOUGH_WORDS = 0.34
+"""... and holds this share of its words, heading included."""
+_NEAR_BEST = 0.7
+_SAME = 0.65
+
+COMMON = frozenset(
+    "a about after again all also am an and any are as at be because been before being but by can could did do does "  # noqa: SIM905
+    "doing don't each else for from further get give go got had has have having he her here hers him his how i i'd i'll "
+    "i'm i've if in into is isn't it it's its just know let like make many may me might mine more most much must my near "
+    "need no nor not now of off ok okay on once one only or other our ours out over own please put really same say shall "
+    "she should so some something such take tell than thank thanks that that's the their them then there these they "
+    "thing things this those through to too under until up us use very want was we were what what's when where which "
+    "while who whom whose why will with without would yes you your yours".split()
+)
+_PRONOUN = re.compile(r"\b(it|they|them|this|that|these|those|there|one)\b", re.IGNORECASE)
+_ASKS = (
+    r"how|what|what's|when|where|which|who|whom|whose|why|can|could|should|do|does|did|is|are|am|was|were|may|might|"
+    r"must|will|would|have|has|shall"
+)
+_QUESTION = re.compile(rf"\W*(?:and|but|or|so|also)?\W*(?:{_ASKS}|at what|in which|for how|from what)\b", re.IGNORECASE)
+_NEXT_QUESTION = re.compile(rf"(?:[,;]\s*|\s+)(?:and|or|but)\s+(?:also\s+)?(?=(?:{_ASKS})\b)|;\s+", re.IGNORECASE)
+_NEEDS_NUMBER = re.compile(
+    r"\b(how (long|deep|far|fast|many|much|often|old|high|cold|warm|hot|big|large|heavy|thick|soon|late)|what (depth|"
+    r"temperature|age|time|number|price|size|percentage)|minimum|maximum|limit|which number|when)\b",
+    re.IGNORECASE,
+)
+_ASKS_STEPS = re.compile(
+    r"\bhow (do|can|should|to|does)\b|\bwhat (do|should|must|can) (i|we|you|one)\b|\bwhat (to|now)\b|\bsteps?\b|\bhelp\b"
+    r"|\bwhat are\b|\bwhich\b.*\bare\b|\bchecklist\b|\bsymptoms\b|\bsigns\b",
+    re.IGNORECASE,
+)
+_ASKS_CODE = re.compile(
+    r"\b(how|example|usage|syntax|code|command|snippet|install|configur\w+|call|write|run|set up|define|declare)\b",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"(?<=[.!?])[\"'”)\]*_]*\s+(?=[\"'“(\[`*_]*[A-Z0-9])")
+_ABBREVIATION = re.compile(
+    r"\b(e\.g|i\.e|etc|approx|ca|cf|vs|no|fig|dr|mr|mrs|ms|st|nr|max|min|incl)\.$", re.IGNORECASE
+)
+_WORD = re.compile(r"\d+(?:[.,:]\d+)+|[^\W_]+(?:['’][^\W_]+)*")
+_ITEM = re.compile(r"^(\s*)([-*+]|\d+[.)])\s+(.*)")
+_FENCE = re.compile(r"^\s*(`{3,}|~{3,})")
+_HEADING_LINE = re.compile(r"^ {0,3}#{1,6}\s+(.*?)\s*#*$")
+_RULE = re.compile(r"^\s*([-=*_]\s*){3,}$")
+_DIVIDER = re.compile(r"^\s*\|?\s*:?-{2,}.*$")
+_IGNORED = re.compile(r"^\s*(!!!|\?\?\?|:::|<!--|<[/!a-zA-Z][^>]*>\s*$|\[\^?[^\]]+\]:)")
+
+
+@dataclass(frozen=True)
+class CitedPassage:
+    """A passage and the number it is cited by."""
+
+    n: int
+    passage: Passage
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Markdown in the content's words, and the passages it cites, in the order of their first mark."""
+
+    text: str
+    cited: tuple[int, ...]
+
+
+def select(question: str, passages: Sequence[CitedPassage], embedder: Embedder, *, context: str = "") -> Answer | None:
+    """What of `passages` answers `question`, or None where nothing does.
+
+    `context` is what a short follow-up ("and in winter?") follows: its words count, but less than the question's own.
+    """
+    pieces = [piece for cited in passages for piece in _pieces(cited)]
+    parts = _parts(question)
+    if not pieces or not parts:
+        return None
+    scorer = _Scorer(pieces, embedder)
+    most = max(2, MOST_PIECES // len(parts)) if len(parts) > 1 else MOST_PIECES - 1
+    taken: list[_Piece] = []
+    answers: list[tuple[str, list[_Piece]]] = []
+    before = context
+    for part in parts:
+        found = _best(part, scorer.score(part, before), pieces, taken, most)
+        before = part
+        taken += found
+        answers.append((part, found))
+    if not taken:
+        return None
+    return Answer(_markdown(answers), tuple(dict.fromkeys(piece.n for piece in taken)))
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, numbers among them."""
+    return [found.replace("’", "'") for found in _WORD.findall(text.casefold())]
+
+
+def stem(word: str) -> str:
+    """A word without its English ending: diver, dives and diving are one."""
+    word = word.removesuffix("'s")
+    if len(word) < 4 or not word.isalpha():
+        return word
+    for ending in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            word = word[: -len(ending)]
+            break
+    word = word[:-1] + "i" if word.endswith("y") else word
+    return word[:-1] if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeiou" else word
+
+
+_ENDINGS = ("ations", "ation", "ments", "ment", "ings", "ing", "edly", "ers", "ies", "er", "ed", "es", "ly", "s", "e")
+
+
+# The pieces of a passage
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Something that can be quoted. `place` orders the pieces of a passage; those of one list or table share `block`."""
+
+    n: int
+    kind: Literal["sentence", "item", "row", "code"]
+    text: str
+    heading: str
+    place: int
+    block: int
+    marker: str = ""
+    score: float = 0.0
+
+
+def _pieces(cited: CitedPassage) -> Iterator[_Piece]:
+    """The quotable pieces of a passage, in order."""
+    heading, above = cited.passage.heading or cited.passage.title, cited.passage.title
+    if not heading.startswith(above):
+        heading = f"{above} {heading}"
+    place = 0
+    for number, (kind, lines) in enumerate(_blocks(cited.passage.text)):
+        if kind == "heading":
+            heading = f"{above} {_display(lines[0])}"
+            continue
+        for shape, marker, text in _block_pieces(kind, lines):
+            if text.strip():
+                yield _Piece(cited.n, shape, text, heading, place, number, marker)
+                place += 1
+
+
+_Shape = Literal["sentence", "item", "row", "code"]
+
+
+def _blocks(text: str) -> Iterator[tuple[str, list[str]]]:
+    """A Markdown text as (heading | code | table | list | text, its lines)."""
+    kind, lines, fence = "", [], ""
+    for line in text.splitlines():
+        mark = _FENCE.match(line)
+        if fence:
+            lines.append(line)
+            if mark and mark[1].startswith(fence):
+                yield "code", lines
+                kind, lines, fence = "", [], ""
+            continue
+        now = _kind(line, kind)
+        if now != kind or now == "heading":
+            if lines:
+                yield kind, lines
+            kind, lines = now, []
+        if mark:
+            fence = mark[1]
+        if now:
+            lines.append(heading[1] if (heading := _HEADING_LINE.match(line)) else line)
+    if lines:
+        yield ("code" if fence else kind), lines
+
+
+def _kind(line: str, before: str) -> str:
+    if not line.strip() or _RULE.match(line) or _IGNORED.match(line):
+        return "list" if before == "list" and not line.strip() else ""
+    if _FENCE.match(line):
+        return "code"
+    if _HEADING_LINE.match(line):
+        return "heading"
+    if line.lstrip().startswith("|"):
+        return "table"
+    if _ITEM.match(line) or (before == "list" and line.startswith((" ", "\t"))):
+        return "list"
+    return "text"
+
+
+def _block_pieces(kind: str, lines: Sequence[str]) -> Iterator[tuple[_Shape, str, str]]:
+    match kind:
+        case "code":
+            yield "code", "", "\n".join(lines)
+        case "table":
+            yield from (("row", "", row) for row in _rows(lines))
+        case "list":
+            yield from (("item", marker, _display(text)) for marker, text in _items(lines))
+        case _:
+            text = " ".join(line.strip().removeprefix(">").strip() for line in lines)
+            yield from (("sentence", "", _display(sentence)) for sentence in _sentences(text))
+
+
+def _rows(lines: Sequence[str]) -> Iterator[str]:
+    """Each row with the names of its columns; a row of a table without a header as its cells."""
+    table = [[_display(cell) for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))] for line in lines]
+    if len(lines) < 2 or not _DIVIDER.match(lines[1]):
+        yield from ("; ".join(filter(None, row)) for row in table if any(row))
+        return
+    header = table[0]
+    for row in table[2:]:
+        cells = [f"{name}: {cell}" if name else cell for name, cell in zip(header[1:], row[1:], strict=False) if cell]
+        first = f"{header[0]} {row[0]}" if header[0] and not re.search(r"[a-z]{3}", row[0], re.IGNORECASE) else row[0]
+        if any(row):
+            yield f"{first}: {'; '.join(cells)}" if first and cells else first or "; ".join(cells)
+
+
+def _items(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
+    marker, text = "", ""
+    for line in lines:
+        if found := _ITEM.match(line):
+            if text:
+                yield marker, text
+            marker, text = found[2] if found[2][0].isdigit() else "-", found[3]
+        elif line.strip():
+            text += f" {line.strip()}"
+    if text:
+        yield marker, text
+
+
+def _sentences(text: str) -> Iterator[str]:
+    start = 0
+    for gap in _SENTENCE.finditer(text):
+        if _ABBREVIATION.search(text[start : gap.start()]):
+            continue
+        yield text[start : gap.end()].strip()
+        start = gap.end()
+    yield text[start:].strip()
+
+
+def _display(text: str) -> str:
+    """Without inline markup; code stays as it is."""
+    text = re.sub(r"!\[[^\]]*\]\([^)]*\)|\[\^[^\]]+\]|<[^<>\s][^<>]*>", "", text)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    parts = re.split(r"(`[^`]*`)", text)
+    plain = [p if p.startswith("`") else re.sub(r"\*{1,3}|(?<!\w)_{1,3}|_{1,3}(?!\w)", "", p) for p in parts]
+    return "".join(plain).strip()
+
+
+# The parts of a question
+
+
+def _parts(question: str) -> list[str]:
+    """The questions in a message; a statement goes with the question after it, or before it if it is the last."""
+    parts: list[str] = []
+    said = ""
+    for sentence in re.split(r"(?<=[.!?])\s+", " ".join(question.split())):
+        pieces = _NEXT_QUESTION.split(sentence) if _QUESTION.match(sentence) or "?" in sentence else [sentence]
+        for piece in filter(None, (p.strip(" ,;") for p in pieces)):
+            if not _QUESTION.match(piece) and not piece.endswith("?"):
+                said = f"{said} {piece}".strip()
+                continue
+            parts.append(f"{said} {piece}".strip())
+            said = ""
+    if said and parts:
+        parts[-1] = f"{parts[-1]} {said}"
+    elif said:
+        parts.append(said)
+    return [part for part in parts if words(part)][:4]
+
+
+class _Scorer:
+    """Scores the pieces for a part of the question."""
+
+    def __init__(self, pieces: Sequence[_Piece], embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._own = [{stem(word) for word in words(piece.text)} for piece in pieces]
+        self._above = [{stem(word) for word in words(piece.heading)} for piece in pieces]
+        self._df = Counter(word for own, above in zip(self._own, self._above, strict=True) for word in own | above)
+        self._vectors = embedder.embed([f"{piece.heading}. {piece.text}" for piece in pieces])
+        self._bare = embedder.embed([piece.text for piece in pieces])
+        self._numbers = np.array([any(c.isdigit() for c in piece.text) for piece in pieces])
+        self._pieces = pieces
+
+    def score(self, part: str, before: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Each piece's score, and its share of the part's words."""
+        wanted = self._wanted(part, before)
+        total = sum(wanted.values()) or 1.0
+        held = np.array(
+            [
+                sum(weight * (1.0 if w in own else _HEADING if w in above else 0.0) for w, weight in wanted.items())
+                / total
+                for own, above in zip(self._own, self._above, strict=True)
+            ]
+        )
+        vector = self._embedder.embed([part])[0]
+        dense = np.maximum(self._vectors @ vector, self._bare @ vector).astype(np.float64)
+        number = _NUMBER * self._numbers if _NEEDS_NUMBER.search(part) else 0.0
+        return held + _DENSE * dense + number, held
+
+    def _wanted(self, part: str, before: str) -> dict[str, float]:
+        """The words of the part with what each counts for; of what it follows, where it only points at it."""
+        own = list(dict.fromkeys(stem(w) for w in words(part) if w not in COMMON))
+        wanted = {word: self._idf(word) for word in own}
+        if before and (len(own) < 2 or _PRONOUN.search(part)):
+            for word in dict.fromkeys(stem(w) for w in words(before) if w not in COMMON):
+                wanted.setdefault(word, 0.5 * self._idf(word))
+        return wanted or {stem(w): 1.0 for w in words(part)}
+
+    def _idf(self, word: str) -> float:
+        n = len(self._pieces)
+        return math.log(1 + (n - self._df[word] + 0.5) / (self._df[word] + 0.5))
+
+
+def _best(
+    part: str,
+    scored: tuple[NDArray[np.float64], NDArray[np.float64]],
+    pieces: Sequence[_Piece],
+    taken: Sequence[_Piece],
+    most: int,
+) -> list[_Piece]:
+    """The pieces that answer the part, best first; a list that is the answer comes whole."""
+    scores, held = scored
+    usable = np.array([p.kind != "code" or bool(_ASKS_CODE.search(part)) for p in pieces])
+    scores = np.where(usable, scores, -1.0)
+    top = int(np.argmax(scores))
+    if scores[top] < _ENOUGH or held[top] < _ENOUGH_WORDS:
+        return []
+    chosen: list[_Piece] = []
+    for i in np.argsort(-scores, kind="stable"):
+        if len(chosen) >= most or scores[i] < max(_NEAR_BEST * scores[top], 0.8 * _ENOUGH):
+            break
+        if not any(_alike(pieces[i].text, other.text) for other in (*chosen, *taken)):
+            chosen.append(pieces[i])
+    return chosen
+
+
+def _alike(one: str, other: str) -> bool:
+    a, b = ({stem(w) for w in words(text) if w not in COMMON} for text in (one, other))
+    return len(a & b) >= _SAME * len(a | b) or len(a & b) >= 0.85 * min(len(a), len(b))
+
+
+# The answer as Markdown
+
+
+def _markdown(answers: Sequence[tuple[str, Sequence[_Piece]]]) -> str:
+    if len(answers) == 1:
+        return f"From the content:\n\n{_quotes(answers[0][1])}"
+    blocks = []
+    for part, pieces in answers:
+        title = f"**{_title(part)}**"
+        blocks.append(f"{title}\n\n{_quotes(pieces)}" if pieces else f"{title}\n\nThe content has nothing on this.")
+    return "From the content:\n\n" + "\n\n".join(blocks)
+
+
+def _title(part: str) -> str:
+    part = re.sub(r"^(and|but|or|so|also)\s+", "", part, flags=re.IGNORECASE).rstrip(" ?.!")
+    return f"{part[:1].upper()}{part[1:]}?"
+
+
+def _quotes(pieces: Sequence[_Piece]) -> str:
+    """A quotation from each passage, best passage first, its pieces in the order they have there."""
+    by_passage: dict[int, list[_Piece]] = {}
+    for piece in pieces:
+        by_passage.setdefault(piece.n, []).append(piece)
+    return "\n\n".join(
+        "\n".join(f"> {line}".rstrip() for line in _lines(sorted(of_one, key=lambda p: p.place), n))
+        for n, of_one in by_passage.items()
+    )
+
+
+def _lines(pieces: Sequence[_Piece], n: int) -> list[str]:
+    lines: list[str] = []
+    before: _Piece | None = None
+    for piece in pieces:
+        match piece.kind:
+            case "sentence" if before is not None and before.kind == "sentence":
+                lines[-1] += f" {piece.text}"
+            case "sentence":
+                lines += [*([""] if lines else []), piece.text]
+            case "code":
+                lines += [*([""] if lines else []), *piece.text.splitlines()]
+            case _:
+                listed = before is not None and before.kind in ("item", "row")
+                lines += [*([""] if lines and not listed else []), f"{piece.marker or '-'} {piece.text}"]
+        before = piece
+    if before is not None and before.kind == "code":
+        return [*lines, "", f"[{n}]"]
+    lines[-1] += f" [{n}]"
+    return lines

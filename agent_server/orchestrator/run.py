@@ -1,0 +1,169 @@
+"""run(): one attempt of a turn, from the stored message to the last item."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agents import Agent, RunConfig, Runner
+from agents.exceptions import AgentsException, MaxTurnsExceeded
+from agents.result import RunResultStreaming
+
+from agent_server.call import Runtime
+from agent_server.conversations.history import history
+from agent_server.conversations.models import Conversation, Item
+from agent_server.conversations.repository import ConversationRepository, ItemRepository
+from agent_server.errors import ModelFailed
+from agent_server.identity.models import Profile
+from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.search import find_urgent
+from agent_server.orchestrator.agents import compile_agents
+from agent_server.orchestrator.context import TurnContext, passage_body
+from agent_server.orchestrator.journaled import JournaledModels
+from agent_server.orchestrator.models import ModelChoice, Models
+from agent_server.orchestrator.route import Decision, Ranked, RoutedAgent, Router
+from agent_server.turns.events import AgentChosen, Cited, Event, PassagesFound, TextDelta, TextDone
+from agent_server.turns.journal import NewItem
+from agent_server.turns.runner import Attempt, Outcome
+from agent_server.workspace import Workspace
+
+URGENT_CALL = 0
+"""The model call number of the emergency answer, which no model makes."""
+SHORT_MESSAGE_WORDS = 6
+
+
+@dataclass
+class Orchestrator:
+    """Agents, router and models of one process; `run` is what the runner is given."""
+
+    runtime: Runtime
+    workspace: Workspace
+    models: Models
+    default: ModelChoice
+    embedder: Embedder
+
+    def __post_init__(self) -> None:
+        self.agents: dict[str, Agent[TurnContext]] = compile_agents(self.workspace, self.embedder)
+        self.router = create_router(self.workspace, self.embedder)
+
+    async def run(self, attempt: Attempt) -> Outcome:
+        """Run the attempt to its end. What is promised to the user goes through the attempt's journal."""
+        turn, earlier = await self._context(attempt)
+        if turn.urgent is None:
+            await self._answer_emergency(turn)
+        entry = turn.decision.agent if turn.decision.decided_by != "model" else self.workspace.entry
+        messages: list[Any] = [*history(earlier), {"role": "user", "content": attempt.message}]
+        result = Runner.run_streamed(
+            self.agents[entry],
+            messages,
+            context=turn,
+            max_turns=self.runtime.settings.model_calls_per_turn,
+            run_config=RunConfig(
+                model_provider=JournaledModels(turn, self.models, self.default, self.embedder),
+                tracing_disabled=True,
+                tool_not_found_behavior="return_error_to_model",
+            ),
+        )
+        await _drain(result)
+        usage = result.context_wrapper.usage
+        return Outcome(
+            agent=result.last_agent.name,
+            usage={
+                "requests": usage.requests,
+                "input_tokens": usage.input_tokens,
+                "output_tokens": usage.output_tokens,
+                "total_tokens": usage.total_tokens,
+            },
+        )
+
+    async def _context(self, attempt: Attempt) -> tuple[TurnContext, Sequence[Item]]:
+        journal = attempt.journal
+        async with self.runtime.database.transaction() as session:
+            conversations = ConversationRepository(session, attempt.caller)
+            conversation = await conversations.get(journal.conversation_id)
+            items = await ItemRepository(conversations, conversation.id).latest(self.runtime.settings.history_limit)
+            profile = await session.get(Profile, attempt.caller.id)
+        earlier = [item for item in items if item.turn_no < journal.turn_no]
+        turn = TurnContext(
+            attempt=attempt,
+            runtime=self.runtime,
+            workspace=self.workspace,
+            decision=self._decide(attempt, conversation),
+            query=_query(attempt.message, earlier),
+            profile=profile.body if profile else {},
+            journaled={},
+            announced=None,
+            urgent=None,
+        )
+        if attempt.number > 1:
+            await _restore(turn)
+        return turn, earlier
+
+    def _decide(self, attempt: Attempt, conversation: Conversation) -> Decision:
+        if attempt.agent is not None:
+            return Decision(attempt.agent, 1.0, "request", [Ranked(attempt.agent, 1.0)])
+        last = conversation.agent if conversation.agent in self.workspace.agents else None
+        return self.router.decide(attempt.message, last)
+
+    async def _answer_emergency(self, turn: TurnContext) -> None:
+        """A message that describes an emergency gets the page written for it first, whatever a model says after."""
+        async with self.runtime.database.transaction() as session:
+            passage = await find_urgent(session, turn.message)
+        if passage is None:
+            return
+        (cited,) = turn.number([passage])
+        turn.urgent = passage.text
+        text = f"{passage.text.strip()} [{cited.n}]\n\n"
+        prompt = next((a for a in self.workspace.agents.values() if passage.collection in (a.knowledge or ())), None)
+        events: tuple[Event, ...] = (
+            *([AgentChosen(prompt.name, "meaning", 1.0)] if prompt else []),
+            PassagesFound([passage_body(cited)], None),
+            Cited(cited.n),
+            TextDelta(URGENT_CALL, text),
+            TextDone(URGENT_CALL),
+        )
+        item = NewItem(
+            {"role": "assistant", "content": text},
+            role="assistant",
+            text=text,
+            agent=prompt.name if prompt else None,
+            prompt_sha=prompt.sha if prompt else None,
+            sources=[passage_body(cited)],
+        )
+        await turn.attempt.journal.append(*events, items=[item])
+
+
+def create_router(workspace: Workspace, embedder: Embedder) -> Router:
+    """The router over the workspace's specialists."""
+    return Router(embedder, [RoutedAgent(a.name, a.description, a.examples) for a in workspace.specialists])
+
+
+async def _restore(turn: TurnContext) -> None:
+    """Take up an earlier attempt from the log: its model responses, its passages, what it has shown."""
+    journal = turn.attempt.journal
+    turn.journaled = await journal.model_calls()
+    for numbered in await journal.events():
+        match numbered.event:
+            case PassagesFound() as found:
+                turn.found(found)
+            case AgentChosen(name=name):
+                turn.announced = name
+            case TextDelta(call=0, text=text):
+                turn.urgent = text
+
+
+async def _drain(result: RunResultStreaming) -> None:
+    try:
+        async for _ in result.stream_events():
+            pass
+    except MaxTurnsExceeded as error:
+        raise ModelFailed("The model kept calling tools without coming to an answer") from error
+    except AgentsException as error:
+        raise ModelFailed("The model's answer could not be used") from error
+
+
+def _query(message: str, earlier: Sequence[Item]) -> str:
+    """What to look up: the message; a short follow-up ("and in winter?") together with what it follows."""
+    if len(message.split()) >= SHORT_MESSAGE_WORDS:
+        return message
+    said = [item.text for item in earlier if item.role == "user" and item.text]
+    return f"{said[-1]} {message}" if said else message

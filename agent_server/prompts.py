@@ -1,0 +1,174 @@
+"""prompts/*.md -> AgentPrompt: an agent is one Markdown file, front matter and a Jinja2 body."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from agent_server.errors import ModelFailed, Problem
+
+_TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+VARIABLES: Mapping[str, Any] = {"profile": {}, "today": "2026-01-31"}
+"""What a body may use, with an example of each: what is known of the caller, and the date (ISO 8601)."""
+
+
+class FrontMatter(BaseModel):
+    """The keys of an agent's front matter."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$", description="Its name, the same as the file's.")
+    description: str = Field(
+        min_length=1, description="What it takes, in a sentence or two; messages are routed by it."
+    )
+    tools: tuple[str, ...] = Field((), description="The tools it may call.")
+    knowledge: tuple[str, ...] | None = Field(
+        None, description="The collections (folders of content/) it answers from; all when absent, none when []."
+    )
+    model: str | None = Field(None, description="The model that runs it, where it is not the server's.")
+    examples: tuple[str, ...] = Field((), description="Messages it should take; messages are routed by them.")
+    handoffs: tuple[str, ...] = Field((), description="The agents it may hand a conversation to.")
+
+    @field_validator("tools", "examples", "handoffs", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return () if value is None else (value,) if isinstance(value, str) else value
+
+    @field_validator("knowledge", mode="before")
+    @classmethod
+    def _all_or_none(cls, value: Any) -> Any:
+        if value in (True, "*", "all", None):
+            return None
+        return () if value is False else (value,) if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentPrompt:
+    """An agent as its file declares it. `sha` identifies the file's text; every message it makes carries it."""
+
+    name: str
+    description: str
+    tools: tuple[str, ...]
+    knowledge: tuple[str, ...] | None
+    model: str | None
+    examples: tuple[str, ...]
+    handoffs: tuple[str, ...]
+    body: str
+    sha: str
+    file: str
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return self.name.replace("_", " ").replace("-", " ").capitalize()
+
+    def render(self, **variables: Any) -> str:
+        """The instructions. Raises ModelFailed when the template fails with these variables."""
+        try:
+            return _TEMPLATES.from_string(self.body).render(**{**VARIABLES, **variables})
+        except (TemplateError, TypeError, ValueError) as error:
+            raise ModelFailed(f"The prompt of {self.name} does not render: {error}") from error
+
+
+def load_prompts(folder: Path, root: Path) -> tuple[dict[str, AgentPrompt], list[Problem]]:
+    """Every agent in `folder`, and every mistake, with files relative to `root`."""
+    prompts: dict[str, AgentPrompt] = {}
+    problems: list[Problem] = []
+    for path in sorted(folder.glob("*.md")):
+        if path.stem.lower() == "readme":
+            continue
+        file = path.relative_to(root).as_posix()
+        prompt, found = _load(path, file)
+        problems += found
+        if prompt is not None:
+            prompts[prompt.name] = prompt
+    return prompts, problems
+
+
+def _load(path: Path, file: str) -> tuple[AgentPrompt | None, Sequence[Problem]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        return None, [Problem(file, None, f"is not UTF-8 text (byte {error.start})")]
+    head, body, first_line = _split(text)
+    if head is None:
+        return None, [Problem(file, 1, "starts with front matter: `---`, `name: ...`, `description: ...`, `---`")]
+    try:
+        values, lines = _mapping(head)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 2 if mark else 2
+        return None, [Problem(file, line, f"front matter is not YAML: {getattr(error, 'problem', error)}")]
+    try:
+        front = FrontMatter.model_validate(values)
+    except ValidationError as error:
+        keys = ", ".join(FrontMatter.model_fields)
+        return None, [
+            Problem(file, lines.get(str(e["loc"][0]), 2), f"{e['loc'][0]}: {_explained(e['type'], e['msg'], keys)}")
+            for e in error.errors()
+        ]
+    problems = []
+    if front.name != path.stem:
+        problems.append(
+            Problem(file, lines["name"], f"name: is {front.name!r}, the file is {path.name}; make them the same")
+        )
+    prompt = AgentPrompt(
+        **front.model_dump(),
+        body=body,
+        sha=hashlib.sha256(text.encode()).hexdigest()[:16],
+        file=file,
+        lines=lines,
+    )
+    problems += _template_problems(prompt, first_line)
+    return prompt, problems
+
+
+def _split(text: str) -> tuple[str | None, str, int]:
+    """The front matter, the body, and the body's first line number."""
+    lines = text.lstrip("\ufeff").splitlines(keepends=True)
+    if not lines or lines[0].rstrip() != "---":
+        return None, text, 1
+    for number, line in enumerate(lines[1:], 1):
+        if line.rstrip() == "---":
+            return "".join(lines[1:number]), "".join(lines[number + 1 :]), number + 2
+    return None, text, 1
+
+
+def _mapping(head: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """The values of a YAML mapping, and the line in the file of each key. Raises yaml.YAMLError."""
+    node = yaml.compose(head, Loader=yaml.SafeLoader)
+    values = yaml.safe_load(head)
+    if not isinstance(node, yaml.MappingNode):
+        raise yaml.YAMLError("write `key: value` lines")
+    return values, {str(key.value): key.start_mark.line + 2 for key, _ in node.value}
+
+
+def _explained(kind: str, message: str, keys: str) -> str:
+    match kind:
+        case "extra_forbidden":
+            return f"not a key of an agent; there are {keys}"
+        case "missing":
+            return "is missing"
+        case "string_pattern_mismatch":
+            return "1 to 40 of a-z, 0-9, - and _, starting with a letter"
+        case _:
+            return message
+
+
+def _template_problems(prompt: AgentPrompt, first_line: int) -> Sequence[Problem]:
+    if not prompt.body.strip():
+        return [Problem(prompt.file, first_line, "has no body: the instructions go below the front matter")]
+    try:
+        _TEMPLATES.from_string(prompt.body).render(**VARIABLES)
+    except TemplateSyntaxError as error:
+        return [Problem(prompt.file, first_line + error.lineno - 1, f"template: {error.message}")]
+    except TemplateError as error:
+        allowed = ", ".join(VARIABLES)
+        return [Problem(prompt.file, first_line, f"template: {error} (a body may use {allowed})")]
+    return []

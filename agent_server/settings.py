@@ -1,0 +1,134 @@
+"""One frozen `Settings`, built once from presets, `.env` and the environment, and passed down.
+
+Precedence, highest first: arguments, environment variables, `.env`, the preset of `AGENT_SERVER_ENVIRONMENT`, defaults.
+Vendor names keep their vendor's spelling (`DATABASE_URL`, `OPENAI_API_KEY`); everything else is `AGENT_SERVER_*`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, PositiveInt, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from agent_server.errors import FieldError, InvalidInput
+
+Environment = Literal["development", "test", "staging", "production"]
+
+PRESETS: Mapping[Environment, Mapping[str, Any]] = {
+    "development": {"log_format": "console"},
+    "test": {"log_format": "console", "log_level": "WARNING"},
+    "staging": {"log_format": "json"},
+    "production": {"log_format": "json", "migrate": False},
+}
+
+
+def _vendor(name: str) -> Any:
+    """A setting that is read from the vendor's own variable name."""
+    return Field(default=None, validation_alias=AliasChoices(name.lower(), name))
+
+
+class Settings(BaseSettings):
+    """Everything an operator can turn."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AGENT_SERVER_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    environment: Environment = "development"
+    workspace: Annotated[Path, Field(description="The folder that holds tools/, prompts/ and content/.")] = Path(".")
+
+    title: Annotated[str, Field(min_length=1, description="The name on the page and in MCP clients.")] = "Agent server"
+
+    host: Annotated[str, Field(description="The address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    body_limit: Annotated[PositiveInt, Field(description="Largest request body, bytes.")] = 1_048_576
+    cors_origins: Annotated[tuple[str, ...], Field(description="Origins whose pages may call the API.")] = ()
+    allowed_hosts: Annotated[
+        tuple[str, ...], Field(description="Host names this server answers to on /mcp beside localhost.")
+    ] = ()
+
+    database_url: SecretStr | None = _vendor("DATABASE_URL")
+    database_pool_size: PositiveInt = 8
+    database_pool_timeout: Annotated[float, Field(gt=0, description="Longest wait for a connection, seconds.")] = 5.0
+    migrate: Annotated[bool, Field(description="Apply pending migrations when the server starts.")] = True
+
+    model: Annotated[
+        str | None,
+        Field(description="The model that answers: `offline`, a name, or `provider/name` as litellm has it."),
+    ] = None
+    openai_api_key: SecretStr | None = _vendor("OPENAI_API_KEY")
+    openai_base_url: str | None = _vendor("OPENAI_BASE_URL")
+    gemini_api_key: SecretStr | None = _vendor("GEMINI_API_KEY")
+    groq_api_key: SecretStr | None = _vendor("GROQ_API_KEY")
+    anthropic_api_key: SecretStr | None = _vendor("ANTHROPIC_API_KEY")
+    model_connect_timeout: Annotated[float, Field(gt=0, description="Seconds.")] = 3.0
+    model_first_token_timeout: Annotated[float, Field(gt=0, description="Seconds until a model's first token.")] = 30.0
+    model_token_timeout: Annotated[float, Field(gt=0, description="Longest pause between two tokens, seconds.")] = 20.0
+    model_call_timeout: Annotated[float, Field(gt=0, description="Longest model call, seconds.")] = 120.0
+    model_retries: Annotated[int, Field(ge=0, le=5, description="Retries of a model call with no output yet.")] = 2
+
+    message_limit: Annotated[PositiveInt, Field(description="Longest message of a user, characters.")] = 2_000
+    history_limit: Annotated[PositiveInt, Field(description="Most stored items a model is given of earlier turns.")] = (
+        40
+    )
+    queue_limit: Annotated[PositiveInt, Field(description="Most turns that wait in one conversation.")] = 5
+    turn_timeout: Annotated[float, Field(gt=0, description="Longest turn, seconds.")] = 300.0
+    tool_timeout: Annotated[float, Field(gt=0, description="Longest tool call, seconds.")] = 30.0
+    model_calls_per_turn: Annotated[PositiveInt, Field(description="Most model calls in one turn.")] = 12
+
+    guest_hours: Annotated[PositiveInt, Field(description="How long a guest's session lasts, hours.")] = 24
+    guest_scopes: Annotated[
+        tuple[str, ...] | None,
+        Field(description="What a guest's agents may use; unset: whatever the tools listed in prompts/ need."),
+    ] = None
+
+    search_limit: Annotated[int, Field(ge=1, le=20, description="Passages a question is answered from.")] = 5
+    search_min_score: Annotated[
+        float, Field(ge=0, description="Passages scoring below this are not relevant (0 to 1.5, see docs).")
+    ] = 0.35
+
+    offline_words_per_second: Annotated[
+        float, Field(ge=0, description="Pace at which the offline model's quotes appear; 0: at once.")
+    ] = 60.0
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["console", "json"] = "console"
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres_only(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("postgres://", "postgresql://")):
+            raise ValueError("must start with postgresql:// (leave it unset for the embedded server)")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        chosen: dict[str, Any] = {**dotenv_settings(), **env_settings(), **init_settings()}
+        preset = PRESETS.get(chosen.get("environment", "development"), {})
+        return init_settings, env_settings, dotenv_settings, InitSettingsSource(settings_cls, dict(preset))
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; raises InvalidInput that names each wrong variable."""
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        fields = [FieldError(variable_of(str(e["loc"][0])), e["msg"]) for e in error.errors()]
+        raise InvalidInput("; ".join(f"{f.field}: {f.message}" for f in fields), fields) from None
+
+
+def variable_of(field: str) -> str:
+    """The environment variable that sets `field`."""
+    info = Settings.model_fields.get(field.lower())
+    alias = info.validation_alias if info else None
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[-1])
+    return field if info is None else f"AGENT_SERVER_{field.upper()}"

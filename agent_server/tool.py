@@ -1,0 +1,275 @@
+"""A tool: one typed function, declared once, offered to agents, MCP, REST and the command line.
+
+    @tool(scope="tasks:write", effect="stored")
+    async def create_task(context: ToolContext, title: Title, description: str = "") -> TaskView:
+        \"\"\"Add a task to the caller's to-do list.\"\"\"
+
+The signature is the only source: its parameters become the arguments model and the input schema, its return type the
+output schema, its docstring the description that models read. `context` is absent from all of them.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, get_type_hints
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticUserError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from agent_server.audit import Surface
+from agent_server.errors import FieldError, InvalidInput, Problem, WorkspaceInvalid
+from agent_server.identity import Caller
+from agent_server.repository import Repository
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+Repo = TypeVar("Repo", bound=Repository[Any])
+
+Effect = Literal["read", "stored", "keyed", "once"]
+"""What a call changes: nothing; only our database (exactly once); something outside that knows our idempotency key;
+something outside that does not (at most once)."""
+
+_NAME = re.compile(r"[a-z_]{1,40}")
+_SCOPE = re.compile(r"[a-z_]+:[a-z_]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolContext:
+    """What a call runs against. It comes from the server, never from the model.
+
+    `session` is the call's one transaction: what a tool writes commits with the record of the call, or not at all.
+    """
+
+    caller: Caller
+    session: AsyncSession
+    surface: Surface
+    conversation_id: UUID | None = None
+    turn_id: UUID | None = None
+    idempotency_key: str | None = None
+    resources: Mapping[type[Any], Any] = field(default_factory=dict)
+
+    def repository(self, cls: type[Repo]) -> Repo:
+        """`cls` on this call's transaction, as this caller may see it."""
+        return cls(self.session, self.caller)
+
+    def resource(self, cls: type[T]) -> T:
+        """The process's `cls` (an embedder, a client). Raises LookupError when the server was built without one."""
+        found = self.resources[cls]
+        assert isinstance(found, cls)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool(Generic[P, R]):
+    """One declared tool. Call it like the function it was made from; `call_tool` is what surfaces use."""
+
+    name: str
+    title: str
+    description: str
+    scope: str
+    effect: Effect
+    destructive: bool
+    form: bool
+    phrases: tuple[str, ...]
+    function: Callable[Concatenate[ToolContext, P], Awaitable[R]]
+    file: str
+    line: int
+
+    async def __call__(self, context: ToolContext, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self.function(context, *args, **kwargs)
+
+    @cached_property
+    def arguments(self) -> type[BaseModel]:
+        hints = get_type_hints(self.function, include_extras=True)
+        parameters = list(inspect.signature(self.function).parameters.values())[1:]
+        fields: dict[str, Any] = {
+            p.name: (hints[p.name], ... if p.default is p.empty else p.default) for p in parameters
+        }
+        return create_model(self.name, __config__=ConfigDict(extra="forbid"), **fields)
+
+    @cached_property
+    def returns(self) -> TypeAdapter[R]:
+        return TypeAdapter(get_type_hints(self.function, include_extras=True)["return"])
+
+    @cached_property
+    def input_schema(self) -> dict[str, Any]:
+        """JSON Schema 2020-12 of the arguments, without pydantic's titles (they cost a model tokens)."""
+        schema = untitled(self.arguments.model_json_schema())
+        return {"type": "object", "properties": {}, **schema}
+
+    @cached_property
+    def output_schema(self) -> dict[str, Any]:
+        """JSON Schema of the result as REST and the command line give it."""
+        schema: dict[str, Any] = untitled(self.returns.json_schema(mode="serialization"))
+        return schema
+
+    def validate(self, arguments: Mapping[str, Any] | str) -> dict[str, Any]:
+        """The arguments (or the JSON text a model wrote), typed. Raises InvalidInput that names each wrong one and
+        does not echo its value."""
+        if isinstance(arguments, str):
+            arguments = _object(arguments, self.name)
+        refuse_unstorable(arguments, ())
+        try:
+            validated = self.arguments.model_validate(arguments)
+        except ValidationError as error:
+            raise invalid_input(error, f"{self.name} takes {_names(self.arguments)}") from None
+        return {name: getattr(validated, name) for name in type(validated).model_fields}
+
+    def dump(self, value: R) -> Any:
+        """`value` as JSON-ready data."""
+        return self.returns.dump_python(value, mode="json")
+
+
+def tool(
+    *,
+    scope: str,
+    effect: Effect,
+    destructive: bool = False,
+    title: str | None = None,
+    form: bool = False,
+    phrases: Sequence[str] = (),
+) -> Callable[[Callable[Concatenate[ToolContext, P], Awaitable[R]]], Tool[P, R]]:
+    """Declare a tool.
+
+    Args:
+        scope: what a caller must hold, `resource:verb`.
+        effect: what a call changes (see `Effect`); there is no default.
+        destructive: True where a call loses something for good.
+        title: its name for people; by default its name in words.
+        form: True where a person should fill in the arguments: the offline model offers a form, and guests may
+            submit it.
+        phrases: sentences that plainly ask for it, with `{argument}` where an argument stands and `[...]` around
+            words that may be missing: "add {title} to my list". The offline model calls the tool when a message is
+            one of them.
+
+    Raises:
+        WorkspaceInvalid: a declaration that cannot work, with its file and line.
+    """
+
+    def declare(function: Callable[Concatenate[ToolContext, P], Awaitable[R]]) -> Tool[P, R]:
+        code = inspect.unwrap(function).__code__
+        name = function.__name__
+        declared: Tool[P, R] = Tool(
+            name=name,
+            title=title or name.replace("_", " ").capitalize(),
+            description=inspect.getdoc(function) or "",
+            scope=scope,
+            effect=effect,
+            destructive=destructive,
+            form=form,
+            phrases=tuple(phrases),
+            function=function,
+            file=code.co_filename,
+            line=code.co_firstlineno,
+        )
+        if mistakes := list(_mistakes(declared)):
+            raise WorkspaceInvalid([Problem(declared.file, declared.line, f"tool {name}: {m}") for m in mistakes])
+        return declared
+
+    return declare
+
+
+def _mistakes(tool: Tool[Any, Any]) -> Sequence[str]:
+    found: list[str] = []
+    signature = inspect.signature(tool.function)
+    if not _NAME.fullmatch(tool.name):
+        found.append("a name is 1 to 40 of a-z and _")
+    if not _SCOPE.fullmatch(tool.scope):
+        found.append(f"scope {tool.scope!r} is not resource:verb, as in tasks:write")
+    if tool.effect not in ("read", "stored", "keyed", "once"):
+        found.append(f"effect {tool.effect!r} is not one of read, stored, keyed, once")
+    if not inspect.iscoroutinefunction(tool.function):
+        found.append("must be `async def`")
+    if not tool.description:
+        found.append("needs a docstring: models choose a tool by it")
+    if next(iter(signature.parameters), None) != "context":
+        found.append("its first parameter must be `context: ToolContext`")
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY) for p in signature.parameters.values()):
+        found.append("*args, **kwargs and positional-only parameters have no schema; name each argument")
+    unannotated = [p.name for p in list(signature.parameters.values())[1:] if p.annotation is p.empty]
+    if unannotated:
+        found.append(f"without a type: {', '.join(unannotated)}")
+    if signature.return_annotation is signature.empty:
+        found.append("needs a return type: it becomes the output schema")
+    if not found:
+        try:
+            _ = tool.input_schema, tool.output_schema
+        except (PydanticUserError, NameError, TypeError) as error:
+            found.append(f"its types have no JSON schema: {str(error).splitlines()[0]}")
+    return found
+
+
+def invalid_input(error: ValidationError, expected: str) -> InvalidInput:
+    """pydantic's complaints as ours: what is wrong and where, never the value that was sent."""
+    fields = [
+        FieldError(".".join(str(part) for part in e["loc"]) or "body", e["msg"].removeprefix("Value error, "))
+        for e in error.errors(include_input=False, include_url=False)
+    ]
+    wrong = "; ".join(f"{f.field}: {f.message}" for f in fields)
+    return InvalidInput(f"{wrong} ({expected})", fields)
+
+
+def _object(text: str, name: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except ValueError as error:
+        raise InvalidInput(f"the arguments of {name} are not JSON ({error}); send one JSON object") from None
+    if not isinstance(value, dict):
+        raise InvalidInput(f'the arguments of {name} must be one JSON object, as in {{"title": "..."}}')
+    return value
+
+
+def _names(model: type[BaseModel]) -> str:
+    fields = model.model_fields.items()
+    return ", ".join(name if info.is_required() else f"{name} (optional)" for name, info in fields) or "no arguments"
+
+
+def refuse_unstorable(value: Any, path: tuple[str, ...]) -> None:
+    """Postgres stores neither NUL nor half a surrogate pair; say so before the database does."""
+    match value:
+        case str():
+            if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
+                where = ".".join(path) or "arguments"
+                message = "holds a NUL byte or broken Unicode; send valid UTF-8 text"
+                raise InvalidInput(f"{where}: {message}", [FieldError(where, message)])
+        case Mapping():
+            for key, item in value.items():
+                refuse_unstorable(str(key), path)
+                refuse_unstorable(item, (*path, str(key)))
+        case list() | tuple():
+            for index, item in enumerate(value):
+                refuse_unstorable(item, (*path, str(index)))
+
+
+def untitled(schema: Any) -> Any:
+    """A JSON Schema without the `title` keywords; a property that is called title stays."""
+    if isinstance(schema, list):
+        return [untitled(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: {name: untitled(item) for name, item in value.items()}
+        if key in ("properties", "$defs") and isinstance(value, dict)
+        else untitled(value)
+        for key, value in schema.items()
+        if not (key == "title" and isinstance(value, str))
+    }
+
+
+def describe(tool: Tool[..., Any]) -> dict[str, Any]:
+    """A tool as `GET /api/tools` and `agent-server tool list` show it."""
+    return {
+        "name": tool.name,
+        "description": tool.description,
+        "input_schema": tool.input_schema,
+        "output_schema": tool.output_schema,
+        "scope": tool.scope,
+        "effect": tool.effect,
+        "destructive": tool.destructive,
+    }

@@ -1,0 +1,151 @@
+"""What happens in a turn, as clients may know it: one closed union, numbered per turn, the truth that every encoder
+renders. `kind` and the fields are what `GET /api/turns/{turn}/events` sends.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class AgentChosen:
+    """`name` answers from here on; `decided_by` is `meaning`, `sticky`, `model`, `only` or `request`."""
+
+    kind: ClassVar[str] = "agent"
+    name: str
+    decided_by: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class PassagesFound:
+    """Passages that the answer may cite, each with its number `n`; `agent` is whom they were looked up for, None
+    where a tool found them."""
+
+    kind: ClassVar[str] = "passages"
+    passages: list[dict[str, Any]]
+    agent: str | None = None
+
+
+@dataclass(frozen=True)
+class Cited:
+    """The text that follows cites passage `n`."""
+
+    kind: ClassVar[str] = "cited"
+    n: int
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """More text of model call `call`; provisional until `text_done`, dropped by `reset`."""
+
+    kind: ClassVar[str] = "text"
+    call: int
+    text: str
+
+
+@dataclass(frozen=True)
+class TextDone:
+    """The text of `call` is complete and stored."""
+
+    kind: ClassVar[str] = "text_done"
+    call: int
+
+
+@dataclass(frozen=True)
+class Reset:
+    """The text of `call` so far is void: the call starts over."""
+
+    kind: ClassVar[str] = "reset"
+    call: int
+
+
+@dataclass(frozen=True)
+class ToolCalled:
+    """The model asked for a tool; its effect, if any, has not happened yet."""
+
+    kind: ClassVar[str] = "tool"
+    call_id: str
+    name: str
+    input: Any
+
+
+@dataclass(frozen=True)
+class ToolReturned:
+    """The tool's effect and this event are one transaction. `error` is None or `code: message`."""
+
+    kind: ClassVar[str] = "tool_done"
+    call_id: str
+    name: str
+    output: Any
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """The last event of a turn that was answered."""
+
+    kind: ClassVar[str] = "done"
+    agent: str | None = None
+    usage: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The last event of a turn that could not be answered."""
+
+    kind: ClassVar[str] = "failed"
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """The last event of a turn that was stopped."""
+
+    kind: ClassVar[str] = "cancelled"
+
+
+Event = (
+    AgentChosen
+    | PassagesFound
+    | Cited
+    | TextDelta
+    | TextDone
+    | Reset
+    | ToolCalled
+    | ToolReturned
+    | Done
+    | Failed
+    | Cancelled
+)
+LAST = (Done, Failed, Cancelled)
+
+_KINDS: dict[str, type[Any]] = {
+    cls.kind: cls
+    for cls in (
+        AgentChosen,
+        PassagesFound,
+        Cited,
+        TextDelta,
+        TextDone,
+        Reset,
+        ToolCalled,
+        ToolReturned,
+        Done,
+        Failed,
+        Cancelled,
+    )
+}
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """An event with its place in the turn's log, from 1, without gaps."""
+
+    seq: int
+    event: Event
+
+
+def from_row(kind: str, body: dict[str, Any]) -> Event:
+    event: Event = _KINDS[kind](**body)
+    return event

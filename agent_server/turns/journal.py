@@ -1,0 +1,321 @@
+"""Writing a turn's log, fenced, and following it.
+
+Every write of an attempt goes through `Journal.write`, which first raises the turn's counters under its row lock, but
+only while the turn still runs under this attempt's epoch. That one statement is the fence (an attempt that was taken
+over writes nothing more), the allotment of event numbers (dense, and visible in order), and where a stop is noticed.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from agent_server.call import Recorded
+from agent_server.conversations.models import Item
+from agent_server.db import Database, now
+from agent_server.turns.events import LAST, Event, Numbered, Reset, TextDelta, TextDone, ToolReturned, from_row
+from agent_server.turns.hub import Hub
+from agent_server.turns.models import FINISHED, ModelCall, Status, ToolCall, Turn, TurnEvent
+
+POLL_SECONDS = 1.0
+
+_FENCE = text("""
+    update turn set last_event = last_event + :events, last_item = last_item + :items
+    where owner_id = :owner_id and id = :id and epoch = :epoch and status = 'running'
+    returning last_event, last_item, cancel""")
+
+_FINISH = text("""
+    update turn set status = :status, finished_at = now(), agent = :agent, usage = cast(:usage as jsonb),
+                    error = cast(:error as jsonb), last_event = last_event + :events, last_item = last_item + :items
+    where owner_id = :owner_id and id = :id and epoch = :epoch and status = 'running'
+    returning last_event, last_item, false""")
+
+_RECORD_CALL = text("""
+    insert into tool_call (owner_id, turn_id, call_id, name, effect, args_sha, state, result, epoch)
+    values (:owner_id, :turn_id, :call_id, :name, :effect, :args_sha, :state, cast(:result as jsonb), :epoch)
+    on conflict (owner_id, turn_id, call_id) do update set state = excluded.state, result = excluded.result,
+        epoch = excluded.epoch""")
+
+
+class Fenced(Exception):
+    """The turn is no longer this attempt's: stop, and write nothing."""
+
+
+class StopRequested(Exception):
+    """The turn was cancelled while this attempt ran."""
+
+
+@dataclass(frozen=True)
+class NewItem:
+    """An item to append to the conversation (see `conversations.models.Item`)."""
+
+    body: dict[str, Any]
+    role: str | None = None
+    text: str | None = None
+    agent: str | None = None
+    model: str | None = None
+    prompt_sha: str | None = None
+    sources: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Journal:
+    """The log of one attempt of one turn."""
+
+    database: Database
+    hub: Hub
+    owner_id: UUID
+    conversation_id: UUID
+    turn_id: UUID
+    turn_no: int
+    epoch: int
+
+    async def append(self, *events: Event, items: Sequence[NewItem] = ()) -> None:
+        """Write in a transaction of its own. Raises Fenced or StopRequested."""
+        async with self.database.transaction() as session:
+            await self.write(session, events, items)
+
+    async def write(self, session: AsyncSession, events: Sequence[Event] = (), items: Sequence[NewItem] = ()) -> None:
+        """Write in `session`'s transaction; followers are woken when it commits. Raises Fenced or StopRequested."""
+        await self._write(session, _FENCE, {}, events, items)
+
+    async def record_model_call(
+        self,
+        n: int,
+        *,
+        agent: str,
+        request_sha: bytes,
+        response: dict[str, Any],
+        events: Sequence[Event],
+        items: Sequence[NewItem],
+    ) -> None:
+        """Commit a model's response with its items and events, before the run loop sees it."""
+        async with self.database.transaction() as session:
+            await self.write(session, events, items)
+            session.add(
+                ModelCall(
+                    owner_id=self.owner_id,
+                    turn_id=self.turn_id,
+                    n=n,
+                    agent=agent,
+                    request_sha=request_sha,
+                    response=response,
+                )
+            )
+
+    async def model_calls(self) -> dict[int, ModelCall]:
+        """What earlier attempts of this turn were answered, by number."""
+        async with self.database.transaction() as session:
+            rows = await session.execute(
+                select(ModelCall).where(
+                    col(ModelCall.owner_id) == self.owner_id, col(ModelCall.turn_id) == self.turn_id
+                )
+            )
+            return {row.n: row for row in rows.scalars()}
+
+    async def events(self) -> list[Numbered]:
+        """The log so far."""
+        return await _read(self.database, self.owner_id, self.turn_id, 0)
+
+    async def finish(
+        self,
+        status: Status,
+        event: Event,
+        *,
+        agent: str | None = None,
+        usage: Mapping[str, Any] | None = None,
+        error: Mapping[str, Any] | None = None,
+        items: Sequence[NewItem] = (),
+    ) -> None:
+        """End the turn: status, last event and last items in one transaction. Raises Fenced."""
+        values = {"status": status, "agent": agent, "usage": _jsonb(usage), "error": _jsonb(error)}
+        async with self.database.transaction() as session:
+            await self._write(session, _FINISH, values, (event,), items)
+            await session.execute(
+                text(
+                    "update conversation set agent = coalesce(:agent, agent), updated_at = now() "
+                    "where owner_id = :owner_id and id = :id"
+                ),
+                {"agent": agent, "owner_id": self.owner_id, "id": self.conversation_id},
+            )
+
+    async def interrupted_text(self) -> str:
+        """What was shown of an answer that did not come to its end."""
+        shown: dict[int, str] = {}
+        for numbered in await self.events():
+            match numbered.event:
+                case TextDelta(call=call, text=text):
+                    shown[call] = shown.get(call, "") + text
+                case TextDone(call=call) | Reset(call=call):
+                    shown.pop(call, None)
+        return "".join(shown.values())
+
+    async def _write(
+        self,
+        session: AsyncSession,
+        fence: Any,
+        values: dict[str, Any],
+        events: Sequence[Event],
+        items: Sequence[NewItem],
+    ) -> None:
+        counters = {"events": len(events), "items": len(items)}
+        key = {"owner_id": self.owner_id, "id": self.turn_id, "epoch": self.epoch}
+        row = (await session.execute(fence, {**counters, **key, **values})).one_or_none()
+        if row is None:
+            raise Fenced
+        last_event, last_item, cancel = row
+        if cancel:
+            raise StopRequested
+        if events:
+            first = last_event - len(events) + 1
+            await session.execute(
+                insert(TurnEvent),
+                [
+                    {
+                        "owner_id": self.owner_id,
+                        "turn_id": self.turn_id,
+                        "seq": seq,
+                        "kind": event.kind,
+                        "body": asdict(event),
+                        "at": now(),
+                    }
+                    for seq, event in enumerate(events, first)
+                ],
+            )
+        if items:
+            first = last_item - len(items) + 1
+            await session.execute(
+                insert(Item),
+                [
+                    {
+                        "owner_id": self.owner_id,
+                        "conversation_id": self.conversation_id,
+                        "turn_id": self.turn_id,
+                        "turn_no": self.turn_no,
+                        "k": k,
+                        "created_at": now(),
+                        **asdict(item),
+                    }
+                    for k, item in enumerate(items, first)
+                ],
+            )
+        sqlalchemy_event.listen(session.sync_session, "after_commit", lambda _: self.hub.wake(self.turn_id), once=True)
+
+
+@dataclass
+class CallLedger:
+    """The ledger of one tool call (`call.Ledger`): its record, event and item commit with the tool's effect."""
+
+    journal: Journal
+    call_id: str
+    name: str
+    effect: str
+    args_sha: bytes
+
+    @property
+    def conversation_id(self) -> UUID:
+        return self.journal.conversation_id
+
+    @property
+    def turn_id(self) -> UUID:
+        return self.journal.turn_id
+
+    @property
+    def idempotency_key(self) -> str:
+        return f"{self.journal.turn_id}:{self.call_id}"
+
+    async def begin(self, session: AsyncSession, *, separate: bool) -> Recorded | None:
+        row = await session.get(ToolCall, (self.journal.owner_id, self.journal.turn_id, self.call_id))
+        if row is not None and row.state == "done" and row.result is not None:
+            return Recorded(**row.result)
+        if row is not None and self.effect == "once":
+            return Recorded(
+                None,
+                "outcome_unknown: an earlier attempt of this call was cut off; it may or may not have taken effect. "
+                "Do not call it again; tell the user to check",
+            )
+        if separate:
+            await self.journal.write(session)
+            await session.execute(_RECORD_CALL, self._row("started", None))
+        return None
+
+    async def finish(self, session: AsyncSession, outcome: Recorded) -> None:
+        returned = ToolReturned(self.call_id, self.name, outcome.output, outcome.error)
+        await self.journal.write(session, (returned,), (NewItem(output_item(self.call_id, outcome)),))
+        await session.execute(_RECORD_CALL, self._row("done", outcome))
+
+    def _row(self, state: str, outcome: Recorded | None) -> dict[str, Any]:
+        return {
+            "owner_id": self.journal.owner_id,
+            "turn_id": self.journal.turn_id,
+            "call_id": self.call_id,
+            "name": self.name,
+            "effect": self.effect,
+            "args_sha": self.args_sha,
+            "state": state,
+            "result": json.dumps(asdict(outcome)) if outcome else None,
+            "epoch": self.journal.epoch,
+        }
+
+
+def output_text(outcome: Recorded) -> str:
+    """What the model reads of a call's outcome."""
+    if outcome.error is not None:
+        return outcome.error
+    return outcome.output if isinstance(outcome.output, str) else json.dumps(outcome.output, ensure_ascii=False)
+
+
+def output_item(call_id: str, outcome: Recorded) -> dict[str, Any]:
+    return {"type": "function_call_output", "call_id": call_id, "output": output_text(outcome)}
+
+
+def _jsonb(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else json.dumps(value)
+
+
+async def _read(database: Database, owner_id: UUID, turn_id: UUID, after: int) -> list[Numbered]:
+    async with database.transaction() as session:
+        rows = await session.execute(
+            select(TurnEvent.seq, TurnEvent.kind, TurnEvent.body)
+            .where(col(TurnEvent.owner_id) == owner_id, col(TurnEvent.turn_id) == turn_id, col(TurnEvent.seq) > after)
+            .order_by(col(TurnEvent.seq))
+        )
+        return [Numbered(seq, from_row(kind, body)) for seq, kind, body in rows]
+
+
+async def follow(
+    database: Database, hub: Hub, owner_id: UUID, turn_id: UUID, after: int = 0
+) -> AsyncIterator[Numbered | None]:
+    """The turn's events with a number above `after`, in order, as they are written, on whichever replica, to the last.
+
+    Yields None when nothing came for `POLL_SECONDS`: a moment to send a keep-alive. Ends after the last event, and at
+    once when the turn has ended with nothing left to send.
+    """
+    async with hub.listening(turn_id) as more:
+        while True:
+            more.clear()
+            for numbered in await _read(database, owner_id, turn_id, after):
+                yield numbered
+                after = numbered.seq
+                if isinstance(numbered.event, LAST):
+                    return
+            try:
+                async with asyncio.timeout(POLL_SECONDS):
+                    await more.wait()
+            except TimeoutError:
+                if await _is_over(database, owner_id, turn_id, after):
+                    return
+                yield None
+
+
+async def _is_over(database: Database, owner_id: UUID, turn_id: UUID, after: int) -> bool:
+    async with database.transaction() as session:
+        turn = await session.get(Turn, (owner_id, turn_id))
+        return turn is None or (turn.status in FINISHED and turn.last_event <= after)

@@ -1,0 +1,125 @@
+"""Rows of the turn ledger.
+
+A turn is queued, then running, then done, failed or cancelled. While it runs, `owner` is the replica that runs it and
+`epoch` the fence: every write of an attempt names the epoch it was started with, and a takeover raises it.
+Events and model calls are never updated.
+"""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import DateTime, ForeignKeyConstraint, Index, LargeBinary, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from agent_server.db import Owned, now
+
+Status = Literal["queued", "running", "done", "failed", "cancelled"]
+FINISHED: frozenset[Status] = frozenset({"done", "failed", "cancelled"})
+
+
+def _of_turn() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["owner_id", "turn_id"], ["turn.owner_id", "turn.id"], ondelete="CASCADE")
+
+
+class Turn(Owned, table=True):
+    """One message of a user and all that answers it. `input` holds the message and the caller's kind and scopes."""
+
+    __tablename__ = "turn"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["owner_id", "conversation_id"], ["conversation.owner_id", "conversation.id"], ondelete="CASCADE"
+        ),
+        UniqueConstraint("owner_id", "client_key"),
+        UniqueConstraint("owner_id", "conversation_id", "turn_no"),
+        Index(
+            "uq_turn_one_running",
+            "owner_id",
+            "conversation_id",
+            unique=True,
+            postgresql_where=text("status = 'running'"),
+        ),
+        Index(
+            "ix_turn_waiting",
+            "owner_id",
+            "conversation_id",
+            "turn_no",
+            postgresql_where=text("status in ('queued', 'running')"),
+        ),
+        Index("ix_turn_queued", "created_at", postgresql_where=text("status = 'queued'")),
+        Index("ix_turn_owner", "owner", postgresql_where=text("status = 'running'")),
+        {"postgresql_with": {"fillfactor": "70"}},
+    )
+
+    conversation_id: UUID
+    turn_no: int
+    client_key: str | None = None
+    body_sha: bytes = Field(sa_type=LargeBinary)
+    status: str
+    owner: UUID | None = None
+    epoch: int = 1
+    attempts: int = 0
+    last_event: int = 0
+    last_item: int = 0
+    cancel: bool = False
+    input: dict[str, Any] = Field(sa_type=JSONB)
+    agent: str | None = None
+    usage: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    error: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))
+    finished_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+
+
+class ModelCall(SQLModel, table=True):
+    """The journal: the `n`th model response of a turn, committed before the run loop sees it."""
+
+    __tablename__ = "model_call"
+    __table_args__ = (_of_turn(),)
+
+    owner_id: UUID = Field(primary_key=True)
+    turn_id: UUID = Field(primary_key=True)
+    n: int = Field(primary_key=True)
+    agent: str | None = None
+    request_sha: bytes = Field(sa_type=LargeBinary)
+    response: dict[str, Any] = Field(sa_type=JSONB)
+
+
+class ToolCall(SQLModel, table=True):
+    """The ledger: a tool call of a turn; `state` is `started` or `done`, `result` the output or the error."""
+
+    __tablename__ = "tool_call"
+    __table_args__ = (_of_turn(),)
+
+    owner_id: UUID = Field(primary_key=True)
+    turn_id: UUID = Field(primary_key=True)
+    call_id: str = Field(primary_key=True)
+    name: str
+    effect: str
+    args_sha: bytes = Field(sa_type=LargeBinary)
+    state: str
+    result: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    epoch: int
+
+
+class TurnEvent(SQLModel, table=True):
+    """The log that clients follow: dense `seq` per turn, allotted under the turn's row lock."""
+
+    __tablename__ = "event"
+    __table_args__ = (_of_turn(),)
+
+    owner_id: UUID = Field(primary_key=True)
+    turn_id: UUID = Field(primary_key=True)
+    seq: int = Field(primary_key=True)
+    kind: str
+    body: dict[str, Any] = Field(sa_type=JSONB)
+    at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))
+
+
+class Replica(SQLModel, table=True):
+    """A process that runs turns; `beat` is when it last said so, by the database's clock."""
+
+    __tablename__ = "replica"
+
+    id: UUID = Field(primary_key=True)
+    beat: datetime = Field(sa_type=DateTime(timezone=True))

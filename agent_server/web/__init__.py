@@ -1,0 +1,1 @@
+"""The chat page (`static/`, own ES modules without a build step) and the Markdown it shows (`render`)."""

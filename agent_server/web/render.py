@@ -1,0 +1,272 @@
+"""Markdown of an answer -> sanitised HTML, one string per top-level block.
+
+Two walls: the parser never passes HTML through, and nh3 keeps only what is on the list below. The page may therefore
+put the result into its document as it is. Images become links: loading one would tell a stranger's server what was
+asked. Link reference definitions are off, so that `[1]: x` cannot take a citation's place and so that text added at
+the end never changes a block further up, which `BlockRenderer` relies on.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
+from markdown_it.renderer import RendererHTML
+from markdown_it.rules_block import StateBlock, table
+from markdown_it.rules_core import StateCore
+from markdown_it.rules_inline import StateInline
+from markdown_it.token import Token
+from markdown_it.utils import OptionsDict
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+
+_CITATION = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
+_URL = re.compile(r"://[^\s<>\"'`\[\]]*[^\s<>\"'`\[\](){}.,;:!?*_~|]")
+_SCHEME = re.compile(r"(?<![\w./-])https?$")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+# Pygments has 500 lexers, and some take quadratic time on hostile text: only what answers really contain.
+_LANGUAGES = frozenset(
+    {"bash", "c", "console", "cpp", "csharp", "css", "diff", "dockerfile", "go", "html", "ini", "java", "javascript"}
+    | {"js", "json", "kotlin", "markdown", "php", "py", "python", "ruby", "rust", "sh", "shell", "sql", "swift"}
+    | {"toml", "ts", "typescript", "xml", "yaml", "yml"}
+)
+_LONGEST_HIGHLIGHT = 20_000
+
+# The parser takes quadratic time on some texts (12 s for 20,000 brackets): beyond what a person would write in one
+# paragraph or table, it is shown as plain text.
+_LONGEST_INLINE = 20_000
+_MOST_MARKS = 500
+_MOST_COLUMNS = 40
+_FORMATTER: HtmlFormatter[str] = HtmlFormatter(nowrap=True)
+
+_SANITISER = nh3.Cleaner(
+    tags={
+        "a",
+        "blockquote",
+        "br",
+        "code",
+        "div",
+        "em",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "hr",
+        "li",
+        "ol",
+        "p",
+        "pre",
+        "s",
+        "span",
+    }
+    | {"strong", "table", "tbody", "td", "th", "thead", "tr", "ul"},
+    attributes={
+        "a": {"href", "class", "title"},
+        "code": {"class"},
+        "div": {"class"},
+        "ol": {"start"},
+        "pre": {"class"},
+        "span": {"class"},
+        "td": {"class"},
+        "th": {"class"},
+    },
+    tag_attribute_values={"a": {"rel": {"noopener nofollow"}, "target": {"_blank"}}},
+    url_schemes={"http", "https", "mailto"},
+    url_relative=lambda url: url if re.fullmatch(r"#cite-\d{1,3}", url) else None,
+    link_rel=None,
+)
+
+
+class _Block(NamedTuple):
+    """A top-level block: its tokens and the lines it covers, `end` exclusive."""
+
+    tokens: Sequence[Token]
+    start: int
+    end: int
+
+
+def render_blocks(text: str, citations: Collection[int] = ()) -> list[str]:
+    """HTML of each top-level block; `[n]` becomes `<a class="cite" href="#cite-n">` for the n in `citations`."""
+    known = frozenset(citations)
+    return [_render(block, known) for block in _parse(_clean_characters(text), known)]
+
+
+class BlockRenderer:
+    """The same for a text that grows, parsed again only from the last block that can still change."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._citations: frozenset[int] = frozenset()
+        self._html: list[str] = []
+        self._settled = 0  # so many blocks are final; the text of the next one starts at `_offset`
+        self._offset = 0
+
+    def feed(self, text: str, citations: Collection[int] = ()) -> list[tuple[int, str]]:
+        """Take the whole text so far and get the blocks that differ from before as (index, html), "" for one gone."""
+        text, known = _clean_characters(text), frozenset(citations)
+        if known != self._citations or not text.startswith(self._text):
+            self._settled = self._offset = 0
+        self._text, self._citations = text, known
+        blocks = _parse(text[self._offset :], known)
+        after = self._html[: self._settled] + [_render(block, known) for block in blocks]
+        before, self._html = self._html, after
+        self._settle(blocks)
+        changed = [(i, html) for i, html in enumerate(after) if i >= len(before) or before[i] != html]
+        return changed + [(i, "") for i in range(len(after), len(before))]
+
+    def _settle(self, blocks: Sequence[_Block]) -> None:
+        """All blocks on finished lines are final except the last: what follows may still join that one."""
+        unsettled = self._text[self._offset :]
+        whole = [block for block in blocks if block.end <= unsettled.count("\n")]
+        if len(whole) > 1:
+            self._settled += len(whole) - 1
+            self._offset += sum(len(line) + 1 for line in unsettled.split("\n")[: whole[-1].start])
+
+
+def _clean_characters(text: str) -> str:
+    """Line ends as "\\n", and no half surrogate pairs, which cannot be encoded."""
+    return _SURROGATE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _parse(text: str, citations: frozenset[int]) -> list[_Block]:
+    blocks: list[_Block] = []
+    first, depth = 0, 0
+    tokens = _MARKDOWN.parse(text, {"citations": citations})
+    for i, token in enumerate(tokens):
+        depth += token.nesting
+        if depth == 0:
+            start, end = tokens[first].map or (0, 0)
+            blocks.append(_Block(tokens[first : i + 1], start, end))
+            first = i + 1
+    return blocks
+
+
+def _render(block: _Block, citations: frozenset[int]) -> str:
+    html: str = _MARKDOWN.renderer.render(block.tokens, _MARKDOWN.options, {"citations": citations})
+    return _SANITISER.clean(html).strip()
+
+
+def _citation_rule(state: StateInline, silent: bool) -> bool:
+    """`[1]` and `[1, 2]`, if at least one of the numbers is known; the others stay text."""
+    match = _CITATION.match(state.src, state.pos, state.posMax)
+    if not match:
+        return False
+    numbers = [int(number) for number in match[1].split(",")]
+    if not any(number in state.env["citations"] for number in numbers):
+        return False
+    if not silent:
+        state.push("citation", "", 0).meta = {"numbers": numbers}
+    state.pos = match.end()
+    return True
+
+
+def _url_rule(state: StateInline, silent: bool) -> bool:
+    """A bare http(s) address, met at its colon: the text before it has been read already."""
+    scheme = _SCHEME.search(state.pending[-8:])
+    match = _URL.match(state.src, state.pos, state.posMax)
+    if silent or state.linkLevel or not scheme or not match:
+        return False
+    address = scheme[0] + match[0]
+    href = state.md.normalizeLink(address)
+    if not state.md.validateLink(href):
+        return False
+    state.pending = state.pending.removesuffix(scheme[0])
+    state.push("link_open", "a", 1).attrs = {"href": href}
+    state.push("text", "", 0).content = address
+    state.push("link_close", "a", -1)
+    state.pos = match.end()
+    return True
+
+
+def _plain_rule(state: StateCore) -> None:
+    """Run before the inline parser, which skips what is not of type `inline`."""
+    for token in state.tokens:
+        if token.type == "inline" and (
+            len(token.content) > _LONGEST_INLINE or sum(map(token.content.count, "[<&")) > _MOST_MARKS
+        ):
+            token.type = "text"
+
+
+def _table_rule(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    header = state.src[state.bMarks[start] : state.eMarks[start]]
+    return header.count("|") <= _MOST_COLUMNS and table(state, start, end, silent)
+
+
+def _citation(_: RendererHTML, tokens: Sequence[Token], idx: int, _options: OptionsDict, env: Any) -> str:
+    return "".join(
+        f'<a class="cite" href="#cite-{number}">[{number}]</a>' if number in env["citations"] else f"[{number}]"
+        for number in tokens[idx].meta["numbers"]
+    )
+
+
+def _code(_: RendererHTML, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: Any) -> str:
+    """A fence, or an indented block, which has no language."""
+    code = tokens[idx].content
+    language = re.sub(r"[^\w+#-]", "", tokens[idx].info.strip().split(" ")[0].lower())[:20]
+    if language in _LANGUAGES and len(code) <= _LONGEST_HIGHLIGHT:
+        html = highlight(code, get_lexer_by_name(language, stripnl=False, ensurenl=False), _FORMATTER)
+    else:
+        html = escapeHtml(code)
+    name = f' class="language-{escapeHtml(language)}"' if language else ""
+    return f"<pre><code{name}>{html}</code></pre>\n"
+
+
+def _image(renderer: RendererHTML, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Any) -> str:
+    address = escapeHtml(str(tokens[idx].attrs["src"]))
+    alt = renderer.renderInlineAsText(tokens[idx].children or [], options, env)
+    return f'<a href="{address}" rel="noopener nofollow" target="_blank">{escapeHtml(alt) or address}</a>'
+
+
+def _link(renderer: RendererHTML, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Any) -> str:
+    tokens[idx].attrs |= {"rel": "noopener nofollow", "target": "_blank"}
+    return renderer.renderToken(tokens, idx, options, env)
+
+
+def _heading(renderer: RendererHTML, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Any) -> str:
+    """An answer stands below the page's two levels of headings."""
+    tokens[idx].tag = f"h{min(6, int(tokens[idx].tag[1]) + 2)}"
+    return renderer.renderToken(tokens, idx, options, env)
+
+
+def _table(renderer: RendererHTML, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Any) -> str:
+    """In a box of its own, so that a wide table scrolls and the page does not."""
+    html = renderer.renderToken(tokens, idx, options, env)
+    return f'<div class="table">{html}' if tokens[idx].nesting == 1 else f"{html}</div>"
+
+
+def _cell(renderer: RendererHTML, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Any) -> str:
+    """The parser aligns by a style attribute, which the page's policy forbids."""
+    if style := tokens[idx].attrs.pop("style", None):
+        tokens[idx].attrs["class"] = str(style).removeprefix("text-align:")
+    return renderer.renderToken(tokens, idx, options, env)
+
+
+def _markdown() -> MarkdownIt:
+    markdown = MarkdownIt("commonmark", {"html": False})
+    markdown.enable(["table", "strikethrough"]).disable(["reference", "html_block", "html_inline"])
+    markdown.core.ruler.before("inline", "plain", _plain_rule)
+    markdown.block.ruler.at("table", _table_rule, {"alt": ["paragraph", "reference"]})
+    markdown.inline.ruler.after("link", "citation", _citation_rule)
+    markdown.inline.ruler.after("text", "url", _url_rule)
+    for name, rule in {
+        "citation": _citation,
+        "code_block": _code,
+        "fence": _code,
+        "heading_close": _heading,
+        "heading_open": _heading,
+        "image": _image,
+        "link_open": _link,
+        "table_close": _table,
+        "table_open": _table,
+        "td_open": _cell,
+        "th_open": _cell,
+    }.items():
+        markdown.add_render_rule(name, rule)
+    return markdown
+
+
+_MARKDOWN = _markdown()

@@ -1,0 +1,71 @@
+/** Making elements. Text goes in as text; `setHtml` is the only way in for HTML, which the server has sanitised. */
+
+const SHAPES = {
+  alert: "M12 8v5M12 16.5v.01M10.3 3.9 2.4 17.6A2 2 0 0 0 4.1 20.6h15.8a2 2 0 0 0 1.7-3L13.7 3.9a2 2 0 0 0-3.4 0z",
+  check: "M5 12.5l4.5 4.5L19 7.5",
+  close: "M6 6l12 12M18 6L6 18",
+  copy: "M9 9h10a1 1 0 0 1 1 1v10a1 1 0 0 1-1 1H9a1 1 0 0 1-1-1V10a1 1 0 0 1 1-1zM16 5V4a1 1 0 0 0-1-1H5a1 1 0 0 0-1 1v10a1 1 0 0 0 1 1",
+  down: "M12 5v14M6 13l6 6 6-6",
+  key: "M15 9a5 5 0 1 1-4.6-5 5 5 0 0 1 4.6 5zM13.6 12.6L21 20M18 17l2-2",
+  menu: "M4 7h16M4 12h16M4 17h10",
+  pencil: "M4 20l1-4L16.5 4.5a1.8 1.8 0 0 1 2.6 0l.4.4a1.8 1.8 0 0 1 0 2.6L8 19z",
+  plus: "M12 5v14M5 12h14",
+  right: "M9 6l6 6-6 6",
+  stop: "M8 8h8v8H8z",
+  trash: "M5 7h14M10 7V4.5h4V7M7 7l1 13h8l1-13M10.5 11v5M13.5 11v5",
+  up: "M12 19V5M6 11l6-6 6 6",
+};
+
+export const $ = (id) => document.getElementById(id);
+
+/** `h("p", {class: "x", onclick: f}, "text", node, null)`; a null or false attribute is left out. */
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+export function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  path.setAttribute("d", SHAPES[name]);
+  svg.append(path);
+  return svg;
+}
+
+/** `html` must come from the server's renderer: a `data-html` part, a message's or a passage's `html`. */
+export function setHtml(element, html) {
+  element.innerHTML = html;
+}
+
+/** A button that copies what `text()` gives and says so; none over plain http, where browsers have no clipboard. */
+export function copyButton(label, text) {
+  if (!navigator.clipboard) return null;
+  const button = h("button", { class: "quiet copy", type: "button", "aria-label": label });
+  const show = (name, word) => button.replaceChildren(icon(name), word);
+  show("copy", "Copy");
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(text());
+    show("check", "Copied");
+    announce("Copied.");
+    setTimeout(show, 1600, "copy", "Copy");
+  });
+  return button;
+}
+
+/** "search_knowledge" -> "Search knowledge" */
+export function words(name) {
+  const spaced = name.replace(/[_-]+/g, " ").trim();
+  return spaced.charAt(0).toUpperCase() + spaced.slice(1);
+}
+
+export function announce(text) {
+  $("status").textContent = text;
+}

@@ -1,0 +1,89 @@
+/** The form that `offer_form` asks for; what is filled in goes to the tool it names. */
+
+import { request } from "./api.js";
+import { h, icon } from "./dom.js";
+
+const SENT = "agent-server.sent";
+
+/** `offer` is the tool's output, `callId` the call's; a form that was sent stays sent when the page is opened again. */
+export function leadForm(offer, callId, conversation) {
+  const box = h("section", { class: "lead", "aria-label": offer.title });
+  const sent = () => JSON.parse(localStorage.getItem(SENT) ?? "[]");
+  const thank = () => box.replaceChildren(h("p", { class: "thanks", tabindex: "-1" }, icon("check"), "Thank you, that is sent."));
+  if (sent().includes(callId)) {
+    thank();
+    return box;
+  }
+
+  const fields = offer.fields.map((field) => new Field(field, callId));
+  const trouble = h("p", { class: "form-error", role: "alert", hidden: true });
+  const button = h("button", { class: "primary" }, "Send");
+  const form = h("form", { novalidate: true }, fields.map((field) => field.element), trouble, button);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    trouble.hidden = true;
+    if (!showErrors(fields, fields.map((field) => field.complaint()))) return;
+    button.disabled = true;
+    try {
+      const values = Object.fromEntries(fields.map((field) => [field.name, field.value()]).filter(([, value]) => value !== ""));
+      await request("POST", `api/tools/${encodeURIComponent(offer.tool)}`, { json: values, headers: { "X-Conversation-Id": conversation() } });
+      localStorage.setItem(SENT, JSON.stringify([...sent().slice(-99), callId]));
+      thank();
+      box.firstChild.focus();
+    } catch (problem) {
+      const complaints = fields.map((field) => problem.fields?.find((error) => error.field === field.name)?.message ?? "");
+      button.disabled = false;
+      if (!showErrors(fields, complaints)) return;
+      trouble.textContent = problem.message;
+      trouble.hidden = false;
+    }
+  });
+  box.append(h("h3", {}, offer.title), offer.description ? h("p", {}, offer.description) : "", form);
+  return box;
+}
+
+/** Whether there are none; else the first field with one gets the focus. */
+function showErrors(fields, complaints) {
+  fields.forEach((field, i) => field.show(complaints[i]));
+  fields[complaints.findIndex(Boolean)]?.input.focus();
+  return !complaints.some(Boolean);
+}
+
+class Field {
+  constructor(field, callId) {
+    const id = `${callId}-${field.name}`;
+    const about = { id, name: field.name, required: field.required, "aria-describedby": `${id}-help ${id}-error` };
+    this.name = field.name;
+    this.type = field.type;
+    if (field.type === "textarea") this.input = h("textarea", { ...about, rows: 3 });
+    else if (field.type === "select") this.input = h("select", about, h("option", { value: "" }, "Choose"), (field.options ?? []).map((option) => h("option", { value: option }, option)));
+    else this.input = h("input", { ...about, type: field.type, step: field.type === "number" ? "any" : null, autocomplete: { email: "email", tel: "tel" }[field.type] ?? (field.name === "name" ? "name" : null) });
+    this.input.value = field.value ?? "";
+    this.error = h("p", { class: "field-error", id: `${id}-error` });
+    this.element = h(
+      "div",
+      { class: "field" },
+      h("label", { for: id }, field.label, field.required ? null : h("span", { class: "optional" }, "optional")),
+      this.input,
+      field.help ? h("p", { class: "help", id: `${id}-help` }, field.help) : null,
+      this.error,
+    );
+    this.input.addEventListener("input", () => this.show(""));
+  }
+
+  value() {
+    const text = this.input.value.trim();
+    return this.type === "number" && text ? Number(text) : text;
+  }
+
+  complaint() {
+    if (this.input.required && !this.input.value.trim()) return "Please fill this in.";
+    return this.input.validity.valid ? "" : this.input.validationMessage;
+  }
+
+  show(message) {
+    this.error.textContent = message;
+    this.input.toggleAttribute("aria-invalid", Boolean(message));
+    if (message) this.input.setAttribute("aria-invalid", "true");
+  }
+}

@@ -1,0 +1,205 @@
+"""The three folders -> one frozen Workspace; all mistakes reported together."""
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from agent_server import forms
+from agent_server.conversations import tools as conversation_tools
+from agent_server.errors import Problem, WorkspaceInvalid
+from agent_server.knowledge import tools as knowledge_tools
+from agent_server.prompts import AgentPrompt, load_prompts
+from agent_server.seed import SeedFile
+from agent_server.tool import Tool
+
+TRIAGE = "triage"
+
+_DEFAULT_AGENT = AgentPrompt(
+    name="assistant",
+    description="Answers questions from the content and uses the tools.",
+    tools=(),
+    knowledge=None,
+    model=None,
+    examples=(),
+    handoffs=(),
+    body="You answer questions from the passages you are given, and use your tools when the user asks for something "
+    "that they do. Be short and exact. When the passages do not hold the answer, say so.\n",
+    sha="default",
+    file="prompts/",
+)
+_DEFAULT_TRIAGE = replace(
+    _DEFAULT_AGENT,
+    name=TRIAGE,
+    description="Decides which specialist takes a message.",
+    knowledge=(),
+    body="You decide which specialist takes the user's message, and hand the conversation to it at once, without a word "
+    "of your own. If none fits, answer briefly and say what the specialists can help with.\n",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """What a user wrote, loaded: tools by name (the engine's among them), agents by name, seeds; `entry` is the agent
+    that takes a message when routing is not sure."""
+
+    root: Path
+    name: str
+    tools: Mapping[str, Tool[..., Any]]
+    agents: Mapping[str, AgentPrompt]
+    entry: str
+    seeds: Sequence[SeedFile[Any]] = field(default_factory=tuple)
+
+    @property
+    def content(self) -> Path:
+        return self.root / "content"
+
+    @property
+    def specialists(self) -> Sequence[AgentPrompt]:
+        """The agents that messages are routed to: all but the triage agent, unless it is the only one."""
+        others = [agent for agent in self.agents.values() if agent.name != TRIAGE]
+        return others or list(self.agents.values())
+
+    @property
+    def agent_scopes(self) -> frozenset[str]:
+        """The scopes of every tool that some agent may call."""
+        return frozenset(self.tools[name].scope for agent in self.agents.values() for name in agent.tools)
+
+
+def load_workspace(root: Path) -> Workspace:
+    """Load `root`. Raises WorkspaceInvalid with every mistake in tools/ and prompts/, each with file and line."""
+    root = root.resolve()
+    if not root.is_dir():
+        raise WorkspaceInvalid([Problem(str(root), None, "there is no such folder")])
+    if not any((root / folder).is_dir() for folder in ("tools", "prompts", "content")):
+        raise WorkspaceInvalid([Problem(str(root), None, "has none of tools/, prompts/ and content/")])
+    modules, problems = _import_tools(root)
+    engine_tools = list(_of_type([conversation_tools, knowledge_tools, forms], Tool))
+    tools, clashes = _collect_tools(modules, engine_tools, root)
+    imported = not problems
+    agents, mistakes = load_prompts(root / "prompts", root)
+    problems += [*clashes, *mistakes]
+    problems += _unknown_names(agents, tools, tools_loaded=imported)
+    if problems:
+        raise WorkspaceInvalid(sorted(set(problems), key=lambda p: (p.file, p.line or 0, p.message)))
+    if not agents:
+        own = tuple(name for name, tool in tools.items() if tool not in engine_tools)
+        agents = {_DEFAULT_AGENT.name: replace(_DEFAULT_AGENT, tools=own)}
+    agents = _with_triage(agents)
+    return Workspace(
+        root=root,
+        name=root.name,
+        tools=MappingProxyType(tools),
+        agents=MappingProxyType(agents),
+        entry=TRIAGE if TRIAGE in agents else next(iter(agents)),
+        seeds=tuple(_of_type(modules, SeedFile)),
+    )
+
+
+def _with_triage(agents: Mapping[str, AgentPrompt]) -> dict[str, AgentPrompt]:
+    """Where there are several agents, one decides; it hands off to all the others unless it says to whom."""
+    if len(agents) == 1:
+        return dict(agents)
+    triage = agents.get(TRIAGE, _DEFAULT_TRIAGE)
+    others = tuple(name for name in agents if name != TRIAGE)
+    return {**agents, TRIAGE: replace(triage, handoffs=triage.handoffs or others)}
+
+
+def _import_tools(root: Path) -> tuple[list[ModuleType], list[Problem]]:
+    """Every module under tools/, imported as `tools.*`, and why those that did not import did not."""
+    folder = root / "tools"
+    if not folder.is_dir():
+        return [], []
+    _make_importable(root)
+    modules: list[ModuleType] = []
+    problems: list[Problem] = []
+    for path in sorted(folder.rglob("*.py")):
+        relative = path.relative_to(root)
+        if any(part.startswith((".", "_")) and part != "__init__.py" for part in relative.parts):
+            continue
+        name = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
+        try:
+            modules.append(importlib.import_module(name))
+        except WorkspaceInvalid as error:
+            problems += [replace(p, file=_relative(p.file, root)) for p in error.problems]
+        except Exception as error:  # noqa: BLE001  # a user's module may raise anything at import; each is a mistake to report
+            problems.append(_import_problem(error, path, root))
+    return modules, problems
+
+
+def _make_importable(root: Path) -> None:
+    """Put `root` first on the path; a `tools` package of another workspace makes way."""
+    loaded = sys.modules.get("tools")
+    if loaded is not None and str(root / "tools") not in [str(Path(p).resolve()) for p in loaded.__path__]:
+        for name in [n for n in sys.modules if n == "tools" or n.startswith("tools.")]:
+            del sys.modules[name]
+    if sys.path[:1] != [str(root)]:
+        sys.path.insert(0, str(root))
+    importlib.invalidate_caches()
+
+
+def _import_problem(error: Exception, path: Path, root: Path) -> Problem:
+    file, line = path, None
+    if isinstance(error, SyntaxError) and error.filename:
+        file, line = Path(error.filename), error.lineno
+    else:
+        for frame in traceback.extract_tb(error.__traceback__):
+            if Path(frame.filename).is_relative_to(root / "tools"):
+                file, line = Path(frame.filename), frame.lineno
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    return Problem(_relative(str(file), root), line, f"does not import: {type(error).__name__}: {message}")
+
+
+def _relative(file: str, root: Path) -> str:
+    path = Path(file)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else file
+
+
+def _collect_tools(
+    modules: Sequence[ModuleType], engine_tools: Sequence[Tool[..., Any]], root: Path
+) -> tuple[dict[str, Tool[..., Any]], list[Problem]]:
+    tools = {tool.name: tool for tool in engine_tools}
+    problems: list[Problem] = []
+    for tool in _of_type(modules, Tool):
+        other = tools.setdefault(tool.name, tool)
+        if other is not tool:
+            where = f"{_relative(other.file, root)}:{other.line}"
+            problems.append(
+                Problem(
+                    _relative(tool.file, root),
+                    tool.line,
+                    f"tool {tool.name}: there is one already, {where}; rename one",
+                )
+            )
+    return tools, problems
+
+
+def _of_type(modules: Sequence[ModuleType], cls: type[Any]) -> Iterator[Any]:
+    """The distinct values of `cls` at the top level of `modules`, in the order of their definition."""
+    seen: set[int] = set()
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, cls) and id(value) not in seen:
+                seen.add(id(value))
+                yield value
+
+
+def _unknown_names(
+    agents: Mapping[str, AgentPrompt], tools: Mapping[str, Tool[..., Any]], *, tools_loaded: bool
+) -> Iterator[Problem]:
+    for agent in agents.values():
+        for key, names, known in (("tools", agent.tools, tools), ("handoffs", agent.handoffs, {*agents, TRIAGE})):
+            if key == "tools" and not tools_loaded:
+                continue  # a module that does not import would make each of its tools unknown here
+            for name in names:
+                if name not in known:
+                    there = ", ".join(sorted(known)) or "none"
+                    noun = key.removesuffix("s")
+                    yield Problem(
+                        agent.file, agent.lines.get(key), f"{key}: there is no {noun} {name!r}; there are {there}"
+                    )

@@ -1,0 +1,66 @@
+"""Migrations: from nothing to the models and back, on real Postgres."""
+
+import asyncio
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import inspect, text
+
+from agent_server.db import Database
+from agent_server.db.migrate import current, downgrade, drift, pending, upgrade
+from agent_server.errors import InvalidInput
+from agent_server.workspace import load_workspace
+from tests.conftest import ROOT, database_url, execute
+
+
+@pytest.fixture
+def empty(postgres: str) -> Iterator[str]:
+    """The URL of a database with nothing in it."""
+    name = f"empty_{uuid4().hex}"
+    asyncio.run(execute(postgres, f"create database {name}"))
+    yield database_url(postgres, name)
+    asyncio.run(execute(postgres, f"drop database {name} with (force)"))
+
+
+async def test_migrations_bring_an_empty_database_to_the_models_and_back_to_nothing(empty: str) -> None:
+    database = Database(empty)
+    load_workspace(ROOT)
+    await upgrade(database, ROOT)
+    async with database.engine.connect() as connection:
+        assert await connection.run_sync(pending, ROOT) == []
+        assert await connection.run_sync(drift) == []
+    for branch in ("workspace@base", "engine@base"):
+        await downgrade(database, ROOT, branch)
+    async with database.engine.connect() as connection:
+        assert await connection.run_sync(lambda c: inspect(c).get_table_names()) == ["alembic_version"]
+        functions = "select count(*) from pg_proc where pronamespace = 'public'::regnamespace and proname = 'lexvec'"
+        assert (await connection.execute(text(functions))).scalar_one() == 0
+    await upgrade(database, ROOT)
+    async with database.engine.connect() as connection:
+        assert await connection.run_sync(drift) == []
+    await database.close()
+
+
+async def test_two_replicas_that_start_together_migrate_once(empty: str) -> None:
+    first, second = Database(empty), Database(empty)
+    await asyncio.gather(upgrade(first, ROOT), upgrade(second, ROOT))
+    async with first.engine.connect() as connection:
+        assert await connection.run_sync(current) == ["workspace_0001"]  # which depends on the engine's
+    await first.close()
+    await second.close()
+
+
+async def test_a_change_of_the_database_behind_the_models_is_drift(database: Database) -> None:
+    load_workspace(ROOT)
+    async with database.engine.begin() as connection:
+        await connection.execute(text("alter table conversation drop column title"))
+        await connection.execute(text("alter table task alter column status type text"))
+        found = " ".join(await connection.run_sync(drift))
+    assert "title" in found
+    assert "status" in found
+
+
+async def test_a_revision_that_is_not_there_is_refused_by_name(database: Database) -> None:
+    with pytest.raises(InvalidInput, match="nowhere"):
+        await downgrade(database, ROOT, "engine@nowhere")

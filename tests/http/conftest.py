@@ -1,0 +1,96 @@
+"""A whole server: the reference workspace (or one made by a test) on real Postgres, over real HTTP."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from agent_server.app import create_app, create_server
+from agent_server.db import Database, new_id
+from agent_server.http.server import Server
+from agent_server.identity.credentials import issue_key
+from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.ingest import ingest
+from agent_server.seed import load_seeds
+from agent_server.settings import load_settings
+from agent_server.workspace import load_workspace
+from tests.conftest import ROOT
+from tests.serving import serving
+from tests.sse import Frame, read_frames
+
+
+@dataclass
+class Client:
+    """A client of one running server, with the key of one user."""
+
+    server: Server
+    http: httpx.AsyncClient
+    key: str
+
+    @property
+    def auth(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    async def chat(self, message: str, *, id: str | None = None, **headers: str) -> list[Frame]:
+        """Send a message and read the whole stream."""
+        body = {"message": message} | ({"id": id} if id else {})
+        async with self.http.stream("POST", "/api/chat", json=body, headers={**self.auth, **headers}) as response:
+            assert response.status_code == 200, await response.aread()
+            return [frame async for frame in read_frames(response)]
+
+    async def ask(self, message: str, *, id: str | None = None) -> dict[str, Any]:
+        """Send a message and read the answer as one document."""
+        body = {"message": message, "stream": False} | ({"id": id} if id else {})
+        response = await self.http.post("/api/chat", json=body, headers=self.auth)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def get(self, path: str, **query: Any) -> Any:
+        response = await self.http.get(path, params=query, headers=self.auth)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def new_key(self, *scopes: str) -> str:
+        """A key of another user."""
+        async with self.server.database.transaction() as session:
+            return (await issue_key(session, new_id(), name="t", scopes=scopes or ["*"])).text
+
+
+Start = Callable[..., AbstractAsyncContextManager[Client]]
+
+
+@pytest.fixture
+def start(database: Database) -> Start:
+    """Start a server: `start(root=..., with_content=False, **settings)`."""
+
+    @asynccontextmanager
+    async def started(root: Path = ROOT, with_content: bool = True, **settings: Any) -> AsyncIterator[Client]:
+        workspace = load_workspace(root)
+        values: dict[str, Any] = {"environment": "test", "offline_words_per_second": 0, "workspace": root}
+        if "openai_base_url" not in settings:
+            values["model"] = "offline"
+        server = create_server(load_settings(**{**values, **settings}), workspace, database)
+        await load_seeds(database, workspace.seeds)
+        if with_content:
+            await ingest(database, server.runtime.resources[Embedder], workspace.content)
+        async with database.transaction() as session:
+            key = (await issue_key(session, new_id(), name="t", scopes=["*"])).text
+        async with (
+            serving(create_app(server)) as base,
+            httpx.AsyncClient(base_url=base, timeout=30) as http,
+        ):
+            yield Client(server, http, key)
+
+    return started
+
+
+@pytest.fixture
+async def client(start: Start) -> AsyncIterator[Client]:
+    """The reference workspace with its content, without a model key."""
+    async with start() as client:
+        yield client

@@ -1,0 +1,133 @@
+"""A real server on a free port, real keys, and clients of both protocol generations."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import httpx
+import httpx2
+import pytest
+import uvicorn
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import CLIENT_CAPABILITIES_META_KEY, PROTOCOL_VERSION_META_KEY
+from starlette.applications import Starlette
+
+from agent_server.call import Runtime
+from agent_server.db import Database
+from agent_server.identity import Caller
+from agent_server.identity.credentials import issue_key, resolve_caller
+from agent_server.mcp import McpApp, mcp_app
+from agent_server.settings import Settings
+from tests.mcp.notes import DOCUMENTS, TOOLS, Gate, Notes
+
+Mode = Literal["modern", "legacy"]
+MODES: tuple[Mode, ...] = ("modern", "legacy")
+VERSIONS: dict[Mode, str] = {"modern": "2026-07-28", "legacy": "2025-11-25"}
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> Mode:
+    return request.param  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """The served workspace, as `me` uses it with a key that may do everything."""
+
+    url: str
+    me: Caller
+    key: str
+    database: Database
+    gate: Gate
+
+    @asynccontextmanager
+    async def client(self, mode: Mode, key: str | None = None) -> AsyncIterator[Client]:
+        headers = {"Authorization": f"Bearer {key or self.key}"}
+        async with (
+            httpx2.AsyncClient(headers=headers) as http,
+            Client(
+                streamable_http_client(self.url, http_client=http), mode="auto" if mode == "modern" else mode
+            ) as client,
+        ):
+            yield client
+
+    async def post(
+        self, mode: Mode, method: str, params: dict[str, Any], headers: dict[str, str | None] | None = None
+    ) -> httpx.Response:
+        """A request as a client writes it, for looking at the answer's status and headers; None removes a header."""
+        sent: dict[str, str | None] = {
+            "Authorization": f"Bearer {self.key}",
+            "Accept": "application/json, text/event-stream",
+            "MCP-Protocol-Version": VERSIONS[mode],
+        }
+        if mode == "modern":
+            sent |= {"Mcp-Method": method, "Mcp-Name": params.get("name", params.get("uri"))}
+            params = {**params, "_meta": {PROTOCOL_VERSION_META_KEY: VERSIONS[mode], CLIENT_CAPABILITIES_META_KEY: {}}}
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        async with httpx.AsyncClient() as http:
+            present = {name: value for name, value in (sent | (headers or {})).items() if value is not None}
+            return await http.post(self.url, json=body, headers=present)
+
+    async def issue_key(self, *scopes: str) -> str:
+        async with self.database.transaction() as session:
+            return (await issue_key(session, self.me.id, name="test", scopes=scopes)).text
+
+    async def notes(self) -> list[str]:
+        async with self.database.transaction() as session:
+            return await Notes(session, self.me).texts()
+
+
+@asynccontextmanager
+async def serving(app: McpApp) -> AsyncIterator[str]:
+    """The address of `app`, served on a free port."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with app.run():
+            yield
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(Starlette(routes=app.routes, lifespan=lifespan), http="httptools", log_level="error")
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+        finally:
+            server.should_exit = True
+            await task
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(allowed_hosts=("api.example.com",), tool_timeout=3600)
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+def app(database: Database, settings: Settings, gate: Gate) -> McpApp:
+    return mcp_app(
+        Runtime(settings=settings, database=database, resources={Gate: gate}),
+        TOOLS,
+        name="notes",
+        version="1.0",
+        instructions="Notes.",
+        resolve=partial(resolve_caller, database),
+        documents=DOCUMENTS,
+    )
+
+
+@pytest.fixture
+async def notebook(app: McpApp, database: Database, me: Caller, gate: Gate) -> AsyncIterator[Notebook]:
+    async with database.transaction() as session:
+        key = await issue_key(session, me.id, name="test", scopes=["*"])
+    async with serving(app) as url:
+        yield Notebook(url, me, key.text, database, gate)

@@ -1,0 +1,644 @@
+"""What a person can do with the chat page, in a real browser, against a server with scripted answers."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
+
+from tests.web.fake_server import FLYING, STATIC, Fake, problem, said, serving
+from tests.web.fake_server import answered as stored_answer
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+PHONE = {"viewport": {"width": 375, "height": 720}, "is_mobile": True, "has_touch": True}
+ROUTINE = re.compile(r"Failed to load resource: (the server responded with a status of|net::ERR_)")
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: set CHROMIUM to its path")
+expect.set_options(timeout=15_000)
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    with serving() as fake:
+        yield fake
+
+
+@pytest.fixture
+def open_page(browser: Browser, fake: Fake) -> Iterator[Open]:
+    """`open_page(path, token=..., **context)`; whatever the test does, the browser must find nothing to complain of."""
+    complaints: list[str] = []
+    contexts = []
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not ROUTINE.match(message.text):
+            complaints.append(message.text)
+
+    def open_page(path: str = "", token: str | None = None, **context: Any) -> Page:
+        contexts.append(browser.new_context(**context))
+        page = contexts[-1].new_page()
+        page.on("console", heard)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        if token:
+            page.add_init_script(f"localStorage['agent-server.guest'] ??= '{token}'")
+        page.goto(fake.address + path)
+        expect(page).to_have_title(re.compile("Dive Centre"))
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def ask(page: Page, text: str) -> None:
+    page.get_by_label("Message", exact=True).fill(text)
+    page.keyboard.press("Enter")
+
+
+def answered(page: Page) -> None:
+    expect(page.locator("#status")).to_have_text(re.compile("has answered"))
+
+
+# ---- answers ----
+
+
+def test_answer_grows_word_by_word_and_stop_keeps_what_came(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "Answer slowly")
+    expect(page.locator(".answer td").first).to_have_text("one, without stops")
+    expect(page.get_by_role("log", name="Messages")).to_have_attribute("aria-busy", "true")
+    expect(page.locator("#status")).to_have_text("Answering.")
+    assert "mountain pass" not in page.locator(".answer").inner_text()
+
+    page.get_by_role("button", name="Stop answering").click()
+
+    expect(page.get_by_text("Stopped", exact=True)).to_be_visible()
+    expect(page.locator("#status")).to_have_text("Stopped.")
+    expect(page.get_by_role("log", name="Messages")).to_have_attribute("aria-busy", "false")
+    expect(page.locator(".answer td").first).to_have_text("one, without stops")
+    assert [body for _, body in fake.sent("POST", "/api/chat") if body] == [{"message": "Answer slowly"}]
+
+
+def test_person_sees_who_answers_what_is_done_and_what_it_rests_on(open_page: Open) -> None:
+    page = open_page()
+    ask(page, "May I fly?")
+    answered(page)
+    expect(page.locator(".answer")).to_match_aria_snapshot("""
+    - article:
+      - heading "Safety" [level=2]
+      - group: Search knowledge how long to wait before flying after diving Done
+      - paragraph:
+        - text: /After diving you wait/
+        - 'button "Source 2: Decompression sickness"': "2"
+        - text: . How long depends on the dives
+        - 'button "Source 1: Flying after diving"': "1"
+        - text: ":"
+      - table
+      - paragraph
+      - region "Sources":
+        - heading "Sources" [level=3]
+        - list:
+          - listitem:
+            - button "1 Flying after diving Waiting times"
+          - listitem:
+            - button "2 Decompression sickness Altitude and flights"
+      - button "Copy answer"
+    """)
+
+
+def test_tool_card_opens_to_name_arguments_and_result(open_page: Open) -> None:
+    page = open_page()
+    ask(page, "May I fly?")
+    answered(page)
+    page.locator("summary").click()
+    card = page.locator(".tool")
+    expect(card.get_by_text("search_knowledge", exact=True)).to_be_visible()
+    expect(card.locator("dd")).to_have_text(["how long to wait before flying after diving", "5"])
+    expect(card.locator("pre")).to_contain_text('"document": "safety/flying.md"')
+
+
+def test_failed_tool_and_hand_over_are_shown(open_page: Open) -> None:
+    page = open_page()
+    ask(page, "hand over")
+    answered(page)
+    expect(page.get_by_role("heading", name="Triage › Trip")).to_be_visible()
+    page.locator("summary").click()
+    expect(page.get_by_text("not_found: there is no dive 9")).to_be_visible()
+
+
+def test_citation_opens_the_passage_and_gives_the_focus_back(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "May I fly?")
+    answered(page)
+    citation = page.get_by_role("button", name="Source 1: Flying after diving").first
+    citation.focus()
+    page.keyboard.press("Space")
+    dialog = page.get_by_role("dialog", name="Source 1: Flying after diving")
+    expect(dialog.get_by_text("at least 12 hours")).to_have_js_property("tagName", "STRONG")
+    expect(dialog).to_contain_text("Waiting times")
+    expect(dialog).to_contain_text("safety/flying.md")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(citation).to_be_focused()
+    assert page.url.count("#") == 1
+    assert "cite" not in page.url
+
+
+def test_passage_that_is_gone_is_shown_as_the_answer_had_it(open_page: Open) -> None:
+    page = open_page()
+    ask(page, "May I fly?")
+    answered(page)
+    page.get_by_role("button", name="2 Decompression sickness Altitude").click()
+    expect(page.get_by_role("dialog")).to_contain_text("lets dissolved nitrogen form bubbles")
+
+
+def test_text_that_the_model_takes_back_disappears(open_page: Open) -> None:
+    page = open_page()
+    ask(page, "again")
+    answered(page)
+    expect(page.locator(".text")).to_have_text(["The answer."])
+
+
+def test_code_and_answer_can_be_copied(open_page: Open) -> None:
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    ask(page, "code")
+    answered(page)
+    page.get_by_role("button", name="Copy code").click()
+    expect(page.get_by_text("Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()").startswith("def hours_to_wait(dives: int")
+    page.get_by_role("button", name="Copy answer").click()
+    expect(page.get_by_text("Copied")).to_have_count(2)
+    assert page.evaluate("navigator.clipboard.readText()").startswith("The surface interval in code:\n\n```python")
+
+
+def test_nothing_a_model_writes_acts_on_the_page(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "hostile")
+    answered(page)
+    expect(page.locator(".text")).to_contain_text("<img src=x onerror")
+    assert page.locator(".text img, .text script, .text [onerror], .text a[href^=javascript]").count() == 0
+    assert "hacked" not in page.title()
+
+
+def test_reader_who_scrolled_up_is_left_alone(fake: Fake, open_page: Open) -> None:
+    page = open_page(viewport={"width": 1000, "height": 420})
+    ask(page, "at length")
+    expect(page.locator(".block")).to_have_count(12)
+    box = page.locator("#scroll")
+    page.wait_for_function(
+        "b => b.scrollTop > 100 && b.scrollHeight - b.clientHeight - b.scrollTop < 2", arg=box.element_handle()
+    )
+    box.evaluate("b => b.scrollBy(0, -300)")
+    expect(page.get_by_role("button", name="Latest")).to_be_visible()
+    top = box.evaluate("b => b.scrollTop")
+    fake.open("more")
+    answered(page)
+    assert box.evaluate("b => b.scrollTop") == top
+    page.get_by_role("button", name="Latest").click()
+    page.wait_for_function("b => b.scrollHeight - b.clientHeight - b.scrollTop < 2", arg=box.element_handle())
+    expect(page.get_by_role("button", name="Latest")).to_be_hidden()
+
+
+# ---- broken connections and refusals ----
+
+
+@pytest.mark.parametrize("how", ["broken", "cut"])
+def test_broken_stream_is_resumed_without_loss_or_doubling(fake: Fake, open_page: Open, how: str) -> None:
+    page = open_page()
+    ask(page, "whole")
+    answered(page)
+    whole = page.locator(".text").inner_text()
+    page.get_by_role("button", name="New conversation").click()
+    ask(page, how)
+    answered(page)
+    assert page.locator(".text").inner_text() == whole
+    assert len(fake.sent("POST", "/api/chat")) + len(fake.sent("GET", "/api/chat/")) == 4
+    resumed = [headers["last-event-id"].split(":")[1] for headers, _ in fake.sent("GET", "/api/chat/")]
+    assert resumed == sorted(resumed, key=int)
+    assert resumed
+
+
+def test_reload_in_mid_answer_goes_on_with_it(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "Answer slowly")
+    expect(page.locator(".answer td").first).to_be_visible()
+    page.reload()
+    expect(page.locator(".question")).to_have_text(re.compile("Answer slowly"))
+    expect(page.locator(".answer td").first).to_have_text("one, without stops")
+    fake.open("slow")
+    answered(page)
+    expect(page.locator(".answer")).to_have_count(1)
+    expect(page.locator(".text")).to_contain_text("mountain pass")
+
+
+def test_reload_shows_the_conversation_as_it_was(open_page: Open) -> None:
+    page = open_page()
+    ask(page, "May I fly?")
+    answered(page)
+    before = page.locator("#log").aria_snapshot()
+    page.reload()
+    expect(page.locator(".sources")).to_be_visible()
+    assert page.locator("#log").aria_snapshot() == before
+    expect(page).to_have_title("May I fly? · Dive Centre")
+
+
+def test_refused_message_is_tried_again_with_the_same_key(fake: Fake, open_page: Open) -> None:
+    fake.refusals = [problem(429, "Ten messages a minute are taken; wait a little", headers={"Retry-After": "1"})]
+    page = open_page()
+    ask(page, "May I fly?")
+    expect(page.get_by_text("Ten messages a minute are taken")).to_be_visible()
+    expect(page.get_by_role("button", name="Try again in 1 s")).to_be_disabled()
+    page.get_by_role("button", name="Try again", exact=True).click()
+    answered(page)
+    expect(page.locator(".question")).to_have_count(1)
+    keys = [headers["idempotency-key"] for headers, _ in fake.sent("POST", "/api/chat")]
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+
+
+def test_message_that_never_arrived_is_sent_again_by_itself(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    tries: list[Route] = []
+
+    def lose_two(route: Route) -> None:
+        tries.append(route)
+        if len(tries) < 3:
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/api/chat", lose_two)
+    ask(page, "May I fly?")
+    answered(page)
+    assert len(tries) == 3
+
+
+def test_failed_answer_is_explained_and_can_be_asked_again_as_a_new_one(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "fail")
+    expect(page.get_by_text("The model did not answer in time")).to_be_visible()
+    expect(page.get_by_text("The first words")).to_be_visible()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("The model did not answer in time")).to_be_visible()
+    keys = [headers["idempotency-key"] for headers, _ in fake.sent("POST", "/api/chat")]
+    assert len(set(keys)) == 2
+
+
+def test_message_that_is_refused_as_it_stands_can_be_edited(fake: Fake, open_page: Open) -> None:
+    fake.refusals = [problem(422, "message: too long", code="invalid_input")]
+    page = open_page()
+    ask(page, "May I fly?")
+    page.get_by_role("button", name="Edit the message").click()
+    expect(page.get_by_label("Message", exact=True)).to_have_value("May I fly?")
+    expect(page.locator(".question")).to_have_count(0)
+
+
+def test_bug_of_the_server_is_named_by_its_reference(fake: Fake, open_page: Open) -> None:
+    fake.refusals = [problem(500, "The request failed; this is our fault", code="internal")]
+    page = open_page()
+    ask(page, "May I fly?")
+    expect(page.get_by_text("this is our fault (req-7)")).to_be_visible()
+
+
+# ---- who is asking ----
+
+
+def test_first_message_makes_a_guest_that_is_used_from_then_on(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "May I fly?")
+    answered(page)
+    ask(page, "And by train?")
+    expect(page.locator(".sources")).to_have_count(2)
+    first, second = [headers.get("authorization") for headers, _ in fake.sent("POST", "/api/chat")]
+    assert first is None
+    assert second is not None
+    assert second.startswith("Bearer guest-")
+
+
+@pytest.mark.parametrize("path", ["", "#/c/00000000-0000-0000-0000-000000000000"])
+def test_guest_whose_session_ended_goes_on_as_a_new_one(fake: Fake, open_page: Open, path: str) -> None:
+    page = open_page(path, token="expired")
+    expect(page.get_by_text("Your guest session has ended")).to_be_visible()
+    ask(page, "May I fly?")
+    answered(page)
+
+
+def test_guest_whose_session_ends_while_asking_is_answered_all_the_same(fake: Fake, open_page: Open) -> None:
+    fake.valid.add("guest-old")
+    page = open_page(token="guest-old")
+    fake.valid.discard("guest-old")
+    ask(page, "May I fly?")
+    answered(page)
+    expect(page.get_by_text("Your guest session has ended")).to_be_visible()
+    expect(page.locator(".question")).to_have_count(1)
+
+
+def test_key_in_the_address_is_used_and_taken_out_of_sight(fake: Fake, open_page: Open) -> None:
+    page = open_page("#key=as_key")
+    expect(page.get_by_text("Key …_key")).to_be_visible()
+    assert "as_key" not in page.url
+    ask(page, "May I fly?")
+    answered(page)
+    assert fake.sent("POST", "/api/chat")[0][0]["authorization"] == "Bearer as_key"
+
+
+def test_key_is_taken_in_a_dialog_and_given_up_there(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    page.get_by_role("button", name="Use a key").click()
+    page.get_by_label("Key", exact=True).fill("as_key")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Key …_key")).to_be_visible()
+    page.get_by_role("button", name="Change").click()
+    page.get_by_role("button", name="Stop using the key").click()
+    expect(page.get_by_text("Guest", exact=True)).to_be_visible()
+    assert page.evaluate("({...localStorage, ...sessionStorage})") == {}
+
+
+def test_key_that_is_not_accepted_is_said_so(open_page: Open) -> None:
+    page = open_page("#key=wrong")
+    expect(page.get_by_text("The key was not accepted.")).to_be_visible()
+    ask(page, "May I fly?")
+    page.get_by_role("button", name="Use another key").click()
+    expect(page.get_by_role("dialog", name="API key")).to_be_visible()
+
+
+# ---- the list of conversations ----
+
+
+def test_conversations_are_opened_renamed_and_deleted_by_keyboard_alone(fake: Fake, open_page: Open) -> None:
+    fake.converse("Mantas", "Where are mantas?", "In Komodo [1].", sources=[FLYING])
+    old = fake.converse("Regulators", "How often?", "Every year.", age=timedelta(days=40))
+    page = open_page(token="as_key")
+    conversations = page.get_by_role("navigation", name="Conversations")
+    expect(conversations.get_by_role("heading")).to_have_text(["Today", "Older"])
+
+    conversations.get_by_role("link", name="Regulators").press("Enter")
+    expect(page.locator(".text")).to_have_text("Every year.")
+    expect(conversations.get_by_role("link", name="Regulators")).to_have_attribute("aria-current", "page")
+    expect(page.get_by_label("Message", exact=True)).to_be_focused()
+
+    conversations.get_by_role("link", name="Regulators").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.keyboard.type("Service")
+    page.keyboard.press("Enter")
+    expect(conversations.get_by_role("link", name="Service")).to_be_focused()
+    expect(page.get_by_role("heading", name="Service", level=1)).to_be_visible()
+    assert fake.conversations[old]["title"] == "Service"
+
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="Delete this conversation?")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    assert old in fake.conversations
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(conversations.get_by_role("link", name="Service")).to_have_count(0)
+    assert old not in fake.conversations
+    expect(page.get_by_role("heading", name="New conversation", level=1)).to_be_visible()
+
+
+def test_back_returns_to_the_conversation_before(fake: Fake, open_page: Open) -> None:
+    fake.converse("Mantas", "Where?", "In Komodo.")
+    fake.converse("Wrecks", "Which?", "The Liberty.")
+    page = open_page(token="as_key")
+    page.get_by_role("link", name="Mantas").click()
+    expect(page.locator(".text")).to_have_text("In Komodo.")
+    page.get_by_role("link", name="Wrecks").click()
+    expect(page.locator(".text")).to_have_text("The Liberty.")
+    page.go_back()
+    expect(page.locator(".text")).to_have_text("In Komodo.")
+
+
+def test_long_lists_and_conversations_are_read_in_pages(fake: Fake, open_page: Open) -> None:
+    for i in range(60):
+        id = fake.converse(f"Talk {i}", "?", f"Answer {i}.", age=timedelta(hours=i * 100))
+    fake.messages[id] *= 15
+    page = open_page(f"#/c/{id}", token="as_key")
+    expect(page.locator(".text")).to_have_count(15)
+    expect(page.locator(".list li")).to_have_count(50)
+    page.get_by_role("button", name="Show older ones").click()
+    expect(page.locator(".list li")).to_have_count(60)
+
+
+def test_answer_that_waits_for_another_is_shown_when_it_comes(fake: Fake, open_page: Open) -> None:
+    id = fake.converse("Mantas", "Where?", "")
+    fake.messages[id] = [said("Where?", "queued")]
+    page = open_page(f"#/c/{id}", token="as_key")
+    expect(page.locator(".question")).to_contain_text("Where?")
+    fake.messages[id] = [said("Where?"), stored_answer("In Komodo.")]
+    expect(page.locator(".text")).to_have_text("In Komodo.")
+
+
+def test_answer_that_failed_before_can_be_asked_again(fake: Fake, open_page: Open) -> None:
+    error = {"code": "model_failed", "message": "The model was away"}
+    id = fake.converse("Mantas", "May I fly?", "", status="failed", error=error)
+    page = open_page(f"#/c/{id}", token="as_key")
+    expect(page.get_by_text("The model was away")).to_be_visible()
+    page.get_by_role("button", name="Try again").click()
+    answered(page)
+    assert fake.sent("POST", "/api/chat")[0][1] == {"id": id, "message": "May I fly?"}
+
+
+def test_conversation_that_is_not_there_is_said_so(open_page: Open) -> None:
+    page = open_page("#/c/00000000-0000-0000-0000-000000000000", token="as_key")
+    expect(page.locator(".error")).to_be_visible()
+
+
+def test_answer_goes_on_behind_another_conversation(fake: Fake, open_page: Open) -> None:
+    fake.converse("Mantas", "Where?", "In Komodo.")
+    page = open_page(token="as_key")
+    ask(page, "Answer slowly")
+    expect(page.locator(".answer td").first).to_be_visible()
+    page.get_by_role("link", name="Mantas").click()
+    expect(page.locator(".text")).to_have_text("In Komodo.")
+    expect(page.get_by_role("button", name="Stop answering")).to_be_hidden()
+    fake.open("slow")
+    page.get_by_role("link", name="Answer slowly").click()
+    expect(page.locator(".text")).to_contain_text("mountain pass")
+
+
+# ---- forms ----
+
+
+def test_form_shows_what_is_wrong_and_then_thanks(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "form")
+    answered(page)
+    form = page.get_by_role("region", name="Leave your address")
+    expect(form.get_by_label("Name")).to_have_value("Ada")
+    form.get_by_role("button", name="Send").click()
+    email = form.get_by_label("E-mail")
+    expect(email).to_be_focused()
+    expect(email).to_have_accessible_description("Please fill this in.")
+
+    email.fill("ada@example.com")
+    form.get_by_label("Level").select_option("Advanced")
+    form.get_by_label("Dives so far").fill("40")
+    form.get_by_role("button", name="Send").click()
+    expect(email).to_have_accessible_description("Not an address we can write to.")
+    expect(email).to_be_focused()
+
+    email.fill("ada@example.org")
+    page.keyboard.press("Enter")
+    expect(form).to_have_text("Thank you, that is sent.")
+    headers, body = fake.sent("POST", "/api/tools/capture_lead")[-1]
+    assert body == {"name": "Ada", "email": "ada@example.org", "level": "Advanced", "dives": 40}
+    assert headers["x-conversation-id"] in fake.conversations
+    assert headers["authorization"].startswith("Bearer guest-")
+
+    page.reload()
+    expect(form).to_have_text("Thank you, that is sent.")
+
+
+# ---- typing and looking ----
+
+
+def test_enter_sends_shift_enter_breaks_and_an_unfinished_word_is_not_sent(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    message = page.get_by_label("Message", exact=True)
+    expect(message).to_be_focused()
+    page.keyboard.type("one")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("two")
+    message.dispatch_event("keydown", {"key": "Enter", "isComposing": True})
+    assert fake.sent("POST", "/api/chat") == []
+    page.keyboard.press("Enter")
+    answered(page)
+    assert fake.sent("POST", "/api/chat")[0][1] == {"message": "one\ntwo"}
+    expect(message).to_be_focused()
+    expect(message).to_have_value("")
+
+
+def test_counter_appears_near_the_limit_and_too_much_is_not_sent(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    message = page.get_by_label("Message", exact=True)
+    message.fill("a" * 150)
+    expect(page.locator("#counter")).to_be_empty()
+    message.fill("🐠" * 190)
+    expect(page.locator("#counter")).to_have_text("10 left")
+    message.fill("a" * 203)
+    expect(page.locator("#counter")).to_have_text("3 over the limit of 200")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Send")).to_be_disabled()
+    assert fake.sent("POST", "/api/chat") == []
+
+
+def test_empty_page_offers_questions_and_says_that_no_model_is_set(open_page: Open) -> None:
+    page = open_page()
+    expect(page.get_by_text("Offline: answers are quoted from the content.")).to_be_visible()
+    page.get_by_role("button", name="Can I dive with a cold?").click()
+    answered(page)
+    expect(page.locator(".question")).to_contain_text("Can I dive with a cold?")
+    expect(page.get_by_label("Message", exact=True)).to_be_focused()
+
+
+def test_offline_note_is_absent_where_a_model_answers(fake: Fake, open_page: Open) -> None:
+    fake.offline = False
+    page = open_page()
+    expect(page.get_by_text("Answers can be wrong")).to_be_visible()
+    assert page.get_by_text("Offline").count() == 0
+
+
+def test_phone_has_a_drawer_and_nothing_scrolls_sideways(fake: Fake, open_page: Open) -> None:
+    page = open_page(**PHONE)
+    for text in ("May I fly?", "code", "form", "https://example.org/" + "x" * 150):
+        ask(page, text)
+        answered(page)
+        expect(page.get_by_role("button", name="Stop answering")).to_be_hidden()
+    assert page.evaluate("document.documentElement.scrollWidth") == 375
+    assert page.locator("#scroll").evaluate("b => b.scrollWidth - b.clientWidth") == 0
+    drawer = page.get_by_role("navigation", name="Conversations")
+    expect(drawer).not_to_be_in_viewport()
+    page.get_by_role("button", name="Conversations").tap()
+    expect(drawer).to_be_in_viewport()
+    expect(drawer.get_by_role("button", name="New conversation")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(drawer).not_to_be_in_viewport()
+    expect(page.get_by_role("button", name="Conversations")).to_be_focused()
+    page.get_by_role("button", name="Conversations").tap()
+    drawer.get_by_role("button", name="New conversation").tap()
+    expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    expect(page.locator(".question")).to_have_count(0)
+
+
+def _brightness(page: Page) -> int:
+    colour = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    return sum(int(part) for part in re.findall(r"\d+", colour)[:3]) // 3
+
+
+def test_page_is_light_or_dark_as_the_reader_has_it(open_page: Open) -> None:
+    assert _brightness(open_page(color_scheme="light")) > 240
+    assert _brightness(open_page(color_scheme="dark")) < 40
+
+
+def test_nothing_moves_for_a_reader_who_wants_no_motion(fake: Fake, open_page: Open) -> None:
+    page = open_page(reduced_motion="reduce")
+    ask(page, "thinking")
+    expect(page.get_by_text("Thinking", exact=True)).to_be_visible()
+    assert page.evaluate("document.getAnimations().length") == 0
+    fake.open("thought")
+    fake.open("written")
+    answered(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_stands_out_from_its_background(fake: Fake, open_page: Open, scheme: str) -> None:
+    page = open_page(color_scheme=scheme)
+    for text in ("May I fly?", "code", "fail", "form"):
+        ask(page, text)
+        expect(page.locator(".answer[data-state=done]")).to_have_count(
+            ["May I fly?", "code", "fail", "form"].index(text) + 1
+        )
+    assert page.evaluate(FAINT) == []
+
+
+FAINT = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgb = (colour, under) => {
+    canvas.fillStyle = `rgb(${under})`; canvas.fillRect(0, 0, 1, 1);
+    canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+  };
+  const light = (c) => c.map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (e) => e ? rgb(getComputedStyle(e).backgroundColor, behind(e.parentElement)) : [255, 255, 255];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), faint = [];
+  while (walker.nextNode()) {
+    const e = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !e.checkVisibility() || e.closest(":disabled")) continue;
+    const under = behind(e), [a, b] = [light(rgb(getComputedStyle(e).color, under)), light(under)].sort();
+    if ((b + 0.05) / (a + 0.05) < 4.5) faint.push([walker.currentNode.data.trim(), (b + 0.05) / (a + 0.05)]);
+  }
+  return faint;
+}"""
+
+
+def test_page_stays_small() -> None:
+    assert sum(file.stat().st_size for file in STATIC.iterdir()) < 75_000

@@ -1,0 +1,115 @@
+"""Destinations and dive sites, which everybody may see, and leads, which only their owner sees."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from sqlalchemy import func, or_
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from agent_server import Repository, now
+from tools.diving.models import LEVELS, Destination, DiveSite, Kind, Lead, Level
+
+
+class DestinationRepository(Repository[Destination]):
+    model = Destination
+
+    async def suited(self, month: int | None = None, level: Level | None = None) -> Sequence[Destination]:
+        """By name: those with `month` in their season, which ask for no more than `level`."""
+        statement = self.visible().order_by(col(Destination.name))
+        if month is not None:
+            statement = statement.where(col(Destination.season_months).contains([month]))
+        if level is not None:
+            statement = statement.where(col(Destination.level).in_(up_to(level)))
+        return (await self.session.execute(statement)).scalars().all()
+
+    async def named(self, place: str) -> Sequence[Destination]:
+        """Those that `place` names: one by its slug or whole name, else all whose name, country or region has it."""
+        words, rows = folded(place), await self.suited()
+        exact = [row for row in rows if words in (folded(row.slug), folded(row.name))]
+        return exact or [
+            row
+            for row in rows
+            if words and any(f" {words} " in f" {folded(t)} " for t in (row.slug, row.name, row.country, row.region))
+        ]
+
+
+class SiteRepository(Repository[DiveSite]):
+    model = DiveSite
+
+    def suited(
+        self, level: Level | None = None, kind: Kind | None = None, max_depth_m: int | None = None
+    ) -> SelectOfScalar[DiveSite]:
+        """Those of this kind that ask for no more than this level and depth."""
+        statement = self.visible()
+        if level is not None:
+            statement = statement.where(col(DiveSite.level).in_(up_to(level)))
+        if kind is not None:
+            statement = statement.where(col(DiveSite.kind) == kind)
+        if max_depth_m is not None:
+            statement = statement.where(col(DiveSite.max_depth_m) <= max_depth_m)
+        return statement
+
+    async def first(self, statement: SelectOfScalar[DiveSite], limit: int) -> tuple[Sequence[DiveSite], int]:
+        """The first `limit` rows of `statement` by name, and how many it has."""
+        rows = await self.session.execute(statement.order_by(col(DiveSite.name)).limit(limit))
+        total = await self.session.execute(select(func.count()).select_from(statement.subquery()))
+        return rows.scalars().all(), total.scalar_one()
+
+    async def named(self, site: str) -> Sequence[DiveSite]:
+        """Those that `site` names: one by its slug or whole name, else all whose name has it."""
+        slug = folded(site).replace(" ", "-")
+        whole = or_(col(DiveSite.slug) == slug, func.lower(col(DiveSite.name)) == func.lower(site.strip()))
+        part = or_(
+            col(DiveSite.slug).contains(slug, autoescape=True),
+            col(DiveSite.name).icontains(site.strip(), autoescape=True),
+        )
+        for condition in (whole, part):
+            statement = self.visible().where(condition).order_by(col(DiveSite.name))
+            if rows := (await self.session.execute(statement)).scalars().all():
+                return rows
+        return []
+
+
+def mentioning(statement: SelectOfScalar[DiveSite], text: str) -> SelectOfScalar[DiveSite]:
+    """The sites of `statement` whose name, kind, summary or hazards have all words of `text`, in singular or plural."""
+    said = func.concat_ws(
+        " ",
+        col(DiveSite.slug),
+        col(DiveSite.name),
+        col(DiveSite.kind),
+        col(DiveSite.summary),
+        func.array_to_string(col(DiveSite.hazards), " "),
+    )
+    return statement.where(*(said.icontains(word.removesuffix("s"), autoescape=True) for word in text.split()))
+
+
+def up_to(level: Level) -> Sequence[Level]:
+    return LEVELS[: LEVELS.index(level) + 1]
+
+
+def folded(text: str) -> str:
+    """Words without case, accents, signs and a leading "the": "The Galápagos" is "galapagos"."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).casefold()
+    return " ".join(re.findall(r"[^\W_]+", plain)).removeprefix("the ")
+
+
+class LeadRepository(Repository[Lead]):
+    model = Lead
+
+    async def capture(self, lead: Lead) -> Lead:
+        """Store a lead. One with the same address in the same conversation takes on what is new, and is new again."""
+        lead.owner_id = self.owner
+        given = insert(Lead).values(**lead.model_dump())
+        filled = ("name", "phone", "interest", "message")
+        statement = given.on_conflict_do_update(
+            index_elements=["owner_id", "conversation_id", "email"],
+            set_={
+                **{name: func.coalesce(given.excluded[name], getattr(Lead, name)) for name in filled},
+                **{name: given.excluded[name] for name in ("status", "source", "metadata")},
+                "updated_at": now(),
+            },
+        )
+        return (await self.session.execute(statement.returning(Lead))).scalar_one()
