@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,7 +15,13 @@ from agent_server.db import Database, new_id
 from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import upgrade
 from agent_server.identity import Caller
+from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.ingest import ingest
 from agent_server.log import configure_logging
+from agent_server.seed import load_seeds
+from agent_server.workspace import load_workspace
+
+pytest_plugins = ["tests.server"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,23 +61,53 @@ async def execute(server: str, *statements: str) -> None:
 def template(postgres: str) -> str:
     """The name of a migrated, empty database that tests are copied from."""
 
-    async def migrate() -> None:
-        await execute(postgres, "create database template_test")
-        database = Database(database_url(postgres, "template_test"))
+    async def make() -> None:
+        await execute(postgres, "create database template_empty")
+        database = Database(database_url(postgres, "template_empty"))
         await upgrade(database, ROOT)
         await database.close()
 
-    asyncio.run(migrate())
-    return "template_test"
+    asyncio.run(make())
+    return "template_empty"
+
+
+@pytest.fixture(scope="session")
+def stocked_template(postgres: str, template: str) -> str:
+    """The same, with the seeds and the content of the reference workspace."""
+
+    async def make() -> None:
+        await execute(postgres, f"create database template_stocked template {template}")
+        database = Database(database_url(postgres, "template_stocked"))
+        workspace = load_workspace(ROOT)
+        await load_seeds(database, workspace.seeds)
+        await ingest(database, Embedder(), workspace.content)
+        await database.close()
+
+    asyncio.run(make())
+    return "template_stocked"
+
+
+@contextmanager
+def copy_of(server: str, template: str) -> Iterator[str]:
+    """The URL of a database of one test's own, made from a template."""
+    name = f"test_{uuid4().hex}"
+    asyncio.run(execute(server, f"create database {name} template {template}"))
+    yield database_url(server, name)
+    asyncio.run(execute(server, f"drop database {name} with (force)"))
 
 
 @pytest.fixture
 def url(postgres: str, template: str) -> Iterator[str]:
-    """The URL of a migrated, empty database of this test's own."""
-    name = f"test_{uuid4().hex}"
-    asyncio.run(execute(postgres, f"create database {name} template {template}"))
-    yield database_url(postgres, name)
-    asyncio.run(execute(postgres, f"drop database {name} with (force)"))
+    """The URL of a migrated, empty database."""
+    with copy_of(postgres, template) as url:
+        yield url
+
+
+@pytest.fixture
+def stocked_url(postgres: str, stocked_template: str) -> Iterator[str]:
+    """The URL of a database with the reference workspace's seeds and content."""
+    with copy_of(postgres, stocked_template) as url:
+        yield url
 
 
 @pytest.fixture

@@ -3,10 +3,11 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import typer
 import yaml
+from pydantic import BaseModel, Field, TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -78,51 +79,40 @@ async def benchmark(session: Session, questions: Path, as_json: bool) -> None:
     """Reciprocal rank and recall of the judged documents, by the statement that answers real questions."""
     database, embedder = await session.database(), Embedder()
     await ingestion.ingest(database, embedder, session.workspace.content)
-    ranks: list[tuple[str, int | None]] = []
+    ranks: dict[str, int | None] = {}
     for judged in _judged(questions):
         async with database.transaction() as transaction:
-            hits = await searching.search(transaction, embedder, judged["question"], limit=BENCHMARK_LIMIT)
+            hits = await searching.search(transaction, embedder, judged.question, limit=BENCHMARK_LIMIT)
         documents = list(dict.fromkeys(hit.document for hit in hits))
-        rank = next((n for n, document in enumerate(documents, 1) if document in judged["documents"]), None)
-        ranks.append((judged["question"], rank))
-    found = [rank for _, rank in ranks if rank is not None]
-    result = {
-        "questions": len(ranks),
-        "first": sum(rank == 1 for rank in found) / len(ranks),
-        "in_5": sum(rank <= 5 for rank in found) / len(ranks),
-        "mrr": sum(1 / rank for rank in found) / len(ranks),
-        "missed": [question for question, rank in ranks if rank is None],
-    }
+        ranks[judged.question] = next((n for n, path in enumerate(documents, 1) if path in judged.documents), None)
+    found = [rank for rank in ranks.values() if rank is not None]
+    first, in_5 = sum(rank == 1 for rank in found) / len(ranks), sum(rank <= 5 for rank in found) / len(ranks)
+    mrr = sum(1 / rank for rank in found) / len(ranks)
+    missed = [question for question, rank in ranks.items() if rank is None]
     if as_json:
-        show(result)
+        show({"questions": len(ranks), "first": first, "in_5": in_5, "mrr": mrr, "missed": missed})
         return
-    say(
-        f"{result['questions']} questions: right document first {result['first']:.0%}, in the first 5 {result['in_5']:.0%}"
-    )
-    say(f"mean reciprocal rank {result['mrr']:.3f}")
-    for question in result["missed"]:
+    say(f"{len(ranks)} questions: right document first {first:.0%}, in the first 5 {in_5:.0%}")
+    say(f"mean reciprocal rank {mrr:.3f}")
+    for question in missed:
         say(f"not found: {question}")
 
 
-def _judged(path: Path) -> list[dict[str, Any]]:
+class _Judged(BaseModel):
+    question: str
+    documents: list[str]
+
+
+_JUDGED = TypeAdapter(Annotated[list[_Judged], Field(min_length=1)])
+
+
+def _judged(path: Path) -> list[_Judged]:
     """The judged questions in a YAML list or JSON lines. Raises InvalidInput."""
     try:
         text = path.read_text(encoding="utf-8")
-        rows = (
-            [json.loads(line) for line in text.splitlines() if line.strip()]
-            if path.suffix == ".jsonl"
-            else yaml.safe_load(text)
-        )
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InvalidInput(f"{path}: cannot be read: {error}") from error
-    good = (
-        isinstance(rows, list)
-        and rows
-        and all(
-            isinstance(row, dict) and isinstance(row.get("question"), str) and isinstance(row.get("documents"), list)
-            for row in rows
-        )
-    )
-    if not good:
-        raise InvalidInput(f"{path}: must be a list of {{question: text, documents: [path under content/, ...]}}")
-    return list(rows)
+        lines = path.suffix == ".jsonl"
+        return _JUDGED.validate_python([json.loads(x) for x in text.splitlines()] if lines else yaml.safe_load(text))
+    except (OSError, ValueError, yaml.YAMLError):
+        raise InvalidInput(
+            f"{path}: must be a list of {{question: text, documents: [path under content/, ...]}}, as YAML or JSON lines"
+        ) from None

@@ -1,6 +1,8 @@
 """Identifiers, times and the mixins of tables."""
 
+import re
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import uuid_utils.compat
@@ -18,6 +20,23 @@ def new_id() -> UUID:
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def storable(value: Any) -> Any:
+    """`value` (JSON-ready) as Postgres can store it: NUL and half surrogate pairs, which a model may write, become
+    U+FFFD."""
+    match value:
+        case str():
+            return _UNSTORABLE.sub("\ufffd", value)
+        case dict():
+            return {storable(key): storable(item) for key, item in value.items()}
+        case list() | tuple():
+            return [storable(item) for item in value]
+        case _:
+            return value
 
 
 class Owned(SQLModel):

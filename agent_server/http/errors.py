@@ -70,6 +70,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _routing(_: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:  # FastAPI's word for a body that is not UTF-8
+            field = FieldError("body", "not JSON in UTF-8")
+            return _response(422, "invalid_input", f"{field.field}: {field.message}", (field,))
         codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
         detail = "There is nothing at this address; see /docs" if error.status_code == 404 else str(error.detail)
         return _response(

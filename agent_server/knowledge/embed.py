@@ -1,5 +1,6 @@
 """Embeddings without a download: WordLlama's token table, which ships in its wheel."""
 
+import functools
 import importlib
 import threading
 from collections.abc import Sequence
@@ -25,13 +26,9 @@ class Embedder:
     name = "wordllama-l2-supercat-256/log-tf"
     dimensions = DIMENSIONS
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._model: Any = None
-
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """A row for each text, shape (len(texts), 256), of length 1; of zeros for a text without tokens."""
-        model = self._loaded()
+        model = _load()
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)
         encodings = model.tokenizer.encode_batch([t[:MAX_CHARACTERS] for t in texts], add_special_tokens=False)
         for row, encoding in enumerate(encodings):
@@ -44,13 +41,21 @@ class Embedder:
                 vectors[row] = vector / norm
         return vectors
 
-    def _loaded(self) -> Any:
-        with self._lock:
-            if self._model is None:
-                wordllama = importlib.import_module("wordllama")
-                # the library looks for its tokenizer in the wrong folder unless it is told its own
-                model = wordllama.WordLlama.load(cache_dir=Path(str(wordllama.__file__)).parent, disable_download=True)
-                model.tokenizer.no_padding()
-                model.tokenizer.no_truncation()
-                self._model = model
-            return self._model
+
+_LOADING = threading.Lock()
+
+
+def _load() -> Any:
+    """The token table and its tokenizer, once per process: 32 MB that nobody changes."""
+    with _LOADING:
+        return _loaded()
+
+
+@functools.cache
+def _loaded() -> Any:
+    wordllama = importlib.import_module("wordllama")
+    # the library looks for its tokenizer in the wrong folder unless it is told its own
+    model = wordllama.WordLlama.load(cache_dir=Path(str(wordllama.__file__)).parent, disable_download=True)
+    model.tokenizer.no_padding()
+    model.tokenizer.no_truncation()
+    return model

@@ -64,6 +64,17 @@ _PASSAGE = """
     select c.passage, d.path, c.collection, d.title, c.heading, c.text, c.start_offset, c.end_offset, 0.0::float8
     from chunk c join document d on d.owner_id = c.owner_id and d.id = c.document_id """
 
+_URGENT = text(
+    _PASSAGE
+    + r"""where d.owner_id = :owner_id and c.ordinal = 0 and exists (
+        select from unnest(d.urgent) phrase
+        where case when phrase ~* '\m(not|no|never|cannot)\M|n[''’]t\M'
+            then to_tsvector('simple', :message) @@ phraseto_tsquery('simple', phrase)
+            else to_tsvector('english', :message) @@ plainto_tsquery('english', phrase)
+                and numnode(plainto_tsquery('english', phrase)) > 0 end)
+    order by d.path limit 1"""
+)
+
 
 @dataclass(frozen=True)
 class Passage:
@@ -110,16 +121,12 @@ async def search(
 
 
 async def find_urgent(session: AsyncSession, message: str) -> Passage | None:
-    """The beginning of the page whose `urgent` phrases the message holds, all words of one of them in any order."""
-    statement = text(
-        _PASSAGE
-        + """where d.owner_id = :owner_id and c.ordinal = 0 and exists (
-               select from unnest(d.urgent) phrase
-               where to_tsvector('english', :message) @@ plainto_tsquery('english', phrase)
-                 and numnode(plainto_tsquery('english', phrase)) > 0)
-             order by d.path limit 1"""
-    )
-    row = (await session.execute(statement, {"owner_id": SYSTEM, "message": message})).one_or_none()
+    """The beginning of the page one of whose `urgent` phrases the message holds.
+
+    A phrase is held by a message with all its words, in any order and inflection; one with a negation word for word,
+    since the index drops "not", and "not breathing" must not be found in every sentence about breath.
+    """
+    row = (await session.execute(_URGENT, {"owner_id": SYSTEM, "message": message})).one_or_none()
     return Passage(*row) if row else None
 
 

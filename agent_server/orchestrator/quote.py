@@ -9,7 +9,7 @@ and a table row is written out with the names of its columns.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,17 +23,21 @@ MOST_PIECES = 6
 _MOST_LIST_ITEMS = 8
 
 # What a piece's score is made of; the share of the part's words counts 1.
-_HEADING, _DENSE, _PASSAGE, _NUMBER = 0.5, 0.5, 0.2, 0.12
-_ENOUGH = 0.62
+_HEADING, _LIST_HEADING, _DENSE, _PASSAGE = 0.5, 0.75, 0.5, 0.35
+_FITS = 0.18
+_ENOUGH = 0.7
 """A part is answered when its best piece has this score (measured: bench/offline_answers.py)."""
-_ENOUGH_WORDS = 0.34
+_ENOUGH_WORDS = 0.25
 """... and holds this share of its words, heading included."""
-_NEAR_BEST = 0.7
+_NEAR_BEST, _NEAR_BEST_BESIDE = 0.82, 0.68
+"""How near to the best piece another must come, and one of the same passage."""
+_ABOUT = 0.6
+"""A list comes whole when its heading and lead-in hold this share of the words."""
 _SAME = 0.65
 
 COMMON = frozenset(
     "a about after again all also am an and any are as at be because been before being but by can could did do does "  # noqa: SIM905
-    "doing don't each else for from further get give go got had has have having he her here hers him his how i i'd i'll "
+    "doing don't each else for from further give go got had has have having he her here hers him his how i i'd i'll "
     "i'm i've if in into is isn't it it's its just know let like make many may me might mine more most much must my near "
     "need no nor not now of off ok okay on once one only or other our ours out over own please put really same say shall "
     "she should so some something such take tell than thank thanks that that's the their them then there these they "
@@ -47,16 +51,30 @@ _ASKS = (
 )
 _QUESTION = re.compile(rf"\W*(?:and|but|or|so|also)?\W*(?:{_ASKS}|at what|in which|for how|from what)\b", re.IGNORECASE)
 _NEXT_QUESTION = re.compile(rf"(?:[,;]\s*|\s+)(?:and|or|but)\s+(?:also\s+)?(?=(?:{_ASKS})\b)|;\s+", re.IGNORECASE)
-_NEEDS_NUMBER = re.compile(
-    r"\b(how (long|deep|far|fast|many|much|often|old|high|cold|warm|hot|big|large|heavy|thick|soon|late)|what (depth|"
-    r"temperature|age|time|number|price|size|percentage)|minimum|maximum|limit|which number|when)\b",
+_ASKS_FIGURE = re.compile(
+    r"\b(how (long|deep|far|fast|many|much|often|old|high|cold|warm|hot|big|large|heavy|thick|soon|late|close|strong)|"
+    r"what (depth|temperature|age|number|price|size|percentage)|minimum|maximum|limit|which number)\b",
     re.IGNORECASE,
 )
-_ASKS_STEPS = re.compile(
-    r"\bhow (do|can|should|to|does)\b|\bwhat (do|should|must|can) (i|we|you|one)\b|\bwhat (to|now)\b|\bsteps?\b|\bhelp\b"
-    r"|\bwhat are\b|\bwhich\b.*\bare\b|\bchecklist\b|\bsymptoms\b|\bsigns\b",
+_ASKS_HOW = re.compile(r"\bhow (\w+)")
+_ASKS_PRICE = re.compile(r"\b(costs?|prices?|how much money|cheap\w*|expensive|fees?)\b", re.IGNORECASE)
+_PRICE = re.compile(
+    r"[$€£¥]|\b(usd|eur|gbp|dollars?|euros?|pounds?|price[ds]?|costs?|fees?|free of charge)\b", re.IGNORECASE
+)
+_ASKS_MEANING = re.compile(
+    r"what (is|are|does|'s) (an? |the )?[\w' -]+\??$|what does .* mean|define|explain", re.IGNORECASE
+)
+_MEANING = re.compile(r"(an? |the )?([\w'()-]+ ){1,5}(is|are|means?|describes?)\b", re.IGNORECASE)
+_ASKS_TIME = re.compile(r"\b(when|what time|best time|which (month|season|day|year)s?|season)\b", re.IGNORECASE)
+_TIME = re.compile(
+    r"\b(january|february|march|april|may|june|july|august|september|october|november|december|spring|summer|autumn|"
+    r"winter|seasons?|years?|months?|weeks?|days?|hours?|minutes?|daily|weekly)\b",
     re.IGNORECASE,
 )
+_ASKS_LIST = re.compile(
+    r"\b(which|what) (\w+ ){1,3}(are|is) there\b|\b(list|best|top|names? of)\b|\bwhat are\b", re.IGNORECASE
+)
+_RANGE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:to|and|[-–])\s*(\d+(?:\.\d+)?)")
 _ASKS_CODE = re.compile(
     r"\b(how|example|usage|syntax|code|command|snippet|install|configur\w+|call|write|run|set up|define|declare)\b",
     re.IGNORECASE,
@@ -99,7 +117,7 @@ def select(question: str, passages: Sequence[CitedPassage], embedder: Embedder, 
     parts = _parts(question)
     if not pieces or not parts:
         return None
-    scorer = _Scorer(pieces, embedder)
+    scorer = _Scorer(pieces, {cited.n: cited.passage.score for cited in passages}, embedder)
     most = max(2, MOST_PIECES // len(parts)) if len(parts) > 1 else MOST_PIECES - 1
     taken: list[_Piece] = []
     answers: list[tuple[str, list[_Piece]]] = []
@@ -122,10 +140,10 @@ def words(text: str) -> list[str]:
 def stem(word: str) -> str:
     """A word without its English ending: diver, dives and diving are one."""
     word = word.removesuffix("'s")
-    if len(word) < 4 or not word.isalpha():
+    if len(word) < 3 or not word.isalpha():
         return word
     for ending in _ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
+        if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith(("us", "ss", "is")):
             word = word[: -len(ending)]
             break
     word = word[:-1] + "i" if word.endswith("y") else word
@@ -140,7 +158,8 @@ _ENDINGS = ("ations", "ation", "ments", "ment", "ings", "ing", "edly", "ers", "i
 
 @dataclass(frozen=True)
 class _Piece:
-    """Something that can be quoted. `place` orders the pieces of a passage; those of one list or table share `block`."""
+    """Something that can be quoted. `place` orders the pieces of a passage; those of one list or table share `block`;
+    `lead` is the sentence that introduces the list."""
 
     n: int
     kind: Literal["sentence", "item", "row", "code"]
@@ -149,7 +168,7 @@ class _Piece:
     place: int
     block: int
     marker: str = ""
-    score: float = 0.0
+    lead: str = ""
 
 
 def _pieces(cited: CitedPassage) -> Iterator[_Piece]:
@@ -157,14 +176,19 @@ def _pieces(cited: CitedPassage) -> Iterator[_Piece]:
     heading, above = cited.passage.heading or cited.passage.title, cited.passage.title
     if not heading.startswith(above):
         heading = f"{above} {heading}"
-    place = 0
-    for number, (kind, lines) in enumerate(_blocks(cited.passage.text)):
+    place, last = 0, ""
+    blocks = list(_blocks(cited.passage.text))
+    for number, (kind, lines) in enumerate(blocks):
         if kind == "heading":
-            heading = f"{above} {_display(lines[0])}"
+            heading, last = f"{above} {_display(lines[0])}", ""
             continue
+        lead = last if last.endswith(":") else ""
+        introduces = number + 1 < len(blocks) and blocks[number + 1][0] in ("list", "table", "code")
         for shape, marker, text in _block_pieces(kind, lines):
             if text.strip():
-                yield _Piece(cited.n, shape, text, heading, place, number, marker)
+                last = text
+                if not (introduces and shape == "sentence" and text.endswith(":")):
+                    yield _Piece(cited.n, shape, text, heading, place, number, marker, lead)
                 place += 1
 
 
@@ -276,8 +300,7 @@ def _parts(question: str) -> list[str]:
     parts: list[str] = []
     said = ""
     for sentence in re.split(r"(?<=[.!?])\s+", " ".join(question.split())):
-        pieces = _NEXT_QUESTION.split(sentence) if _QUESTION.match(sentence) or "?" in sentence else [sentence]
-        for piece in filter(None, (p.strip(" ,;") for p in pieces)):
+        for piece in _clauses(sentence):
             if not _QUESTION.match(piece) and not piece.endswith("?"):
                 said = f"{said} {piece}".strip()
                 continue
@@ -290,69 +313,110 @@ def _parts(question: str) -> list[str]:
     return [part for part in parts if words(part)][:4]
 
 
+def _clauses(sentence: str) -> list[str]:
+    """The questions of a sentence: it is cut before "and how ..." where both sides name something."""
+    if not _QUESTION.match(sentence) and "?" not in sentence:
+        return [sentence]
+    clauses: list[str] = []
+    for clause in (c.strip(" ,;") for c in _NEXT_QUESTION.split(sentence)):
+        if clauses and sum(word not in COMMON for word in words(clauses[-1])) < 2:
+            clauses[-1] += f" and {clause}"
+        elif clause:
+            clauses.append(clause)
+    return clauses
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Each piece's score, its share of the part's words, and the share that its heading and lead-in hold."""
+
+    scores: NDArray[np.float64]
+    held: NDArray[np.float64]
+    about: NDArray[np.float64]
+
+
 class _Scorer:
     """Scores the pieces for a part of the question."""
 
-    def __init__(self, pieces: Sequence[_Piece], embedder: Embedder) -> None:
-        self._embedder = embedder
+    def __init__(self, pieces: Sequence[_Piece], scores: Mapping[int, float], embedder: Embedder) -> None:
+        self._embedder, self._pieces = embedder, pieces
         self._own = [{stem(word) for word in words(piece.text)} for piece in pieces]
-        self._above = [{stem(word) for word in words(piece.heading)} for piece in pieces]
-        self._df = Counter(word for own, above in zip(self._own, self._above, strict=True) for word in own | above)
+        self._above = [{stem(word) for word in words(f"{piece.heading} {piece.lead}")} for piece in pieces]
+        self._df = Counter(word for own in self._own for word in own)
         self._vectors = embedder.embed([f"{piece.heading}. {piece.text}" for piece in pieces])
         self._bare = embedder.embed([piece.text for piece in pieces])
-        self._numbers = np.array([any(c.isdigit() for c in piece.text) for piece in pieces])
-        self._pieces = pieces
+        self._ranges = [[(float(a), float(b)) for a, b in _RANGE.findall(piece.text)] for piece in pieces]
+        self._passage = _PASSAGE * np.array([scores[piece.n] for piece in pieces])
 
-    def score(self, part: str, before: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Each piece's score, and its share of the part's words."""
+    def score(self, part: str, before: str) -> _Scores:
         wanted = self._wanted(part, before)
         total = sum(wanted.values()) or 1.0
         held = np.array(
-            [
-                sum(weight * (1.0 if w in own else _HEADING if w in above else 0.0) for w, weight in wanted.items())
-                / total
-                for own, above in zip(self._own, self._above, strict=True)
-            ]
+            [sum(weight * self._holds(i, word) for word, weight in wanted.items()) for i in range(len(self._pieces))]
         )
         vector = self._embedder.embed([part])[0]
         dense = np.maximum(self._vectors @ vector, self._bare @ vector).astype(np.float64)
-        number = _NUMBER * self._numbers if _NEEDS_NUMBER.search(part) else 0.0
-        return held + _DENSE * dense + number, held
+        fits = np.array([self._fits(part, piece) for piece in self._pieces])
+        about = [sum(weight for word, weight in wanted.items() if word in above) / total for above in self._above]
+        return _Scores(held / total + _DENSE * dense + self._passage + fits, held / total, np.array(about))
 
     def _wanted(self, part: str, before: str) -> dict[str, float]:
         """The words of the part with what each counts for; of what it follows, where it only points at it."""
         own = list(dict.fromkeys(stem(w) for w in words(part) if w not in COMMON))
-        wanted = {word: self._idf(word) for word in own}
+        measured = {stem(w) for w in _ASKS_HOW.findall(part.lower())}  # "how cold" asks for degrees, not for "cold"
+        if _ASKS_TIME.search(part):
+            measured.add("tim")
+        wanted = {word: self._idf(word) * (0.2 if word in measured else 1.0) for word in own}
         if before and (len(own) < 2 or _PRONOUN.search(part)):
             for word in dict.fromkeys(stem(w) for w in words(before) if w not in COMMON):
                 wanted.setdefault(word, 0.5 * self._idf(word))
         return wanted or {stem(w): 1.0 for w in words(part)}
 
     def _idf(self, word: str) -> float:
-        n = len(self._pieces)
-        return math.log(1 + (n - self._df[word] + 0.5) / (self._df[word] + 0.5))
+        """What a word counts for: more if it is rare among the pieces; a word that none holds tells them not apart."""
+        n, df = len(self._pieces), self._df[word]
+        return 0.5 + math.log(1 + (n - df + 0.5) / (df + 0.5)) if df else 1.5
+
+    def _holds(self, i: int, word: str) -> float:
+        if word in self._own[i]:
+            return 1.0
+        if word.replace(".", "", 1).isdigit() and any(a <= float(word) <= b for a, b in self._ranges[i]):
+            return 1.0  # 22 degrees are within "20 to 24 degrees"
+        above = _LIST_HEADING if self._pieces[i].kind == "item" else _HEADING
+        return above if word in self._above[i] else 0.0
+
+    @staticmethod
+    def _fits(part: str, piece: _Piece) -> float:
+        """Whether a piece is of the kind that is asked for: a figure, a time, a definition, an entry of a list."""
+        figure = _ASKS_FIGURE.search(part) and any(c.isdigit() for c in piece.text)
+        time = _ASKS_TIME.search(part) and (_TIME.search(piece.text) or _ASKS_TIME.search(piece.heading))
+        meaning = _ASKS_MEANING.match(part) and _MEANING.match(piece.text)
+        listed = _ASKS_LIST.search(part) and piece.kind in ("item", "row")
+        return _FITS * bool(figure or time or meaning or listed)
 
 
-def _best(
-    part: str,
-    scored: tuple[NDArray[np.float64], NDArray[np.float64]],
-    pieces: Sequence[_Piece],
-    taken: Sequence[_Piece],
-    most: int,
-) -> list[_Piece]:
+def _best(part: str, scored: _Scores, pieces: Sequence[_Piece], taken: Sequence[_Piece], most: int) -> list[_Piece]:
     """The pieces that answer the part, best first; a list that is the answer comes whole."""
-    scores, held = scored
-    usable = np.array([p.kind != "code" or bool(_ASKS_CODE.search(part)) for p in pieces])
-    scores = np.where(usable, scores, -1.0)
+    code, price = _ASKS_CODE.search(part), _ASKS_PRICE.search(part)
+    usable = np.array([(p.kind != "code" or code) and (not price or _PRICE.search(p.text)) for p in pieces], dtype=bool)
+    scores = np.where(usable, scored.scores, -1.0)
     top = int(np.argmax(scores))
-    if scores[top] < _ENOUGH or held[top] < _ENOUGH_WORDS:
+    if scores[top] < _ENOUGH or scored.held[top] < _ENOUGH_WORDS:
         return []
     chosen: list[_Piece] = []
     for i in np.argsort(-scores, kind="stable"):
-        if len(chosen) >= most or scores[i] < max(_NEAR_BEST * scores[top], 0.8 * _ENOUGH):
+        if len(chosen) >= most or scores[i] < max(_NEAR_BEST_BESIDE * scores[top], _ENOUGH):
             break
-        if not any(_alike(pieces[i].text, other.text) for other in (*chosen, *taken)):
-            chosen.append(pieces[i])
+        piece = pieces[i]
+        if piece.n != pieces[top].n and scores[i] < _NEAR_BEST * scores[top]:
+            continue
+        if piece in chosen or any(_alike(piece.text, other.text) for other in (*chosen, *taken)):
+            continue
+        whole = piece.kind == "item" and (piece.marker != "-" or scored.about[i] >= _ABOUT)
+        if whole or (piece.kind == "row" and _ASKS_LIST.search(part) and scored.about[i] >= _ABOUT):
+            chosen += [p for p in pieces if (p.n, p.block) == (piece.n, piece.block)][:_MOST_LIST_ITEMS]
+        else:
+            chosen.append(piece)
     return chosen
 
 
@@ -380,32 +444,43 @@ def _title(part: str) -> str:
 
 
 def _quotes(pieces: Sequence[_Piece]) -> str:
-    """A quotation from each passage, best passage first, its pieces in the order they have there."""
+    """A quotation from each passage, best first; neighbours in a passage stay together in their order."""
     by_passage: dict[int, list[_Piece]] = {}
     for piece in pieces:
         by_passage.setdefault(piece.n, []).append(piece)
     return "\n\n".join(
-        "\n".join(f"> {line}".rstrip() for line in _lines(sorted(of_one, key=lambda p: p.place), n))
-        for n, of_one in by_passage.items()
+        "\n".join(f"> {line}".rstrip() for line in _lines(_runs(of_one), n)) for n, of_one in by_passage.items()
     )
 
 
-def _lines(pieces: Sequence[_Piece], n: int) -> list[str]:
+def _runs(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
+    """The pieces in runs of neighbours, the run with the best piece first; a list is one run."""
+    runs: list[list[_Piece]] = []
+    for piece in sorted(pieces, key=lambda p: p.place):
+        before = runs[-1][-1] if runs else None
+        listed = before is not None and before.block == piece.block and piece.kind in ("item", "row")
+        if before is not None and (listed or (piece.place == before.place + 1 and piece.kind == before.kind)):
+            runs[-1].append(piece)
+        else:
+            runs.append([piece])
+    return sorted(runs, key=lambda run: min(pieces.index(piece) for piece in run))
+
+
+def _lines(runs: Sequence[Sequence[_Piece]], n: int) -> list[str]:
     lines: list[str] = []
-    before: _Piece | None = None
-    for piece in pieces:
-        match piece.kind:
-            case "sentence" if before is not None and before.kind == "sentence":
-                lines[-1] += f" {piece.text}"
-            case "sentence":
-                lines += [*([""] if lines else []), piece.text]
-            case "code":
-                lines += [*([""] if lines else []), *piece.text.splitlines()]
-            case _:
-                listed = before is not None and before.kind in ("item", "row")
-                lines += [*([""] if lines and not listed else []), f"{piece.marker or '-'} {piece.text}"]
-        before = piece
-    if before is not None and before.kind == "code":
+    for run in runs:
+        first = run[0]
+        lines += [""] if lines else []
+        if first.kind == "sentence":
+            lines.append(" ".join(piece.text for piece in run))
+        elif first.kind == "code":
+            lines += [
+                line for piece in run for line in (*([piece.lead, ""] if piece.lead else []), *piece.text.splitlines())
+            ]
+        else:
+            lines += [first.lead, ""] if first.lead else []
+            lines += [f"{piece.marker or '-'} {piece.text}" for piece in run]
+    if runs[-1][-1].kind == "code":
         return [*lines, "", f"[{n}]"]
     lines[-1] += f" [{n}]"
     return lines

@@ -20,7 +20,7 @@ from agent_server.orchestrator.agents import compile_agents
 from agent_server.orchestrator.context import TurnContext, passage_body
 from agent_server.orchestrator.journaled import JournaledModels
 from agent_server.orchestrator.models import ModelChoice, Models
-from agent_server.orchestrator.route import Decision, Ranked, RoutedAgent, Router
+from agent_server.orchestrator.route import Decision, Ranked, RoutedAgent, Router, subjects
 from agent_server.turns.events import AgentChosen, Cited, Event, PassagesFound, TextDelta, TextDone
 from agent_server.turns.journal import NewItem
 from agent_server.turns.runner import Attempt, Outcome
@@ -134,7 +134,11 @@ class Orchestrator:
 
 def create_router(workspace: Workspace, embedder: Embedder) -> Router:
     """The router over the workspace's specialists."""
-    return Router(embedder, [RoutedAgent(a.name, a.description, a.examples) for a in workspace.specialists])
+    agents = [
+        RoutedAgent(a.name, a.description, a.examples, a.knowledge, [workspace.tools[name] for name in a.tools])
+        for a in workspace.specialists
+    ]
+    return Router(embedder, agents, subjects(workspace.content) if len(agents) > 1 else ())
 
 
 async def _restore(turn: TurnContext) -> None:

@@ -19,7 +19,7 @@ from sqlmodel import col, select
 
 from agent_server.call import Recorded
 from agent_server.conversations.models import Item
-from agent_server.db import Database, now
+from agent_server.db import Database, now, storable
 from agent_server.turns.events import LAST, Event, Numbered, Reset, TextDelta, TextDone, ToolReturned, from_row
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import FINISHED, ModelCall, Status, ToolCall, Turn, TurnEvent
@@ -183,7 +183,7 @@ class Journal:
                         "turn_id": self.turn_id,
                         "seq": seq,
                         "kind": event.kind,
-                        "body": asdict(event),
+                        "body": storable(asdict(event)),
                         "at": now(),
                     }
                     for seq, event in enumerate(events, first)
@@ -201,7 +201,7 @@ class Journal:
                         "turn_no": self.turn_no,
                         "k": k,
                         "created_at": now(),
-                        **asdict(item),
+                        **storable(asdict(item)),
                     }
                     for k, item in enumerate(items, first)
                 ],
@@ -260,7 +260,7 @@ class CallLedger:
             "effect": self.effect,
             "args_sha": self.args_sha,
             "state": state,
-            "result": json.dumps(asdict(outcome)) if outcome else None,
+            "result": json.dumps(storable(asdict(outcome))) if outcome else None,
             "epoch": self.journal.epoch,
         }
 
@@ -299,13 +299,18 @@ async def follow(
     once when the turn has ended with nothing left to send.
     """
     async with hub.listening(turn_id) as more:
+        first = True
         while True:
             more.clear()
-            for numbered in await _read(database, owner_id, turn_id, after):
+            found = await _read(database, owner_id, turn_id, after)
+            for numbered in found:
                 yield numbered
                 after = numbered.seq
                 if isinstance(numbered.event, LAST):
                     return
+            if first and not found and await _is_over(database, owner_id, turn_id, after):
+                return
+            first = False
             try:
                 async with asyncio.timeout(POLL_SECONDS):
                     await more.wait()

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import DateTime, ForeignKeyConstraint, Index, LargeBinary, UniqueConstraint, text
+from sqlalchemy import JSON, DateTime, ForeignKeyConstraint, Index, LargeBinary, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -82,7 +82,7 @@ class ModelCall(SQLModel, table=True):
     n: int = Field(primary_key=True)
     agent: str | None = None
     request_sha: bytes = Field(sa_type=LargeBinary)
-    response: dict[str, Any] = Field(sa_type=JSONB)
+    response: dict[str, Any] = Field(sa_type=JSON)  # as the model wrote it: jsonb refuses NUL, and it is only read back
 
 
 class ToolCall(SQLModel, table=True):

@@ -244,7 +244,7 @@ def upgrade() -> None:
         sa.Column("n", sa.Integer(), nullable=False),
         sa.Column("agent", sa.String(), nullable=True),
         sa.Column("request_sha", sa.LargeBinary(), nullable=False),
-        sa.Column("response", postgresql.JSONB(), nullable=False),
+        sa.Column("response", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(["owner_id", "turn_id"], ["turn.owner_id", "turn.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("owner_id", "turn_id", "n"),
     )

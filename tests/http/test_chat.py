@@ -3,15 +3,15 @@
 import asyncio
 import json
 import random
+from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
-import httpx
 import pytest
-from dirty_equals import IsPartialDict, IsStr, IsUUID
+from dirty_equals import IsPartialDict, IsStr
 
-from tests.http.conftest import Client, Start
 from tests.scripted import Call, Cut, Refuse, Say, Stall, scripted_openai
-from tests.sse import Frame, parse_frame, read_frames, text_of, types_of
+from tests.server import Client, Start
+from tests.sse import Frame, read_frames, text_of, types_of
 
 QUESTION = "Which certification do I need to dive a wreck at 30 metres, and how long should I wait before flying home?"
 
@@ -95,10 +95,9 @@ async def test_a_conversation_goes_on_with_another_model(start: Start) -> None:
     async with start() as client:
         first = await client.ask("How long do I wait before flying after a single dive?")
         key = client.key
-    async with scripted_openai([Say("As said, twelve hours.")]) as model:
-        async with start(openai_base_url=model.url) as client:
-            client.key = key
-            again = await client.ask("And why?", id=first["conversation_id"])
+    async with scripted_openai([Say("As said, twelve hours.")]) as model, start(openai_base_url=model.url) as client:
+        client.key = key
+        again = await client.ask("And why?", id=first["conversation_id"])
     assert again["text"] == "As said, twelve hours."
     said = [(m["role"], m["content"]) for m in model.requests[0]["messages"] if m["role"] != "system"]
     assert said[0] == ("user", "How long do I wait before flying after a single dive?")
@@ -324,7 +323,7 @@ async def test_an_emergency_gets_the_emergency_answer_first_whoever_answers(star
 async def test_a_bad_message_is_refused_by_name_and_nothing_is_stored(
     start: Start, body: dict[str, object], status: int, names: str
 ) -> None:
-    async with start(with_content=False) as client:
+    async with start() as client:
         headers = {**client.auth, "Content-Type": "application/json"}
         response = await client.http.post("/api/chat", content=json.dumps(body), headers=headers)
         assert response.status_code == status
@@ -335,7 +334,7 @@ async def test_a_bad_message_is_refused_by_name_and_nothing_is_stored(
 
 
 async def test_a_body_that_is_not_json_or_not_utf8_is_refused(start: Start) -> None:
-    async with start(with_content=False) as client:
+    async with start() as client:
         headers = {**client.auth, "Content-Type": "application/json"}
         for content in (b"{", b'{"message": "\xff"}', b"", b"[]", b'"text"'):
             response = await client.http.post("/api/chat", content=content, headers=headers)
@@ -372,13 +371,11 @@ async def test_a_cursor_that_is_not_of_this_stream_is_refused(client: Client, id
 
 
 async def _turns(client: Client, count: int) -> bool:
-    from sqlalchemy import text
-
     async with client.server.database.transaction() as session:
         return (await session.execute(text("select count(*) from turn"))).scalar_one() >= count
 
 
-async def _until(condition) -> None:  # type: ignore[no-untyped-def]
-    async with asyncio.timeout(10):
-        while not await condition():
-            await asyncio.sleep(0.02)  # the row appears when the other request has committed
+async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(30):
+        while not await condition():  # noqa: ASYNC110  # a row of another connection has no event
+            await asyncio.sleep(0.02)

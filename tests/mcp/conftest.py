@@ -131,3 +131,4 @@ async def notebook(app: McpApp, database: Database, me: Caller, gate: Gate) -> A
         key = await issue_key(session, me.id, name="test", scopes=["*"])
     async with serving(app) as url:
         yield Notebook(url, me, key.text, database, gate)
+        gate.open.set()

@@ -32,9 +32,10 @@ class Note(BaseModel):
 
 @dataclass
 class Gate:
-    """Lets a test know that a tool has begun, and that it was stopped."""
+    """Lets a test know that a tool has begun, and that it was stopped; `open` lets one end that nobody stopped."""
 
     begun: asyncio.Event = field(default_factory=asyncio.Event)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -113,12 +114,12 @@ async def fail(context: ToolContext, how: Failure) -> str:
 
 @tool(scope="notes:write", effect="stored")
 async def wait_forever(context: ToolContext) -> None:
-    """Write a note and never end."""
+    """Write a note and wait."""
     await context.repository(Notes).write("half done")
     gate = context.resource(Gate)
     gate.begun.set()
     try:
-        await asyncio.Event().wait()
+        await gate.open.wait()
     finally:
         gate.stopped.set()
 

@@ -9,7 +9,6 @@ import pytest
 from agent_server import Caller, Surface, Tool
 from agent_server.call import Runtime, call_tool
 from agent_server.db import Database
-from agent_server.db.migrate import create_tables, missing_tables
 from agent_server.seed import SeedReport, load_seeds
 from agent_server.settings import load_settings
 from tools.diving import destinations, sites
@@ -41,9 +40,7 @@ class Tools:
 
 
 @pytest.fixture
-async def runtime(database: Database) -> Runtime:
-    async with database.engine.begin() as connection:  # until migrations/workspace has these tables
-        await connection.run_sync(lambda c: create_tables(c, missing_tables(c)))
+def runtime(database: Database) -> Runtime:
     return Runtime(settings=load_settings(environment="test"), database=database)
 
 

@@ -36,3 +36,8 @@ SuitsLevel = Annotated[
         "experienced: advanced, and at home in strong currents; technical: beyond 40 m."
     ),
 ]
+OwnLevel = Annotated[
+    Level,
+    BeforeValidator(_underscored),
+    Field(description="What the diver's certificates and experience amount to; a Rescue Diver is advanced."),
+]

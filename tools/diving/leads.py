@@ -55,7 +55,7 @@ class Leads(BaseModel):
 @tool(
     scope="leads:write",
     effect="stored",
-    title="Be contacted by a person",
+    title="Get in touch",
     form=True,
     phrases=(
         "have [someone|somebody|a person] [write to|contact|call|phone|email|e-mail] me [about {interest}]",
@@ -125,5 +125,7 @@ async def list_leads(
     limit: Annotated[int, Field(ge=1, le=100, description="How many, at most.")] = 20,
     cursor: Annotated[str | None, Field(max_length=200, description="`next_cursor` of the page before.")] = None,
 ) -> Leads:
-    """List the leads that the caller left, newest first."""
-    return Leads.model_validate(await context.repository(LeadRepository).page(limit, cursor))
+    """List the leads that all callers left, newest first. For staff."""
+    # The one tool here that looks past the caller's own rows. The scope is the gate: give it to staff alone, and list
+    # the tool in no prompt, since guests hold the scopes of the tools that prompts list.
+    return Leads.model_validate(await context.repository(LeadRepository).of_all_callers(limit, cursor))

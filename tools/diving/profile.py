@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 import agent_server
 from agent_server import InvalidInput, ToolContext, tool
+from tools.diving.arguments import OwnLevel
 
 
 class ProfileView(BaseModel):
@@ -38,9 +39,7 @@ async def read_profile(context: ToolContext) -> ProfileView:
 )
 async def update_profile(
     context: ToolContext,
-    level: Annotated[
-        str | None, Field(min_length=1, max_length=100, description="The highest certification, as in: Rescue Diver.")
-    ] = None,
+    level: OwnLevel | None = None,
     dives: Annotated[int | None, Field(ge=0, le=100_000, description="How many dives are logged.")] = None,
     conditions: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""Destinations and dive sites, which everybody may see, and leads, which only their owner sees."""
+"""Destinations and dive sites, which everybody may see, and leads, which their owner leaves for staff."""
 
 import re
 import unicodedata
@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from agent_server import Repository, now
+from agent_server import Page, Repository, now
 from tools.diving.models import LEVELS, Destination, DiveSite, Kind, Lead, Level
 
 
@@ -61,6 +61,8 @@ class SiteRepository(Repository[DiveSite]):
     async def named(self, site: str) -> Sequence[DiveSite]:
         """Those that `site` names: one by its slug or whole name, else all whose name has it."""
         slug = folded(site).replace(" ", "-")
+        if not slug:  # signs alone, which would be a part of every slug
+            return []
         whole = or_(col(DiveSite.slug) == slug, func.lower(col(DiveSite.name)) == func.lower(site.strip()))
         part = or_(
             col(DiveSite.slug).contains(slug, autoescape=True),
@@ -83,7 +85,7 @@ def mentioning(statement: SelectOfScalar[DiveSite], text: str) -> SelectOfScalar
         col(DiveSite.summary),
         func.array_to_string(col(DiveSite.hazards), " "),
     )
-    return statement.where(*(said.icontains(word.removesuffix("s"), autoescape=True) for word in text.split()))
+    return statement.where(*(said.icontains(word.removesuffix("s"), autoescape=True) for word in text.lower().split()))
 
 
 def up_to(level: Level) -> Sequence[Level]:
@@ -113,3 +115,7 @@ class LeadRepository(Repository[Lead]):
             },
         )
         return (await self.session.execute(statement.returning(Lead))).scalar_one()
+
+    async def of_all_callers(self, limit: int, cursor: str | None) -> Page[Lead]:
+        """Leads whoever left them, newest first: for staff. Raises InvalidInput for a cursor that is not ours."""
+        return await self.page(limit, cursor, select(Lead))

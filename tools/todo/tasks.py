@@ -64,8 +64,8 @@ class DeletedTask(BaseModel):
     phrases=(
         "add {title} to my [to-do|todo|task] list",
         "add {title} to my tasks",
-        "add [a] [new] task [to] {title}",
-        "add [a] [new] task [to] {title} to my [to-do|todo|task] list",
+        "add [a|the] [new] task [to] {title}",
+        "add [a|the] [new] task [to] {title} to my [to-do|todo|task] list",
         "put {title} on my [to-do|todo|task] list",
         "create [a] [new] task [to] {title}",
         "create [a] [new] task [to] {title} by {due}",
@@ -88,9 +88,13 @@ async def create_task(
     scope="tasks:read",
     effect="read",
     phrases=(
-        "show [me] [all] [of] my [{status}] [to-do|todo] tasks",
+        "show [me] my [{status}] [to-do|todo] tasks",
+        "show [me] {status} [of] my [to-do|todo] tasks",
+        "show [me] all [of] my {status} [to-do|todo] tasks",
         "show [me] my [to-do|todo|task] list",
-        "list [all] [of] my [{status}] [to-do|todo] tasks",
+        "list my [{status}] [to-do|todo] tasks",
+        "list {status} [of] my [to-do|todo] tasks",
+        "list all [of] my {status} [to-do|todo] tasks",
         "what is on my [to-do|todo|task] list",
         "what's on my [to-do|todo|task] list",
         "what are my [{status}] tasks",
@@ -101,11 +105,11 @@ async def create_task(
 )
 async def list_tasks(
     context: ToolContext,
-    status: Annotated[Literal["open", "done", "all"], Field(description="Which tasks to list.")] = "all",
-    limit: Limit = 20,
+    status: Annotated[Literal["open", "done", "all"], Field(description="Which tasks to list.")] = "open",
+    limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Tasks:
-    """List the caller's tasks, open ones first, newest first."""
+    """List the caller's tasks, newest first: those that are open, unless `status` says otherwise."""
     page = await context.repository(TaskRepository).listed(None if status == "all" else status, limit, cursor)
     return Tasks.model_validate(page)
 

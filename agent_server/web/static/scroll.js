@@ -1,4 +1,4 @@
-/** Keeps the end in view while text grows, until the reader scrolls up; a button brings them back. */
+/** Keeps the end in view while text grows, until the reader scrolls up or works in it; a button brings them back. */
 
 const NEAR = 60; // pixels from the end that still count as being there
 
@@ -14,6 +14,9 @@ export class Scroll {
     new ResizeObserver(() => this.#grown()).observe(box);
     box.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     button.addEventListener("click", () => this.toEnd());
+    // Who opens a card or fills in a form is reading there.
+    content.addEventListener("focusin", () => (this.#following = false));
+    content.addEventListener("click", (event) => event.target.closest("summary") && (this.#following = false));
   }
 
   toEnd() {

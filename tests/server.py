@@ -65,19 +65,29 @@ Start = Callable[..., AbstractAsyncContextManager[Client]]
 
 
 @pytest.fixture
-def start(database: Database) -> Start:
-    """Start a server: `start(root=..., with_content=False, **settings)`."""
+async def start(stocked_url: str) -> AsyncIterator[Start]:
+    """Start a server of the reference workspace: `start(**settings)`."""
+    database = Database(stocked_url)
+    yield starter(database)
+    await database.close()
 
+
+@pytest.fixture
+def start_other(database: Database) -> Start:
+    """Start a server of another workspace: `start_other(root=..., **settings)`."""
+    return starter(database)
+
+
+def starter(database: Database) -> Start:
     @asynccontextmanager
-    async def started(root: Path = ROOT, with_content: bool = True, **settings: Any) -> AsyncIterator[Client]:
+    async def started(root: Path = ROOT, **settings: Any) -> AsyncIterator[Client]:
         workspace = load_workspace(root)
         values: dict[str, Any] = {"environment": "test", "offline_words_per_second": 0, "workspace": root}
         if "openai_base_url" not in settings:
             values["model"] = "offline"
         server = create_server(load_settings(**{**values, **settings}), workspace, database)
         await load_seeds(database, workspace.seeds)
-        if with_content:
-            await ingest(database, server.runtime.resources[Embedder], workspace.content)
+        await ingest(database, server.runtime.resources[Embedder], workspace.content)
         async with database.transaction() as session:
             key = (await issue_key(session, new_id(), name="t", scopes=["*"])).text
         async with (

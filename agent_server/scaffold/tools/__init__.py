@@ -1,0 +1,1 @@
+"""What the agents can do. Every module in this folder is loaded."""

@@ -1,0 +1,190 @@
+"""One declaration, four surfaces: the same call, refusal, bad argument and not-found mean the same on each."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx2
+import pytest
+from mcp import Client as McpClient
+from mcp.client.streamable_http import streamable_http_client
+from sqlmodel import col, select
+
+from agent_server.audit import Audit
+from agent_server.identity.credentials import issue_key, resolve_caller
+from tests.conftest import ROOT
+from tests.scripted import Call, Say, ScriptedOpenAI, scripted_openai
+from tests.server import Client, Start
+
+VOLATILE = {"id", "created_at", "updated_at"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`ok` and a result, or an error's code and message."""
+
+    code: str
+    value: Any
+
+
+@dataclass
+class Surfaces:
+    """One server and the four ways to call a tool on it."""
+
+    client: Client
+    model: ScriptedOpenAI
+    url: str
+
+    async def agent(self, name: str, arguments: dict[str, Any], key: str) -> Outcome:
+        self.model.script = [Call(name, arguments), Say("done")]
+        body = {"message": "please", "agent": "tasks", "stream": False}
+        await self.client.http.post("/api/chat", json=body, headers={"Authorization": f"Bearer {key}"})
+        told = next(m["content"] for m in self.model.requests[-1]["messages"][::-1] if m["role"] == "tool")
+        return _parsed(told)
+
+    async def mcp(self, name: str, arguments: dict[str, Any], key: str) -> Outcome:
+        base = str(self.client.http.base_url)
+        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}) as http:
+            transport = streamable_http_client(f"{base}/mcp", http_client=http)
+            async with McpClient(transport) as mcp:
+                result = await mcp.call_tool(name, arguments)
+        text = result.content[0].text
+        return _parsed(text) if result.is_error else Outcome("ok", result.structured_content)
+
+    async def rest(self, name: str, arguments: dict[str, Any], key: str) -> Outcome:
+        headers = {"Authorization": f"Bearer {key}"}
+        response = await self.client.http.post(f"/api/tools/{name}", json=arguments, headers=headers)
+        body = response.json()
+        return Outcome("ok", body) if response.status_code == 200 else Outcome(body["code"], body["detail"])
+
+    async def cli(self, name: str, arguments: dict[str, Any], key: str) -> Outcome:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "agent_server", "tool", "call", name, "--json", json.dumps(arguments),
+            cwd=ROOT, stdout=-1, stderr=-1,
+            env={**os.environ, "DATABASE_URL": self.url, "AGENT_SERVER_KEY": key},
+        )  # fmt: skip
+        out, err = await process.communicate()
+        if process.returncode == 0:
+            return Outcome("ok", json.loads(out))
+        assert process.returncode == 1, err.decode()
+        return _parsed(err.decode().strip().splitlines()[-1])
+
+
+def _parsed(text: str) -> Outcome:
+    """JSON is a result; `code: message` an error."""
+    try:
+        return Outcome("ok", json.loads(text))
+    except ValueError:
+        code, _, message = text.partition(": ")
+        return Outcome(code, message)
+
+
+def _stable(outcome: Outcome) -> Outcome:
+    """The outcome without what differs between any two calls."""
+    if outcome.code != "ok":
+        return outcome
+    return Outcome("ok", {key: value for key, value in outcome.value.items() if key not in VOLATILE})
+
+
+@pytest.fixture
+async def surfaces(start: Start, stocked_url: str) -> AsyncIterator[Surfaces]:
+    async with (
+        scripted_openai([]) as model,
+        start(openai_base_url=model.url, model="m") as client,
+    ):
+        yield Surfaces(client, model, stocked_url)
+
+
+async def _key(client: Client, *scopes: str) -> tuple[str, UUID]:
+    owner = (await resolve_caller(client.server.database, client.key)).id
+    async with client.server.database.transaction() as session:
+        return (await issue_key(session, owner, name="t", scopes=scopes)).text, owner
+
+
+async def _audit(client: Client, owner: UUID) -> list[tuple[str, str, str]]:
+    async with client.server.database.transaction() as session:
+        rows = await session.execute(
+            select(Audit.surface, Audit.action, Audit.outcome).where(Audit.owner_id == owner).order_by(col(Audit.at))
+        )
+        return [tuple(row) for row in rows]
+
+
+def _all(surfaces: Surfaces) -> dict[str, Callable[..., Awaitable[Outcome]]]:
+    return {"agent": surfaces.agent, "mcp": surfaces.mcp, "rest": surfaces.rest, "cli": surfaces.cli}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "code"),
+    [
+        ("create_task", {"title": "Buy fins", "due": "2026-12-31"}, "ok"),
+        ("list_tasks", {"status": "open"}, "ok"),
+        ("create_task", {"title": ""}, "invalid_input"),
+        ("create_task", {"title": "x", "colour": "red"}, "invalid_input"),
+        ("create_task", {"title": "a\x00b"}, "invalid_input"),
+        ("complete_task", {"task": str(uuid4())}, "not_found"),
+        ("complete_task", {"task": "no such title"}, "not_found"),
+    ],
+)
+async def test_a_call_has_one_outcome_and_one_audit_row_on_every_surface(
+    surfaces: Surfaces, name: str, arguments: dict[str, Any], code: str
+) -> None:
+    key, owner = await _key(surfaces.client, "tasks:read", "tasks:write", "forms:read")
+    outcomes = {surface: _stable(await call(name, arguments, key)) for surface, call in _all(surfaces).items()}
+    assert {outcome.code for outcome in outcomes.values()} == {code}
+    assert len({json.dumps(outcome.value, sort_keys=True) for outcome in outcomes.values()}) == 1, outcomes
+    assert await _audit(surfaces.client, owner) == [(surface, name, code) for surface in outcomes]
+
+
+async def test_a_caller_without_the_scope_is_refused_on_every_surface_and_nothing_happens(surfaces: Surfaces) -> None:
+    key, owner = await _key(surfaces.client, "tasks:read")
+    for call in (surfaces.rest, surfaces.cli):
+        outcome = await call("create_task", {"title": "x"}, key)
+        assert outcome == Outcome("forbidden", "create_task needs the scope tasks:write, which this caller lacks")
+    with pytest.raises(Exception) as refused:  # noqa: PT011  # whatever the client makes of a 403
+        await surfaces.mcp("create_task", {"title": "x"}, key)
+    assert "403" in repr(refused.value) or "scope" in repr(refused.value) or refused.value
+    told = await surfaces.agent("create_task", {"title": "x"}, key)
+    assert "not found" in f"{told.code} {told.value}"
+    offered = [tool["function"]["name"] for tool in surfaces.model.requests[0]["tools"]]
+    assert "list_tasks" in offered
+    assert "create_task" not in offered
+    assert await _audit(surfaces.client, owner) == [
+        (surface, "create_task", "forbidden") for surface in ("rest", "cli", "mcp")
+    ]
+    full, _ = await _key(surfaces.client, "*")
+    assert (await surfaces.rest("list_tasks", {}, full)).value["items"] == []
+
+
+async def test_what_one_surface_writes_the_others_read(surfaces: Surfaces) -> None:
+    key, _ = await _key(surfaces.client, "*")
+    await surfaces.mcp("create_task", {"title": "Service the regulator"}, key)
+    for call in (surfaces.agent, surfaces.rest, surfaces.cli, surfaces.mcp):
+        listed = (await call("list_tasks", {}, key)).value["items"]
+        assert [task["title"] for task in listed] == ["Service the regulator"]
+
+
+async def test_an_unknown_tool_is_named_as_such(surfaces: Surfaces) -> None:
+    response = await surfaces.client.http.post("/api/tools/creat_task", json={}, headers=surfaces.client.auth)
+    assert response.status_code == 404
+    assert "create_task" in response.json()["detail"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "agent_server", "tool", "call", "creat_task", cwd=ROOT, stderr=-1,
+        env={**os.environ, "DATABASE_URL": surfaces.url},
+    )  # fmt: skip
+    _, err = await process.communicate()
+    assert process.returncode == 2
+    assert b"create_task" in err
+
+
+async def test_the_openapi_document_has_every_tool_with_its_schemas(surfaces: Surfaces) -> None:
+    document = (await surfaces.client.http.get("/openapi.json")).json()
+    for tool in surfaces.client.server.workspace.tools.values():
+        operation = document["paths"][f"/api/tools/{tool.name}"]["post"]
+        given = operation["requestBody"]["content"]["application/json"]["schema"]
+        assert set(given["properties"]) == set(tool.input_schema["properties"])
+        assert operation["responses"]["200"]["content"]["application/json"]["schema"]

@@ -1,0 +1,144 @@
+"""Settings: one place to say each, in a known order, and a mistake is named."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_server.errors import InvalidInput
+from agent_server.settings import PRESETS, Settings, load_settings, variable_of
+from tests.conftest import ROOT
+
+SECRET = "opens-everything-0123456789"  # what must not be seen
+LINE = re.compile(r"^# ([A-Z][A-Z_]+)=(.*)$", re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and an environment that sets nothing of ours."""
+    for field in Settings.model_fields:
+        monkeypatch.delenv(variable_of(field), raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def examples() -> dict[str, str]:
+    """The settings of .env.example with their values as written."""
+    return dict(LINE.findall((ROOT / ".env.example").read_text()))
+
+
+def test_the_example_file_has_every_setting_and_no_other() -> None:
+    assert sorted(examples()) == sorted(variable_of(field) for field in Settings.model_fields)
+
+
+def test_the_example_file_changes_nothing_unless_a_line_is_uncommented(folder: Path) -> None:
+    (folder / ".env").write_text((ROOT / ".env.example").read_text())
+    assert load_settings() == Settings()
+
+
+def test_each_value_in_the_example_file_is_the_default(folder: Path) -> None:
+    given = {name: value for name, value in examples().items() if value}
+    (folder / ".env").write_text("\n".join(f"{name}={value}" for name, value in given.items()))
+    assert load_settings() == Settings(_env_file=None)  # type: ignore[call-arg]  # pydantic-settings adds it
+    without = {f for f in Settings.model_fields if variable_of(f) not in given}
+    assert all(Settings.model_fields[field].default is None for field in without)
+
+
+def test_the_example_file_explains_each_setting_in_the_line_above_it() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    for before, line in zip(lines, lines[1:], strict=False):
+        if LINE.match(line):
+            assert before.startswith("# ") and not before.startswith("# ---") and not LINE.match(before), line
+
+
+def test_the_documentation_names_each_setting_with_its_default() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text()
+    for name, value in examples().items():
+        row = next((line for line in page.splitlines() if line.startswith(f"| `{name}`")), None)
+        assert row is not None, f"docs/settings.md has no row for {name}"
+        assert not value or f"| `{value}` |" in row, row
+
+
+@pytest.mark.parametrize("environment", PRESETS)
+def test_a_preset_sets_what_it_names_and_leaves_the_rest(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENT_SERVER_ENVIRONMENT", environment)
+    changed = {f: v for f, v in load_settings().model_dump().items() if v != Settings.model_fields[f].default}
+    changed.pop("environment", None)
+    preset: dict[str, Any] = dict(PRESETS[load_settings().environment])
+    assert changed == {f: v for f, v in preset.items() if v != Settings.model_fields[f].default}
+
+
+def test_a_production_server_logs_json_and_waits_for_its_migrations() -> None:
+    settings = load_settings(environment="production")
+    assert (settings.log_format, settings.migrate) == ("json", False)
+
+
+def test_an_argument_wins_over_the_environment_over_the_file_over_the_preset_over_the_default(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_settings().log_format == "console"
+    assert load_settings().log_level == "INFO"
+    (folder / ".env").write_text("AGENT_SERVER_ENVIRONMENT=test\n")
+    assert load_settings().log_level == "WARNING"
+    (folder / ".env").write_text("AGENT_SERVER_ENVIRONMENT=test\nAGENT_SERVER_LOG_LEVEL=ERROR\n")
+    assert load_settings().log_level == "ERROR"
+    monkeypatch.setenv("AGENT_SERVER_LOG_LEVEL", "DEBUG")
+    assert load_settings().log_level == "DEBUG"
+    assert load_settings(log_level="WARNING").log_level == "WARNING"
+
+
+def test_an_argument_that_was_not_given_leaves_the_setting_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENT_SERVER_PORT", "9000")
+    assert load_settings(port=None).port == 9000
+
+
+def test_lists_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENT_SERVER_CORS_ORIGINS", '["https://shop.example", "https://www.example"]')
+    assert load_settings().cors_origins == ("https://shop.example", "https://www.example")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("AGENT_SERVER_PORT", "eighty"),
+        ("AGENT_SERVER_PORT", "70000"),
+        ("AGENT_SERVER_ENVIRONMENT", "prod"),
+        ("AGENT_SERVER_MODEL_RETRIES", "6"),
+        ("AGENT_SERVER_SEARCH_MIN_SCORE", "-1"),
+        ("AGENT_SERVER_LOG_FORMAT", "xml"),
+        ("DATABASE_URL", "mysql://somewhere/else"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_variable(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InvalidInput, match=variable) as refused:
+        load_settings()
+    assert [field.field for field in refused.value.fields] == [variable]
+
+
+def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENT_SERVER_PORT", "eighty")
+    monkeypatch.setenv("AGENT_SERVER_TOOL_TIMEOUT", "0")
+    with pytest.raises(InvalidInput) as refused:
+        load_settings()
+    assert {field.field for field in refused.value.fields} == {"AGENT_SERVER_PORT", "AGENT_SERVER_TOOL_TIMEOUT"}
+
+
+def test_secrets_are_not_in_the_representation_or_in_a_complaint(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = [f for f in Settings.model_fields if f.endswith("_api_key")]
+    for field in secrets:
+        monkeypatch.setenv(variable_of(field), SECRET)
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://me:{SECRET}@127.0.0.1/db")
+    settings = load_settings()
+    assert SECRET not in f"{settings!r} {settings} {settings.model_dump_json()}"
+    assert all(getattr(settings, field).get_secret_value() == SECRET for field in secrets)
+    monkeypatch.setenv("DATABASE_URL", f"mysql://me:{SECRET}@127.0.0.1/db")
+    with pytest.raises(InvalidInput) as refused:
+        load_settings()
+    assert SECRET not in str(refused.value)
+
+
+def test_settings_do_not_change_once_they_are_read() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().port = 1
