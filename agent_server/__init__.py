@@ -1,24 +1,63 @@
-"""Public API of the engine: what a workspace may import."""
+"""Public API of the engine: what a workspace may import.
 
-from agent_server.audit import Surface
-from agent_server.db import Owned, Shared, Timestamps, new_id, now
-from agent_server.errors import (
-    AgentServerError,
-    Conflict,
-    Forbidden,
-    InvalidInput,
-    NotFound,
-    TooMany,
-    Unavailable,
-)
-from agent_server.identity import Caller
-from agent_server.identity.profiles import read_profile, update_profile
-from agent_server.repository import Page, Repository
-from agent_server.seed import SeedFile
-from agent_server.tool import Effect, Tool, ToolContext, tool
+Names are looked up when first asked for: a command line that only prints its help must not import a database toolkit.
+"""
 
-__version__ = "0.1.0"
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from agent_server.audit import Surface as Surface
+    from agent_server.db import Owned as Owned
+    from agent_server.db import Shared as Shared
+    from agent_server.db import Timestamps as Timestamps
+    from agent_server.db import new_id as new_id
+    from agent_server.db import now as now
+    from agent_server.errors import AgentServerError as AgentServerError
+    from agent_server.errors import Conflict as Conflict
+    from agent_server.errors import Forbidden as Forbidden
+    from agent_server.errors import InvalidInput as InvalidInput
+    from agent_server.errors import NotFound as NotFound
+    from agent_server.errors import TooMany as TooMany
+    from agent_server.errors import Unavailable as Unavailable
+    from agent_server.identity import Caller as Caller
+    from agent_server.identity.profiles import read_profile as read_profile
+    from agent_server.identity.profiles import update_profile as update_profile
+    from agent_server.repository import Page as Page
+    from agent_server.repository import Repository as Repository
+    from agent_server.seed import SeedFile as SeedFile
+    from agent_server.tool import Effect as Effect
+    from agent_server.tool import Tool as Tool
+    from agent_server.tool import ToolContext as ToolContext
+    from agent_server.tool import tool as tool
+
+_HOME = {
+    "AgentServerError": "agent_server.errors",
+    "Caller": "agent_server.identity",
+    "Conflict": "agent_server.errors",
+    "Effect": "agent_server.tool",
+    "Forbidden": "agent_server.errors",
+    "InvalidInput": "agent_server.errors",
+    "NotFound": "agent_server.errors",
+    "Owned": "agent_server.db",
+    "Page": "agent_server.repository",
+    "Repository": "agent_server.repository",
+    "SeedFile": "agent_server.seed",
+    "Shared": "agent_server.db",
+    "Surface": "agent_server.audit",
+    "Timestamps": "agent_server.db",
+    "TooMany": "agent_server.errors",
+    "Tool": "agent_server.tool",
+    "ToolContext": "agent_server.tool",
+    "Unavailable": "agent_server.errors",
+    "new_id": "agent_server.db",
+    "now": "agent_server.db",
+    "read_profile": "agent_server.identity.profiles",
+    "tool": "agent_server.tool",
+    "update_profile": "agent_server.identity.profiles",
+}
 __all__ = [
     "AgentServerError",
     "Caller",
@@ -44,3 +83,19 @@ __all__ = [
     "tool",
     "update_profile",
 ]
+
+
+class _Package(ModuleType):
+    """This package: what is called `tool` in it is the decorator, also once the module of that name is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value.tool if name == "tool" and isinstance(value, ModuleType) else value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"agent_server has no {name!r}; it has {', '.join(_HOME)}")
+    return getattr(importlib.import_module(_HOME[name]), name)

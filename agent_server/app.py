@@ -10,7 +10,6 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
-import agent_server
 from agent_server.call import Runtime
 from agent_server.db import Database
 from agent_server.db.embedded import start_embedded
@@ -30,6 +29,7 @@ from agent_server.orchestrator.run import Orchestrator
 from agent_server.settings import Settings
 from agent_server.turns.hub import Hub
 from agent_server.turns.runner import Runner
+from agent_server.version import VERSION
 from agent_server.workspace import Workspace
 
 
@@ -91,7 +91,7 @@ def create_app(server: Server) -> FastAPI:
         server.runtime,
         server.workspace.tools,
         name=server.settings.title,
-        version=agent_server.__version__,
+        version=VERSION,
         instructions=instructions(server.workspace),
         resolve=resolve,
         documents=documents(server),
@@ -111,7 +111,7 @@ def create_app(server: Server) -> FastAPI:
 
     app = FastAPI(
         title=server.settings.title,
-        version=agent_server.__version__,
+        version=VERSION,
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,

@@ -20,7 +20,6 @@ class FormField(BaseModel):
     required: bool
     value: str | None = None
     options: list[str] | None = None
-    help: str | None = None
 
 
 class Form(BaseModel):
@@ -50,7 +49,7 @@ async def offer_form(
     return Form(
         tool=offered.name,
         title=offered.title,
-        description=offered.description.partition("\n")[0],
+        description=offered.form,
         fields=[
             _field(name, _plain(about), name in schema.get("required", ()), arguments.get(name))
             for name, about in schema["properties"].items()
@@ -72,7 +71,6 @@ def _field(name: str, about: dict[str, Any], required: bool, value: str | None) 
         required=required,
         value=value,
         options=about.get("enum"),
-        help=about.get("description"),
     )
 
 

@@ -75,7 +75,7 @@ class Tool(Generic[P, R]):
     scope: str
     effect: Effect
     destructive: bool
-    form: bool
+    form: str
     phrases: tuple[str, ...]
     function: Callable[Concatenate[ToolContext, P], Awaitable[R]]
     file: str
@@ -132,7 +132,7 @@ def tool(
     effect: Effect,
     destructive: bool = False,
     title: str | None = None,
-    form: bool = False,
+    form: str = "",
     phrases: Sequence[str] = (),
 ) -> Callable[[Callable[Concatenate[ToolContext, P], Awaitable[R]]], Tool[P, R]]:
     """Declare a tool.
@@ -142,8 +142,8 @@ def tool(
         effect: what a call changes (see `Effect`); there is no default.
         destructive: True where a call loses something for good.
         title: its name for people; by default its name in words.
-        form: True where a person should fill in the arguments: the offline model offers a form, and guests may
-            submit it.
+        form: what a person is told above a form of the arguments; where it is given, the offline model offers the form
+            instead of calling the tool, and guests may send it.
         phrases: sentences that plainly ask for it, with `{argument}` where an argument stands and `[...]` around
             words that may be missing: "add {title} to my list". The offline model calls the tool when a message is
             one of them.

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import structlog
@@ -24,6 +23,7 @@ from agent_server.log import configure_logging
 from agent_server.mcp import create_mcp_server, serve_stdio
 from agent_server.seed import load_seeds
 from agent_server.settings import Settings, load_settings
+from agent_server.version import VERSION
 from agent_server.workspace import load_workspace
 
 log = structlog.get_logger()
@@ -161,7 +161,7 @@ async def mcp(session: Session) -> None:
             server.runtime,
             server.workspace.tools,
             name=server.settings.title,
-            version=sys.modules["agent_server"].__version__,
+            version=VERSION,
             instructions=instructions(server.workspace),
             caller=lambda: caller,
             documents=documents(server),

@@ -17,7 +17,6 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Table, inspect, text
 from sqlmodel import SQLModel
 
-import agent_server
 from agent_server.db.database import Database
 from agent_server.errors import InvalidInput
 
@@ -27,7 +26,7 @@ _LOCK = 7_300_421
 
 def migrations_folder() -> Path:
     """Where env.py and the engine's branch are: inside an installed package, beside it in a checkout."""
-    package = Path(agent_server.__file__).parent
+    package = Path(__file__).parent.parent
     shipped = package / "migrations"
     return shipped if shipped.is_dir() else package.parent / "migrations"
 

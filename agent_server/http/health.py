@@ -8,11 +8,11 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import func
 from sqlmodel import select
 
-import agent_server
 from agent_server.db.migrate import pending
 from agent_server.errors import Unavailable
 from agent_server.http.server import Server, ServerDep
 from agent_server.knowledge.models import Chunk
+from agent_server.version import VERSION
 
 router = APIRouter(tags=["health"])
 
@@ -25,7 +25,7 @@ async def health(server: ServerDep) -> dict[str, Any]:
     return {
         "status": "ok",
         "timestamp": datetime.now(UTC).isoformat(),
-        "version": agent_server.__version__,
+        "version": VERSION,
         "model": _model(server),
     }
 

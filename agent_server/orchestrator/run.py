@@ -21,6 +21,7 @@ from agent_server.orchestrator.context import TurnContext, passage_body
 from agent_server.orchestrator.journaled import JournaledModels
 from agent_server.orchestrator.models import ModelChoice, Models
 from agent_server.orchestrator.route import Decision, Ranked, RoutedAgent, Router, subjects
+from agent_server.prompts import AgentPrompt
 from agent_server.turns.events import AgentChosen, Cited, Event, PassagesFound, TextDelta, TextDone
 from agent_server.turns.journal import NewItem
 from agent_server.turns.runner import Attempt, Outcome
@@ -104,6 +105,14 @@ class Orchestrator:
         last = conversation.agent if conversation.agent in self.workspace.agents else None
         return self.router.decide(attempt.message, last)
 
+    def _responsible_for(self, collection: str) -> AgentPrompt | None:
+        """The agent that answers from a collection first of all, or at all."""
+        agents = self.workspace.agents.values()
+        return next(
+            (a for a in agents if a.knowledge and a.knowledge[0] == collection),
+            next((a for a in agents if collection in (a.knowledge or ())), None),
+        )
+
     async def _answer_emergency(self, turn: TurnContext) -> None:
         """A message that describes an emergency gets the page written for it first, whatever a model says after."""
         async with self.runtime.database.transaction() as session:
@@ -113,7 +122,7 @@ class Orchestrator:
         (cited,) = turn.number([passage])
         turn.urgent = passage.text
         text = f"{passage.text.strip()} [{cited.n}]\n\n"
-        prompt = next((a for a in self.workspace.agents.values() if passage.collection in (a.knowledge or ())), None)
+        prompt = self._responsible_for(passage.collection)
         events: tuple[Event, ...] = (
             *([AgentChosen(prompt.name, "meaning", 1.0)] if prompt else []),
             PassagesFound([passage_body(cited)], None),

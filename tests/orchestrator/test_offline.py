@@ -50,7 +50,7 @@ async def list_tasks(context: ToolContext) -> Tasks:
     raise NotImplementedError
 
 
-@tool(scope="leads:write", effect="stored", form=True, title="Be contacted", phrases=["contact me [about {interest}]"])
+@tool(scope="leads:write", effect="stored", form="Leave your address.", title="Be contacted", phrases=["contact me [about {interest}]"])
 async def capture_lead(
     context: ToolContext, email: Annotated[str, Field(json_schema_extra={"format": "email"})], interest: str = ""
 ) -> TaskView:

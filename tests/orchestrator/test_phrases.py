@@ -68,7 +68,7 @@ async def show_task(context: ToolContext, title: str = "", number: int = 0) -> D
 @tool(
     scope="leads:write",
     effect="stored",
-    form=True,
+    form="Leave your address, and a person will get in touch with you.",
     phrases=[
         "have someone write to me [about {interest}]",
         "contact me about {interest}",

@@ -170,8 +170,8 @@ FORM = {
     "title": "Leave your address",
     "description": "The shop calls you back about the course.",
     "fields": [
-        {"name": "name", "label": "Name", "type": "text", "required": True, "value": "Ada", "help": None},
-        {"name": "email", "label": "E-mail", "type": "email", "required": True, "value": None, "help": None},
+        {"name": "name", "label": "Name", "type": "text", "required": True, "value": "Ada"},
+        {"name": "email", "label": "E-mail", "type": "email", "required": True, "value": None},
         {
             "name": "level",
             "label": "Level",
@@ -179,7 +179,6 @@ FORM = {
             "required": False,
             "value": None,
             "options": ["Open water", "Advanced"],
-            "help": None,
         },
         {
             "name": "dives",
@@ -187,9 +186,8 @@ FORM = {
             "type": "number",
             "required": False,
             "value": None,
-            "help": "An estimate will do.",
         },
-        {"name": "note", "label": "Anything else", "type": "textarea", "required": False, "value": None, "help": None},
+        {"name": "note", "label": "Anything else", "type": "textarea", "required": False, "value": None},
     ],
 }
 

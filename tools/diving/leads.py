@@ -56,7 +56,7 @@ class Leads(BaseModel):
     scope="leads:write",
     effect="stored",
     title="Get in touch",
-    form=True,
+    form="Leave your address, and a person will get in touch with you.",
     phrases=(
         "have [someone|somebody|a person] [write to|contact|call|phone|email|e-mail] me [about {interest}]",
         "can [someone|somebody|a person] [write to|contact|call|phone|email|e-mail] me [about {interest}]",

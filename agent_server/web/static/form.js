@@ -52,7 +52,7 @@ function showErrors(fields, complaints) {
 class Field {
   constructor(field, callId) {
     const id = `${callId}-${field.name}`;
-    const about = { id, name: field.name, required: field.required, "aria-describedby": `${id}-help ${id}-error` };
+    const about = { id, name: field.name, required: field.required, "aria-describedby": `${id}-error` };
     this.name = field.name;
     this.type = field.type;
     if (field.type === "textarea") this.input = h("textarea", { ...about, rows: 3 });
@@ -65,7 +65,6 @@ class Field {
       { class: "field" },
       h("label", { for: id }, field.label, field.required ? null : h("span", { class: "optional" }, "optional")),
       this.input,
-      field.help ? h("p", { class: "help", id: `${id}-help` }, field.help) : null,
       this.error,
     );
     this.input.addEventListener("input", () => this.show(""));
