@@ -133,14 +133,20 @@ def _import_tools(root: Path) -> tuple[list[ModuleType], list[Problem]]:
 
 
 def _make_importable(root: Path) -> None:
-    """Put `root` first on the path; a `tools` package of another workspace makes way."""
+    """Make `tools` the package in `root`; that of another workspace makes way."""
+    folder = root / "tools"
     loaded = sys.modules.get("tools")
-    if loaded is not None and str(root / "tools") not in [str(Path(p).resolve()) for p in loaded.__path__]:
+    if loaded is not None and str(folder) not in [str(Path(p).resolve()) for p in loaded.__path__]:
         for name in [n for n in sys.modules if n == "tools" or n.startswith("tools.")]:
             del sys.modules[name]
     if sys.path[:1] != [str(root)]:
         sys.path.insert(0, str(root))
     importlib.invalidate_caches()
+    if "tools" not in sys.modules and not (folder / "__init__.py").is_file():
+        # Without this, a `tools` with an __init__.py anywhere on the path (the checkout's) would be taken before it.
+        package = ModuleType("tools")
+        package.__path__ = [str(folder)]
+        sys.modules["tools"] = package
 
 
 def _import_problem(error: Exception, path: Path, root: Path) -> Problem:

@@ -1,6 +1,6 @@
 """How good the offline model's answers are: real ingest, real search, the questions of bench/offline_questions.yaml.
 
-    python -m bench.offline_answers [--show [WORD]]      --show prints the answers (to questions with WORD in them)
+python -m bench.offline_answers [--show [WORD]]      --show prints the answers (to questions with WORD in them)
 """
 
 import asyncio

@@ -70,7 +70,10 @@ def load(folder: Path) -> Collection:
         for query, document, grade in (line.rstrip("\n").split("\t") for line in lines if line.strip()):
             if float(grade) > 0:
                 judged.setdefault(query, {})[document] = float(grade)
-    pages = {row["id"]: f"---\ntitle: {json.dumps(row['title'] or 'Untitled')}\n---\n{row['text']}" for row in rows(folder, "docs")}
+    pages = {
+        row["id"]: f"---\ntitle: {json.dumps(row['title'] or 'Untitled')}\n---\n{row['text']}"
+        for row in rows(folder, "docs")
+    }
     queries = {row["id"]: row["text"] for row in rows(folder, "queries") if row["id"] in judged}
     return Collection(folder.name, pages, queries, judged)
 

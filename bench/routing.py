@@ -1,6 +1,6 @@
 """How well messages find their agent: leave-one-out over the prompts' examples, and tests/routing_messages.yaml.
 
-    python -m bench.routing [--all]      --all prints every message, not only the wrong ones
+python -m bench.routing [--all]      --all prints every message, not only the wrong ones
 """
 
 import sys

@@ -69,7 +69,7 @@ async def test_the_commands_do_what_they_say(stocked_url: str) -> None:
 
 async def test_the_tool_of_the_readme_is_a_tool(tmp_path: Path, stocked_url: str) -> None:
     (block,) = blocks("python")
-    for name in ("tools", "prompts"):
+    for name in ("tools", "prompts", "content", "migrations"):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "tools" / "todo" / "count.py").write_text(block)
     code, out = await run(
@@ -83,7 +83,9 @@ def test_the_files_it_names_are_there() -> None:
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("folder", ["agent_server", "tools", "prompts", "content", "migrations", "docs", "tests", "bench"])
+@pytest.mark.parametrize(
+    "folder", ["agent_server", "tools", "prompts", "content", "migrations", "docs", "tests", "bench"]
+)
 def test_the_folders_it_shows_are_there(folder: str) -> None:
     assert f"{folder}/" in README
     assert (ROOT / folder).is_dir()

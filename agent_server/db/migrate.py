@@ -13,6 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from sqlalchemy import Connection, Table, inspect, text
 from sqlmodel import SQLModel
@@ -79,7 +80,7 @@ async def _run(database: Database, workspace: Path, work: Any, argument: str) ->
         await connection.execute(text("set local statement_timeout = 0"))
         try:
             return await connection.run_sync(lambda c: work(_config(workspace, c), argument))
-        except CommandError as error:
+        except (CommandError, RevisionError) as error:
             raise InvalidInput(f"migrations: {error}") from error
 
 
@@ -94,7 +95,7 @@ def pending(connection: Connection, workspace: Path) -> Sequence[str]:
     heads = tuple(current(connection))
     try:
         applied = {r.revision for r in script.iterate_revisions(heads, "base")} if heads else set()
-    except CommandError as error:
+    except (CommandError, RevisionError) as error:
         raise InvalidInput(f"migrations: the database is at a revision that is not here: {error}") from error
     return [r.revision for r in reversed(list(script.walk_revisions())) if r.revision not in applied]
 

@@ -111,6 +111,7 @@ class _Phrase:
     steps: tuple[_Step, ...]
     start: int
     names: frozenset[str]
+    needed: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ def _graph(nodes: Sequence[_Node]) -> _Phrase:
         return then
 
     start = build(nodes, 0)
-    return _Phrase(tuple(steps), start, frozenset(_names(nodes)))
+    return _Phrase(tuple(steps), start, frozenset(_names(nodes)), frozenset(n for n in nodes if isinstance(n, str)))
 
 
 class _Message:
@@ -263,10 +264,11 @@ def _matches(message: str, compiled: _Phrases) -> Iterator[tuple[int, dict[str, 
         said = _Message(text)
         if len(said.words) > _MOST_WORDS:
             continue
+        spoken = set(said.words)
         for phrase in compiled.phrases:
             if taken and bool(given) == bool(phrase.names & taken.keys()):
                 continue  # a phrase with a place for the address reads the whole message, any other the rest of it
-            if (found := _match(phrase, said, compiled.tool)) is not None:
+            if phrase.needed <= spoken and (found := _match(phrase, said, compiled.tool)) is not None:
                 yield found[0], {**given, **found[1]}
 
 

@@ -24,14 +24,14 @@ _MOST_LIST_ITEMS = 8
 
 # What a piece's score is made of; the share of the part's words counts 1.
 _HEADING, _LIST_HEADING, _DENSE, _PASSAGE = 0.5, 0.75, 0.5, 0.35
-_FITS = 0.18
+_FITS = 0.24
 _ENOUGH = 0.7
 """A part is answered when its best piece has this score (measured: bench/offline_answers.py)."""
 _ENOUGH_WORDS = 0.25
 """... and holds this share of its words, heading included."""
 _NEAR_BEST, _NEAR_BEST_BESIDE = 0.82, 0.68
 """How near to the best piece another must come, and one of the same passage."""
-_ABOUT = 0.6
+_ABOUT = 0.7
 """A list comes whole when its heading and lead-in hold this share of the words."""
 _SAME = 0.65
 
@@ -54,6 +54,10 @@ _NEXT_QUESTION = re.compile(rf"(?:[,;]\s*|\s+)(?:and|or|but)\s+(?:also\s+)?(?=(?
 _ASKS_FIGURE = re.compile(
     r"\b(how (long|deep|far|fast|many|much|often|old|high|cold|warm|hot|big|large|heavy|thick|soon|late|close|strong)|"
     r"what (depth|temperature|age|number|price|size|percentage)|minimum|maximum|limit|which number)\b",
+    re.IGNORECASE,
+)
+_FIGURE = re.compile(
+    r"\d|\b(two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|thirty|half|once|twice|every (\w+ )?(day|week|month|year))\b",
     re.IGNORECASE,
 )
 _ASKS_HOW = re.compile(r"\bhow (\w+)")
@@ -328,11 +332,13 @@ def _clauses(sentence: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _Scores:
-    """Each piece's score, its share of the part's words, and the share that its heading and lead-in hold."""
+    """Each piece's score, its share of the part's words, the share that its heading and lead-in hold, and how much it
+    is of the kind that is asked for."""
 
     scores: NDArray[np.float64]
     held: NDArray[np.float64]
     about: NDArray[np.float64]
+    fits: NDArray[np.float64]
 
 
 class _Scorer:
@@ -356,16 +362,16 @@ class _Scorer:
         )
         vector = self._embedder.embed([part])[0]
         dense = np.maximum(self._vectors @ vector, self._bare @ vector).astype(np.float64)
-        fits = np.array([self._fits(part, piece) for piece in self._pieces])
+        fits = np.array([self._fits(part, i) for i in range(len(self._pieces))])
         about = [sum(weight for word, weight in wanted.items() if word in above) / total for above in self._above]
-        return _Scores(held / total + _DENSE * dense + self._passage + fits, held / total, np.array(about))
+        return _Scores(held / total + _DENSE * dense + self._passage + fits, held / total, np.array(about), fits)
 
     def _wanted(self, part: str, before: str) -> dict[str, float]:
         """The words of the part with what each counts for; of what it follows, where it only points at it."""
         own = list(dict.fromkeys(stem(w) for w in words(part) if w not in COMMON))
         measured = {stem(w) for w in _ASKS_HOW.findall(part.lower())}  # "how cold" asks for degrees, not for "cold"
         if _ASKS_TIME.search(part):
-            measured.add("tim")
+            measured |= {"tim", "best"}  # "the best time" asks for months
         wanted = {word: self._idf(word) * (0.2 if word in measured else 1.0) for word in own}
         if before and (len(own) < 2 or _PRONOUN.search(part)):
             for word in dict.fromkeys(stem(w) for w in words(before) if w not in COMMON):
@@ -385,14 +391,16 @@ class _Scorer:
         above = _LIST_HEADING if self._pieces[i].kind == "item" else _HEADING
         return above if word in self._above[i] else 0.0
 
-    @staticmethod
-    def _fits(part: str, piece: _Piece) -> float:
+    def _fits(self, part: str, i: int) -> float:
         """Whether a piece is of the kind that is asked for: a figure, a time, a definition, an entry of a list."""
-        figure = _ASKS_FIGURE.search(part) and any(c.isdigit() for c in piece.text)
+        piece = self._pieces[i]
+        figure = _ASKS_FIGURE.search(part) and (_FIGURE.search(piece.text))
         time = _ASKS_TIME.search(part) and (_TIME.search(piece.text) or _ASKS_TIME.search(piece.heading))
         meaning = _ASKS_MEANING.match(part) and _MEANING.match(piece.text)
         listed = _ASKS_LIST.search(part) and piece.kind in ("item", "row")
-        return _FITS * bool(figure or time or meaning or listed)
+        given = [word for word in words(part) if word.isdigit()]
+        numbers = bool(given) and all(self._holds(i, word) == 1.0 for word in given)
+        return _FITS * (bool(figure or time or meaning or listed) + numbers)
 
 
 def _best(part: str, scored: _Scores, pieces: Sequence[_Piece], taken: Sequence[_Piece], most: int) -> list[_Piece]:
@@ -404,17 +412,22 @@ def _best(part: str, scored: _Scores, pieces: Sequence[_Piece], taken: Sequence[
     if scores[top] < _ENOUGH or scored.held[top] < _ENOUGH_WORDS:
         return []
     chosen: list[_Piece] = []
+    complete = False
     for i in np.argsort(-scores, kind="stable"):
+        piece = pieces[i]
+        beside = (
+            piece.n == pieces[top].n and piece.kind != "row" and scored.fits[i] >= scored.fits[top] and not complete
+        )
         if len(chosen) >= most or scores[i] < max(_NEAR_BEST_BESIDE * scores[top], _ENOUGH):
             break
-        piece = pieces[i]
-        if piece.n != pieces[top].n and scores[i] < _NEAR_BEST * scores[top]:
+        if not beside and scores[i] < _NEAR_BEST * scores[top]:
             continue
         if piece in chosen or any(_alike(piece.text, other.text) for other in (*chosen, *taken)):
             continue
-        whole = piece.kind == "item" and (piece.marker != "-" or scored.about[i] >= _ABOUT)
-        if whole or (piece.kind == "row" and _ASKS_LIST.search(part) and scored.about[i] >= _ABOUT):
+        listed = piece.kind == "item" or (piece.kind == "row" and _ASKS_LIST.search(part))
+        if listed and scored.about[i] >= _ABOUT:
             chosen += [p for p in pieces if (p.n, p.block) == (piece.n, piece.block)][:_MOST_LIST_ITEMS]
+            complete = complete or i == top
         else:
             chosen.append(piece)
     return chosen
@@ -479,7 +492,7 @@ def _lines(runs: Sequence[Sequence[_Piece]], n: int) -> list[str]:
             ]
         else:
             lines += [first.lead, ""] if first.lead else []
-            lines += [f"{piece.marker or '-'} {piece.text}" for piece in run]
+            lines += [f"{piece.marker if len(run) > 1 and piece.marker else '-'} {piece.text}" for piece in run]
     if runs[-1][-1].kind == "code":
         return [*lines, "", f"[{n}]"]
     lines[-1] += f" [{n}]"

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 from dirty_equals import IsPartialDict, IsStr
+from sqlalchemy import text
 
 from tests.scripted import Call, Cut, Refuse, Say, Stall, scripted_openai
 from tests.server import Client, Start

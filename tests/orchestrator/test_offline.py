@@ -37,7 +37,6 @@ class Tasks(BaseModel):
     scope="tasks:write",
     effect="stored",
     phrases=["add {title} to my list", "add {title} by {due}", "add a task"],
-    form=False,
 )
 async def create_task(context: ToolContext, title: str, due: date | None = None) -> TaskView:
     """Add a task."""
@@ -50,7 +49,13 @@ async def list_tasks(context: ToolContext) -> Tasks:
     raise NotImplementedError
 
 
-@tool(scope="leads:write", effect="stored", form="Leave your address.", title="Be contacted", phrases=["contact me [about {interest}]"])
+@tool(
+    scope="leads:write",
+    effect="stored",
+    form="Leave your address.",
+    title="Be contacted",
+    phrases=["contact me [about {interest}]"],
+)
 async def capture_lead(
     context: ToolContext, email: Annotated[str, Field(json_schema_extra={"format": "email"})], interest: str = ""
 ) -> TaskView:

@@ -11,7 +11,7 @@ from agent_server.orchestrator.phrases import match, template_problems
 from agent_server.seed import SeedReport, load_seeds
 from tests.conftest import ROOT
 from tests.tools.conftest import Tools
-from tests.tools.test_seeds import DESTINATION, Files
+from tests.tools.test_seeds import DESTINATION, SITE, Files
 from tools.diving.destinations import get_destination, list_destinations
 from tools.diving.models import LEVELS, Kind
 from tools.diving.sites import get_site, search_sites
@@ -228,6 +228,11 @@ def test_a_plain_request_is_recognised(message: str, name: str | None, arguments
 
 async def test_a_whole_name_means_that_one_also_where_it_is_part_of_others(theirs: Tools, tmp_path: Path) -> None:
     files = Files(tmp_path)
-    files.write("".join(DESTINATION.format(slug=slug) for slug in ("north-malta", "malta", "malta-gozo")))
+    slugs = ("north-malta", "malta", "malta-gozo")
+    files.write(
+        "".join(DESTINATION.format(slug=slug) for slug in slugs),
+        "".join(SITE.format(slug=slug, destination="malta") for slug in slugs),
+    )
     await load_seeds(theirs.runtime.database, files.seeds)
     assert (await theirs(get_destination, slug="Malta"))["slug"] == "malta"
+    assert (await theirs(get_site, slug="Malta"))["slug"] == "malta"
