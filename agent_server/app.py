@@ -36,10 +36,12 @@ from agent_server.workspace import Workspace
 def connect(settings: Settings) -> Database:
     """The database of the settings; without one, the embedded server with its data under the workspace's `.data/`.
 
-    Raises Unavailable when the embedded server does not start.
+    Raises Unavailable when the embedded server does not start, InvalidInput where a deployed server has no database.
     """
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
+    elif settings.environment in ("staging", "production"):
+        raise InvalidInput("DATABASE_URL: is not set; the embedded PostgreSQL is for one's own machine")
     else:
         url = start_embedded(settings.workspace.resolve() / ".data")
     return Database(url, pool_size=settings.database_pool_size, pool_timeout=settings.database_pool_timeout)
@@ -114,6 +116,7 @@ def create_app(server: Server) -> FastAPI:
         version=VERSION,
         docs_url=None,
         redoc_url=None,
+        telemetry={"logs": False},  # they would hold what was sent: validation failures, exception messages
         lifespan=lifespan,
     )
     app.state.server = server

@@ -8,18 +8,24 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Write three folders (tools/, prompts/, content/), get a conversational agent server.",
-    epilog="Example: agent-server serve --workspace ./my-agents",
+
+def _group(help: str, epilog: str | None = None) -> typer.Typer:
+    """Help as plain text: Rich would take "[default: 8000]" for markup and drop it."""
+    return typer.Typer(
+        no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=help, epilog=epilog
+    )
+
+
+app = _group(
+    "Write three folders (tools/, prompts/, content/), get a conversational agent server.",
+    "Example: agent-server serve --workspace ./my-agents",
 )
-content = typer.Typer(no_args_is_help=True, help="The Markdown knowledge in content/.")
-db = typer.Typer(no_args_is_help=True, help="Migrations of the database.")
-tool = typer.Typer(no_args_is_help=True, help="The tools of the workspace.")
-prompt = typer.Typer(no_args_is_help=True, help="The agents in prompts/.")
-key = typer.Typer(no_args_is_help=True, help="API keys.")
-user = typer.Typer(no_args_is_help=True, help="Users.")
+content = _group("The pages in content/: check, index, search, measure.")
+db = _group("The database: apply, undo, compare and write migrations.")
+tool = _group("The tools of the workspace: list and call them.")
+prompt = _group("The agents in prompts/: show what a model is told.")
+key = _group("API keys: make, list and revoke them.")
+user = _group("Users, who own rows and hold keys: make them.")
 for name, group in (
     ("content", content),
     ("db", db),
@@ -73,7 +79,7 @@ def chat(
 
 @app.command()
 def mcp(workspace: Workspace = None) -> None:
-    """Serve MCP on standard input and output, for a client that starts this command."""
+    """Serve MCP on standard input and output. An MCP client starts this command itself."""
     _run("mcp", workspace)
 
 

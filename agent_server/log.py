@@ -83,4 +83,4 @@ def configure_logging(level: str, format: Literal["console", "json"]) -> None:
 
 
 def _plain_masked_traceback(stream: Any, exc_info: Any) -> None:
-    stream.write(masked("".join(traceback.format_exception(*exc_info))))
+    stream.write("\n" + masked("".join(traceback.format_exception(*exc_info))))

@@ -18,6 +18,13 @@ VARIABLES: Mapping[str, Any] = {"profile": {}, "today": "2026-01-31"}
 """What a body may use, with an example of each: what is known of the caller, and the date (ISO 8601)."""
 
 
+class _Known(dict[str, Any]):
+    """A profile, in which what is not known is empty: a template may ask `{% if profile.level %}`."""
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
 class FrontMatter(BaseModel):
     """The keys of an agent's front matter."""
 
@@ -71,7 +78,8 @@ class AgentPrompt:
     def render(self, **variables: Any) -> str:
         """The instructions. Raises ModelFailed when the template fails with these variables."""
         try:
-            return _TEMPLATES.from_string(self.body).render(**{**VARIABLES, **variables})
+            known = {**VARIABLES, **variables}
+            return _TEMPLATES.from_string(self.body).render(**{**known, "profile": _Known(known["profile"])})
         except (TemplateError, TypeError, ValueError) as error:
             raise ModelFailed(f"The prompt of {self.name} does not render: {error}") from error
 
@@ -165,7 +173,7 @@ def _template_problems(prompt: AgentPrompt, first_line: int) -> Sequence[Problem
     if not prompt.body.strip():
         return [Problem(prompt.file, first_line, "has no body: the instructions go below the front matter")]
     try:
-        _TEMPLATES.from_string(prompt.body).render(**VARIABLES)
+        _TEMPLATES.from_string(prompt.body).render(**{**VARIABLES, "profile": _Known()})
     except TemplateSyntaxError as error:
         return [Problem(prompt.file, first_line + error.lineno - 1, f"template: {error.message}")]
     except TemplateError as error:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, PositiveInt, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
 
 from agent_server.errors import FieldError, InvalidInput
 
@@ -32,7 +33,12 @@ class Settings(BaseSettings):
     """Everything an operator can turn."""
 
     model_config = SettingsConfigDict(
-        env_prefix="AGENT_SERVER_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+        env_prefix="AGENT_SERVER_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
     )
 
     environment: Environment = "development"
@@ -120,6 +126,8 @@ def load_settings(**overrides: Any) -> Settings:
     """Read the settings; raises InvalidInput that names each wrong variable."""
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except SettingsError as error:  # a list that is no JSON; its message names the field
+        raise InvalidInput(f'{error}; write lists as JSON, as in ["https://example.com"]') from None
     except ValidationError as error:
         fields = [FieldError(variable_of(str(e["loc"][0])), e["msg"]) for e in error.errors()]
         raise InvalidInput("; ".join(f"{f.field}: {f.message}" for f in fields), fields) from None

@@ -142,6 +142,11 @@ def _make_importable(root: Path) -> None:
     if sys.path[:1] != [str(root)]:
         sys.path.insert(0, str(root))
     importlib.invalidate_caches()
+    if "tools" not in sys.modules and not (root / "tools" / "__init__.py").exists():
+        # a folder without __init__.py would give way to any package of that name further down the path
+        package = ModuleType("tools")
+        package.__path__ = [str(root / "tools")]
+        sys.modules["tools"] = package
     if "tools" not in sys.modules and not (folder / "__init__.py").is_file():
         # Without this, a `tools` with an __init__.py anywhere on the path (the checkout's) would be taken before it.
         package = ModuleType("tools")

@@ -155,7 +155,6 @@ async def _local_key(settings: Settings, database: Database) -> str | None:
 async def mcp(session: Session) -> None:
     server = await session.server()
     caller = await session.caller()
-    await ingest_with_progress(server.database, server.runtime.resources[Embedder], session.workspace.content)
     await serve_stdio(
         create_mcp_server(
             server.runtime,

@@ -13,6 +13,8 @@ from agent_server.http.server import Server
 from agent_server.identity import Caller
 from agent_server.identity.credentials import create_user, find_user, resolve_caller
 from agent_server.identity.models import User
+from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.ingest import ingest
 from agent_server.seed import load_seeds
 from agent_server.settings import Settings
 from agent_server.workspace import Workspace, load_workspace
@@ -48,6 +50,7 @@ class Session:
         """The parts of a server, on a database that holds the seeds and the content as they are now."""
         server = create_server(self.settings, self.workspace, await self.database())
         await load_seeds(server.database, self.workspace.seeds)
+        await ingest(server.database, server.runtime.resources[Embedder], self.workspace.content)
         return server
 
     async def caller(self) -> Caller:

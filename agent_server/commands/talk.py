@@ -79,6 +79,7 @@ async def _show(server: Server, turn: Turn, as_json: bool) -> int:
     """Follow a turn on the terminal: the text on standard output, what is around it on standard error."""
     console, out = Console(stderr=True), sys.stdout
     passages: dict[int, dict[str, Any]] = {}
+    cited: list[int] = []
     failed = False
     async for numbered in follow(server.database, server.hub, turn.owner_id, turn.id):
         if numbered is None:
@@ -98,8 +99,8 @@ async def _show(server: Server, turn: Turn, as_json: bool) -> int:
                 console.print(f"[dim]→ {name} {input}[/dim]")
             case PassagesFound(passages=found):
                 passages.update({p["n"]: p for p in found})
-            case Cited(n=n) if n in passages:
-                console.print(f"[dim]\\[{n}] {passages[n]['document']}: {passages[n]['heading']}[/dim]")
+            case Cited(n=n):
+                cited.append(n)
             case TextDelta(text=text):
                 out.write(text)
                 out.flush()
@@ -109,6 +110,8 @@ async def _show(server: Server, turn: Turn, as_json: bool) -> int:
                 fail(message)
     if not as_json:
         say()
+        for n in cited:
+            console.print(f"[dim]\\[{n}] {passages[n]['document']}: {passages[n]['heading']}[/dim]", highlight=False)
         console.print(f"[dim]conversation {turn.conversation_id}[/dim]")
     return 1 if failed else 0
 

@@ -4,9 +4,12 @@ The engine's migrations ship with the package; a workspace keeps its own in `<wo
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -16,6 +19,7 @@ from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from sqlalchemy import Connection, Table, inspect, text
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
 from agent_server.db.database import Database
@@ -57,7 +61,11 @@ async def downgrade(database: Database, workspace: Path, revision: str) -> None:
 
 
 async def revise(database: Database, workspace: Path, message: str) -> Path:
-    """Write a migration of the workspace's branch with what its models have and the database has not."""
+    """Write a migration of the workspace's branch with what its models have and the migrations do not make.
+
+    They are compared on a scratch database: this one may have the tables already, made as declared while the workspace
+    was being written. Where it has all of them it is marked as being at the new revision.
+    """
     folder = workspace / "migrations" / "workspace"
     first = not any(folder.glob("*.py"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,12 +74,39 @@ async def revise(database: Database, workspace: Path, message: str) -> Path:
         options: dict[str, Any] = {"head": head, "version_path": str(folder)}
         if first:
             options |= {"branch_label": "workspace", "depends_on": "engine@head"}
-        script = command.revision(config, message, autogenerate=True, **options)
-        assert script is not None and not isinstance(script, list)
+        script: Any = command.revision(config, message, autogenerate=True, **options)
         return Path(script.path)
 
-    path: Path = await _run(database, workspace, write, "base" if first else "workspace@head")
+    async with _scratch(database) as scratch:
+        await upgrade(scratch, workspace)
+        path: Path = await _run(scratch, workspace, write, "base" if first else "workspace@head")
+    async with database.engine.connect() as connection:
+        there = not await connection.run_sync(missing_tables) and not await connection.run_sync(drift)
+    if there:
+        await _run(database, workspace, command.stamp, "workspace@head")
     return path
+
+
+@asynccontextmanager
+async def _scratch(database: Database) -> AsyncIterator[Database]:
+    """An empty database on the same server, for as long as the block. Raises InvalidInput where none may be made."""
+    name = f"scratch_{uuid4().hex}"
+    admin = database.engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with admin.connect() as connection:
+        try:
+            await connection.execute(text(f"create database {name}"))
+        except DBAPIError as error:
+            raise InvalidInput(
+                "migrations: the database user may not make the scratch database to compare on"
+            ) from error
+    parts = urlsplit(database.url)
+    scratch = Database(urlunsplit(parts._replace(path=f"/{name}")))
+    try:
+        yield scratch
+    finally:
+        await scratch.close()
+        async with admin.connect() as connection:
+            await connection.execute(text(f"drop database {name} with (force)"))
 
 
 async def _run(database: Database, workspace: Path, work: Any, argument: str) -> Any:

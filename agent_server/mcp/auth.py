@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 from pydantic_core import from_json
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -54,6 +54,8 @@ class Authenticated:
             await self.authorise(caller, _parsed(body))
         except AgentServerError as error:
             await _refusal(error)(scope, receive, send)
+            return
+        except ClientDisconnect:  # in the middle of its own request: nobody is left to answer
             return
         token = _caller.set(caller)
         try:

@@ -24,7 +24,7 @@ _MOST_LIST_ITEMS = 8
 
 # What a piece's score is made of; the share of the part's words counts 1.
 _HEADING, _LIST_HEADING, _DENSE, _PASSAGE = 0.5, 0.75, 0.5, 0.35
-_FITS = 0.24
+_FITS = 0.2
 _ENOUGH = 0.7
 """A part is answered when its best piece has this score (measured: bench/offline_answers.py)."""
 _ENOUGH_WORDS = 0.25
@@ -72,7 +72,7 @@ _MEANING = re.compile(r"(an? |the )?([\w'()-]+ ){1,5}(is|are|means?|describes?)\
 _ASKS_TIME = re.compile(r"\b(when|what time|best time|which (month|season|day|year)s?|season)\b", re.IGNORECASE)
 _TIME = re.compile(
     r"\b(january|february|march|april|may|june|july|august|september|october|november|december|spring|summer|autumn|"
-    r"winter|seasons?|years?|months?|weeks?|days?|hours?|minutes?|daily|weekly)\b",
+    r"winter|seasons?|all year)\b",
     re.IGNORECASE,
 )
 _ASKS_LIST = re.compile(
@@ -395,12 +395,13 @@ class _Scorer:
         """Whether a piece is of the kind that is asked for: a figure, a time, a definition, an entry of a list."""
         piece = self._pieces[i]
         figure = _ASKS_FIGURE.search(part) and (_FIGURE.search(piece.text))
-        time = _ASKS_TIME.search(part) and (_TIME.search(piece.text) or _ASKS_TIME.search(piece.heading))
+        time = _ASKS_TIME.search(part)
+        in_time = bool(time and _TIME.search(piece.text)) + bool(time and _ASKS_TIME.search(piece.heading))
         meaning = _ASKS_MEANING.match(part) and _MEANING.match(piece.text)
         listed = _ASKS_LIST.search(part) and piece.kind in ("item", "row")
         given = [word for word in words(part) if word.isdigit()]
         numbers = bool(given) and all(self._holds(i, word) == 1.0 for word in given)
-        return _FITS * (bool(figure or time or meaning or listed) + numbers)
+        return _FITS * (bool(figure or meaning or listed) + in_time + numbers)
 
 
 def _best(part: str, scored: _Scores, pieces: Sequence[_Piece], taken: Sequence[_Piece], most: int) -> list[_Piece]:

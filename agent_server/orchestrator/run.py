@@ -12,7 +12,7 @@ from agent_server.call import Runtime
 from agent_server.conversations.history import history
 from agent_server.conversations.models import Conversation, Item
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
-from agent_server.errors import ModelFailed
+from agent_server.errors import AgentServerError, ModelFailed
 from agent_server.identity.models import Profile
 from agent_server.knowledge.embed import Embedder
 from agent_server.knowledge.search import find_urgent
@@ -23,7 +23,7 @@ from agent_server.orchestrator.models import ModelChoice, Models
 from agent_server.orchestrator.route import Decision, Ranked, RoutedAgent, Router, subjects
 from agent_server.prompts import AgentPrompt
 from agent_server.turns.events import AgentChosen, Cited, Event, PassagesFound, TextDelta, TextDone
-from agent_server.turns.journal import NewItem
+from agent_server.turns.journal import Fenced, NewItem, StopRequested
 from agent_server.turns.runner import Attempt, Outcome
 from agent_server.workspace import Workspace
 
@@ -171,7 +171,18 @@ async def _drain(result: RunResultStreaming) -> None:
     except MaxTurnsExceeded as error:
         raise ModelFailed("The model kept calling tools without coming to an answer") from error
     except AgentsException as error:
+        if (ours := _ours(error)) is not None:
+            raise ours from error
         raise ModelFailed("The model's answer could not be used") from error
+
+
+def _ours(error: BaseException | None) -> Exception | None:
+    """What was raised in a tool of ours: the run loop wraps it in an error of its own."""
+    while error is not None:
+        if isinstance(error, AgentServerError | Fenced | StopRequested):
+            return error
+        error = error.__cause__
+    return None
 
 
 def _query(message: str, earlier: Sequence[Item]) -> str:

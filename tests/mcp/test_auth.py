@@ -11,13 +11,14 @@ import pytest
 from inline_snapshot import snapshot
 from mcp.shared.exceptions import MCPError
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, PROTOCOL_VERSION_META_KEY
+from starlette.types import Message
 
 from agent_server.audit import AuditRepository
 from agent_server.call import Runtime
 from agent_server.db import Database
 from agent_server.identity import Caller
 from agent_server.identity.credentials import issue_guest, issue_key, resolve_caller, revoke_key
-from agent_server.mcp import mcp_app
+from agent_server.mcp import McpApp, mcp_app
 from agent_server.settings import Settings
 from tests.mcp.conftest import VERSIONS, Mode, Notebook, serving
 from tests.mcp.notes import TOOLS, Gate
@@ -212,6 +213,22 @@ async def test_a_body_without_a_length_is_limited_as_well(notebook: Notebook) ->
         answer = await http.post(notebook.url, content=chunks(), headers={"Authorization": f"Bearer {notebook.key}"})
 
     assert answer.status_code == 413
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_failure(app: McpApp, notebook: Notebook) -> None:
+    sent = [{"type": "http.request", "body": b'{"jsonrpc"', "more_body": True}, {"type": "http.disconnect"}]
+    answered: list[Message] = []
+
+    async def receive() -> Message:
+        return sent.pop(0)
+
+    async def send(message: Message) -> None:
+        answered.append(message)
+
+    headers = [(b"authorization", f"Bearer {notebook.key}".encode())]
+    await app.asgi({"type": "http", "method": "POST", "path": "/mcp", "headers": headers}, receive, send)
+
+    assert answered == []
 
 
 async def test_only_post_is_served(notebook: Notebook, mode: Mode) -> None:

@@ -16,7 +16,7 @@ from agent_server.identity import Caller
 from agent_server.mcp import create_mcp_server
 from agent_server.settings import Settings
 from tests.mcp.conftest import Mode, Notebook
-from tests.mcp.notes import TOOLS
+from tests.mcp.notes import DOCUMENTS, TOOLS
 
 
 def said(result: CallToolResult) -> str:
@@ -139,10 +139,13 @@ async def test_a_missing_scope_is_refused_again_behind_the_door(database: Databa
         version="1.0",
         instructions="",
         caller=lambda: reader,
+        documents=DOCUMENTS,
     )
     async with Client(server) as client:
         with pytest.raises(MCPError) as refused:
             await client.call_tool("add_note", {"text": "Buy fins"})
+        with pytest.raises(MCPError) as unread:
+            await client.read_resource("content://safety/flying.md")
 
     assert refused.value.error.model_dump() == snapshot(
         {
@@ -151,6 +154,7 @@ async def test_a_missing_scope_is_refused_again_behind_the_door(database: Databa
             "data": {"code": "forbidden", "scope": "notes:write"},
         }
     )
+    assert unread.value.data == {"code": "forbidden", "scope": "knowledge:read"}
 
 
 async def test_a_bug_outside_of_a_tool_shows_nothing_of_itself(database: Database, mode: Mode) -> None:

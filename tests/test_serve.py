@@ -1,0 +1,205 @@
+"""`agent-server serve` as a process: what it says when it starts, and that nothing is lost when it ends."""
+
+import asyncio
+import json
+import shutil
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import httpx2
+import pytest
+from mcp import Client as McpClient
+from mcp.client.streamable_http import streamable_http_client
+
+from tests.commands import PATIENCE, Serving, agent_server, serving
+from tests.conftest import ROOT, database_url, execute
+from tests.scripted import Call, Say, ScriptedOpenAI, scripted_openai
+
+SMALL = Path(__file__).parent / "other_workspace"
+NOWHERE = "postgresql://someone:opens-everything-0123456789@127.0.0.1:1/nothing"
+
+
+@pytest.fixture
+def empty(postgres: str) -> Iterator[str]:
+    """The URL of a database with nothing in it."""
+    with empty_database(postgres) as url:
+        yield url
+
+
+@contextmanager
+def empty_database(postgres: str) -> Iterator[str]:
+    name = f"serve_{uuid4().hex}"
+    asyncio.run(execute(postgres, f"create database {name}"))
+    yield database_url(postgres, name)
+    asyncio.run(execute(postgres, f"drop database {name} with (force)"))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A small workspace of this test's own."""
+    return shutil.copytree(SMALL, tmp_path / "small", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Path:
+    """The reference workspace, where the server may write its key."""
+    for folder in ("tools", "prompts", "content", "migrations"):
+        shutil.copytree(ROOT / folder, tmp_path / "reference" / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "reference"
+
+
+def until(what: Callable[[], Any]) -> Any:
+    """The first true value of `what`, asked for again and again: another process has no event to wait for."""
+    give_up = time.monotonic() + PATIENCE
+    while not (value := _attempted(what)):
+        assert time.monotonic() < give_up, f"still {value!r}"
+        time.sleep(0.1)
+    return value
+
+
+def _attempted(what: Callable[[], Any]) -> Any:
+    try:
+        return what()
+    except httpx.TransportError:  # it is just starting again
+        return None
+
+
+async def chunks(url: str) -> set[tuple[Any, ...]]:
+    connection = await asyncpg.connect(url)
+    try:
+        return {tuple(row) for row in await connection.fetch("select id, document_id, passage from chunk")}
+    finally:
+        await connection.close()
+
+
+def test_a_server_says_where_it_is_and_a_second_start_has_nothing_left_to_do(small: Path, empty: str) -> None:
+    with serving(small, empty) as server:
+        said = "".join(server.written)
+        page = str(server.http.base_url)
+        assert f"Page    {page}\n" in said
+        assert f"API     {page}/docs\n" in said
+        assert "no model key is set: answers are quoted from content/" in said
+        assert "<title>" in server.http.get("/").text
+        entry = json.loads(server.written[-1])["mcpServers"]["agent-server"]
+        assert entry["url"] in said
+        assert {"report_bug", "search_knowledge"} <= asyncio.run(_mcp_tools(entry))
+        ingested = asyncio.run(chunks(empty))
+        assert len({document for _, document, _ in ingested}) == len([*(small / "content").rglob("*.md*")])
+        key = server.http.headers["Authorization"]
+        assert (small / ".data" / "local-key").stat().st_mode & 0o077 == 0
+        assert server.end() == 130
+    with serving(small, empty) as server:
+        assert server.http.headers["Authorization"] == key
+        assert asyncio.run(chunks(empty)) == ingested
+        assert "Traceback" not in "".join(server.written)
+
+
+async def _mcp_tools(entry: dict[str, Any]) -> set[str]:
+    async with (
+        httpx2.AsyncClient(headers=entry["headers"]) as http,
+        McpClient(streamable_http_client(entry["url"], http_client=http)) as mcp,
+    ):
+        return {tool.name for tool in (await mcp.list_tools()).tools}
+
+
+@pytest.fixture
+async def held() -> AsyncIterator[ScriptedOpenAI]:
+    """A model that adds a task, begins to answer and then says no more; the next time it is asked, it answers."""
+    script = [
+        Call("create_task", {"title": "Service the regulator"}),
+        Say("It is being added", hold=(2, asyncio.Event())),
+        Say("It is on your list."),
+    ]
+    async with scripted_openai(list(script)) as model:
+        yield model
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL])
+async def test_a_server_that_ends_in_mid_answer_is_taken_up_where_it_was_by_the_next(
+    ended_by: signal.Signals, reference: Path, stocked_url: str, held: ScriptedOpenAI
+) -> None:
+    variables = {"OPENAI_BASE_URL": held.url, "AGENT_SERVER_MODEL": "scripted"}
+
+    def begin() -> tuple[str, str]:
+        with serving(reference, stocked_url, **variables) as server:
+            body = {"message": "Remind me to service the regulator", "agent": "tasks"}
+            with server.http.stream("POST", "/api/chat", json=body) as response:
+                for line in response.iter_lines():
+                    if '"It' in line:
+                        break
+                assert server.end(ended_by) == (130 if ended_by == signal.SIGINT else -signal.SIGKILL)
+            return response.headers["X-Turn-Id"], response.headers["X-Conversation-Id"]
+
+    def go_on(turn: str, conversation: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
+        with serving(reference, stocked_url, **variables) as server:
+            finished = until(lambda: _finished(server, turn))
+            messages = server.get(f"/api/conversations/{conversation}/messages")["items"]
+            return finished, messages, server.call("list_tasks")["items"]
+
+    turn, conversation = await asyncio.to_thread(begin)
+    finished, messages, tasks = await asyncio.to_thread(go_on, turn, conversation)
+    assert finished["status"] == "done"
+    assert [(message["role"], message["text"]) for message in messages] == [
+        ("user", "Remind me to service the regulator"),
+        ("assistant", "It is on your list."),
+    ]
+    assert [task["title"] for task in tasks] == ["Service the regulator"]
+    assert len(held.requests) == 3, "the call that had been made was made again"
+
+
+def _finished(server: Serving, turn: str) -> dict[str, Any] | None:
+    state: dict[str, Any] = server.get(f"/api/turns/{turn}")
+    return None if state["status"] in ("queued", "running") else state
+
+
+def test_with_reload_an_edit_is_live_and_a_mistake_waits_to_be_corrected(small: Path, empty: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with serving(small, empty, "--reload", "--port", str(port)) as server:
+        prompt, module = small / "prompts" / "docs.md", small / "tools" / "bugs.py"
+        (small / "content" / "guides" / "windows.md").write_text(
+            "# Windows\n\nOn Windows a worker is started by the Task Scheduler as `kestrel-agent.exe`.\n"
+        )
+        prompt.write_text(prompt.read_text().replace("name: docs", "name: manual"))
+        prompt.rename(prompt.with_name("manual.md"))
+        module.write_text(
+            module.read_text()
+            + '\n\n@tool(scope="bugs:read", effect="read")\n'
+            + "async def count_bugs(context: ToolContext) -> int:\n"
+            + '    """Count the bugs that the user reported."""\n'
+            + "    return len((await context.repository(BugRepository).page(50, None)).items)\n"
+        )
+        until(lambda: "count_bugs" in {tool["name"] for tool in server.get("/api/tools")})
+        assert server.call("count_bugs") == 0
+        answer = until(lambda: server.ask("How is a worker started on Windows?"))
+        assert answer["agent"] == "manual"
+        assert answer["sources"][0]["document"] == "guides/windows.md"
+
+        good = module.read_text()
+        module.write_text(good.replace("async def count_bugs", "async def count_bugs)"))
+        server.wait_for("tools/bugs.py:74: does not import: SyntaxError")
+        server.wait_for("Waiting for a change")
+        module.write_text(good.replace("count_bugs", "number_of_bugs"))
+        until(lambda: "number_of_bugs" in {tool["name"] for tool in server.get("/api/tools")})
+
+
+def test_what_must_be_there_to_serve_is_asked_for_by_name(tmp_path: Path) -> None:
+    (tmp_path / "content").mkdir()
+    down = agent_server("serve", cwd=tmp_path, DATABASE_URL=NOWHERE)
+    assert down.returncode == 1
+    assert "The database cannot be reached" in down.stderr
+    assert "Traceback" not in down.stderr
+    assert "opens-everything" not in down.stdout + down.stderr
+    wide = agent_server("serve", "--host", "0.0.0.0", cwd=tmp_path, DATABASE_URL=NOWHERE)
+    assert wide.returncode == 1
+    assert wide.stderr.startswith("invalid_input: host: 0.0.0.0 is reachable from other machines")
+    assert "AGENT_SERVER_ENVIRONMENT=production" in wide.stderr

@@ -1,0 +1,139 @@
+"""The ledger with a run loop of the test's own: a replica, its turns, and what the tables hold of them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel import col, select
+
+from agent_server.call import Runtime, call_tool
+from agent_server.conversations.models import Item
+from agent_server.db import Database, new_id
+from agent_server.identity import Caller
+from agent_server.settings import load_settings
+from agent_server.tool import Tool
+from agent_server.turns.accept import Accepted, Message, accept
+from agent_server.turns.events import Numbered
+from agent_server.turns.hub import Hub
+from agent_server.turns.journal import CallLedger, Journal, follow
+from agent_server.turns.models import Turn
+from agent_server.turns.runner import Attempt, Outcome, Run, Runner
+
+SETTINGS = load_settings(environment="test", tool_timeout=20.0)
+
+
+@dataclass
+class Replica:
+    """One process of several: its own hub and runner, the database in common."""
+
+    database: Database
+    hub: Hub
+    runner: Runner
+
+    async def accept(self, caller: Caller, message: str = "hello", *, queue_limit: int = 5, **more: Any) -> Accepted:
+        return await accept(
+            self.database,
+            caller,
+            Message(text=message, **more),
+            replica=self.runner.replica,
+            queue_limit=queue_limit,
+            can_run=self.runner.has_slot,
+        )
+
+    async def send(self, caller: Caller, message: str = "hello", **more: Any) -> Turn:
+        """What POST /api/chat does with a message."""
+        accepted = await self.accept(caller, message, **more)
+        if accepted.fresh and accepted.turn.status == "running":
+            self.runner.begin(accepted.turn)
+        return accepted.turn
+
+    async def read_to_the_end(self, turn: Turn, after: int = 0) -> list[Numbered]:
+        """Follow the turn until it has ended."""
+        async with asyncio.timeout(30):
+            events = follow(self.database, self.hub, turn.owner_id, turn.id, after)
+            return [numbered async for numbered in events if numbered is not None]
+
+    async def journal(self, turn: Turn) -> Journal:
+        """The journal of an attempt under the turn's present epoch."""
+        row = await read_turn(self.database, turn)
+        return Journal(
+            self.database, self.hub, row.owner_id, row.conversation_id, row.id, turn_no=row.turn_no, epoch=row.epoch
+        )
+
+
+@asynccontextmanager
+async def replica(database: Database, run: Run, **more: Any) -> AsyncIterator[Replica]:
+    """A replica that runs turns by `run`."""
+    hub = Hub()
+    runner = Runner(database, hub, run, **more)
+    await runner.start()
+    try:
+        yield Replica(database, hub, runner)
+    finally:
+        await runner.close()
+
+
+async def answer(_: Attempt) -> Outcome:
+    """The shortest run loop."""
+    return Outcome("assistant")
+
+
+async def never(_: Attempt) -> Outcome:
+    """A run loop that hangs."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def call(database: Database, attempt: Attempt, tool: Tool[..., Any], call_id: str = "call_1", **arguments: Any) -> Any:
+    """Call a tool as the run loop does, through the attempt's ledger."""
+    return call_tool(
+        Runtime(settings=SETTINGS, database=database),
+        tool,
+        arguments,
+        caller=attempt.caller,
+        surface="agent",
+        ledger=CallLedger(attempt.journal, call_id, tool.name, tool.effect, b""),
+    )
+
+
+async def kill(database: Database, turn: Turn) -> None:
+    """What the others see when the replica that runs `turn` is dead: an owner that does not beat."""
+    async with database.transaction() as session:
+        statement = text("update turn set owner = :nobody where id = :id and status = 'running'")
+        await session.execute(statement, {"nobody": new_id(), "id": turn.id})
+
+
+async def read_turn(database: Database, turn: Turn) -> Turn:
+    async with database.transaction() as session:
+        return await session.get_one(Turn, (turn.owner_id, turn.id))
+
+
+async def bodies(database: Database, conversation_id: UUID) -> list[dict[str, Any]]:
+    """The bodies of a conversation's items, in order."""
+    async with database.transaction() as session:
+        rows = await session.execute(
+            select(Item.body)
+            .where(col(Item.conversation_id) == conversation_id)
+            .order_by(col(Item.turn_no), col(Item.k))
+        )
+        return list(rows.scalars())
+
+
+async def count(database: Database, table: str) -> int:
+    async with database.transaction() as session:
+        return int((await session.execute(text(f"select count(*) from {table}"))).scalar_one())
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for a row of another connection, which has no event."""
+    async with asyncio.timeout(30):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def ended(database: Database, *turns: Turn) -> bool:
+    return all([(await read_turn(database, turn)).finished_at is not None for turn in turns])

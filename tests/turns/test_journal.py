@@ -1,0 +1,233 @@
+"""The log of a turn: dense, in order, fenced, and the same however it is read."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+from sqlmodel import select
+
+from agent_server.call import Recorded
+from agent_server.conversations.models import Conversation
+from agent_server.conversations.repository import ConversationRepository
+from agent_server.db import Database
+from agent_server.identity import Caller
+from agent_server.tool import ToolContext, tool
+from agent_server.turns.events import Cancelled, Done, Failed, Numbered, TextDelta, TextDone
+from agent_server.turns.hub import Hub
+from agent_server.turns.journal import Fenced, Journal, NewItem, StopRequested, follow, output_text
+from agent_server.turns.models import Turn
+from agent_server.turns.runner import Attempt
+from tests.turns.ledger import Replica, answer, bodies, call, count, never, read_turn, replica
+
+
+async def _open(here: Replica, caller: Caller) -> tuple[Turn, Journal]:
+    """A turn that this replica holds, with nobody at work on it."""
+    turn = (await here.accept(caller)).turn
+    return turn, await here.journal(turn)
+
+
+async def _log(database: Database, turn: Turn) -> list[tuple[int, str]]:
+    async with database.transaction() as session:
+        rows = await session.execute(text("select seq, kind from event where turn_id = :id order by seq"), {"id": turn.id})
+        return [tuple(row) for row in rows]
+
+
+async def test_numbers_are_dense_and_in_order_however_many_write_at_once(database: Database, me: Caller) -> None:
+    async with replica(database, never) as here:
+        turn, journal = await _open(here, me)
+        reading = asyncio.create_task(here.read_to_the_end(turn))
+
+        async def write(n: int) -> None:
+            for i in range(4):
+                events = [TextDelta(n, f"{i}.{j}") for j in range(n % 3 + 1)]
+                await journal.append(*events, items=[NewItem({"role": "assistant", "content": f"{n} {i}"})])
+
+        await asyncio.gather(*(write(n) for n in range(12)))
+        await journal.finish("done", Done())
+        seen = await reading
+        assert [numbered.seq for numbered in seen] == list(range(1, 12 * 4 * 2 + 2))
+        for n in range(12):
+            said = [e.event.text for e in seen if isinstance(e.event, TextDelta) and e.event.call == n]
+            assert said == [f"{i}.{j}" for i in range(4) for j in range(n % 3 + 1)]
+        async with database.transaction() as session:
+            ks = (await session.execute(text("select k from item where turn_id = :id order by k"), {"id": turn.id})).all()
+        assert [k for (k,) in ks] == list(range(1, 12 * 4 + 2))
+
+
+@tool(scope="conversations:write", effect="stored")
+async def make_conversation(context: ToolContext, title: str) -> str:
+    """Store something, so that a test can see whether it happened."""
+    await context.repository(ConversationRepository).add(Conversation(title=title))
+    return title
+
+
+def _attempt(journal: Journal, caller: Caller) -> Attempt:
+    return Attempt(journal=journal, caller=caller, message="", agent=None, number=1)
+
+
+async def test_an_attempt_that_was_taken_over_writes_nothing(database: Database, me: Caller) -> None:
+    async with replica(database, never) as here:
+        turn, stale = await _open(here, me)
+        async with database.transaction() as session:
+            await session.execute(text("update turn set epoch = epoch + 1 where id = :id"), {"id": turn.id})
+        with pytest.raises(Fenced):
+            await stale.append(TextDelta(1, "late"), items=[NewItem({"role": "assistant", "content": "late"})])
+        with pytest.raises(Fenced):
+            await stale.record_model_call(1, agent="a", request_sha=b"", response={}, events=(), items=())
+        with pytest.raises(Fenced):
+            await call(database, _attempt(stale, me), make_conversation, title="late")
+        with pytest.raises(Fenced):
+            await stale.finish("done", Done())
+        assert await _log(database, turn) == []
+        assert len(await bodies(database, turn.conversation_id)) == 1
+        assert [await count(database, table) for table in ("conversation", "tool_call", "model_call", "audit")] == [1, 0, 0, 0]
+        assert (await read_turn(database, turn)).status == "running"
+
+
+async def test_a_tools_effect_its_record_its_event_and_its_item_are_one(database: Database, me: Caller) -> None:
+    async with replica(database, never) as here:
+        turn, journal = await _open(here, me)
+        attempt = _attempt(journal, me)
+        assert await call(database, attempt, make_conversation, title="first") == "first"
+        assert await call(database, attempt, make_conversation, title="first") == "first"  # replayed
+        assert await count(database, "conversation") == 2
+        assert await _log(database, turn) == [(1, "tool_done")]
+        assert (await bodies(database, turn.conversation_id))[1:] == [
+            {"type": "function_call_output", "call_id": "call_1", "output": "first"}
+        ]
+
+
+async def test_a_turn_ends_once(database: Database, me: Caller) -> None:
+    async with replica(database, never) as here:
+        turn, journal = await _open(here, me)
+        ends = await asyncio.gather(
+            *(journal.finish("done", Done("a"), agent="a", usage={"requests": 1}) for _ in range(4)),
+            journal.finish("failed", Failed("internal", "no"), error={"code": "internal", "message": "no"}),
+            return_exceptions=True,
+        )
+        assert sorted(type(end).__name__ for end in ends) == ["Fenced"] * 4 + ["NoneType"]
+        assert len(await _log(database, turn)) == 1
+        with pytest.raises(Fenced):
+            await journal.append(TextDelta(1, "after the end"))
+
+
+async def test_a_stop_is_noticed_at_the_next_write_of_which_nothing_is_kept(database: Database, me: Caller) -> None:
+    async with replica(database, never) as here:
+        turn, journal = await _open(here, me)
+        await journal.append(TextDelta(1, "before"))
+        async with database.transaction() as session:
+            await session.execute(text("update turn set cancel = true where id = :id"), {"id": turn.id})
+        with pytest.raises(StopRequested):
+            await journal.append(TextDelta(1, "after"))
+        with pytest.raises(StopRequested):
+            await call(database, _attempt(journal, me), make_conversation, title="after")
+        await journal.finish("cancelled", Cancelled())
+        assert await _log(database, turn) == [(1, "text"), (2, "cancelled")]
+        assert await count(database, "conversation") == 1
+
+
+async def test_what_a_model_writes_is_stored_also_where_postgres_cannot_hold_it(database: Database, me: Caller) -> None:
+    async with replica(database, never) as here:
+        turn, journal = await _open(here, me)
+        await journal.append(TextDelta(1, "a\x00b\ud800"), items=[NewItem({"role": "assistant", "content": "\x00"})])
+        await journal.finish("done", Done())
+        assert (await here.read_to_the_end(turn))[0] == Numbered(1, TextDelta(1, "a�b�"))
+
+
+async def test_follow_pings_while_nothing_comes_and_ends_with_the_turn(database: Database, me: Caller) -> None:
+    async with replica(database, never) as here:
+        turn, journal = await _open(here, me)
+        events = follow(database, here.hub, me.id, turn.id)
+        assert await anext(events) is None
+        await journal.append(TextDelta(1, "x"))
+        assert await anext(events) == Numbered(1, TextDelta(1, "x"))
+        await journal.finish("done", Done())
+        assert [numbered.seq async for numbered in events if numbered] == [2]
+
+
+async def test_follow_sees_what_another_replica_writes(database: Database, me: Caller) -> None:
+    async with replica(database, never) as here:
+        turn, journal = await _open(here, me)
+        elsewhere = follow(database, Hub(), me.id, turn.id)
+        assert await anext(elsewhere) is None
+        await journal.append(TextDelta(1, "x"))
+        await journal.finish("done", Done())
+        assert [numbered.seq async for numbered in elsewhere if numbered] == [1, 2]
+
+
+async def test_follow_ends_when_the_conversation_is_deleted(database: Database, me: Caller) -> None:
+    async with replica(database, never) as here:
+        turn, _ = await _open(here, me)
+        events = follow(database, here.hub, me.id, turn.id)
+        assert await anext(events) is None
+        async with database.transaction() as session:
+            await session.execute(text("delete from conversation"))
+        assert [numbered async for numbered in events if numbered] == []
+
+
+@given(cuts=st.lists(st.integers(0, 30), max_size=4).map(sorted))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+async def test_the_log_read_in_any_parts_is_the_whole_log(
+    database: Database, me: Caller, cuts: Sequence[int]
+) -> None:
+    async with replica(database, answer) as here:
+        turn, journal = await _open(here, me)
+        await journal.append(*(TextDelta(1, str(n)) for n in range(19)), TextDone(1))
+        await journal.finish("done", Done())
+        whole = await here.read_to_the_end(turn)
+        assert [numbered.seq for numbered in whole] == list(range(1, 22))
+        parts, at = [], 0
+        for cut in [*cuts, 100]:
+            for numbered in await here.read_to_the_end(turn, after=at):
+                if numbered.seq > cut:
+                    break
+                parts.append(numbered)
+                at = numbered.seq
+        assert parts == whole
+
+
+async def test_the_shown_part_of_an_answer_without_its_end_is_known(database: Database, me: Caller) -> None:
+    async with replica(database, never) as here:
+        _, journal = await _open(here, me)
+        await journal.append(TextDelta(1, "first"), TextDone(1), TextDelta(2, "a "), TextDelta(2, "half"))
+        assert await journal.interrupted_text() == "a half"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        (Recorded({"title": "Grün"}), '{"title": "Grün"}'),
+        (Recorded("plain"), "plain"),
+        (Recorded(None), "null"),
+        (Recorded(None, "not_found: no task"), "not_found: no task"),
+    ],
+)
+def test_a_model_reads_a_result_as_json_and_an_error_as_its_code_and_message(outcome: Recorded, told: str) -> None:
+    assert output_text(outcome) == told
+
+
+async def test_followers_leave_nothing_behind(database: Database, me: Caller) -> None:
+    async with replica(database, answer) as here:
+        turn, journal = await _open(here, me)
+        await journal.finish("done", Done())
+        for _ in range(3):
+            await here.read_to_the_end(turn)
+        waiting: Any = vars(here.hub)["_waiting"]
+        assert not waiting
+
+
+async def test_the_index_allows_one_running_turn_in_a_conversation(database: Database, me: Caller) -> None:
+    async with replica(database, never) as here:
+        first = (await here.accept(me)).turn
+        await here.accept(me, conversation_id=first.conversation_id)
+        with pytest.raises(Exception, match="uq_turn_one_running"):
+            async with database.transaction() as session:
+                await session.execute(text("update turn set status = 'running'"))
+        async with database.transaction() as session:
+            assert len((await session.execute(select(Turn).where(Turn.status == "running"))).all()) == 1
+
+
