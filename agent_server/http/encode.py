@@ -29,6 +29,8 @@ from agent_server.web.render import BlockRenderer
 
 Chunk = dict[str, Any]
 PING = b": ping\n\n"
+PING_EVERY = 15
+"""Idle polls (seconds) between two pings: proxies close a connection that is silent for a minute."""
 DONE = b"data: [DONE]\n\n"
 
 
@@ -184,11 +186,13 @@ def _source(passage: dict[str, Any]) -> Chunk:
 async def ui_message_stream(
     events: AsyncIterator[Numbered | None], encoder: UIMessageEncoder, after: Cursor | None
 ) -> AsyncIterator[bytes]:
-    """The frames of the stream that come after `after`; a ping where `events` yields None."""
-    turn = encoder.turn_id
+    """The frames of the stream that come after `after`; pings while nothing happens."""
+    turn, idle = encoder.turn_id, 0
     async for numbered in events:
         if numbered is None:
-            yield PING
+            idle += 1
+            if idle % PING_EVERY == 0:
+                yield PING
             continue
         chunks = encoder.feed(numbered)
         frames = []
@@ -212,9 +216,12 @@ def _is_before(place: Cursor, after: Cursor) -> bool:
 
 async def event_stream(turn_id: UUID, events: AsyncIterator[Numbered | None]) -> AsyncIterator[bytes]:
     """Our own events, one frame each."""
+    idle = 0
     async for numbered in events:
         if numbered is None:
-            yield PING
+            idle += 1
+            if idle % PING_EVERY == 0:
+                yield PING
             continue
         body = _json(vars(numbered.event))
         yield f"id: {turn_id}:{numbered.seq}\nevent: {numbered.event.kind}\ndata: {body}\n\n".encode()

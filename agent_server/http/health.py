@@ -16,7 +16,7 @@ from agent_server.version import VERSION
 
 router = APIRouter(tags=["health"])
 
-SUGGESTIONS = 4
+SUGGESTIONS = 5
 
 
 @router.get("/health")

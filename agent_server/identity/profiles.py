@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
 
 from agent_server.errors import InvalidInput
 from agent_server.identity.caller import Caller
@@ -22,14 +24,15 @@ async def read_profile(session: AsyncSession, caller: Caller) -> dict[str, Any]:
 
 async def update_profile(session: AsyncSession, caller: Caller, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Set the given keys, drop those given as None, keep the rest. Raises InvalidInput when it grows too large."""
-    row = await session.get(Profile, caller.id, with_for_update=True)
-    merged = {**(row.body if row else {}), **changes}
-    body = {key: value for key, value in merged.items() if value is not None}
-    if len(json.dumps(body)) > MAX_BYTES:
-        raise InvalidInput(f"profile: at most {MAX_BYTES} bytes of JSON are kept; shorten it")
-    await session.execute(
-        insert(Profile)
-        .values(owner_id=caller.id, body=body)
-        .on_conflict_do_update(index_elements=["owner_id"], set_={"body": body})
+    given = insert(Profile).values(owner_id=caller.id, body=dict(changes))
+    # merged by the database: two first changes at once would each see no row, and one would overwrite the other
+    merged = given.on_conflict_do_update(
+        index_elements=["owner_id"], set_={"body": col(Profile.body).op("||")(given.excluded.body)}
     )
-    return body
+    body: dict[str, Any] = (await session.execute(merged.returning(col(Profile.body)))).scalar_one()
+    kept = {key: value for key, value in body.items() if value is not None}
+    if len(json.dumps(kept)) > MAX_BYTES:
+        raise InvalidInput(f"profile: at most {MAX_BYTES} bytes of JSON are kept; shorten it")
+    if len(kept) < len(body):
+        await session.execute(update(Profile).where(col(Profile.owner_id) == caller.id).values(body=kept))
+    return kept

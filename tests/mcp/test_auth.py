@@ -216,7 +216,10 @@ async def test_a_body_without_a_length_is_limited_as_well(notebook: Notebook) ->
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_failure(app: McpApp, notebook: Notebook) -> None:
-    sent = [{"type": "http.request", "body": b'{"jsonrpc"', "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[Message] = [
+        {"type": "http.request", "body": b'{"jsonrpc"', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
     answered: list[Message] = []
 
     async def receive() -> Message:
