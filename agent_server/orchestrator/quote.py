@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from agent_server.knowledge.embed import Embedder
 from agent_server.knowledge.search import Passage
+from agent_server.orchestrator.words import COMMON, stem, words
 
 MOST_PIECES = 6
 _MOST_LIST_ITEMS = 8
@@ -35,15 +36,6 @@ _ABOUT = 0.7
 """A list comes whole when its heading and lead-in hold this share of the words."""
 _SAME = 0.65
 
-COMMON = frozenset(
-    "a about after again all also am an and any are as at be because been before being but by can could did do does "  # noqa: SIM905
-    "doing don't each else for from further give go got had has have having he her here hers him his how i i'd i'll "
-    "i'm i've if in into is isn't it it's its just know let like make many may me might mine more most much must my near "
-    "need no nor not now of off ok okay on once one only or other our ours out over own please put really same say shall "
-    "she should so some something such take tell than thank thanks that that's the their them then there these they "
-    "thing things this those through to too under until up us use very want was we were what what's when where which "
-    "while who whom whose why will with without would yes you your yours".split()
-)
 _PRONOUN = re.compile(r"\b(it|they|them|this|that|these|those|there|one)\b", re.IGNORECASE)
 _ASKS = (
     r"how|what|what's|when|where|which|who|whom|whose|why|can|could|should|do|does|did|is|are|am|was|were|may|might|"
@@ -87,7 +79,6 @@ _SENTENCE = re.compile(r"(?<=[.!?])[\"'”)\]*_]*\s+(?=[\"'“(\[`*_]*[A-Z0-9])"
 _ABBREVIATION = re.compile(
     r"\b(e\.g|i\.e|etc|approx|ca|cf|vs|no|fig|dr|mr|mrs|ms|st|nr|max|min|incl)\.$", re.IGNORECASE
 )
-_WORD = re.compile(r"\d+(?:[.,:]\d+)+|[^\W_]+(?:['’][^\W_]+)*")
 _ITEM = re.compile(r"^(\s*)([-*+]|\d+[.)])\s+(.*)")
 _FENCE = re.compile(r"^\s*(`{3,}|~{3,})")
 _HEADING_LINE = re.compile(r"^ {0,3}#{1,6}\s+(.*?)\s*#*$")
@@ -125,36 +116,18 @@ def select(question: str, passages: Sequence[CitedPassage], embedder: Embedder, 
     most = max(2, MOST_PIECES // len(parts)) if len(parts) > 1 else MOST_PIECES - 1
     taken: list[_Piece] = []
     answers: list[tuple[str, list[_Piece]]] = []
-    before = context
-    for part in parts:
-        found = _best(part, scorer.score(part, before), pieces, taken, most)
-        before = part
+    scored = [scorer.score(part, before) for part, before in zip(parts, [context, *parts], strict=False)]
+    for i, part in enumerate(parts):
+        # a piece belongs to the part that it answers best
+        rival = np.max(
+            [other.scores for other in scored if other is not scored[i]] or [np.full(len(pieces), -1.0)], axis=0
+        )
+        found = _best(part, scored[i], rival, pieces, taken, most)
         taken += found
         answers.append((part, found))
     if not taken:
         return None
     return Answer(_markdown(answers), tuple(dict.fromkeys(piece.n for piece in taken)))
-
-
-def words(text: str) -> list[str]:
-    """The words of a text in lower case, numbers among them."""
-    return [found.replace("’", "'") for found in _WORD.findall(text.casefold())]
-
-
-def stem(word: str) -> str:
-    """A word without its English ending: diver, dives and diving are one."""
-    word = word.removesuffix("'s")
-    if len(word) < 3 or not word.isalpha():
-        return word
-    for ending in _ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith(("us", "ss", "is")):
-            word = word[: -len(ending)]
-            break
-    word = word[:-1] + "i" if word.endswith("y") else word
-    return word[:-1] if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeiou" else word
-
-
-_ENDINGS = ("ations", "ation", "ments", "ment", "ings", "ing", "edly", "ers", "ies", "er", "ed", "es", "ly", "s", "e")
 
 
 # The pieces of a passage
@@ -404,8 +377,11 @@ class _Scorer:
         return _FITS * (bool(figure or meaning or listed) + in_time + numbers)
 
 
-def _best(part: str, scored: _Scores, pieces: Sequence[_Piece], taken: Sequence[_Piece], most: int) -> list[_Piece]:
-    """The pieces that answer the part, best first; a list that is the answer comes whole."""
+def _best(
+    part: str, scored: _Scores, rival: NDArray[np.float64], pieces: Sequence[_Piece], taken: Sequence[_Piece], most: int
+) -> list[_Piece]:
+    """The pieces that answer the part, best first; a list that is the answer comes whole. `rival` is how well each
+    piece answers another part."""
     code, price = _ASKS_CODE.search(part), _ASKS_PRICE.search(part)
     usable = np.array([(p.kind != "code" or code) and (not price or _PRICE.search(p.text)) for p in pieces], dtype=bool)
     scores = np.where(usable, scored.scores, -1.0)
@@ -422,6 +398,8 @@ def _best(part: str, scored: _Scores, pieces: Sequence[_Piece], taken: Sequence[
         if len(chosen) >= most or scores[i] < max(_NEAR_BEST_BESIDE * scores[top], _ENOUGH):
             break
         if not beside and scores[i] < _NEAR_BEST * scores[top]:
+            continue
+        if rival[i] > scores[i] and i != top:
             continue
         if piece in chosen or any(_alike(piece.text, other.text) for other in (*chosen, *taken)):
             continue
@@ -481,20 +459,19 @@ def _runs(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
 
 
 def _lines(runs: Sequence[Sequence[_Piece]], n: int) -> list[str]:
+    """The runs as lines, each run with its citation."""
     lines: list[str] = []
     for run in runs:
         first = run[0]
         lines += [""] if lines else []
         if first.kind == "sentence":
-            lines.append(" ".join(piece.text for piece in run))
+            lines.append(f"{' '.join(piece.text for piece in run)} [{n}]")
         elif first.kind == "code":
-            lines += [
-                line for piece in run for line in (*([piece.lead, ""] if piece.lead else []), *piece.text.splitlines())
-            ]
+            for piece in run:
+                lines += [*([piece.lead, ""] if piece.lead else []), *piece.text.splitlines()]
+            lines += ["", f"[{n}]"]
         else:
             lines += [first.lead, ""] if first.lead else []
             lines += [f"{piece.marker if len(run) > 1 and piece.marker else '-'} {piece.text}" for piece in run]
-    if runs[-1][-1].kind == "code":
-        return [*lines, "", f"[{n}]"]
-    lines[-1] += f" [{n}]"
+            lines[-1] += f" [{n}]"
     return lines

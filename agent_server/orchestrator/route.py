@@ -26,7 +26,7 @@ from agent_server.knowledge.chunk import SEPARATOR, chunk
 from agent_server.knowledge.embed import Embedder
 from agent_server.knowledge.parse import read_content
 from agent_server.orchestrator import phrases
-from agent_server.orchestrator.quote import COMMON, stem, words
+from agent_server.orchestrator.words import COMMON, stem, words
 from agent_server.tool import Tool
 
 DecidedBy = Literal["meaning", "sticky", "model", "only", "request"]

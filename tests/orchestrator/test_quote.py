@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from agent_server.knowledge.embed import Embedder
 from agent_server.knowledge.search import Passage
-from agent_server.orchestrator.quote import CitedPassage, select, stem
+from agent_server.orchestrator.quote import CitedPassage, select
+from agent_server.orchestrator.words import stem
 
 
 def passage(n: int, heading: str, text: str, score: float = 0.9) -> CitedPassage:
