@@ -127,7 +127,14 @@ def create_app(server: Server) -> FastAPI:
             allow_origins=list(server.settings.cors_origins),
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["X-Conversation-Id", "X-Turn-Id", "X-Guest-Token", "X-Request-Id", "Retry-After"],
+            expose_headers=[
+                "WWW-Authenticate",
+                "X-Conversation-Id",
+                "X-Turn-Id",
+                "X-Guest-Token",
+                "X-Request-Id",
+                "Retry-After",
+            ],
         )
     errors.install(app)
     for router in (chat.router, conversations.router, identity.router, health.router, docs.create_router()):

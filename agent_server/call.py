@@ -1,6 +1,7 @@
 """call_tool(): authorise, validate, one transaction, run, record. The only way in, from every surface."""
 
 import asyncio
+import json
 import secrets
 import time
 from collections.abc import Mapping
@@ -58,6 +59,21 @@ class Ledger(Protocol):
         """Record the outcome."""
 
 
+class Interrupted(Exception):
+    """The turn that a call belongs to is another attempt's by now, or is to stop: nothing of the call may be written."""
+
+
+class OutcomeUnknown(AgentServerError):
+    """A call whose effect is outside our database was cut off: nobody knows whether it took place."""
+
+    code = "outcome_unknown"
+    status = 409
+
+
+class _ToolFailed(Exception):
+    """A tool's own trouble with files or the network, which its transaction would take for the database's."""
+
+
 class ToolRefused(AgentServerError):
     """A failure that an earlier attempt of the same turn recorded; `message` is `code: message` as the model read it."""
 
@@ -77,74 +93,98 @@ async def call_tool(
     The tool's writes, the audit row and the ledger's record commit together. A failure rolls the writes back and is
     recorded all the same. Raises AgentServerError; anything else the tool raises becomes Internal.
     """
-    started = time.perf_counter()
-    context_id = ledger.conversation_id if ledger else conversation_id
-
-    def audit(outcome: str) -> Audit:
-        latency_ms = round((time.perf_counter() - started) * 1000, 2)
-        log.info("tool.called", tool=tool.name, surface=surface, outcome=outcome, latency_ms=latency_ms)
-        return Audit(
-            caller_kind=caller.kind,
-            surface=surface,
-            action=tool.name,
-            outcome=outcome,
-            latency_ms=latency_ms,
-            conversation_id=context_id,
-            turn_id=ledger.turn_id if ledger else None,
-            request_id=structlog.contextvars.get_contextvars().get("request_id"),
-        )
-
+    call = _Call(runtime, tool, caller, surface, ledger, ledger.conversation_id if ledger else conversation_id)
     try:
-        if not caller.may(tool.scope):
+        return await call.run(arguments)
+    except (ToolRefused, Interrupted, Unavailable):
+        raise
+    except AgentServerError as error:
+        await call.record_failure(error)
+        raise
+    except Exception as error:  # the one catch-all of a call: a tool's bug must not take the turn or the server down
+        bug = Internal(tool.name, secrets.token_hex(6))
+        log.exception("tool.failed", tool=tool.name, reference=bug.reference)
+        await call.record_failure(bug)
+        raise bug from error
+
+
+@dataclass
+class _Call:
+    """One call on its way through authorisation, validation, its transaction and its record."""
+
+    runtime: Runtime
+    tool: Tool[..., Any]
+    caller: Caller
+    surface: Surface
+    ledger: Ledger | None
+    conversation_id: UUID | None
+    started: float = field(default_factory=time.perf_counter)
+
+    async def run(self, arguments: Mapping[str, Any] | str) -> Any:
+        tool, ledger = self.tool, self.ledger
+        if not self.caller.may(tool.scope):
             raise Forbidden(f"{tool.name} needs the scope {tool.scope}, which this caller lacks", tool.scope)
         values = tool.validate(arguments)
         outside = tool.effect in ("keyed", "once")
-        if outside and ledger:
-            async with runtime.database.transaction() as session:
+        if ledger and outside:
+            async with self.runtime.database.transaction() as session:
                 if recorded := await ledger.begin(session, separate=True):
                     return _replayed(recorded)
-        async with runtime.database.transaction() as session:
+        async with self.runtime.database.transaction() as session:
+            await session.connection()  # a database that is away must not be taken for a failure of the tool's
             if ledger and not outside and (recorded := await ledger.begin(session, separate=False)):
                 return _replayed(recorded)
-            context = ToolContext(
-                caller=caller,
-                session=session,
-                surface=surface,
-                conversation_id=context_id,
-                turn_id=ledger.turn_id if ledger else None,
-                idempotency_key=ledger.idempotency_key if ledger else None,
-                resources=runtime.resources,
-            )
-            output = await _run(tool, context, values, runtime.settings.tool_timeout)
-            await AuditRepository(session, caller).add(audit("ok"))
+            output = await self._effect(session, values)
+            await AuditRepository(session, self.caller).add(self._audit("ok"))
             if ledger:
                 await ledger.finish(session, Recorded(output))
         return output
-    except (ToolRefused, Unavailable):
-        raise
-    except AgentServerError as error:
-        async with runtime.database.transaction() as session:
-            if ledger:
-                await ledger.finish(session, Recorded(None, f"{error.code}: {error.message}"))
-            await AuditRepository(session, caller).add(audit(error.code))
-        raise
+
+    async def record_failure(self, error: AgentServerError) -> None:
+        """The tool's writes are rolled back by now; that the call was made, and how it ended, is kept."""
+        async with self.runtime.database.transaction() as session:
+            if self.ledger:
+                await self.ledger.finish(session, Recorded(None, f"{error.code}: {error.message}"))
+            await AuditRepository(session, self.caller).add(self._audit(error.code))
+
+    async def _effect(self, session: AsyncSession, values: Mapping[str, Any]) -> Any:
+        seconds = self.runtime.settings.tool_timeout
+        context = ToolContext(
+            caller=self.caller,
+            session=session,
+            surface=self.surface,
+            conversation_id=self.conversation_id,
+            turn_id=self.ledger.turn_id if self.ledger else None,
+            idempotency_key=self.ledger.idempotency_key if self.ledger else None,
+            resources=self.runtime.resources,
+        )
+        deadline = asyncio.timeout(seconds)
+        try:
+            async with deadline:
+                output = self.tool.dump(await self.tool(context, **values))
+            json.dumps(output, allow_nan=False)  # what no surface could send must not be committed
+            return output
+        except OSError as error:
+            if isinstance(error, TimeoutError) and deadline.expired():
+                raise TimedOut(f"{self.tool.name} took longer than {seconds:g} seconds and was stopped") from None
+            raise _ToolFailed from error
+
+    def _audit(self, outcome: str) -> Audit:
+        latency_ms = round((time.perf_counter() - self.started) * 1000, 2)
+        log.info("tool.called", tool=self.tool.name, surface=self.surface, outcome=outcome, latency_ms=latency_ms)
+        return Audit(
+            caller_kind=self.caller.kind,
+            surface=self.surface,
+            action=self.tool.name,
+            outcome=outcome,
+            latency_ms=latency_ms,
+            conversation_id=self.conversation_id,
+            turn_id=self.ledger.turn_id if self.ledger else None,
+            request_id=structlog.contextvars.get_contextvars().get("request_id"),
+        )
 
 
 def _replayed(recorded: Recorded) -> Any:
     if recorded.error is not None:
         raise ToolRefused(recorded.error)
     return recorded.output
-
-
-async def _run(tool: Tool[..., Any], context: ToolContext, values: Mapping[str, Any], seconds: float) -> Any:
-    try:
-        async with asyncio.timeout(seconds):
-            return tool.dump(await tool(context, **values))
-    except AgentServerError:
-        raise
-    except TimeoutError:
-        raise TimedOut(f"{tool.name} took longer than {seconds:g} seconds and was stopped") from None
-    except Exception as error:  # the one catch-all of a call: a tool's bug must not take the turn or the server down
-        reference = secrets.token_hex(6)
-        log.exception("tool.failed", tool=tool.name, reference=reference)
-        raise Internal(tool.name, reference) from error

@@ -185,8 +185,9 @@ def test_with_reload_an_edit_is_live_and_a_mistake_waits_to_be_corrected(small: 
         assert answer["sources"][0]["document"] == "guides/windows.md"
 
         good = module.read_text()
-        module.write_text(good.replace("async def count_bugs", "async def count_bugs)"))
-        server.wait_for("tools/bugs.py:74: does not import: SyntaxError")
+        module.write_text(good.replace("async def count_bugs(", "async def count_bugs)("))
+        line = good[: good.index("async def count_bugs")].count("\n") + 1
+        server.wait_for(f"tools/bugs.py:{line}: does not import: SyntaxError")
         server.wait_for("Waiting for a change")
         module.write_text(good.replace("count_bugs", "number_of_bugs"))
         until(lambda: "number_of_bugs" in {tool["name"] for tool in server.get("/api/tools")})
@@ -196,7 +197,7 @@ def test_what_must_be_there_to_serve_is_asked_for_by_name(tmp_path: Path) -> Non
     (tmp_path / "content").mkdir()
     down = agent_server("serve", cwd=tmp_path, DATABASE_URL=NOWHERE)
     assert down.returncode == 1
-    assert "The database cannot be reached" in down.stderr
+    assert "unavailable: The database at 127.0.0.1:1/nothing does not answer" in down.stderr
     assert "Traceback" not in down.stderr
     assert "opens-everything" not in down.stdout + down.stderr
     wide = agent_server("serve", "--host", "0.0.0.0", cwd=tmp_path, DATABASE_URL=NOWHERE)

@@ -13,7 +13,7 @@ from watchfiles import PythonFilter, run_process
 
 from agent_server.app import connect, create_app, create_server, documents, instructions, migrate
 from agent_server.commands.knowledge import ingest_with_progress
-from agent_server.commands.session import LOCAL, Session, get_user
+from agent_server.commands.session import LOCAL, Session, fail, get_user, open_database
 from agent_server.db import Database
 from agent_server.errors import AgentServerError, InvalidInput
 from agent_server.http.server import Server
@@ -63,13 +63,13 @@ def _serve_again(root: str, host: str, port: int) -> None:
     try:
         asyncio.run(_serve(settings))
     except AgentServerError as error:
-        Console(stderr=True).print(f"[red]{error.message}[/red]\nWaiting for a change.", highlight=False)
+        fail(f"{error.message}\nWaiting for a change.")
         signal.pause()
 
 
 async def _serve(settings: Settings) -> None:
     workspace = load_workspace(settings.workspace)
-    database = connect(settings)
+    database = await open_database(settings)
     try:
         for table in await migrate(settings, workspace, database):
             log.warning("table.unmigrated", table=table, hint="agent-server db revision MESSAGE")

@@ -5,10 +5,13 @@ import os
 import sys
 from functools import cached_property
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from agent_server.app import connect, create_server, migrate
 from agent_server.db import Database
-from agent_server.errors import InvalidInput
+from agent_server.errors import InvalidInput, Unavailable
 from agent_server.http.server import Server
 from agent_server.identity import Caller
 from agent_server.identity.credentials import create_user, find_user, resolve_caller
@@ -36,14 +39,13 @@ class Session:
     async def database(self) -> Database:
         """The database, migrated."""
         if self._database is None:
-            self._database = connect(self.settings)
-            await migrate(self.settings, self.workspace, self._database)
-        return self._database
+            await migrate(self.settings, self.workspace, await self.raw_database())
+        return await self.raw_database()
 
     async def raw_database(self) -> Database:
         """The database as it is."""
         if self._database is None:
-            self._database = connect(self.settings)
+            self._database = await open_database(self.settings)
         return self._database
 
     async def server(self) -> Server:
@@ -63,6 +65,36 @@ class Session:
     async def close(self) -> None:
         if self._database is not None:
             await self._database.close()
+
+
+async def open_database(settings: Settings) -> Database:
+    """The database of the settings, which answers. Raises Unavailable that says why it does not, without a password."""
+    try:
+        database = connect(settings)
+    except (ValueError, SQLAlchemyError):  # neither is shown: they quote the address, perhaps with its password
+        raise _not_an_address() from None
+    try:
+        await database.check()
+    except (ValueError, TypeError):
+        raise _not_an_address() from None
+    except (Unavailable, DBAPIError) as error:
+        await database.close()
+        cause = error.orig if isinstance(error, DBAPIError) else error.__cause__
+        raise Unavailable(
+            f"The database at {_place(database.url)} does not answer ({cause}); see DATABASE_URL"
+        ) from error
+    return database
+
+
+def _not_an_address() -> InvalidInput:
+    form = "postgresql://user:password@host:5432/database"
+    return InvalidInput(f"DATABASE_URL: write {form}; in a password, %40 stands for @, %2F for / and %3A for :")
+
+
+def _place(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.hostname or ", ".join(parse_qs(parts.query).get("host", ["localhost"]))
+    return f"{host}:{parts.port or 5432}{parts.path}"
 
 
 async def get_user(database: Database, name: str) -> User:

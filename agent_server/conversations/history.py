@@ -13,9 +13,14 @@ def history(items: Sequence[Item]) -> list[dict[str, Any]]:
     the bound on history cuts a turn in two and where a turn was stopped between a call and its result. The history
     starts with a user's message, for the same reason.
     """
-    answered = {i.body.get("call_id") for i in items if i.body.get("type") == "function_call_output"}
-    called = {i.body.get("call_id") for i in items if i.body.get("type") == "function_call"}
-    paired = answered & called
-    kept = [i.body for i in items if "call_id" not in i.body or i.body["call_id"] in paired]
+    open: dict[str, int] = {}
+    paired: set[int] = set()
+    for n, item in enumerate(items):
+        match item.body:
+            case {"type": "function_call", "call_id": id}:
+                open[id] = n
+            case {"type": "function_call_output", "call_id": id} if id in open:
+                paired |= {open.pop(id), n}  # by place: some models use the same ids in every answer
+    kept = [item.body for n, item in enumerate(items) if "call_id" not in item.body or n in paired]
     first = next((n for n, body in enumerate(kept) if body.get("role") == "user"), len(kept))
     return kept[first:]

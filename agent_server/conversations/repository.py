@@ -1,11 +1,12 @@
 """Conversations and their messages, as their owner may see them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_
+from sqlalchemy import and_, func, or_, text
 from sqlmodel import col, select
 
 from agent_server.conversations.models import Conversation, Item
@@ -16,11 +17,11 @@ from agent_server.repository import Page, Repository
 class ConversationRepository(Repository[Conversation]):
     model = Conversation
 
-    async def recent(self, limit: int, cursor: str | None = None, text: str | None = None) -> Page[Conversation]:
-        """Conversations by last activity; with `text`, those whose title or messages hold it. Raises InvalidInput."""
+    async def recent(self, limit: int, cursor: str | None = None, words: str | None = None) -> Page[Conversation]:
+        """Conversations by last activity; with `words`, those whose title or messages hold it. Raises InvalidInput."""
         statement = self.visible()
-        if text:
-            pattern = f"%{text.translate(_LIKE)}%"
+        if words:
+            pattern = f"%{words.translate(_LIKE)}%"
             said = select(Item.conversation_id).where(
                 col(Item.owner_id) == self.owner, col(Item.role).is_not(None), col(Item.text).ilike(pattern)
             )
@@ -33,6 +34,12 @@ class ConversationRepository(Repository[Conversation]):
         more = len(rows) > limit
         return Page(rows[:limit], f"{rows[limit - 1].updated_at.isoformat()}~{rows[limit - 1].id}" if more else None)
 
+    async def remove(self, row: Conversation) -> None:
+        # An attempt locks its turn and then the conversation: in the other order the two would wait for each other.
+        turns = "select 1 from turn where owner_id = :owner_id and conversation_id = :id for update"
+        await self.session.execute(text(turns), {"owner_id": self.owner, "id": row.id})
+        await super().remove(row)
+
     async def count(self) -> int:
         statement = select(func.count()).select_from(Conversation).where(col(Conversation.owner_id) == self.owner)
         return (await self.session.execute(statement)).scalar_one()
@@ -44,8 +51,8 @@ _LIKE = str.maketrans({"%": r"\%", "_": r"\_", "\\": r"\\"})
 def _parse(cursor: str) -> tuple[datetime, UUID]:
     at, _, id = cursor.partition("~")
     try:
-        return datetime.fromisoformat(at), UUID(id)
-    except ValueError:
+        return datetime.fromisoformat(at).astimezone(UTC), UUID(id)
+    except (ValueError, OverflowError):
         raise InvalidInput("cursor: not one of ours; pass next_cursor of the page before, or leave it out") from None
 
 
@@ -66,12 +73,9 @@ class ItemRepository:
 
     async def page(self, limit: int, cursor: str | None = None) -> ItemPage:
         """Whole turns, oldest first, at least one and about `limit` items; `cursor` is the last turn's number."""
-        try:
-            after = int(cursor) if cursor is not None else 0
-        except ValueError:
-            raise InvalidInput(
-                "cursor: not one of ours; pass next_cursor of the page before, or leave it out"
-            ) from None
+        if cursor is not None and not re.fullmatch("[0-9]{1,9}", cursor):
+            raise InvalidInput("cursor: not one of ours; pass next_cursor of the page before, or leave it out")
+        after = int(cursor or 0)
         rows = (
             (
                 await self.session.execute(

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
+from agent_server.errors import Conflict
 from agent_server.tool import ToolContext, tool
 
 Limit = Annotated[int, Field(ge=1, le=100, description="How many, at most.")]
@@ -125,6 +126,8 @@ async def rename_conversation(
 @tool(scope="conversations:write", effect="stored", destructive=True)
 async def delete_conversation(context: ToolContext, conversation_id: ConversationId) -> Deleted:
     """Delete one of the caller's conversations with all its messages. This cannot be undone."""
+    if context.turn_id is not None and conversation_id == context.conversation_id:
+        raise Conflict("This is the conversation that is being answered; the user may delete it from the list")
     conversations = context.repository(ConversationRepository)
-    await conversations.remove(await conversations.get(conversation_id, lock=True))
+    await conversations.remove(await conversations.get(conversation_id))
     return Deleted(id=conversation_id)

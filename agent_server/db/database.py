@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from asyncpg import PostgresConnectionError
+from asyncpg import PostgresConnectionError, PostgresError
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from agent_server.errors import Unavailable
+from agent_server.errors import InvalidInput, Unavailable
 
 # Postgres names of states in which trying again later may help; everything else in a DBAPIError is a bug of ours.
 _TRANSIENT = frozenset(
@@ -58,10 +58,8 @@ class Database:
         try:
             async with self._sessions.begin() as session:
                 yield session
-        except (PoolTimeout, OSError, PostgresConnectionError, InterfaceError) as error:
-            raise Unavailable("The database cannot be reached; try again in a moment") from error
-        except DBAPIError as error:
-            if error.connection_invalidated or isinstance(error, OperationalError) or _sqlstate(error) in _TRANSIENT:
+        except (PoolTimeout, OSError, PostgresError, DBAPIError) as error:
+            if is_away(error):
                 raise Unavailable("The database cannot be reached; try again in a moment") from error
             raise
 
@@ -79,8 +77,19 @@ class Database:
         await self.engine.dispose()
 
 
-def _sqlstate(error: DBAPIError) -> str | None:
-    return getattr(error.orig, "sqlstate", None)
+def is_away(error: Exception) -> bool:
+    """Whether `error` says that the database cannot be reached now, or gave the transaction up; else it is a bug of
+    ours. Errors of a new connection come as asyncpg raises them, those of a statement as SQLAlchemy wraps them."""
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, PoolTimeout | OSError | PostgresConnectionError) or _sqlstate(error) in _TRANSIENT
+    if error.connection_invalidated or _sqlstate(error.orig) in _TRANSIENT:
+        return True
+    # asyncpg's word for a connection that is gone, and for an argument that Postgres could not take, which is a bug
+    return isinstance(error, InterfaceError) and not isinstance(error.orig and error.orig.__cause__, ValueError)
+
+
+def _sqlstate(error: BaseException | None) -> str | None:
+    return getattr(error, "sqlstate", None)
 
 
 def asyncpg_url(url: str) -> tuple[str, Mapping[str, Any]]:

@@ -102,7 +102,7 @@ async def delete_conversation(conversation: str, caller: CallerDep, server: Serv
         await server.runner.stop_turn(turn.owner_id, turn.id)
     async with server.database.transaction() as session:
         conversations = ConversationRepository(session, caller)
-        await conversations.remove(await conversations.get(row.id, lock=True))
+        await conversations.remove(await conversations.get(row.id))
 
 
 @router.get("/api/conversations/{conversation}/messages")

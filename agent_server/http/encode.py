@@ -48,7 +48,7 @@ def parse_cursor(text: str | None, turn_id: UUID) -> Cursor | None:
         return None
     turn, _, place = text.partition(":")
     seq, _, part = place.partition(".")
-    if turn != str(turn_id) or not seq.isdecimal() or (part and not part.isdecimal()) or len(place) > 20:
+    if turn != str(turn_id) or not seq.isdecimal() or (part and not part.isdecimal()) or len(seq) > 9 or len(part) > 9:
         raise InvalidInput(f"Last-Event-ID: not an id of this stream; they look like {turn_id}:12")
     return Cursor(int(seq), int(part or 0))
 
@@ -88,6 +88,8 @@ class UIMessageEncoder:
             case PassagesFound(passages=passages):
                 self._passages.update({p["n"]: p for p in passages})
                 return []
+            case Cited(n=n) if n in self._cited:
+                return []  # said before, of text that was taken back
             case Cited(n=n):
                 self._cited.append(n)
                 return [_source(self._passages[n])] if n in self._passages else []

@@ -1,6 +1,5 @@
 """Errors as RFC 9457 problem details, with a `code` of ours and the request id."""
 
-import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -12,9 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from agent_server.errors import AgentServerError, FieldError, Internal, InvalidInput, Unauthorized
-
-log = structlog.get_logger()
+from agent_server.errors import AgentServerError, FieldError, InvalidInput, Unauthorized
 
 
 class Problem(BaseModel):
@@ -57,7 +54,7 @@ def _response(
 
 
 def install(app: FastAPI) -> None:
-    """Make every failure of a route a problem document."""
+    """Make every expected failure of a route a problem document; bugs are caught around them all (`middleware`)."""
 
     @app.exception_handler(AgentServerError)
     async def _expected(_: Request, error: AgentServerError) -> JSONResponse:
@@ -78,12 +75,6 @@ def install(app: FastAPI) -> None:
         return _response(
             error.status_code, codes.get(error.status_code, "invalid_input"), detail, headers=error.headers
         )
-
-    @app.exception_handler(Exception)
-    async def _bug(request: Request, error: Exception) -> JSONResponse:
-        bug = Internal("The request", secrets.token_hex(6))
-        log.error("http.failed", path=request.url.path, reference=bug.reference, exc_info=error)
-        return problem(bug)
 
 
 def _field(error: Mapping[str, Any]) -> FieldError:

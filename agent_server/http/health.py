@@ -9,7 +9,7 @@ from sqlalchemy import func
 from sqlmodel import select
 
 from agent_server.db.migrate import pending
-from agent_server.errors import Unavailable
+from agent_server.errors import AgentServerError
 from agent_server.http.server import Server, ServerDep
 from agent_server.knowledge.models import Chunk
 from agent_server.version import VERSION
@@ -37,8 +37,9 @@ async def ready(server: ServerDep) -> JSONResponse:
     try:
         async with server.database.transaction() as session:
             missing = await session.run_sync(lambda s: pending(s.connection(), server.workspace.root))
-            passages = (await session.execute(select(func.count()).select_from(Chunk))).scalar_one()
-    except Unavailable as error:
+            count = select(func.count()).select_from(Chunk)
+            passages = 0 if missing else (await session.execute(count)).scalar_one()
+    except AgentServerError as error:
         body = {"status": "unavailable", "database_ok": False, "pool_status": pool, "detail": error.message}
         return JSONResponse(body, 503, {"Retry-After": "2"})
     body = {

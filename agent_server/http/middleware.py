@@ -1,6 +1,7 @@
 """Around every request: its id, its log line, the limit of its body, the headers that guard a browser."""
 
 import re
+import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -9,7 +10,7 @@ from uuid import uuid4
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 
-from agent_server.errors import TooLarge
+from agent_server.errors import Internal, TooLarge
 from agent_server.http.errors import problem
 
 log = structlog.get_logger()
@@ -41,12 +42,12 @@ class RequestMiddleware:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        started, status = time.perf_counter(), 500
+        started, status, begun = time.perf_counter(), 500, False
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 headers.setdefault("X-Content-Type-Options", "nosniff")
@@ -57,6 +58,12 @@ class RequestMiddleware:
 
         try:
             await self._limited(scope, receive, send_with_headers)
+        except Exception:  # the one catch-all of HTTP, here so that this answer too has the headers and the id
+            bug = Internal("The request", secrets.token_hex(6))
+            log.exception("http.failed", path=scope["path"], reference=bug.reference)
+            if begun:
+                raise  # the server cuts the connection: a client must not take the part for the whole
+            await problem(bug)(scope, receive, send_with_headers)
         finally:
             if scope["path"] not in _QUIET:
                 latency_ms = round((time.perf_counter() - started) * 1000, 2)

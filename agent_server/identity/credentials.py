@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from agent_server.identity.caller import Caller
 from agent_server.identity.models import ApiKey, Guest, User
 
 KEY, GUEST = "ask", "asg"
+_SCOPE = re.compile(r"\*|[a-z_]+:([a-z_]+|\*)")
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ async def issue_key(
 ) -> IssuedKey:
     """A new key of `owner`'s. Raises InvalidInput for a scope that is not `resource:verb`, `resource:*` or `*`."""
     for scope in scopes:
-        if scope != "*" and scope.count(":") != 1:
+        if not _SCOPE.fullmatch(scope):
             raise InvalidInput(f"scope {scope!r}: write resource:verb as in tasks:read, resource:*, or *")
     secret, digest = _new_secret()
     row = ApiKey(owner_id=owner, name=name, secret_sha=digest, scopes=list(scopes), expires_at=expires_at)

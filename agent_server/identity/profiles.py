@@ -24,6 +24,10 @@ async def read_profile(session: AsyncSession, caller: Caller) -> dict[str, Any]:
 
 async def update_profile(session: AsyncSession, caller: Caller, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Set the given keys, drop those given as None, keep the rest. Raises InvalidInput when it grows too large."""
+    try:
+        json.dumps(changes, allow_nan=False)
+    except ValueError:
+        raise InvalidInput("profile: NaN and Infinity are no JSON; leave them out") from None
     given = insert(Profile).values(owner_id=caller.id, body=dict(changes))
     # merged by the database: two first changes at once would each see no row, and one would overwrite the other
     merged = given.on_conflict_do_update(

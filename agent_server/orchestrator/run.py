@@ -8,7 +8,7 @@ from agents import Agent, RunConfig, Runner
 from agents.exceptions import AgentsException, MaxTurnsExceeded
 from agents.result import RunResultStreaming
 
-from agent_server.call import Runtime
+from agent_server.call import Interrupted, Runtime
 from agent_server.conversations.history import history
 from agent_server.conversations.models import Conversation, Item
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
@@ -23,7 +23,7 @@ from agent_server.orchestrator.models import ModelChoice, Models
 from agent_server.orchestrator.route import Decision, Ranked, RoutedAgent, Router, subjects
 from agent_server.prompts import AgentPrompt
 from agent_server.turns.events import AgentChosen, Cited, Event, PassagesFound, TextDelta, TextDone
-from agent_server.turns.journal import Fenced, NewItem, StopRequested
+from agent_server.turns.journal import NewItem
 from agent_server.turns.runner import Attempt, Outcome
 from agent_server.workspace import Workspace
 
@@ -179,7 +179,7 @@ async def _drain(result: RunResultStreaming) -> None:
 def _ours(error: BaseException | None) -> Exception | None:
     """What was raised in a tool of ours: the run loop wraps it in an error of its own."""
     while error is not None:
-        if isinstance(error, AgentServerError | Fenced | StopRequested):
+        if isinstance(error, AgentServerError | Interrupted):
             return error
         error = error.__cause__
     return None

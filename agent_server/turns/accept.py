@@ -7,6 +7,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import func, insert, text
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -100,14 +101,21 @@ async def _conversation(session: AsyncSession, caller: Caller, message: Message)
     repository = ConversationRepository(session, caller)
     row = None if message.conversation_id is None else await repository.find(message.conversation_id, lock=True)
     if row is None and (message.conversation_id is None or message.create):
-        title = " ".join(message.text.split())
-        short = title if len(title) <= TITLE_LENGTH else title[: TITLE_LENGTH - 1].rsplit(" ", 1)[0] + "…"
-        new = Conversation(id=message.conversation_id or new_id(), title=short, next_turn=2)
-        return (await repository.add(new)).id, 1
+        id = message.conversation_id or new_id()
+        new = Conversation(owner_id=caller.id, id=id, title=_title(message.text), next_turn=2)
+        made = postgresql.insert(Conversation).values(new.model_dump()).on_conflict_do_nothing()
+        if (await session.execute(made.returning(col(Conversation.id)))).one_or_none():
+            return id, 1
+        row = await repository.get(id, lock=True)  # another message began the same conversation in this instant
     if row is None:
         raise NotFound(f"There is no conversation {message.conversation_id}; leave `id` out to begin one")
     number, row.next_turn, row.updated_at = row.next_turn, row.next_turn + 1, now()
     return row.id, number
+
+
+def _title(message: str) -> str:
+    title = " ".join(message.split())
+    return title if len(title) <= TITLE_LENGTH else title[: TITLE_LENGTH - 1].rsplit(" ", 1)[0] + "…"
 
 
 async def _waiting(session: AsyncSession, caller: Caller, conversation_id: UUID) -> int:

@@ -17,7 +17,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from agent_server.call import Recorded
+from agent_server.call import Interrupted, OutcomeUnknown, Recorded
 from agent_server.conversations.models import Item
 from agent_server.db import Database, now, storable
 from agent_server.turns.events import LAST, Event, Numbered, Reset, TextDelta, TextDone, ToolReturned, from_row
@@ -44,11 +44,11 @@ _RECORD_CALL = text("""
         epoch = excluded.epoch""")
 
 
-class Fenced(Exception):
+class Fenced(Interrupted):
     """The turn is no longer this attempt's: stop, and write nothing."""
 
 
-class StopRequested(Exception):
+class StopRequested(Interrupted):
     """The turn was cancelled while this attempt ran."""
 
 
@@ -148,6 +148,13 @@ class Journal:
 
     async def interrupted_text(self) -> str:
         """What was shown of an answer that did not come to its end."""
+        return "".join((await self._unfinished()).values())
+
+    async def reset_unfinished(self) -> None:
+        """Take back what an earlier attempt showed of a model call that it did not finish: it is made again."""
+        await self.append(*(Reset(call) for call in await self._unfinished()))
+
+    async def _unfinished(self) -> dict[int, str]:
         shown: dict[int, str] = {}
         for numbered in await self.events():
             match numbered.event:
@@ -155,7 +162,7 @@ class Journal:
                     shown[call] = shown.get(call, "") + text
                 case TextDone(call=call) | Reset(call=call):
                     shown.pop(call, None)
-        return "".join(shown.values())
+        return shown
 
     async def _write(
         self,
@@ -236,10 +243,9 @@ class CallLedger:
         if row is not None and row.state == "done" and row.result is not None:
             return Recorded(**row.result)
         if row is not None and self.effect == "once":
-            return Recorded(
-                None,
-                "outcome_unknown: an earlier attempt of this call was cut off; it may or may not have taken effect. "
-                "Do not call it again; tell the user to check",
+            raise OutcomeUnknown(
+                "an earlier attempt of this call was cut off; it may or may not have taken effect. "
+                "Do not call it again; tell the user to check"
             )
         if separate:
             await self.journal.write(session)

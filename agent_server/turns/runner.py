@@ -17,7 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from agent_server.db import Database, new_id
-from agent_server.errors import AgentServerError, Internal, Unavailable
+from agent_server.errors import AgentServerError, Internal, TimedOut, Unavailable
 from agent_server.identity import Caller
 from agent_server.turns.events import Cancelled, Done, Failed
 from agent_server.turns.hub import Hub
@@ -53,7 +53,9 @@ _CLAIM = text("""
                       and b.status = 'running' and b.id <> t.id)
     returning id""")
 
+_HELD = text("select id from turn where owner = :me and status = 'running'")
 _RELEASE = text("update turn set owner = null where owner = :me and status = 'running'")
+_RELEASE_ONE = text("update turn set owner = null where id = :id and owner = :me and status = 'running'")
 _FORGET = text("delete from replica where id = :me or beat < now() - interval '1 hour'")
 _STOP_RUNNING = text("""
     update turn set cancel = true where owner_id = :owner_id and id = :id and status = 'running'""")
@@ -96,6 +98,8 @@ class Runner:
         self._slots, self._turn_timeout = slots, turn_timeout
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._lost: set[UUID] = set()
+        self._freed = asyncio.Event()
         self._closing = False
 
     @property
@@ -105,8 +109,11 @@ class Runner:
     async def start(self) -> None:
         """Announce this replica, then beat and sweep until `close`."""
         await self._execute(_BEAT, id=self.replica)
-        for loop, seconds in ((self._beat, BEAT_SECONDS), (self._sweep, SWEEP_SECONDS)):
-            self._background.add(asyncio.create_task(_every(seconds, loop)))
+        self._freed.set()  # the first sweep is at once
+        self._background = {
+            asyncio.create_task(_every(BEAT_SECONDS, self._beat, asyncio.Event())),
+            asyncio.create_task(_every(SWEEP_SECONDS, self._sweep, self._freed)),
+        }
 
     async def close(self) -> None:
         """Let go of what still runs, at once, for whoever starts next; nothing of it is lost."""
@@ -125,7 +132,7 @@ class Runner:
             return
         task = asyncio.create_task(self._attempt(turn), name=f"turn {turn.id}")
         self._tasks[turn.id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(turn.id, None))
+        task.add_done_callback(lambda _: self._ended(turn.id))
 
     async def stop_turn(self, owner_id: UUID, turn_id: UUID) -> None:
         """Cancel a turn: here at once, on another replica at its next write, in the queue before it starts."""
@@ -133,8 +140,13 @@ class Runner:
             for statement in (_STOP_QUEUED, _STOP_RUNNING):
                 await session.execute(statement, {"owner_id": owner_id, "id": turn_id})
         self._hub.wake(turn_id)
-        if task := self._tasks.get(turn_id):
+        task = self._tasks.get(turn_id)
+        if task and not task.cancelling():  # a second stop must not break off the writing of the first
             task.cancel()
+
+    def _ended(self, turn_id: UUID) -> None:
+        del self._tasks[turn_id]
+        self._freed.set()  # what waited behind it, or for a slot, need not wait for the next sweep
 
     async def _attempt(self, turn: Turn) -> None:
         journal = Journal(
@@ -160,11 +172,8 @@ class Runner:
         except Unavailable:
             # The turn stays `running` under this epoch: let it go, so that the sweep takes it up again.
             log.warning("turn.interrupted", reason="database unavailable")
-            await self._let_go(turn.id)
-        finally:
-            if not self._closing:
-                with contextlib.suppress(Unavailable):
-                    await self._sweep()  # start what waits behind this turn without waiting for the next sweep
+            with contextlib.suppress(Unavailable):  # then `_beat` finds it, once the database is back
+                await self._let_go(turn.id)
 
     async def _to_the_end(self, attempt: Attempt, turn: Turn) -> None:
         journal = attempt.journal
@@ -174,8 +183,9 @@ class Runner:
                 raise StopRequested
             if turn.attempts > MAX_ATTEMPTS:
                 raise Internal(f"This turn was cut off {MAX_ATTEMPTS} times and", secrets.token_hex(6))
-            async with asyncio.timeout(self._turn_timeout):
-                outcome = await self._run(attempt)
+            if turn.attempts > 1:
+                await journal.reset_unfinished()
+            outcome = await self._run_in_time(attempt)
             await journal.finish("done", Done(outcome.agent, outcome.usage), agent=outcome.agent, usage=outcome.usage)
             log.info("turn.done", agent=outcome.agent)
         except StopRequested:
@@ -184,8 +194,6 @@ class Runner:
             if self._closing:
                 raise
             await self._cancelled(journal)
-        except TimeoutError:
-            await self._failed(journal, "timed_out", f"The answer took longer than {self._turn_timeout:g} seconds")
         except (Fenced, Unavailable):
             raise
         except AgentServerError as error:
@@ -195,6 +203,16 @@ class Runner:
             bug = Internal("The answer", secrets.token_hex(6))
             log.exception("turn.failed", code=bug.code, reference=bug.reference)
             await self._failed(journal, bug.code, bug.message)
+
+    async def _run_in_time(self, attempt: Attempt) -> Outcome:
+        deadline = asyncio.timeout(self._turn_timeout)
+        try:
+            async with deadline:
+                return await self._run(attempt)
+        except TimeoutError:
+            if not deadline.expired():  # a bug of the run's own
+                raise
+            raise TimedOut(f"The answer took longer than {self._turn_timeout:g} seconds") from None
 
     async def _cancelled(self, journal: Journal) -> None:
         text = await journal.interrupted_text()
@@ -228,25 +246,39 @@ class Runner:
             return None
 
     async def _let_go(self, turn_id: UUID) -> None:
-        with contextlib.suppress(Unavailable):
-            async with self._database.transaction() as session:
-                await session.execute(
-                    text("update turn set owner = null where id = :id and owner = :me and status = 'running'"),
-                    {"id": turn_id, "me": self.replica},
-                )
+        await self._execute(_RELEASE_ONE, id=turn_id, me=self.replica)
+        self._freed.set()
 
     async def _beat(self) -> None:
-        await self._execute(_BEAT, id=self.replica)
+        """Say that this replica is alive, and let go of turns that are its own by their row and that it does not run.
+
+        Such a turn is left where the answer to a commit was lost with the connection: accepted or claimed, not begun;
+        interrupted, not let go. It counts as lost when two beats in a row find it, as a turn is accepted a moment
+        before it is begun.
+        """
+        async with self._database.transaction() as session:
+            await session.execute(_BEAT, {"id": self.replica})
+            held = set((await session.execute(_HELD, {"me": self.replica})).scalars())
+        before, self._lost = self._lost, held - self._tasks.keys()
+        for turn_id in before & self._lost:
+            log.warning("turn.lost", turn_id=str(turn_id))
+            await self._let_go(turn_id)
 
     async def _execute(self, statement: Any, **values: Any) -> None:
         async with self._database.transaction() as session:
             await session.execute(statement, values)
 
 
-async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+async def _every(seconds: float, work: Callable[[], Awaitable[None]], soon: asyncio.Event) -> None:
+    """Do `work` every so many seconds, and when `soon` is set."""
     while True:
-        await asyncio.sleep(seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await soon.wait()
+        soon.clear()
         try:
             await work()
         except Unavailable:
             log.warning("database.unavailable")
+        except Exception:  # a replica that has stopped beating loses its turns, one that has stopped sweeping its queue
+            log.exception("runner.failed")
