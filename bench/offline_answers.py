@@ -17,7 +17,8 @@ from agent_server.db.migrate import upgrade
 from agent_server.knowledge.embed import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.search import search
-from agent_server.orchestrator.quote import CitedPassage, select
+from agent_server.orchestrator.pieces import CitedPassage
+from agent_server.orchestrator.quote import select
 from agent_server.settings import Settings
 
 ROOT = Path(__file__).parent.parent

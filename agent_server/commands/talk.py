@@ -10,12 +10,10 @@ from rich.console import Console
 
 from agent_server.commands.session import Session, fail, say, show
 from agent_server.errors import InvalidInput
-from agent_server.http.chat import message_text
 from agent_server.http.server import Server
-from agent_server.identity import Caller
 from agent_server.knowledge.embed import Embedder
 from agent_server.orchestrator.run import create_router
-from agent_server.turns.accept import Message, accept
+from agent_server.turns.accept import Message
 from agent_server.turns.events import AgentChosen, Cited, Failed, PassagesFound, Reset, TextDelta, ToolCalled
 from agent_server.turns.journal import follow
 from agent_server.turns.models import Turn
@@ -26,17 +24,15 @@ GOODBYE = frozenset({"exit", "quit", "/exit", "/quit"})
 async def chat(
     session: Session, message: str | None, agent: str | None, conversation: str | None, as_json: bool
 ) -> int:
-    if agent is not None and agent not in session.workspace.agents:
-        raise InvalidInput(f"agent: there is no {agent!r}; there are {', '.join(session.workspace.agents)}")
     server, caller = await session.server(), await session.caller()
     id = _parse(conversation) if conversation else None
     await server.runner.start()
     try:
         if message is not None:
-            turn = await _send(server, caller, Message(text=message, conversation_id=id, agent=agent))
+            turn = (await server.accept(caller, Message(text=message, conversation_id=id, agent=agent))).turn
             return await _show(server, turn, as_json)
         while (said := await asyncio.to_thread(_ask)) is not None:
-            turn = await _send(server, caller, Message(text=said, conversation_id=id, agent=agent))
+            turn = (await server.accept(caller, Message(text=said, conversation_id=id, agent=agent))).turn
             id = turn.conversation_id
             await _show(server, turn, as_json)
         return 0
@@ -58,21 +54,6 @@ def _ask() -> str | None:
     except EOFError:
         return None
     return None if said in GOODBYE else said or _ask()
-
-
-async def _send(server: Server, caller: Caller, message: Message) -> Turn:
-    message_text(message.text, server.settings.message_limit)
-    accepted = await accept(
-        server.database,
-        caller,
-        message,
-        replica=server.runner.replica,
-        queue_limit=server.settings.queue_limit,
-        can_run=server.runner.has_slot,
-    )
-    if accepted.turn.status == "running":
-        server.runner.begin(accepted.turn)
-    return accepted.turn
 
 
 async def _show(server: Server, turn: Turn, as_json: bool) -> int:

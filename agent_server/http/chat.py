@@ -16,8 +16,7 @@ from agent_server.http.errors import problem
 from agent_server.http.messages import messages_of
 from agent_server.http.server import Server, ServerDep
 from agent_server.identity import Caller
-from agent_server.tool import refuse_unstorable
-from agent_server.turns.accept import Accepted, Message, OnBusy, accept
+from agent_server.turns.accept import Accepted, Message, OnBusy
 from agent_server.turns.journal import follow
 from agent_server.turns.models import Turn
 from agent_server.turns.repository import TurnRepository
@@ -126,39 +125,16 @@ async def chat(
 
 
 async def _accept(server: Server, caller: Caller, body: ChatRequest, idempotency_key: str | None) -> Accepted:
-    text = message_text(body.text, server.settings.message_limit)
-    if body.agent is not None and body.agent not in server.workspace.agents:
-        raise InvalidInput(f"agent: there is no {body.agent!r}; there are {', '.join(server.workspace.agents)}")
     conversation_id, create = _conversation_id(body, caller)
     message = Message(
-        text=text,
+        text=body.text,
         conversation_id=conversation_id,
         create=create,
         client_key=idempotency_key or body.client_key,
         agent=body.agent,
         on_busy=body.on_busy,
     )
-    accepted = await accept(
-        server.database,
-        caller,
-        message,
-        replica=server.runner.replica,
-        queue_limit=server.settings.queue_limit,
-        can_run=server.runner.has_slot,
-    )
-    if accepted.fresh and accepted.turn.status == "running":
-        server.runner.begin(accepted.turn)
-    return accepted
-
-
-def message_text(text: str, limit: int) -> str:
-    """The message, fit to be stored. Raises InvalidInput."""
-    refuse_unstorable(text, ("message",))
-    if not text.strip():
-        raise InvalidInput("message: is empty; say something")
-    if len(text) > limit:
-        raise InvalidInput(f"message: has {len(text)} characters, at most {limit} are taken; shorten or split it")
-    return text
+    return await server.accept(caller, message)
 
 
 def _conversation_id(body: ChatRequest, caller: Caller) -> tuple[UUID | None, bool]:

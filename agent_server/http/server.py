@@ -7,8 +7,12 @@ from fastapi import Depends, Request
 
 from agent_server.call import Runtime
 from agent_server.db import Database
+from agent_server.errors import InvalidInput
+from agent_server.identity import Caller
 from agent_server.orchestrator.models import ModelChoice
 from agent_server.settings import Settings
+from agent_server.tool import refuse_unstorable
+from agent_server.turns.accept import Accepted, Message, accept
 from agent_server.turns.hub import Hub
 from agent_server.turns.runner import Runner
 from agent_server.workspace import Workspace
@@ -38,6 +42,33 @@ class Server:
         if self.settings.guest_scopes is not None:
             return frozenset(self.settings.guest_scopes)
         return self.workspace.agent_scopes | {"forms:read", "conversations:read", "conversations:write"}
+
+    async def accept(self, caller: Caller, message: Message) -> Accepted:
+        """Store a message and begin its turn, or queue it. Raises as `turns.accept`, and InvalidInput for a text that
+        is empty, too long or cannot be stored, and for an agent that is not there."""
+        check_text(message.text, self.settings.message_limit)
+        if message.agent is not None and message.agent not in self.workspace.agents:
+            raise InvalidInput(f"agent: there is no {message.agent!r}; there are {', '.join(self.workspace.agents)}")
+        accepted = await accept(
+            self.database,
+            caller,
+            message,
+            replica=self.runner.replica,
+            queue_limit=self.settings.queue_limit,
+            can_run=self.runner.has_slot,
+        )
+        if accepted.fresh and accepted.turn.status == "running":
+            self.runner.begin(accepted.turn)
+        return accepted
+
+
+def check_text(text: str, limit: int) -> None:
+    """Raises InvalidInput unless a message of this text can be stored and answered."""
+    refuse_unstorable(text, ("message",))
+    if not text.strip():
+        raise InvalidInput("message: is empty; say something")
+    if len(text) > limit:
+        raise InvalidInput(f"message: has {len(text)} characters, at most {limit} are taken; shorten or split it")
 
 
 def get_server(request: Request) -> Server:

@@ -16,7 +16,7 @@ from agent_server.knowledge.embed import Embedder
 from agent_server.knowledge.search import Passage, search
 from agent_server.knowledge.tools import search_knowledge
 from agent_server.orchestrator.context import TurnContext, passage_body
-from agent_server.orchestrator.quote import CitedPassage
+from agent_server.orchestrator.pieces import CitedPassage
 from agent_server.prompts import AgentPrompt
 from agent_server.tool import Tool
 from agent_server.turns.events import PassagesFound

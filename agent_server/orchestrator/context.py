@@ -6,7 +6,7 @@ from typing import Any
 
 from agent_server.call import Runtime
 from agent_server.knowledge.search import Passage
-from agent_server.orchestrator.quote import CitedPassage
+from agent_server.orchestrator.pieces import CitedPassage
 from agent_server.orchestrator.route import Decision
 from agent_server.tool import Tool
 from agent_server.turns.events import PassagesFound

@@ -45,7 +45,7 @@ from openai.types.responses.response_usage import InputTokensDetails, OutputToke
 
 from agent_server.knowledge.embed import Embedder
 from agent_server.orchestrator import phrases, quote
-from agent_server.orchestrator.quote import CitedPassage
+from agent_server.orchestrator.pieces import CitedPassage
 from agent_server.tool import Tool
 
 NAME = "offline"

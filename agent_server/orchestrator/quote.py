@@ -9,15 +9,14 @@ and a table row is written out with the names of its columns.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent_server.knowledge.embed import Embedder
-from agent_server.knowledge.search import Passage
+from agent_server.orchestrator.pieces import CitedPassage, Piece, pieces_of
 from agent_server.orchestrator.words import COMMON, stem, words
 
 MOST_PIECES = 6
@@ -75,24 +74,6 @@ _ASKS_CODE = re.compile(
     r"\b(how|example|usage|syntax|code|command|snippet|install|configur\w+|call|write|run|set up|define|declare)\b",
     re.IGNORECASE,
 )
-_SENTENCE = re.compile(r"(?<=[.!?])[\"'”)\]*_]*\s+(?=[\"'“(\[`*_]*[A-Z0-9])")
-_ABBREVIATION = re.compile(
-    r"\b(e\.g|i\.e|etc|approx|ca|cf|vs|no|fig|dr|mr|mrs|ms|st|nr|max|min|incl)\.$", re.IGNORECASE
-)
-_ITEM = re.compile(r"^(\s*)([-*+]|\d+[.)])\s+(.*)")
-_FENCE = re.compile(r"^\s*(`{3,}|~{3,})")
-_HEADING_LINE = re.compile(r"^ {0,3}#{1,6}\s+(.*?)\s*#*$")
-_RULE = re.compile(r"^\s*([-=*_]\s*){3,}$")
-_DIVIDER = re.compile(r"^\s*\|?\s*:?-{2,}.*$")
-_IGNORED = re.compile(r"^\s*(!!!|\?\?\?|:::|<!--|<[/!a-zA-Z][^>]*>\s*$|\[\^?[^\]]+\]:)")
-
-
-@dataclass(frozen=True)
-class CitedPassage:
-    """A passage and the number it is cited by."""
-
-    n: int
-    passage: Passage
 
 
 @dataclass(frozen=True)
@@ -108,14 +89,14 @@ def select(question: str, passages: Sequence[CitedPassage], embedder: Embedder, 
 
     `context` is what a short follow-up ("and in winter?") follows: its words count, but less than the question's own.
     """
-    pieces = [piece for cited in passages for piece in _pieces(cited)]
+    pieces = [piece for cited in passages for piece in pieces_of(cited)]
     parts = _parts(question)
     if not pieces or not parts:
         return None
     scorer = _Scorer(pieces, {cited.n: cited.passage.score for cited in passages}, embedder)
     most = max(2, MOST_PIECES // len(parts)) if len(parts) > 1 else MOST_PIECES - 1
-    taken: list[_Piece] = []
-    answers: list[tuple[str, list[_Piece]]] = []
+    taken: list[Piece] = []
+    answers: list[tuple[str, list[Piece]]] = []
     scored = [scorer.score(part, before) for part, before in zip(parts, [context, *parts], strict=False)]
     for i, part in enumerate(parts):
         # a piece belongs to the part that it answers best
@@ -128,145 +109,6 @@ def select(question: str, passages: Sequence[CitedPassage], embedder: Embedder, 
     if not taken:
         return None
     return Answer(_markdown(answers), tuple(dict.fromkeys(piece.n for piece in taken)))
-
-
-# The pieces of a passage
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Something that can be quoted. `place` orders the pieces of a passage; those of one list or table share `block`;
-    `lead` is the sentence that introduces the list."""
-
-    n: int
-    kind: Literal["sentence", "item", "row", "code"]
-    text: str
-    heading: str
-    place: int
-    block: int
-    marker: str = ""
-    lead: str = ""
-
-
-def _pieces(cited: CitedPassage) -> Iterator[_Piece]:
-    """The quotable pieces of a passage, in order."""
-    heading, above = cited.passage.heading or cited.passage.title, cited.passage.title
-    if not heading.startswith(above):
-        heading = f"{above} {heading}"
-    place, last = 0, ""
-    blocks = list(_blocks(cited.passage.text))
-    for number, (kind, lines) in enumerate(blocks):
-        if kind == "heading":
-            heading, last = f"{above} {_display(lines[0])}", ""
-            continue
-        lead = last if last.endswith(":") else ""
-        introduces = number + 1 < len(blocks) and blocks[number + 1][0] in ("list", "table", "code")
-        for shape, marker, text in _block_pieces(kind, lines):
-            if text.strip():
-                last = text
-                if not (introduces and shape == "sentence" and text.endswith(":")):
-                    yield _Piece(cited.n, shape, text, heading, place, number, marker, lead)
-                place += 1
-
-
-_Shape = Literal["sentence", "item", "row", "code"]
-
-
-def _blocks(text: str) -> Iterator[tuple[str, list[str]]]:
-    """A Markdown text as (heading | code | table | list | text, its lines)."""
-    kind, lines, fence = "", [], ""
-    for line in text.splitlines():
-        mark = _FENCE.match(line)
-        if fence:
-            lines.append(line)
-            if mark and mark[1].startswith(fence):
-                yield "code", lines
-                kind, lines, fence = "", [], ""
-            continue
-        now = _kind(line, kind)
-        if now != kind or now == "heading":
-            if lines:
-                yield kind, lines
-            kind, lines = now, []
-        if mark:
-            fence = mark[1]
-        if now:
-            lines.append(heading[1] if (heading := _HEADING_LINE.match(line)) else line)
-    if lines:
-        yield ("code" if fence else kind), lines
-
-
-def _kind(line: str, before: str) -> str:
-    if not line.strip() or _RULE.match(line) or _IGNORED.match(line):
-        return "list" if before == "list" and not line.strip() else ""
-    if _FENCE.match(line):
-        return "code"
-    if _HEADING_LINE.match(line):
-        return "heading"
-    if line.lstrip().startswith("|"):
-        return "table"
-    if _ITEM.match(line) or (before == "list" and line.startswith((" ", "\t"))):
-        return "list"
-    return "text"
-
-
-def _block_pieces(kind: str, lines: Sequence[str]) -> Iterator[tuple[_Shape, str, str]]:
-    match kind:
-        case "code":
-            yield "code", "", "\n".join(lines)
-        case "table":
-            yield from (("row", "", row) for row in _rows(lines))
-        case "list":
-            yield from (("item", marker, _display(text)) for marker, text in _items(lines))
-        case _:
-            text = " ".join(line.strip().removeprefix(">").strip() for line in lines)
-            yield from (("sentence", "", _display(sentence)) for sentence in _sentences(text))
-
-
-def _rows(lines: Sequence[str]) -> Iterator[str]:
-    """Each row with the names of its columns; a row of a table without a header as its cells."""
-    table = [[_display(cell) for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))] for line in lines]
-    if len(lines) < 2 or not _DIVIDER.match(lines[1]):
-        yield from ("; ".join(filter(None, row)) for row in table if any(row))
-        return
-    header = table[0]
-    for row in table[2:]:
-        cells = [f"{name}: {cell}" if name else cell for name, cell in zip(header[1:], row[1:], strict=False) if cell]
-        first = f"{header[0]} {row[0]}" if header[0] and not re.search(r"[a-z]{3}", row[0], re.IGNORECASE) else row[0]
-        if any(row):
-            yield f"{first}: {'; '.join(cells)}" if first and cells else first or "; ".join(cells)
-
-
-def _items(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
-    marker, text = "", ""
-    for line in lines:
-        if found := _ITEM.match(line):
-            if text:
-                yield marker, text
-            marker, text = found[2] if found[2][0].isdigit() else "-", found[3]
-        elif line.strip():
-            text += f" {line.strip()}"
-    if text:
-        yield marker, text
-
-
-def _sentences(text: str) -> Iterator[str]:
-    start = 0
-    for gap in _SENTENCE.finditer(text):
-        if _ABBREVIATION.search(text[start : gap.start()]):
-            continue
-        yield text[start : gap.end()].strip()
-        start = gap.end()
-    yield text[start:].strip()
-
-
-def _display(text: str) -> str:
-    """Without inline markup; code stays as it is."""
-    text = re.sub(r"!\[[^\]]*\]\([^)]*\)|\[\^[^\]]+\]|<[^<>\s][^<>]*>", "", text)
-    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    parts = re.split(r"(`[^`]*`)", text)
-    plain = [p if p.startswith("`") else re.sub(r"\*{1,3}|(?<!\w)_{1,3}|_{1,3}(?!\w)", "", p) for p in parts]
-    return "".join(plain).strip()
 
 
 # The parts of a question
@@ -317,7 +159,7 @@ class _Scores:
 class _Scorer:
     """Scores the pieces for a part of the question."""
 
-    def __init__(self, pieces: Sequence[_Piece], scores: Mapping[int, float], embedder: Embedder) -> None:
+    def __init__(self, pieces: Sequence[Piece], scores: Mapping[int, float], embedder: Embedder) -> None:
         self._embedder, self._pieces = embedder, pieces
         self._own = [{stem(word) for word in words(piece.text)} for piece in pieces]
         self._above = [{stem(word) for word in words(f"{piece.heading} {piece.lead}")} for piece in pieces]
@@ -378,8 +220,8 @@ class _Scorer:
 
 
 def _best(
-    part: str, scored: _Scores, rival: NDArray[np.float64], pieces: Sequence[_Piece], taken: Sequence[_Piece], most: int
-) -> list[_Piece]:
+    part: str, scored: _Scores, rival: NDArray[np.float64], pieces: Sequence[Piece], taken: Sequence[Piece], most: int
+) -> list[Piece]:
     """The pieces that answer the part, best first; a list that is the answer comes whole. `rival` is how well each
     piece answers another part."""
     code, price = _ASKS_CODE.search(part), _ASKS_PRICE.search(part)
@@ -388,7 +230,7 @@ def _best(
     top = int(np.argmax(scores))
     if scores[top] < _ENOUGH or scored.held[top] < _ENOUGH_WORDS:
         return []
-    chosen: list[_Piece] = []
+    chosen: list[Piece] = []
     complete = False
     for i in np.argsort(-scores, kind="stable"):
         piece = pieces[i]
@@ -420,7 +262,7 @@ def _alike(one: str, other: str) -> bool:
 # The answer as Markdown
 
 
-def _markdown(answers: Sequence[tuple[str, Sequence[_Piece]]]) -> str:
+def _markdown(answers: Sequence[tuple[str, Sequence[Piece]]]) -> str:
     if len(answers) == 1:
         return f"From the content:\n\n{_quotes(answers[0][1])}"
     blocks = []
@@ -435,9 +277,9 @@ def _title(part: str) -> str:
     return f"{part[:1].upper()}{part[1:]}?"
 
 
-def _quotes(pieces: Sequence[_Piece]) -> str:
+def _quotes(pieces: Sequence[Piece]) -> str:
     """A quotation from each passage, best first; neighbours in a passage stay together in their order."""
-    by_passage: dict[int, list[_Piece]] = {}
+    by_passage: dict[int, list[Piece]] = {}
     for piece in pieces:
         by_passage.setdefault(piece.n, []).append(piece)
     return "\n\n".join(
@@ -445,9 +287,9 @@ def _quotes(pieces: Sequence[_Piece]) -> str:
     )
 
 
-def _runs(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
+def _runs(pieces: Sequence[Piece]) -> list[list[Piece]]:
     """The pieces in runs of neighbours, the run with the best piece first; a list is one run."""
-    runs: list[list[_Piece]] = []
+    runs: list[list[Piece]] = []
     for piece in sorted(pieces, key=lambda p: p.place):
         before = runs[-1][-1] if runs else None
         listed = before is not None and before.block == piece.block and piece.kind in ("item", "row")
@@ -458,7 +300,7 @@ def _runs(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
     return sorted(runs, key=lambda run: min(pieces.index(piece) for piece in run))
 
 
-def _lines(runs: Sequence[Sequence[_Piece]], n: int) -> list[str]:
+def _lines(runs: Sequence[Sequence[Piece]], n: int) -> list[str]:
     """The runs as lines, each run with its citation."""
     lines: list[str] = []
     for run in runs:

@@ -18,7 +18,7 @@ from agent_server import ToolContext, tool
 from agent_server.knowledge.embed import Embedder
 from agent_server.knowledge.search import Passage
 from agent_server.orchestrator.offline import GREETING, NOTHING_FOUND, NOTHING_TO_ADD, OfflineModel
-from agent_server.orchestrator.quote import CitedPassage
+from agent_server.orchestrator.pieces import CitedPassage
 from agent_server.tool import Tool
 
 

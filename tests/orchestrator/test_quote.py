@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from agent_server.knowledge.embed import Embedder
 from agent_server.knowledge.search import Passage
-from agent_server.orchestrator.quote import CitedPassage, select
+from agent_server.orchestrator.pieces import CitedPassage
+from agent_server.orchestrator.quote import select
 from agent_server.orchestrator.words import stem
 
 
