@@ -51,7 +51,7 @@ from agent_server.tool import Tool
 NAME = "offline"
 FORM_TOOL = "offer_form"
 NOTHING_FOUND = "The content has nothing about this. No language model is configured, so I can only answer with what the content says."
-NOTHING_TO_ADD = "The content has nothing more about this."
+AFTER_URGENT = "Do this first. Ask again when help is on its way."
 GREETING = "Hello. Ask me something, and I will show you what the content says about it, with its sources."
 
 _GREETING = re.compile(
@@ -174,13 +174,11 @@ class OfflineModel(Model):
 
     def _quoted(self) -> str:
         turn = self._turn
-        shown = turn.urgent or ""
-        passages = [cited for cited in turn.passages if cited.passage.text.strip() not in shown]
+        if turn.urgent:
+            return AFTER_URGENT  # quotes that are merely near would stand in the way of what is to be done now
         context = turn.query if turn.query != turn.message else ""
-        answer = quote.select(turn.message, passages, self._embedder, context=context)
-        if answer is not None:
-            return answer.text
-        return NOTHING_TO_ADD if shown else NOTHING_FOUND
+        answer = quote.select(turn.message, turn.passages, self._embedder, context=context)
+        return answer.text if answer is not None else NOTHING_FOUND
 
     def _told(self, name: str, output: str) -> str:
         """A tool's output in plain words."""

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from agent_server import ToolContext, tool
 from agent_server.knowledge.embed import Embedder
 from agent_server.knowledge.search import Passage
-from agent_server.orchestrator.offline import GREETING, NOTHING_FOUND, NOTHING_TO_ADD, OfflineModel
+from agent_server.orchestrator.offline import AFTER_URGENT, GREETING, NOTHING_FOUND, OfflineModel
 from agent_server.orchestrator.pieces import CitedPassage
 from agent_server.tool import Tool
 
@@ -231,7 +231,7 @@ async def test_emergency_advice_that_was_shown_is_not_repeated(run: Run) -> None
 
     answer, _ = await run(Turn("I have a burn, what do I do?", [burns], urgent=burns.passage.text))
 
-    assert answer == NOTHING_TO_ADD
+    assert answer == AFTER_URGENT
 
 
 async def test_a_greeting_is_answered_with_what_can_be_asked(run: Run) -> None:
