@@ -31,6 +31,8 @@ _ENOUGH_WORDS = 0.25
 """... and holds this share of its words, heading included."""
 _NEAR_BEST, _NEAR_BEST_BESIDE = 0.82, 0.68
 """How near to the best piece another must come, and one of the same passage."""
+_ENOUGH_OF_NEAREST = 0.5
+"""What the best piece of the passage that was retrieved first must score to be quoted beside better ones."""
 _ABOUT = 0.7
 """A list comes whole when its heading and lead-in hold this share of the words."""
 _SAME = 0.65
@@ -104,6 +106,8 @@ def select(question: str, passages: Sequence[CitedPassage], embedder: Embedder, 
             [other.scores for other in scored if other is not scored[i]] or [np.full(len(pieces), -1.0)], axis=0
         )
         found = _best(part, scored[i], rival, pieces, taken, most)
+        if len(parts) == 1 and found:
+            found = _with_nearest(found, passages[0].n, scored[i], pieces)
         taken += found
         answers.append((part, found))
     if not taken:
@@ -252,6 +256,16 @@ def _best(
         else:
             chosen.append(piece)
     return chosen
+
+
+def _with_nearest(found: list[Piece], n: int, scored: _Scores, pieces: Sequence[Piece]) -> list[Piece]:
+    """`found`, and before it the best of the passage that was retrieved first, where nothing of that is in it: whoever
+    wants to read on should be led to the page that is nearest to the question as a whole."""
+    own = [i for i, piece in enumerate(pieces) if piece.n == n and piece.kind != "code"]
+    if any(piece.n == n for piece in found) or not own:
+        return found
+    best = max(own, key=lambda i: scored.scores[i])
+    return [pieces[best], *found] if scored.scores[best] >= _ENOUGH_OF_NEAREST else found
 
 
 def _alike(one: str, other: str) -> bool:
