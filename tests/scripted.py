@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,22 +60,31 @@ class Stall:
 
 
 Step = Say | Call | Calls | Refuse | Cut | Stall
-Script = list[Step] | Callable[[dict[str, Any]], Step]
+Script = Sequence[Step] | Callable[[dict[str, Any]], Step]
 
 
 class ScriptedOpenAI:
     """Answers each request with the next step of `script`, or with what `script` makes of the request."""
 
     def __init__(self, script: Script) -> None:
-        self.script = script
+        self._script, self._next = script, 0
         self.requests: list[dict[str, Any]] = []
         self.url = ""
 
+    @property
+    def script(self) -> Script:
+        return self._script
+
+    @script.setter
+    def script(self, script: Script) -> None:
+        self._script, self._next = script, 0
+
     def next(self, request: dict[str, Any]) -> Step:
         self.requests.append(request)
-        if callable(self.script):
-            return self.script(request)
-        return self.script.pop(0) if self.script else Say("(the script is at its end)")
+        if callable(self._script):
+            return self._script(request)
+        number, self._next = self._next, self._next + 1
+        return self._script[number] if number < len(self._script) else Say("(the script is at its end)")
 
     async def completions(self, request: Request) -> Response:
         body = await request.json()

@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from mcp import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
+from mcp_types import TextContent
 from sqlmodel import col, select
 
 from agent_server.audit import Audit
@@ -53,7 +54,9 @@ class Surfaces:
             transport = streamable_http_client(f"{base}/mcp", http_client=http)
             async with McpClient(transport) as mcp:
                 result = await mcp.call_tool(name, arguments)
-        text = result.content[0].text
+        (block,) = result.content
+        assert isinstance(block, TextContent)
+        text = block.text
         return _parsed(text) if result.is_error else Outcome("ok", result.structured_content)
 
     async def rest(self, name: str, arguments: dict[str, Any], key: str) -> Outcome:
@@ -111,7 +114,7 @@ async def _audit(client: Client, owner: UUID) -> list[tuple[str, str, str]]:
         rows = await session.execute(
             select(Audit.surface, Audit.action, Audit.outcome).where(Audit.owner_id == owner).order_by(col(Audit.at))
         )
-        return [tuple(row) for row in rows]
+        return [(surface, action, outcome) for surface, action, outcome in rows]
 
 
 def _all(surfaces: Surfaces) -> dict[str, Callable[..., Awaitable[Outcome]]]:

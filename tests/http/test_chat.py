@@ -10,7 +10,7 @@ import pytest
 from dirty_equals import IsPartialDict, IsStr
 from sqlalchemy import text
 
-from tests.scripted import Call, Cut, Refuse, Say, Stall, scripted_openai
+from tests.scripted import Call, Cut, Refuse, Say, Stall, Step, scripted_openai
 from tests.server import Client, Start
 from tests.sse import Frame, read_frames, text_of, types_of
 
@@ -71,7 +71,7 @@ async def test_a_guest_is_made_for_a_chat_without_a_credential_and_keeps_its_con
 
 
 async def test_a_model_streams_its_words_calls_tools_and_hands_off(start: Start) -> None:
-    script = [
+    script: list[Step] = [
         Call("transfer_to_tasks", {}),
         Call("create_task", {"title": "Buy fins"}),
         Say("I have put it on your list."),
@@ -243,10 +243,10 @@ async def test_stop_ends_the_turn_and_keeps_what_was_said(start: Start) -> None:
     ],
 )
 async def test_a_model_that_fails_ends_the_turn_with_a_reason_and_loses_no_message(
-    start: Start, steps: list[object], says: str
+    start: Start, steps: list[Step], says: str
 ) -> None:
     async with (
-        scripted_openai(steps) as model,  # type: ignore[arg-type]
+        scripted_openai(steps) as model,
         start(openai_base_url=model.url, model="m", model_first_token_timeout=0.3) as client,
     ):
         frames = await client.chat("hello")
@@ -276,7 +276,7 @@ async def test_a_stream_that_breaks_off_is_taken_back_and_asked_for_again(start:
 
 
 async def test_malformed_tool_arguments_are_told_to_the_model_which_may_correct_them(start: Start) -> None:
-    script = [
+    script: list[Step] = [
         Call("create_task", '{"title": "Buy'),
         Call("create_task", {"title": 7}),
         Call("create_task", {"title": "Buy fins"}),
@@ -373,7 +373,8 @@ async def test_a_cursor_that_is_not_of_this_stream_is_refused(client: Client, id
 
 async def _turns(client: Client, count: int) -> bool:
     async with client.server.database.transaction() as session:
-        return (await session.execute(text("select count(*) from turn"))).scalar_one() >= count
+        there: int = (await session.execute(text("select count(*) from turn"))).scalar_one()
+        return there >= count
 
 
 async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
