@@ -120,7 +120,7 @@ def content_validate(workspace: Workspace = None, json: Json = False) -> None:
 
 @content.command("ingest")
 def content_ingest(workspace: Workspace = None, json: Json = False) -> None:
-    """Bring the index up to date with content/; what has not changed is not touched."""
+    """Bring the index up to date with content/. What has not changed is not touched."""
     _run("content_ingest", workspace, as_json=json)
 
 
@@ -130,7 +130,7 @@ def content_benchmark(
     workspace: Workspace = None,
     json: Json = False,
 ) -> None:
-    """How well search finds the right documents for questions that you judged."""
+    """Measure how well search finds what you judged to be right."""
     _run("content_benchmark", workspace, questions=questions, as_json=json)
 
 
@@ -169,7 +169,7 @@ def db_current(workspace: Workspace = None, json: Json = False) -> None:
 
 @db.command("check")
 def db_check(workspace: Workspace = None) -> None:
-    """Whether the database is what the models say; exit 1 where it is not."""
+    """Compare the database with the models. Exits with 1 where they differ."""
     _run("db_check", workspace)
 
 
@@ -177,7 +177,7 @@ def db_check(workspace: Workspace = None) -> None:
 def db_revision(
     message: Annotated[str, typer.Argument(help="What the migration does.")], workspace: Workspace = None
 ) -> None:
-    """Write a migration for the tables of tools/ that the database does not have yet."""
+    """Write a migration for the tables of tools/. It makes what the database does not have yet."""
     _run("db_revision", workspace, message=message)
 
 
@@ -198,7 +198,7 @@ def tool_call(
     json: Annotated[str | None, typer.Option("--json", help="The arguments as one JSON object.")] = None,
     workspace: Workspace = None,
 ) -> None:
-    """Call a tool with --ARGUMENT VALUE for each argument; prints the result as JSON.
+    """Call a tool, each argument as --NAME VALUE. Prints the result as JSON.
 
     It acts as the local user, or as the owner of the key in AGENT_SERVER_KEY."""
     _run("tool_call", workspace, name=name, arguments=context.args, json_arguments=json)
@@ -209,7 +209,7 @@ def prompt_render(
     name: Annotated[str, typer.Argument(help="The agent.")],
     workspace: Workspace = None,
 ) -> None:
-    """The instructions of an agent, as a model would get them for an empty profile."""
+    """The instructions of an agent, as a model gets them. The profile is empty."""
     _run("prompt_render", workspace, name=name)
 
 

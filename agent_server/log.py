@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import structlog
 
-_SECRET_KEYS = re.compile(r"(?i)(password|secret|token|api_?key|authorization|cookie|credential|dsn|database_url)")
+_SECRET_KEYS = re.compile(r"(?i)(password|secret|token|api[_-]?key|authorization|cookie|credential|dsn|database_url)")
 _MASKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), r"\1 [secret]"),
     (re.compile(r"\b(?:ask|asg)_[0-9a-f]{8,}[.\w-]*"), "[key]"),
@@ -20,7 +20,7 @@ _MASKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), "[jwt]"),
     (re.compile(r"(?i)\b(postgres(?:ql)?(?:\+\w+)?://[^:/\s@]*):[^@\s]*@"), r"\1:[secret]@"),
     (re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), "[email]"),
-    (re.compile(r"\b[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){3,7}\b"), "[iban]"),
+    (re.compile(r"\b[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){3,7}(?:[ ]?[A-Z0-9]{1,3})?\b"), "[iban]"),
     (re.compile(r"\b(?:\d[ -]?){13,19}\b"), "[card]"),
     (re.compile(r"(?<![\w-])\+\d(?:[ ().-]?\d){7,14}\b"), "[phone]"),
 )
@@ -34,20 +34,21 @@ def masked(text: str) -> str:
 
 
 def _masked_value(key: str, value: Any) -> Any:
-    if _SECRET_KEYS.search(key) and isinstance(value, str | bytes):
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if _SECRET_KEYS.search(key):
         return "[secret]"
-    if isinstance(value, str):
-        return masked(value)
     if isinstance(value, dict):
-        return {k: _masked_value(str(k), v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
+        return {masked(str(k)): _masked_value(str(k), v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
         return [_masked_value("", v) for v in value]
-    return value
+    return masked(repr(value) if isinstance(value, BaseException) else str(value))
 
 
 def _mask(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
-        event[key] = _masked_value(key, value)
+        if key != "exc_info" and not key.startswith("_"):  # what the formatters after this one read
+            event[key] = _masked_value(key, value)
     return event
 
 

@@ -1,6 +1,7 @@
 """prompts/*.md -> AgentPrompt: an agent is one Markdown file, front matter and a Jinja2 body."""
 
 import hashlib
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from agent_server.errors import ModelFailed, Problem
 
 _TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+_TEMPLATE_FAILS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a template may raise: it can divide, index, compare and recurse."""
 VARIABLES: Mapping[str, Any] = {"profile": {}, "today": "2026-01-31"}
 """What a body may use, with an example of each: what is known of the caller, and the date (ISO 8601)."""
 
@@ -80,7 +83,7 @@ class AgentPrompt:
         try:
             known = {**VARIABLES, **variables}
             return _TEMPLATES.from_string(self.body).render(**{**known, "profile": _Known(known["profile"])})
-        except (TemplateError, TypeError, ValueError) as error:
+        except _TEMPLATE_FAILS as error:
             raise ModelFailed(f"The prompt of {self.name} does not render: {error}") from error
 
 
@@ -100,15 +103,20 @@ def load_prompts(folder: Path, root: Path) -> tuple[dict[str, AgentPrompt], list
 
 
 def _load(path: Path, file: str) -> tuple[AgentPrompt | None, Sequence[Problem]]:
+    data = path.read_bytes()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = data.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        return None, [Problem(file, None, f"is not UTF-8 text (byte {error.start})")]
+        line = data[: error.start].count(b"\n") + 1
+        return None, [Problem(file, line, f"is not UTF-8 text (byte {error.start}); save it as UTF-8")]
     head, body, first_line = _split(text)
     if head is None:
         return None, [Problem(file, 1, "starts with front matter: `---`, `name: ...`, `description: ...`, `---`")]
     try:
         values, lines = _mapping(head)
+    except yaml.reader.ReaderError as error:
+        line = head.count("\n", 0, error.position) + 2
+        return None, [Problem(file, line, f"front matter is not YAML: {error.reason}")]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 2 if mark else 2
@@ -154,7 +162,13 @@ def _mapping(head: str) -> tuple[dict[str, Any], dict[str, int]]:
     values = yaml.safe_load(head)
     if not isinstance(node, yaml.MappingNode):
         raise yaml.YAMLError("write `key: value` lines")
-    return values, {str(key.value): key.start_mark.line + 2 for key, _ in node.value}
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 2
+        if lines.setdefault(str(key.value), line) != line:
+            said = f"{key.value!r} is on line {lines[str(key.value)]} too"
+            raise yaml.MarkedYAMLError(problem=said, problem_mark=key.start_mark)
+    return values, lines
 
 
 def _explained(kind: str, message: str, keys: str) -> str:
@@ -176,7 +190,16 @@ def _template_problems(prompt: AgentPrompt, first_line: int) -> Sequence[Problem
         _TEMPLATES.from_string(prompt.body).render(**{**VARIABLES, "profile": _Known()})
     except TemplateSyntaxError as error:
         return [Problem(prompt.file, first_line + error.lineno - 1, f"template: {error.message}")]
-    except TemplateError as error:
+    except _TEMPLATE_FAILS as error:
+        at = [
+            frame.lineno or 1 for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"
+        ]
         allowed = ", ".join(VARIABLES)
-        return [Problem(prompt.file, first_line, f"template: {error} (a body may use {allowed})")]
+        return [
+            Problem(
+                prompt.file,
+                first_line + at[-1] - 1 if at else first_line,
+                f"template: {error} (a body may use {allowed})",
+            )
+        ]
     return []

@@ -11,7 +11,9 @@ output schema, its docstring the description that models read. `context` is abse
 import inspect
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, get_type_hints
@@ -34,6 +36,8 @@ Repo = TypeVar("Repo", bound=Repository[Any])
 Effect = Literal["read", "stored", "keyed", "once"]
 """What a call changes: nothing; only our database (exactly once); something outside that knows our idempotency key;
 something outside that does not (at most once)."""
+
+NESTING = 100
 
 _NAME = re.compile(r"[a-z_]{1,40}")
 _SCOPE = re.compile(r"[a-z_]+:[a-z_]+")
@@ -126,6 +130,20 @@ class Tool(Generic[P, R]):
         return self.returns.dump_python(value, mode="json")
 
 
+_COLLECTED: ContextVar[list[Problem] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collected_mistakes() -> Iterator[list[Problem]]:
+    """The mistakes of the tools declared in this block, which are noted there instead of raised at the first."""
+    collected: list[Problem] = []
+    token = _COLLECTED.set(collected)
+    try:
+        yield collected
+    finally:
+        _COLLECTED.reset(token)
+
+
 def tool(
     *,
     scope: str,
@@ -168,8 +186,10 @@ def tool(
             file=code.co_filename,
             line=code.co_firstlineno,
         )
-        if mistakes := list(_mistakes(declared)):
-            raise WorkspaceInvalid([Problem(declared.file, declared.line, f"tool {name}: {m}") for m in mistakes])
+        if mistakes := [Problem(declared.file, declared.line, f"tool {name}: {m}") for m in _mistakes(declared)]:
+            if (collected := _COLLECTED.get()) is None:
+                raise WorkspaceInvalid(mistakes)
+            collected += mistakes
         return declared
 
     return declare
@@ -218,7 +238,7 @@ def invalid_input(error: ValidationError, expected: str) -> InvalidInput:
 def _object(text: str, name: str) -> Mapping[str, Any]:
     try:
         value = json.loads(text or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"the arguments of {name} are not JSON ({error}); send one JSON object") from None
     if not isinstance(value, dict):
         raise InvalidInput(f'the arguments of {name} must be one JSON object, as in {{"title": "..."}}')
@@ -232,6 +252,8 @@ def _names(model: type[BaseModel]) -> str:
 
 def refuse_unstorable(value: Any, path: tuple[str, ...]) -> None:
     """Postgres stores neither NUL nor half a surrogate pair; say so before the database does."""
+    if len(path) > NESTING:
+        raise InvalidInput(f"{path[0]}: is nested more than {NESTING} deep")
     match value:
         case str():
             if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):

@@ -1,10 +1,9 @@
 """The three folders -> one frozen Workspace; all mistakes reported together."""
 
 import importlib
-import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -16,7 +15,7 @@ from agent_server.errors import Problem, WorkspaceInvalid
 from agent_server.knowledge import tools as knowledge_tools
 from agent_server.prompts import AgentPrompt, load_prompts
 from agent_server.seed import SeedFile
-from agent_server.tool import Tool
+from agent_server.tool import Tool, collected_mistakes
 
 TRIAGE = "triage"
 
@@ -84,7 +83,8 @@ def load_workspace(root: Path) -> Workspace:
     imported = not problems
     agents, mistakes = load_prompts(root / "prompts", root)
     problems += [*clashes, *mistakes]
-    problems += _unknown_names(agents, tools, tools_loaded=imported)
+    files = {path.stem for path in (root / "prompts").glob("*.md")} - {"README"}
+    problems += _unknown_names(agents, tools, files, tools_loaded=imported)
     if problems:
         raise WorkspaceInvalid(sorted(set(problems), key=lambda p: (p.file, p.line or 0, p.message)))
     if not agents:
@@ -118,17 +118,17 @@ def _import_tools(root: Path) -> tuple[list[ModuleType], list[Problem]]:
     _make_importable(root)
     modules: list[ModuleType] = []
     problems: list[Problem] = []
-    for path in sorted(folder.rglob("*.py")):
-        relative = path.relative_to(root)
-        if any(part.startswith((".", "_")) and part != "__init__.py" for part in relative.parts):
-            continue
-        name = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
-        try:
-            modules.append(importlib.import_module(name))
-        except WorkspaceInvalid as error:
-            problems += [replace(p, file=_relative(p.file, root)) for p in error.problems]
-        except Exception as error:  # noqa: BLE001  # a user's module may raise anything at import; each is a mistake to report
-            problems.append(_import_problem(error, path, root))
+    with collected_mistakes() as mistakes:
+        for path in sorted(folder.rglob("*.py")):
+            relative = path.relative_to(root)
+            if any(part.startswith((".", "_")) and part != "__init__.py" for part in relative.parts):
+                continue
+            name = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
+            try:
+                modules.append(importlib.import_module(name))
+            except Exception as error:  # noqa: BLE001  # a user's module may raise anything at import; each is a mistake to report
+                problems.append(_import_problem(error, path, root))
+    problems += [replace(mistake, file=_relative(mistake.file, root)) for mistake in mistakes]
     return modules, problems
 
 
@@ -142,13 +142,8 @@ def _make_importable(root: Path) -> None:
     if sys.path[:1] != [str(root)]:
         sys.path.insert(0, str(root))
     importlib.invalidate_caches()
-    if "tools" not in sys.modules and not (root / "tools" / "__init__.py").exists():
-        # a folder without __init__.py would give way to any package of that name further down the path
-        package = ModuleType("tools")
-        package.__path__ = [str(root / "tools")]
-        sys.modules["tools"] = package
     if "tools" not in sys.modules and not (folder / "__init__.py").is_file():
-        # Without this, a `tools` with an __init__.py anywhere on the path (the checkout's) would be taken before it.
+        # a folder without __init__.py would give way to any package of that name further down the path
         package = ModuleType("tools")
         package.__path__ = [str(folder)]
         sys.modules["tools"] = package
@@ -201,16 +196,19 @@ def _of_type(modules: Sequence[ModuleType], cls: type[Any]) -> Iterator[Any]:
 
 
 def _unknown_names(
-    agents: Mapping[str, AgentPrompt], tools: Mapping[str, Tool[..., Any]], *, tools_loaded: bool
+    agents: Mapping[str, AgentPrompt], tools: Mapping[str, Tool[..., Any]], files: Set[str], *, tools_loaded: bool
 ) -> Iterator[Problem]:
+    """Names that stand for nothing; `files` are the agents' names by their files, of which some may not have loaded."""
     for agent in agents.values():
-        for key, names, known in (("tools", agent.tools, tools), ("handoffs", agent.handoffs, {*agents, TRIAGE})):
+        for key, noun, names, known in (
+            ("tools", "tool", agent.tools, tools),
+            ("handoffs", "agent", agent.handoffs, {*files, TRIAGE}),
+        ):
             if key == "tools" and not tools_loaded:
                 continue  # a module that does not import would make each of its tools unknown here
             for name in names:
                 if name not in known:
                     there = ", ".join(sorted(known)) or "none"
-                    noun = key.removesuffix("s")
                     yield Problem(
                         agent.file, agent.lines.get(key), f"{key}: there is no {noun} {name!r}; there are {there}"
                     )

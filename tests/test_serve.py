@@ -7,10 +7,8 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -19,9 +17,9 @@ import pytest
 from mcp import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.commands import PATIENCE, Serving, agent_server, serving
-from tests.conftest import ROOT, database_url, execute
-from tests.scripted import Call, Say, ScriptedOpenAI, scripted_openai
+from tests.commands import PATIENCE, Serving, agent_server, empty_database, serving
+from tests.conftest import ROOT
+from tests.scripted import Call, Say, ScriptedOpenAI, Step, scripted_openai
 
 SMALL = Path(__file__).parent / "other_workspace"
 NOWHERE = "postgresql://someone:opens-everything-0123456789@127.0.0.1:1/nothing"
@@ -32,14 +30,6 @@ def empty(postgres: str) -> Iterator[str]:
     """The URL of a database with nothing in it."""
     with empty_database(postgres) as url:
         yield url
-
-
-@contextmanager
-def empty_database(postgres: str) -> Iterator[str]:
-    name = f"serve_{uuid4().hex}"
-    asyncio.run(execute(postgres, f"create database {name}"))
-    yield database_url(postgres, name)
-    asyncio.run(execute(postgres, f"drop database {name} with (force)"))
 
 
 @pytest.fixture
@@ -113,12 +103,12 @@ async def _mcp_tools(entry: dict[str, Any]) -> set[str]:
 @pytest.fixture
 async def held() -> AsyncIterator[ScriptedOpenAI]:
     """A model that adds a task, begins to answer and then says no more; the next time it is asked, it answers."""
-    script = [
+    script: list[Step] = [
         Call("create_task", {"title": "Service the regulator"}),
         Say("It is being added", hold=(2, asyncio.Event())),
         Say("It is on your list."),
     ]
-    async with scripted_openai(list(script)) as model:
+    async with scripted_openai(script) as model:
         yield model
 
 

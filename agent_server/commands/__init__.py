@@ -10,7 +10,7 @@ import typer
 from agent_server.commands import admin, knowledge, serving, talk, tools
 from agent_server.commands.session import Session, fail
 from agent_server.errors import AgentServerError, Internal, WorkspaceInvalid
-from agent_server.log import configure_logging
+from agent_server.log import configure_logging, masked
 from agent_server.settings import load_settings
 
 _COMMANDS: dict[str, Any] = {
@@ -55,9 +55,7 @@ def run(command: str, workspace: Path | None, **options: Any) -> int:
         for problem in error.problems:
             fail(str(problem))
         return 1
-    except Internal as error:
-        if error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)
+    except Internal as error:  # its traceback is in the log, which is on standard error too
         fail(error.message)
         return 70
     except AgentServerError as error:
@@ -68,6 +66,9 @@ def run(command: str, workspace: Path | None, **options: Any) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except Exception:  # noqa: BLE001  # the one catch-all of the command line: a bug is shown whole
+        fail(masked(traceback.format_exc()))
+        return 70
 
 
 async def _with_session(session: Session, work: Any, options: dict[str, Any]) -> int:

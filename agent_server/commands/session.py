@@ -5,8 +5,8 @@ import os
 import sys
 from functools import cached_property
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
+from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from agent_server.app import connect, create_server, migrate
@@ -81,7 +81,7 @@ async def open_database(settings: Settings) -> Database:
         await database.close()
         cause = error.orig if isinstance(error, DBAPIError) else error.__cause__
         raise Unavailable(
-            f"The database at {_place(database.url)} does not answer ({cause}); see DATABASE_URL"
+            f"The database at {_place(database.engine.url)} does not answer ({cause}); see DATABASE_URL"
         ) from error
     return database
 
@@ -91,10 +91,8 @@ def _not_an_address() -> InvalidInput:
     return InvalidInput(f"DATABASE_URL: write {form}; in a password, %40 stands for @, %2F for / and %3A for :")
 
 
-def _place(url: str) -> str:
-    parts = urlsplit(url)
-    host = parts.hostname or ", ".join(parse_qs(parts.query).get("host", ["localhost"]))
-    return f"{host}:{parts.port or 5432}{parts.path}"
+def _place(url: URL) -> str:
+    return f"{url.host or url.query.get('host', 'localhost')}:{url.port or 5432}/{url.database or ''}"
 
 
 async def get_user(database: Database, name: str) -> User:

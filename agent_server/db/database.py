@@ -30,7 +30,7 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 8, pool_timeout: float = 5.0) -> None:
         self.url = url
-        address, connect_args = asyncpg_url(url)
+        address, connect_args, server_settings = asyncpg_url(url)
         self.engine = create_async_engine(
             address,
             pool_size=pool_size,
@@ -46,6 +46,7 @@ class Database:
                     "lock_timeout": "5000",
                     "idle_in_transaction_session_timeout": "30000",
                     "jit": "off",
+                    **server_settings,
                 },
                 **connect_args,
             },
@@ -92,20 +93,35 @@ def _sqlstate(error: BaseException | None) -> str | None:
     return getattr(error, "sqlstate", None)
 
 
-def asyncpg_url(url: str) -> tuple[str, Mapping[str, Any]]:
-    """`url` as SQLAlchemy's asyncpg dialect wants it, and what must be passed as arguments instead.
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_ADDRESS = frozenset({"host", "port", "user", "password", "target_session_attrs"})
+_SERVER_SETTINGS = frozenset({"application_name", "options", "search_path"})
+
+
+def asyncpg_url(url: str) -> tuple[str, Mapping[str, Any], Mapping[str, str]]:
+    """`url` as SQLAlchemy's asyncpg dialect wants it, what asyncpg must be given as arguments instead, and what as
+    settings of the session. Raises InvalidInput for a parameter that would be lost on the way.
 
     libpq's `sslmode` and `channel_binding` (in every address that Neon and Supabase hand out) are unknown to asyncpg.
     """
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    mode = query.pop("sslmode", None)
     query.pop("channel_binding", None)
     arguments: dict[str, Any] = {}
-    if mode in ("require", "prefer", "allow"):
+    mode = query.pop("sslmode", None)
+    if mode == "require":
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # what libpq's `require` means
-        arguments["ssl"] = context if mode == "require" else mode
-    elif mode in ("verify-ca", "verify-full"):
+        arguments["ssl"] = context
+    elif mode in _SSL_MODES:
         arguments["ssl"] = mode
-    return urlunsplit(("postgresql+asyncpg", parts.netloc, parts.path, urlencode(query), "")), arguments
+    elif mode is not None:
+        raise InvalidInput(f"DATABASE_URL: sslmode is one of {', '.join(_SSL_MODES)}")
+    if (timeout := query.pop("connect_timeout", None)) is not None:
+        if not timeout.isdecimal():
+            raise InvalidInput("DATABASE_URL: connect_timeout is a number of seconds")
+        arguments["timeout"] = float(timeout) or None
+    settings = {name: query.pop(name) for name in _SERVER_SETTINGS & query.keys()}
+    if unknown := sorted(query.keys() - _ADDRESS):
+        raise InvalidInput(f"DATABASE_URL: leave out {', '.join(unknown)}, which no setting here answers to")
+    return urlunsplit(("postgresql+asyncpg", parts.netloc, parts.path, urlencode(query), "")), arguments, settings

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import structlog
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Request
 
 from agent_server.errors import Forbidden, Unauthorized
 from agent_server.http.server import Server, ServerDep
@@ -39,15 +39,15 @@ async def get_member(request: Request, server: ServerDep) -> Caller:
     return caller
 
 
-async def get_caller_or_new_guest(request: Request, response: Response, server: ServerDep) -> Caller:
-    """The caller; without any credential a new guest, whose token the answer carries as `X-Guest-Token`."""
+async def get_caller_or_new_guest(request: Request, server: ServerDep) -> Caller:
+    """The caller; without any credential a new guest, whose token the answer carries as `X-Guest-Token`, whatever the
+    answer is (see `middleware`)."""
     caller = await _find_caller(request, server)
     if caller is not None:
         return caller
     async with server.database.transaction() as session:
         guest = await issue_guest(session, server.settings.guest_hours)
     request.state.guest_token = guest.token
-    response.headers["X-Guest-Token"] = guest.token
     return Caller(id=guest.row.id, kind="guest", scopes=server.guest_scopes)
 
 

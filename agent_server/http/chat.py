@@ -4,15 +4,14 @@ import hashlib
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid5
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent_server.conversations.repository import ConversationRepository
-from agent_server.errors import AgentServerError, InvalidInput
+from agent_server.errors import InvalidInput
 from agent_server.http.auth import CallerDep, ChatterDep
 from agent_server.http.encode import Cursor, UIMessageEncoder, event_stream, parse_cursor, ui_message_stream
-from agent_server.http.errors import problem
 from agent_server.http.messages import messages_of
 from agent_server.http.server import Server, ServerDep
 from agent_server.identity import Caller
@@ -101,7 +100,6 @@ class ChatRequest(BaseModel):
 )
 async def chat(
     body: ChatRequest,
-    request: Request,
     caller: ChatterDep,
     server: ServerDep,
     idempotency_key: Annotated[str | None, Header(max_length=KEY_LENGTH)] = None,
@@ -109,16 +107,9 @@ async def chat(
     x_render: Annotated[Literal["html"] | None, Header()] = None,
 ) -> Response:
     """Answer a message. The turn is stored before the first byte and goes on when the connection drops."""
-    headers = {"X-Guest-Token": request.state.guest_token} if hasattr(request.state, "guest_token") else {}
-    try:
-        accepted = await _accept(server, caller, body, idempotency_key)
-        cursor = parse_cursor(last_event_id, accepted.turn.id)
-    except AgentServerError as error:
-        response: Response = problem(error)
-        response.headers.update(headers)  # a guest made for this request keeps its token
-        return response
-    turn = accepted.turn
-    headers |= {"X-Conversation-Id": str(turn.conversation_id), "X-Turn-Id": str(turn.id)}
+    turn = (await _accept(server, caller, body, idempotency_key)).turn
+    cursor = parse_cursor(last_event_id, turn.id)
+    headers = {"X-Conversation-Id": str(turn.conversation_id), "X-Turn-Id": str(turn.id)}
     if not body.stream:
         return JSONResponse(await _whole(server, caller, turn), headers=headers)
     return _streamed(server, turn, cursor, html=x_render == "html", headers=headers)

@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse, HTMLResponse, Response
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>API</title><link rel="stylesheet" href="/docs/swagger-ui.css"></head>
+<title>API</title><link rel="icon" href="/static/favicon.svg"><link rel="stylesheet" href="/docs/swagger-ui.css"></head>
 <body><div id="api"></div><script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/start.js"></script></body>
 </html>"""
 _START = """SwaggerUIBundle({

@@ -43,6 +43,7 @@ class RequestMiddleware:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started, status, begun = time.perf_counter(), 500, False
+        state = scope.setdefault("state", {})
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             nonlocal status, begun
@@ -50,6 +51,8 @@ class RequestMiddleware:
                 status, begun = message["status"], True
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
+                if "guest_token" in state:
+                    headers["X-Guest-Token"] = state["guest_token"]  # also of an error: the guest is made
                 headers.setdefault("X-Content-Type-Options", "nosniff")
                 headers.setdefault("Referrer-Policy", "no-referrer")
                 headers.setdefault("Content-Security-Policy", PAGE_POLICY)

@@ -69,10 +69,7 @@ def _add_lead_route(router: APIRouter, tool: Tool[..., Any]) -> None:
         request: Request, caller: ChatterDep, server: ServerDep, x_conversation_id: ConversationHeader = None
     ) -> JSONResponse:
         """Leave an address to be contacted at: the form of the tool `capture_lead`, for guests too."""
-        response = await _call(tool, request, caller, server, x_conversation_id)
-        if hasattr(request.state, "guest_token"):
-            response.headers["X-Guest-Token"] = request.state.guest_token
-        return response
+        return await _call(tool, request, caller, server, x_conversation_id)
 
 
 async def _call(

@@ -20,11 +20,13 @@ from sqlmodel import col, select
 from agent_server.call import Interrupted, OutcomeUnknown, Recorded
 from agent_server.conversations.models import Item
 from agent_server.db import Database, now, storable
+from agent_server.errors import Unavailable
 from agent_server.turns.events import LAST, Event, Numbered, Reset, TextDelta, TextDone, ToolReturned, from_row
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import FINISHED, ModelCall, Status, ToolCall, Turn, TurnEvent
 
 POLL_SECONDS = 1.0
+OUTAGE_POLLS = 60
 
 _FENCE = text("""
     update turn set last_event = last_event + :events, last_item = last_item + :items
@@ -302,27 +304,34 @@ async def follow(
     """The turn's events with a number above `after`, in order, as they are written, on whichever replica, to the last.
 
     Yields None when nothing came for `POLL_SECONDS`: a moment to send a keep-alive. Ends after the last event, and at
-    once when the turn has ended with nothing left to send.
+    once when the turn has ended with nothing left to send. A database that is away for a while is waited for; raises
+    Unavailable when it has not come back after `OUTAGE_POLLS`.
     """
+    outage, idle = 0, True
     async with hub.listening(turn_id) as more:
-        first = True
         while True:
             more.clear()
-            found = await _read(database, owner_id, turn_id, after)
+            found: list[Numbered] = []
+            try:
+                found = await _read(database, owner_id, turn_id, after)
+                if idle and not found and await _is_over(database, owner_id, turn_id, after):
+                    return
+                outage = 0
+            except Unavailable:
+                outage += 1
+                if outage > OUTAGE_POLLS:
+                    raise
             for numbered in found:
                 yield numbered
                 after = numbered.seq
                 if isinstance(numbered.event, LAST):
                     return
-            if first and not found and await _is_over(database, owner_id, turn_id, after):
-                return
-            first = False
             try:
                 async with asyncio.timeout(POLL_SECONDS):
                     await more.wait()
+                idle = False
             except TimeoutError:
-                if await _is_over(database, owner_id, turn_id, after):
-                    return
+                idle = True
                 yield None
 
 

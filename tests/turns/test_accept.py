@@ -4,7 +4,8 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
+from sqlalchemy.exc import IntegrityError
 
 from agent_server.conversations.models import Conversation
 from agent_server.db import Database, new_id
@@ -69,12 +70,17 @@ async def test_a_key_belongs_to_its_caller(database: Database, me: Caller, other
 
 async def test_a_key_is_unique_in_the_database_also_without_the_lock(database: Database, me: Caller) -> None:
     async with replica(database, never) as here:
-        turn = (await here.accept(me, client_key="k")).turn
-        copy = "insert into turn select (jsonb_populate_record(t, :changed)).* from turn t where id = :id"
-        with pytest.raises(Exception, match="client_key"):
-            async with database.transaction() as session:
-                changed = f'{{"id": "{new_id()}", "turn_no": 2, "status": "queued"}}'
-                await session.execute(text(copy.replace(":changed", f"'{changed}'")), {"id": turn.id})
+        await here.accept(me, client_key="k")
+        changed = f'{{"id": "{new_id()}", "turn_no": 2, "status": "queued"}}'
+        copy = text("insert into turn select (jsonb_populate_record(t, cast(:changed as jsonb))).* from turn t")
+        with pytest.raises(IntegrityError, match="client_key"):
+            await _execute(database, copy, changed=changed)
+        assert await count(database, "turn") == 1
+
+
+async def _execute(database: Database, statement: TextClause, **values: object) -> None:
+    async with database.transaction() as session:
+        await session.execute(statement, values)
 
 
 async def test_messages_that_arrive_together_get_dense_numbers_and_one_of_them_runs(

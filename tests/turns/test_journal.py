@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
 from agent_server.call import Recorded
@@ -32,7 +33,9 @@ async def _open(here: Replica, caller: Caller) -> tuple[Turn, Journal]:
 
 async def _log(database: Database, turn: Turn) -> list[tuple[int, str]]:
     async with database.transaction() as session:
-        rows = await session.execute(text("select seq, kind from event where turn_id = :id order by seq"), {"id": turn.id})
+        rows = await session.execute(
+            text("select seq, kind from event where turn_id = :id order by seq"), {"id": turn.id}
+        )
         return [tuple(row) for row in rows]
 
 
@@ -54,7 +57,9 @@ async def test_numbers_are_dense_and_in_order_however_many_write_at_once(databas
             said = [e.event.text for e in seen if isinstance(e.event, TextDelta) and e.event.call == n]
             assert said == [f"{i}.{j}" for i in range(4) for j in range(n % 3 + 1)]
         async with database.transaction() as session:
-            ks = (await session.execute(text("select k from item where turn_id = :id order by k"), {"id": turn.id})).all()
+            ks = (
+                await session.execute(text("select k from item where turn_id = :id order by k"), {"id": turn.id})
+            ).all()
         assert [k for (k,) in ks] == list(range(1, 12 * 4 + 2))
 
 
@@ -84,7 +89,12 @@ async def test_an_attempt_that_was_taken_over_writes_nothing(database: Database,
             await stale.finish("done", Done())
         assert await _log(database, turn) == []
         assert len(await bodies(database, turn.conversation_id)) == 1
-        assert [await count(database, table) for table in ("conversation", "tool_call", "model_call", "audit")] == [1, 0, 0, 0]
+        assert [await count(database, table) for table in ("conversation", "tool_call", "model_call", "audit")] == [
+            1,
+            0,
+            0,
+            0,
+        ]
         assert (await read_turn(database, turn)).status == "running"
 
 
@@ -171,9 +181,7 @@ async def test_follow_ends_when_the_conversation_is_deleted(database: Database, 
 
 @given(cuts=st.lists(st.integers(0, 30), max_size=4).map(sorted))
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-async def test_the_log_read_in_any_parts_is_the_whole_log(
-    database: Database, me: Caller, cuts: Sequence[int]
-) -> None:
+async def test_the_log_read_in_any_parts_is_the_whole_log(database: Database, me: Caller, cuts: Sequence[int]) -> None:
     async with replica(database, answer) as here:
         turn, journal = await _open(here, me)
         await journal.append(*(TextDelta(1, str(n)) for n in range(19)), TextDone(1))
@@ -224,10 +232,12 @@ async def test_the_index_allows_one_running_turn_in_a_conversation(database: Dat
     async with replica(database, never) as here:
         first = (await here.accept(me)).turn
         await here.accept(me, conversation_id=first.conversation_id)
-        with pytest.raises(Exception, match="uq_turn_one_running"):
-            async with database.transaction() as session:
-                await session.execute(text("update turn set status = 'running'"))
+        with pytest.raises(IntegrityError, match="uq_turn_one_running"):
+            await _run_all(database)
         async with database.transaction() as session:
             assert len((await session.execute(select(Turn).where(Turn.status == "running"))).all()) == 1
 
 
+async def _run_all(database: Database) -> None:
+    async with database.transaction() as session:
+        await session.execute(text("update turn set status = 'running'"))

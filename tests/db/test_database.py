@@ -1,0 +1,210 @@
+"""The way to Postgres: addresses as providers hand them out, and failures that name nothing of the inside."""
+
+import asyncio
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from agent_server.db import Database
+from agent_server.db.database import asyncpg_url
+from agent_server.errors import InvalidInput, Unavailable
+
+NEON = "ep-cool-1a2b3c-pooler.eu-central-1.aws.neon.tech/neondb"
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("postgres://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
+        ("postgresql://u:p@h:5433/d", "postgresql+asyncpg://u:p@h:5433/d"),
+        (f"postgresql://u:p@{NEON}?sslmode=require&channel_binding=require", f"postgresql+asyncpg://u:p@{NEON}"),
+        ("postgresql://postgres.ref:p%40%2F@aws-0.pooler.supabase.com:5432/postgres?sslmode=disable",
+         "postgresql+asyncpg://postgres.ref:p%40%2F@aws-0.pooler.supabase.com:5432/postgres"),
+        ("postgresql://postgres:@/postgres?host=/tmp/x%20y", "postgresql+asyncpg://postgres:@/postgres?host=%2Ftmp%2Fx+y"),
+        ("postgresql://u@h/d?connect_timeout=10&application_name=x", "postgresql+asyncpg://u@h/d"),
+    ],
+)  # fmt: skip
+def test_an_address_is_given_to_asyncpg_as_it_wants_it(given: str, address: str) -> None:
+    assert asyncpg_url(given)[0] == address
+
+
+def test_sslmode_means_what_libpq_says() -> None:
+    def arguments(mode: str) -> Any:
+        return asyncpg_url(f"postgresql://u:p@h/d?sslmode={mode}")[1].get("ssl")
+
+    for mode in ("disable", "allow", "prefer", "verify-ca", "verify-full"):
+        assert arguments(mode) == mode
+    require = arguments("require")
+    assert isinstance(require, ssl.SSLContext)
+    assert require.verify_mode == ssl.CERT_NONE
+    assert asyncpg_url("postgresql://u:p@h/d")[1] == {}
+
+
+def test_other_parameters_go_where_they_count() -> None:
+    _, arguments, settings = asyncpg_url("postgresql://u@h/d?connect_timeout=10&application_name=x&options=-c%20a%3Db")
+    assert arguments == {"timeout": 10.0}
+    assert settings == {"application_name": "x", "options": "-c a=b"}
+
+
+@pytest.mark.parametrize(
+    "query", ["sslmode=verify_full", "sslmode=", "connect_timeout=x", "pgbouncer=true", "sslrootcert=/x"]
+)
+def test_a_parameter_that_would_be_lost_is_refused_by_name(query: str) -> None:
+    with pytest.raises(InvalidInput, match=f"DATABASE_URL: .*{query.partition('=')[0]}") as refused:
+        Database(f"postgresql://u:secret@h/d?{query}")
+    assert "secret" not in refused.value.message
+
+
+async def test_parameters_reach_the_session(url: str) -> None:
+    database = Database(f"{url}&application_name=mine&options=-c%20work_mem%3D5MB")
+    async with database.transaction() as session:
+        shown = await session.execute(text("select current_setting('application_name'), current_setting('work_mem')"))
+        assert tuple(shown.one()) == ("mine", "5MB")
+        assert (await session.execute(text("show lock_timeout"))).scalar_one() == "5s"
+    await database.close()
+
+
+async def test_a_transaction_commits_at_its_end_and_keeps_nothing_when_it_raises(database: Database) -> None:
+    async with database.transaction() as session:
+        await session.execute(text("create table t (n int primary key)"))
+        await session.execute(text("insert into t values (1)"))
+    with pytest.raises(ZeroDivisionError):
+        await _insert(database, 2, ZeroDivisionError())
+    async with database.transaction() as session:
+        assert (await session.execute(text("select n from t"))).scalars().all() == [1]
+
+
+async def _insert(database: Database, n: int, error: Exception | None = None) -> None:
+    async with database.transaction() as session:
+        await session.execute(text("insert into t values (:n)"), {"n": n})
+        if error:
+            raise error
+
+
+async def test_a_pool_that_is_used_up_says_so_and_works_again_when_it_is_not(url: str) -> None:
+    database = Database(url, pool_size=2, pool_timeout=0.1)
+    async with database.transaction() as one, database.transaction() as two:
+        await one.execute(text("select 1"))
+        await two.execute(text("select 1"))
+        assert database.pool_status() == {"size": 2, "checked_out": 2, "idle": 0}
+        with pytest.raises(Unavailable) as away:
+            await database.check()
+        assert away.value.retry_after
+    await database.check()
+    assert database.pool_status()["checked_out"] == 0
+    await database.close()
+
+
+async def test_many_at_once_share_a_small_pool_without_waiting_for_each_other_forever(url: str) -> None:
+    database = Database(url, pool_size=2, pool_timeout=20)
+    await asyncio.gather(*(database.check() for _ in range(50)))
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select * from no_such_table",
+        "insert into t values (1)",
+        "select 1/0",
+        "not sql at all",
+        "insert into t values ('x')",
+    ],
+)
+async def test_a_wrong_statement_is_a_bug_and_not_an_outage(database: Database, statement: str) -> None:
+    async with database.transaction() as session:
+        await session.execute(text("create table t (n int primary key)"))
+    await _insert(database, 1)
+    with pytest.raises(DBAPIError):
+        await _execute(database, statement)
+    await database.check()
+
+
+async def test_an_argument_that_postgres_cannot_take_is_a_bug_and_not_an_outage(database: Database) -> None:
+    async with database.transaction() as session:
+        await session.execute(text("create table t (n int primary key)"))
+    for value in (2**40, "x", object()):
+        with pytest.raises(DBAPIError):
+            await _execute(database, "insert into t values (cast(:n as int))", n=value)
+    with pytest.raises(IntegrityError):
+        await _execute(database, "insert into t values (null)")
+
+
+async def _execute(database: Database, statement: str, **values: Any) -> None:
+    async with database.transaction() as session:
+        await session.execute(text(statement), values)
+
+
+async def test_a_connection_that_is_ended_in_mid_transaction_is_an_outage_and_the_next_one_works(
+    database: Database,
+) -> None:
+    async def cut_off() -> None:
+        async with database.transaction() as session:
+            pid = (await session.execute(text("select pg_backend_pid()"))).scalar_one()
+            await _execute(database, "select pg_terminate_backend(:pid)", pid=pid)
+            await session.execute(text("select 1"))
+
+    with pytest.raises(Unavailable, match="^The database cannot be reached; try again in a moment$"):
+        await cut_off()
+    await database.check()
+
+
+async def test_an_idle_connection_that_was_ended_is_replaced_unnoticed(database: Database) -> None:
+    await database.check()
+    others = "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+    await asyncio.gather(database.check(), database.check())
+    await _execute(database, others)
+    await asyncio.gather(*(database.check() for _ in range(4)))
+
+
+async def test_a_lock_that_is_not_given_in_time_is_an_outage(url: str) -> None:
+    database = Database(f"{url}&options=-c%20lock_timeout%3D1")
+    async with database.transaction() as session:
+        await session.execute(text("create table t (n int primary key)"))
+    async with database.transaction() as session:
+        await session.execute(text("lock table t"))
+        with pytest.raises(Unavailable):
+            await _execute(database, ["set local lock_timeout = 10", " "][0] and "select * from t")
+    await database.close()
+
+
+@asynccontextmanager
+async def _refusing(sqlstate: str, severity: str = "FATAL") -> AsyncIterator[str]:
+    """A server that refuses every connection as Postgres does while it starts, stops or is full."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        (length,) = struct.unpack("!i", await reader.readexactly(4))
+        await reader.readexactly(length - 4)
+        fields = [f"S{severity}", f"V{severity}", f"C{sqlstate}", "Mthe database system is /secret/path"]
+        body = b"".join(field.encode() + b"\0" for field in fields) + b"\0"
+        writer.write(b"E" + struct.pack("!i", len(body) + 4) + body)
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"postgresql://u:p@127.0.0.1:{port}/d?sslmode=disable"
+
+
+@pytest.mark.parametrize("sqlstate", ["57P03", "57P01", "53300", "08006"])
+async def test_a_server_that_starts_stops_or_is_full_is_an_outage(sqlstate: str) -> None:
+    async with _refusing(sqlstate) as url:
+        database = Database(url)
+        with pytest.raises(Unavailable) as away:
+            await database.check()
+        assert "secret" not in away.value.message
+        await database.close()
+
+
+async def test_a_server_that_is_not_there_is_an_outage() -> None:
+    for url in ("postgresql://u:p@127.0.0.1:1/d", "postgresql://u:p@/d?host=/no/such/socket"):
+        database = Database(url)
+        with pytest.raises(Unavailable):
+            await database.check()
+        await database.close()
