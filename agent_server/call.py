@@ -162,7 +162,7 @@ class _Call:
         try:
             async with deadline:
                 output = self.tool.dump(await self.tool(context, **values))
-            json.dumps(output, allow_nan=False)  # what no surface could send must not be committed
+            json.dumps(output, ensure_ascii=False, allow_nan=False).encode()  # what no surface could send is not committed
             return output
         except OSError as error:
             if isinstance(error, TimeoutError) and deadline.expired():

@@ -1,7 +1,6 @@
 """call_tool: one way in, one audit row, and what a tool wrote is kept or not as a whole."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pytest
@@ -120,8 +119,8 @@ async def hides_a_failed_statement(context: ToolContext) -> str:
 
 
 @pytest.fixture
-def runtime(database: Database) -> Iterator[Runtime]:
-    yield Runtime(settings=load_settings(environment="test", tool_timeout=0.5), database=database)
+def runtime(database: Database) -> Runtime:
+    return Runtime(settings=load_settings(environment="test", tool_timeout=0.5), database=database)
 
 
 async def _rows(runtime: Runtime) -> tuple[list[str], list[tuple[str, str]]]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from agent_server.conversations.history import history
 from agent_server.conversations.models import Item
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
-from agent_server.db import Database
+from agent_server.db import SYSTEM, Database
 from agent_server.identity import Caller
 from agent_server.turns.journal import NewItem
 from agent_server.turns.runner import Attempt, Outcome
@@ -16,7 +16,7 @@ from tests.turns.ledger import answer, ended, replica, until
 
 
 def _item(body: dict[str, Any]) -> Item:
-    return Item(body=body)
+    return Item(owner_id=SYSTEM, conversation_id=SYSTEM, turn_no=1, k=1, turn_id=SYSTEM, body=body)
 
 
 def _said(role: str) -> Item:

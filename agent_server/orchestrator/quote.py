@@ -31,6 +31,7 @@ _ENOUGH_WORDS = 0.25
 """... and holds this share of its words, heading included."""
 _NEAR_BEST, _NEAR_BEST_BESIDE = 0.82, 0.68
 """How near to the best piece another must come, and one of the same passage."""
+_CLEARLY = 1.1
 _ENOUGH_OF_NEAREST = 0.5
 """What the best piece of the passage that was retrieved first must score to be quoted beside better ones."""
 _ABOUT = 0.7
@@ -107,7 +108,7 @@ def select(question: str, passages: Sequence[CitedPassage], embedder: Embedder, 
         )
         found = _best(part, scored[i], rival, pieces, taken, most)
         if len(parts) == 1 and found:
-            found = _with_nearest(found, passages[0].n, scored[i], pieces)
+            found = _with_nearest(found, passages, scored[i], pieces)
         taken += found
         answers.append((part, found))
     if not taken:
@@ -258,11 +259,16 @@ def _best(
     return chosen
 
 
-def _with_nearest(found: list[Piece], n: int, scored: _Scores, pieces: Sequence[Piece]) -> list[Piece]:
-    """`found`, and before it the best of the passage that was retrieved first, where nothing of that is in it: whoever
-    wants to read on should be led to the page that is nearest to the question as a whole."""
-    own = [i for i, piece in enumerate(pieces) if piece.n == n and piece.kind != "code"]
-    if any(piece.n == n for piece in found) or not own:
+def _with_nearest(
+    found: list[Piece], passages: Sequence[CitedPassage], scored: _Scores, pieces: Sequence[Piece]
+) -> list[Piece]:
+    """`found`, and before it the best of the passage that was retrieved with clearly the highest score, where nothing
+    of that is in it: whoever wants to read on should be led to the page that is nearest to the question as a whole."""
+    nearest, *rest = sorted(passages, key=lambda cited: -cited.passage.score)
+    cited = {piece.n for piece in found}
+    own = [i for i, piece in enumerate(pieces) if piece.n == nearest.n and piece.kind != "code"]
+    clearly = all(nearest.passage.score >= _CLEARLY * other.passage.score for other in rest if other.n in cited)
+    if nearest.n in cited or not own or not clearly:
         return found
     best = max(own, key=lambda i: scored.scores[i])
     return [pieces[best], *found] if scored.scores[best] >= _ENOUGH_OF_NEAREST else found

@@ -150,7 +150,7 @@ async def test_a_connection_that_is_ended_in_mid_transaction_is_an_outage_and_th
             await _execute(database, "select pg_terminate_backend(:pid)", pid=pid)
             await session.execute(text("select 1"))
 
-    with pytest.raises(Unavailable, match="^The database cannot be reached; try again in a moment$"):
+    with pytest.raises(Unavailable, match=r"^The database cannot be reached; try again in a moment$"):
         await cut_off()
     await database.check()
 
@@ -163,15 +163,19 @@ async def test_an_idle_connection_that_was_ended_is_replaced_unnoticed(database:
     await asyncio.gather(*(database.check() for _ in range(4)))
 
 
-async def test_a_lock_that_is_not_given_in_time_is_an_outage(url: str) -> None:
-    database = Database(f"{url}&options=-c%20lock_timeout%3D1")
+async def test_a_lock_that_is_not_given_in_time_is_an_outage(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(text("create table t (n int primary key)"))
+
+    async def read() -> None:
+        async with database.transaction() as session:
+            await session.execute(text("set local lock_timeout = 10"))
+            await session.execute(text("select * from t"))
+
     async with database.transaction() as session:
         await session.execute(text("lock table t"))
         with pytest.raises(Unavailable):
-            await _execute(database, ["set local lock_timeout = 10", " "][0] and "select * from t")
-    await database.close()
+            await read()
 
 
 @asynccontextmanager

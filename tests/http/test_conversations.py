@@ -44,7 +44,7 @@ async def _store(client: Client, *titles: str, turns: int = 0, items: int = 0) -
 
 def _items(turn: Turn, count: int) -> list[Item]:
     said = [("user", f"question {turn.turn_no}"), *(("assistant", f"part {k}") for k in range(2, count + 1))]
-    key = {"owner_id": turn.owner_id, "conversation_id": turn.conversation_id, "turn_no": turn.turn_no}
+    key: dict[str, Any] = {"owner_id": turn.owner_id, "conversation_id": turn.conversation_id, "turn_no": turn.turn_no}
     return [
         Item(**key, turn_id=turn.id, k=k, role=role, text=words, body={"role": role, "content": words})
         for k, (role, words) in enumerate(said, 1)
@@ -52,7 +52,8 @@ def _items(turn: Turn, count: int) -> list[Item]:
 
 
 async def _pages(client: Client, path: str, limit: int, **query: Any) -> list[list[dict[str, Any]]]:
-    pages, cursor = [], {}
+    pages: list[list[dict[str, Any]]] = []
+    cursor: dict[str, str] = {}
     while True:
         page = await client.get(path, limit=limit, **query, **cursor)
         pages.append(page["items"])

