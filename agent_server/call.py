@@ -162,7 +162,9 @@ class _Call:
         try:
             async with deadline:
                 output = self.tool.dump(await self.tool(context, **values))
-            json.dumps(output, ensure_ascii=False, allow_nan=False).encode()  # what no surface could send is not committed
+            json.dumps(
+                output, ensure_ascii=False, allow_nan=False
+            ).encode()  # what no surface could send is not committed
             return output
         except OSError as error:
             if isinstance(error, TimeoutError) and deadline.expired():
