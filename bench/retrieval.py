@@ -143,8 +143,8 @@ def main() -> None:
     try:
         server = start_embedded(folder / "server")
         for argument in sys.argv[1:]:
-            content = folder / uuid4().hex
-            content.mkdir()
+            content = folder / uuid4().hex / Path(argument).name
+            content.mkdir(parents=True)
             asyncio.run(measure(asyncio.run(create(server)), load(Path(argument)), content))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -70,6 +70,13 @@ def test_every_call_has_its_output_and_every_output_its_call_whatever_the_cut(
     )
 
 
+def test_an_output_belongs_to_the_call_before_it_where_a_model_uses_an_id_again() -> None:
+    stopped, call = _call("a"), _call("a")
+    call.body["name"] = "the one that returned"
+    items = [_said("user"), stopped, _said("user"), call, _output("a")]
+    assert history(items) == [item.body for item in items if item is not stopped]
+
+
 def test_a_history_cut_in_the_middle_of_a_call_begins_with_the_next_message() -> None:
     items = [_output("a"), _said("assistant"), _said("user"), _call("a"), _output("a"), _said("assistant")]
     assert history(items) == [item.body for item in items[2:]]

@@ -190,6 +190,14 @@ def test_what_must_be_there_to_serve_is_asked_for_by_name(tmp_path: Path) -> Non
     assert "unavailable: The database at 127.0.0.1:1/nothing does not answer" in down.stderr
     assert "Traceback" not in down.stderr
     assert "opens-everything" not in down.stdout + down.stderr
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        taken = agent_server("serve", "--port", port, cwd=tmp_path, DATABASE_URL=NOWHERE)
+    assert taken.returncode == 1
+    assert taken.stderr == (
+        f"invalid_input: port: 127.0.0.1:{port} cannot be listened on (Address already in use); "
+        "choose another with --port\n"
+    )
     wide = agent_server("serve", "--host", "0.0.0.0", cwd=tmp_path, DATABASE_URL=NOWHERE)
     assert wide.returncode == 1
     assert wide.stderr.startswith("invalid_input: host: 0.0.0.0 is reachable from other machines")

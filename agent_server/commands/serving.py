@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 
 import structlog
@@ -19,6 +20,7 @@ from agent_server.errors import AgentServerError, InvalidInput
 from agent_server.http.server import Server
 from agent_server.identity.credentials import issue_key, resolve_caller
 from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.parse import SUFFIXES
 from agent_server.log import configure_logging
 from agent_server.mcp import create_mcp_server, serve_stdio
 from agent_server.seed import load_seeds
@@ -50,7 +52,7 @@ def serve(settings: Settings, reload: bool) -> int:
         *folders,
         target=_serve_again,
         args=(str(root), settings.host, settings.port),
-        watch_filter=PythonFilter(extra_extensions=(".md", ".yaml", ".yml")),
+        watch_filter=PythonFilter(extra_extensions=(*SUFFIXES, ".yaml", ".yml")),
         grace_period=0.5,
     )
     return 0
@@ -69,6 +71,7 @@ def _serve_again(root: str, host: str, port: int) -> None:
 
 async def _serve(settings: Settings) -> None:
     workspace = load_workspace(settings.workspace)
+    listener = _bound(settings)
     database = await open_database(settings)
     try:
         for table in await migrate(settings, workspace, database):
@@ -82,17 +85,30 @@ async def _serve(settings: Settings) -> None:
         key = await _local_key(settings, database)
         config = uvicorn.Config(
             create_app(server),
-            host=settings.host,
-            port=settings.port,
             log_config=None,
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=1,
             http="h11",  # httptools keeps trailing white space in header values, which MCP's header checks refuse
         )
-        await _Announced(config, server, key).serve()
+        await _Announced(config, server, key).serve([listener])
     finally:
         await database.close()
+
+
+def _bound(settings: Settings) -> socket.socket:
+    """The socket to listen on, taken before the work of a start. Raises InvalidInput where that is not possible."""
+    host, port = settings.host, settings.port
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise InvalidInput(
+            f"port: {host}:{port} cannot be listened on ({error.strerror}); choose another with --port"
+        ) from error
+    return listener
 
 
 class _Announced(uvicorn.Server):

@@ -2,90 +2,89 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from semantic_text_splitter import MarkdownSplitter
 
+from agent_server.knowledge import markup
 from agent_server.knowledge.parse import ContentPage, headings
 
 MAX_CHARACTERS = 1600
 MIN_CHARACTERS = 200
 """A shorter section goes with the one after it, where the two fit together."""
-VERSION = f"3/{MAX_CHARACTERS}/{MIN_CHARACTERS}"
+VERSION = f"4/{MAX_CHARACTERS}/{MIN_CHARACTERS}"
 """Part of a document's hash: a change here re-ingests everything."""
 SEPARATOR = " > "
 
 
 @dataclass(frozen=True)
 class Passage:
-    """`text` is exactly the file's characters `start` to `end`; `id` is its name in citations."""
+    """`text` is exactly the file's characters `start` to `end`; `id` is its name in citations, `words` what the index
+    reads of the text."""
 
     id: str
     heading: str
     text: str
     start: int
     end: int
+    words: str
 
 
 @dataclass(frozen=True)
 class _Section:
-    heading: str
+    path: tuple[str, ...]
     start: int
     end: int
 
 
 def chunk(page: ContentPage) -> list[Passage]:
-    """The passages of a page, in order; none is blank, and none cuts a fence or table that fits."""
+    """The passages of a page, in order: at least one; none cuts a fence or table that fits."""
     splitter = MarkdownSplitter(MAX_CHARACTERS)
+    pieces = [
+        (section, section.start + offset, text, markup.words(text))
+        for section in _merged(list(_sections(page)))
+        for offset, text in splitter.chunk_indices(page.text[section.start : section.end])
+    ]
     passages: list[Passage] = []
     seen: dict[str, int] = {}
-    for section in _merged(list(_sections(page))):
-        source = page.text[section.start : section.end]
-        for offset, text in splitter.chunk_indices(source):
-            if not _says_something(text):
-                continue
-            key = "\n".join((page.path, section.heading, text))
-            again = seen[key] = seen.get(key, 0) + 1
-            id = hashlib.sha256(f"{key}\n{again}".encode()).hexdigest()[:20]
-            start = section.start + offset
-            passages.append(Passage(id, section.heading, text, start, start + len(text)))
+    for section, start, text, words in [piece for piece in pieces if _says_something(piece[3])] or pieces[:1]:
+        heading = SEPARATOR.join(section.path)
+        key = "\n".join((page.path, heading, text))
+        again = seen[key] = seen.get(key, 0) + 1
+        id = hashlib.sha256(f"{key}\n{again}".encode()).hexdigest()[:20]
+        passages.append(Passage(id, heading, text, start, start + len(text), words))
     return passages
 
 
-def _says_something(text: str) -> bool:
-    """Whether there is more to a piece than headings."""
-    return any(line.strip() and not line.lstrip().startswith("#") for line in text.splitlines())
+def _says_something(words: str) -> bool:
+    """Whether there is more to a piece than headings and markup."""
+    return any(any(map(str.isalnum, line)) for line in words.splitlines() if not line.lstrip().startswith("#"))
 
 
 def _sections(page: ContentPage) -> Iterator[_Section]:
-    """The page cut at its headings; a section's heading is the path from the title down to it."""
-    path: list[tuple[int, str]] = []
-    start, heading = page.offset, page.title
-    for offset, level, text in headings(page.body):
-        place = page.offset + offset
-        if place > start:
-            yield _Section(heading, start, place)
-        path = [above for above in path if above[0] < level]
-        path.append((level, text))
-        titles = [t for _, t in path]
-        heading = SEPARATOR.join(titles if titles[0] == page.title else [page.title, *titles])
-        start = place
-    if start < len(page.text):
-        yield _Section(heading, start, len(page.text))
+    """The page cut at its headings; a section's path is the title and the headings down to it."""
+    above: list[tuple[int, str]] = []
+    section = _Section((page.title,), page.offset, len(page.text))
+    for heading in headings(page.body):
+        start = page.offset + heading.start
+        if start > section.start:
+            yield replace(section, end=start)
+        above = [*(h for h in above if h[0] < heading.level), (heading.level, heading.text)]
+        path = tuple(text for _, text in above if text)
+        section = _Section(path if path[:1] == (page.title,) else (page.title, *path), start, len(page.text))
+    yield section
 
 
 def _merged(sections: list[_Section]) -> Iterator[_Section]:
     """Sections, the very short ones together with what follows under the same parent."""
-    held: _Section | None = None
-    for section in sections:
-        if held is not None:
-            fits = section.end - held.start <= MAX_CHARACTERS
-            parent = held.heading.rpartition(SEPARATOR)[0] or held.heading
-            if held.end - held.start < MIN_CHARACTERS and fits and section.heading.startswith(parent):
-                shared = held.heading if section.heading.startswith(held.heading) else parent
-                held = _Section(shared, held.start, section.end)
-                continue
-            yield held
-        held = section
-    if held is not None:
+    held = sections[0]
+    for section in sections[1:]:
+        parent = held.path[:-1] or held.path
+        fits = section.end - held.start <= MAX_CHARACTERS
+        if held.end - held.start < MIN_CHARACTERS and fits and section.path[: len(parent)] == parent:
+            below = section.path[: len(held.path)] == held.path
+            held = _Section(held.path if below else parent, held.start, section.end)
+            continue
         yield held
+        held = section
+    yield held

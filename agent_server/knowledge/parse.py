@@ -1,33 +1,53 @@
 """A Markdown file -> a page: front matter, title, text; and every mistake in it with its line.
 
-Content may be any project's documentation: unknown front matter is kept aside, a first heading serves as the title.
+Content may be any project's documentation: unknown front matter is left alone, a first heading serves as the title.
 """
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
+from markdown_it import MarkdownIt
 
 from agent_server.errors import Problem
+from agent_server.knowledge import markup
 
 SUFFIXES = (".md", ".mdx", ".markdown")
-_HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$")
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
-_MARKUP = re.compile(r"\[([^\]]*)\]\([^)]*\)|\{[#.:][^}]*\}|[*_`]{1,3}")
+_KEY = re.compile(r"[A-Za-z_][\w-]*\s*:")
+_CLOSING = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE)
+_HTML_HEADING = re.compile(r"<h1\b[^>]*>(.*?)</h1>", re.IGNORECASE | re.DOTALL)
+_LONGEST_HEADING = 300
+
+_BLOCKS = MarkdownIt("commonmark").enable("table")
+_BLOCKS.core.ruler.enableOnly(["normalize", "block"])
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading of the page itself, not of a quotation or a list in it: `start` is its character in the text."""
+
+    start: int
+    level: int
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContentPage:
-    """A page as its file has it; `body` starts at character `offset` of `text`, the whole file."""
+    """A page as its file has it; `body` starts at character `offset` of `text`, the whole file.
+
+    Characters are those of the file read as text: UTF-8 without its byte order mark, every line ended by one newline.
+    """
 
     path: str
     collection: str
     title: str
     description: str
+    tags: tuple[str, ...] = ()
     urgent: tuple[str, ...]
     text: str
     offset: int
@@ -36,6 +56,14 @@ class ContentPage:
     @property
     def body(self) -> str:
         return self.text[self.offset :]
+
+
+class _Mistake(Exception):
+    """What is wrong, and on which line."""
+
+    def __init__(self, line: int | None, message: str) -> None:
+        super().__init__(message)
+        self.line, self.message = line, message
 
 
 def read_content(folder: Path) -> tuple[list[ContentPage], list[Problem]]:
@@ -60,89 +88,118 @@ def content_files(folder: Path) -> Sequence[Path]:
 def read_page(path: Path, folder: Path) -> ContentPage | Problem:
     """One page, or what is wrong with it."""
     name = path.relative_to(folder).as_posix()
-    file = f"{folder.name}/{name}"
-    data = path.read_bytes()
     try:
-        text = data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        return Problem(file, line, f"is not UTF-8 text (byte {error.start}); save it as UTF-8")
-    if "\x00" in text:
-        return Problem(file, text[: text.index("\x00")].count("\n") + 1, "holds a NUL byte; remove it")
-    front, offset, problem = _front_matter(text, file)
-    if problem is not None:
-        return problem
-    title = front.get("title")
-    if title is not None and not isinstance(title, str):
-        title = str(title)
-    title = title or first_heading(text[offset:])
+        return _page(name, path.read_bytes())
+    except OSError as error:
+        return Problem(f"{folder.name}/{name}", None, f"cannot be read: {error.strerror}")
+    except _Mistake as mistake:
+        return Problem(f"{folder.name}/{name}", mistake.line, mistake.message)
+
+
+def _page(name: str, content: bytes) -> ContentPage:
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise _Mistake(None, "has a name that is not UTF-8; rename the file")
+    text = _decoded(content)
+    front, offset = _front_matter(text)
+    body = text[offset:]
+    title = _title(front, text) or first_heading(body)
+    if not body.strip():
+        raise _Mistake(text.count("\n") + 1, "has no text below its front matter")
     if not title:
-        return Problem(file, 1, "has no title: write `title: ...` between two `---` lines at the top, or a # heading")
-    if not text[offset:].strip():
-        return Problem(file, text.count("\n") + 1, "has no text below its front matter")
-    urgent = front.get("urgent") or ()
-    if isinstance(urgent, str) or not all(isinstance(phrase, str) for phrase in urgent):
-        return Problem(file, 2, "urgent: must be a list of phrases, as in [unconscious, numb after a dive]")
+        raise _Mistake(1, "has no title: write `title: ...` between two `---` lines at the top, or a # heading")
     return ContentPage(
         path=name,
         collection=name.partition("/")[0] if "/" in name else "",
-        title=title.strip(),
-        description=str(front.get("description") or ""),
-        urgent=tuple(urgent),
+        title=title,
+        description=" ".join(str(front.get("description") or "").split()),
+        tags=_tags(front.get("tags")),
+        urgent=_urgent(front, text),
         text=text,
         offset=offset,
         sha=hashlib.sha256(f"{name}\n{text}".encode()).hexdigest(),
     )
 
 
-def _front_matter(text: str, file: str) -> tuple[dict[str, Any], int, Problem | None]:
-    """The front matter, where the body starts, and what is wrong with it."""
-    if not text.startswith("---\n"):
-        return {}, 0, None
-    end = re.compile(r"^---[ \t]*$", re.MULTILINE).search(text, 4)
-    if end is None:
-        return {}, 0, None  # a thematic break, not front matter
+def _decoded(content: bytes) -> str:
     try:
-        front = yaml.safe_load(text[4 : end.start()])
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 2 if mark else 1
-        return {}, 0, Problem(file, line, f"front matter is not YAML: {getattr(error, 'problem', None) or error}")
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise _Mistake(line, f"is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    if "\x00" in text:
+        raise _Mistake(text[: text.index("\x00")].count("\n") + 1, "holds a NUL byte; remove it")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _front_matter(text: str) -> tuple[Mapping[str, Any], int]:
+    """The front matter, and where the body starts."""
+    first, _, rest = text.partition("\n")
+    if first.rstrip() != "---":
+        return {}, 0
+    start = len(text) - len(rest)
+    end = _CLOSING.search(text, start)
+    if end is None:
+        if _KEY.match(rest):
+            raise _Mistake(1, "its front matter does not end: write a line `---` below it")
+        return {}, 0  # a thematic break
+    try:
+        front = yaml.safe_load(text[start : end.start()])
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 2 if error.problem_mark else 1
+        raise _Mistake(line, f"front matter is not YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
+        raise _Mistake(1, f"front matter is not YAML: {str(error).splitlines()[0]}") from None
     offset = min(end.end() + 1, len(text))
     if front is None:
-        return {}, offset, None
+        return {}, offset
     if not isinstance(front, dict):
-        return {}, 0, Problem(file, 1, "front matter is not `key: value` lines")
-    return front, offset, None
+        raise _Mistake(2, "front matter is not `key: value` lines")
+    return front, offset
 
 
-def first_heading(text: str) -> str | None:
+def _title(front: Mapping[str, Any], text: str) -> str:
+    title = front.get("title")
+    if isinstance(title, list | dict):
+        raise _Mistake(_line_of("title", text), "title: must be text")
+    return "" if title is None else " ".join(str(title).split())[:_LONGEST_HEADING]
+
+
+def _tags(tags: Any) -> tuple[str, ...]:
+    """Tags in whatever form a project writes them: a list, or words between commas."""
+    listed = tags.split(",") if isinstance(tags, str) else tags if isinstance(tags, list) else ()
+    return tuple(str(tag).strip() for tag in listed if isinstance(tag, str | int | float) and str(tag).strip())
+
+
+def _urgent(front: Mapping[str, Any], text: str) -> tuple[str, ...]:
+    urgent = front.get("urgent")
+    if urgent is None:
+        return ()
+    if not isinstance(urgent, list) or not all(isinstance(phrase, str) and phrase.strip() for phrase in urgent):
+        line = _line_of("urgent", text)
+        raise _Mistake(line, "urgent: must be a list of phrases, as in [unconscious, numb after a dive]")
+    return tuple(urgent)
+
+
+def _line_of(key: str, text: str) -> int:
+    return next((n for n, line in enumerate(text.split("\n"), 1) if line.startswith(f"{key}:")), 1)
+
+
+def first_heading(body: str) -> str | None:
     """The text of the first heading, of level 1 if there is one."""
-    found = headings(text)
-    top = next((heading for _, level, heading in found if level == 1), None)
-    return top or next((heading for _, _, heading in found), None)
+    found = [heading for heading in headings(body) if heading.text]
+    top = next((heading.text for heading in found if heading.level == 1), None)
+    html = _HTML_HEADING.search(body)
+    return top or (html and markup.heading(html[1])) or next((heading.text for heading in found), None)
 
 
-def headings(text: str) -> list[tuple[int, int, str]]:
-    """(offset, level, text) of each ATX and setext heading outside code fences, in order."""
-    found: list[tuple[int, int, str]] = []
-    offset, fence, previous = 0, "", (0, "")
-    for line in text.splitlines(keepends=True):
-        mark = _FENCE.match(line)
-        if fence:
-            if mark and line.strip().startswith(fence) and not line.strip().strip(fence[0]):
-                fence = ""
-        elif mark:
-            fence = mark[1]
-        elif match := _HEADING.match(line.rstrip("\n")):
-            found.append((offset, len(match[1]), plain(match[2])))
-        elif re.fullmatch(r" {0,3}(=+|-{3,})[ \t]*\n?", line) and previous[1].strip() and previous[1][:1] not in "|->#":
-            found.append((previous[0], 1 if line.strip()[0] == "=" else 2, plain(previous[1])))
-        previous = (offset, "" if fence or mark else line)
-        offset += len(line)
-    return found
-
-
-def plain(markup: str) -> str:
-    """A heading without its inline markup."""
-    return _MARKUP.sub(lambda match: match[1] or "", markup).strip()
+def headings(body: str) -> list[Heading]:
+    """The headings, in order: those that Markdown itself sees, none in code, comments, quotations or lists."""
+    starts = [0]
+    for line in body.split("\n"):
+        starts.append(starts[-1] + len(line) + 1)
+    tokens = _BLOCKS.parse(body)
+    return [
+        Heading(starts[token.map[0]], int(token.tag[1]), markup.heading(inline.content[:2000])[:_LONGEST_HEADING])
+        for token, inline in pairwise(tokens)
+        if token.type == "heading_open" and token.level == 0 and token.map is not None
+    ]

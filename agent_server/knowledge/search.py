@@ -4,7 +4,8 @@ A passage's score is its BM25 as a share of the highest BM25 that any passage co
 cosine similarity: a calibrated sum, comparable between queries, so that "nothing relevant" has a threshold. Measured
 against rank fusion and against `ts_rank`, it ranks better than either (docs/decisions).
 
-Both halves are exact. Above about 20,000 chunks the dense half wants an HNSW index, which is not built yet.
+Both halves are exact, which is the faster way up to about 20,000 chunks; the `+ 0` keeps the planner from any other.
+A larger content wants a partial HNSW index for its dense half, which is not built yet.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_server.db import SYSTEM
+from agent_server.db import SYSTEM, storable
 from agent_server.errors import NotFound
 from agent_server.knowledge.embed import Embedder
 
@@ -23,6 +24,10 @@ POOL = 100
 MAX_POSTINGS = 5000
 """Candidates come from a query's rarest words until this many; every word still scores."""
 DENSE_WEIGHT = 0.5
+SAME_DOCUMENT = 0.85
+"""Each further passage of a document counts this much of the one before when passages are chosen, so that one long page
+does not take every place. Measured on the documentation of four projects: of the pages that answer, 5 in 100 more are
+among ten passages, and no fewer answers are among five; a fixed number of passages per document does worse at either."""
 MAX_QUERY = 4_000
 """Characters of a query that are read."""
 
@@ -51,14 +56,21 @@ _SEARCH = text(f"""
         where :has_vector and c.owner_id = :owner_id
           and (:everywhere or c.collection = any(cast(:collections as text[])))
         order by (c.emb <=> cast(:vector as halfvec(256))) + 0 limit {POOL}),
-    candidates as (select id from lexical union select id from dense)
-    select c.passage, d.path, c.collection, d.title, c.heading, c.text, c.start_offset, c.end_offset,
-           (coalesce(-(c.lex <#> q.sv) / nullif(q.bound, 0), 0)
-            + case when :has_vector then {DENSE_WEIGHT} * (1 - (c.emb <=> cast(:vector as halfvec(256)))) else 0 end
-           )::float8 as score
-    from candidates join chunk c on c.owner_id = :owner_id and c.id = candidates.id
-    join document d on d.owner_id = c.owner_id and d.id = c.document_id cross join q
-    order by score desc, c.passage limit :limit""")  # noqa: S608  # the values are constants of this module
+    candidates as (
+        select c.id, c.document_id, c.passage,
+               coalesce(-(c.lex <#> q.sv) / nullif(q.bound, 0), 0) + case when :has_vector
+               then coalesce({DENSE_WEIGHT} * nullif(1 - (c.emb <=> cast(:vector as halfvec(256))), 'NaN'), 0) else 0 end as score
+        from (select id from lexical union select id from dense) found
+        join chunk c on c.owner_id = :owner_id and c.id = found.id cross join q),
+    ranked as (
+        select *, row_number() over (partition by document_id order by score desc, passage) - 1 as above
+        from candidates where score >= :min_score),
+    chosen as (
+        select id, score from ranked order by score * power({SAME_DOCUMENT}, above) desc, passage limit :limit)
+    select c.passage, d.path, c.collection, d.title, c.heading, c.text, c.start_offset, c.end_offset, chosen.score
+    from chosen join chunk c on c.owner_id = :owner_id and c.id = chosen.id
+    join document d on d.owner_id = c.owner_id and d.id = c.document_id
+    order by chosen.score desc, c.passage""")  # noqa: S608  # the values are constants of this module
 
 _PASSAGE = """
     select c.passage, d.path, c.collection, d.title, c.heading, c.text, c.start_offset, c.end_offset, 0.0::float8
@@ -100,24 +112,25 @@ async def search(
     collections: Sequence[str] | None = None,
     limit: int = 5,
     min_score: float = 0.0,
+    owner: UUID = SYSTEM,
 ) -> list[Passage]:
-    """The passages that best match `query`, best first, within `collections` (None: all of them).
+    """The `limit` passages that best match `query`, best first, within `collections` (None: all of them).
 
     Any text is a query: an empty one and one of stop words find nothing or little, operators are words.
     """
-    query = query[:MAX_QUERY].replace("\x00", " ")
+    query = storable(query[:MAX_QUERY]).strip()
     vector = embedder.embed([query])[0]
     values = {
-        "owner_id": SYSTEM,
+        "owner_id": owner,
         "query": query,
         "vector": "[" + ",".join(f"{x:.6g}" for x in vector) + "]",
         "has_vector": bool(vector.any()),
         "everywhere": collections is None,
         "collections": list(collections or ()),
         "limit": limit,
+        "min_score": min_score,
     }
-    rows = await session.execute(_SEARCH, values)
-    return [passage for row in rows if (passage := Passage(*row)).score >= min_score]
+    return [Passage(*row) for row in await session.execute(_SEARCH, values)]
 
 
 async def find_urgent(session: AsyncSession, message: str) -> Passage | None:
@@ -126,14 +139,14 @@ async def find_urgent(session: AsyncSession, message: str) -> Passage | None:
     A phrase is held by a message with all its words, in any order and inflection; one with a negation word for word,
     since the index drops "not", and "not breathing" must not be found in every sentence about breath.
     """
-    row = (await session.execute(_URGENT, {"owner_id": SYSTEM, "message": message})).one_or_none()
+    row = (await session.execute(_URGENT, {"owner_id": SYSTEM, "message": storable(message[:MAX_QUERY])})).one_or_none()
     return Passage(*row) if row else None
 
 
 async def get_passage(session: AsyncSession, id: str) -> Passage:
     """The passage that a citation names. Raises NotFound when the content no longer has it."""
     statement = text(_PASSAGE + "where c.owner_id = :owner_id and c.passage = :id")
-    row = (await session.execute(statement, {"owner_id": SYSTEM, "id": id})).one_or_none()
+    row = (await session.execute(statement, {"owner_id": SYSTEM, "id": storable(id)})).one_or_none()
     if row is None:
         raise NotFound("The content no longer has this passage; it was changed or removed since it was cited")
     return Passage(*row)
@@ -163,7 +176,7 @@ async def read_document(session: AsyncSession, path: str) -> str:
     """The whole text of the document at `path`. Raises NotFound."""
     row = await session.execute(
         text("select text from document where owner_id = :owner_id and path = :path"),
-        {"owner_id": SYSTEM, "path": path},
+        {"owner_id": SYSTEM, "path": storable(path)},
     )
     found: str | None = row.scalar_one_or_none()
     if found is None:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from agent_server.errors import InvalidInput
 from agent_server.knowledge import search as knowledge
 from agent_server.knowledge.embed import Embedder
 from agent_server.knowledge.search import Passage
@@ -55,8 +56,20 @@ async def search_knowledge(
     ] = None,
 ) -> Passages:
     """Search the content and return the passages that best match, each with its document, heading and text."""
+    if collections is not None:
+        await _refuse_unknown(context, collections)
     embedder = context.resource(Embedder)
     return Passages(hits=await knowledge.search(context.session, embedder, query, collections=collections, limit=limit))
+
+
+async def _refuse_unknown(context: ToolContext, collections: list[str]) -> None:
+    """A misspelt folder would otherwise look like content that says nothing."""
+    there = {document.collection for document in await knowledge.list_documents(context.session)}
+    if unknown := sorted(set(collections) - there):
+        named = ", ".join(repr(name) for name in unknown)
+        raise InvalidInput(
+            f"collections: there is no {named}; there are {', '.join(map(repr, sorted(there))) or 'none'}"
+        )
 
 
 @tool(scope="knowledge:read", effect="read")
@@ -69,8 +82,8 @@ async def list_documents(context: ToolContext) -> DocumentList:
 @tool(scope="knowledge:read", effect="read")
 async def read_document(
     context: ToolContext,
-    path: Annotated[str, Field(max_length=500, description="The document's path, as search and lists give it.")],
+    document: Annotated[str, Field(max_length=500, description="Its path, as search and lists give it.")],
 ) -> DocumentText:
     """Read one document of the content as Markdown."""
-    text = await knowledge.read_document(context.session, path)
-    return DocumentText(path=path, text=text[:DOCUMENT_CHARACTERS], truncated=len(text) > DOCUMENT_CHARACTERS)
+    text = await knowledge.read_document(context.session, document)
+    return DocumentText(path=document, text=text[:DOCUMENT_CHARACTERS], truncated=len(text) > DOCUMENT_CHARACTERS)

@@ -1,121 +1,261 @@
-"""Ingest: only what has changed, nothing stale, statistics exact."""
+"""The index follows the folder: only what has changed is touched, and no query sees a document half done."""
 
 import asyncio
-import random
+import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sqlalchemy import text
 
 from agent_server.db import Database
+from agent_server.errors import Problem
 from agent_server.knowledge.embed import Embedder
-from agent_server.knowledge.ingest import Progress, ingest
-from tests.knowledge.conftest import Content, Page
-
-WORDS = [
-    "reef",
-    "wreck",
-    "cave",
-    "drift",
-    "night",
-    "suit",
-    "fin",
-    "mask",
-    "valve",
-    "gauge",
-    "tide",
-    "swell",
-    "coral",
-    "shark",
-    "turtle",
-    "anchor",
-]
+from agent_server.knowledge.ingest import BATCH, PIVOT, IngestReport, Progress, ingest
+from agent_server.knowledge.parse import content_files
+from agent_server.knowledge.search import list_documents, read_document, search
+from tests.knowledge.conftest import Write
 
 
-async def test_a_second_ingest_of_the_same_content_touches_nothing(content: Content, page: Page) -> None:
-    content.write("a/one.md", page("One", "Fins move a diver."))
-    content.write("two.md", "# Two\n\nA mask lets a diver see.\n")
-    first = await content.ingest()
-    assert (first.added, first.chunks) == (2, 2)
-    before = await _rows(content.database)
-    again = await content.ingest()
-    assert (again.added, again.changed, again.removed, again.unchanged, again.chunks) == (0, 0, 0, 2, 0)
-    assert await _rows(content.database) == before
+class Counting(Embedder):
+    """The embedder, counting the texts that it is given."""
+
+    def __init__(self) -> None:
+        self.texts = 0
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.texts += len(texts)
+        return super().embed(texts)
 
 
-async def test_a_changed_page_is_replaced_and_a_deleted_one_is_gone(content: Content, page: Page) -> None:
-    content.write("a/one.md", page("One", "Fins move a diver."))
-    content.write("a/two.md", page("Two", "A snorkel is for the surface."))
-    await content.ingest()
-    content.write("a/one.md", page("One", "Gloves keep hands warm."))
-    (content.folder / "a" / "two.md").unlink()
-    report = await content.ingest()
-    assert (report.added, report.changed, report.removed) == (0, 1, 1)
-    found = [hit.text for hit in await content.search("fins gloves snorkel")]
-    assert found == ["Gloves keep hands warm."]
+def counts(report: IngestReport) -> tuple[int, int, int, int]:
+    return report.added, report.changed, report.removed, report.unchanged
 
 
-async def test_a_page_with_a_mistake_is_named_and_keeps_its_previous_version(content: Content, page: Page) -> None:
-    content.write("a/one.md", page("One", "Fins move a diver."))
-    await content.ingest()
-    content.write("a/one.md", b"---\ntitle: One\n---\n\xff\xfe")
-    content.write("a/none.md", "no title and no heading\n")
-    content.write("a/yaml.md", "---\ntitle: [\n---\nx\n")
-    content.write("a/nul.md", b"# T\n\na\x00b\n")
-    report = await content.ingest()
-    assert [str(problem).split(": ")[0] for problem in report.problems] == [
-        "content/a/none.md:1",
-        "content/a/nul.md:3",
-        "content/a/one.md:4",
-        "content/a/yaml.md:3",
-    ]
-    assert [hit.text for hit in await content.search("fins")] == ["Fins move a diver."]
-
-
-async def test_the_statistics_are_exact_after_any_edits(content: Content, page: Page) -> None:
-    chance = random.Random(3)
-    for _ in range(25):
-        for _ in range(3):
-            name = f"c{chance.randrange(3)}/p{chance.randrange(8)}.md"
-            if chance.random() < 0.3 and (content.folder / name).exists():
-                (content.folder / name).unlink()
-            else:
-                content.write(name, page("Page", " ".join(chance.choices(WORDS, k=chance.randint(3, 40)))))
-        await content.ingest()
-    counted = "select word, ndoc from ts_stat('select tsv from chunk') order by word"
-    kept = "select lexeme, n from term order by lexeme"
-    async with content.database.transaction() as session:
-        assert (await session.execute(text(counted))).all() == (await session.execute(text(kept))).all()
-        chunks = (await session.execute(text("select count(*) from chunk"))).scalar_one()
-        assert (await session.execute(text("select n_chunks from corpus"))).scalar_one() == chunks
-
-
-async def test_two_processes_that_ingest_at_once_double_nothing(content: Content, page: Page, url: str) -> None:
-    for i in range(30):
-        content.write(f"a/p{i}.md", page(f"Page {i}", f"Number {i} is about {WORDS[i % len(WORDS)]}."))
-    other = Database(url)
-    await asyncio.gather(content.ingest(), ingest(other, Embedder(), content.folder))
-    await other.close()
-    async with content.database.transaction() as session:
-        assert (await session.execute(text("select count(*), count(distinct document_id) from chunk"))).one() == (
-            30,
-            30,
-        )
-        assert (await session.execute(text("select n_chunks from corpus"))).scalar_one() == 30
-
-
-async def test_progress_is_told_to_the_end(content: Content, page: Page) -> None:
-    for i in range(70):
-        content.write(f"a/p{i:02}.md", page(f"Page {i}", "x"))
-    told: list[Progress] = []
-    await ingest(content.database, content.embedder, content.folder, progress=told.append)
-    assert [(at.done, at.total) for at in told] == [(0, 70), (64, 70), (70, 70)]
-
-
-async def test_a_workspace_without_content_has_nothing_to_ingest(database: Database, tmp_path: Path) -> None:
-    report = await ingest(database, Embedder(), tmp_path / "nowhere")
-    assert (report.added, report.problems) == (0, [])
-
-
-async def _rows(database: Database) -> object:
+async def query(database: Database, statement: str) -> list[Any]:
     async with database.transaction() as session:
-        return (await session.execute(text("select id, xmin::text from chunk order by id"))).all()
+        return [tuple(row) for row in await session.execute(text(statement))]
+
+
+STATISTICS = "select lexeme, n from term order by 1"
+TRUE_STATISTICS = (
+    "select lexeme, count(*) from chunk cross join unnest(tsvector_to_array(tsv)) lexeme group by 1 order by 1"
+)
+
+
+async def index(database: Database) -> list[list[Any]]:
+    """All that a search or a citation can see, but for the ids and times of rows."""
+    return [
+        await query(
+            database, "select path, collection, title, description, urgent, text, sha from document order by path"
+        ),
+        await query(
+            database,
+            "select passage, path, ordinal, c.collection, heading, c.text, start_offset, end_offset, tsv::text, lex::text,"
+            " emb::text from chunk c join document d on d.id = c.document_id order by path, ordinal",
+        ),
+        await query(database, STATISTICS),
+        await query(database, "select n_chunks, pivot from corpus"),
+    ]
+
+
+async def test_only_what_has_changed_is_embedded_and_written(write: Write, content: Path, database: Database) -> None:
+    embedder = Counting()
+    write("a.md", "# A\n\nApples are red.")
+    write("b.md", "# B\n\nBananas are yellow.")
+    gone = write("c.md", "# C\n\nCherries are dark.")
+    assert counts(await ingest(database, embedder, content)) == (3, 0, 0, 0)
+    assert embedder.texts == 3
+
+    rows = (
+        "select ctid::text, xmin::text, path from document union all select ctid::text, xmin::text, passage from chunk"
+    )
+    before = await query(database, rows)
+    again = await ingest(database, embedder, content)
+    assert (counts(again), again.chunks, embedder.texts) == ((0, 0, 0, 3), 0, 3)
+    assert await query(database, rows) == before
+
+    write("b.md", "# B\n\nBananas were green.")
+    write("d/d.md", "# D\n\nDates are sweet.")
+    gone.unlink()
+    changed = await ingest(database, embedder, content)
+    assert (counts(changed), changed.chunks, embedder.texts) == ((1, 1, 1, 1), 2, 5)
+    async with database.transaction() as session:
+        assert [d.path for d in await list_documents(session)] == ["a.md", "b.md", "d/d.md"]
+        assert await read_document(session, "b.md") == "# B\n\nBananas were green."
+        assert [hit.text for hit in await search(session, embedder, "yellow cherries", min_score=0.4)] == []
+
+
+async def test_a_document_keeps_its_id_when_its_text_changes(write: Write, content: Path, database: Database) -> None:
+    write("a.md", "# A\n\nOne.")
+    await ingest(database, Embedder(), content)
+    async with database.transaction() as session:
+        (before,) = await list_documents(session)
+    write("a.md", "# B\n\nTwo.")
+    await ingest(database, Embedder(), content)
+    async with database.transaction() as session:
+        (after,) = await list_documents(session)
+    assert (before.id, before.title, after.title) == (after.id, "A", "B")
+
+
+async def test_another_embedder_makes_every_document_anew(write: Write, content: Path, database: Database) -> None:
+    class Other(Counting):
+        name = "other"
+
+    write("a.md", "# A\n\nApples.")
+    await ingest(database, Embedder(), content)
+    other = Other()
+    assert counts(await ingest(database, other, content)) == (0, 1, 0, 0)
+    assert other.texts == 1
+
+
+async def test_a_page_with_a_mistake_keeps_its_previous_version(
+    write: Write, content: Path, database: Database
+) -> None:
+    write("a.md", "# A\n\nApples are red.")
+    write("b.md", "# B\n\nBananas.")
+    await ingest(database, Embedder(), content)
+    write("a.md", "no title any more")
+    write("b.md", "# B\n\nBerries.")
+    report = await ingest(database, Embedder(), content)
+    assert [str(problem).partition(": write")[0] for problem in report.problems] == ["content/a.md:1: has no title"]
+    assert all(isinstance(problem, Problem) for problem in report.problems)
+    assert counts(report) == (0, 1, 0, 0)
+    async with database.transaction() as session:
+        assert await read_document(session, "a.md") == "# A\n\nApples are red."
+        assert await read_document(session, "b.md") == "# B\n\nBerries."
+
+
+async def test_documents_without_a_file_can_be_kept(write: Write, content: Path, database: Database) -> None:
+    file = write("a.md", "# A\n\nApples.")
+    await ingest(database, Embedder(), content)
+    file.unlink()
+    assert counts(await ingest(database, Embedder(), content, prune=False)) == (0, 0, 0, 0)
+    assert await query(database, "select path from document") == [("a.md",)]
+    assert counts(await ingest(database, Embedder(), content)) == (0, 0, 1, 0)
+    assert await index(database) == [[], [], [], [(0, PIVOT)]]
+
+
+async def test_a_folder_that_is_not_there_is_empty(content: Path, database: Database) -> None:
+    assert counts(await ingest(database, Embedder(), content / "nothing")) == (0, 0, 0, 0)
+
+
+async def test_progress_is_told_batch_by_batch(write: Write, content: Path, database: Database) -> None:
+    total = 2 * BATCH + 3
+    paths = [f"{number:04}.md" for number in range(total)]
+    for path in paths:
+        write(path, f"# {path}\n\ntext")
+    told: list[Progress] = []
+    report = await ingest(database, Embedder(), content, progress=told.append)
+    assert told == [*(Progress(done, total, paths[done]) for done in (0, BATCH, 2 * BATCH)), Progress(total, total, "")]
+    assert report.added == report.chunks == total
+    assert await query(database, "select count(*) from document") == [(total,)]
+
+
+async def test_the_event_loop_is_free_while_pages_are_embedded(write: Write, content: Path, database: Database) -> None:
+    class Patient(Embedder):
+        """Embeds once the event loop has said so."""
+
+        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            go = threading.Event()
+            loop.call_soon_threadsafe(go.set)
+            assert go.wait(30), "the event loop stands still"
+            return super().embed(texts)
+
+    loop = asyncio.get_running_loop()
+    write("a.md", "# A\n\nApples.")
+    assert counts(await ingest(database, Patient(), content)) == (1, 0, 0, 0)
+
+
+async def test_no_query_sees_a_document_half_done(write: Write, content: Path, database: Database) -> None:
+    embedder = Embedder()
+    paragraph = "The word of this version is {word}. " * 30
+
+    def write_version(word: str) -> None:
+        sections = "\n\n".join(f"## Part {n}\n\n{paragraph.format(word=word)}" for n in range(8))
+        write("a.md", f"# Versions\n\n{sections}")
+
+    write_version("amber")
+    await ingest(database, embedder, content)
+    seen: set[tuple[str, ...]] = set()
+
+    async def read() -> None:
+        while not done.is_set():
+            async with database.transaction() as session:
+                hits = await search(session, embedder, "which word has this version", limit=20)
+            seen.add(tuple(sorted(next(w for w in ("amber", "cobalt") if w in hit.text) for hit in hits)))
+
+    done = asyncio.Event()
+    reader = asyncio.create_task(read())
+    for word in ("cobalt", "amber", "cobalt", "amber", "cobalt"):
+        write_version(word)
+        await ingest(database, embedder, content)
+    done.set()
+    await reader
+    assert seen <= {("amber",) * 8, ("cobalt",) * 8}
+    assert len(seen) == 2
+
+
+async def test_ingests_at_the_same_time_write_everything_once(
+    write: Write, content: Path, database: Database, url: str
+) -> None:
+    half = BATCH  # two batches, in which writers can meet
+    for number in range(2 * half):
+        write(f"{number}.md", f"# Page {number}\n\nWord{number} and word{number + 1} are here.")
+    other = Database(url)
+    try:
+        await asyncio.gather(*(ingest(each, Embedder(), content) for each in (database, other, database, other)))
+        assert await query(database, "select count(*) from document where updated_at > created_at") == [(0,)]
+        for number in range(half):
+            (content / f"{number}.md").unlink()
+            write(f"{number + half}.md", f"# Page {number}\n\nWord{number} alone.")
+        await asyncio.gather(*(ingest(each, Embedder(), content) for each in (database, other, database, other)))
+    finally:
+        await other.close()
+    assert await query(database, "select count(*), count(distinct path) from document") == [(half, half)]
+    assert await query(database, "select count(*), count(distinct passage) from chunk") == [(half, half)]
+    assert await query(database, STATISTICS) == await query(database, TRUE_STATISTICS)
+    assert await query(database, "select n_chunks from corpus") == [(half,)]
+
+
+WORDS = st.sampled_from(["apple", "banana", "running", "runs", "ran", "the", "3.14", "e-mail", "don't", "Ünïcode"])
+TEXTS = st.lists(WORDS, max_size=8).map(" ".join)
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["a.md", "b.md", "guide/a.md", "guide/deep/c.md", "z/z.mdx"]),
+        st.one_of(
+            st.none(), st.builds("# {}\n\n{}\n\n## More\n\n{}\n".format, WORDS, TEXTS, TEXTS), st.just("no title")
+        ),
+    ),
+    max_size=6,
+)
+
+
+@given(rounds=st.lists(EDITS, min_size=1, max_size=5))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_after_any_edits_the_index_is_that_of_a_fresh_ingest(
+    write: Write, content: Path, database: Database, rounds: list[list[tuple[str, str | None]]]
+) -> None:
+    for edits in rounds:
+        for path, page in edits:
+            if page is None:
+                (content / path).unlink(missing_ok=True)
+            else:
+                write(path, page)
+        await ingest(database, Embedder(), content)
+        assert await query(database, STATISTICS) == await query(database, TRUE_STATISTICS)
+    for file in content_files(content):
+        if file.read_text() == "no title":
+            file.unlink()  # its previous version is kept, which a fresh index cannot have
+    await ingest(database, Embedder(), content)
+    edited = await index(database)
+    async with database.transaction() as session:
+        await session.execute(text("truncate document, chunk, term, corpus"))
+    await ingest(database, Embedder(), content)
+    fresh = await index(database)
+    assert edited[:3] == fresh[:3]
+    assert [size for size in edited[3] if size[0]] == [size for size in fresh[3] if size[0]]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,7 +23,7 @@ from agent_server.turns.hub import Hub
 from agent_server.turns.journal import Fenced, Journal, NewItem, StopRequested, follow, output_text
 from agent_server.turns.models import Turn
 from agent_server.turns.runner import Attempt
-from tests.turns.ledger import Replica, answer, bodies, call, count, never, read_turn, replica
+from tests.turns.ledger import Replica, answer, bodies, call, count, never, read_turn, replica, until
 
 
 async def _open(here: Replica, caller: Caller) -> tuple[Turn, Journal]:
@@ -241,3 +242,27 @@ async def test_the_index_allows_one_running_turn_in_a_conversation(database: Dat
 async def _run_all(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(text("update turn set status = 'running'"))
+
+
+async def test_a_deletion_waits_for_a_write_and_never_the_other_way_round(database: Database, me: Caller) -> None:
+    """An attempt locks its turn and then the conversation; a deletion in the other order would be a deadlock."""
+
+    async def delete(conversation_id: UUID) -> None:
+        async with database.transaction() as session:
+            conversations = ConversationRepository(session, me)
+            await conversations.remove(await conversations.get(conversation_id))
+
+    async def somebody_waits() -> bool:
+        async with database.transaction() as session:
+            waiting = text("select count(*) from pg_locks where not granted")
+            return bool((await session.execute(waiting)).scalar_one())
+
+    async with replica(database, never) as here:
+        turn, journal = await _open(here, me)
+        async with database.transaction() as session:
+            await journal.write(session, [TextDelta(1, "x")])
+            deleting = asyncio.create_task(delete(turn.conversation_id))
+            await until(somebody_waits)
+            await journal.write(session, items=[NewItem({"role": "assistant", "content": "x"})])
+        await deleting
+        assert await count(database, "turn") == 0

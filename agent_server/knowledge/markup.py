@@ -1,0 +1,48 @@
+"""Markdown, and what projects mix into it (HTML, MDX, Jinja), as the words that a reader sees."""
+
+import html
+import re
+
+_COMMENT = r"<!--.*?(?:-->|\Z)|\{/\*.*?(?:\*/\}|\Z)|\{#[^\n]*?#\}|\{%.*?%\}"
+_LINK = re.compile(r"!?\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\((?:[^()\s]|\([^()\s]*\))*(?:\s+[\"'][^\"'\n]*[\"'])?\)")
+_CODE = r"^[ \t>]*(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t>]*(?P=fence)[`~]*[ \t]*$|\Z)|(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)"
+_OPAQUE = re.compile(rf"(?P<code>{_CODE})|(?P<comment>{_COMMENT})", re.DOTALL | re.MULTILINE)
+_MARK = re.compile("\x00(\\d+)\x00")
+_TAG = re.compile(r"</?[A-Za-z][^<>\n]*(?:\n[^<>\n]+)*>")
+_TARGET = re.compile(r"^ {0,3}\[[^\]\n]+\]:\s+\S+[^\n]*$", re.MULTILINE)
+_ATTRIBUTES = re.compile(r"\\?\{\s*[#.:][^}]*\}")
+_ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
+_EMPHASIS = re.compile(r"(?<!\\)(?:\*{1,3}(?=\S)|(?<=\S)\*{1,3}|~~|(?<!\w)_{1,3}(?=\S)|(?<=\S)_{1,3}(?!\w))")
+_BRACKETS = str.maketrans("<>", "  ")
+
+
+def words(markdown: str) -> str:
+    """`markdown` for an index: links as their texts; comments, tags and link targets left out. Code keeps what is in
+    its own tags, which the index would take for markup and drop."""
+    text, code = _without_code(markdown)
+    text = _LINK.sub(r"\1", _TAG.sub(" ", _TARGET.sub("", text)))
+    return _with_code(text, [part.translate(_BRACKETS) for part in code])
+
+
+def heading(markdown: str) -> str:
+    """A heading in one line, without its markup."""
+    text, code = _without_code(markdown)
+    text = _ESCAPED.sub(r"\1", _EMPHASIS.sub("", _ATTRIBUTES.sub("", _LINK.sub(r"\1", _TAG.sub("", text)))))
+    return " ".join(_with_code(html.unescape(text), [part.strip("` ") for part in code]).split())
+
+
+def _without_code(markdown: str) -> tuple[str, list[str]]:
+    """The text without comments, a mark in the place of each piece of code, and the pieces."""
+    code: list[str] = []
+
+    def replaced(found: re.Match[str]) -> str:
+        if found["comment"]:
+            return " "
+        code.append(found[0])
+        return f"\x00{len(code) - 1}\x00"
+
+    return _OPAQUE.sub(replaced, markdown), code
+
+
+def _with_code(text: str, code: list[str]) -> str:
+    return _MARK.sub(lambda mark: code[int(mark[1])], text)
