@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     ] = ()
 
     database_url: SecretStr | None = _vendor("DATABASE_URL")
+    database_direct_url: SecretStr | None = _vendor("DATABASE_DIRECT_URL")
     database_pool_size: PositiveInt = 8
     database_pool_timeout: Annotated[float, Field(gt=0, description="Longest wait for a connection, seconds.")] = 5.0
     migrate: Annotated[bool, Field(description="Apply pending migrations when the server starts.")] = True
@@ -68,6 +69,9 @@ class Settings(BaseSettings):
     gemini_api_key: SecretStr | None = _vendor("GEMINI_API_KEY")
     groq_api_key: SecretStr | None = _vendor("GROQ_API_KEY")
     anthropic_api_key: SecretStr | None = _vendor("ANTHROPIC_API_KEY")
+    model_fallback: Annotated[
+        str | None, Field(description="The model that takes over while the first one's provider is failing.")
+    ] = None
     model_connect_timeout: Annotated[float, Field(gt=0, description="Seconds.")] = 3.0
     model_first_token_timeout: Annotated[float, Field(gt=0, description="Seconds until a model's first token.")] = 30.0
     model_token_timeout: Annotated[float, Field(gt=0, description="Longest pause between two tokens, seconds.")] = 20.0
@@ -82,6 +86,13 @@ class Settings(BaseSettings):
     turn_timeout: Annotated[float, Field(gt=0, description="Longest turn, seconds.")] = 300.0
     tool_timeout: Annotated[float, Field(gt=0, description="Longest tool call, seconds.")] = 30.0
     model_calls_per_turn: Annotated[PositiveInt, Field(description="Most model calls in one turn.")] = 12
+
+    drain_seconds: Annotated[
+        float, Field(ge=0, description="How long a server that is told to stop goes on with its turns, seconds.")
+    ] = 25.0
+    event_hours: Annotated[
+        PositiveInt, Field(description="How long the stream of a finished turn can be replayed, hours.")
+    ] = 48
 
     guest_hours: Annotated[PositiveInt, Field(description="How long a guest's session lasts, hours.")] = 24
     guest_scopes: Annotated[
@@ -101,7 +112,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_direct_url")
     @classmethod
     def _postgres_only(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().startswith(("postgres://", "postgresql://")):

@@ -19,8 +19,8 @@ from agent_server.orchestrator.context import TurnContext, passage_body
 from agent_server.orchestrator.pieces import CitedPassage
 from agent_server.prompts import AgentPrompt
 from agent_server.tool import Tool
+from agent_server.turns.calls import CallLedger, output_text
 from agent_server.turns.events import PassagesFound
-from agent_server.turns.journal import CallLedger, output_text
 from agent_server.workspace import Workspace
 
 _RULES = """

@@ -24,7 +24,12 @@ def _of_turn() -> ForeignKeyConstraint:
 
 
 class Turn(Owned, table=True):
-    """One message of a user and all that answers it. `input` holds the message and the caller's kind and scopes."""
+    """One message of a user and all that answers it. `input` holds the message and the caller's kind and scopes.
+
+    `steers` counts the messages that were put into the running turn (`Steer`). `leave_after` is how many seconds nobody
+    may follow it before it is cancelled (None: it goes on), `followed_at` when somebody last did. `events_kept` is
+    False once its events are past retention.
+    """
 
     __tablename__ = "turn"
     __table_args__ = (
@@ -49,6 +54,12 @@ class Turn(Owned, table=True):
         ),
         Index("ix_turn_queued", "created_at", postgresql_where=text("status = 'queued'")),
         Index("ix_turn_owner", "owner", postgresql_where=text("status = 'running'")),
+        Index(
+            "ix_turn_left",
+            "followed_at",
+            postgresql_where=text("leave_after is not null and status in ('queued', 'running')"),
+        ),
+        Index("ix_turn_prune", "finished_at", postgresql_where=text("finished_at is not null and events_kept")),
         {"postgresql_with": {"fillfactor": "70"}},
     )
 
@@ -63,6 +74,10 @@ class Turn(Owned, table=True):
     last_event: int = 0
     last_item: int = 0
     cancel: bool = False
+    steers: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    leave_after: float | None = None
+    followed_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+    events_kept: bool = Field(default=True, sa_column_kwargs={"server_default": text("true")})
     input: dict[str, Any] = Field(sa_type=JSONB)
     agent: str | None = None
     usage: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
@@ -116,10 +131,46 @@ class TurnEvent(SQLModel, table=True):
     at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))
 
 
+class Steer(SQLModel, table=True):
+    """The `i`th message put into a running turn; `consumed_n` is the model call that was the first to be given it."""
+
+    __tablename__ = "steer"
+    __table_args__ = (_of_turn(), UniqueConstraint("owner_id", "client_key"))
+
+    owner_id: UUID = Field(primary_key=True)
+    turn_id: UUID = Field(primary_key=True)
+    i: int = Field(primary_key=True)
+    client_key: str | None = None
+    body_sha: bytes = Field(sa_type=LargeBinary)
+    text: str
+    consumed_n: int | None = None
+    created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))
+
+
 class Replica(SQLModel, table=True):
-    """A process that runs turns; `beat` is when it last said so, by the database's clock."""
+    """A process that runs turns; `beat` is when it last said so, by the database's clock.
+
+    `lock_key` is the advisory lock that its direct connection holds, on the server that started at `server_started`:
+    while that server runs, a lock that is free says that the process is dead. None: only `beat` says it.
+    """
 
     __tablename__ = "replica"
 
     id: UUID = Field(primary_key=True)
     beat: datetime = Field(sa_type=DateTime(timezone=True))
+    lock_key: int | None = None
+    server_started: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+
+
+class Job(SQLModel, table=True):
+    """Work that is nobody's request: one row per `kind`, run by one replica at a time when it is due."""
+
+    __tablename__ = "job"
+
+    kind: str = Field(primary_key=True)
+    due_at: datetime = Field(sa_type=DateTime(timezone=True))
+    owner: UUID | None = None
+    epoch: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    attempts: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    finished_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+    error: str | None = None

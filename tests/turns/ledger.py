@@ -17,9 +17,10 @@ from agent_server.identity import Caller
 from agent_server.settings import load_settings
 from agent_server.tool import Tool
 from agent_server.turns.accept import Accepted, Message, accept
+from agent_server.turns.calls import CallLedger
 from agent_server.turns.events import Numbered
 from agent_server.turns.hub import Hub
-from agent_server.turns.journal import CallLedger, Journal, follow
+from agent_server.turns.journal import Journal, follow
 from agent_server.turns.models import Turn
 from agent_server.turns.runner import Attempt, Outcome, Run, Runner
 

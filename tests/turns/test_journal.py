@@ -18,9 +18,10 @@ from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database
 from agent_server.identity import Caller
 from agent_server.tool import ToolContext, tool
+from agent_server.turns.calls import output_text
 from agent_server.turns.events import Cancelled, Done, Failed, Numbered, TextDelta, TextDone
 from agent_server.turns.hub import Hub
-from agent_server.turns.journal import Fenced, Journal, NewItem, StopRequested, follow, output_text
+from agent_server.turns.journal import Fenced, Journal, NewItem, StopRequested, follow
 from agent_server.turns.models import Turn
 from agent_server.turns.runner import Attempt
 from tests.turns.ledger import Replica, answer, bodies, call, count, never, read_turn, replica, until
