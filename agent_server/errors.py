@@ -6,6 +6,7 @@
     ├── Forbidden         403   a valid caller that may not do this
     ├── NotFound          404   not there, or not the caller's: the two are never told apart
     ├── Conflict          409   the row has moved on since the caller looked
+    │   └── Busy          409   the conversation is still answering; by which turn
     ├── TooLarge          413   the body is over the limit
     ├── TooMany           429   a limit is reached; `retry_after` seconds
     ├── Unavailable       503   the database is away; try again
@@ -20,6 +21,7 @@ Anything else that is raised is a bug: surfaces answer with a reference and log 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+from uuid import UUID
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,14 @@ class Conflict(AgentServerError):
 
     code = "conflict"
     status = 409
+
+
+class Busy(Conflict):
+    """A conversation is still answering; `turn_id` is the turn that runs."""
+
+    def __init__(self, message: str, turn_id: UUID) -> None:
+        super().__init__(message)
+        self.turn_id = turn_id
 
 
 class TooMany(AgentServerError):

@@ -15,7 +15,6 @@ from agent_server.knowledge.embed import Embedder
 from agent_server.orchestrator.run import create_router
 from agent_server.turns.accept import Message
 from agent_server.turns.events import AgentChosen, Cited, Failed, PassagesFound, Reset, TextDelta, ToolCalled
-from agent_server.turns.journal import follow
 from agent_server.turns.models import Turn
 
 GOODBYE = frozenset({"exit", "quit", "/exit", "/quit"})
@@ -62,7 +61,7 @@ async def _show(server: Server, turn: Turn, as_json: bool) -> int:
     passages: dict[int, dict[str, Any]] = {}
     cited: list[int] = []
     failed = False
-    async for numbered in follow(server.database, server.hub, turn.owner_id, turn.id):
+    async for numbered in server.hub.follow(turn.owner_id, turn.id):
         if numbered is None:
             continue
         event = numbered.event

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from uuid import uuid4
 
+import asyncpg
 from asyncpg import PostgresConnectionError, PostgresError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError
@@ -20,17 +22,36 @@ _TRANSIENT = frozenset(
     {"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "25006", "40001", "40P01", "55P03"}
 )
 
+APPLICATION = "agent-server"
+_SESSION = {
+    "statement_timeout": "15000",
+    "lock_timeout": "5000",
+    "idle_in_transaction_session_timeout": "10000",
+    "jit": "off",
+}
+# Prepared statements belong to a server's session, which is another in each transaction.
+_POOLED = {
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": lambda: f"__asyncpg_{uuid4()}__",
+}
+
 
 class Database:
     """A pool of connections to one Postgres database.
 
     `transaction()` is the only way to a connection: it commits when the block ends, rolls back when it raises, and
-    turns a lost or refused connection into `Unavailable`.
+    turns a lost or refused connection into `Unavailable`. Where there is a `direct_url`, `url` may lead through a pooler
+    in transaction mode: then nothing is expected of a session, neither prepared statements nor settings.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 8, pool_timeout: float = 5.0) -> None:
-        self.url = url
+    def __init__(
+        self, url: str, direct_url: str | None = None, *, pool_size: int = 8, pool_timeout: float = 5.0
+    ) -> None:
+        self.url, self.direct_url = url, direct_url or url
+        self._pooled = direct_url is not None
         address, connect_args, server_settings = asyncpg_url(url)
+        settings = {**_SESSION, **server_settings}
         self.engine = create_async_engine(
             address,
             pool_size=pool_size,
@@ -40,17 +61,12 @@ class Database:
             pool_recycle=1800,
             connect_args={
                 "timeout": 5,
-                "server_settings": {
-                    "application_name": "agent-server",
-                    "statement_timeout": "15000",
-                    "lock_timeout": "5000",
-                    "idle_in_transaction_session_timeout": "30000",
-                    "jit": "off",
-                    **server_settings,
-                },
+                **(_POOLED if self._pooled else {"server_settings": {"application_name": APPLICATION, **settings}}),
                 **connect_args,
             },
         )
+        self._local = text("select " + ", ".join(f"set_config('{name}', :{name}, true)" for name in settings))
+        self._settings = settings
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
 
     @asynccontextmanager
@@ -58,11 +74,27 @@ class Database:
         """One transaction. Raises Unavailable when the database cannot be reached or goes away in the middle."""
         try:
             async with self._sessions.begin() as session:
+                if self._pooled:
+                    await session.execute(self._local, self._settings)
                 yield session
         except (PoolTimeout, OSError, PostgresError, DBAPIError) as error:
             if is_away(error):
                 raise Unavailable("The database cannot be reached; try again in a moment") from error
             raise
+
+    async def direct(self) -> asyncpg.Connection:
+        """A connection of its own, past any pooler, for what needs a session: LISTEN and locks that it holds.
+
+        Raises Unavailable.
+        """
+        address, connect_args, server_settings = asyncpg_url(self.direct_url)
+        settings = {"application_name": APPLICATION, "tcp_keepalives_idle": "10", **server_settings}
+        try:
+            return await asyncpg.connect(
+                address.replace("+asyncpg", "", 1), **{"timeout": 5, "server_settings": settings, **connect_args}
+            )
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise Unavailable("The database cannot be reached; try again in a moment") from error
 
     async def check(self) -> None:
         """Raises Unavailable unless the database answers."""

@@ -16,7 +16,6 @@ from agent_server.http.messages import messages_of
 from agent_server.http.server import Server, ServerDep
 from agent_server.identity import Caller
 from agent_server.turns.accept import Accepted, Message, OnBusy
-from agent_server.turns.journal import follow
 from agent_server.turns.models import Turn
 from agent_server.turns.repository import TurnRepository
 
@@ -58,7 +57,13 @@ class ChatRequest(BaseModel):
     message: str | None = Field(None, description="What the user says.")
     messages: list[UIMessage] | None = Field(None, description="As `useChat` sends them; earlier ones are not read.")
     agent: str | None = Field(None, description="Who answers, where it is not for the server to decide.")
-    on_busy: OnBusy = Field("queue", description="While an answer is being written: wait behind it, or be refused.")
+    on_busy: OnBusy = Field(
+        "queue",
+        description="While an answer is being written: wait behind it, be refused, be put into it, or stop it.",
+    )
+    cancel_on_disconnect: float | None = Field(
+        None, ge=2, le=3600, description="Cancel the turn when nobody has followed it for so many seconds."
+    )
     stream: bool = Field(True, description="False: one JSON document when the answer is complete.")
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
     messageId: str | None = Field(None, max_length=KEY_LENGTH)
@@ -124,6 +129,7 @@ async def _accept(server: Server, caller: Caller, body: ChatRequest, idempotency
         client_key=idempotency_key or body.client_key,
         agent=body.agent,
         on_busy=body.on_busy,
+        leave_after=body.cancel_on_disconnect,
     )
     return await server.accept(caller, message)
 
@@ -159,14 +165,14 @@ def parse_id(id: str) -> UUID:
 def _streamed(
     server: Server, turn: Turn, cursor: Cursor | None, *, html: bool, headers: dict[str, str] | None = None
 ) -> StreamingResponse:
-    events = follow(server.database, server.hub, turn.owner_id, turn.id)
+    events = server.hub.follow(turn.owner_id, turn.id)
     frames = ui_message_stream(events, UIMessageEncoder(turn.id, turn.conversation_id, html=html), cursor)
     return StreamingResponse(frames, media_type="text/event-stream", headers={**STREAM_HEADERS, **(headers or {})})
 
 
 async def _whole(server: Server, caller: Caller, turn: Turn) -> dict[str, Any]:
     """The finished turn as one document."""
-    async for _ in follow(server.database, server.hub, turn.owner_id, turn.id):
+    async for _ in server.hub.follow(turn.owner_id, turn.id):
         pass
     async with server.database.transaction() as session:
         turn = await TurnRepository(session, caller).get(turn.id)
@@ -263,5 +269,5 @@ async def read_events(
     async with server.database.transaction() as session:
         row = await TurnRepository(session, caller).get(turn)
     cursor = parse_cursor(last_event_id, row.id)
-    events = follow(server.database, server.hub, row.owner_id, row.id, cursor.seq if cursor else 0)
+    events = server.hub.follow(row.owner_id, row.id, cursor.seq if cursor else 0)
     return StreamingResponse(event_stream(row.id, events), media_type="text/event-stream", headers=STREAM_HEADERS)

@@ -18,20 +18,25 @@ from agent_server.turns.events import (
     Done,
     Failed,
     Numbered,
+    Other,
     PassagesFound,
     Reset,
+    Snapshot,
+    Steered,
     TextDelta,
     TextDone,
     ToolCalled,
     ToolReturned,
+    body_of,
 )
+from agent_server.turns.hub import Moved
 from agent_server.web.render import BlockRenderer
 
 Chunk = dict[str, Any]
 PING = b": ping\n\n"
-PING_EVERY = 15
-"""Idle polls (seconds) between two pings: proxies close a connection that is silent for a minute."""
 DONE = b"data: [DONE]\n\n"
+AGAIN = b"retry: 100\n\n"
+"""The last word of a process that ends before the turn does: an EventSource connects again after that many ms."""
 
 
 @dataclass(frozen=True, order=True)
@@ -111,6 +116,12 @@ class UIMessageEncoder:
             case ToolReturned(call_id=call_id, error=str(error)):
                 self._tools_returned = True
                 return [{"type": "tool-output-error", "toolCallId": call_id, "errorText": error, **_OURS}]
+            case Steered(text=text):
+                return [{"type": "data-steered", "data": {"text": text}}]
+            case Snapshot(messages=messages):
+                return self._snapshot([m for m in messages if m["role"] == "assistant"])
+            case Other():
+                return []
             case Done(agent=agent_name, usage=usage):
                 metadata = {"agent": agent_name, "usage": usage}
                 return [*self._end(), {"type": "finish", "finishReason": "stop", "messageMetadata": metadata}]
@@ -123,6 +134,14 @@ class UIMessageEncoder:
                 return []
             case event:
                 assert_never(event)
+
+    def _snapshot(self, answers: Sequence[dict[str, Any]]) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        for number, answer in enumerate(answers, 1):
+            self._passages.update({source["n"]: source for source in answer["sources"]})
+            self._cited += [source["n"] for source in answer["sources"]]
+            chunks += [*map(_source, answer["sources"]), *self._text(number, answer["text"]), *self._close_text(number)]
+        return chunks
 
     def _open_step(self, new: bool) -> list[Chunk]:
         if self._step and not new:
@@ -188,25 +207,27 @@ def _source(passage: dict[str, Any]) -> Chunk:
 async def ui_message_stream(
     events: AsyncIterator[Numbered | None], encoder: UIMessageEncoder, after: Cursor | None
 ) -> AsyncIterator[bytes]:
-    """The frames of the stream that come after `after`; pings while nothing happens."""
-    turn, idle = encoder.turn_id, 0
-    async for numbered in events:
-        if numbered is None:
-            idle += 1
-            if idle % PING_EVERY == 0:
+    """The frames of the stream that come after `after`; pings while nothing happens. A stream that ends without
+    `[DONE]` goes on elsewhere."""
+    turn = encoder.turn_id
+    try:
+        async for numbered in events:
+            if numbered is None:
                 yield PING
-            continue
-        chunks = encoder.feed(numbered)
-        frames = []
-        for i, chunk in enumerate(chunks, 1):
-            place = Cursor(numbered.seq, 0 if i == len(chunks) else i)
-            if after is not None and _is_before(place, after):
                 continue
-            label = f"{place.seq}.{place.part}" if place.part else f"{place.seq}"
-            frames.append(f"id: {turn}:{label}\ndata: {_json(chunk)}\n\n".encode())
-        if frames:
-            yield b"".join(frames)
-    yield DONE
+            chunks = encoder.feed(numbered)
+            frames = []
+            for i, chunk in enumerate(chunks, 1):
+                place = Cursor(numbered.seq, 0 if i == len(chunks) else i)
+                if after is not None and _is_before(place, after):
+                    continue
+                label = f"{place.seq}.{place.part}" if place.part else f"{place.seq}"
+                frames.append(f"id: {turn}:{label}\ndata: {_json(chunk)}\n\n".encode())
+            if frames:
+                yield b"".join(frames)
+        yield DONE
+    except Moved:
+        yield AGAIN
 
 
 def _is_before(place: Cursor, after: Cursor) -> bool:
@@ -218,15 +239,15 @@ def _is_before(place: Cursor, after: Cursor) -> bool:
 
 async def event_stream(turn_id: UUID, events: AsyncIterator[Numbered | None]) -> AsyncIterator[bytes]:
     """Our own events, one frame each."""
-    idle = 0
-    async for numbered in events:
-        if numbered is None:
-            idle += 1
-            if idle % PING_EVERY == 0:
+    try:
+        async for numbered in events:
+            if numbered is None:
                 yield PING
-            continue
-        body = _json(vars(numbered.event))
-        yield f"id: {turn_id}:{numbered.seq}\nevent: {numbered.event.kind}\ndata: {body}\n\n".encode()
+                continue
+            body = _json(body_of(numbered.event))
+            yield f"id: {turn_id}:{numbered.seq}\nevent: {numbered.event.kind}\ndata: {body}\n\n".encode()
+    except Moved:
+        yield AGAIN
 
 
 def _json(value: Any) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
+from uuid import UUID
 
 import structlog
 from fastapi import FastAPI, Request
@@ -11,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from agent_server.errors import AgentServerError, FieldError, InvalidInput, Unauthorized
+from agent_server.errors import AgentServerError, Busy, FieldError, InvalidInput, Unauthorized
 
 
 class Problem(BaseModel):
@@ -24,6 +25,7 @@ class Problem(BaseModel):
     code: str
     request_id: str | None = None
     errors: list[dict[str, str]] | None = None
+    turn_id: UUID | None = None
 
 
 def problem(error: AgentServerError) -> JSONResponse:
@@ -34,11 +36,17 @@ def problem(error: AgentServerError) -> JSONResponse:
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
     fields = error.fields if isinstance(error, InvalidInput) else ()
-    return _response(error.status, error.code, error.message, fields, headers)
+    turn_id = error.turn_id if isinstance(error, Busy) else None
+    return _response(error.status, error.code, error.message, fields, headers, turn_id)
 
 
 def _response(
-    status: int, code: str, detail: str, fields: tuple[FieldError, ...] = (), headers: Mapping[str, str] | None = None
+    status: int,
+    code: str,
+    detail: str,
+    fields: tuple[FieldError, ...] = (),
+    headers: Mapping[str, str] | None = None,
+    turn_id: UUID | None = None,
 ) -> JSONResponse:
     body = Problem(
         title=HTTPStatus(status).phrase,
@@ -47,9 +55,13 @@ def _response(
         code=code,
         request_id=structlog.contextvars.get_contextvars().get("request_id"),
         errors=[{"field": f.field, "message": f.message} for f in fields] or None,
+        turn_id=turn_id,
     )
     return JSONResponse(
-        body.model_dump(exclude_none=True), status, dict(headers or {}), media_type="application/problem+json"
+        body.model_dump(mode="json", exclude_none=True),
+        status,
+        dict(headers or {}),
+        media_type="application/problem+json",
     )
 
 

@@ -57,8 +57,12 @@ class Server:
             queue_limit=self.settings.queue_limit,
             can_run=self.runner.has_slot,
         )
-        if accepted.fresh and accepted.turn.status == "running":
+        if accepted.interrupted is not None:
+            self.runner.interrupted(accepted.interrupted)
+        if accepted.fresh and accepted.turn.owner == self.runner.replica:
             self.runner.begin(accepted.turn)
+        elif accepted.fresh:
+            self.runner.queued()
         return accepted
 
 

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import func, insert, text
+from sqlalchemy import insert, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -14,26 +15,36 @@ from sqlmodel import col, select
 from agent_server.conversations.models import Conversation, Item
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database, new_id, now
-from agent_server.errors import Conflict, InvalidInput, NotFound, TooMany
+from agent_server.errors import Busy, InvalidInput, NotFound, TooMany
 from agent_server.identity import Caller
-from agent_server.turns.models import Turn
+from agent_server.turns.models import Steer, Turn
+from agent_server.turns.steering import add_steer, find_steerable
 
-OnBusy = Literal["queue", "reject"]
+OnBusy = Literal["queue", "reject", "steer", "interrupt"]
+"""What becomes of a message to a conversation that is still answering: it waits its turn, is refused, is put into the
+running turn, or stops the running turn and waits only for that."""
 TITLE_LENGTH = 60
+
+_INTERRUPT = text("""
+    update turn set cancel = true where owner_id = :owner_id and id = :id and status = 'running'""")
+_FOLLOWED = text("update turn set followed_at = now() where owner_id = :owner_id and id = :id")
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """`turn` is stored; `fresh` is False where the same request had been accepted before."""
+    """The stored turn; `fresh` is False where it was there before: the same request had been accepted, or the message
+    was put into the running turn. `interrupted` is the turn that this one asked to stop."""
 
     turn: Turn
     fresh: bool
+    interrupted: UUID | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
     """What a client sends: `text`, in a conversation of the caller's or a new one; `create` where a conversation that
-    is not there yet is to be made with that id; `agent` where it names who answers."""
+    is not there yet is to be made with that id; `agent` where it names who answers; `leave_after` where the turn is to be cancelled when
+    nobody has followed it for so many seconds."""
 
     text: str
     conversation_id: UUID | None = None
@@ -41,6 +52,7 @@ class Message:
     client_key: str | None = None
     agent: str | None = None
     on_busy: OnBusy = "queue"
+    leave_after: float | None = None
 
 
 async def accept(
@@ -49,21 +61,30 @@ async def accept(
     """Store the message and its turn; running and owned by `replica` if the conversation is idle and it `can_run`.
 
     The same `client_key` with the same body is the same turn; with another body it is refused. Raises NotFound for a
-    conversation that is not the caller's, InvalidInput, Conflict (`on_busy` reject) and TooMany (the queue is full).
+    conversation that is not the caller's, InvalidInput, Busy (`on_busy` reject) and TooMany (the queue is full).
     """
     sha = hashlib.sha256(json.dumps([str(message.conversation_id), message.text, message.agent]).encode()).digest()
     async with database.transaction() as session:
-        if message.client_key is not None and (turn := await _sent_before(session, caller, message.client_key)):
-            if turn.body_sha != sha:
+        if message.client_key is not None and (before := await _sent_before(session, caller, message.client_key)):
+            turn, sent = before
+            if sent != sha:
                 raise InvalidInput("This Idempotency-Key was used for another message; use a new key for a new message")
             return Accepted(turn, fresh=False)
+        running = await _running(session, caller, message)
+        if running is not None and message.on_busy == "steer":
+            await add_steer(
+                session, caller.id, running, message=message.text, client_key=message.client_key, body_sha=sha
+            )
+            return Accepted(await session.get_one(Turn, (caller.id, running)), fresh=False)
         conversation, turn_no = await _conversation(session, caller, message)
-        waiting = await _waiting(session, caller, conversation) if turn_no > 1 else 0
+        waiting = await _waiting(session, caller, conversation) if turn_no > 1 else []
         if waiting and message.on_busy == "reject":
-            raise Conflict("This conversation is still answering; wait, stop it, or send with on_busy: queue")
-        if waiting > queue_limit:
-            raise TooMany(f"{waiting} messages wait in this conversation already; wait for an answer first")
-        running = can_run and not waiting
+            raise Busy("This conversation is still answering; wait, stop it, or send with on_busy: queue", waiting[0])
+        if len(waiting) > queue_limit:
+            raise TooMany(f"{len(waiting)} messages wait in this conversation already; wait for an answer first")
+        if running is not None:
+            await session.execute(_INTERRUPT, {"owner_id": caller.id, "id": running})
+        runs = can_run and not waiting
         turn = Turn(
             owner_id=caller.id,
             id=new_id(),
@@ -71,10 +92,11 @@ async def accept(
             turn_no=turn_no,
             client_key=message.client_key,
             body_sha=sha,
-            status="running" if running else "queued",
-            owner=replica if running else None,
-            attempts=1 if running else 0,
+            status="running" if runs else "queued",
+            owner=replica if runs else None,
+            attempts=1 if runs else 0,
             last_item=1,
+            leave_after=message.leave_after,
             input={
                 "message": message.text,
                 "agent": message.agent,
@@ -84,16 +106,31 @@ async def accept(
         session.add(turn)
         await session.flush()
         await session.execute(insert(Item), [_user_item(turn, message.text)])
-        return Accepted(turn, fresh=True)
+        if message.leave_after is not None:
+            await session.execute(_FOLLOWED, {"owner_id": caller.id, "id": turn.id})
+        return Accepted(turn, fresh=True, interrupted=running)
 
 
-async def _sent_before(session: AsyncSession, caller: Caller, key: str) -> Turn | None:
+async def _running(session: AsyncSession, caller: Caller, message: Message) -> UUID | None:
+    """The running turn that the message is to be put into, or to stop; None where it is not for that."""
+    if message.conversation_id is None or message.on_busy not in ("steer", "interrupt"):
+        return None
+    return await find_steerable(session, caller.id, message.conversation_id)
+
+
+async def _sent_before(session: AsyncSession, caller: Caller, key: str) -> tuple[Turn, bytes] | None:
+    """The turn that the message with this key began or was put into, and the hash of its body."""
     # Two copies of one request may arrive together; the second waits here until the first has committed.
     await session.execute(
         text("select pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"{caller.id}:{key}"}
     )
     statement = select(Turn).where(col(Turn.owner_id) == caller.id, col(Turn.client_key) == key)
-    return (await session.execute(statement)).scalar_one_or_none()
+    if (turn := (await session.execute(statement)).scalar_one_or_none()) is not None:
+        return turn, turn.body_sha
+    put = select(Steer).where(col(Steer.owner_id) == caller.id, col(Steer.client_key) == key)
+    if (steer := (await session.execute(put)).scalar_one_or_none()) is not None:
+        return await session.get_one(Turn, (caller.id, steer.turn_id)), steer.body_sha
+    return None
 
 
 async def _conversation(session: AsyncSession, caller: Caller, message: Message) -> tuple[UUID, int]:
@@ -118,17 +155,18 @@ def _title(message: str) -> str:
     return title if len(title) <= TITLE_LENGTH else title[: TITLE_LENGTH - 1].rsplit(" ", 1)[0] + "…"
 
 
-async def _waiting(session: AsyncSession, caller: Caller, conversation_id: UUID) -> int:
+async def _waiting(session: AsyncSession, caller: Caller, conversation_id: UUID) -> Sequence[UUID]:
+    """The turn that runs in a conversation and those that wait behind it, in order."""
     statement = (
-        select(func.count())
-        .select_from(Turn)
+        select(Turn.id)
         .where(
             col(Turn.owner_id) == caller.id,
             col(Turn.conversation_id) == conversation_id,
             col(Turn.status).in_(("queued", "running")),
         )
+        .order_by(col(Turn.turn_no))
     )
-    return (await session.execute(statement)).scalar_one()
+    return (await session.execute(statement)).scalars().all()
 
 
 def _user_item(turn: Turn, message: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 renders. `kind` and the fields are what `GET /api/turns/{turn}/events` sends.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 
@@ -81,6 +81,30 @@ class ToolReturned:
 
 
 @dataclass(frozen=True)
+class Steered:
+    """A message of the user's, put into the turn while it ran; the model has it from its next call on."""
+
+    kind: ClassVar[str] = "steered"
+    text: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is left of a turn whose events are past retention: its messages, in place of all that came before."""
+
+    kind: ClassVar[str] = "snapshot"
+    messages: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Other:
+    """An event that a newer version of the server wrote and this one does not know: handed on as it is."""
+
+    kind: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Done:
     """The last event of a turn that was answered."""
 
@@ -114,6 +138,9 @@ Event = (
     | Reset
     | ToolCalled
     | ToolReturned
+    | Steered
+    | Snapshot
+    | Other
     | Done
     | Failed
     | Cancelled
@@ -131,6 +158,8 @@ _KINDS: dict[str, type[Any]] = {
         Reset,
         ToolCalled,
         ToolReturned,
+        Steered,
+        Snapshot,
         Done,
         Failed,
         Cancelled,
@@ -147,5 +176,10 @@ class Numbered:
 
 
 def from_row(kind: str, body: dict[str, Any]) -> Event:
-    event: Event = _KINDS[kind](**body)
+    event: Event = _KINDS[kind](**body) if kind in _KINDS else Other(kind, body)
     return event
+
+
+def body_of(event: Event) -> dict[str, Any]:
+    """The fields of `event`, JSON-ready."""
+    return event.body if isinstance(event, Other) else asdict(event)

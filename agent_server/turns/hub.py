@@ -1,30 +1,283 @@
-"""Who waits for what in this process: a hint that there may be more to read, never the news itself."""
+"""Following turns: one reader per process, however many clients follow.
+
+What this process writes reaches its followers from memory, once it is committed; what others write is read when they
+hint at it (`Signals`), and looked for every `POLL_SECONDS` in any case. The rows are the truth: a hint that is lost, or
+an event that arrives out of turn, costs one more read.
+"""
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from uuid import UUID
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from agent_server.conversations.models import Item
+from agent_server.db import Database
+from agent_server.errors import Unavailable
+from agent_server.turns.events import LAST, Cancelled, Done, Failed, Numbered, Snapshot, from_row
+from agent_server.turns.models import FINISHED, Turn
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 1.0
+IDLE_SECONDS = 15.0
+OUTAGE_SECONDS = 60.0
+"""How long the database may be away before those who follow are told so."""
+
+_READ = text("""
+    select e.turn_id, e.seq, e.kind, e.body
+    from unnest(cast(:ids as uuid[]), cast(:after as int[])) w(id, after)
+    join event e on e.owner_id = :owner_id and e.turn_id = w.id and e.seq > w.after
+    order by e.turn_id, e.seq""")
+
+_STATES = text("""
+    select w.id, t.last_event, t.status, t.events_kept, t.leave_after is not null
+    from unnest(cast(:owners as uuid[]), cast(:ids as uuid[])) w(owner_id, id)
+    left join turn t on t.owner_id = w.owner_id and t.id = w.id""")
+
+_FOLLOWED = text("""
+    update turn t set followed_at = now()
+    from unnest(cast(:owners as uuid[]), cast(:ids as uuid[])) w(owner_id, id)
+    where t.owner_id = w.owner_id and t.id = w.id and t.status in ('queued', 'running')
+      and t.leave_after is not null and t.followed_at < now() - t.leave_after * interval '0.25 seconds'""")
+
+
+class Moved(Exception):
+    """This process is ending, the turn goes on elsewhere: resume there."""
+
+
+@dataclass(eq=False)
+class _Feed:
+    """The events of one turn as far as this process knows them: all with a number above `start`, up to `last`."""
+
+    owner_id: UUID
+    turn_id: UUID
+    start: int
+    events: list[Numbered] = field(default_factory=list)
+    waiting: set[asyncio.Event] = field(default_factory=set)
+    over: bool = False
+    failure: Unavailable | None = None
+
+    @property
+    def last(self) -> int:
+        return self.start + len(self.events)
+
+    def extend(self, events: Sequence[Numbered]) -> bool:
+        """Take up `events`, which are in order; False where some before them are missing."""
+        new = [numbered for numbered in events if numbered.seq > self.last]
+        if new and new[0].seq != self.last + 1:
+            return False
+        if new:
+            self.events += new
+            self.over = isinstance(new[-1].event, LAST)
+            self.wake()
+        return True
+
+    def end(self, failure: Unavailable | None = None) -> None:
+        self.over, self.failure = True, failure
+        self.wake()
+
+    def wake(self) -> None:
+        for event in self.waiting:
+            event.set()
 
 
 class Hub:
-    """Wakes the followers of a turn. A missed wake costs a reader its poll interval, nothing else."""
+    """Who follows what in this process."""
 
-    def __init__(self) -> None:
-        self._waiting: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
+    def __init__(self, database: Database, *, idle_seconds: float = IDLE_SECONDS) -> None:
+        self._database, self._idle_seconds = database, idle_seconds
+        self.announce: Callable[[UUID], None] = lambda _: None
+        """Told of each turn that this process has written to, for the other replicas."""
+        self._feeds: dict[UUID, _Feed] = {}
+        self._dirty: set[UUID] = set()
+        self._unread: set[UUID] = set()
+        self._woken = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+        self._closed = False
 
-    @asynccontextmanager
-    async def listening(self, turn_id: UUID) -> AsyncIterator[asyncio.Event]:
-        """An event that is set whenever the turn's log may have grown; the listener clears it before it reads."""
-        event = asyncio.Event()
-        self._waiting[turn_id].add(event)
+    def grown(self, turn_id: UUID) -> None:
+        """There may be events to read, of whichever replica."""
+        if turn_id in self._feeds:
+            self._dirty.add(turn_id)
+            self._woken.set()
+
+    def published(self, turn_id: UUID, events: Sequence[Numbered]) -> None:
+        """Events that this process has just committed."""
+        self.announce(turn_id)
+        feed = self._feeds.get(turn_id)
+        if feed is not None and not feed.extend(events):
+            self.grown(turn_id)
+
+    def close(self) -> None:
+        """End every stream where it is: its reader resumes on another replica."""
+        self._closed = True
+        for feed in self._feeds.values():
+            feed.wake()
+
+    async def follow(self, owner_id: UUID, turn_id: UUID, after: int = 0) -> AsyncIterator[Numbered | None]:
+        """The turn's events with a number above `after`, in order, as they are written, on whichever replica.
+
+        Yields None when nothing came for `idle_seconds`: a moment to send a keep-alive. Ends after the last event, at
+        once when the turn has ended with nothing left to send. Of a turn whose events are past retention it yields one
+        `Snapshot` and the last event. A database that is away is waited for; raises Unavailable when it stays away for
+        `OUTAGE_SECONDS`, and Moved when this process ends before the turn does.
+        """
+        with self._followed(owner_id, turn_id, after) as (feed, woken):
+            for numbered in await self._before(feed, after):
+                yield numbered
+                after = numbered.seq
+            while True:
+                woken.clear()
+                while after < feed.last:
+                    numbered = feed.events[max(after, feed.start) - feed.start]
+                    after = numbered.seq
+                    yield numbered
+                if feed.failure is not None:
+                    raise feed.failure
+                if feed.over:
+                    return
+                if self._closed:
+                    raise Moved
+                try:
+                    async with asyncio.timeout(self._idle_seconds):
+                        await woken.wait()
+                except TimeoutError:
+                    yield None
+
+    @contextmanager
+    def _followed(self, owner_id: UUID, turn_id: UUID, after: int) -> Iterator[tuple[_Feed, asyncio.Event]]:
+        feed = self._feeds.get(turn_id)
+        if feed is None:
+            feed = self._feeds[turn_id] = _Feed(owner_id, turn_id, after)
+            self._unread.add(turn_id)
+            self._woken.set()
+        if self._reader is None or self._reader.done():
+            self._reader = asyncio.create_task(self._read_on())
+        woken = asyncio.Event()
+        feed.waiting.add(woken)
         try:
-            yield event
+            yield feed, woken
         finally:
-            self._waiting[turn_id].discard(event)
-            if not self._waiting[turn_id]:
-                del self._waiting[turn_id]
+            feed.waiting.discard(woken)
+            if not feed.waiting and self._feeds.get(turn_id) is feed:
+                del self._feeds[turn_id]
+                self._woken.set()
 
-    def wake(self, turn_id: UUID) -> None:
-        for event in self._waiting.get(turn_id, ()):
-            event.set()
+    async def _before(self, feed: _Feed, after: int) -> Sequence[Numbered]:
+        """What a follower lacks that came before the feed was begun."""
+        if after >= feed.start:
+            return ()
+        async with self._database.transaction() as session:
+            found = await _events(session, feed.owner_id, {feed.turn_id: after})
+        return [numbered for numbered in found.get(feed.turn_id, ()) if numbered.seq <= feed.start]
+
+    async def _read_on(self) -> None:
+        """Read for every feed until there is none; the states of their turns first, and then every `POLL_SECONDS`."""
+        loop = asyncio.get_running_loop()
+        polled, answered = -POLL_SECONDS, loop.time()
+        while self._feeds:
+            try:
+                async with asyncio.timeout(max(0.0, polled + POLL_SECONDS - loop.time())):
+                    await self._woken.wait()
+            except TimeoutError:
+                polled = loop.time()
+                self._unread |= self._feeds.keys()
+            self._woken.clear()
+            try:
+                await self._read()
+                answered = loop.time()
+            except Unavailable as error:
+                if loop.time() - answered > OUTAGE_SECONDS:
+                    for feed in list(self._feeds.values()):
+                        feed.end(error)
+                await asyncio.sleep(min(POLL_SECONDS, 0.1))
+            except Exception:  # those who follow are waiting: the next poll tries again
+                log.exception("hub.failed")
+
+    async def _read(self) -> None:
+        asked, self._unread = self._unread & self._feeds.keys(), set()
+        dirty, self._dirty = (self._dirty | asked) & self._feeds.keys(), set()
+        try:
+            if asked:
+                dirty -= asked - await self._grown_of(asked)
+            by_owner: defaultdict[UUID, dict[UUID, int]] = defaultdict(dict)
+            for id in dirty & self._feeds.keys():
+                by_owner[self._feeds[id].owner_id][id] = self._feeds[id].last
+            for owner_id, after in by_owner.items():
+                async with self._database.transaction() as session:
+                    found = await _events(session, owner_id, after)
+                for id, events in found.items():
+                    if (feed := self._feeds.get(id)) is not None:
+                        feed.extend(events)
+        except BaseException:
+            self._unread |= asked
+            self._dirty |= dirty
+            raise
+
+    async def _grown_of(self, asked: set[UUID]) -> set[UUID]:
+        """Those of the turns that have more events than are known here; ends the feeds that nothing more can come of."""
+        feeds = [self._feeds[id] for id in asked]
+        keys = {"owners": [feed.owner_id for feed in feeds], "ids": [feed.turn_id for feed in feeds]}
+        async with self._database.transaction() as session:
+            states = (await session.execute(_STATES, keys)).all()
+            if any(watched for *_, watched in states):
+                await session.execute(_FOLLOWED, keys)
+        grown: set[UUID] = set()
+        for id, last_event, status, kept, _ in states:
+            feed = self._feeds.get(id)
+            if feed is None:
+                continue
+            if last_event is None or (status in FINISHED and last_event <= feed.last):
+                feed.end()
+            elif not kept:
+                await self._summarise(feed)
+            elif last_event > feed.last:
+                grown.add(id)
+        return grown
+
+    async def _summarise(self, feed: _Feed) -> None:
+        """What is left of a turn past retention: its messages in one event, and how it ended."""
+        async with self._database.transaction() as session:
+            turn = await session.get_one(Turn, (feed.owner_id, feed.turn_id))
+            items = await session.execute(
+                select(Item)
+                .where(
+                    col(Item.owner_id) == turn.owner_id,
+                    col(Item.conversation_id) == turn.conversation_id,
+                    col(Item.turn_no) == turn.turn_no,
+                )
+                .order_by(col(Item.k))
+            )
+            said = [
+                {"role": item.role, "text": item.text, "agent": item.agent, "sources": item.sources}
+                for item in items.scalars()
+                if item.role is not None
+            ]
+        feed.start, feed.events = turn.last_event - 2, []
+        feed.extend([Numbered(turn.last_event - 1, Snapshot(said)), Numbered(turn.last_event, _ending(turn))])
+
+
+def _ending(turn: Turn) -> Done | Failed | Cancelled:
+    match turn.status:
+        case "done":
+            return Done(turn.agent, turn.usage or {})
+        case "failed":
+            return Failed(**(turn.error or {"code": "internal", "message": "The answer failed"}))
+        case _:
+            return Cancelled()
+
+
+async def _events(session: AsyncSession, owner_id: UUID, after: dict[UUID, int]) -> dict[UUID, list[Numbered]]:
+    """The events of one owner's turns with numbers above those given."""
+    found: dict[UUID, list[Numbered]] = {}
+    keys = {"owner_id": owner_id, "ids": list(after), "after": list(after.values())}
+    for turn_id, seq, kind, body in await session.execute(_READ, keys):
+        found.setdefault(turn_id, []).append(Numbered(seq, from_row(kind, body)))
+    return found

@@ -1,43 +1,77 @@
-"""Writing a turn's log, fenced, and following it.
+"""Writing a turn's log, fenced.
 
 Every write of an attempt goes through `Journal.write`, which first raises the turn's counters under its row lock, but
 only while the turn still runs under this attempt's epoch. That one statement is the fence (an attempt that was taken
 over writes nothing more), the allotment of event numbers (dense, and visible in order), and where a stop is noticed.
 """
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import event as sqlalchemy_event
-from sqlalchemy import insert, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from agent_server.call import Interrupted
-from agent_server.conversations.models import Item
-from agent_server.db import Database, now, storable
-from agent_server.errors import Unavailable
-from agent_server.turns.events import LAST, Event, Numbered, Reset, TextDelta, TextDone, from_row
+from agent_server.db import Database, storable
+from agent_server.turns.events import Event, Numbered, Reset, Steered, TextDelta, TextDone, body_of, from_row
 from agent_server.turns.hub import Hub
-from agent_server.turns.models import FINISHED, ModelCall, Status, Turn, TurnEvent
+from agent_server.turns.models import ModelCall, Status, ToolCall, TurnEvent
+from agent_server.turns.steering import release_steers
 
-POLL_SECONDS = 1.0
-OUTAGE_POLLS = 60
+_COUNTERS = """
+    last_event = last_event + case when cancel and :heed_stop then 0 else :events end,
+    last_item = last_item + case when cancel and :heed_stop then 0 else :items end"""
 
-_FENCE = text("""
-    update turn set last_event = last_event + :events, last_item = last_item + :items
-    where owner_id = :owner_id and id = :id and epoch = :epoch and status = 'running'
-    returning last_event, last_item, cancel""")
+_MINE = "where owner_id = :owner_id and id = :id and epoch = :epoch and status = 'running'"
 
-_FINISH = text("""
-    update turn set status = :status, finished_at = now(), agent = :agent, usage = cast(:usage as jsonb),
-                    error = cast(:error as jsonb), last_event = last_event + :events, last_item = last_item + :items
-    where owner_id = :owner_id and id = :id and epoch = :epoch and status = 'running'
-    returning last_event, last_item, false""")
+# The fence, the events and the items are one statement: a journal write is one round trip beside begin and commit.
+_WRITE = """
+    with fence as (
+        update turn set {set} {mine} returning last_event, last_item, cancel and :heed_stop as stop, steers),
+    logged as (
+        insert into event (owner_id, turn_id, seq, kind, body, at)
+        select :owner_id, :id, f.last_event - :events + e.n, e.row ->> 'kind', e.row -> 'body', now()
+        from fence f cross join json_array_elements(cast(:new_events as json)) with ordinality e(row, n)
+        where not f.stop),
+    said as (
+        insert into item (owner_id, conversation_id, turn_id, turn_no, k, role, text, agent, model, prompt_sha, body,
+                          sources, created_at)
+        select :owner_id, :conversation_id, :id, :turn_no, f.last_item - :items + i.n, r.role, r.text, r.agent,
+               r.model, r.prompt_sha, r.body, r.sources, now()
+        from fence f cross join jsonb_array_elements(cast(:new_items as jsonb)) with ordinality i(row, n)
+        cross join jsonb_to_record(i.row)
+             as r(role text, text text, agent text, model text, prompt_sha text, body jsonb, sources jsonb)
+        where not f.stop)
+    select last_event, stop, steers from fence"""
+
+_APPEND = text(_WRITE.format(set=_COUNTERS, mine=_MINE))
+_FINISH = text(
+    _WRITE.format(
+        set=f"""status = :status, finished_at = now(), agent = :agent, usage = cast(:usage as jsonb),
+            error = cast(:error as jsonb), {_COUNTERS}""",
+        mine=_MINE,
+    )
+)
+
+_RECORD_RESPONSE = text("""
+    insert into model_call (owner_id, turn_id, n, agent, request_sha, response)
+    values (:owner_id, :id, :n, :agent, :request_sha, cast(:response as json))""")
+
+_SPECIALIST = text("""
+    update conversation set agent = coalesce(:agent, agent), updated_at = now() where owner_id = :owner_id and id = :id""")
+
+_WAITING_STEERS = text("""
+    select i, text from steer where owner_id = :owner_id and turn_id = :id and consumed_n is null order by i""")
+_TAKE_STEERS = text("""
+    update steer set consumed_n = :n where owner_id = :owner_id and turn_id = :id and i = any(cast(:taken as int[]))""")
+_TAKEN_STEERS = text("""
+    select consumed_n, text from steer where owner_id = :owner_id and turn_id = :id and consumed_n is not null
+    order by i""")
 
 
 class Fenced(Interrupted):
@@ -63,7 +97,8 @@ class NewItem:
 
 @dataclass
 class Journal:
-    """The log of one attempt of one turn."""
+    """The log of one attempt of one turn. `steers` is how many messages have been put into the turn so far, as the last
+    write saw it; `tool_calls` are the calls that earlier attempts noted, by id."""
 
     database: Database
     hub: Hub
@@ -72,15 +107,39 @@ class Journal:
     turn_id: UUID
     turn_no: int
     epoch: int
+    steers: int = 0
+    tool_calls: dict[str, ToolCall] = field(default_factory=dict)
+    _taken: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def _key(self) -> dict[str, Any]:
+        return {"owner_id": self.owner_id, "id": self.turn_id}
+
+    async def load(self) -> None:
+        """Take up what earlier attempts noted beside the model's responses."""
+        async with self.database.transaction() as session:
+            calls = await session.execute(
+                select(ToolCall).where(col(ToolCall.owner_id) == self.owner_id, col(ToolCall.turn_id) == self.turn_id)
+            )
+            self.tool_calls = {row.call_id: row for row in calls.scalars()}
+            self._taken = [(n, said) for n, said in await session.execute(_TAKEN_STEERS, self._key)]
 
     async def append(self, *events: Event, items: Sequence[NewItem] = ()) -> None:
         """Write in a transaction of its own. Raises Fenced or StopRequested."""
         async with self.database.transaction() as session:
             await self.write(session, events, items)
 
-    async def write(self, session: AsyncSession, events: Sequence[Event] = (), items: Sequence[NewItem] = ()) -> None:
-        """Write in `session`'s transaction; followers are woken when it commits. Raises Fenced or StopRequested."""
-        await self._write(session, _FENCE, {}, events, items)
+    async def write(
+        self,
+        session: AsyncSession,
+        events: Sequence[Event] = (),
+        items: Sequence[NewItem] = (),
+        *,
+        heed_stop: bool = True,
+    ) -> None:
+        """Write in `session`'s transaction; followers have it when it commits. Raises Fenced, and StopRequested unless
+        `heed_stop` is False: for what has happened and must be on record, also of a turn that is being stopped."""
+        await self._write(session, _APPEND, {"heed_stop": heed_stop}, events, items)
 
     async def record_model_call(
         self,
@@ -93,18 +152,10 @@ class Journal:
         items: Sequence[NewItem],
     ) -> None:
         """Commit a model's response with its items and events, before the run loop sees it."""
+        values = {"n": n, "agent": agent, "request_sha": request_sha, "response": json.dumps(response)}
         async with self.database.transaction() as session:
             await self.write(session, events, items)
-            session.add(
-                ModelCall(
-                    owner_id=self.owner_id,
-                    turn_id=self.turn_id,
-                    n=n,
-                    agent=agent,
-                    request_sha=request_sha,
-                    response=response,
-                )
-            )
+            await session.execute(_RECORD_RESPONSE, {**self._key, **values})
 
     async def model_calls(self) -> dict[int, ModelCall]:
         """What earlier attempts of this turn were answered, by number."""
@@ -116,9 +167,27 @@ class Journal:
             )
             return {row.n: row for row in rows.scalars()}
 
+    async def take_steers(self, n: int) -> list[tuple[int, str]]:
+        """The messages put into the turn that model call `n` is given: those that earlier calls were the first to be
+        given, and what has come since, each with the number of that call. Raises Fenced or StopRequested."""
+        if len(self._taken) < self.steers:
+            async with self.database.transaction() as session:
+                waiting = (await session.execute(_WAITING_STEERS, self._key)).all()
+                items = [NewItem({"role": "user", "content": said}, role="user", text=said) for _, said in waiting]
+                await self.write(session, [Steered(said) for _, said in waiting], items)
+                await session.execute(_TAKE_STEERS, {**self._key, "n": n, "taken": [i for i, _ in waiting]})
+            self._taken += [(n, said) for _, said in waiting]
+        return [(call, said) for call, said in self._taken if call <= n]
+
     async def events(self) -> list[Numbered]:
         """The log so far."""
-        return await _read(self.database, self.owner_id, self.turn_id, 0)
+        async with self.database.transaction() as session:
+            rows = await session.execute(
+                select(TurnEvent.seq, TurnEvent.kind, TurnEvent.body)
+                .where(col(TurnEvent.owner_id) == self.owner_id, col(TurnEvent.turn_id) == self.turn_id)
+                .order_by(col(TurnEvent.seq))
+            )
+            return [Numbered(seq, from_row(kind, body)) for seq, kind, body in rows]
 
     async def finish(
         self,
@@ -129,18 +198,19 @@ class Journal:
         usage: Mapping[str, Any] | None = None,
         error: Mapping[str, Any] | None = None,
         items: Sequence[NewItem] = (),
-    ) -> None:
-        """End the turn: status, last event and last items in one transaction. Raises Fenced."""
-        values = {"status": status, "agent": agent, "usage": _jsonb(usage), "error": _jsonb(error)}
+    ) -> bool:
+        """End the turn: status, last event and last items in one transaction. Raises Fenced.
+
+        Messages put into the turn that no model call was given are turns of their own from here on, and True is
+        returned; in a turn that was stopped they only stay in the conversation.
+        """
+        values = {"status": status, "agent": agent, "usage": _jsonb(usage), "error": _jsonb(error), "heed_stop": False}
         async with self.database.transaction() as session:
-            await self._write(session, _FINISH, values, (event,), items)
-            await session.execute(
-                text(
-                    "update conversation set agent = coalesce(:agent, agent), updated_at = now() "
-                    "where owner_id = :owner_id and id = :id"
-                ),
-                {"agent": agent, "owner_id": self.owner_id, "id": self.conversation_id},
-            )
+            steers = await self._write(session, _FINISH, values, (event,), items)
+            await session.execute(_SPECIALIST, {"agent": agent, "owner_id": self.owner_id, "id": self.conversation_id})
+            if steers == len(self._taken):
+                return False
+            return await release_steers(session, self.owner_id, self.turn_id, answer=status != "cancelled")
 
     async def interrupted_text(self) -> str:
         """What was shown of an answer that did not come to its end."""
@@ -148,7 +218,8 @@ class Journal:
 
     async def reset_unfinished(self) -> None:
         """Take back what an earlier attempt showed of a model call that it did not finish: it is made again."""
-        await self.append(*(Reset(call) for call in await self._unfinished()))
+        if unfinished := await self._unfinished():
+            await self.append(*(Reset(call) for call in unfinished))
 
     async def _unfinished(self) -> dict[int, str]:
         shown: dict[int, str] = {}
@@ -163,107 +234,47 @@ class Journal:
     async def _write(
         self,
         session: AsyncSession,
-        fence: Any,
+        statement: Any,
         values: dict[str, Any],
         events: Sequence[Event],
         items: Sequence[NewItem],
-    ) -> None:
-        counters = {"events": len(events), "items": len(items)}
-        key = {"owner_id": self.owner_id, "id": self.turn_id, "epoch": self.epoch}
-        row = (await session.execute(fence, {**counters, **key, **values})).one_or_none()
+    ) -> int:
+        """Returns how many messages have been put into the turn."""
+        new_events = _json([{"kind": event.kind, "body": body_of(event)} for event in events])
+        row = (
+            await session.execute(
+                statement,
+                {
+                    **self._key,
+                    "epoch": self.epoch,
+                    "conversation_id": self.conversation_id,
+                    "turn_no": self.turn_no,
+                    "events": len(events),
+                    "items": len(items),
+                    "new_events": new_events,
+                    "new_items": _json([asdict(item) for item in items]),
+                    **values,
+                },
+            )
+        ).one_or_none()
         if row is None:
             raise Fenced
-        last_event, last_item, cancel = row
-        if cancel:
+        last_event, stop, self.steers = row
+        if stop:
             raise StopRequested
         if events:
-            first = last_event - len(events) + 1
-            await session.execute(
-                insert(TurnEvent),
-                [
-                    {
-                        "owner_id": self.owner_id,
-                        "turn_id": self.turn_id,
-                        "seq": seq,
-                        "kind": event.kind,
-                        "body": storable(asdict(event)),
-                        "at": now(),
-                    }
-                    for seq, event in enumerate(events, first)
-                ],
+            # as whoever reads the rows will have them
+            stored = [from_row(row["kind"], row["body"]) for row in json.loads(new_events)]
+            numbered = [Numbered(seq, event) for seq, event in enumerate(stored, last_event - len(events) + 1)]
+            sqlalchemy_event.listen(
+                session.sync_session, "after_commit", lambda _: self.hub.published(self.turn_id, numbered), once=True
             )
-        if items:
-            first = last_item - len(items) + 1
-            await session.execute(
-                insert(Item),
-                [
-                    {
-                        "owner_id": self.owner_id,
-                        "conversation_id": self.conversation_id,
-                        "turn_id": self.turn_id,
-                        "turn_no": self.turn_no,
-                        "k": k,
-                        "created_at": now(),
-                        **storable(asdict(item)),
-                    }
-                    for k, item in enumerate(items, first)
-                ],
-            )
-        sqlalchemy_event.listen(session.sync_session, "after_commit", lambda _: self.hub.wake(self.turn_id), once=True)
+        return self.steers
+
+
+def _json(value: Any) -> str:
+    return json.dumps(storable(value))
 
 
 def _jsonb(value: Mapping[str, Any] | None) -> str | None:
-    return None if value is None else json.dumps(value)
-
-
-async def _read(database: Database, owner_id: UUID, turn_id: UUID, after: int) -> list[Numbered]:
-    async with database.transaction() as session:
-        rows = await session.execute(
-            select(TurnEvent.seq, TurnEvent.kind, TurnEvent.body)
-            .where(col(TurnEvent.owner_id) == owner_id, col(TurnEvent.turn_id) == turn_id, col(TurnEvent.seq) > after)
-            .order_by(col(TurnEvent.seq))
-        )
-        return [Numbered(seq, from_row(kind, body)) for seq, kind, body in rows]
-
-
-async def follow(
-    database: Database, hub: Hub, owner_id: UUID, turn_id: UUID, after: int = 0
-) -> AsyncIterator[Numbered | None]:
-    """The turn's events with a number above `after`, in order, as they are written, on whichever replica, to the last.
-
-    Yields None when nothing came for `POLL_SECONDS`: a moment to send a keep-alive. Ends after the last event, and at
-    once when the turn has ended with nothing left to send. A database that is away for a while is waited for; raises
-    Unavailable when it has not come back after `OUTAGE_POLLS`.
-    """
-    outage, idle = 0, True
-    async with hub.listening(turn_id) as more:
-        while True:
-            more.clear()
-            found: list[Numbered] = []
-            try:
-                found = await _read(database, owner_id, turn_id, after)
-                if idle and not found and await _is_over(database, owner_id, turn_id, after):
-                    return
-                outage = 0
-            except Unavailable:
-                outage += 1
-                if outage > OUTAGE_POLLS:
-                    raise
-            for numbered in found:
-                yield numbered
-                after = numbered.seq
-                if isinstance(numbered.event, LAST):
-                    return
-            try:
-                async with asyncio.timeout(POLL_SECONDS):
-                    await more.wait()
-                idle = False
-            except TimeoutError:
-                idle = True
-                yield None
-
-
-async def _is_over(database: Database, owner_id: UUID, turn_id: UUID, after: int) -> bool:
-    async with database.transaction() as session:
-        turn = await session.get(Turn, (owner_id, turn_id))
-        return turn is None or (turn.status in FINISHED and turn.last_event <= after)
+    return None if value is None else _json(value)

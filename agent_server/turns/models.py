@@ -127,7 +127,7 @@ class TurnEvent(SQLModel, table=True):
     turn_id: UUID = Field(primary_key=True)
     seq: int = Field(primary_key=True)
     kind: str
-    body: dict[str, Any] = Field(sa_type=JSONB)
+    body: dict[str, Any] = Field(sa_type=JSON)  # jsonb puts keys in an order of its own; a stream is the same each time
     at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))
 
 

@@ -1,12 +1,14 @@
 """Running turns: a task per turn that belongs to no socket, leases, and what is done with turns nobody runs.
 
-A replica says that it is alive by a heartbeat row, on the database's clock. Turns that are queued behind nothing, that
-were let go at a shutdown, or whose replica has not beaten for `DEAD_AFTER` are claimed by compare-and-set on the epoch.
+Turns that are queued behind nothing, that were let go at a shutdown, or whose replica is dead (`liveness`) are claimed
+by compare-and-set on the epoch. Whoever is taken for dead and is not, a process that was frozen, say, finds its epoch
+gone at its next write; one that cannot say that it lives stops its own runs before the others take them.
 """
 
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,32 +21,40 @@ from sqlalchemy.exc import IntegrityError
 from agent_server.db import Database, new_id
 from agent_server.errors import AgentServerError, Internal, TimedOut, Unavailable
 from agent_server.identity import Caller
-from agent_server.turns.events import Cancelled, Done, Failed
+from agent_server.turns.events import Cancelled, Done, Event, Failed
 from agent_server.turns.hub import Hub
 from agent_server.turns.journal import Fenced, Journal, NewItem, StopRequested
-from agent_server.turns.models import Turn
+from agent_server.turns.liveness import ALIVE, DEAD_AFTER
+from agent_server.turns.models import Status, Turn
+from agent_server.turns.signals import Listener, Signals
 
 log = structlog.get_logger()
 
 BEAT_SECONDS = 1.0
-SWEEP_SECONDS = 1.0
-DEAD_AFTER = "5 seconds"
+SWEEP_SECONDS = 0.25
+STOP_AFTER = DEAD_AFTER - 1.0
+"""Seconds without a heartbeat after which a replica stops its own runs: before the others take it for dead."""
 MAX_ATTEMPTS = 5
 
-_BEAT = text("""
-    insert into replica (id, beat) values (:id, now()) on conflict (id) do update set beat = now()""")
-
-# A queued turn whose conversation is idle, or a running one that nobody runs any more.
+# A queued turn whose conversation is idle, or a running one that nobody runs any more. The last column is False where
+# only the lock says so: a replica whose connection was cut takes a moment to say that it lives.
 _CANDIDATES = text(f"""
-    select t.owner_id, t.id, t.epoch from turn t
+    with alive as materialized ({ALIVE})
+    select t.owner_id, t.id, t.epoch, true from turn t
     where t.status = 'queued' and not exists (
         select from turn b where b.owner_id = t.owner_id and b.conversation_id = t.conversation_id
         and (b.status = 'running' or (b.status = 'queued' and b.turn_no < t.turn_no)))
     union all
-    select t.owner_id, t.id, t.epoch from turn t
-    where t.status = 'running' and (t.owner is null or not exists (
-        select from replica r where r.id = t.owner and r.beat > now() - interval '{DEAD_AFTER}'))
-    limit 32""")  # noqa: S608  # the only value is a constant of this module
+    select t.owner_id, t.id, t.epoch, t.owner is null or not exists (
+        select from replica r where r.id = t.owner and r.beat > now() - interval '{DEAD_AFTER} seconds')
+    from turn t where t.status = 'running' and (t.owner is null or t.owner not in (select id from alive))
+    limit 32""")  # noqa: S608  # the values are constants of this module
+
+# Turns that nobody has followed for as long as their senders asked to be waited for.
+_LEFT = text("""
+    select owner_id, id from turn
+    where leave_after is not null and status in ('queued', 'running')
+      and followed_at < now() - leave_after * interval '1 second'""")
 
 _CLAIM = text("""
     update turn t set status = 'running', owner = :me, epoch = epoch + 1, attempts = attempts + 1
@@ -53,9 +63,14 @@ _CLAIM = text("""
                       and b.status = 'running' and b.id <> t.id)
     returning id""")
 
-_HELD = text("select id from turn where owner = :me and status = 'running'")
-_RELEASE = text("update turn set owner = null where owner = :me and status = 'running'")
-_RELEASE_ONE = text("update turn set owner = null where id = :id and owner = :me and status = 'running'")
+_HELD = text("select id, epoch from turn where owner = :me and status = 'running'")
+# What was let go in good order does not count as an attempt that failed, nor what a restart of the database broke off.
+_RELEASE = text("""
+    update turn set owner = null, attempts = greatest(attempts - 1, 0) where owner = :me and status = 'running'""")
+_RELEASE_ONE = text("""
+    update turn set owner = null,
+        attempts = attempts - (pg_postmaster_start_time() > now() - :seconds * interval '1 second')::int
+    where id = :id and owner = :me and epoch = :epoch and status = 'running'""")
 _FORGET = text("delete from replica where id = :me or beat < now() - interval '1 hour'")
 _STOP_RUNNING = text("""
     update turn set cancel = true where owner_id = :owner_id and id = :id and status = 'running'""")
@@ -77,13 +92,15 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One attempt of one turn: what the `run` function is given."""
+    """One attempt of one turn: what the `run` function is given. `number` counts the attempts that were not let go in
+    good order, `resumed` says whether an earlier one left something in the log."""
 
     journal: Journal
     caller: Caller
     message: str
     agent: str | None
     number: int
+    resumed: bool
 
 
 Run = Callable[[Attempt], Awaitable[Outcome]]
@@ -96,61 +113,123 @@ class Runner:
         self.replica = new_id()
         self._database, self._hub, self._run = database, hub, run
         self._slots, self._turn_timeout = slots, turn_timeout
+        listener = Listener(grown=hub.grown, stopped=self._stop_here, work=lambda: self._freed.set())
+        self._signals = Signals(database, self.replica, listener, changed=lambda: self._beat_due.set())
+        hub.announce = self._signals.turn_grew
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._lost: set[UUID] = set()
-        self._freed = asyncio.Event()
-        self._closing = False
+        self._suspected: set[tuple[UUID, int]] = set()
+        self._given_up: set[UUID] = set()
+        self._beaten = time.monotonic()
+        self._freed, self._beat_due, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._drained: asyncio.Task[None] | None = None
+
+    @property
+    def closing(self) -> bool:
+        """Whether this process takes no more turns."""
+        return self._drained is not None
 
     @property
     def has_slot(self) -> bool:
-        return not self._closing and len(self._tasks) < self._slots
+        return not self.closing and len(self._tasks) < self._slots
 
     async def start(self) -> None:
-        """Announce this replica, then beat and sweep until `close`."""
-        await self._execute(_BEAT, id=self.replica)
+        """Announce this replica, then beat and sweep until `close`. Raises Unavailable."""
+        await self._signals.start()
+        await self._signals.beat()
+        self._beaten = time.monotonic()
         self._freed.set()  # the first sweep is at once
         self._background = {
-            asyncio.create_task(_every(BEAT_SECONDS, self._beat, asyncio.Event())),
+            asyncio.create_task(_every(BEAT_SECONDS, self._beat, self._beat_due)),
             asyncio.create_task(_every(SWEEP_SECONDS, self._sweep, self._freed)),
+            asyncio.create_task(self._watch()),
         }
 
+    async def drain(self, seconds: float) -> None:
+        """Take no more turns, wait so long for those that run here, hand over the rest at once and end the streams.
+
+        A second call with 0 cuts the waiting of the first short.
+        """
+        if seconds <= 0:
+            self._hurry.set()
+        if self._drained is None:
+            self._drained = asyncio.create_task(self._drain(seconds))
+        await asyncio.shield(self._drained)
+
     async def close(self) -> None:
-        """Let go of what still runs, at once, for whoever starts next; nothing of it is lost."""
-        self._closing = True
-        tasks = [*self._background, *self._tasks.values()]
+        """Let go of what still runs, at once; nothing of it is lost."""
+        await self.drain(0)
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        with contextlib.suppress(Unavailable):
+            await self._execute(_FORGET, me=self.replica)
+        await self._signals.close()
+
+    async def _drain(self, seconds: float) -> None:
+        hurry = asyncio.create_task(self._hurry.wait())
+        deadline = time.monotonic() + seconds
+        while self._tasks and not hurry.done() and (left := deadline - time.monotonic()) > 0:
+            await asyncio.wait({hurry, *self._tasks.values()}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        self._given_up.update(self._tasks)
+        tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(Unavailable):
             await self._execute(_RELEASE, me=self.replica)
-            await self._execute(_FORGET, me=self.replica)
+        self._signals.work_waits()
+        self._hub.close()
 
     def begin(self, turn: Turn) -> None:
         """Run a turn that this replica owns, in a task of its own."""
-        if self._closing or turn.id in self._tasks:
+        if self.closing or turn.id in self._tasks:
             return
         task = asyncio.create_task(self._attempt(turn), name=f"turn {turn.id}")
         self._tasks[turn.id] = task
         task.add_done_callback(lambda _: self._ended(turn.id))
 
+    def queued(self) -> None:
+        """A turn was accepted that waits for whoever has room for it."""
+        self._freed.set()
+        self._signals.work_waits()
+
     async def stop_turn(self, owner_id: UUID, turn_id: UUID) -> None:
-        """Cancel a turn: here at once, on another replica at its next write, in the queue before it starts."""
+        """Cancel a turn, wherever it runs; in the queue before it starts."""
         async with self._database.transaction() as session:
             for statement in (_STOP_QUEUED, _STOP_RUNNING):
                 await session.execute(statement, {"owner_id": owner_id, "id": turn_id})
-        self._hub.wake(turn_id)
+        self._hub.grown(turn_id)
+        self.interrupted(turn_id)
+        self._signals.turn_grew(turn_id)
+
+    def interrupted(self, turn_id: UUID) -> None:
+        """A turn's row says that it is to stop."""
+        self._stop_here(turn_id)
+        self._signals.turn_stopped(turn_id)
+
+    def _stop_here(self, turn_id: UUID) -> None:
         task = self._tasks.get(turn_id)
         if task and not task.cancelling():  # a second stop must not break off the writing of the first
             task.cancel()
 
     def _ended(self, turn_id: UUID) -> None:
         del self._tasks[turn_id]
+        self._given_up.discard(turn_id)
         self._freed.set()  # what waited behind it, or for a slot, need not wait for the next sweep
 
     async def _attempt(self, turn: Turn) -> None:
         journal = Journal(
-            self._database, self._hub, turn.owner_id, turn.conversation_id, turn.id, turn.turn_no, turn.epoch
+            self._database,
+            self._hub,
+            turn.owner_id,
+            turn.conversation_id,
+            turn.id,
+            turn.turn_no,
+            turn.epoch,
+            turn.steers,
         )
         caller = Caller(
             id=turn.owner_id, kind=turn.input["caller"]["kind"], scopes=frozenset(turn.input["caller"]["scopes"])
@@ -164,7 +243,9 @@ class Runner:
             message=turn.input["message"],
             agent=turn.input.get("agent"),
             number=turn.attempts,
+            resumed=turn.last_event > 0,
         )
+        began = time.monotonic()
         try:
             await self._to_the_end(attempt, turn)
         except Fenced:
@@ -173,7 +254,7 @@ class Runner:
             # The turn stays `running` under this epoch: let it go, so that the sweep takes it up again.
             log.warning("turn.interrupted", reason="database unavailable")
             with contextlib.suppress(Unavailable):  # then `_beat` finds it, once the database is back
-                await self._let_go(turn.id)
+                await self._let_go(turn.id, turn.epoch, time.monotonic() - began)
 
     async def _to_the_end(self, attempt: Attempt, turn: Turn) -> None:
         journal = attempt.journal
@@ -183,15 +264,16 @@ class Runner:
                 raise StopRequested
             if turn.attempts > MAX_ATTEMPTS:
                 raise Internal(f"This turn was cut off {MAX_ATTEMPTS} times and", secrets.token_hex(6))
-            if turn.attempts > 1:
+            if attempt.resumed:
+                await journal.load()
                 await journal.reset_unfinished()
             outcome = await self._run_in_time(attempt)
-            await journal.finish("done", Done(outcome.agent, outcome.usage), agent=outcome.agent, usage=outcome.usage)
+            await self._finish(journal, "done", Done(outcome.agent, outcome.usage), outcome=outcome)
             log.info("turn.done", agent=outcome.agent)
         except StopRequested:
             await self._cancelled(journal)
         except asyncio.CancelledError:
-            if self._closing:
+            if turn.id in self._given_up:
                 raise
             await self._cancelled(journal)
         except (Fenced, Unavailable):
@@ -221,19 +303,37 @@ class Runner:
         log.info("turn.cancelled")
 
     async def _failed(self, journal: Journal, code: str, message: str) -> None:
-        await journal.finish("failed", Failed(code, message), error={"code": code, "message": message})
+        await self._finish(journal, "failed", Failed(code, message), error={"code": code, "message": message})
+
+    async def _finish(
+        self,
+        journal: Journal,
+        status: Status,
+        event: Event,
+        *,
+        outcome: Outcome | None = None,
+        error: dict[str, Any] | None = None,
+    ) -> None:
+        agent, usage = (outcome.agent, outcome.usage) if outcome else (None, None)
+        if await journal.finish(status, event, agent=agent, usage=usage, error=error):
+            self.queued()
 
     async def _sweep(self) -> None:
-        if not self.has_slot:
+        if self.closing:
             return
         async with self._database.transaction() as session:
-            candidates = (await session.execute(_CANDIDATES)).all()
-        for owner_id, id, epoch in candidates:
-            if id in self._tasks or not self.has_slot:
+            candidates = (await session.execute(_CANDIDATES)).all() if self.has_slot else []
+            left = (await session.execute(_LEFT)).all()
+        before, self._suspected = self._suspected, {(id, epoch) for _, id, epoch, certain in candidates if not certain}
+        for owner_id, id, epoch, certain in candidates:
+            if id in self._tasks or not self.has_slot or not (certain or (id, epoch) in before):
                 continue
             if (turn := await self._claim(owner_id, id, epoch)) is not None:
                 log.info("turn.claimed", turn_id=str(id), attempt=turn.attempts)
                 self.begin(turn)
+        for owner_id, id in left:
+            log.info("turn.left", turn_id=str(id))
+            await self.stop_turn(owner_id, id)
 
     async def _claim(self, owner_id: UUID, id: UUID, epoch: int) -> Turn | None:
         try:
@@ -245,9 +345,10 @@ class Runner:
         except IntegrityError:  # another replica started another turn of this conversation in the same instant
             return None
 
-    async def _let_go(self, turn_id: UUID) -> None:
-        await self._execute(_RELEASE_ONE, id=turn_id, me=self.replica)
-        self._freed.set()
+    async def _let_go(self, turn_id: UUID, epoch: int, seconds: float) -> None:
+        """Leave a turn that this replica has held for so many seconds to whoever has room for it."""
+        await self._execute(_RELEASE_ONE, id=turn_id, me=self.replica, epoch=epoch, seconds=seconds)
+        self.queued()
 
     async def _beat(self) -> None:
         """Say that this replica is alive, and let go of turns that are its own by their row and that it does not run.
@@ -256,13 +357,26 @@ class Runner:
         interrupted, not let go. It counts as lost when two beats in a row find it, as a turn is accepted a moment
         before it is begun.
         """
+        began = time.monotonic()
+        await self._signals.beat()
+        self._beaten = began
         async with self._database.transaction() as session:
-            await session.execute(_BEAT, {"id": self.replica})
-            held = set((await session.execute(_HELD, {"me": self.replica})).scalars())
-        before, self._lost = self._lost, held - self._tasks.keys()
+            rows = await session.execute(_HELD, {"me": self.replica})
+            held = {row.id: row.epoch for row in rows}
+        before, self._lost = self._lost, held.keys() - self._tasks.keys()
         for turn_id in before & self._lost:
             log.warning("turn.lost", turn_id=str(turn_id))
-            await self._let_go(turn_id)
+            await self._let_go(turn_id, held[turn_id], DEAD_AFTER)
+
+    async def _watch(self) -> None:
+        """Stop the runs of a process that cannot say that it lives, before others take them for a dead one's."""
+        while True:
+            await asyncio.sleep(BEAT_SECONDS / 4)
+            if time.monotonic() - self._beaten > STOP_AFTER and (running := self._tasks.keys() - self._given_up):
+                log.warning("replica.silent", turns=len(running))
+                self._given_up |= running
+                for turn_id in running:
+                    self._tasks[turn_id].cancel()
 
     async def _execute(self, statement: Any, **values: Any) -> None:
         async with self._database.transaction() as session:

@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "engine_0002"
 down_revision = "engine_0001"
@@ -24,6 +25,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_turn_prune", "turn", ["finished_at"], postgresql_where=sa.text("finished_at is not null and events_kept")
     )
+    op.alter_column("event", "body", type_=sa.JSON(), postgresql_using="body::json")
     op.create_table(
         "steer",
         sa.Column("owner_id", sa.Uuid(), nullable=False),
@@ -58,6 +60,7 @@ def downgrade() -> None:
     op.drop_column("replica", "server_started")
     op.drop_column("replica", "lock_key")
     op.drop_table("steer")
+    op.alter_column("event", "body", type_=postgresql.JSONB(), postgresql_using="body::jsonb")
     op.drop_index("ix_turn_prune", table_name="turn")
     op.drop_index("ix_turn_left", table_name="turn")
     for column in ("events_kept", "followed_at", "leave_after", "steers"):

@@ -20,7 +20,7 @@ from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import upgrade
 from agent_server.identity.credentials import issue_key, resolve_caller
 from agent_server.settings import load_settings
-from agent_server.turns.journal import follow
+from agent_server.turns.hub import Hub
 from agent_server.workspace import load_workspace
 from tests.conftest import ROOT
 from tests.scripted import Call, Say, Step, scripted_openai
@@ -101,7 +101,7 @@ async def test_a_turn_outlives_its_database_and_whoever_reads_it_notices_nothing
         assert types[-2:] == ["finish", "[DONE]"]
         assert types.count("data-reset") == 1
         assert types.count("tool-output-available") == 1
-        assert (await client.get(f"/api/turns/{turn}")) == IsPartialDict(status="done", attempts=2)
+        assert (await client.get(f"/api/turns/{turn}")) == IsPartialDict(status="done", attempts=1)
         messages = (await client.get(f"/api/conversations/{conversation}/messages"))["items"]
         assert [message["text"] for message in messages] == ["fins", "one two three four"]
         assert await _tasks(client) == ["Buy fins"]
@@ -147,10 +147,10 @@ async def test_a_follower_waits_for_the_database_to_come_back(own_postgres: Post
         answer = await client.ask("hello")
         server, turn = client.server, UUID(answer["turn_id"])
         owner = (await resolve_caller(server.database, client.key)).id
-        events = follow(server.database, server.hub, owner, turn)
+        events = server.hub.follow(owner, turn)
         first = await anext(events)
         assert first is not None
-        resumed = follow(server.database, server.hub, owner, turn, after=first.seq)
+        resumed = Hub(server.database, idle_seconds=0.5).follow(owner, turn, after=first.seq)
         await own_postgres.stop()
         assert [await anext(resumed) for _ in range(2)] == [None, None]
         await own_postgres.start()

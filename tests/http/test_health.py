@@ -35,9 +35,15 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("update alembic_version set version_num = 'engine_0001'", {"pending_migrations": ["workspace_0001"]}),
-        ("drop table chunk, alembic_version cascade", {"pending_migrations": ["engine_0001", "workspace_0001"]}),
-        ("update alembic_version set version_num = 'from_the_future'", {"status": "unavailable"}),
+        ("delete from alembic_version where version_num = 'engine_0002'", {"pending_migrations": ["engine_0002"]}),
+        (
+            "drop table chunk, alembic_version cascade",
+            {"pending_migrations": ["engine_0001", "workspace_0001", "engine_0002"]},
+        ),
+        (
+            "update alembic_version set version_num = 'from_the_future' where version_num = 'engine_0002'",
+            {"status": "unavailable"},
+        ),
     ],
 )
 async def test_a_database_that_is_not_at_this_version_is_not_ready(

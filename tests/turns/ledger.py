@@ -20,7 +20,7 @@ from agent_server.turns.accept import Accepted, Message, accept
 from agent_server.turns.calls import CallLedger
 from agent_server.turns.events import Numbered
 from agent_server.turns.hub import Hub
-from agent_server.turns.journal import Journal, follow
+from agent_server.turns.journal import Journal
 from agent_server.turns.models import Turn
 from agent_server.turns.runner import Attempt, Outcome, Run, Runner
 
@@ -48,14 +48,18 @@ class Replica:
     async def send(self, caller: Caller, message: str = "hello", **more: Any) -> Turn:
         """What POST /api/chat does with a message."""
         accepted = await self.accept(caller, message, **more)
-        if accepted.fresh and accepted.turn.status == "running":
+        if accepted.interrupted is not None:
+            self.runner.interrupted(accepted.interrupted)
+        if accepted.fresh and accepted.turn.owner == self.runner.replica:
             self.runner.begin(accepted.turn)
+        elif accepted.fresh:
+            self.runner.queued()
         return accepted.turn
 
     async def read_to_the_end(self, turn: Turn, after: int = 0) -> list[Numbered]:
         """Follow the turn until it has ended."""
         async with asyncio.timeout(30):
-            events = follow(self.database, self.hub, turn.owner_id, turn.id, after)
+            events = self.hub.follow(turn.owner_id, turn.id, after)
             return [numbered async for numbered in events if numbered is not None]
 
     async def journal(self, turn: Turn) -> Journal:
@@ -69,7 +73,7 @@ class Replica:
 @asynccontextmanager
 async def replica(database: Database, run: Run, **more: Any) -> AsyncIterator[Replica]:
     """A replica that runs turns by `run`."""
-    hub = Hub()
+    hub = Hub(database)
     runner = Runner(database, hub, run, **more)
     await runner.start()
     try:

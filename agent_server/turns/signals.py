@@ -1,0 +1,184 @@
+"""The process's one direct connection: hints to and from the other replicas, its heartbeat, and the lock that says it
+lives.
+
+A hint says that there may be more to read or to do, never what: a lost one costs a poll interval. Hints are gathered
+for `GATHER_SECONDS` and sent apart from the transactions they speak of: a NOTIFY inside each commit makes commits seven
+times slower, since Postgres serialises them.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from agent_server.db import Database
+from agent_server.errors import Unavailable
+from agent_server.turns.liveness import LOCK_SPACE
+
+log = structlog.get_logger()
+
+CHANNEL = "agent_server"
+GATHER_SECONDS = 0.01
+CHECK_SECONDS = 5.0
+"""How often a connection that is silent is asked whether it is still there."""
+_PER_NOTIFY = 200
+"""Hints in one notification, whose payload Postgres limits to 8,000 bytes."""
+
+_BEAT = """
+    insert into replica (id, beat, lock_key, server_started) values ($1, now(), $2, $3)
+    on conflict (id) do update set beat = now(), lock_key = $2, server_started = $3"""
+
+_LOCK = "select pg_try_advisory_lock($1, $2)"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Whom the hints of other replicas are for."""
+
+    grown: Callable[[UUID], None]
+    stopped: Callable[[UUID], None]
+    work: Callable[[], None]
+
+
+class Signals:
+    """Connects, and connects again, until it is closed. `changed` is called when the lock was lost or taken."""
+
+    def __init__(self, database: Database, replica: UUID, listener: Listener, changed: Callable[[], None]) -> None:
+        self._database, self._replica, self._listener, self._changed = database, replica, listener, changed
+        self._connection: asyncpg.Connection | None = None
+        self._lock: tuple[int, datetime] | None = None
+        self._hints: set[str] = set()
+        self._hinted, self._dropped = asyncio.Event(), asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        await self._connect()
+        self._tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._stay_connected())]
+
+    async def close(self) -> None:
+        """Send what is left, and let go of the lock."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(Exception):
+            await self._flush()
+        if self._connection is not None:
+            self._connection.remove_termination_listener(self._terminated)
+            with contextlib.suppress(Exception):
+                await self._connection.close(timeout=2)
+            self._connection = None
+
+    def turn_grew(self, turn_id: UUID) -> None:
+        self._hint(f"e{turn_id.hex}")
+
+    def turn_stopped(self, turn_id: UUID) -> None:
+        self._hint(f"s{turn_id.hex}")
+
+    def work_waits(self) -> None:
+        self._hint("w")
+
+    async def beat(self) -> None:
+        """Say that this replica lives. Raises Unavailable.
+
+        Over the direct connection, so that a pool that is all in use does not look like death; else over the pool.
+        """
+        key, server_started = self._lock or (None, None)
+        if self._connection is not None:
+            with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                await self._connection.execute(_BEAT, self._replica, key, server_started, timeout=2)
+                return
+        async with self._database.transaction() as session:
+            connection = await session.connection()
+            await connection.exec_driver_sql(_BEAT, (self._replica, key, server_started))
+
+    def _hint(self, hint: str) -> None:
+        self._hints.add(hint)
+        self._hinted.set()
+
+    async def _send(self) -> None:
+        sent = 0.0
+        while True:
+            await self._hinted.wait()
+            await asyncio.sleep(max(0.0, sent + GATHER_SECONDS - time.monotonic()))
+            self._hinted.clear()
+            sent = time.monotonic()
+            try:
+                await self._flush()
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                await asyncio.sleep(GATHER_SECONDS)  # `_stay_connected` sees to it; the hints are still there
+                self._hinted.set()
+
+    async def _flush(self) -> None:
+        if self._connection is None:
+            self._hints.clear()  # whoever listens polls
+            return
+        while hints := [self._hints.pop() for _ in range(min(len(self._hints), _PER_NOTIFY))]:
+            try:
+                payload = ",".join((self._replica.hex, *hints))
+                await self._connection.execute("select pg_notify($1, $2)", CHANNEL, payload, timeout=2)
+            except BaseException:
+                self._hints.update(hints)
+                raise
+
+    def _received(self, _: Any, __: int, ___: str, payload: str) -> None:
+        sender, *hints = payload.split(",")
+        if sender == self._replica.hex:
+            return
+        for hint in hints:
+            match hint[:1]:  # another version of the server may have more kinds
+                case "e":
+                    self._listener.grown(UUID(hint[1:]))
+                case "s":
+                    self._listener.stopped(UUID(hint[1:]))
+                case "w":
+                    self._listener.work()
+
+    async def _stay_connected(self) -> None:
+        wait = 0.05
+        while True:
+            self._dropped.clear()
+            try:
+                if self._connection is None:
+                    await self._connect()
+                    self._changed()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CHECK_SECONDS):
+                        await self._dropped.wait()
+                if self._connection is not None:
+                    await self._connection.execute("select 1", timeout=2)
+                    wait = 0.05
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, Unavailable):
+                self._drop()
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, 1.0)
+
+    async def _connect(self) -> None:
+        connection = await self._database.direct()
+        while not await connection.fetchval(_LOCK, LOCK_SPACE, key := secrets.randbelow(2**31)):
+            pass
+        started = await connection.fetchval("select pg_postmaster_start_time()")
+        await connection.add_listener(CHANNEL, self._received)
+        connection.add_termination_listener(self._terminated)
+        self._connection, self._lock = connection, (key, started)
+
+    def _terminated(self, connection: Any) -> None:
+        if connection is self._connection:
+            self._drop()
+
+    def _drop(self) -> None:
+        """The lock went with the connection: from here on the heartbeat alone speaks, and says so at once."""
+        if (connection := self._connection) is not None:
+            log.warning("database.direct_lost")
+            self._connection = self._lock = None
+            connection.remove_termination_listener(self._terminated)
+            connection.terminate()
+            self._dropped.set()
+            self._changed()

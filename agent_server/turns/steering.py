@@ -1,0 +1,85 @@
+"""Messages put into a running turn: stored beside it, given to its next model call, never lost."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from agent_server.db import new_id
+
+_RUNNING = text("""
+    select id from turn where owner_id = :owner_id and conversation_id = :conversation_id and status = 'running'
+      and not cancel for update""")
+
+_ADD = text("""
+    with of_turn as (
+        update turn set steers = steers + 1 where owner_id = :owner_id and id = :id and status = 'running'
+        returning steers)
+    insert into steer (owner_id, turn_id, i, client_key, body_sha, text, created_at)
+    select :owner_id, :id, steers, :client_key, :body_sha, :text, now() from of_turn""")
+
+_LEFT = text("""
+    delete from steer where owner_id = :owner_id and turn_id = :id and consumed_n is null
+    returning i, client_key, body_sha, text""")
+_DROP = text("""
+    update steer set consumed_n = 0 where owner_id = :owner_id and turn_id = :id and consumed_n is null
+    returning i, client_key, body_sha, text""")
+
+_NUMBER = text("""
+    update conversation set next_turn = next_turn + 1
+    where owner_id = :owner_id and id = (select conversation_id from turn where owner_id = :owner_id and id = :id)
+    returning next_turn - 1""")
+
+_NEXT = text("""
+    with made as (
+        insert into turn (owner_id, id, conversation_id, turn_no, client_key, body_sha, status, epoch, attempts,
+                          last_event, last_item, cancel, input, created_at)
+        select owner_id, :new_id, conversation_id, :turn_no, :client_key, :body_sha, 'queued', 1, 0, 0, 1, false,
+               jsonb_build_object('message', cast(:text as text), 'agent', null, 'caller', input -> 'caller'), now()
+        from turn where owner_id = :owner_id and id = :id
+        returning owner_id, id, conversation_id, turn_no)
+    insert into item (owner_id, conversation_id, turn_id, turn_no, k, role, text, body, sources, created_at)
+    select owner_id, conversation_id, id, turn_no, 1, 'user', :text,
+           jsonb_build_object('role', 'user', 'content', cast(:text as text)), '[]', now() from made""")
+
+_KEEP = text("""
+    with kept as (
+        update turn set last_item = last_item + 1 where owner_id = :owner_id and id = :id
+        returning owner_id, id, conversation_id, turn_no, last_item)
+    insert into item (owner_id, conversation_id, turn_id, turn_no, k, role, text, body, sources, created_at)
+    select owner_id, conversation_id, id, turn_no, last_item, 'user', :text,
+           jsonb_build_object('role', 'user', 'content', cast(:text as text)), '[]', now() from kept""")
+
+
+async def find_steerable(session: AsyncSession, owner_id: UUID, conversation_id: UUID) -> UUID | None:
+    """The running turn of a conversation, locked until the transaction ends.
+
+    Lock it before the conversation: the write that ends a turn takes the two in that order.
+    """
+    values = {"owner_id": owner_id, "conversation_id": conversation_id}
+    id: UUID | None = (await session.execute(_RUNNING, values)).scalar_one_or_none()
+    return id
+
+
+async def add_steer(
+    session: AsyncSession, owner_id: UUID, turn_id: UUID, *, message: str, client_key: str | None, body_sha: bytes
+) -> None:
+    """Put a message into a running turn that this transaction has locked."""
+    values: dict[str, Any] = {"client_key": client_key, "body_sha": body_sha, "text": message}
+    await session.execute(_ADD, {"owner_id": owner_id, "id": turn_id, **values})
+
+
+async def release_steers(session: AsyncSession, owner_id: UUID, turn_id: UUID, *, answer: bool) -> bool:
+    """What no model call of an ending turn was given: turns that wait to be answered, or, without `answer`, messages
+    that stay in the conversation. Returns whether there are turns to run."""
+    key = {"owner_id": owner_id, "id": turn_id}
+    left = sorted((await session.execute(_LEFT if answer else _DROP, key)).all(), key=lambda row: int(row.i))
+    for row in left:
+        if not answer:
+            await session.execute(_KEEP, {**key, "text": row.text})
+            continue
+        number = (await session.execute(_NUMBER, key)).scalar_one()
+        values = {"client_key": row.client_key, "body_sha": row.body_sha, "text": row.text}
+        await session.execute(_NEXT, {**key, **values, "turn_no": number, "new_id": new_id()})
+    return answer and bool(left)
