@@ -22,15 +22,20 @@ from agent_server.http.server import Server
 from agent_server.identity import Caller
 from agent_server.identity.credentials import resolve_caller
 from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.search import DocumentSummary, list_documents, read_document
 from agent_server.mcp import Documents, mcp_app
 from agent_server.orchestrator.models import Models, choose_model
 from agent_server.orchestrator.run import Orchestrator
 from agent_server.settings import Settings
+from agent_server.turns.housekeeping import expire_guests, prune_events
 from agent_server.turns.hub import Hub
+from agent_server.turns.jobs import Job, Jobs
 from agent_server.turns.runner import Runner
 from agent_server.version import VERSION
 from agent_server.workspace import Workspace
+
+INGEST = "ingest"
 
 
 def connect(settings: Settings) -> Database:
@@ -38,13 +43,15 @@ def connect(settings: Settings) -> Database:
 
     Raises Unavailable when the embedded server does not start, InvalidInput where a deployed server has no database.
     """
+    direct = None
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
+        direct = settings.database_direct_url and settings.database_direct_url.get_secret_value()
     elif settings.environment in ("staging", "production"):
         raise InvalidInput("DATABASE_URL: is not set; the embedded PostgreSQL is for one's own machine")
     else:
         url = start_embedded(settings.workspace.resolve() / ".data")
-    return Database(url, pool_size=settings.database_pool_size, pool_timeout=settings.database_pool_timeout)
+    return Database(url, direct, pool_size=settings.database_pool_size, pool_timeout=settings.database_pool_timeout)
 
 
 async def migrate(settings: Settings, workspace: Workspace, database: Database) -> Sequence[str]:
@@ -80,7 +87,15 @@ def create_server(settings: Settings, workspace: Workspace, database: Database) 
     model, hub = choose_model(settings), Hub(database)
     orchestrator = Orchestrator(runtime, workspace, Models(settings), model, embedder)
     runner = Runner(database, hub, orchestrator.run, turn_timeout=settings.turn_timeout)
-    return Server(runtime=runtime, workspace=workspace, hub=hub, runner=runner, model=model)
+    jobs = Jobs(
+        database,
+        [
+            Job(INGEST, lambda: ingest(database, embedder, workspace.content)),
+            Job("prune_events", lambda: prune_events(database, settings.event_hours), every=600),
+            Job("expire_guests", lambda: expire_guests(database), every=3600),
+        ],
+    )
+    return Server(runtime=runtime, workspace=workspace, hub=hub, runner=runner, jobs=jobs, model=model)
 
 
 def create_app(server: Server) -> FastAPI:
@@ -102,6 +117,7 @@ def create_app(server: Server) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await server.runner.start()
+        await server.jobs.start()
         # What start-up made lives as long as the process: the collector need not look at it again. Without this it
         # took 18 to 43 % of the time of MCP calls, in pauses of about 100 ms.
         gc.collect()
@@ -109,6 +125,7 @@ def create_app(server: Server) -> FastAPI:
         gc.set_threshold(10_000, 20, 50)
         async with mcp.run():
             yield
+        await server.jobs.close()
         await server.runner.close()
 
     app = FastAPI(

@@ -2,20 +2,30 @@
 
 import asyncio
 import json
+import multiprocessing
 import os
 import signal
 import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from types import FrameType
+from typing import cast
 
 import structlog
 import uvicorn
+from pydantic import SecretStr
 from rich.console import Console
 from watchfiles import PythonFilter, run_process
 
-from agent_server.app import connect, create_app, create_server, documents, instructions, migrate
+from agent_server.app import INGEST, connect, create_app, create_server, documents, instructions, migrate
 from agent_server.commands.knowledge import ingest_with_progress
 from agent_server.commands.session import LOCAL, Session, fail, get_user, open_database
 from agent_server.db import Database
+from agent_server.db.direct import check_direct
 from agent_server.errors import AgentServerError, InvalidInput
 from agent_server.http.server import Server
 from agent_server.identity.credentials import issue_key, resolve_caller
@@ -33,17 +43,27 @@ log = structlog.get_logger()
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 WATCHED = ("tools", "prompts", "content")
 KEY_FILE = "local-key"
+REPLACE_AFTER = 0.5
+"""Seconds until a process that ended is replaced: one that cannot start must not keep the machine busy."""
 
 
-def serve(settings: Settings, reload: bool) -> int:
+def serve(settings: Settings, reload: bool, workers: int) -> int:
     if settings.host not in LOOPBACK and settings.environment == "development":
         raise InvalidInput(
             f"host: {settings.host} is reachable from other machines, and this is the development preset; "
             "set AGENT_SERVER_ENVIRONMENT=production first, or listen on 127.0.0.1"
         )
-    if not reload:
-        asyncio.run(_serve(settings))
-        return 0
+    if reload:
+        if workers > 1:
+            raise InvalidInput("workers: with --reload there is one process; leave one of the two out")
+        return _serve_reloading(settings)
+    listener = _bound(settings)
+    if workers > 1:
+        return _serve_by(workers, settings, listener)
+    return asyncio.run(_serve(settings, listener))
+
+
+def _serve_reloading(settings: Settings) -> int:
     root = settings.workspace.resolve()
     database = connect(settings)  # held here, so that the embedded server outlives the restarts
     os.environ["DATABASE_URL"] = database.url
@@ -63,37 +83,118 @@ def _serve_again(root: str, host: str, port: int) -> None:
     settings = load_settings(workspace=Path(root), host=host, port=port)
     configure_logging(settings.log_level, settings.log_format)
     try:
-        asyncio.run(_serve(settings))
+        asyncio.run(_serve(settings, _bound(settings)))
     except AgentServerError as error:
         fail(f"{error.message}\nWaiting for a change.")
         signal.pause()
 
 
-async def _serve(settings: Settings) -> None:
+def _serve_by(workers: int, settings: Settings, listener: socket.socket) -> int:
+    """Serve by so many processes that accept from one socket. One that ends is replaced; a signal to this process is
+    handed on to them."""
+    url, key = asyncio.run(_prepared(settings))
+    settings = settings.model_copy(update={"database_url": SecretStr(url)})
+    spawn = multiprocessing.get_context("spawn")
+    running: dict[int, SpawnProcess] = {}
+
+    def start(announce: bool) -> None:
+        process = spawn.Process(target=_work, args=(settings, listener, key, announce))
+        process.start()
+        running[process.sentinel] = process
+
+    told, teller = socket.socketpair()
+    teller.setblocking(False)
+    signal.set_wakeup_fd(teller.fileno())  # the loop below learns of a signal as it does of the end of a process
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signals: list[int] = []
+    for i in range(workers):
+        start(announce=i == 0)
+    while running:
+        missing = not signals and len(running) < workers
+        ready = wait([told, *running], timeout=REPLACE_AFTER if missing else None)
+        if missing and not ready:
+            start(announce=False)
+        for sentinel in ready:
+            if isinstance(sentinel, int):
+                process = running.pop(sentinel)
+                process.join()
+                if not signals:
+                    log.warning("worker.ended", pid=process.pid, code=process.exitcode)
+                continue
+            listener.close()
+            signals += told.recv(64)
+            for process in running.values():
+                os.kill(cast(int, process.pid), signals[-1])
+    return 130 if signal.SIGINT in signals else 0
+
+
+def _work(settings: Settings, listener: socket.socket, key: str | None, announce: bool) -> None:
+    """One of several processes."""
+    configure_logging(settings.log_level, settings.log_format)
+    try:
+        asyncio.run(_listen(settings, listener, key, announce))
+    except AgentServerError as error:
+        fail(f"{error.code}: {error.message}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> int:
+    async with _server(settings) as server:
+        key = await _prepare(server)
+        return await _run(server, listener, key, announce=True)
+
+
+async def _listen(settings: Settings, listener: socket.socket, key: str | None, announce: bool) -> int:
+    async with _server(settings) as server:
+        return await _run(server, listener, key, announce=announce)
+
+
+async def _prepared(settings: Settings) -> tuple[str, str | None]:
+    """The address of a database that is ready, and the local user's key."""
+    async with _server(settings) as server:
+        return server.database.url, await _prepare(server)
+
+
+@asynccontextmanager
+async def _server(settings: Settings) -> AsyncIterator[Server]:
     workspace = load_workspace(settings.workspace)
-    listener = _bound(settings)
     database = await open_database(settings)
     try:
-        for table in await migrate(settings, workspace, database):
-            log.warning("table.unmigrated", table=table, hint="agent-server db revision MESSAGE")
-        await load_seeds(database, workspace.seeds)
-        server = create_server(settings, workspace, database)
-        report = await ingest_with_progress(database, server.runtime.resources[Embedder], workspace.content)
-        for problem in report.problems:
-            log.warning("content.skipped", problem=str(problem))
-        log.info("content.ingested", added=report.added, changed=report.changed, removed=report.removed)
-        key = await _local_key(settings, database)
-        config = uvicorn.Config(
-            create_app(server),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
-            http="h11",  # httptools keeps trailing white space in header values, which MCP's header checks refuse
-        )
-        await _Announced(config, server, key).serve([listener])
+        yield create_server(settings, workspace, database)
     finally:
         await database.close()
+
+
+async def _prepare(server: Server) -> str | None:
+    """What is done once, however many processes serve; returns the local user's key."""
+    settings, workspace, database = server.settings, server.workspace, server.database
+    await check_direct(database)
+    for table in await migrate(settings, workspace, database):
+        log.warning("table.unmigrated", table=table, hint="agent-server db revision MESSAGE")
+    await load_seeds(database, workspace.seeds)
+    report = await ingest_with_progress(database, server.runtime.resources[Embedder], workspace.content)
+    for problem in report.problems:
+        log.warning("content.skipped", problem=str(problem))
+    log.info("content.ingested", added=report.added, changed=report.changed, removed=report.removed)
+    return await _local_key(settings, database)
+
+
+async def _run(server: Server, listener: socket.socket, key: str | None, *, announce: bool) -> int:
+    """Serve until a signal says to stop; returns the exit code."""
+    config = uvicorn.Config(
+        create_app(server),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+        http="h11",  # httptools keeps trailing white space in header values, which MCP's header checks refuse
+    )
+    http = _Draining(config, server, key if announce else None, announce=announce)
+    await http.serve([listener])
+    return 130 if http.interrupted else 0
 
 
 def _bound(settings: Settings) -> socket.socket:
@@ -111,17 +212,47 @@ def _bound(settings: Settings) -> socket.socket:
     return listener
 
 
-class _Announced(uvicorn.Server):
-    """Says where it is once it listens."""
+class _Draining(uvicorn.Server):
+    """Says where it is once it listens, and stops in good order.
 
-    def __init__(self, config: uvicorn.Config, server: Server, key: str | None) -> None:
+    SIGTERM: `/readyz` says no, requests are still answered, the turns that run here go on for `drain_seconds`; what is
+    left of them then, and with SIGINT or a second signal at once, is handed over to other processes. The streams end
+    with that, so that nothing holds the process up.
+    """
+
+    def __init__(self, config: uvicorn.Config, server: Server, key: str | None, *, announce: bool) -> None:
         super().__init__(config)
-        self._parts, self._key = server, key
+        self._parts, self._key, self._announce = server, key, announce
+        self._stopping: list[asyncio.Task[None]] = []
+        self.interrupted = False
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # uvicorn's sockets
         await super().startup(sockets)  # type: ignore[arg-type]
-        if self.started and self.servers:
+        if (parent := multiprocessing.parent_process()) is not None:
+            asyncio.get_running_loop().add_reader(parent.sentinel, self._orphaned, parent.sentinel)
+        if self._announce and self.started and self.servers:
             _announce(self._parts, self._key, self.servers[0].sockets[0].getsockname()[1])
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.interrupted |= sig == signal.SIGINT
+        asyncio.get_running_loop().call_soon_threadsafe(self._stop, sig)
+
+    def _orphaned(self, sentinel: int) -> None:
+        """The process that started this one is gone: without this, the port would stay taken."""
+        asyncio.get_running_loop().remove_reader(sentinel)
+        self._stop(signal.SIGTERM)
+
+    def _stop(self, sig: int) -> None:
+        patient = sig == signal.SIGTERM and not self._stopping
+        seconds = self._parts.settings.drain_seconds if patient else 0.0
+        self._stopping.append(asyncio.create_task(self._drain(seconds)))
+
+    async def _drain(self, seconds: float) -> None:
+        log.info("server.stopping", seconds=seconds)
+        try:
+            await self._parts.runner.drain(seconds)
+        finally:
+            self.should_exit = True
 
 
 def _announce(server: Server, key: str | None, port: int) -> None:

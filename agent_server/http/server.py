@@ -14,6 +14,7 @@ from agent_server.settings import Settings
 from agent_server.tool import refuse_unstorable
 from agent_server.turns.accept import Accepted, Message, accept
 from agent_server.turns.hub import Hub
+from agent_server.turns.jobs import Jobs
 from agent_server.turns.runner import Runner
 from agent_server.workspace import Workspace
 
@@ -26,6 +27,7 @@ class Server:
     workspace: Workspace
     hub: Hub
     runner: Runner
+    jobs: Jobs
     model: ModelChoice
 
     @property

@@ -69,6 +69,7 @@ _WAITING_STEERS = text("""
     select i, text from steer where owner_id = :owner_id and turn_id = :id and consumed_n is null order by i""")
 _TAKE_STEERS = text("""
     update steer set consumed_n = :n where owner_id = :owner_id and turn_id = :id and i = any(cast(:taken as int[]))""")
+_ANSWERED = text("select coalesce(max(n), 0) from model_call where owner_id = :owner_id and turn_id = :id")
 _TAKEN_STEERS = text("""
     select consumed_n, text from steer where owner_id = :owner_id and turn_id = :id and consumed_n is not null
     order by i""")
@@ -109,6 +110,7 @@ class Journal:
     epoch: int
     steers: int = 0
     tool_calls: dict[str, ToolCall] = field(default_factory=dict)
+    _answered: int = 0
     _taken: list[tuple[int, str]] = field(default_factory=list)
 
     @property
@@ -122,6 +124,7 @@ class Journal:
                 select(ToolCall).where(col(ToolCall.owner_id) == self.owner_id, col(ToolCall.turn_id) == self.turn_id)
             )
             self.tool_calls = {row.call_id: row for row in calls.scalars()}
+            self._answered = (await session.execute(_ANSWERED, self._key)).scalar_one()
             self._taken = [(n, said) for n, said in await session.execute(_TAKEN_STEERS, self._key)]
 
     async def append(self, *events: Event, items: Sequence[NewItem] = ()) -> None:
@@ -170,7 +173,7 @@ class Journal:
     async def take_steers(self, n: int) -> list[tuple[int, str]]:
         """The messages put into the turn that model call `n` is given: those that earlier calls were the first to be
         given, and what has come since, each with the number of that call. Raises Fenced or StopRequested."""
-        if len(self._taken) < self.steers:
+        if n > self._answered and len(self._taken) < self.steers:
             async with self.database.transaction() as session:
                 waiting = (await session.execute(_WAITING_STEERS, self._key)).all()
                 items = [NewItem({"role": "user", "content": said}, role="user", text=said) for _, said in waiting]

@@ -163,14 +163,11 @@ class Replica(SQLModel, table=True):
 
 
 class Job(SQLModel, table=True):
-    """Work that is nobody's request: one row per `kind`, run by one replica at a time when it is due."""
+    """Work that is nobody's request: when each `kind` is due next, and how often it has failed since it last did not."""
 
     __tablename__ = "job"
 
     kind: str = Field(primary_key=True)
     due_at: datetime = Field(sa_type=DateTime(timezone=True))
-    owner: UUID | None = None
-    epoch: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
-    attempts: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    failures: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
     finished_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
-    error: str | None = None

@@ -255,15 +255,17 @@ class Runner:
             log.warning("turn.interrupted", reason="database unavailable")
             with contextlib.suppress(Unavailable):  # then `_beat` finds it, once the database is back
                 await self._let_go(turn.id, turn.epoch, time.monotonic() - began)
+        except Exception:  # its end could not be written: `_beat` finds it, and it is tried again up to MAX_ATTEMPTS
+            log.exception("turn.unended")
 
     async def _to_the_end(self, attempt: Attempt, turn: Turn) -> None:
         journal = attempt.journal
         outcome = Outcome()
         try:
-            if turn.cancel:
-                raise StopRequested
             if turn.attempts > MAX_ATTEMPTS:
                 raise Internal(f"This turn was cut off {MAX_ATTEMPTS} times and", secrets.token_hex(6))
+            if turn.cancel:
+                raise StopRequested
             if attempt.resumed:
                 await journal.load()
                 await journal.reset_unfinished()

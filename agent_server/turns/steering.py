@@ -40,7 +40,7 @@ _NEXT = text("""
         from turn where owner_id = :owner_id and id = :id
         returning owner_id, id, conversation_id, turn_no)
     insert into item (owner_id, conversation_id, turn_id, turn_no, k, role, text, body, sources, created_at)
-    select owner_id, conversation_id, id, turn_no, 1, 'user', :text,
+    select owner_id, conversation_id, id, turn_no, 1, 'user', cast(:text as text),
            jsonb_build_object('role', 'user', 'content', cast(:text as text)), '[]', now() from made""")
 
 _KEEP = text("""
@@ -48,7 +48,7 @@ _KEEP = text("""
         update turn set last_item = last_item + 1 where owner_id = :owner_id and id = :id
         returning owner_id, id, conversation_id, turn_no, last_item)
     insert into item (owner_id, conversation_id, turn_id, turn_no, k, role, text, body, sources, created_at)
-    select owner_id, conversation_id, id, turn_no, last_item, 'user', :text,
+    select owner_id, conversation_id, id, turn_no, last_item, 'user', cast(:text as text),
            jsonb_build_object('role', 'user', 'content', cast(:text as text)), '[]', now() from kept""")
 
 

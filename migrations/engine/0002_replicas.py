@@ -46,11 +46,8 @@ def upgrade() -> None:
         "job",
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("owner", sa.Uuid(), nullable=True),
-        sa.Column("epoch", sa.Integer(), nullable=False, server_default=sa.text("0")),
-        sa.Column("attempts", sa.Integer(), nullable=False, server_default=sa.text("0")),
+        sa.Column("failures", sa.Integer(), nullable=False, server_default=sa.text("0")),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("error", sa.String(), nullable=True),
         sa.PrimaryKeyConstraint("kind"),
     )
 

@@ -1,0 +1,127 @@
+"""Work that is nobody's request: when it is due it is done by one replica, and by another when that one dies.
+
+Whoever does a job holds an advisory lock on a connection of its own; the lock goes with the process. A job that was cut
+off is still due, so it is done again from its start: what a job does must bear that.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import structlog
+from sqlalchemy import text
+
+from agent_server.db import Database
+from agent_server.errors import Unavailable
+
+log = structlog.get_logger()
+
+LOCK_SPACE = 730_043
+"""The first of the two keys of the advisory locks of jobs; the second is a hash of the job's kind."""
+LOOK_SECONDS = 5.0
+WAIT_SECONDS = 0.2
+RETRY_SECONDS = 30.0
+"""After a failure; as many times longer as there were failures in a row, up to `every`."""
+
+_PLAN = text("insert into job (kind, due_at) values (:kind, now()) on conflict (kind) do nothing")
+_DUE_NOW = text("""
+    insert into job (kind, due_at) values (:kind, now()) on conflict (kind) do update set due_at = now()""")
+_DUE = text("select kind from job where due_at <= now() and kind = any(cast(:kinds as text[])) order by due_at")
+_IS_DUE = text("select due_at <= now() from job where kind = :kind")
+_DONE = text("""
+    update job set failures = 0, finished_at = now(),
+        due_at = coalesce(now() + cast(:every as float) * interval '1 second', 'infinity')
+    where kind = :kind""")
+_FAILED = text("""
+    update job set failures = failures + 1,
+        due_at = now() + least(cast(:every as float), :retry * (failures + 1)) * interval '1 second'
+    where kind = :kind""")
+
+
+@dataclass(frozen=True)
+class Job:
+    """`run` is done every so many seconds; with None, when it is asked for and when whoever was asked has died."""
+
+    kind: str
+    run: Callable[[], Awaitable[object]]
+    every: float | None = None
+
+
+class Jobs:
+    """Looks for jobs that are due, until it is closed."""
+
+    def __init__(self, database: Database, jobs: Sequence[Job]) -> None:
+        self._database, self._jobs = database, {job.kind: job for job in jobs}
+        self._looking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        async with self._database.transaction() as session:
+            for job in self._jobs.values():
+                if job.every is not None:
+                    await session.execute(_PLAN, {"kind": job.kind})
+        self._looking = asyncio.create_task(self._look())
+
+    async def close(self) -> None:
+        """Stop; a job that is being done is left to another replica."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    async def do(self, kind: str, run: Callable[[], Awaitable[object]]) -> None:
+        """Do a job now, after whoever is doing it, by `run`. Raises what it raises, and Unavailable."""
+        while True:
+            async with self._held(kind) as mine:
+                if mine:
+                    async with self._database.transaction() as session:
+                        await session.execute(_DUE_NOW, {"kind": kind})
+                    await self._do(replace(self._jobs[kind], run=run))
+                    return
+            await asyncio.sleep(WAIT_SECONDS)
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                async with self._database.transaction() as session:
+                    due = (await session.execute(_DUE, {"kinds": list(self._jobs)})).scalars().all()
+                for kind in due:
+                    await self._do_if_due(kind)
+            except Unavailable:
+                log.warning("database.unavailable")
+            except Exception:
+                log.exception("jobs.failed")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _do_if_due(self, kind: str) -> None:
+        async with self._held(kind) as mine:
+            if not mine:
+                return
+            async with self._database.transaction() as session:
+                due = (await session.execute(_IS_DUE, {"kind": kind})).scalar_one_or_none()
+            if due:
+                with contextlib.suppress(Exception):  # it is on record, and logged
+                    await self._do(self._jobs[kind])
+
+    async def _do(self, job: Job) -> None:
+        values = {"kind": job.kind, "every": job.every}
+        try:
+            await job.run()
+        except Unavailable:
+            raise
+        except Exception:
+            log.exception("job.failed", job=job.kind)
+            async with self._database.transaction() as session:
+                await session.execute(_FAILED, {**values, "retry": RETRY_SECONDS})
+            raise
+        async with self._database.transaction() as session:
+            await session.execute(_DONE, values)
+
+    @asynccontextmanager
+    async def _held(self, kind: str) -> AsyncIterator[bool]:
+        """Whether this process, and no other, does the job for as long as the block."""
+        connection = await self._database.direct()
+        try:
+            yield await connection.fetchval("select pg_try_advisory_lock($1, hashtext($2))", LOCK_SPACE, kind)
+        finally:
+            await connection.close(timeout=2)

@@ -1,0 +1,130 @@
+"""Jobs are done by one replica, and again by another when that one dies; what is over is removed, and nothing else."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from agent_server.db import Database, new_id
+from agent_server.identity import Caller
+from agent_server.identity.credentials import issue_guest
+from agent_server.turns.events import Done, Snapshot, TextDelta, TextDone
+from agent_server.turns.housekeeping import expire_guests, prune_events
+from agent_server.turns.jobs import Job, Jobs
+from agent_server.turns.journal import NewItem
+from agent_server.turns.runner import Attempt, Outcome
+from tests.turns.ledger import answer, count, replica, until
+
+
+async def _execute(database: Database, statement: str, **values: Any) -> None:
+    async with database.transaction() as session:
+        await session.execute(text(statement), values)
+
+
+async def test_two_replicas_do_a_job_once_each_time_it_is_due(database: Database) -> None:
+    done: list[int] = []
+
+    def jobs(n: int) -> Jobs:
+        async def work() -> None:
+            await asyncio.sleep(0.05)
+            done.append(n)
+
+        return Jobs(database, [Job("sweep_floor", work, every=3600)])
+
+    replicas = [jobs(n) for n in range(3)]
+    await asyncio.gather(*(each.start() for each in replicas))
+
+    async def finished() -> bool:
+        return await count(database, "job where finished_at is not null") == 1
+
+    await until(finished)
+    await asyncio.gather(*(each.close() for each in replicas))
+    assert len(done) == 1
+    assert await count(database, "job where due_at > now() + interval '50 minutes'") == 1
+
+
+async def test_a_job_whose_replica_dies_is_done_by_another(database: Database) -> None:
+    begun, done = asyncio.Event(), asyncio.Event()
+
+    async def hangs() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def works() -> None:
+        done.set()
+
+    dies = Jobs(database, [Job("ingest", hangs)])
+    working = asyncio.create_task(dies.do("ingest", hangs))
+    await begun.wait()
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    lives = Jobs(database, [Job("ingest", works)])
+    await lives.start()
+    async with asyncio.timeout(30):
+        await done.wait()
+
+    async def never_due_again() -> bool:
+        return await count(database, "job where due_at = 'infinity'") == 1
+
+    await until(never_due_again)
+    await lives.close()
+
+
+async def test_a_job_that_fails_is_tried_again_later_and_its_failure_is_told_to_who_asked(database: Database) -> None:
+    async def fails() -> None:
+        raise RuntimeError("no")
+
+    jobs = Jobs(database, [Job("ingest", fails)])
+    with pytest.raises(RuntimeError):
+        await jobs.do("ingest", fails)
+    assert await count(database, "job where failures = 1 and due_at between now() and now() + interval '1 minute'") == 1
+
+
+async def _said(attempt: Attempt) -> Outcome:
+    item = NewItem({"role": "assistant", "content": "hello"}, role="assistant", text="hello", agent="assistant")
+    await attempt.journal.append(TextDelta(1, "hel"), TextDelta(1, "lo"), TextDone(1), items=[item])
+    return Outcome("assistant", {"requests": 1})
+
+
+async def test_past_retention_a_stream_is_one_snapshot_and_the_end(database: Database, me: Caller) -> None:
+    async with replica(database, _said) as here:
+        old, new = await here.send(me, "old"), await here.send(me, "new")
+        whole = await here.read_to_the_end(old)
+        await here.read_to_the_end(new)
+        await _execute(database, "update turn set finished_at = now() - interval '3 days' where id = :id", id=old.id)
+        assert await prune_events(database, hours=48) == 1
+        assert await prune_events(database, hours=48) == 0
+        assert await count(database, f"event where turn_id = '{old.id}'") == 0
+        assert len(await here.read_to_the_end(new)) == 4
+        last = whole[-1].seq
+        said: list[dict[str, Any]] = [
+            {"role": "user", "text": "old", "agent": None, "sources": []},
+            {"role": "assistant", "text": "hello", "agent": "assistant", "sources": []},
+        ]
+        for after in (0, 1):
+            snapshot, end = await here.read_to_the_end(old, after)
+            assert (snapshot.seq, snapshot.event) == (last - 1, Snapshot(said))
+            assert (end.seq, end.event) == (last, Done("assistant", {"requests": 1}))
+        assert [n.seq for n in await here.read_to_the_end(old, last - 1)] == [last]
+        assert await here.read_to_the_end(old, last) == []
+
+
+async def test_guests_whose_time_is_over_leave_nothing_and_nobody_else_loses_anything(
+    database: Database, me: Caller
+) -> None:
+    async with database.transaction() as session:
+        gone, here_still = [(await issue_guest(session, hours=1)).row for _ in range(2)]
+    async with replica(database, answer) as here:
+        for id in (gone.id, here_still.id, me.id):
+            turn = await here.send(Caller(id=id, kind="guest", scopes=frozenset()))
+            await here.read_to_the_end(turn)
+    await _execute(database, "update guest set expires_at = now() - interval '2 days' where id = :id", id=gone.id)
+    await _execute(
+        database, "insert into profile (owner_id, body) values (:id, '{}'), (:other, '{}')", id=gone.id, other=new_id()
+    )
+    assert await expire_guests(database) == 1
+    assert await expire_guests(database) == 0
+    left = {table: await count(database, table) for table in ("guest", "conversation", "turn", "profile")}
+    assert left == {"guest": 1, "conversation": 2, "turn": 2, "profile": 1}
+    assert await count(database, f"item where owner_id = '{gone.id}'") == 0
