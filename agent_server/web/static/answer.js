@@ -69,6 +69,7 @@ export class Answer {
       case "text-delta": this.#text(chunk.id).text += chunk.delta; break;
       case "text-end": this.#showPlain(chunk.id); break;
       case "data-html": this.#setBlock(chunk.data); break;
+      case "data-steered": this.#parts.append(h("p", { class: "steered" }, chunk.data.text)); break;
       case "data-reset": this.#dropText(chunk.data.id); break;
       case "abort": this.#end.prepend(h("p", { class: "stopped" }, "Stopped")); this.ended = true; break;
       case "finish": this.ended = true; break;
