@@ -9,13 +9,14 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent_server.conversations.repository import ConversationRepository
-from agent_server.errors import InvalidInput
+from agent_server.errors import InvalidInput, Unavailable
 from agent_server.http.auth import CallerDep, ChatterDep
 from agent_server.http.encode import Cursor, UIMessageEncoder, event_stream, parse_cursor, ui_message_stream
 from agent_server.http.messages import messages_of
 from agent_server.http.server import Server, ServerDep
 from agent_server.identity import Caller
 from agent_server.turns.accept import Accepted, Message, OnBusy
+from agent_server.turns.hub import Moved
 from agent_server.turns.models import Turn
 from agent_server.turns.repository import TurnRepository
 
@@ -171,9 +172,12 @@ def _streamed(
 
 
 async def _whole(server: Server, caller: Caller, turn: Turn) -> dict[str, Any]:
-    """The finished turn as one document."""
-    async for _ in server.hub.follow(turn.owner_id, turn.id):
-        pass
+    """The finished turn as one document. Raises Unavailable when this process ends before the turn does."""
+    try:
+        async for _ in server.hub.follow(turn.owner_id, turn.id):
+            pass
+    except Moved:
+        raise Unavailable(f"This server is stopping; turn {turn.id} goes on: send the same request again") from None
     async with server.database.transaction() as session:
         turn = await TurnRepository(session, caller).get(turn.id)
         items = await TurnRepository(session, caller).items(turn)

@@ -8,6 +8,7 @@ times slower, since Postgres serialises them.
 
 import asyncio
 import contextlib
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -36,6 +37,7 @@ _BEAT = """
     insert into replica (id, beat, lock_key, server_started) values ($1, now(), $2, $3)
     on conflict (id) do update set beat = now(), lock_key = $2, server_started = $3"""
 
+_ID = re.compile("[0-9a-f]{32}")
 _LOCK = "select pg_try_advisory_lock($1, $2)"
 
 
@@ -132,14 +134,11 @@ class Signals:
         sender, *hints = payload.split(",")
         if sender == self._replica.hex:
             return
-        for hint in hints:
-            match hint[:1]:  # another version of the server may have more kinds
-                case "e":
-                    self._listener.grown(UUID(hint[1:]))
-                case "s":
-                    self._listener.stopped(UUID(hint[1:]))
-                case "w":
-                    self._listener.work()
+        for kind, id in ((hint[:1], hint[1:]) for hint in hints):
+            if kind == "w":
+                self._listener.work()
+            elif kind in "es" and _ID.fullmatch(id):  # another version of the server may have more kinds
+                (self._listener.grown if kind == "e" else self._listener.stopped)(UUID(id))
 
     async def _stay_connected(self) -> None:
         wait = 0.05
