@@ -152,7 +152,7 @@ async def test_a_caller_without_the_scope_is_refused_on_every_surface_and_nothin
         await surfaces.mcp("create_task", {"title": "x"}, key)
     assert "403" in repr(refused.value) or "scope" in repr(refused.value) or refused.value
     told = await surfaces.agent("create_task", {"title": "x"}, key)
-    assert "not found" in f"{told.code} {told.value}"
+    assert "not_found" in f"{told.code} {told.value}"
     offered = [tool["function"]["name"] for tool in surfaces.model.requests[0]["tools"]]
     assert "list_tasks" in offered
     assert "create_task" not in offered

@@ -77,7 +77,7 @@ def function_tool(tool: Tool[..., Any]) -> FunctionTool:
                 raise
             return error.message if error.code == "internal" else f"{error.code}: {error.message}"
         if tool is search_knowledge:
-            output = await _numbered(turn, output)
+            output = _numbered(turn, output)
         return output_text(Recorded(output))
 
     async def offered(context: RunContextWrapper[TurnContext], _: Any) -> bool:
@@ -93,12 +93,12 @@ def function_tool(tool: Tool[..., Any]) -> FunctionTool:
     )
 
 
-async def _numbered(turn: TurnContext, output: Any) -> Any:
+def _numbered(turn: TurnContext, output: Any) -> Any:
     """Give each hit of a search the number by which the answer may cite it."""
     known = set(turn.cited)
     cited = turn.number([Passage(**hit) for hit in output["hits"]])
     if new := [c for c in cited if c.passage.id not in known]:
-        await turn.attempt.journal.append(PassagesFound([passage_body(c) for c in new]))
+        turn.pending.append(PassagesFound([passage_body(c) for c in new]))
     return {"hits": [{"citation": c.n, "heading": c.passage.heading, "text": c.passage.text} for c in cited]}
 
 
@@ -134,7 +134,7 @@ async def _retrieve(turn: TurnContext, prompt: AgentPrompt, embedder: Embedder) 
         )
     cited = turn.number(passages)
     turn.by_agent[prompt.name] = cited
-    await turn.attempt.journal.append(PassagesFound([passage_body(c) for c in cited], prompt.name))
+    turn.pending.append(PassagesFound([passage_body(c) for c in cited], prompt.name))
 
 
 def _block(passages: Sequence[CitedPassage]) -> str:

@@ -9,7 +9,7 @@ from agent_server.knowledge.search import Passage
 from agent_server.orchestrator.pieces import CitedPassage
 from agent_server.orchestrator.route import Decision
 from agent_server.tool import Tool
-from agent_server.turns.events import PassagesFound
+from agent_server.turns.events import Event, PassagesFound
 from agent_server.turns.models import ModelCall
 from agent_server.turns.runner import Attempt
 from agent_server.workspace import Workspace
@@ -18,7 +18,9 @@ from agent_server.workspace import Workspace
 @dataclass
 class TurnContext:
     """The state of one attempt, rebuilt from the log alone: `journaled` are the model responses an earlier attempt
-    committed, `cited` the passages by number. `calls` counts the model calls of this attempt."""
+    committed, `cited` the passages by number. `calls` counts the model calls of this attempt, `input_lengths` has how
+    many items each was given, `model` is the one that answered last. `pending` are events that travel with the next
+    write. `ends` is when the turn is out of time (`time.monotonic`)."""
 
     attempt: Attempt
     runtime: Runtime
@@ -29,8 +31,12 @@ class TurnContext:
     journaled: Mapping[int, ModelCall]
     announced: str | None
     urgent: str | None
+    ends: float
     calls: int = 0
     agent: str = ""
+    model: str | None = None
+    input_lengths: dict[int, int] = field(default_factory=dict)
+    pending: list[Event] = field(default_factory=list)
     cited: dict[str, CitedPassage] = field(default_factory=dict)
     by_agent: dict[str, list[CitedPassage]] = field(default_factory=dict)
 

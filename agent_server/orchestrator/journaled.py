@@ -2,7 +2,8 @@
 
 Text is shown while it comes (`text` events, provisional), then response, items and events commit in one transaction.
 On a takeover the journaled responses are served without asking the model. A fault before the end voids what was shown
-(`reset`) and the call is made again, in this one place: the clients below do not retry.
+(`reset`) and the call is made again, in this one place: the clients below do not retry. A model that cannot answer is
+followed by the fallback.
 """
 
 import asyncio
@@ -10,23 +11,26 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, cast
 
 import httpx
 import structlog
 from agents.agent_output import AgentOutputSchemaBase
 from agents.exceptions import AgentsException
 from agents.handoffs import Handoff
-from agents.items import ModelResponse, TResponseInputItem, TResponseStreamEvent
+from agents.items import ItemHelpers, ModelResponse, TResponseInputItem, TResponseStreamEvent
 from agents.model_settings import ModelSettings
 from agents.models.interface import Model, ModelProvider, ModelTracing
 from agents.tool import Tool as SDKTool
-from openai import APIConnectionError, APIStatusError, OpenAIError
+from openai import OpenAIError
 from openai.types.responses import (
     Response,
     ResponseCompletedEvent,
     ResponseFunctionToolCall,
+    ResponseOutputItem,
     ResponseOutputMessage,
     ResponseRefusalDeltaEvent,
     ResponseTextDeltaEvent,
@@ -34,28 +38,38 @@ from openai.types.responses import (
 
 from agent_server.errors import ModelFailed
 from agent_server.knowledge.embed import Embedder
+from agent_server.orchestrator.breaker import BreakerOpen
 from agent_server.orchestrator.context import TurnContext, passage_body
-from agent_server.orchestrator.models import OFFLINE, ModelChoice, Models
+from agent_server.orchestrator.models import OFFLINE, Fault, ModelChoice, Models, broke_off, fault_of
 from agent_server.orchestrator.offline import OfflineModel
-from agent_server.turns.events import AgentChosen, Cited, Event, Reset, TextDelta, TextDone, ToolCalled
+from agent_server.turns.events import AgentChosen, Cited, Event, Reset, TextDelta, TextDone, ToolCalled, ToolReturned
 from agent_server.turns.journal import NewItem
 
 log = structlog.get_logger()
 
 FLUSH_SECONDS = 0.08
 """Text is put into the log at most this often; what came in between travels together."""
+ANSWER_LIMIT = 1_000_000
+"""Longest answer of one model call, characters: words, reasoning and tool arguments together."""
+LONGEST_PAUSE = 10.0
+"""Longest wait before a call is made again, seconds, whatever the provider asks for."""
 
 _CITATION = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
-_RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
-class _Fault(Exception):
-    """A model call that failed; `again` says whether asking once more may help, `after` how long the provider asks to
-    wait (seconds)."""
+@dataclass(frozen=True)
+class _Request:
+    """What the run loop asks of a model. `steered` is its input with what was put into the turn."""
 
-    def __init__(self, message: str, *, again: bool, after: float | None = None) -> None:
-        super().__init__(message)
-        self.message, self.again, self.after = message, again, after
+    instructions: str | None
+    input: list[TResponseInputItem]
+    steered: list[TResponseInputItem]
+    settings: ModelSettings
+    tools: list[SDKTool]
+    schema: AgentOutputSchemaBase | None
+    handoffs: list[Handoff[Any, Any]]
+    tracing: ModelTracing
+    more: dict[str, Any]
 
 
 class JournaledModels(ModelProvider):
@@ -66,7 +80,8 @@ class JournaledModels(ModelProvider):
 
     def get_model(self, model_name: str | None) -> Model:
         agent = self._turn.workspace.agents[str(model_name)]
-        return JournaledModel(self._turn, agent.name, agent.model or self._default.name, self._models, self._embedder)
+        name = self._models.full_name(agent.model or self._default.name)
+        return JournaledModel(self._turn, agent.name, name, self._models, self._embedder)
 
 
 class JournaledModel(Model):
@@ -90,43 +105,95 @@ class JournaledModel(Model):
         **kwargs: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
         """Yields only the completed response: the run loop needs no more, and the log has the rest."""
-        self._turn.calls += 1
-        n = self._turn.calls
-        request = (system_instructions, input, model_settings, tools, output_schema, handoffs, tracing)
-        sha = _request_sha(system_instructions, input, [t.name for t in tools])
-        if journaled := self._turn.journaled.get(n):
+        turn = self._turn
+        turn.calls += 1
+        n, items = turn.calls, ItemHelpers.input_to_new_input_list(input)
+        turn.input_lengths[n] = len(items)
+        sha = _request_sha(system_instructions, items, [t.name for t in tools])
+        if journaled := turn.journaled.get(n):
             if journaled.request_sha != sha:
                 log.warning("turn.replay_differs", call=n)
             response = Response.model_validate(journaled.response)
         else:
-            response = await self._ask(n, sha, request, kwargs, {h.tool_name: h.agent_name for h in handoffs})
-        self._turn.announced = self._agent
+            steered = await self._steered(n, items)
+            response = await self._ask(
+                n,
+                sha,
+                _Request(
+                    system_instructions,
+                    items,
+                    steered,
+                    model_settings,
+                    tools,
+                    output_schema,
+                    handoffs,
+                    tracing,
+                    kwargs,
+                ),
+            )
+        turn.announced, turn.model = self._agent, response.model
         yield ResponseCompletedEvent(response=response, sequence_number=0, type="response.completed")
 
-    async def _ask(
-        self, n: int, sha: bytes, request: tuple[Any, ...], kwargs: dict[str, Any], handoffs: dict[str, str]
-    ) -> Response:
-        settings = self._turn.runtime.settings
-        model = await self._model()
-        writer = _TextWriter(self._turn, n, self._announcement())
-        for retry in range(settings.model_retries + 1):
-            try:
-                response = await self._stream(model.stream_response(*request, **kwargs), writer)
-                break
-            except _Fault as fault:
-                await writer.void()
-                log.warning("model.fault", model=self._name, call=n, reason=fault.message, retry=retry)
-                if not fault.again or retry == settings.model_retries:
-                    raise ModelFailed(fault.message) from fault
-                await asyncio.sleep(min(fault.after if fault.after is not None else 0.5 * 2**retry, 10.0))
-        await self._commit(n, sha, response, writer, handoffs)
+    async def _steered(self, n: int, items: list[TResponseInputItem]) -> list[TResponseInputItem]:
+        """`items` with the messages that were put into the turn, each where the input of the call ended that was the
+        first to be given it. A call that is replayed takes none: its answer did not heed them."""
+        if self._name == OFFLINE:
+            return items  # it answers one message: what is put into its turn is answered in a turn of its own
+        steered = list(items)
+        for call, text in reversed(await self._turn.attempt.journal.take_steers(n)):
+            steered.insert(min(self._turn.input_lengths[call], len(items)), {"role": "user", "content": text})
+        return steered
+
+    async def _ask(self, n: int, sha: bytes, request: _Request) -> Response:
+        self._turn.pending += self._announcement()
+        writer = _TextWriter(self._turn, n)
+        name, answer = await self._answer(n, request, writer)
+        # The first model of a server is known by name only now.
+        response = answer.model_copy(
+            update={
+                "model": name + answer.model if name.endswith("/") else name,
+                "output": _with_new_ids(answer.output, n, request.input),
+            }
+        )
+        await self._commit(n, sha, response, writer, request)
         return response
 
-    async def _model(self) -> Model:
-        if self._name == OFFLINE:
+    async def _answer(self, n: int, request: _Request, writer: "_TextWriter") -> tuple[str, Response]:
+        """The name of the model that answered, and its answer. Raises ModelFailed."""
+        fallback = self._models.find_fallback(self._name)
+        try:
+            return self._name, await self._answer_of(self._name, n, request, writer)
+        except ModelFailed as error:
+            if fallback is None:
+                raise
+            log.warning("model.fallback", model=self._name, fallback=fallback, call=n, reason=error.message)
+        return fallback, await self._answer_of(fallback, n, request, writer)
+
+    async def _answer_of(self, name: str, n: int, request: _Request, writer: "_TextWriter") -> Response:
+        model, breaker, retry = await self._model(name), self._models.breaker(name), 0
+        while True:
+            try:
+                with breaker.call(lambda error: isinstance(error, Fault) and error.again):
+                    return await self._stream(_stream_of(model, request, offline=name == OFFLINE), writer)
+            except BreakerOpen:
+                raise ModelFailed(
+                    "The model has failed too often just now and is left alone; try again in a few seconds"
+                ) from None
+            except Fault as fault:
+                await writer.void()
+                log.warning("model.fault", model=name, call=n, reason=fault.message, retry=retry, opened=breaker.open)
+                pause = min(fault.after if fault.after is not None else 0.5 * 2**retry, LONGEST_PAUSE)
+                last = retry == self._turn.runtime.settings.model_retries or breaker.open
+                if last or not fault.again or time.monotonic() + pause >= self._turn.ends:
+                    raise ModelFailed(fault.message) from fault
+            await asyncio.sleep(pause)
+            retry += 1
+
+    async def _model(self, name: str) -> Model:
+        if name == OFFLINE:
             pace = self._turn.runtime.settings.offline_words_per_second
             return OfflineModel(self._turn, self._embedder, words_per_second=pace)
-        return await self._models.get(self._name)
+        return await self._models.get(name)
 
     def _announcement(self) -> list[Event]:
         """What is to be said before the first word of an agent that has not spoken yet."""
@@ -138,38 +205,29 @@ class JournaledModel(Model):
         return [AgentChosen(self._agent, decision.decided_by if routed else "model", round(confidence, 4))]
 
     async def _stream(self, events: AsyncIterator[TResponseStreamEvent], writer: "_TextWriter") -> Response:
+        """The answer, its text shown while it comes. Raises Fault."""
         settings = self._turn.runtime.settings
         deadline = time.monotonic() + settings.model_call_timeout
-        patience = settings.model_first_token_timeout
-        stream = aiter(events)
-        while True:
-            remaining = min(patience, deadline - time.monotonic())
-            try:
-                async with asyncio.timeout(max(remaining, 0.001)):
-                    event = await anext(stream, None)
-            except TimeoutError:
-                raise _Fault(f"The model said nothing for {patience:g} seconds", again=True) from None
-            except (OpenAIError, AgentsException, httpx.HTTPError, ValueError, OSError) as error:
-                raise _fault(error) from error
-            except Exception as error:  # litellm's providers raise types of their own that it does not export
-                if type(error).__module__.partition(".")[0] != "litellm":
-                    raise
-                raise _fault(error) from error
-            if event is None:
-                raise _Fault("The model's answer broke off", again=True)
-            patience = settings.model_token_timeout
-            if isinstance(event, ResponseTextDeltaEvent | ResponseRefusalDeltaEvent):
-                await writer.add(event.delta)
-            elif isinstance(event, ResponseCompletedEvent):
-                if not event.response.output:
-                    raise _Fault("The model answered with nothing", again=True)
-                return event.response
-            elif event.type in ("response.failed", "response.incomplete", "error"):
-                raise _Fault("The model did not finish its answer", again=True)
+        patience, length = settings.model_first_token_timeout, 0
+        async with aclosing(cast(AsyncGenerator[TResponseStreamEvent], events)) as stream:
+            while True:
+                event = await _next(stream, patience, deadline)
+                patience = settings.model_token_timeout
+                length += len(getattr(event, "delta", ""))
+                if length > ANSWER_LIMIT:
+                    raise Fault(f"The model's answer is longer than {ANSWER_LIMIT:,} characters", again=False)
+                if isinstance(event, ResponseTextDeltaEvent | ResponseRefusalDeltaEvent):
+                    await writer.add(event.delta)
+                elif isinstance(event, ResponseCompletedEvent):
+                    if _says_nothing(event.response):
+                        raise Fault("The model answered with nothing", again=True)
+                    return event.response
+                elif event.type in ("response.failed", "response.incomplete", "error"):
+                    raise Fault("The model did not finish its answer", again=True)
 
-    async def _commit(
-        self, n: int, sha: bytes, response: Response, writer: "_TextWriter", handoffs: dict[str, str]
-    ) -> None:
+    async def _commit(self, n: int, sha: bytes, response: Response, writer: "_TextWriter", request: _Request) -> None:
+        handoffs = {handoff.tool_name: handoff.agent_name for handoff in request.handoffs}
+        offered = {tool.name for tool in request.tools}
         prompt = self._turn.workspace.agents[self._agent]
         events, items = writer.rest(), []
         for output in response.output:
@@ -182,7 +240,7 @@ class JournaledModel(Model):
                         role="assistant",
                         text=text,
                         agent=self._agent,
-                        model=self._name,
+                        model=response.model,
                         prompt_sha=prompt.sha,
                         sources=[passage_body(c) for c in cited],
                     )
@@ -196,6 +254,12 @@ class JournaledModel(Model):
                     items.append(NewItem({"type": "function_call_output", "call_id": output.call_id, "output": to}))
                 else:
                     events.append(ToolCalled(output.call_id, output.name, _arguments(output.arguments)))
+                    if output.name not in offered:  # the run loop answers this itself, too
+                        told = unknown_tool(output.name)
+                        events.append(ToolReturned(output.call_id, output.name, None, told))
+                        items.append(
+                            NewItem({"type": "function_call_output", "call_id": output.call_id, "output": told})
+                        )
         await self._turn.attempt.journal.record_model_call(
             n,
             agent=self._agent,
@@ -209,9 +273,8 @@ class JournaledModel(Model):
 class _TextWriter:
     """Puts one call's text into the log while it comes: the first words at once, the rest every `FLUSH_SECONDS`."""
 
-    def __init__(self, turn: TurnContext, call: int, announcement: Sequence[Event]) -> None:
+    def __init__(self, turn: TurnContext, call: int) -> None:
         self._turn, self._call = turn, call
-        self._pending: list[Event] = list(announcement)
         self._text = ""
         self._buffer = ""
         self._cited: set[int] = set()
@@ -240,7 +303,7 @@ class _TextWriter:
         return [known[n] for n in dict.fromkeys(_citations(text)) if n in known]
 
     def _events(self) -> list[Event]:
-        events, self._pending = self._pending, []
+        events, self._turn.pending = self._turn.pending, []
         known = {c.n for c in self._turn.cited.values()}
         for n in _citations(self._text):
             if n in known and n not in self._cited:
@@ -263,7 +326,7 @@ def _text(message: ResponseOutputMessage) -> str:
 def _arguments(text: str) -> Any:
     try:
         return json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -271,21 +334,62 @@ def _request_sha(instructions: str | None, input: Any, tools: list[str]) -> byte
     return hashlib.sha256(json.dumps([instructions, input, tools], default=str, sort_keys=True).encode()).digest()
 
 
-def _fault(error: Exception) -> _Fault:
-    """A provider's failure in words that are safe to show: its own text may hold keys, prompts and addresses."""
-    status = getattr(error, "status_code", None)
-    if isinstance(error, APIStatusError) or isinstance(status, int):
-        headers = getattr(getattr(error, "response", None), "headers", None) or {}
-        after = headers.get("retry-after", "")
-        seconds = float(after) if after.replace(".", "", 1).isdigit() else None
-        reason = {
-            401: "refused the key",
-            403: "refused the key",
-            404: "does not know the model",
-            429: "is over its limit",
-        }
-        what = reason.get(int(status or 0), f"answered with status {status}")
-        return _Fault(f"The model's provider {what}", again=status in _RETRYABLE, after=seconds)
-    if isinstance(error, APIConnectionError | httpx.HTTPError | OSError):
-        return _Fault("The model's provider cannot be reached", again=True)
-    return _Fault("The model's answer could not be read", again=True)
+def unknown_tool(name: str) -> str:
+    """What a model is told that calls a tool which its agent does not have."""
+    return f"not_found: there is no tool {name!r} here"
+
+
+def _stream_of(model: Model, request: _Request, *, offline: bool) -> AsyncIterator[TResponseStreamEvent]:
+    # The offline model would take a message that follows a tool's output for one whose tool is still to be called.
+    return model.stream_response(
+        request.instructions,
+        request.input if offline else request.steered,
+        request.settings,
+        request.tools,
+        request.schema,
+        request.handoffs,
+        request.tracing,
+        **request.more,
+    )
+
+
+async def _next(stream: AsyncIterator[TResponseStreamEvent], patience: float, deadline: float) -> TResponseStreamEvent:
+    """The next event of a model's stream. Raises Fault."""
+    remaining = deadline - time.monotonic()
+    try:
+        async with asyncio.timeout(max(min(patience, remaining), 0.001)):
+            return await anext(stream)
+    except StopAsyncIteration:
+        raise broke_off() from None
+    except TimeoutError:
+        what = f"said nothing for {patience:g} seconds" if patience < remaining else "took too long to answer"
+        raise Fault(f"The model {what}", again=True) from None
+    except (OpenAIError, AgentsException, httpx.HTTPError, ValueError, OSError) as error:
+        raise fault_of(error) from error
+    except Exception as error:  # litellm's providers raise types of their own that it does not export
+        if type(error).__module__.partition(".")[0] != "litellm":
+            raise
+        raise fault_of(error) from error
+
+
+def _says_nothing(response: Response) -> bool:
+    return not any(
+        isinstance(output, ResponseFunctionToolCall)
+        or (isinstance(output, ResponseOutputMessage) and _text(output).strip())
+        for output in response.output
+    )
+
+
+def _with_new_ids(
+    outputs: Sequence[ResponseOutputItem], n: int, input: Sequence[TResponseInputItem]
+) -> list[ResponseOutputItem]:
+    """`outputs` with call ids that no call before them has: some providers number the calls of each answer anew, but
+    the ledger and the run loop know a call by its id."""
+    used: set[Any] = {"", *(item.get("call_id") for item in input)}
+    renamed = list(outputs)
+    for i, output in enumerate(outputs):
+        if isinstance(output, ResponseFunctionToolCall):
+            id = output.call_id if output.call_id not in used else f"{output.call_id or 'call'}.{n}.{i}"
+            renamed[i] = output.model_copy(update={"call_id": id})
+            used.add(id)
+    return renamed

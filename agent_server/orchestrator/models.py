@@ -1,4 +1,4 @@
-"""Which model answers, and the client that talks to it.
+"""Which model answers, the client that talks to it, and what its failures mean.
 
 OpenAI and every server that speaks its Chat Completions go through the SDK's own client; every other provider goes
 through litellm, which is loaded when the first model needs it. Clients do not retry: the journal does, once, knowing
@@ -8,19 +8,24 @@ what has been shown to the user.
 import asyncio
 import importlib
 import os
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
+from agents.model_settings import ModelSettings
 from agents.models.interface import Model
 from agents.models.openai_chatcompletions import OpenAIChatCompletionsModel
-from openai import AsyncOpenAI, OpenAIError
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI, OpenAIError
 
 from agent_server.errors import ModelFailed
+from agent_server.orchestrator.breaker import Breaker, Clock
 from agent_server.settings import Settings
 
 OFFLINE = "offline"
 _FIRST_OF_SERVER = "openai/"
+_RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 # The model of a provider whose key is there and that the settings name no model for: its small, current one.
 _DEFAULTS = {
@@ -66,21 +71,46 @@ def _with_provider(name: str, settings: Settings) -> str:
     return name if name.startswith("openai/") else f"openai/{name}"
 
 
-class Models:
-    """The clients of this process, made when first needed."""
+class Fault(Exception):
+    """A model call that failed; `again` says whether asking once more may help, `after` how long the provider asks to
+    wait (seconds). The message is safe to show."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, message: str, *, again: bool, after: float | None = None) -> None:
+        super().__init__(message)
+        self.message, self.again, self.after = message, again, after
+
+
+def broke_off() -> Fault:
+    return Fault("The model's answer broke off", again=True)
+
+
+class Models:
+    """The clients of this process, made when first needed, and a breaker for each model."""
+
+    def __init__(self, settings: Settings, clock: Clock = time.monotonic) -> None:
+        self._settings, self._clock = settings, clock
         self._openai: AsyncOpenAI | None = None
         self._first: str | None = None
         self._lock = asyncio.Lock()
+        self._breakers: dict[str, Breaker] = {}
+
+    def full_name(self, name: str) -> str:
+        """`name`, as a prompt or a setting has it, with its provider."""
+        return _with_provider(name, self._settings)
+
+    def find_fallback(self, name: str) -> str | None:
+        """The model that answers in place of `name` when it cannot."""
+        fallback = self._settings.model_fallback and self.full_name(self._settings.model_fallback)
+        return fallback if fallback != name else None
+
+    def breaker(self, name: str) -> Breaker:
+        return self._breakers.setdefault(name, Breaker(self._clock))
 
     async def get(self, name: str) -> Model:
         """The model `provider/model`. Raises ModelFailed when its provider cannot be used as configured."""
-        name = _with_provider(name, self._settings)
         if name.startswith("openai/"):
             model = name.removeprefix("openai/") or await self._first_of_server()
-            return OpenAIChatCompletionsModel(model=model, openai_client=self._openai_client())
+            return _OpenAIModel(model=model, openai_client=self._openai_client())
         return await asyncio.to_thread(self._litellm, name)
 
     def _openai_client(self) -> AsyncOpenAI:
@@ -101,7 +131,7 @@ class Models:
         async with self._lock:
             if self._first is None:
                 try:
-                    models = await self._openai_client().models.list()
+                    models = await self._openai_client().models.list(timeout=self._settings.model_first_token_timeout)
                 except OpenAIError as error:
                     raise ModelFailed(
                         "The server at OPENAI_BASE_URL does not list its models; name one in AGENT_SERVER_MODEL"
@@ -118,11 +148,73 @@ class Models:
         litellm.telemetry = False
         litellm.suppress_debug_info = True
         litellm_model = importlib.import_module("agents.extensions.models.litellm_model").LitellmModel
+        whole = type("WholeLitellmModel", (_AskedOnce, litellm_model), {})
         provider = name.partition("/")[0]
         key = getattr(self._settings, f"{provider}_api_key", None)
-        model: Model = litellm_model(model=name, api_key=key.get_secret_value() if key else None)
+        model: Model = whole(model=name, api_key=key.get_secret_value() if key else None)
         return model
 
     async def close(self) -> None:
         if self._openai is not None:
             await self._openai.close()
+
+
+class _Whole:
+    """Mixed into a model of the SDK's: a stream that ends without saying why is no answer, though the SDK takes it for
+    one."""
+
+    async def _fetch_response(self, *args: Any, **kwargs: Any) -> Any:
+        response, stream = await super()._fetch_response(*args, **kwargs)  # type: ignore[misc]
+        return response, _to_its_finish(stream)
+
+
+class _AskedOnce(_Whole):
+    """The same for litellm's model, some of whose providers retry unless the call says not to."""
+
+    async def _fetch_response(
+        self, instructions: Any, input: Any, settings: ModelSettings, *args: Any, **kwargs: Any
+    ) -> Any:
+        once = replace(settings, extra_args={**(settings.extra_args or {}), "num_retries": 0, "max_retries": 0})
+        return await super()._fetch_response(instructions, input, once, *args, **kwargs)
+
+
+class _OpenAIModel(_Whole, OpenAIChatCompletionsModel):
+    pass
+
+
+async def _to_its_finish(stream: Any) -> AsyncIterator[Any]:
+    reason = None
+    try:
+        async for chunk in stream:
+            reason = next((choice.finish_reason for choice in chunk.choices or () if choice.finish_reason), reason)
+            yield chunk
+    finally:
+        await (stream.aclose if hasattr(stream, "aclose") else stream.close)()
+    if hasattr(stream, "received_finish_reason"):  # litellm, which makes a reason up where none came
+        reason = stream.received_finish_reason or stream.intermittent_finish_reason
+    if reason is None:
+        raise broke_off()
+
+
+def fault_of(error: Exception) -> Fault:
+    """A provider's failure in words that are safe to show: its own text may hold keys, prompts and addresses."""
+    if isinstance(
+        error, APIConnectionError | httpx.ConnectError | httpx.ConnectTimeout
+    ):  # litellm's have a status, too
+        return Fault("The model's provider cannot be reached", again=True)
+    if isinstance(error, httpx.HTTPError | OSError):
+        return broke_off()
+    status = getattr(error, "status_code", None)
+    if isinstance(error, APIStatusError) or isinstance(status, int):
+        headers = getattr(getattr(error, "response", None), "headers", None) or {}
+        after = headers.get("retry-after", "")
+        seconds = float(after) if after.replace(".", "", 1).isdecimal() else None
+        reason = {
+            401: "refused the key",
+            403: "refused the key",
+            404: "does not know the model",
+            429: "is over its limit",
+        }
+        what = reason.get(int(status or 0), f"answered with status {status}")
+        return Fault(f"The model's provider {what}", again=status in _RETRYABLE, after=seconds)
+    return Fault("The model's answer could not be read", again=True)

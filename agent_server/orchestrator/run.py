@@ -1,5 +1,6 @@
 """run(): one attempt of a turn, from the stored message to the last item."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,10 @@ from agent_server.conversations.repository import ConversationRepository, ItemRe
 from agent_server.errors import AgentServerError, ModelFailed
 from agent_server.identity.models import Profile
 from agent_server.knowledge.embed import Embedder
-from agent_server.knowledge.search import find_urgent
+from agent_server.knowledge.search import Passage, find_urgent
 from agent_server.orchestrator.agents import compile_agents
 from agent_server.orchestrator.context import TurnContext, passage_body
-from agent_server.orchestrator.journaled import JournaledModels
+from agent_server.orchestrator.journaled import JournaledModels, unknown_tool
 from agent_server.orchestrator.models import ModelChoice, Models
 from agent_server.orchestrator.route import Decision, Ranked, RoutedAgent, Router, subjects
 from agent_server.prompts import AgentPrompt
@@ -48,9 +49,9 @@ class Orchestrator:
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Run the attempt to its end. What is promised to the user goes through the attempt's journal."""
-        turn, earlier = await self._context(attempt)
-        if turn.urgent is None:
-            await self._answer_emergency(turn)
+        turn, earlier, urgent = await self._context(attempt)
+        if urgent is not None and turn.urgent is None:
+            await self._answer_emergency(turn, urgent)
         entry = turn.decision.agent if turn.decision.decided_by != "model" else self.workspace.entry
         messages: list[Any] = [*history(earlier), {"role": "user", "content": attempt.message}]
         result = Runner.run_streamed(
@@ -62,6 +63,7 @@ class Orchestrator:
                 model_provider=JournaledModels(turn, self.models, self.default, self.embedder),
                 tracing_disabled=True,
                 tool_not_found_behavior="return_error_to_model",
+                tool_error_formatter=lambda error: unknown_tool(error.tool_name),
             ),
         )
         await _drain(result)
@@ -69,6 +71,7 @@ class Orchestrator:
         return Outcome(
             agent=result.last_agent.name,
             usage={
+                "model": turn.model,
                 "requests": usage.requests,
                 "input_tokens": usage.input_tokens,
                 "output_tokens": usage.output_tokens,
@@ -76,13 +79,15 @@ class Orchestrator:
             },
         )
 
-    async def _context(self, attempt: Attempt) -> tuple[TurnContext, Sequence[Item]]:
+    async def _context(self, attempt: Attempt) -> tuple[TurnContext, Sequence[Item], Passage | None]:
+        """What the attempt starts from: its state, the items of earlier turns, the page for an emergency."""
         journal = attempt.journal
         async with self.runtime.database.transaction() as session:
             conversations = ConversationRepository(session, attempt.caller)
             conversation = await conversations.get(journal.conversation_id)
             items = await ItemRepository(conversations, conversation.id).latest(self.runtime.settings.history_limit)
             profile = await session.get(Profile, attempt.caller.id)
+            urgent = await find_urgent(session, attempt.message)
         earlier = [item for item in items if item.turn_no < journal.turn_no]
         turn = TurnContext(
             attempt=attempt,
@@ -94,10 +99,11 @@ class Orchestrator:
             journaled={},
             announced=None,
             urgent=None,
+            ends=time.monotonic() + self.runtime.settings.turn_timeout,
         )
-        if attempt.number > 1:
+        if attempt.resumed:
             await _restore(turn)
-        return turn, earlier
+        return turn, earlier, urgent
 
     def _decide(self, attempt: Attempt, conversation: Conversation) -> Decision:
         if attempt.agent is not None:
@@ -113,12 +119,8 @@ class Orchestrator:
             next((a for a in agents if collection in (a.knowledge or ())), None),
         )
 
-    async def _answer_emergency(self, turn: TurnContext) -> None:
+    async def _answer_emergency(self, turn: TurnContext, passage: Passage) -> None:
         """A message that describes an emergency gets the page written for it first, whatever a model says after."""
-        async with self.runtime.database.transaction() as session:
-            passage = await find_urgent(session, turn.message)
-        if passage is None:
-            return
         (cited,) = turn.number([passage])
         turn.urgent = passage.text
         text = f"{passage.text.strip()} [{cited.n}]\n\n"

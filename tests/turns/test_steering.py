@@ -9,7 +9,7 @@ from sqlalchemy import text
 from agent_server.db import Database
 from agent_server.errors import InvalidInput
 from agent_server.identity import Caller
-from agent_server.turns.events import Cancelled, Done, Steered, TextDelta, TextDone
+from agent_server.turns.events import Cancelled, Done, Event, Steered, TextDelta, TextDone
 from agent_server.turns.journal import NewItem
 from agent_server.turns.models import Turn
 from agent_server.turns.runner import Attempt, Outcome
@@ -34,7 +34,7 @@ class Talk:
                 continue
             said = f"call {n} of {attempt.message}"
             item = NewItem({"role": "assistant", "content": said}, role="assistant", text=said)
-            events = [TextDelta(n, said), TextDone(n)]
+            events: list[Event] = [TextDelta(n, said), TextDone(n)]
             await journal.record_model_call(
                 n, agent="a", request_sha=b"", response={"n": n}, events=events, items=[item]
             )
