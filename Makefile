@@ -6,7 +6,7 @@ PORT ?= 8000
 WORKSPACE ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev serve test lint lock screenshots bench clean
+.PHONY: help install dev serve test lint lock screenshots bench chaos clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -33,6 +33,9 @@ lock: ## Resolve the dependencies anew
 		pyproject.toml --extra build -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		pyproject.toml --extra build --extra dev -c requirements.lock -o requirements-dev.lock
+
+chaos: dev ## Count what replicas lose that are killed, frozen and cut off under load (ARGS="--turns 150 --kills 10")
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 clean: ## Remove the virtual environment and the embedded database
 	rm -rf $(VENV) .data

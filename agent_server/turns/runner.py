@@ -17,6 +17,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
+from sqlmodel import select
 
 from agent_server.db import Database, new_id
 from agent_server.errors import AgentServerError, Internal, TimedOut, Unavailable
@@ -61,7 +62,7 @@ _CLAIM = text("""
     where owner_id = :owner_id and id = :id and epoch = :epoch and status in ('queued', 'running')
       and not exists (select from turn b where b.owner_id = t.owner_id and b.conversation_id = t.conversation_id
                       and b.status = 'running' and b.id <> t.id)
-    returning id""")
+    returning t.*""")
 
 _HELD = text("select id, epoch from turn where owner = :me and status = 'running'")
 # What was let go in good order does not count as an attempt that failed, nor what a restart of the database broke off.
@@ -327,11 +328,15 @@ class Runner:
             candidates = (await session.execute(_CANDIDATES)).all() if self.has_slot else []
             left = (await session.execute(_LEFT)).all()
         before, self._suspected = self._suspected, {(id, epoch) for _, id, epoch, certain in candidates if not certain}
-        for owner_id, id, epoch, certain in candidates:
-            if id in self._tasks or not self.has_slot or not (certain or (id, epoch) in before):
-                continue
-            if (turn := await self._claim(owner_id, id, epoch)) is not None:
-                log.info("turn.claimed", turn_id=str(id), attempt=turn.attempts)
+        free = [
+            (owner_id, id, epoch)
+            for owner_id, id, epoch, certain in candidates
+            if id not in self._tasks and (certain or (id, epoch) in before)
+        ]
+        # All are claimed before any is begun: their work would hold up the claims behind it.
+        for turn in await asyncio.gather(*(self._claim(*key) for key in free[: self._slots - len(self._tasks)])):
+            if turn is not None:
+                log.info("turn.claimed", turn_id=str(turn.id), attempt=turn.attempts)
                 self.begin(turn)
         for owner_id, id in left:
             log.info("turn.left", turn_id=str(id))
@@ -341,9 +346,7 @@ class Runner:
         try:
             async with self._database.transaction() as session:
                 claim = {"me": self.replica, "owner_id": owner_id, "id": id, "epoch": epoch}
-                if (await session.execute(_CLAIM, claim)).one_or_none() is None:
-                    return None
-                return await session.get_one(Turn, (owner_id, id))
+                return (await session.execute(select(Turn).from_statement(_CLAIM), claim)).scalar_one_or_none()
         except IntegrityError:  # another replica started another turn of this conversation in the same instant
             return None
 
