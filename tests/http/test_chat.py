@@ -196,6 +196,8 @@ async def test_a_second_message_waits_for_the_first_and_a_full_queue_is_refused(
         await _until(lambda: _turns(client, 2))
         busy = await client.http.post("/api/chat", json={**body, "on_busy": "reject"}, headers=client.auth)
         assert busy.status_code == 409
+        running = (await client.http.get(f"/api/turns/{busy.json()['turn_id']}", headers=client.auth)).json()
+        assert running["status"] == "running"
         waiting.append(asyncio.create_task(client.http.post("/api/chat", json=body, headers=client.auth)))
         await _until(lambda: _turns(client, 3))
         full = await client.http.post("/api/chat", json=body, headers=client.auth)
@@ -206,6 +208,56 @@ async def test_a_second_message_waits_for_the_first_and_a_full_queue_is_refused(
         assert answers == ["second answer", "third answer"]
         texts = [m["text"] for m in (await client.get(f"/api/conversations/{conversation}/messages"))["items"]]
         assert texts == ["one", "first answer", "two", "second answer", "two", "third answer"]
+
+
+async def test_a_message_for_the_running_turn_is_answered_in_it_or_right_after_it(start: Start) -> None:
+    go_on = asyncio.Event()
+    script = [Say("first answer", hold=(1, go_on)), Say("second answer")]
+    async with scripted_openai(script) as model, start(openai_base_url=model.url, model="m") as client:
+        first = asyncio.create_task(client.ask("one"))
+        await _until(lambda: _turns(client, 1))
+        conversation = (await client.get("/api/conversations"))["items"][0]["id"]
+        body = {"message": "two", "id": conversation, "on_busy": "steer", "stream": False}
+        steers = [
+            asyncio.create_task(
+                client.http.post("/api/chat", json=body, headers={**client.auth, "Idempotency-Key": "k"})
+            )
+            for _ in range(3)
+        ]
+
+        async def stored() -> bool:
+            return await _rows(client, "steer") == 1
+
+        await _until(stored)
+        go_on.set()
+        turn = (await first)["turn_id"]
+        assert {(await steer).json()["turn_id"] for steer in steers} == {turn}
+
+        async def both_ended() -> bool:
+            return await _rows(client, "turn where status = 'done'") == 2
+
+        await _until(both_ended)
+        texts = [m["text"] for m in (await client.get(f"/api/conversations/{conversation}/messages"))["items"]]
+        assert texts == ["one", "first answer", "two", "second answer"]
+
+
+async def test_an_interruption_stops_the_answer_and_is_answered_itself(start: Start) -> None:
+    never = asyncio.Event()
+    script = [Say("first answer", hold=(1, never)), Say("second answer")]
+    async with scripted_openai(script) as model, start(openai_base_url=model.url, model="m") as client:
+        first = asyncio.create_task(client.ask("one"))
+
+        async def said_something() -> bool:
+            return await _rows(client, "event where kind = 'text'") > 0
+
+        await _until(said_something)
+        conversation = (await client.get("/api/conversations"))["items"][0]["id"]
+        body = {"message": "two", "id": conversation, "on_busy": "interrupt", "stream": False}
+        second = await client.http.post("/api/chat", json=body, headers=client.auth)
+        assert second.json()["text"] == "second answer"
+        assert (await first)["status"] == "cancelled"
+        texts = [m["text"] for m in (await client.get(f"/api/conversations/{conversation}/messages"))["items"]]
+        assert texts == ["one", "first", "two", "second answer"]
 
 
 async def test_stop_ends_the_turn_and_keeps_what_was_said(start: Start) -> None:
@@ -372,9 +424,12 @@ async def test_a_cursor_that_is_not_of_this_stream_is_refused(client: Client, id
 
 
 async def _turns(client: Client, count: int) -> bool:
+    return await _rows(client, "turn") >= count
+
+
+async def _rows(client: Client, table: str) -> int:
     async with client.server.database.transaction() as session:
-        there: int = (await session.execute(text("select count(*) from turn"))).scalar_one()
-        return there >= count
+        return int((await session.execute(text(f"select count(*) from {table}"))).scalar_one())
 
 
 async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
