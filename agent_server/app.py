@@ -43,15 +43,16 @@ def connect(settings: Settings) -> Database:
 
     Raises Unavailable when the embedded server does not start, InvalidInput where a deployed server has no database.
     """
-    direct = None
+    direct_url = None
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
-        direct = settings.database_direct_url and settings.database_direct_url.get_secret_value()
+        if settings.database_direct_url is not None:
+            direct_url = settings.database_direct_url.get_secret_value()
     elif settings.environment in ("staging", "production"):
         raise InvalidInput("DATABASE_URL: is not set; the embedded PostgreSQL is for one's own machine")
     else:
         url = start_embedded(settings.workspace.resolve() / ".data")
-    return Database(url, direct, pool_size=settings.database_pool_size, pool_timeout=settings.database_pool_timeout)
+    return Database(url, direct_url, pool_size=settings.database_pool_size, pool_timeout=settings.database_pool_timeout)
 
 
 async def migrate(settings: Settings, workspace: Workspace, database: Database) -> Sequence[str]:

@@ -202,3 +202,6 @@ def test_what_must_be_there_to_serve_is_asked_for_by_name(tmp_path: Path) -> Non
     assert wide.returncode == 1
     assert wide.stderr.startswith("invalid_input: host: 0.0.0.0 is reachable from other machines")
     assert "AGENT_SERVER_ENVIRONMENT=production" in wide.stderr
+    both = agent_server("serve", "--workers", "2", "--reload", cwd=tmp_path, DATABASE_URL=NOWHERE)
+    assert both.returncode == 1
+    assert both.stderr == "invalid_input: workers: with --reload there is one process; leave one of the two out\n"

@@ -91,7 +91,7 @@ def _serve_again(root: str, host: str, port: int) -> None:
 
 def _serve_by(workers: int, settings: Settings, listener: socket.socket) -> int:
     """Serve by so many processes that accept from one socket. One that ends is replaced; a signal to this process is
-    handed on to them."""
+    handed on to them, a second one as SIGINT: SIGTERM may have been sent to all of them already."""
     url, key = asyncio.run(_prepared(settings))
     settings = settings.model_copy(update={"database_url": SecretStr(url)})
     spawn = multiprocessing.get_context("spawn")
@@ -110,7 +110,7 @@ def _serve_by(workers: int, settings: Settings, listener: socket.socket) -> int:
     signals: list[int] = []
     for i in range(workers):
         start(announce=i == 0)
-    while running:
+    while running or not signals:
         missing = not signals and len(running) < workers
         ready = wait([told, *running], timeout=REPLACE_AFTER if missing else None)
         if missing and not ready:
@@ -125,7 +125,7 @@ def _serve_by(workers: int, settings: Settings, listener: socket.socket) -> int:
             listener.close()
             signals += told.recv(64)
             for process in running.values():
-                os.kill(cast(int, process.pid), signals[-1])
+                os.kill(cast(int, process.pid), signal.SIGTERM if signals == [signal.SIGTERM] else signal.SIGINT)
     return 130 if signal.SIGINT in signals else 0
 
 
@@ -175,11 +175,16 @@ async def _prepare(server: Server) -> str | None:
     for table in await migrate(settings, workspace, database):
         log.warning("table.unmigrated", table=table, hint="agent-server db revision MESSAGE")
     await load_seeds(database, workspace.seeds)
-    report = await ingest_with_progress(database, server.runtime.resources[Embedder], workspace.content)
+    await server.jobs.do(INGEST, lambda: _ingest(server))
+    return await _local_key(settings, database)
+
+
+async def _ingest(server: Server) -> None:
+    embedder = server.runtime.resources[Embedder]
+    report = await ingest_with_progress(server.database, embedder, server.workspace.content)
     for problem in report.problems:
         log.warning("content.skipped", problem=str(problem))
     log.info("content.ingested", added=report.added, changed=report.changed, removed=report.removed)
-    return await _local_key(settings, database)
 
 
 async def _run(server: Server, listener: socket.socket, key: str | None, *, announce: bool) -> int:
@@ -192,7 +197,7 @@ async def _run(server: Server, listener: socket.socket, key: str | None, *, anno
         timeout_graceful_shutdown=1,
         http="h11",  # httptools keeps trailing white space in header values, which MCP's header checks refuse
     )
-    http = _Draining(config, server, key if announce else None, announce=announce)
+    http = _Draining(config, server, key, announce=announce)
     await http.serve([listener])
     return 130 if http.interrupted else 0
 
@@ -243,7 +248,7 @@ class _Draining(uvicorn.Server):
         self._stop(signal.SIGTERM)
 
     def _stop(self, sig: int) -> None:
-        patient = sig == signal.SIGTERM and not self._stopping
+        patient = sig == signal.SIGTERM and (not self._stopping or multiprocessing.parent_process() is not None)
         seconds = self._parts.settings.drain_seconds if patient else 0.0
         self._stopping.append(asyncio.create_task(self._drain(seconds)))
 

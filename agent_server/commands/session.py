@@ -6,7 +6,7 @@ import sys
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from agent_server.app import connect, create_server, migrate
@@ -81,7 +81,7 @@ async def open_database(settings: Settings) -> Database:
         await database.close()
         cause = error.orig if isinstance(error, DBAPIError) else error.__cause__
         raise Unavailable(
-            f"The database at {_place(database.engine.url)} does not answer ({cause}); see DATABASE_URL"
+            f"The database at {_place(make_url(database.url))} does not answer ({cause}); see DATABASE_URL"
         ) from error
     return database
 

@@ -5,14 +5,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
-from uuid import uuid4
 
 import asyncpg
 from asyncpg import PostgresConnectionError, PostgresError
-from sqlalchemy import text
+from sqlalchemy import AdaptedConnection, NullPool, event, text
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from agent_server.errors import InvalidInput, Unavailable
@@ -21,6 +20,7 @@ from agent_server.errors import InvalidInput, Unavailable
 _TRANSIENT = frozenset(
     {"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "25006", "40001", "40P01", "55P03"}
 )
+_GONE = (PoolTimeout, OSError, PostgresConnectionError, asyncpg.InterfaceError)
 
 APPLICATION = "agent-server"
 _SESSION = {
@@ -29,12 +29,21 @@ _SESSION = {
     "idle_in_transaction_session_timeout": "10000",
     "jit": "off",
 }
-# Prepared statements belong to a server's session, which is another in each transaction.
-_POOLED = {
+# Not in the start-up packet: poolers refuse what they do not know there, also those that keep a session together.
+_SET = "select " + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _SESSION.items())
+# A prepared statement belongs to a session, which behind a pooler is another in each transaction. One without a name
+# lasts until the next; named ones would pile up in sessions where nobody closes them.
+_POOLED: Mapping[str, Any] = {
     "statement_cache_size": 0,
     "prepared_statement_cache_size": 0,
-    "prepared_statement_name_func": lambda: f"__asyncpg_{uuid4()}__",
+    "prepared_statement_name_func": lambda: "",
 }
+_NOT_OUR_SESSION = frozenset({"26000", "42P05"})
+"""A prepared statement that is not there, and one that is there already: another client's."""
+THROUGH_POOLER = (
+    "leads through a pooler in transaction mode; the server must listen on a connection of its own: set "
+    "DATABASE_DIRECT_URL to the address of the Postgres server itself"
+)
 
 
 class Database:
@@ -42,42 +51,42 @@ class Database:
 
     `transaction()` is the only way to a connection: it commits when the block ends, rolls back when it raises, and
     turns a lost or refused connection into `Unavailable`. Where there is a `direct_url`, `url` may lead through a pooler
-    in transaction mode: then nothing is expected of a session, neither prepared statements nor settings.
+    in transaction mode: then nothing is expected of a session, neither prepared statements nor settings. `engine`
+    leads past the pooler: it is for migrations.
     """
 
     def __init__(
         self, url: str, direct_url: str | None = None, *, pool_size: int = 8, pool_timeout: float = 5.0
     ) -> None:
         self.url, self.direct_url = url, direct_url or url
-        self._pooled = direct_url is not None
-        address, connect_args, server_settings = asyncpg_url(url)
-        settings = {**_SESSION, **server_settings}
-        self.engine = create_async_engine(
-            address,
+        self._local: Mapping[str, str] = {}
+        if direct_url is not None:
+            _, _, given = asyncpg_url(url)
+            if "options" in given:
+                raise InvalidInput("DATABASE_URL: leave out options, which a pooler does not hand on")
+            self._local = {**_SESSION, **given}
+        self._set_local = text("select " + ", ".join(f"set_config('{name}', :{name}, true)" for name in self._local))
+        self._pool = _engine(
+            url,
+            pooled=direct_url is not None,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=pool_timeout,
             pool_pre_ping=True,
             pool_recycle=1800,
-            connect_args={
-                "timeout": 5,
-                **(_POOLED if self._pooled else {"server_settings": {"application_name": APPLICATION, **settings}}),
-                **connect_args,
-            },
         )
-        self._local = text("select " + ", ".join(f"set_config('{name}', :{name}, true)" for name in settings))
-        self._settings = settings
-        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
+        self.engine = self._pool if direct_url is None else _engine(direct_url, pooled=False, poolclass=NullPool)
+        self._sessions = async_sessionmaker(self._pool, expire_on_commit=False, autoflush=False)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """One transaction. Raises Unavailable when the database cannot be reached or goes away in the middle."""
         try:
             async with self._sessions.begin() as session:
-                if self._pooled:
-                    await session.execute(self._local, self._settings)
+                if self._local:
+                    await session.execute(self._set_local, self._local)
                 yield session
-        except (PoolTimeout, OSError, PostgresError, DBAPIError) as error:
+        except (PoolTimeout, OSError, PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
             if is_away(error):
                 raise Unavailable("The database cannot be reached; try again in a moment") from error
             raise
@@ -87,38 +96,61 @@ class Database:
 
         Raises Unavailable.
         """
-        address, connect_args, server_settings = asyncpg_url(self.direct_url)
-        settings = {"application_name": APPLICATION, "tcp_keepalives_idle": "10", **server_settings}
+        address, connect_args, settings = asyncpg_url(self.direct_url)
+        options = {"timeout": 5, "server_settings": {"application_name": APPLICATION, **settings}, **connect_args}
         try:
-            return await asyncpg.connect(
-                address.replace("+asyncpg", "", 1), **{"timeout": 5, "server_settings": settings, **connect_args}
-            )
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            connection = await asyncpg.connect(address.replace("+asyncpg", "", 1), **options)
+            await connection.execute("set tcp_keepalives_idle = 10", timeout=5)  # so that a dead machine's lock is free
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Unavailable("The database cannot be reached; try again in a moment") from error
+        return connection
 
     async def check(self) -> None:
-        """Raises Unavailable unless the database answers."""
-        async with self.transaction() as session:
-            await session.execute(text("select 1"))
+        """Raises Unavailable unless the database answers, InvalidInput where only a pooler in transaction mode does."""
+        try:
+            async with self.transaction() as session:
+                await session.execute(text("select 1"))
+        except DBAPIError as error:
+            if not_our_session(error.orig):
+                raise InvalidInput(f"DATABASE_URL: {THROUGH_POOLER}") from None
+            raise
 
     def pool_status(self) -> dict[str, int]:
         """Connections of the pool: how many there may be, are checked out, and are idle."""
-        pool = cast(AsyncAdaptedQueuePool, self.engine.pool)
+        pool = cast(AsyncAdaptedQueuePool, self._pool.pool)
         return {"size": pool.size(), "checked_out": pool.checkedout(), "idle": pool.checkedin()}
 
     async def close(self) -> None:
-        await self.engine.dispose()
+        await self._pool.dispose()
+
+
+def _engine(url: str, *, pooled: bool, **pool: Any) -> AsyncEngine:
+    address, connect_args, settings = asyncpg_url(url)
+    session = _POOLED if pooled else {"server_settings": {"application_name": APPLICATION, **settings}}
+    engine = create_async_engine(address, connect_args={"timeout": 5, **session, **connect_args}, **pool)
+    if not pooled:
+        event.listen(engine.sync_engine, "connect", _set_session)
+    return engine
+
+
+def _set_session(connection: AdaptedConnection, _: Any) -> None:
+    connection.run_async(lambda driver: driver.execute(_SET, timeout=5))
 
 
 def is_away(error: Exception) -> bool:
     """Whether `error` says that the database cannot be reached now, or gave the transaction up; else it is a bug of
     ours. Errors of a new connection come as asyncpg raises them, those of a statement as SQLAlchemy wraps them."""
     if not isinstance(error, DBAPIError):
-        return isinstance(error, PoolTimeout | OSError | PostgresConnectionError) or _sqlstate(error) in _TRANSIENT
+        return isinstance(error, _GONE) or _sqlstate(error) in _TRANSIENT
     if error.connection_invalidated or _sqlstate(error.orig) in _TRANSIENT:
         return True
     # asyncpg's word for a connection that is gone, and for an argument that Postgres could not take, which is a bug
     return isinstance(error, InterfaceError) and not isinstance(error.orig and error.orig.__cause__, ValueError)
+
+
+def not_our_session(error: BaseException | None) -> bool:
+    """Whether `error` can only be had where one statement runs in another session than the one before."""
+    return _sqlstate(error) in _NOT_OUR_SESSION
 
 
 def _sqlstate(error: BaseException | None) -> str | None:

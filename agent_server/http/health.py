@@ -32,7 +32,9 @@ async def health(server: ServerDep) -> dict[str, Any]:
 
 @router.get("/readyz")
 async def ready(server: ServerDep) -> JSONResponse:
-    """Whether requests can be answered: the database answers, no migration is pending, content is indexed."""
+    """Whether requests can be answered: the database answers, no migration is pending, the process is not stopping."""
+    if server.runner.closing:
+        return JSONResponse({"status": "stopping"}, 503)
     pool = server.database.pool_status()
     try:
         async with server.database.transaction() as session:

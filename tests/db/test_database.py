@@ -66,7 +66,9 @@ async def test_parameters_reach_the_session(url: str) -> None:
     async with database.transaction() as session:
         shown = await session.execute(text("select current_setting('application_name'), current_setting('work_mem')"))
         assert tuple(shown.one()) == ("mine", "5MB")
-        assert (await session.execute(text("show lock_timeout"))).scalar_one() == "5s"
+        limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "jit")
+        values = [(await session.execute(text(f"show {name}"))).scalar_one() for name in limits]
+        assert values == ["15s", "5s", "10s", "off"]
     await database.close()
 
 
