@@ -33,6 +33,8 @@ log = structlog.get_logger()
 
 BEAT_SECONDS = 1.0
 SWEEP_SECONDS = 0.25
+SECOND_LOOK_SECONDS = 0.1
+"""How soon a replica whose lock is free, with a fresh heartbeat, is looked at again before its turns are taken."""
 STOP_AFTER = DEAD_AFTER - 1.0
 """Seconds without a heartbeat after which a replica stops its own runs: before the others take it for dead."""
 MAX_ATTEMPTS = 5
@@ -328,6 +330,8 @@ class Runner:
             candidates = (await session.execute(_CANDIDATES)).all() if self.has_slot else []
             left = (await session.execute(_LEFT)).all()
         before, self._suspected = self._suspected, {(id, epoch) for _, id, epoch, certain in candidates if not certain}
+        if self._suspected - before:
+            asyncio.get_running_loop().call_later(SECOND_LOOK_SECONDS, self._freed.set)
         free = [
             (owner_id, id, epoch)
             for owner_id, id, epoch, certain in candidates

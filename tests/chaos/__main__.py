@@ -1,6 +1,6 @@
 """python -m tests.chaos: the phases one after the other, a table of what was counted; exit code 1 if anything is wrong.
 
-python -m tests.chaos [--turns 1000] [--kills 50] [--phases kill,frozen,postgres,faults] [--markdown FILE]
+python -m tests.chaos [--turns 1000] [--kills 50] [--phases kill,frozen,postgres,faults] [--pooler] [--markdown FILE]
 """
 
 import argparse
@@ -25,9 +25,11 @@ SHOWN = 20
 """Findings that are shown of each phase."""
 
 
-async def run(names: Sequence[Phase], turns: int, kills: int, folder: Path, told: phases.Progress) -> list[Tally]:
+async def run(
+    names: Sequence[Phase], turns: int, kills: int, folder: Path, told: phases.Progress, *, pooler: bool
+) -> list[Tally]:
     """The phases in turn, on the same replicas."""
-    async with chaos(folder) as scene:
+    async with chaos(folder, pooler=pooler) as scene:
         return [count(await scene.run(name, turns, faults_of(name, kills), told)) for name in names]
 
 
@@ -119,6 +121,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=1000, help="turns in each phase")
     parser.add_argument("--kills", type=int, default=50, help="kills, freezes, and 2 in 5 as many database restarts")
     parser.add_argument("--phases", default=",".join(PHASES), help="which, in this order")
+    parser.add_argument("--pooler", action="store_true", help="through a pgbouncer in transaction mode")
     parser.add_argument("--markdown", type=Path, help="write the table to this file, too")
     options = parser.parse_args()
     asked = options.phases.split(",")
@@ -129,7 +132,7 @@ def main() -> int:
     console = Console(stderr=True, highlight=False)
     folder = Path(tempfile.mkdtemp(prefix="chaos"))
     with progress(console, options.turns) as told:
-        tallies = asyncio.run(run(names, options.turns, options.kills, folder, told))
+        tallies = asyncio.run(run(names, options.turns, options.kills, folder, told, pooler=options.pooler))
     report(console, tallies)
     if options.markdown:
         options.markdown.write_text(markdown(tallies))

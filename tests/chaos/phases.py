@@ -152,10 +152,10 @@ def faults_of(phase: Phase, kills: int) -> int:
 
 
 @asynccontextmanager
-async def chaos(folder: Path) -> AsyncIterator[Chaos]:
-    """A database, the world outside, three replicas and their clients."""
+async def chaos(folder: Path, *, pooler: bool = False) -> AsyncIterator[Chaos]:
+    """A database, with a pooler in front of it or not, the world outside, three replicas and their clients."""
     async with (
-        postgres(folder) as database,
+        postgres(folder, pooler=pooler) as database,
         outside() as there,
         cluster(folder, database, there) as (replicas, key),
         clients(replicas, key) as users,

@@ -1,7 +1,9 @@
 """A PostgreSQL of the harness's own, a server process that it can restart under load."""
 
 import asyncio
+import os
 import random
+import shutil
 import socket
 import time
 import warnings
@@ -27,10 +29,19 @@ class Postgres:
 
     server: Any
     port: int
+    pooler: int | None = None
+    """The port of the pooler."""
 
     def url(self, application: str) -> str:
         """The database's address for a process of that name, by which its connections are known."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{DATABASE}?application_name={application}"
+
+    def addresses(self, application: str) -> dict[str, str]:
+        """What a replica of that name is told of the database."""
+        direct = self.url(application)
+        if self.pooler is None:
+            return {"DATABASE_URL": direct}
+        return {"DATABASE_URL": direct.replace(str(self.port), str(self.pooler)), "DATABASE_DIRECT_URL": direct}
 
     async def connect(self) -> asyncpg.Connection:
         return await asyncpg.connect(self.url("harness"))
@@ -66,16 +77,43 @@ class Postgres:
 
 
 @asynccontextmanager
-async def postgres(folder: Path) -> AsyncIterator[Postgres]:
-    """A server with an empty database, its data in `folder`."""
+async def postgres(folder: Path, *, pooler: bool = False) -> AsyncIterator[Postgres]:
+    """A server with an empty database, its data in `folder`; with a pgbouncer in front of it where one is asked for."""
     server = get_server(folder / "postgres", cleanup_mode=None, start=False)
     await asyncio.to_thread(server.ensure_pgdata_inited)
-    database = Postgres(server, free_port())
+    database = Postgres(server, free_port(), free_port() if pooler else None)
     await database.start()
+    pooling = await _pgbouncer(database, folder) if pooler else None
     try:
         yield database
     finally:
+        if pooling is not None:
+            pooling.kill()
+            await pooling.wait()
         await database.stop()
+
+
+async def _pgbouncer(database: Postgres, folder: Path) -> asyncio.subprocess.Process:
+    """A pgbouncer in transaction mode, which answers."""
+    binary = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if binary is None:
+        raise RuntimeError("There is no pgbouncer: install it with `apt-get install pgbouncer`.")
+    settings = folder / "pgbouncer.ini"
+    settings.write_text(
+        f"[databases]\n* = host=127.0.0.1 port={database.port} user=postgres\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {database.pooler}\nunix_socket_dir =\nauth_type = any\n"
+        "pool_mode = transaction\ndefault_pool_size = 20\nmax_client_conn = 200\n"
+        "log_connections = 0\nlog_disconnections = 0\n"
+    )
+    await asyncio.to_thread(folder.chmod, 0o755)  # it does not run as root, and reads its settings as another user
+    process = await asyncio.create_subprocess_exec(
+        binary, "-q", str(settings), user=database.server.system_user, stderr=asyncio.subprocess.DEVNULL
+    )
+    while True:
+        with socket.socket() as probe:
+            if not probe.connect_ex(("127.0.0.1", database.pooler or 0)):
+                return process
+        await asyncio.sleep(0.05)
 
 
 def free_port() -> int:

@@ -106,7 +106,7 @@ class Cluster:
             "-m",
             "agent_server",
             *arguments,
-            env=environment({**self.variables, "DATABASE_URL": self.database.url(replica.name)}),
+            env=environment({**self.variables, **self.database.addresses(replica.name)}),
             cwd=self.folder / "workspace",
             stdin=asyncio.subprocess.DEVNULL,
             stderr=log,
