@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agent_server.db import now as now
     from agent_server.errors import AgentServerError as AgentServerError
     from agent_server.errors import Conflict as Conflict
+    from agent_server.errors import DidNotHappen as DidNotHappen
     from agent_server.errors import Forbidden as Forbidden
     from agent_server.errors import InvalidInput as InvalidInput
     from agent_server.errors import NotFound as NotFound
@@ -37,6 +38,7 @@ _HOME = {
     "AgentServerError": "agent_server.errors",
     "Caller": "agent_server.identity",
     "Conflict": "agent_server.errors",
+    "DidNotHappen": "agent_server.errors",
     "Effect": "agent_server.tool",
     "Forbidden": "agent_server.errors",
     "InvalidInput": "agent_server.errors",
@@ -62,6 +64,7 @@ __all__ = [
     "AgentServerError",
     "Caller",
     "Conflict",
+    "DidNotHappen",
     "Effect",
     "Forbidden",
     "InvalidInput",

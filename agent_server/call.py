@@ -1,25 +1,37 @@
-"""call_tool(): authorise, validate, one transaction, run, record. The only way in, from every surface."""
+"""call_tool(): authorise, validate, run, record. The only way in, from every surface.
+
+    read, stored    [the tool, audit, record: one transaction]
+    keyed, once     [the call starts: one transaction]  [the tool, audit, record: one transaction]
+
+A transaction takes a connection with its first statement: a tool at work outside our database holds none.
+"""
 
 import asyncio
 import json
 import secrets
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from uuid import UUID
+from uuid import UUID, uuid5
 
+import anyio
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.audit import Audit, AuditRepository, Surface
-from agent_server.db import Database
-from agent_server.errors import AgentServerError, Forbidden, Internal, TimedOut, Unavailable
+from agent_server.db import Database, new_id
+from agent_server.errors import AgentServerError, DidNotHappen, Forbidden, Internal, TimedOut, Unavailable
 from agent_server.identity import Caller
 from agent_server.settings import Settings
-from agent_server.tool import Tool, ToolContext
+from agent_server.tool import OUTSIDE, Tool, ToolContext
 
 log = structlog.get_logger()
+
+GRACE_SECONDS = 5.0
+"""How long a call with an effect outside our database may still take when it is cancelled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +52,7 @@ class Recorded:
 
 
 class Ledger(Protocol):
-    """What a turn adds to a call so that its effect happens once. Both run inside the call's transactions."""
+    """What a turn adds to a call so that its effect happens once."""
 
     @property
     def conversation_id(self) -> UUID: ...
@@ -51,12 +63,19 @@ class Ledger(Protocol):
     @property
     def idempotency_key(self) -> str: ...
 
-    async def begin(self, session: AsyncSession, *, separate: bool) -> Recorded | None:
-        """The recorded outcome, if the call has run before; else note that it starts. `separate`: the effect is
-        outside our database, so the note is committed before the tool runs. Raises when the turn is another's."""
+    @property
+    def recorded(self) -> Recorded | None:
+        """The outcome, if an earlier attempt of the turn recorded one."""
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether an earlier attempt started the call and recorded no outcome."""
+
+    async def start(self) -> None:
+        """Commit that the call starts. Raises when the turn is another's, or is to stop."""
 
     async def finish(self, session: AsyncSession, outcome: Recorded) -> None:
-        """Record the outcome."""
+        """Record the outcome in `session`'s transaction. Raises as `start`."""
 
 
 class Interrupted(Exception):
@@ -68,6 +87,13 @@ class OutcomeUnknown(AgentServerError):
 
     code = "outcome_unknown"
     status = 409
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(
+            f"a call of {tool} was cut off before its answer came: it may have taken effect, or may not have. "
+            f"Do not call {tool} again for this. Tell the user that it is not known whether it happened, and to check "
+            "before asking for it again"
+        )
 
 
 class _ToolFailed(Exception):
@@ -86,26 +112,36 @@ async def call_tool(
     caller: Caller,
     surface: Surface,
     conversation_id: UUID | None = None,
+    idempotency_key: str | None = None,
     ledger: Ledger | None = None,
 ) -> Any:
     """Run one call and return its result as JSON-ready data; `arguments` may be the JSON text that a model wrote.
 
     The tool's writes, the audit row and the ledger's record commit together. A failure rolls the writes back and is
     recorded all the same. Raises AgentServerError; anything else the tool raises becomes Internal.
+
+    Outside a turn, `idempotency_key` is what the caller sent to have the call made once: the tool is given a key made
+    of it, the caller and the tool's name, because all callers may share one account with the service that keeps it.
     """
-    call = _Call(runtime, tool, caller, surface, ledger, ledger.conversation_id if ledger else conversation_id)
-    try:
-        return await call.run(arguments)
-    except (ToolRefused, Interrupted, Unavailable):
-        raise
-    except AgentServerError as error:
-        await call.record_failure(error)
-        raise
-    except Exception as error:  # the one catch-all of a call: a tool's bug must not take the turn or the server down
-        bug = Internal(tool.name, secrets.token_hex(6))
-        log.exception("tool.failed", tool=tool.name, reference=bug.reference)
-        await call.record_failure(bug)
-        raise bug from error
+    if ledger and (recorded := ledger.recorded):
+        return _replayed(recorded)
+    call = _Call(
+        runtime,
+        tool,
+        caller,
+        surface,
+        ledger,
+        ledger.conversation_id if ledger else conversation_id,
+        ledger.idempotency_key if ledger else _key_of(caller, tool, idempotency_key),
+    )
+    async with call.failures_recorded():
+        if ledger and ledger.cut_off and tool.effect == "once" and (found := await call.reconciled(arguments)):
+            return found.output
+        values = call.admitted(arguments)
+        if tool.effect in OUTSIDE:
+            # Without a turn there is nothing to note; but a database that is away must not come to light afterwards.
+            await (ledger.start() if ledger else runtime.database.check())
+    return await (_to_its_end(call.made(values)) if tool.effect in OUTSIDE else call.made(values))
 
 
 @dataclass
@@ -118,36 +154,81 @@ class _Call:
     surface: Surface
     ledger: Ledger | None
     conversation_id: UUID | None
+    idempotency_key: str
     started: float = field(default_factory=time.perf_counter)
 
-    async def run(self, arguments: Mapping[str, Any] | str) -> Any:
-        tool, ledger = self.tool, self.ledger
-        if not self.caller.may(tool.scope):
-            raise Forbidden(f"{tool.name} needs the scope {tool.scope}, which this caller lacks", tool.scope)
-        values = tool.validate(arguments)
-        outside = tool.effect in ("keyed", "once")
-        if ledger and outside:
-            async with self.runtime.database.transaction() as session:
-                if recorded := await ledger.begin(session, separate=True):
-                    return _replayed(recorded)
+    def admitted(self, arguments: Mapping[str, Any] | str) -> dict[str, Any]:
+        """The arguments of a call that this caller may make. Raises Forbidden and InvalidInput."""
+        if not self.caller.may(self.tool.scope):
+            raise Forbidden(
+                f"{self.tool.name} needs the scope {self.tool.scope}, which this caller lacks", self.tool.scope
+            )
+        return self.tool.validate(arguments)
+
+    async def made(self, values: Mapping[str, Any]) -> Any:
+        """Make the call, and record how it ended."""
+        async with self.failures_recorded():
+            return await self._recorded(self.tool, values)
+
+    async def reconciled(self, arguments: Mapping[str, Any] | str) -> Recorded | None:
+        """What became of the call that was cut off, None if it did not happen. Raises OutcomeUnknown."""
+        if (reconcile := self.tool.reconcile) is None:
+            raise OutcomeUnknown(self.tool.name)
+
+        async def ask(context: ToolContext, **values: Any) -> Any:
+            try:
+                found = await reconcile(context, **values)
+            except Unavailable as error:  # the other side; ours that is away ends the attempt, and the next one asks
+                raise OutcomeUnknown(self.tool.name) from error
+            if found is None:
+                raise OutcomeUnknown(self.tool.name)
+            return found
+
+        try:
+            return Recorded(await self._recorded(ask, self.admitted(arguments)))
+        except DidNotHappen:
+            return None
+        except (Interrupted, Unavailable, OutcomeUnknown):
+            raise
+        except Exception as error:  # whatever is wrong with the question, the answer to it is unknown
+            log.exception("tool.reconcile_failed", tool=self.tool.name)
+            raise OutcomeUnknown(self.tool.name) from error
+
+    @asynccontextmanager
+    async def failures_recorded(self) -> AsyncIterator[None]:
+        """What fails in this block is recorded as the call's outcome, and anything but an AgentServerError is a bug."""
+        try:
+            yield
+        except (Interrupted, Unavailable):
+            raise
+        except AgentServerError as error:
+            await self._record_failure(error)
+            raise
+        except Exception as error:  # the one catch-all of a call: a tool's bug takes neither turn nor server down
+            bug = Internal(self.tool.name, secrets.token_hex(6))
+            log.exception("tool.failed", tool=self.tool.name, reference=bug.reference)
+            await self._record_failure(bug)
+            raise bug from error
+
+    async def _recorded(self, function: Callable[..., Awaitable[Any]], values: Mapping[str, Any]) -> Any:
         async with self.runtime.database.transaction() as session:
-            await session.connection()  # a database that is away must not be taken for a failure of the tool's
-            if ledger and not outside and (recorded := await ledger.begin(session, separate=False)):
-                return _replayed(recorded)
-            output = await self._effect(session, values)
-            await AuditRepository(session, self.caller).add(self._audit("ok"))
-            if ledger:
-                await ledger.finish(session, Recorded(output))
+            output = await self._run(function, session, values)
+            await self._record(session, "ok", Recorded(output))
         return output
 
-    async def record_failure(self, error: AgentServerError) -> None:
+    async def _record_failure(self, error: AgentServerError) -> None:
         """The tool's writes are rolled back by now; that the call was made, and how it ended, is kept."""
         async with self.runtime.database.transaction() as session:
-            if self.ledger:
-                await self.ledger.finish(session, Recorded(None, f"{error.code}: {error.message}"))
-            await AuditRepository(session, self.caller).add(self._audit(error.code))
+            await self._record(session, error.code, Recorded(None, f"{error.code}: {error.message}"))
 
-    async def _effect(self, session: AsyncSession, values: Mapping[str, Any]) -> Any:
+    async def _record(self, session: AsyncSession, code: str, outcome: Recorded) -> None:
+        await AuditRepository(session, self.caller).add(self._audit(code))
+        if self.ledger:
+            await self.ledger.finish(session, outcome)
+
+    async def _run(
+        self, function: Callable[..., Awaitable[Any]], session: AsyncSession, values: Mapping[str, Any]
+    ) -> Any:
         seconds = self.runtime.settings.tool_timeout
         context = ToolContext(
             caller=self.caller,
@@ -155,21 +236,26 @@ class _Call:
             surface=self.surface,
             conversation_id=self.conversation_id,
             turn_id=self.ledger.turn_id if self.ledger else None,
-            idempotency_key=self.ledger.idempotency_key if self.ledger else None,
+            idempotency_key=self.idempotency_key,
             resources=self.runtime.resources,
         )
         deadline = asyncio.timeout(seconds)
         try:
             async with deadline:
-                output = self.tool.dump(await self.tool(context, **values))
-            json.dumps(
-                output, ensure_ascii=False, allow_nan=False
-            ).encode()  # what no surface could send is not committed
+                output = self.tool.dump(await function(context, **values))
+            # what no surface could send is not committed
+            json.dumps(output, ensure_ascii=False, allow_nan=False).encode()
             return output
         except OSError as error:
             if isinstance(error, TimeoutError) and deadline.expired():
-                raise TimedOut(f"{self.tool.name} took longer than {seconds:g} seconds and was stopped") from None
+                raise TimedOut(self._late(seconds)) from None
+            if _of_the_database(error):
+                raise
             raise _ToolFailed from error
+
+    def _late(self, seconds: float) -> str:
+        late = f"{self.tool.name} took longer than {seconds:g} seconds and was stopped"
+        return f"{late}; it may have taken effect all the same" if self.tool.effect in OUTSIDE else late
 
     def _audit(self, outcome: str) -> Audit:
         latency_ms = round((time.perf_counter() - self.started) * 1000, 2)
@@ -190,3 +276,30 @@ def _replayed(recorded: Recorded) -> Any:
     if recorded.error is not None:
         raise ToolRefused(recorded.error)
     return recorded.output
+
+
+def _key_of(caller: Caller, tool: Tool[..., Any], sent: str | None) -> str:
+    return str(new_id() if sent is None else uuid5(caller.id, f"{tool.name}:{sent}"))
+
+
+def _of_the_database(error: OSError) -> bool:
+    """Whether `error` was raised by a statement of the tool's: a session connects with its first one."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__", "").startswith("sqlalchemy.") for frame, _ in frames)
+
+
+async def _to_its_end(made: Coroutine[Any, Any, Any]) -> Any:
+    """Await `made` in a task of its own. It is not cut off at once when this is cancelled: what happens outside our
+    database happens all the same, and what is on record needs no guess."""
+    task = asyncio.create_task(made)
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({task}, timeout=GRACE_SECONDS)
+            task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()):
+            log.info("tool.failed_while_stopped", error=type(error).__name__)
+        raise
+    return task.result()

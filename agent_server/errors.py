@@ -152,6 +152,10 @@ class Problem:
         return f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}"
 
 
+class DidNotHappen(Exception):
+    """Raised by a tool's `reconcile`, and never shown: the call it was asked about had no effect, and can have none."""
+
+
 class WorkspaceInvalid(AgentServerError):
     """A workspace with mistakes: all of them, each with file and line."""
 

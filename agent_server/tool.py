@@ -24,6 +24,7 @@ from pydantic.errors import PydanticUserError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.audit import Surface
+from agent_server.db import new_id
 from agent_server.errors import FieldError, InvalidInput, Problem, WorkspaceInvalid
 from agent_server.identity import Caller
 from agent_server.repository import Repository
@@ -36,6 +37,7 @@ Repo = TypeVar("Repo", bound=Repository[Any])
 Effect = Literal["read", "stored", "keyed", "once"]
 """What a call changes: nothing; only our database (exactly once); something outside that knows our idempotency key;
 something outside that does not (at most once)."""
+OUTSIDE: frozenset[Effect] = frozenset({"keyed", "once"})
 
 NESTING = 100
 
@@ -47,7 +49,9 @@ _SCOPE = re.compile(r"[a-z_]+:[a-z_]+")
 class ToolContext:
     """What a call runs against. It comes from the server, never from the model.
 
-    `session` is the call's one transaction: what a tool writes commits with the record of the call, or not at all.
+    `session` is the call's one transaction: what a tool writes commits with the record of the call, or not at all. It
+    holds one of the server's few connections from its first statement on. `idempotency_key` is for a service that makes
+    the same request only once: it is the same however often a turn has to make this call.
     """
 
     caller: Caller
@@ -55,7 +59,7 @@ class ToolContext:
     surface: Surface
     conversation_id: UUID | None = None
     turn_id: UUID | None = None
-    idempotency_key: str | None = None
+    idempotency_key: str = field(default_factory=lambda: str(new_id()))
     resources: Mapping[type[Any], Any] = field(default_factory=dict)
 
     def repository(self, cls: type[Repo]) -> Repo:
@@ -82,6 +86,7 @@ class Tool(Generic[P, R]):
     form: str
     phrases: tuple[str, ...]
     function: Callable[Concatenate[ToolContext, P], Awaitable[R]]
+    reconcile: Callable[..., Awaitable[Any]] | None
     file: str
     line: int
 
@@ -152,6 +157,7 @@ def tool(
     title: str | None = None,
     form: str = "",
     phrases: Sequence[str] = (),
+    reconcile: Callable[..., Awaitable[Any]] | None = None,
 ) -> Callable[[Callable[Concatenate[ToolContext, P], Awaitable[R]]], Tool[P, R]]:
     """Declare a tool.
 
@@ -165,6 +171,10 @@ def tool(
         phrases: sentences that plainly ask for it, with `{argument}` where an argument stands and `[...]` around
             words that may be missing: "add {title} to my list". The offline model calls the tool when a message is
             one of them.
+        reconcile: for a tool of the effect `once`: what became of a call that was started and cut off. It takes what
+            the tool takes and changes nothing. It returns the tool's result where the call took effect, raises
+            DidNotHappen where it did not and cannot any more (the call is then made), and returns None where nobody
+            knows.
 
     Raises:
         WorkspaceInvalid: a declaration that cannot work, with its file and line.
@@ -183,6 +193,7 @@ def tool(
             form=form,
             phrases=tuple(phrases),
             function=function,
+            reconcile=reconcile,
             file=code.co_filename,
             line=code.co_firstlineno,
         )
@@ -217,11 +228,27 @@ def _mistakes(tool: Tool[Any, Any]) -> Sequence[str]:
         found.append(f"without a type: {', '.join(unannotated)}")
     if signature.return_annotation is signature.empty:
         found.append("needs a return type: it becomes the output schema")
+    if tool.reconcile is not None:
+        found += _mistakes_of_reconcile(tool, tool.reconcile)
     if not found:
         try:
             _ = tool.input_schema, tool.output_schema
         except (PydanticUserError, NameError, TypeError) as error:
             found.append(f"its types have no JSON schema: {str(error).splitlines()[0]}")
+    return found
+
+
+def _mistakes_of_reconcile(tool: Tool[Any, Any], reconcile: Callable[..., Awaitable[Any]]) -> Sequence[str]:
+    found: list[str] = []
+    signature, asked = inspect.signature(tool.function), inspect.signature(reconcile)
+    if tool.effect != "once":
+        found.append("reconcile is for the effect once: after a call of another effect nothing is in doubt")
+    if not inspect.iscoroutinefunction(reconcile):
+        found.append("reconcile must be `async def`")
+    if list(asked.parameters) != list(signature.parameters):
+        found.append(f"reconcile must take what the tool takes: ({', '.join(signature.parameters)})")
+    if signature.return_annotation in (None, "None"):
+        found.append("with reconcile it must return something: None from reconcile says that nobody knows")
     return found
 
 

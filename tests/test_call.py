@@ -14,7 +14,7 @@ from agent_server.call import Runtime, call_tool
 from agent_server.conversations.models import Conversation
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database, new_id
-from agent_server.errors import AgentServerError, Conflict, Internal, NotFound, TimedOut
+from agent_server.errors import AgentServerError, Conflict, Internal, NotFound, TimedOut, Unavailable
 from agent_server.identity import Caller
 from agent_server.settings import load_settings
 from agent_server.tool import Tool, ToolContext, tool
@@ -118,6 +118,56 @@ async def hides_a_failed_statement(context: ToolContext) -> str:
     return "impossible"
 
 
+@tool(scope="notes:read", effect="read")
+async def counts(context: ToolContext) -> int:
+    """Read rows."""
+    return int((await context.session.execute(text("select count(*) from conversation"))).scalar_one())
+
+
+@tool(scope="notes:send", effect="keyed")
+async def charges(context: ToolContext) -> str:
+    """Do something outside that knows a key."""
+    SENT.append(context.idempotency_key)
+    return context.idempotency_key
+
+
+@tool(scope="notes:send", effect="keyed")
+async def refunds(context: ToolContext) -> str:
+    """Do something else outside that knows a key."""
+    return context.idempotency_key
+
+
+@tool(scope="notes:send", effect="once")
+async def sends(context: ToolContext) -> str:
+    """Do something outside that knows no key."""
+    SENT.append("sent")
+    return "sent"
+
+
+@tool(scope="notes:send", effect="once")
+async def sends_slowly(context: ToolContext) -> str:
+    """Do something outside that never answers."""
+    SENT.append("sent")
+    await asyncio.Event().wait()
+    return "never"
+
+
+@tool(scope="notes:send", effect="once")
+async def sends_and_notes(context: ToolContext) -> str:
+    """Do something outside, and write down that it was done."""
+    await _write(context)
+    return "sent"
+
+
+SENT: list[str] = []
+"""What was done outside."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_sent() -> None:
+    SENT.clear()
+
+
 @pytest.fixture
 def runtime(database: Database) -> Runtime:
     return Runtime(settings=load_settings(environment="test", tool_timeout=0.5), database=database)
@@ -162,6 +212,7 @@ async def test_a_call_that_works_is_kept_and_recorded(runtime: Runtime, me: Call
         (returns_no_number, {}, "internal"),
         (writes_twice, {}, "internal"),
         (hides_a_failed_statement, {}, "internal"),
+        (sends_slowly, {}, "timed_out"),
     ],
     ids=lambda value: value.name if isinstance(value, Tool) else "",
 )
@@ -223,3 +274,48 @@ async def test_calls_at_once_do_not_see_each_others_writes(runtime: Runtime, me:
     titles, audit = await _rows(runtime)
     assert sorted(titles) == sorted([f"{n}" for n in range(10)] * 2)
     assert audit == [("works", "ok")] * 20
+
+
+@pytest.mark.parametrize("tool", [works, counts, charges, sends], ids=lambda tool: tool.effect)
+async def test_a_database_that_is_away_is_no_failure_of_the_tools_and_nothing_is_done_without_it(
+    me: Caller, tool: Tool[..., Any]
+) -> None:
+    database = Database("postgresql://nobody:nothing@127.0.0.1:1/none")
+    runtime = Runtime(settings=load_settings(environment="test"), database=database)
+    with capture_logs() as logs, pytest.raises(Unavailable):
+        await call_tool(runtime, tool, {}, caller=me, surface="rest")
+    assert SENT == []
+    assert "tool.failed" not in {line["event"] for line in logs}
+    await database.close()
+
+
+async def test_what_a_call_outside_writes_here_is_kept_with_its_record(runtime: Runtime, me: Caller) -> None:
+    assert await call_tool(runtime, sends_and_notes, {}, caller=me, surface="rest") == "sent"
+    assert await _rows(runtime) == (["written"], [("sends_and_notes", "ok")])
+
+
+async def test_a_call_outside_that_was_stopped_for_its_time_says_what_that_leaves_open(
+    runtime: Runtime, me: Caller
+) -> None:
+    with pytest.raises(TimedOut, match="was stopped; it may have taken effect all the same"):
+        await call_tool(runtime, sends_slowly, {}, caller=me, surface="rest")
+    assert SENT == ["sent"]
+
+
+async def test_the_key_that_is_handed_on_is_the_callers_own_for_each_tool(
+    runtime: Runtime, me: Caller, other: Caller
+) -> None:
+    async def key(tool: Tool[..., Any], caller: Caller, sent: str | None) -> str:
+        return str(await call_tool(runtime, tool, {}, caller=caller, surface="rest", idempotency_key=sent))
+
+    assert await key(charges, me, "mine") == await key(charges, me, "mine")
+    keys = [
+        await key(charges, me, "mine"),
+        await key(charges, me, "another"),
+        await key(charges, other, "mine"),
+        await key(refunds, me, "mine"),
+        await key(charges, me, None),
+        await key(charges, me, None),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert "mine" not in "".join(keys)

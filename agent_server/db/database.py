@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 from asyncpg import PostgresConnectionError, PostgresError
-from sqlalchemy import AdaptedConnection, NullPool, event, text
+from sqlalchemy import AdaptedConnection, Connection, NullPool, event, text
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -84,12 +84,16 @@ class Database:
         try:
             async with self._sessions.begin() as session:
                 if self._local:
-                    await session.execute(self._set_local, self._local)
+                    event.listen(session.sync_session, "after_begin", self._limit)
                 yield session
         except (PoolTimeout, OSError, PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
             if is_away(error):
                 raise Unavailable("The database cannot be reached; try again in a moment") from error
             raise
+
+    def _limit(self, _: Any, __: Any, connection: Connection) -> None:
+        """The settings of a session, for one transaction: with its first statement, when it takes a connection."""
+        connection.execute(self._set_local, self._local)
 
     async def direct(self) -> asyncpg.Connection:
         """A connection of its own, past any pooler, for what needs a session: LISTEN and locks that it holds.

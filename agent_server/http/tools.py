@@ -80,7 +80,13 @@ async def _call(
             await ConversationRepository(session, caller).get(conversation_id)
     arguments = (await request.body()).decode("utf-8", "surrogateescape")
     output = await call_tool(
-        server.runtime, tool, arguments, caller=caller, surface="rest", conversation_id=conversation_id
+        server.runtime,
+        tool,
+        arguments,
+        caller=caller,
+        surface="rest",
+        conversation_id=conversation_id,
+        idempotency_key=request.headers.get("Idempotency-Key"),
     )
     return JSONResponse(output)
 

@@ -1,5 +1,6 @@
 """AgentPrompt + tools -> SDK agents, compiled once per process; whatever depends on a turn comes in its context."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -61,6 +62,8 @@ def function_tool(tool: Tool[..., Any]) -> FunctionTool:
 
     async def invoke(context: SDKToolContext[TurnContext], arguments: str) -> str:
         turn = context.context
+        if task := asyncio.current_task():
+            turn.tool_calls.add(task)
         ledger = CallLedger(
             turn.attempt.journal,
             context.tool_call_id,

@@ -1,5 +1,6 @@
 """What one attempt of a turn knows and keeps."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +19,10 @@ from agent_server.workspace import Workspace
 @dataclass
 class TurnContext:
     """The state of one attempt, rebuilt from the log alone: `journaled` are the model responses an earlier attempt
-    committed, `cited` the passages by number. `calls` counts the model calls of this attempt, `input_lengths` has how
-    many items each was given, `model` is the one that answered last. `pending` are events that travel with the next
-    write. `ends` is when the turn is out of time (`time.monotonic`)."""
+    committed, `cited` the passages by number. `calls` counts the model calls of this attempt, `tool_calls` are the
+    tasks of its tools, `input_lengths` has how many items each model call was given, `model` is the one that answered
+    last. `pending` are events that travel with the next write. `ends` is when the turn is out of time
+    (`time.monotonic`)."""
 
     attempt: Attempt
     runtime: Runtime
@@ -33,6 +35,7 @@ class TurnContext:
     urgent: str | None
     ends: float
     calls: int = 0
+    tool_calls: set[asyncio.Task[Any]] = field(default_factory=set)
     agent: str = ""
     model: str | None = None
     input_lengths: dict[int, int] = field(default_factory=dict)

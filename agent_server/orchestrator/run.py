@@ -1,5 +1,6 @@
 """run(): one attempt of a turn, from the stored message to the last item."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,7 +67,14 @@ class Orchestrator:
                 tool_error_formatter=lambda error: unknown_tool(error.tool_name),
             ),
         )
-        await _drain(result)
+        try:
+            await _drain(result)
+        finally:
+            # The run loop leaves its tools behind when it is cancelled; what they did is on record before the turn ends.
+            for task in turn.tool_calls:
+                task.cancel()
+            if turn.tool_calls:
+                await asyncio.wait(turn.tool_calls)
         usage = result.context_wrapper.usage
         return Outcome(
             agent=result.last_agent.name,

@@ -10,15 +10,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.call import OutcomeUnknown, Recorded
 from agent_server.db import storable
+from agent_server.tool import OUTSIDE
 from agent_server.turns.events import ToolReturned
 from agent_server.turns.journal import Journal, NewItem
 from agent_server.turns.models import ToolCall
 
-_RECORD_CALL = text("""
+_INSERT = """
     insert into tool_call (owner_id, turn_id, call_id, name, effect, args_sha, state, result, epoch)
     values (:owner_id, :turn_id, :call_id, :name, :effect, :args_sha, :state, cast(:result as jsonb), :epoch)
-    on conflict (owner_id, turn_id, call_id) do update set state = excluded.state, result = excluded.result,
-        epoch = excluded.epoch""")
+    on conflict (owner_id, turn_id, call_id) do update set"""
+# Returns no row where there is one that this attempt has not seen: an earlier one has started the call.
+_START = text(f"{_INSERT} epoch = excluded.epoch where tool_call.epoch = :seen returning epoch")
+_FINISH = text(f"{_INSERT} state = excluded.state, result = excluded.result, epoch = excluded.epoch")
 
 
 @dataclass
@@ -43,24 +46,33 @@ class CallLedger:
     def idempotency_key(self) -> str:
         return f"{self.journal.turn_id}:{self.call_id}"
 
-    async def begin(self, session: AsyncSession, *, separate: bool) -> Recorded | None:
-        row = await session.get(ToolCall, (self.journal.owner_id, self.journal.turn_id, self.call_id))
-        if row is not None and row.state == "done" and row.result is not None:
-            return Recorded(**row.result)
-        if row is not None and self.effect == "once":
-            raise OutcomeUnknown(
-                "an earlier attempt of this call was cut off; it may or may not have taken effect. "
-                "Do not call it again; tell the user to check"
-            )
-        if separate:
+    @property
+    def recorded(self) -> Recorded | None:
+        row = self._earlier
+        return Recorded(**row.result) if row is not None and row.result is not None else None
+
+    @property
+    def cut_off(self) -> bool:
+        return self._earlier is not None and self._earlier.state == "started"
+
+    @property
+    def _earlier(self) -> ToolCall | None:
+        return self.journal.tool_calls.get(self.call_id)
+
+    async def start(self) -> None:
+        seen = self._earlier.epoch if self._earlier is not None else None
+        async with self.journal.database.transaction() as session:
             await self.journal.write(session)
-            await session.execute(_RECORD_CALL, self._row("started", None))
-        return None
+            noted = await session.execute(_START, {**self._row("started", None), "seen": seen})
+            if noted.first() is None and self.effect == "once":
+                raise OutcomeUnknown(self.name)
 
     async def finish(self, session: AsyncSession, outcome: Recorded) -> None:
         returned = ToolReturned(self.call_id, self.name, outcome.output, outcome.error)
-        await self.journal.write(session, (returned,), (NewItem(output_item(self.call_id, outcome)),))
-        await session.execute(_RECORD_CALL, self._row("done", outcome))
+        item = NewItem(output_item(self.call_id, outcome))
+        # A stop undoes what is only in this transaction; what has happened outside must be on record.
+        await self.journal.write(session, (returned,), (item,), heed_stop=self.effect not in OUTSIDE)
+        await session.execute(_FINISH, self._row("done", outcome))
 
     def _row(self, state: str, outcome: Recorded | None) -> dict[str, Any]:
         return {

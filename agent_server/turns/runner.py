@@ -137,6 +137,11 @@ class Runner:
     def has_slot(self) -> bool:
         return not self.closing and len(self._tasks) < self._slots
 
+    @property
+    def _silent(self) -> bool:
+        """Whether it is so long since this replica could say that it lives that others may take it for dead."""
+        return time.monotonic() - self._beaten > STOP_AFTER
+
     async def start(self) -> None:
         """Announce this replica, then beat and sweep until `close`. Raises Unavailable."""
         await self._signals.start()
@@ -246,7 +251,7 @@ class Runner:
             message=turn.input["message"],
             agent=turn.input.get("agent"),
             number=turn.attempts,
-            resumed=turn.last_event > 0,
+            resumed=turn.last_event > 0 or turn.attempts > 1,
         )
         began = time.monotonic()
         try:
@@ -324,7 +329,7 @@ class Runner:
             self.queued()
 
     async def _sweep(self) -> None:
-        if self.closing:
+        if self.closing or self._silent:
             return
         async with self._database.transaction() as session:
             candidates = (await session.execute(_CANDIDATES)).all() if self.has_slot else []
@@ -381,7 +386,7 @@ class Runner:
         """Stop the runs of a process that cannot say that it lives, before others take them for a dead one's."""
         while True:
             await asyncio.sleep(BEAT_SECONDS / 4)
-            if time.monotonic() - self._beaten > STOP_AFTER and (running := self._tasks.keys() - self._given_up):
+            if self._silent and (running := self._tasks.keys() - self._given_up):
                 log.warning("replica.silent", turns=len(running))
                 self._given_up |= running
                 for turn_id in running:
