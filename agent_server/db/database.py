@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import asyncpg
 from asyncpg import PostgresConnectionError, PostgresError
 from sqlalchemy import AdaptedConnection, Connection, NullPool, event, text
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
@@ -72,10 +72,10 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=pool_timeout,
-            pool_pre_ping=True,
             pool_recycle=1800,
         )
         self.engine = self._pool if direct_url is None else _engine(direct_url, pooled=False, poolclass=NullPool)
+        event.listen(self._pool.sync_engine, "checkout", _refuse_closed)
         self._sessions = async_sessionmaker(self._pool, expire_on_commit=False, autoflush=False)
 
     @asynccontextmanager
@@ -139,6 +139,13 @@ def _engine(url: str, *, pooled: bool, **pool: Any) -> AsyncEngine:
 
 def _set_session(connection: AdaptedConnection, _: Any) -> None:
     connection.run_async(lambda driver: driver.execute(_SET, timeout=5))
+
+
+def _refuse_closed(connection: Any, _: Any, __: Any) -> None:
+    """The pool replaces a connection that its server has closed. Known without asking: SQLAlchemy's own check before
+    each transaction would be three round trips."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 def is_away(error: Exception) -> bool:
