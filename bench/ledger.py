@@ -60,7 +60,7 @@ from tests.scripted import Say, scripted_openai
 
 ROOT = Path(__file__).parent.parent
 ROUNDS, TURNS = 7, 30
-WORDS = "It is on your list, and the list is short. ".split(" ")
+WORDS = ("It", "is", "on", "your", "list,", "and", "the", "list", "is", "short.")
 TOOL = '''"""One tool, which stores a row."""
 
 from sqlmodel import Field
@@ -151,14 +151,14 @@ class ScriptedModels(Models):
 
 
 @asynccontextmanager
-async def empty(server: str) -> AsyncIterator[str]:
-    """The URL of a migrated database of its own."""
+async def empty(server: str, workspace: Path = ROOT) -> AsyncIterator[str]:
+    """The URL of a database of its own, migrated for a workspace."""
     name = f"bench_{uuid4().hex}"
     admin = await asyncpg.connect(server)
     await admin.execute(f"create database {name}")
     url = server.replace("/postgres?", f"/{name}?")
     database = Database(url)
-    await upgrade(database, ROOT)
+    await upgrade(database, workspace)
     await database.close()
     try:
         yield url
@@ -254,7 +254,7 @@ async def _written(database: Database, work: Callable[[], Awaitable[None]]) -> t
         wrote.discard(id(connection))
 
     async def rows() -> int:
-        tables = "turn item event model_call tool_call audit conversation note".split()
+        tables = ("turn", "item", "event", "model_call", "tool_call", "audit", "conversation", "note")
         async with database.transaction() as session:
             counted = " + ".join(f"(select count(*) from {table})" for table in tables)
             return int((await session.execute(text(f"select {counted}"))).scalar_one())
@@ -317,12 +317,12 @@ async def idle(server: str) -> None:
     """A thousand streams of one turn whose model says nothing, held by one server process."""
     streams = 1000
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    async with empty(server) as url, scripted_openai([Say("a b", hold=(1, asyncio.Event()))]) as model:
-        workspace = Path(tempfile.mkdtemp(prefix="bench"))
-        await asyncio.to_thread(
-            subprocess.run, [sys.executable, "-m", "agent_server", "init", str(workspace / "w")], check=True, cwd=ROOT
-        )
-        with serving(workspace / "w", url, OPENAI_BASE_URL=model.url, AGENT_SERVER_MODEL="m") as process:
+    workspace = Path(tempfile.mkdtemp(prefix="bench")) / "workspace"
+    init = [sys.executable, "-m", "agent_server", "init", str(workspace)]
+    await asyncio.to_thread(subprocess.run, init, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    hold = Say("a b", hold=(1, asyncio.Event()))
+    async with empty(server, workspace) as url, scripted_openai([hold]) as model:
+        with serving(workspace, url, OPENAI_BASE_URL=model.url, AGENT_SERVER_MODEL="m") as process:
             base, auth = process.http.base_url, process.http.headers["Authorization"]
             async with httpx.AsyncClient(base_url=str(base), headers={"Authorization": auth}, timeout=60) as http:
                 sending = asyncio.create_task(http.post("/api/chat", json={"message": "hello", "stream": False}))
@@ -364,7 +364,7 @@ async def _connections(url: str) -> int:
 async def recovery(server: str) -> None:
     """A process that runs a turn is killed; another, which sweeps, takes the turn."""
     print("\nrecovery, s           kills    p50    p95    max")
-    for name, kills, forget in (("by the lock", 50, ""), ("by the heartbeat", 10, _WITHOUT_LOCKS)):
+    for name, kills, forget in (("by the lock", 50, "select 1"), ("by the heartbeat", 10, _WITHOUT_LOCKS)):
         async with empty(server) as url:
             connection = await asyncpg.connect(url)
             await connection.execute(forget)
@@ -387,7 +387,7 @@ async def _recover(url: str) -> float:
 
     victim = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.ledger", "victim", url, cwd=ROOT)
     connection = await asyncpg.connect(url)
-    while not await connection.fetchval("select count(*) from turn where status = 'running'"):
+    while not await connection.fetchval("select count(*) from turn where status = 'running'"):  # noqa: ASYNC110
         await asyncio.sleep(0.02)
     await connection.close()
     database = Database(url)
