@@ -62,7 +62,7 @@ class _Feed:
     events: list[Numbered] = field(default_factory=list)
     waiting: set[asyncio.Event] = field(default_factory=set)
     over: bool = False
-    failure: Unavailable | None = None
+    failure: Exception | None = None
 
     @property
     def last(self) -> int:
@@ -79,7 +79,7 @@ class _Feed:
             self.wake()
         return True
 
-    def end(self, failure: Unavailable | None = None) -> None:
+    def end(self, failure: Exception | None = None) -> None:
         self.over, self.failure = True, failure
         self.wake()
 
@@ -198,8 +198,10 @@ class Hub:
                     for feed in list(self._feeds.values()):
                         feed.end(error)
                 await asyncio.sleep(min(POLL_SECONDS, 0.1))
-            except Exception:  # those who follow are waiting: the next poll tries again
+            except Exception as error:  # a bug: whoever waits for what cannot be read is told so
                 log.exception("hub.failed")
+                for feed in list(self._feeds.values()):
+                    feed.end(error)
 
     async def _read(self) -> None:
         asked, self._unread = self._unread & self._feeds.keys(), set()

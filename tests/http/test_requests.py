@@ -250,9 +250,9 @@ async def test_a_stream_that_breaks_is_cut_and_not_taken_for_the_whole(start: St
                 async for frame in read_frames(response):
                     assert frame.data != "[DONE]"
                     if frame.data["type"] == "text-delta":
-                        await _break(client, "event")
+                        await _break(client, "turn")
         async with client.server.database.transaction() as session:
-            await session.execute(text("alter table secret_table_name rename to event"))
+            await session.execute(text("alter table secret_table_name rename to turn"))
         go_on.set()
 
 
