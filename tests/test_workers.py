@@ -20,6 +20,7 @@ import asyncpg
 import httpx
 import pytest
 
+from agent_server.turns.liveness import LOCK_SPACE
 from tests.commands import PATIENCE, Serving, serving
 from tests.conftest import ROOT
 from tests.scripted import Call, Say, ScriptedOpenAI, Step, scripted_openai
@@ -79,6 +80,7 @@ def rows(url: str, query: str) -> list[tuple[Any, ...]]:
     return asyncio.run(read())
 
 
+LOCKS = f"select count(*) from pg_locks where locktype = 'advisory' and classid = {LOCK_SPACE} and granted"
 TURNS = "select status, attempts from turn"
 TASKS = "select title from task"
 ANSWERS = "select text from item where role = 'assistant' and text <> ''"
@@ -222,6 +224,7 @@ async def test_workers_share_a_port_and_one_that_is_killed_is_replaced(reference
             assert "".join(server.written).count(" is ready") == 1
 
             held.clear()
+            until(lambda: rows(stocked_url, LOCKS) == [(2,)])  # those that took their places are ready
             with asked(server, "Rinse the mask") as (_, lines):
                 serve = workers_of(server)
                 server.process.terminate()

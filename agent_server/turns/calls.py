@@ -12,16 +12,17 @@ from agent_server.call import OutcomeUnknown, Recorded
 from agent_server.db import storable
 from agent_server.tool import OUTSIDE
 from agent_server.turns.events import ToolReturned
-from agent_server.turns.journal import Journal, NewItem
+from agent_server.turns.journal import Fenced, Journal, NewItem
 from agent_server.turns.models import ToolCall
 
 _INSERT = """
     insert into tool_call (owner_id, turn_id, call_id, name, effect, args_sha, state, result, epoch)
     values (:owner_id, :turn_id, :call_id, :name, :effect, :args_sha, :state, cast(:result as jsonb), :epoch)
     on conflict (owner_id, turn_id, call_id) do update set"""
-# Returns no row where there is one that this attempt has not seen: an earlier one has started the call.
+# Either returns no row where there is one that this attempt has not seen: of one that has started the call, or ended it.
 _START = text(f"{_INSERT} epoch = excluded.epoch where tool_call.epoch = :seen returning epoch")
-_FINISH = text(f"{_INSERT} state = excluded.state, result = excluded.result, epoch = excluded.epoch")
+_FINISH = text(f"""{_INSERT} state = excluded.state, result = excluded.result, epoch = excluded.epoch
+    where tool_call.state = 'started' returning epoch""")
 
 
 @dataclass
@@ -72,7 +73,8 @@ class CallLedger:
         item = NewItem(output_item(self.call_id, outcome))
         # A stop undoes what is only in this transaction; what has happened outside must be on record.
         await self.journal.write(session, (returned,), (item,), heed_stop=self.effect not in OUTSIDE)
-        await session.execute(_FINISH, self._row("done", outcome))
+        if (await session.execute(_FINISH, self._row("done", outcome))).first() is None:
+            raise Fenced
 
     def _row(self, state: str, outcome: Recorded | None) -> dict[str, Any]:
         return {

@@ -105,6 +105,9 @@ async def test_a_tools_effect_its_record_its_event_and_its_item_are_one(database
         turn, journal = await _open(here, me)
         attempt = _attempt(journal, me)
         assert await call(database, attempt, make_conversation, title="first") == "first"
+        with pytest.raises(Fenced):  # it has its outcome; an attempt that does not know that writes no other
+            await call(database, attempt, make_conversation, title="first")
+        await journal.load()
         assert await call(database, attempt, make_conversation, title="first") == "first"  # replayed
         assert await count(database, "conversation") == 2
         assert await _log(database, turn) == [(1, "tool_done")]
