@@ -129,6 +129,25 @@ def test_a_json_line_has_the_traceback_in_one_line(json_lines: io.StringIO) -> N
     )
 
 
+def test_a_line_is_one_write_so_that_those_of_several_workers_do_not_mingle(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+
+    class Unbuffered(io.StringIO):
+        """As stderr is with `PYTHONUNBUFFERED=1`, which images for containers set."""
+
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", Unbuffered())
+        configure_logging("INFO", "console")
+    structlog.get_logger().info("ours")
+    logging.getLogger("a.library").warning("theirs")
+    configure_logging("WARNING", "console")
+    assert written == [IsStr(regex="(?s).*ours.*\n"), IsStr(regex="(?s).*theirs.*\n")]
+
+
 async def test_a_tool_call_over_http_leaves_lines_that_say_whose_it_was(start: Start, json_lines: io.StringIO) -> None:
     async with start() as client:
         me = str((await resolve_caller(client.server.database, client.key)).id)
