@@ -6,7 +6,7 @@ PORT ?= 8000
 WORKSPACE ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev serve test lint lock screenshots bench chaos clean
+.PHONY: help install dev serve test lint lock bench chaos clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -36,6 +36,9 @@ lock: ## Resolve the dependencies anew
 
 chaos: dev ## Count what replicas lose that are killed, frozen and cut off under load (ARGS="--turns 150 --kills 10")
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+bench: dev ## Measure what turns, followers, streams and recovery cost (about ten minutes)
+	@for each in turns followers streams "recovery --kills 10"; do $(BIN)/python -m bench.$$each || exit 1; done
 
 clean: ## Remove the virtual environment and the embedded database
 	rm -rf $(VENV) .data

@@ -1,13 +1,13 @@
 """Who did what, on which surface, with what outcome; append-only."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import DateTime, Index
-from sqlmodel import Field
+from sqlalchemy import DateTime, Index, insert
+from sqlmodel import Field, SQLModel
 
-from agent_server.db import Owned, now
+from agent_server.db import Owned, new_id, now
 from agent_server.repository import Repository
 
 Surface = Literal["agent", "mcp", "rest", "cli"]
@@ -30,5 +30,13 @@ class Audit(Owned, table=True):
     request_id: str | None = None
 
 
+_RECORD = insert(SQLModel.metadata.tables[Audit.__tablename__])
+
+
 class AuditRepository(Repository[Audit]):
     model = Audit
+
+    async def record(self, **columns: Any) -> None:
+        """Add a row: for a fraction of what `add` costs, because each call of a tool has one."""
+        row = {"owner_id": self.owner, "id": new_id(), "at": now(), "caller_kind": self.caller.kind, **columns}
+        await self.session.execute(_RECORD, row)

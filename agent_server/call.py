@@ -21,7 +21,7 @@ import anyio
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_server.audit import Audit, AuditRepository, Surface
+from agent_server.audit import AuditRepository, Surface
 from agent_server.db import Database, new_id
 from agent_server.errors import AgentServerError, DidNotHappen, Forbidden, Internal, TimedOut, Unavailable
 from agent_server.identity import Caller
@@ -222,7 +222,7 @@ class _Call:
             await self._record(session, error.code, Recorded(None, f"{error.code}: {error.message}"))
 
     async def _record(self, session: AsyncSession, code: str, outcome: Recorded) -> None:
-        await AuditRepository(session, self.caller).add(self._audit(code))
+        await AuditRepository(session, self.caller).record(**self._audit(code))
         if self.ledger:
             await self.ledger.finish(session, outcome)
 
@@ -257,19 +257,18 @@ class _Call:
         late = f"{self.tool.name} took longer than {seconds:g} seconds and was stopped"
         return f"{late}; it may have taken effect all the same" if self.tool.effect in OUTSIDE else late
 
-    def _audit(self, outcome: str) -> Audit:
+    def _audit(self, outcome: str) -> dict[str, Any]:
         latency_ms = round((time.perf_counter() - self.started) * 1000, 2)
         log.info("tool.called", tool=self.tool.name, surface=self.surface, outcome=outcome, latency_ms=latency_ms)
-        return Audit(
-            caller_kind=self.caller.kind,
-            surface=self.surface,
-            action=self.tool.name,
-            outcome=outcome,
-            latency_ms=latency_ms,
-            conversation_id=self.conversation_id,
-            turn_id=self.ledger.turn_id if self.ledger else None,
-            request_id=structlog.contextvars.get_contextvars().get("request_id"),
-        )
+        return {
+            "surface": self.surface,
+            "action": self.tool.name,
+            "outcome": outcome,
+            "latency_ms": latency_ms,
+            "conversation_id": self.conversation_id,
+            "turn_id": self.ledger.turn_id if self.ledger else None,
+            "request_id": structlog.contextvars.get_contextvars().get("request_id"),
+        }
 
 
 def _replayed(recorded: Recorded) -> Any:

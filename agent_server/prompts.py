@@ -1,5 +1,6 @@
 """prompts/*.md -> AgentPrompt: an agent is one Markdown file, front matter and a Jinja2 body."""
 
+import functools
 import hashlib
 import traceback
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -82,9 +83,14 @@ class AgentPrompt:
         """The instructions. Raises ModelFailed when the template fails with these variables."""
         try:
             known = {**VARIABLES, **variables}
-            return _TEMPLATES.from_string(self.body).render(**{**known, "profile": _Known(known["profile"])})
+            return _template(self.body).render(**{**known, "profile": _Known(known["profile"])})
         except _TEMPLATE_FAILS as error:
             raise ModelFailed(f"The prompt of {self.name} does not render: {error}") from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _template(body: str) -> Template:
+    return _TEMPLATES.from_string(body)
 
 
 def load_prompts(folder: Path, root: Path) -> tuple[dict[str, AgentPrompt], list[Problem]]:

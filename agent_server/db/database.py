@@ -1,7 +1,8 @@
 """The engine, its pool, and the one way to a transaction."""
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -82,10 +83,16 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """One transaction. Raises Unavailable when the database cannot be reached or goes away in the middle."""
         try:
-            async with self._sessions.begin() as session:
-                if self._local:
-                    event.listen(session.sync_session, "after_begin", self._limit)
+            session = self._sessions()
+            if self._local:
+                event.listen(session.sync_session, "after_begin", self._limit)
+            try:
                 yield session
+            except BaseException:
+                await asyncio.shield(session.close())
+                raise
+            # Not cut off by a cancellation: the driver would have to give up the connection to be rid of the commit.
+            await asyncio.shield(_commit(session))
         except (PoolTimeout, OSError, PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
             if is_away(error):
                 raise Unavailable("The database cannot be reached; try again in a moment") from error
@@ -126,6 +133,21 @@ class Database:
 
     async def close(self) -> None:
         await self._pool.dispose()
+
+
+def after_commit(session: AsyncSession, call: Callable[[], None]) -> None:
+    """Have `call` made when the transaction of `session` has committed, and not if it does not."""
+    session.info.setdefault(after_commit, []).append(call)
+
+
+async def _commit(session: AsyncSession) -> None:
+    try:
+        await session.commit()
+    except BaseException:
+        await session.close()
+        raise
+    for call in session.info.get(after_commit, ()):
+        call()
 
 
 def _engine(url: str, *, pooled: bool, **pool: Any) -> AsyncEngine:

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import insert, text
+from sqlalchemy import insert, literal, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col, select
+from sqlmodel import SQLModel
 
-from agent_server.conversations.models import Conversation, Item
-from agent_server.conversations.repository import ConversationRepository
+from agent_server.conversations.models import Conversation
 from agent_server.db import Database, new_id, now
 from agent_server.errors import Busy, InvalidInput, NotFound, TooMany
 from agent_server.identity import Caller
-from agent_server.turns.models import Steer, Turn
+from agent_server.turns.models import Turn
 from agent_server.turns.steering import add_steer, find_steerable
 
 OnBusy = Literal["queue", "reject", "steer", "interrupt"]
@@ -27,6 +26,21 @@ TITLE_LENGTH = 60
 
 _INTERRUPT = text("""
     update turn set cancel = true where owner_id = :owner_id and id = :id and status = 'running'""")
+_SENT = text("""
+    select id as turn_id, body_sha from turn where owner_id = :owner_id and client_key = :key
+    union all
+    select turn_id, body_sha from steer where owner_id = :owner_id and client_key = :key""")
+_NUMBER = text("""
+    update conversation set next_turn = next_turn + 1, updated_at = now()
+    where owner_id = :owner_id and id = :id returning next_turn - 1""")
+_WAITING = text("""
+    select id from turn
+    where owner_id = :owner_id and conversation_id = :id and status in ('queued', 'running') order by turn_no""")
+# By table, not by entity: the session has no more to do with what is only stored.
+_NEW_CONVERSATION = (
+    postgresql.insert(SQLModel.metadata.tables["conversation"]).on_conflict_do_nothing().returning(literal(1))
+)
+_NEW_TURN, _NEW_ITEM = (insert(SQLModel.metadata.tables[name]) for name in ("turn", "item"))
 _FOLLOWED = text("update turn set followed_at = now() where owner_id = :owner_id and id = :id")
 
 
@@ -103,9 +117,8 @@ async def accept(
                 "caller": {"kind": caller.kind, "scopes": sorted(caller.scopes)},
             },
         )
-        session.add(turn)
-        await session.flush()
-        await session.execute(insert(Item), [_user_item(turn, message.text)])
+        await session.execute(_NEW_TURN, turn.model_dump())
+        await session.execute(_NEW_ITEM, _user_item(turn, message.text))
         if message.leave_after is not None:
             await session.execute(_FOLLOWED, {"owner_id": caller.id, "id": turn.id})
         return Accepted(turn, fresh=True, interrupted=running)
@@ -124,30 +137,24 @@ async def _sent_before(session: AsyncSession, caller: Caller, key: str) -> tuple
     await session.execute(
         text("select pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"{caller.id}:{key}"}
     )
-    statement = select(Turn).where(col(Turn.owner_id) == caller.id, col(Turn.client_key) == key)
-    if (turn := (await session.execute(statement)).scalar_one_or_none()) is not None:
-        return turn, turn.body_sha
-    put = select(Steer).where(col(Steer.owner_id) == caller.id, col(Steer.client_key) == key)
-    if (steer := (await session.execute(put)).scalar_one_or_none()) is not None:
-        return await session.get_one(Turn, (caller.id, steer.turn_id)), steer.body_sha
-    return None
+    sent = (await session.execute(_SENT, {"owner_id": caller.id, "key": key})).one_or_none()
+    return None if sent is None else (await session.get_one(Turn, (caller.id, sent.turn_id)), sent.body_sha)
 
 
 async def _conversation(session: AsyncSession, caller: Caller, message: Message) -> tuple[UUID, int]:
     """The conversation and the number of its new turn; locks the conversation's row until the commit."""
-    repository = ConversationRepository(session, caller)
-    row = None if message.conversation_id is None else await repository.find(message.conversation_id, lock=True)
-    if row is None and (message.conversation_id is None or message.create):
-        id = message.conversation_id or new_id()
+    id = message.conversation_id or new_id()
+    key = {"owner_id": caller.id, "id": id}
+    number = None if message.conversation_id is None else (await session.execute(_NUMBER, key)).scalar()
+    if number is None and (message.conversation_id is None or message.create):
         new = Conversation(owner_id=caller.id, id=id, title=_title(message.text), next_turn=2)
-        made = postgresql.insert(Conversation).values(new.model_dump()).on_conflict_do_nothing()
-        if (await session.execute(made.returning(col(Conversation.id)))).one_or_none():
+        if (await session.execute(_NEW_CONVERSATION, new.model_dump())).one_or_none():
             return id, 1
-        row = await repository.get(id, lock=True)  # another message began the same conversation in this instant
-    if row is None:
+        # another message began the same conversation in this instant
+        number = (await session.execute(_NUMBER, key)).scalar()
+    if number is None:
         raise NotFound(f"There is no conversation {message.conversation_id}; leave `id` out to begin one")
-    number, row.next_turn, row.updated_at = row.next_turn, row.next_turn + 1, now()
-    return row.id, number
+    return id, number
 
 
 def _title(message: str) -> str:
@@ -157,16 +164,7 @@ def _title(message: str) -> str:
 
 async def _waiting(session: AsyncSession, caller: Caller, conversation_id: UUID) -> Sequence[UUID]:
     """The turn that runs in a conversation and those that wait behind it, in order."""
-    statement = (
-        select(Turn.id)
-        .where(
-            col(Turn.owner_id) == caller.id,
-            col(Turn.conversation_id) == conversation_id,
-            col(Turn.status).in_(("queued", "running")),
-        )
-        .order_by(col(Turn.turn_no))
-    )
-    return (await session.execute(statement)).scalars().all()
+    return (await session.execute(_WAITING, {"owner_id": caller.id, "id": conversation_id})).scalars().all()
 
 
 def _user_item(turn: Turn, message: str) -> dict[str, Any]:

@@ -5,24 +5,24 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.call import OutcomeUnknown, Recorded
 from agent_server.db import storable
 from agent_server.tool import OUTSIDE
 from agent_server.turns.events import ToolReturned
-from agent_server.turns.journal import Fenced, Journal, NewItem
+from agent_server.turns.journal import Fenced, Journal, NewItem, fenced
 from agent_server.turns.models import ToolCall
 
 _INSERT = """
     insert into tool_call (owner_id, turn_id, call_id, name, effect, args_sha, state, result, epoch)
-    values (:owner_id, :turn_id, :call_id, :name, :effect, :args_sha, :state, cast(:result as jsonb), :epoch)
+    select :owner_id, :id, :call_id, :name, :effect, :args_sha, :state, cast(:result as jsonb), :epoch
+    from fence where not stop
     on conflict (owner_id, turn_id, call_id) do update set"""
-# Either returns no row where there is one that this attempt has not seen: of one that has started the call, or ended it.
-_START = text(f"{_INSERT} epoch = excluded.epoch where tool_call.epoch = :seen returning epoch")
-_FINISH = text(f"""{_INSERT} state = excluded.state, result = excluded.result, epoch = excluded.epoch
-    where tool_call.state = 'started' returning epoch""")
+# Either writes no row where there is one that this attempt has not seen: of one that has started the call, or ended it.
+_START = fenced(f"{_INSERT} epoch = excluded.epoch where tool_call.epoch = :seen returning 1")
+_FINISH = fenced(f"""{_INSERT} state = excluded.state, result = excluded.result, epoch = excluded.epoch
+    where tool_call.state = 'started' returning 1""")
 
 
 @dataclass
@@ -63,30 +63,35 @@ class CallLedger:
     async def start(self) -> None:
         seen = self._earlier.epoch if self._earlier is not None else None
         async with self.journal.database.transaction() as session:
-            await self.journal.write(session)
-            noted = await session.execute(_START, {**self._row("started", None), "seen": seen})
-            if noted.first() is None and self.effect == "once":
+            noted = await self.journal.write(
+                session, statement=_START, values={**self._row("started", None), "seen": seen}
+            )
+            if not noted and self.effect == "once":
                 raise OutcomeUnknown(self.name)
 
     async def finish(self, session: AsyncSession, outcome: Recorded) -> None:
         returned = ToolReturned(self.call_id, self.name, outcome.output, outcome.error)
         item = NewItem(output_item(self.call_id, outcome))
         # A stop undoes what is only in this transaction; what has happened outside must be on record.
-        await self.journal.write(session, (returned,), (item,), heed_stop=self.effect not in OUTSIDE)
-        if (await session.execute(_FINISH, self._row("done", outcome))).first() is None:
+        recorded = await self.journal.write(
+            session,
+            (returned,),
+            (item,),
+            heed_stop=self.effect not in OUTSIDE,
+            statement=_FINISH,
+            values=self._row("done", outcome),
+        )
+        if not recorded:
             raise Fenced
 
     def _row(self, state: str, outcome: Recorded | None) -> dict[str, Any]:
         return {
-            "owner_id": self.journal.owner_id,
-            "turn_id": self.journal.turn_id,
             "call_id": self.call_id,
             "name": self.name,
             "effect": self.effect,
             "args_sha": self.args_sha,
             "state": state,
             "result": json.dumps(storable(asdict(outcome))) if outcome else None,
-            "epoch": self.journal.epoch,
         }
 
 

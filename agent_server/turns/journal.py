@@ -7,17 +7,17 @@ over writes nothing more), the allotment of event numbers (dense, and visible in
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import event as sqlalchemy_event
-from sqlalchemy import text
+from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from agent_server.call import Interrupted
-from agent_server.db import Database, storable
+from agent_server.db import Database, after_commit, storable
 from agent_server.turns.events import Event, Numbered, Reset, Steered, TextDelta, TextDone, body_of, from_row
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import ModelCall, Status, ToolCall, TurnEvent
@@ -29,7 +29,8 @@ _COUNTERS = """
 
 _MINE = "where owner_id = :owner_id and id = :id and epoch = :epoch and status = 'running'"
 
-# The fence, the events and the items are one statement: a journal write is one round trip beside begin and commit.
+# The fence and all that is written under it are one statement: a journal write is one round trip beside begin and
+# commit.
 _WRITE = """
     with fence as (
         update turn set {set} {mine} returning last_event, last_item, cancel and :heed_stop as stop, steers),
@@ -46,24 +47,28 @@ _WRITE = """
         from fence f cross join jsonb_array_elements(cast(:new_items as jsonb)) with ordinality i(row, n)
         cross join jsonb_to_record(i.row)
              as r(role text, text text, agent text, model text, prompt_sha text, body jsonb, sources jsonb)
-        where not f.stop)
-    select last_event, stop, steers from fence"""
+        where not f.stop),
+    also as ({also})
+    select last_event, stop, steers, (select count(*) from also) as also from fence"""
 
-_APPEND = text(_WRITE.format(set=_COUNTERS, mine=_MINE))
-_FINISH = text(
-    _WRITE.format(
-        set=f"""status = :status, finished_at = now(), agent = :agent, usage = cast(:usage as jsonb),
-            error = cast(:error as jsonb), {_COUNTERS}""",
-        mine=_MINE,
-    )
-)
 
-_RECORD_RESPONSE = text("""
+def fenced(also: str = "select where false", *, set: str = "") -> TextClause:
+    """A statement for `Journal.write`. `also` writes something of its own where `fence` has a row that is not `stop`, and
+    returns a row for each; `set` is what else changes of the turn."""
+    return text(_WRITE.format(set=f"{set} {_COUNTERS}", mine=_MINE, also=also))
+
+
+_APPEND: Final = fenced()
+_RESPONSE: Final = fenced("""
     insert into model_call (owner_id, turn_id, n, agent, request_sha, response)
-    values (:owner_id, :id, :n, :agent, :request_sha, cast(:response as json))""")
-
-_SPECIALIST = text("""
-    update conversation set agent = coalesce(:agent, agent), updated_at = now() where owner_id = :owner_id and id = :id""")
+    select :owner_id, :id, :n, :agent, :request_sha, cast(:response as json) from fence where not stop returning 1""")
+_FINISH: Final = fenced(
+    """
+    update conversation c set agent = coalesce(:agent, c.agent), updated_at = now() from fence
+    where c.owner_id = :owner_id and c.id = :conversation_id returning 1""",
+    set="""status = :status, finished_at = now(), agent = :agent, usage = cast(:usage as jsonb),
+        error = cast(:error as jsonb),""",
+)
 
 _WAITING_STEERS = text("""
     select i, text from steer where owner_id = :owner_id and turn_id = :id and consumed_n is null order by i""")
@@ -139,10 +144,43 @@ class Journal:
         items: Sequence[NewItem] = (),
         *,
         heed_stop: bool = True,
-    ) -> None:
+        statement: TextClause = _APPEND,
+        values: Mapping[str, Any] = MappingProxyType({}),
+    ) -> int:
         """Write in `session`'s transaction; followers have it when it commits. Raises Fenced, and StopRequested unless
-        `heed_stop` is False: for what has happened and must be on record, also of a turn that is being stopped."""
-        await self._write(session, _APPEND, {"heed_stop": heed_stop}, events, items)
+        `heed_stop` is False: for what has happened and must be on record, also of a turn that is being stopped.
+
+        Returns how many rows the `statement` (see `fenced`) has written with its own `values`.
+        """
+        new_events = _json([{"kind": event.kind, "body": body_of(event)} for event in events])
+        written: Row[Any] | None = (
+            await session.execute(
+                statement,
+                {
+                    **self._key,
+                    "epoch": self.epoch,
+                    "conversation_id": self.conversation_id,
+                    "turn_no": self.turn_no,
+                    "heed_stop": heed_stop,
+                    "events": len(events),
+                    "items": len(items),
+                    "new_events": new_events,
+                    "new_items": _json([vars(item) for item in items]),
+                    **values,
+                },
+            )
+        ).one_or_none()
+        if written is None:
+            raise Fenced
+        self.steers = written.steers
+        if written.stop:
+            raise StopRequested
+        if events:
+            # as whoever reads the rows will have them
+            stored = [from_row(row["kind"], row["body"]) for row in json.loads(new_events)]
+            numbered = [Numbered(seq, event) for seq, event in enumerate(stored, written.last_event - len(events) + 1)]
+            after_commit(session, lambda: self.hub.published(self.turn_id, numbered))
+        return int(written.also)
 
     async def record_model_call(
         self,
@@ -157,8 +195,7 @@ class Journal:
         """Commit a model's response with its items and events, before the run loop sees it."""
         values = {"n": n, "agent": agent, "request_sha": request_sha, "response": json.dumps(response)}
         async with self.database.transaction() as session:
-            await self.write(session, events, items)
-            await session.execute(_RECORD_RESPONSE, {**self._key, **values})
+            await self.write(session, events, items, statement=_RESPONSE, values=values)
 
     async def model_calls(self) -> dict[int, ModelCall]:
         """What earlier attempts of this turn were answered, by number."""
@@ -207,11 +244,10 @@ class Journal:
         Messages put into the turn that no model call was given are turns of their own from here on, and True is
         returned; in a turn that was stopped they only stay in the conversation.
         """
-        values = {"status": status, "agent": agent, "usage": _jsonb(usage), "error": _jsonb(error), "heed_stop": False}
+        values = {"status": status, "agent": agent, "usage": _jsonb(usage), "error": _jsonb(error)}
         async with self.database.transaction() as session:
-            steers = await self._write(session, _FINISH, values, (event,), items)
-            await session.execute(_SPECIALIST, {"agent": agent, "owner_id": self.owner_id, "id": self.conversation_id})
-            if steers == len(self._taken):
+            await self.write(session, (event,), items, heed_stop=False, statement=_FINISH, values=values)
+            if self.steers == len(self._taken):
                 return False
             return await release_steers(session, self.owner_id, self.turn_id, answer=status != "cancelled")
 
@@ -233,46 +269,6 @@ class Journal:
                 case TextDone(call=call) | Reset(call=call):
                     shown.pop(call, None)
         return shown
-
-    async def _write(
-        self,
-        session: AsyncSession,
-        statement: Any,
-        values: dict[str, Any],
-        events: Sequence[Event],
-        items: Sequence[NewItem],
-    ) -> int:
-        """Returns how many messages have been put into the turn."""
-        new_events = _json([{"kind": event.kind, "body": body_of(event)} for event in events])
-        row = (
-            await session.execute(
-                statement,
-                {
-                    **self._key,
-                    "epoch": self.epoch,
-                    "conversation_id": self.conversation_id,
-                    "turn_no": self.turn_no,
-                    "events": len(events),
-                    "items": len(items),
-                    "new_events": new_events,
-                    "new_items": _json([asdict(item) for item in items]),
-                    **values,
-                },
-            )
-        ).one_or_none()
-        if row is None:
-            raise Fenced
-        last_event, stop, self.steers = row
-        if stop:
-            raise StopRequested
-        if events:
-            # as whoever reads the rows will have them
-            stored = [from_row(row["kind"], row["body"]) for row in json.loads(new_events)]
-            numbered = [Numbered(seq, event) for seq, event in enumerate(stored, last_event - len(events) + 1)]
-            sqlalchemy_event.listen(
-                session.sync_session, "after_commit", lambda _: self.hub.published(self.turn_id, numbered), once=True
-            )
-        return self.steers
 
 
 def _json(value: Any) -> str:

@@ -48,16 +48,16 @@ MUTANTS = [
     ),
     Mutant(
         "a call outside is fenced before it is made",
-        "agent_server/turns/calls.py",
-        "            await self.journal.write(session)\n",
-        "",
+        "agent_server/call.py",
+        "ledger.start() if ledger else runtime.database.check()",
+        "runtime.database.check()",
         f"{_FROZEN}[answered 1-keyed]",
     ),
     Mutant(
         "a response is one transaction with its events and items",
         "agent_server/turns/journal.py",
-        "            await self.write(session, events, items)\n            await session.execute(_RECORD_RESPONSE, ",
-        "            await self.append(*events, items=items)\n            await session.execute(_RECORD_RESPONSE, ",
+        "            await self.write(session, events, items, statement=_RESPONSE,",
+        "            await self.append(*events, items=items)\n            await self.write(session, statement=_RESPONSE,",
         f"{_KILLED}[answering 1-stored]",
     ),
     Mutant(
@@ -174,16 +174,16 @@ MUTANTS = [
     ),
     Mutant(
         "what is followed is committed",
-        "agent_server/turns/journal.py",
-        '"after_commit"',
-        '"before_commit"',
+        "agent_server/db/database.py",
+        "session.info.setdefault(after_commit, []).append(call)",
+        "call()",
         "test_hub.py::test_what_was_not_committed_is_not_followed",
     ),
     Mutant(
         "no message is lost with the turn it was put into",
         "agent_server/turns/journal.py",
-        "if steers == len(self._taken):",
-        "if steers >= len(self._taken):",
+        "if self.steers == len(self._taken):",
+        "if self.steers >= len(self._taken):",
         "test_steering.py::test_a_message_that_no_model_call_was_given_is_a_turn_of_its_own",
     ),
 ]
