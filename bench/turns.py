@@ -318,8 +318,8 @@ def count_of_turns(database: Database) -> tuple[list[str], list[str]]:
         if not _in_background():
             transactions.append("commit")
 
-    event.listen(database.engine.sync_engine, "before_cursor_execute", executed)
-    event.listen(database.engine.sync_engine, "commit", committed)
+    event.listen(database.pool.sync_engine, "before_cursor_execute", executed)
+    event.listen(database.pool.sync_engine, "commit", committed)
     return statements, transactions
 
 
@@ -369,7 +369,7 @@ async def driver(url: str, rounds: int, times: int = 300) -> None:
             (await session.execute(statement, values)).one_or_none()
 
     async def through_engine() -> None:
-        async with database.engine.begin() as on:
+        async with database.pool.begin() as on:
             (await on.execute(statement, values)).one_or_none()
 
     async def bare() -> None:
@@ -379,7 +379,7 @@ async def driver(url: str, rounds: int, times: int = 300) -> None:
     ways = {
         "Database.transaction()": one,
         "the same with two statements": two,
-        "engine.begin()": through_engine,
+        "pool.begin()": through_engine,
         "asyncpg": bare,
     }
     figures: dict[str, list[float]] = {name: [] for name in ways}

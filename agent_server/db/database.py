@@ -2,14 +2,14 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 from asyncpg import PostgresConnectionError, PostgresError
-from sqlalchemy import AdaptedConnection, Connection, NullPool, event, text
+from sqlalchemy import AdaptedConnection, Connection, ExceptionContext, NullPool, event, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -19,11 +19,27 @@ from agent_server.errors import InvalidInput, Unavailable
 
 # Postgres names of states in which trying again later may help; everything else in a DBAPIError is a bug of ours.
 _TRANSIENT = frozenset(
-    {"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "25006", "40001", "40P01", "55P03"}
+    {
+        "57P01",
+        "57P02",
+        "57P03",
+        "53100",
+        "53200",
+        "53300",
+        "08000",
+        "08003",
+        "08006",
+        "25006",
+        "40001",
+        "40P01",
+        "55P03",
+    }
 )
 _GONE = (PoolTimeout, OSError, PostgresConnectionError, asyncpg.InterfaceError)
 
 APPLICATION = "agent-server"
+ANSWER_SECONDS = 20.0
+"""How long an answer of the database may take: longer than `statement_timeout`, by which it gives up itself."""
 _SESSION = {
     "statement_timeout": "15000",
     "lock_timeout": "5000",
@@ -53,11 +69,17 @@ class Database:
     `transaction()` is the only way to a connection: it commits when the block ends, rolls back when it raises, and
     turns a lost or refused connection into `Unavailable`. Where there is a `direct_url`, `url` may lead through a pooler
     in transaction mode: then nothing is expected of a session, neither prepared statements nor settings. `engine`
-    leads past the pooler: it is for migrations.
+    leads past the pooler, and waits as long as it takes: it is for migrations.
     """
 
     def __init__(
-        self, url: str, direct_url: str | None = None, *, pool_size: int = 8, pool_timeout: float = 5.0
+        self,
+        url: str,
+        direct_url: str | None = None,
+        *,
+        pool_size: int = 8,
+        pool_timeout: float = 5.0,
+        answer_timeout: float = ANSWER_SECONDS,
     ) -> None:
         self.url, self.direct_url = url, direct_url or url
         self._local: Mapping[str, str] = {}
@@ -67,32 +89,35 @@ class Database:
                 raise InvalidInput("DATABASE_URL: leave out options, which a pooler does not hand on")
             self._local = {**_SESSION, **given}
         self._set_local = text("select " + ", ".join(f"set_config('{name}', :{name}, true)" for name in self._local))
-        self._pool = _engine(
+        self.pool = _engine(
             url,
             pooled=direct_url is not None,
+            answer_timeout=answer_timeout,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=pool_timeout,
             pool_recycle=1800,
         )
-        self.engine = self._pool if direct_url is None else _engine(direct_url, pooled=False, poolclass=NullPool)
-        event.listen(self._pool.sync_engine, "checkout", _refuse_closed)
-        self._sessions = async_sessionmaker(self._pool, expire_on_commit=False, autoflush=False)
+        self.engine = _engine(self.direct_url, pooled=False, poolclass=NullPool)
+        event.listen(self.pool.sync_engine, "checkout", _refuse_closed)
+        event.listen(self.pool.sync_engine, "handle_error", _give_up_the_silent)
+        self._sessions = async_sessionmaker(self.pool, expire_on_commit=False, autoflush=False)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """One transaction. Raises Unavailable when the database cannot be reached or goes away in the middle."""
+    async def transaction(self, *, patient: bool = False) -> AsyncIterator[AsyncSession]:
+        """One transaction; a `patient` one is made on a connection of its own, past any pooler, and its statements may
+        take longer than those of requests. Raises Unavailable when the database cannot be reached or goes away in the
+        middle."""
         try:
-            session = self._sessions()
-            if self._local:
+            session = self._sessions(bind=self.engine) if patient else self._sessions()
+            if self._local and not patient:
                 event.listen(session.sync_session, "after_begin", self._limit)
             try:
                 yield session
             except BaseException:
-                await asyncio.shield(session.close())
+                await _to_its_end(session.close())
                 raise
-            # Not cut off by a cancellation: the driver would have to give up the connection to be rid of the commit.
-            await asyncio.shield(_commit(session))
+            await _to_its_end(_commit(session))
         except (PoolTimeout, OSError, PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
             if is_away(error):
                 raise Unavailable("The database cannot be reached; try again in a moment") from error
@@ -128,16 +153,27 @@ class Database:
 
     def pool_status(self) -> dict[str, int]:
         """Connections of the pool: how many there may be, are checked out, and are idle."""
-        pool = cast(AsyncAdaptedQueuePool, self._pool.pool)
+        pool = cast(AsyncAdaptedQueuePool, self.pool.pool)
         return {"size": pool.size(), "checked_out": pool.checkedout(), "idle": pool.checkedin()}
 
     async def close(self) -> None:
-        await self._pool.dispose()
+        await self.pool.dispose()
 
 
 def after_commit(session: AsyncSession, call: Callable[[], None]) -> None:
     """Have `call` made when the transaction of `session` has committed, and not if it does not."""
     session.info.setdefault(after_commit, []).append(call)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await `work`, which is not cut off when this is cancelled: the driver would have to give up the connection to be
+    rid of a commit that is on its way."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody is left to be told
+        raise
 
 
 async def _commit(session: AsyncSession) -> None:
@@ -150,10 +186,11 @@ async def _commit(session: AsyncSession) -> None:
         call()
 
 
-def _engine(url: str, *, pooled: bool, **pool: Any) -> AsyncEngine:
+def _engine(url: str, *, pooled: bool, answer_timeout: float | None = None, **pool: Any) -> AsyncEngine:
     address, connect_args, settings = asyncpg_url(url)
     session = _POOLED if pooled else {"server_settings": {"application_name": APPLICATION, **settings}}
-    engine = create_async_engine(address, connect_args={"timeout": 5, **session, **connect_args}, **pool)
+    arguments = {"timeout": 5, "command_timeout": answer_timeout, **session, **connect_args}
+    engine = create_async_engine(address, connect_args=arguments, hide_parameters=True, **pool)
     if not pooled:
         event.listen(engine.sync_engine, "connect", _set_session)
     return engine
@@ -170,6 +207,14 @@ def _refuse_closed(connection: Any, _: Any, __: Any) -> None:
         raise DisconnectionError
 
 
+def _give_up_the_silent(context: ExceptionContext) -> None:
+    """A server answers in time, if only that a statement took too long. Who does not is not there (a link that is up on
+    our side only), nor on the other connections of the pool; and nothing more is asked of any of them, not to roll back
+    either."""
+    if isinstance(context.original_exception, TimeoutError):
+        context.is_disconnect = True
+
+
 def is_away(error: Exception) -> bool:
     """Whether `error` says that the database cannot be reached now, or gave the transaction up; else it is a bug of
     ours. Errors of a new connection come as asyncpg raises them, those of a statement as SQLAlchemy wraps them."""
@@ -179,6 +224,12 @@ def is_away(error: Exception) -> bool:
         return True
     # asyncpg's word for a connection that is gone, and for an argument that Postgres could not take, which is a bug
     return isinstance(error, InterfaceError) and not isinstance(error.orig and error.orig.__cause__, ValueError)
+
+
+def is_full(error: Unavailable) -> bool:
+    """Whether the database answers, and is short of something: disk, memory, connections (class 53 of its errors)."""
+    cause = error.__cause__
+    return (_sqlstate(cause.orig if isinstance(cause, DBAPIError) else cause) or "").startswith("53")
 
 
 def not_our_session(error: BaseException | None) -> bool:

@@ -49,6 +49,8 @@ log = structlog.get_logger()
 
 FLUSH_SECONDS = 0.08
 """Text is put into the log at most this often; what came in between travels together."""
+PIECE = 8_192
+"""Longest text of one event, characters: each follower that reads slowly holds one in a buffer of its own."""
 ANSWER_LIMIT = 1_000_000
 """Longest answer of one model call, characters: words, reasoning and tool arguments together."""
 LONGEST_PAUSE = 10.0
@@ -309,9 +311,9 @@ class _TextWriter:
             if n in known and n not in self._cited:
                 self._cited.add(n)
                 events.append(Cited(n))
-        if self._buffer:
-            events.append(TextDelta(self._call, self._buffer))
-            self._buffer = ""
+        for start in range(0, len(self._buffer), PIECE):
+            events.append(TextDelta(self._call, self._buffer[start : start + PIECE]))
+        self._buffer = ""
         return events
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
-from agent_server.db import Database, new_id
+from agent_server.db import Database, is_full, new_id
 from agent_server.errors import AgentServerError, Internal, TimedOut, Unavailable
 from agent_server.identity import Caller
 from agent_server.turns.events import Cancelled, Done, Event, Failed
@@ -38,6 +38,8 @@ SECOND_LOOK_SECONDS = 0.1
 STOP_AFTER = DEAD_AFTER - 1.0
 """Seconds without a heartbeat after which a replica stops its own runs: before the others take it for dead."""
 MAX_ATTEMPTS = 5
+PAUSE_SECONDS = 5.0
+"""How long a turn is left alone for which the database had no room."""
 
 # A queued turn whose conversation is idle, or a running one that nobody runs any more. The last column is False where
 # only the lock says so: a replica whose connection was cut takes a moment to say that it lives.
@@ -67,12 +69,13 @@ _CLAIM = text("""
     returning t.*""")
 
 _HELD = text("select id, epoch from turn where owner = :me and status = 'running'")
-# What was let go in good order does not count as an attempt that failed, nor what a restart of the database broke off.
+# What was let go in good order does not count as an attempt that failed, nor what a restart of the database broke off,
+# nor what it had no room for.
 _RELEASE = text("""
     update turn set owner = null, attempts = greatest(attempts - 1, 0) where owner = :me and status = 'running'""")
 _RELEASE_ONE = text("""
     update turn set owner = null,
-        attempts = attempts - (pg_postmaster_start_time() > now() - :seconds * interval '1 second')::int
+        attempts = attempts - (:full or pg_postmaster_start_time() > now() - :seconds * interval '1 second')::int
     where id = :id and owner = :me and epoch = :epoch and status = 'running'""")
 _FORGET = text("delete from replica where id = :me or beat < now() - interval '1 hour'")
 _STOP_RUNNING = text("""
@@ -258,11 +261,18 @@ class Runner:
             await self._to_the_end(attempt, turn)
         except Fenced:
             log.info("turn.fenced", epoch=turn.epoch)
-        except Unavailable:
+        except Unavailable as error:
             # The turn stays `running` under this epoch: let it go, so that the sweep takes it up again.
             log.warning("turn.interrupted", reason="database unavailable")
+            seconds = time.monotonic() - began
+            while is_full(error):
+                await asyncio.sleep(PAUSE_SECONDS)  # or a model would be asked again and again for what cannot be kept
+                try:
+                    return await self._let_go(turn.id, turn.epoch, seconds, full=True)
+                except Unavailable as again:
+                    error = again
             with contextlib.suppress(Unavailable):  # then `_beat` finds it, once the database is back
-                await self._let_go(turn.id, turn.epoch, time.monotonic() - began)
+                await self._let_go(turn.id, turn.epoch, seconds)
         except Exception:  # its end could not be written: `_beat` finds it, and it is tried again up to MAX_ATTEMPTS
             log.exception("turn.unended")
 
@@ -343,10 +353,14 @@ class Runner:
             if id not in self._tasks and (certain or (id, epoch) in before)
         ]
         # All are claimed before any is begun: their work would hold up the claims behind it.
-        for turn in await asyncio.gather(*(self._claim(*key) for key in free[: self._slots - len(self._tasks)])):
-            if turn is not None:
+        claims = (self._claim(*key) for key in free[: self._slots - len(self._tasks)])
+        claimed = await asyncio.gather(*claims, return_exceptions=True)
+        for turn in claimed:
+            if isinstance(turn, Turn):
                 log.info("turn.claimed", turn_id=str(turn.id), attempt=turn.attempts)
                 self.begin(turn)
+        if errors := [claim for claim in claimed if isinstance(claim, BaseException)]:
+            raise errors[0]
         for owner_id, id in left:
             log.info("turn.left", turn_id=str(id))
             await self.stop_turn(owner_id, id)
@@ -359,9 +373,9 @@ class Runner:
         except IntegrityError:  # another replica started another turn of this conversation in the same instant
             return None
 
-    async def _let_go(self, turn_id: UUID, epoch: int, seconds: float) -> None:
+    async def _let_go(self, turn_id: UUID, epoch: int, seconds: float, *, full: bool = False) -> None:
         """Leave a turn that this replica has held for so many seconds to whoever has room for it."""
-        await self._execute(_RELEASE_ONE, id=turn_id, me=self.replica, epoch=epoch, seconds=seconds)
+        await self._execute(_RELEASE_ONE, id=turn_id, me=self.replica, epoch=epoch, seconds=seconds, full=full)
         self.queued()
 
     async def _beat(self) -> None:

@@ -412,7 +412,7 @@ async def test_a_first_attempt_costs_one_transaction_and_one_more_where_the_effe
     counted: list[str] = []
     own = Database(url)
     for ending in ("commit", "rollback"):
-        event.listen(own.engine.sync_engine, ending, lambda _, ending=ending: counted.append(ending))
+        event.listen(own.pool.sync_engine, ending, lambda _, ending=ending: counted.append(ending))
     async with replica(database, never) as here:
         attempt = await _attempt(here, own, me)
         assert await call(own, attempt, tool) == "did it"
