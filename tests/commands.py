@@ -93,6 +93,13 @@ class Serving:
             os.killpg(self.process.pid, by)
         return self.process.wait(PATIENCE)
 
+    def ended(self) -> str:
+        """All that the process has written, when it has ended."""
+        self.end()
+        while (line := self._lines.get(timeout=PATIENCE)) is not None:
+            self.written.append(line)
+        return "".join(self.written)
+
 
 @contextmanager
 def serving(workspace: Path, url: str, *arguments: str, **variables: str) -> Iterator[Serving]:

@@ -17,10 +17,12 @@ from tests.serving import serving
 
 @dataclass(frozen=True)
 class Say:
-    """Stream a text in pieces; `hold` is awaited before the piece of that index is sent."""
+    """Stream a text in pieces, with a `pause` in seconds before each; `hold` is awaited before the piece of that index is
+    sent."""
 
     text: str
     hold: tuple[int, asyncio.Event] | None = None
+    pause: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,10 @@ class ScriptedOpenAI:
 
 async def _frames(step: Step, number: int) -> AsyncIterator[bytes]:
     match step:
-        case Say(text, hold):
+        case Say(text, hold, pause):
             words = text.split(" ")
             for i, word in enumerate(words):
+                await asyncio.sleep(pause)
                 if hold is not None and hold[0] == i:
                     await hold[1].wait()
                 yield _chunk({"content": word if i == 0 else f" {word}"})

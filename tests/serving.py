@@ -18,6 +18,8 @@ class _Quiet(uvicorn.Server):
 async def serving(app: Any) -> AsyncIterator[str]:
     """`app` on a free port of 127.0.0.1; yields its base URL."""
     listener = socket.socket()
+    # Of itself Linux would take megabytes of what nobody reads, and the app would never notice.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     server = _Quiet(uvicorn.Config(app, log_config=None, access_log=False, http="h11", timeout_graceful_shutdown=1))

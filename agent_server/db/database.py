@@ -18,23 +18,8 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from agent_server.errors import InvalidInput, Unavailable
 
 # Postgres names of states in which trying again later may help; everything else in a DBAPIError is a bug of ours.
-_TRANSIENT = frozenset(
-    {
-        "57P01",
-        "57P02",
-        "57P03",
-        "53100",
-        "53200",
-        "53300",
-        "08000",
-        "08003",
-        "08006",
-        "25006",
-        "40001",
-        "40P01",
-        "55P03",
-    }
-)
+_FULL = frozenset({"53100", "53200"})
+_TRANSIENT = _FULL | {"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "25006", "40001", "40P01", "55P03"}
 _GONE = (PoolTimeout, OSError, PostgresConnectionError, asyncpg.InterfaceError)
 
 APPLICATION = "agent-server"
@@ -119,6 +104,8 @@ class Database:
                 raise
             await _to_its_end(_commit(session))
         except (PoolTimeout, OSError, PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
+            if _has_no_room(error):
+                raise Unavailable("The database has no room for this; try again later") from error
             if is_away(error):
                 raise Unavailable("The database cannot be reached; try again in a moment") from error
             raise
@@ -212,7 +199,7 @@ def _give_up_the_silent(context: ExceptionContext) -> None:
     our side only), nor on the other connections of the pool; and nothing more is asked of any of them, not to roll back
     either."""
     if isinstance(context.original_exception, TimeoutError):
-        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = True  # SQLAlchemy itself gives up the one connection only
 
 
 def is_away(error: Exception) -> bool:
@@ -227,9 +214,12 @@ def is_away(error: Exception) -> bool:
 
 
 def is_full(error: Unavailable) -> bool:
-    """Whether the database answers, and is short of something: disk, memory, connections (class 53 of its errors)."""
-    cause = error.__cause__
-    return (_sqlstate(cause.orig if isinstance(cause, DBAPIError) else cause) or "").startswith("53")
+    """Whether the database is there and has no room, on its disk or in its memory."""
+    return _has_no_room(error.__cause__)
+
+
+def _has_no_room(error: BaseException | None) -> bool:
+    return _sqlstate(error.orig if isinstance(error, DBAPIError) else error) in _FULL
 
 
 def not_our_session(error: BaseException | None) -> bool:
