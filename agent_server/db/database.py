@@ -214,8 +214,8 @@ def is_away(error: Exception) -> bool:
 
 
 def is_full(error: Unavailable) -> bool:
-    """Whether the database is there and has no room, on its disk or in its memory."""
-    return _has_no_room(error.__cause__)
+    """Whether the database is there and has no room, on its disk or in its memory, or the pool no connection."""
+    return isinstance(error.__cause__, PoolTimeout) or _has_no_room(error.__cause__)
 
 
 def _has_no_room(error: BaseException | None) -> bool:

@@ -39,7 +39,7 @@ STOP_AFTER = DEAD_AFTER - 1.0
 """Seconds without a heartbeat after which a replica stops its own runs: before the others take it for dead."""
 MAX_ATTEMPTS = 5
 PAUSE_SECONDS = 5.0
-"""How long a turn is left alone for which the database had no room."""
+"""How long a turn is left alone for which the database had no room, or this process no connection."""
 
 # A queued turn whose conversation is idle, or a running one that nobody runs any more. The last column is False where
 # only the lock says so: a replica whose connection was cut takes a moment to say that it lives.
