@@ -99,6 +99,17 @@ def create_server(settings: Settings, workspace: Workspace, database: Database) 
     return Server(runtime=runtime, workspace=workspace, hub=hub, runner=runner, jobs=jobs, model=model)
 
 
+EXPOSED_HEADERS = (
+    "WWW-Authenticate",
+    "X-Conversation-Id",
+    "X-Turn-Id",
+    "X-Guest-Token",
+    "X-Request-Id",
+    "Retry-After",
+)
+"""What a page of another origin may read of an answer."""
+
+
 def create_app(server: Server) -> FastAPI:
     """The ASGI app: REST, chat, MCP, the page. Its lifespan runs the turns."""
 
@@ -145,14 +156,7 @@ def create_app(server: Server) -> FastAPI:
             allow_origins=list(server.settings.cors_origins),
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=[
-                "WWW-Authenticate",
-                "X-Conversation-Id",
-                "X-Turn-Id",
-                "X-Guest-Token",
-                "X-Request-Id",
-                "Retry-After",
-            ],
+            expose_headers=list(EXPOSED_HEADERS),
         )
     errors.install(app)
     for router in (chat.router, conversations.router, identity.router, health.router, docs.create_router()):

@@ -67,7 +67,8 @@ async def write(url: str, turns: int) -> None:
     await asyncio.Event().wait()
 
 
-async def measure(url: str, followers: int, turns: int) -> list[tuple[object, ...]]:
+async def start_writer(url: str, turns: int) -> tuple[asyncio.subprocess.Process, list[tuple[UUID, UUID]]]:
+    """The process that writes, and the owners and ids of its turns."""
     writer = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -80,8 +81,13 @@ async def measure(url: str, followers: int, turns: int) -> list[tuple[object, ..
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
+    assert writer.stdout is not None
+    return writer, [(UUID(owner), UUID(id)) for owner, id in json.loads(await writer.stdout.readline())]
+
+
+async def measure(url: str, followers: int, turns: int) -> list[tuple[object, ...]]:
+    writer, begun = await start_writer(url, turns)
     assert writer.stdout is not None and writer.stdin is not None
-    begun = [(UUID(owner), UUID(id)) for owner, id in json.loads(await writer.stdout.readline())]
     before = await count_connections(url)
     database = Database(url)
     hub = Hub(database)

@@ -8,19 +8,17 @@ all of one turn, or each of a turn and an owner of its own. Warmed up with a few
 
 import argparse
 import asyncio
-import json
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import UUID
 
 import psutil  # type: ignore[import-untyped]
 
 from agent_server.db import Database
 from agent_server.identity.credentials import issue_key
+from bench.followers import start_writer
 from bench.postgres import ROOT, count_connections, fresh_database
 from bench.table import print_table
 from tests.commands import Serving, serving
@@ -29,25 +27,12 @@ WARM, SETTLE = 30, 4.0
 
 
 async def compare(url: str, workspace: Path, streams: int) -> None:
-    writer = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "bench.followers",
-        "--writer",
-        url,
-        str(streams + WARM),
-        cwd=ROOT,
-        limit=2**24,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert writer.stdout is not None
-    begun = [(UUID(owner), id) for owner, id in json.loads(await writer.stdout.readline())]
+    writer, begun = await start_writer(url, streams + WARM)
     database = Database(url)
     async with database.transaction() as session:
         keys = [(await issue_key(session, owner, name="bench", scopes=["*"])).text for owner, _ in begun]
     await database.close()
-    turns = [(id, key) for (_, id), key in zip(begun, keys, strict=True)]
+    turns = [(str(id), key) for (_, id), key in zip(begun, keys, strict=True)]
     rows = []
     for name, followed in (("of one turn", turns[:1] * len(turns)), ("of a turn each", turns)):
         with serving(workspace, url, PYTHONPATH=str(ROOT)) as server:  # another, so that each begins with no memory

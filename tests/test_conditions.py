@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -20,7 +19,7 @@ from structlog.testing import capture_logs
 from agent_server.db import Database
 from agent_server.orchestrator.journaled import FLUSH_SECONDS
 from tests.commands import PATIENCE, Serving, serving
-from tests.conftest import ROOT
+from tests.conftest import ROOT, fetch
 from tests.scripted import Call, Say, Step, scripted_openai
 from tests.server import starter
 from tests.sse import read_frames
@@ -65,21 +64,13 @@ async def test_a_crowd_at_a_small_pool_is_told_to_come_again_and_each_message_is
             sent = asyncio.ensure_future(asyncio.gather(*(send(n) for n in range(CROWD))))
             await watch(sent)
             assert len(set(await sent)) == CROWD
-            said = await rows(stocked_url, "select role, text from item where role is not null")
+            said = await fetch(stocked_url, "select role, text from item where role is not null")
     assert Counter(said) == Counter(
         {("assistant", "Fins float."): CROWD, **{("user", f"fins {n}"): 1 for n in range(CROWD)}}
     )
     assert refused, "the pool was never full: this shows nothing"
     assert not [line for line in logs if line["event"] == "turn.unended"]
     await database.close()
-
-
-async def rows(url: str, query: str) -> list[tuple[Any, ...]]:
-    connection = await asyncpg.connect(url)
-    try:
-        return [tuple(row) for row in await connection.fetch(query)]
-    finally:
-        await connection.close()
 
 
 SLOW = 200
@@ -210,10 +201,10 @@ async def test_replicas_whose_clocks_are_two_hours_apart_leave_each_other_their_
     async with scripted_openai(script) as model:
         starved = await asyncio.to_thread(run, {"OPENAI_BASE_URL": model.url, "AGENT_SERVER_MODEL": "scripted"})
     # those that waited were claimed once
-    epochs = await rows(stocked_url, "select input ->> 'message', status, epoch, attempts from turn order by 1")
+    epochs = await fetch(stocked_url, "select input ->> 'message', status, epoch, attempts from turn order by 1")
     assert starved or epochs == [(f"task {n}", "done", 1 if n in (0, 4) else 2, 1) for n in range(5)]
     assert {status for _, status, _, _ in epochs} == {"done"}
-    assert Counter(await rows(stocked_url, "select title from task")) == Counter((f"task {n}",) for n in range(5))
+    assert Counter(await fetch(stocked_url, "select title from task")) == Counter((f"task {n}",) for n in range(5))
 
 
 def _now(server: Serving) -> float:
@@ -233,10 +224,10 @@ def _wait_for_beats(loop: asyncio.AbstractEventLoop, url: str) -> None:
     """Until both replicas have beaten, and swept, several times."""
 
     async def waited() -> None:
-        began = await rows(url, "select now()")
+        began = await fetch(url, "select now()")
 
         async def beaten() -> bool:
-            beats = await rows(url, "select beat from replica")
+            beats = await fetch(url, "select beat from replica")
             return len(beats) == 2 and all(beat > began[0][0] + timedelta(seconds=2) for (beat,) in beats)
 
         await until(beaten)

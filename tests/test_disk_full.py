@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from structlog.testing import capture_logs
@@ -30,7 +29,7 @@ from agent_server.db import Database
 from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import upgrade
 from tests.commands import PATIENCE
-from tests.conftest import ROOT, database_url, execute
+from tests.conftest import ROOT, database_url, execute, fetch
 from tests.scripted import Call, Say, Step, scripted_openai
 from tests.server import Client, starter
 from tests.turns.ledger import until
@@ -143,7 +142,7 @@ async def test_on_a_full_disk_reads_go_on_writes_are_refused_and_all_goes_on_whe
             assert numbers == list(range(1, len(numbers) + 1))
     assert {line["event"] for line in logs} <= {"turn.interrupted", "database.unavailable"}
     await database.close()
-    titles = [title for (title,) in await _rows(disk.url, "select title from task")]
+    titles = [title for (title,) in await fetch(disk.url, "select title from task")]
     assert Counter(titles) == Counter(_title(message) for message in ("before", *sent))
     # every page is read, and its checksum with it
     await execute(disk.url, "vacuum (freeze, disable_page_skipping)")
@@ -184,21 +183,13 @@ async def _logged(logs: list[Any], event: str) -> bool:
 
 async def _beaten(url: str) -> None:
     """Wait until the one replica has said that it lives, and has looked for turns to take, for a second."""
-    [(began,)] = await _rows(url, "select now()")
+    [(began,)] = await fetch(url, "select now()")
 
     async def later() -> bool:
-        [(beat,)] = await _rows(url, "select beat from replica")
+        [(beat,)] = await fetch(url, "select beat from replica")
         return bool(beat > began + timedelta(seconds=1))
 
     await until(later)
-
-
-async def _rows(url: str, query: str) -> list[tuple[Any, ...]]:
-    connection = await asyncpg.connect(url)
-    try:
-        return [tuple(row) for row in await connection.fetch(query)]
-    finally:
-        await connection.close()
 
 
 async def _said(client: Client, turn: httpx.Response) -> list[str]:

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import httpx
 import pytest
 
 from agent_server.turns.liveness import LOCK_SPACE
 from tests.commands import PATIENCE, Serving, serving
-from tests.conftest import ROOT
+from tests.conftest import ROOT, fetch
 from tests.scripted import Call, Say, ScriptedOpenAI, Step, scripted_openai
 from tests.server import Start
 from tests.sse import read_frames
@@ -70,14 +69,7 @@ def asked(server: Serving, message: str) -> Iterator[tuple[httpx.Response, Itera
 
 
 def rows(url: str, query: str) -> list[tuple[Any, ...]]:
-    async def read() -> list[tuple[Any, ...]]:
-        connection = await asyncpg.connect(url)
-        try:
-            return [tuple(row) for row in await connection.fetch(query)]
-        finally:
-            await connection.close()
-
-    return asyncio.run(read())
+    return asyncio.run(fetch(url, query))
 
 
 LOCKS = f"select count(*) from pg_locks where locktype = 'advisory' and classid = {LOCK_SPACE} and granted"

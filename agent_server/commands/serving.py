@@ -232,7 +232,7 @@ class _Draining(uvicorn.Server):
         self.interrupted = False
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # uvicorn's sockets
-        await super().startup(sockets)  # type: ignore[arg-type]
+        await super().startup(sockets)  # type: ignore[arg-type]  # the same
         if (parent := multiprocessing.parent_process()) is not None:
             asyncio.get_running_loop().add_reader(parent.sentinel, self._orphaned, parent.sentinel)
         if self._announce and self.started and self.servers:

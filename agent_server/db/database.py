@@ -100,9 +100,9 @@ class Database:
             try:
                 yield session
             except BaseException:
-                await _to_its_end(session.close())
+                await _uncut(session.close())
                 raise
-            await _to_its_end(_commit(session))
+            await _uncut(_commit(session))
         except (PoolTimeout, OSError, PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
             if _has_no_room(error):
                 raise Unavailable("The database has no room for this; try again later") from error
@@ -152,7 +152,7 @@ def after_commit(session: AsyncSession, call: Callable[[], None]) -> None:
     session.info.setdefault(after_commit, []).append(call)
 
 
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+async def _uncut(work: Coroutine[Any, Any, None]) -> None:
     """Await `work`, which is not cut off when this is cancelled: the driver would have to give up the connection to be
     rid of a commit that is on its way."""
     task = asyncio.create_task(work)

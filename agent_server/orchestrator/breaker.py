@@ -49,7 +49,7 @@ class Breaker:
         probe = self._probing = self._opened is not None
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # raised again: it is only counted here
             self._record(is_failure(error), probe)
             raise
         else:

@@ -164,7 +164,7 @@ class _Whole:
     one."""
 
     async def _fetch_response(self, *args: Any, **kwargs: Any) -> Any:
-        response, stream = await super()._fetch_response(*args, **kwargs)  # type: ignore[misc]
+        response, stream = await super()._fetch_response(*args, **kwargs)  # type: ignore[misc]  # overloads
         return response, _to_its_finish(stream)
 
 

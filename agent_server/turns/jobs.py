@@ -89,7 +89,7 @@ class Jobs:
                     await self._do_if_due(kind)
             except Unavailable:
                 log.warning("database.unavailable")
-            except Exception:
+            except Exception:  # a bug in one look must not be the last look
                 log.exception("jobs.failed")
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -109,7 +109,7 @@ class Jobs:
             await job.run()
         except Unavailable:
             raise
-        except Exception:
+        except Exception:  # raised again, when it is on record
             log.exception("job.failed", job=job.kind)
             async with self._database.transaction() as session:
                 await session.execute(_FAILED, {**values, "retry": RETRY_SECONDS})

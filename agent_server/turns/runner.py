@@ -15,7 +15,6 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
@@ -25,7 +24,18 @@ from agent_server.identity import Caller
 from agent_server.turns.events import Cancelled, Done, Event, Failed
 from agent_server.turns.hub import Hub
 from agent_server.turns.journal import Fenced, Journal, NewItem, StopRequested
-from agent_server.turns.liveness import ALIVE, DEAD_AFTER
+from agent_server.turns.leases import (
+    CANDIDATES,
+    CLAIM,
+    FORGET,
+    HELD,
+    LEFT,
+    RELEASE,
+    RELEASE_ONE,
+    STOP_QUEUED,
+    STOP_RUNNING,
+)
+from agent_server.turns.liveness import DEAD_AFTER
 from agent_server.turns.models import Status, Turn
 from agent_server.turns.signals import Listener, Signals
 
@@ -40,52 +50,6 @@ STOP_AFTER = DEAD_AFTER - 1.0
 MAX_ATTEMPTS = 5
 PAUSE_SECONDS = 5.0
 """How long a turn is left alone for which the database had no room, or this process no connection."""
-
-# A queued turn whose conversation is idle, or a running one that nobody runs any more. The last column is False where
-# only the lock says so: a replica whose connection was cut takes a moment to say that it lives.
-_CANDIDATES = text(f"""
-    with alive as materialized ({ALIVE})
-    select t.owner_id, t.id, t.epoch, true from turn t
-    where t.status = 'queued' and not exists (
-        select from turn b where b.owner_id = t.owner_id and b.conversation_id = t.conversation_id
-        and (b.status = 'running' or (b.status = 'queued' and b.turn_no < t.turn_no)))
-    union all
-    select t.owner_id, t.id, t.epoch, t.owner is null or not exists (
-        select from replica r where r.id = t.owner and r.beat > now() - interval '{DEAD_AFTER} seconds')
-    from turn t where t.status = 'running' and (t.owner is null or t.owner not in (select id from alive))
-    limit 32""")  # noqa: S608  # the values are constants of this module
-
-# Turns that nobody has followed for as long as their senders asked to be waited for.
-_LEFT = text("""
-    select owner_id, id from turn
-    where leave_after is not null and status in ('queued', 'running')
-      and followed_at < now() - leave_after * interval '1 second'""")
-
-_CLAIM = text("""
-    update turn t set status = 'running', owner = :me, epoch = epoch + 1, attempts = attempts + 1
-    where owner_id = :owner_id and id = :id and epoch = :epoch and status in ('queued', 'running')
-      and not exists (select from turn b where b.owner_id = t.owner_id and b.conversation_id = t.conversation_id
-                      and b.status = 'running' and b.id <> t.id)
-    returning t.*""")
-
-_HELD = text("select id, epoch from turn where owner = :me and status = 'running'")
-# What was let go in good order does not count as an attempt that failed, nor what a restart of the database broke off,
-# nor what it had no room for.
-_RELEASE = text("""
-    update turn set owner = null, attempts = greatest(attempts - 1, 0) where owner = :me and status = 'running'""")
-_RELEASE_ONE = text("""
-    update turn set owner = null,
-        attempts = attempts - (:full or pg_postmaster_start_time() > now() - :seconds * interval '1 second')::int
-    where id = :id and owner = :me and epoch = :epoch and status = 'running'""")
-_FORGET = text("delete from replica where id = :me or beat < now() - interval '1 hour'")
-_STOP_RUNNING = text("""
-    update turn set cancel = true where owner_id = :owner_id and id = :id and status = 'running'""")
-_STOP_QUEUED = text("""
-    with stopped as (
-        update turn set status = 'cancelled', cancel = true, finished_at = now(), last_event = last_event + 1
-        where owner_id = :owner_id and id = :id and status = 'queued' returning owner_id, id, last_event)
-    insert into event (owner_id, turn_id, seq, kind, body, at)
-    select owner_id, id, last_event, 'cancelled', '{}', now() from stopped""")
 
 
 @dataclass
@@ -175,7 +139,7 @@ class Runner:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         with contextlib.suppress(Unavailable):
-            await self._execute(_FORGET, me=self.replica)
+            await self._execute(FORGET, me=self.replica)
         await self._signals.close()
 
     async def _drain(self, seconds: float) -> None:
@@ -190,7 +154,7 @@ class Runner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(Unavailable):
-            await self._execute(_RELEASE, me=self.replica)
+            await self._execute(RELEASE, me=self.replica)
         self._signals.work_waits()
         self._hub.close()
 
@@ -210,7 +174,7 @@ class Runner:
     async def stop_turn(self, owner_id: UUID, turn_id: UUID) -> None:
         """Cancel a turn, wherever it runs; in the queue before it starts."""
         async with self._database.transaction() as session:
-            for statement in (_STOP_QUEUED, _STOP_RUNNING):
+            for statement in (STOP_QUEUED, STOP_RUNNING):
                 await session.execute(statement, {"owner_id": owner_id, "id": turn_id})
         self._hub.grown(turn_id)
         self.interrupted(turn_id)
@@ -342,8 +306,8 @@ class Runner:
         if self.closing or self._silent:
             return
         async with self._database.transaction() as session:
-            candidates = (await session.execute(_CANDIDATES)).all() if self.has_slot else []
-            left = (await session.execute(_LEFT)).all()
+            candidates = (await session.execute(CANDIDATES)).all() if self.has_slot else []
+            left = (await session.execute(LEFT)).all()
         before, self._suspected = self._suspected, {(id, epoch) for _, id, epoch, certain in candidates if not certain}
         if self._suspected - before:
             asyncio.get_running_loop().call_later(SECOND_LOOK_SECONDS, self._freed.set)
@@ -369,13 +333,13 @@ class Runner:
         try:
             async with self._database.transaction() as session:
                 claim = {"me": self.replica, "owner_id": owner_id, "id": id, "epoch": epoch}
-                return (await session.execute(select(Turn).from_statement(_CLAIM), claim)).scalar_one_or_none()
+                return (await session.execute(select(Turn).from_statement(CLAIM), claim)).scalar_one_or_none()
         except IntegrityError:  # another replica started another turn of this conversation in the same instant
             return None
 
     async def _let_go(self, turn_id: UUID, epoch: int, seconds: float, *, full: bool = False) -> None:
         """Leave a turn that this replica has held for so many seconds to whoever has room for it."""
-        await self._execute(_RELEASE_ONE, id=turn_id, me=self.replica, epoch=epoch, seconds=seconds, full=full)
+        await self._execute(RELEASE_ONE, id=turn_id, me=self.replica, epoch=epoch, seconds=seconds, full=full)
         self.queued()
 
     async def _beat(self) -> None:
@@ -389,7 +353,7 @@ class Runner:
         await self._signals.beat()
         self._beaten = began
         async with self._database.transaction() as session:
-            rows = await session.execute(_HELD, {"me": self.replica})
+            rows = await session.execute(HELD, {"me": self.replica})
             held = {row.id: row.epoch for row in rows}
         before, self._lost = self._lost, held.keys() - self._tasks.keys()
         for turn_id in before & self._lost:

@@ -139,14 +139,14 @@ MUTANTS = [
     ),
     Mutant(
         "one of those that claim a turn gets it",
-        "agent_server/turns/runner.py",
+        "agent_server/turns/leases.py",
         "and id = :id and epoch = :epoch and status in ('queued', 'running')",
         "and id = :id and status in ('queued', 'running')",
         "test_crash_points.py::test_of_two_that_take_up_a_turn_one_gets_it",
     ),
     Mutant(
         "only a turn that has not ended is claimed",
-        "agent_server/turns/runner.py",
+        "agent_server/turns/leases.py",
         "and id = :id and epoch = :epoch and status in ('queued', 'running')",
         "and id = :id and epoch = :epoch",
         "test_crash_points.py::test_a_turn_that_ends_while_it_is_taken_up_is_not_begun",
