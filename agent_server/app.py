@@ -28,7 +28,7 @@ from agent_server.mcp import Documents, mcp_app
 from agent_server.orchestrator.models import Models, choose_model
 from agent_server.orchestrator.run import Orchestrator
 from agent_server.settings import Settings
-from agent_server.turns.housekeeping import expire_guests, prune_events
+from agent_server.turns.housekeeping import expire_guests, expire_logins, prune_events
 from agent_server.turns.hub import Hub
 from agent_server.turns.jobs import Job, Jobs
 from agent_server.turns.runner import Runner
@@ -61,7 +61,7 @@ async def migrate(settings: Settings, workspace: Workspace, database: Database) 
     Raises InvalidInput where the settings say not to, and where a workspace's tables have no migration in production:
     while a workspace is being written its tables are made as declared, a deployed one must be able to go back.
     """
-    async with database.engine.connect() as connection:
+    async with database.owner.connect() as connection:
         missing = await connection.run_sync(pending, workspace.root)
     if missing and not settings.migrate:
         raise InvalidInput(
@@ -69,7 +69,7 @@ async def migrate(settings: Settings, workspace: Workspace, database: Database) 
         )
     if missing:
         await upgrade(database, workspace.root)
-    async with database.engine.begin() as connection:
+    async with database.owner.begin() as connection:
         tables = await connection.run_sync(missing_tables)
         names = [table.name for table in tables]
         if names and settings.environment in ("staging", "production"):
@@ -77,6 +77,7 @@ async def migrate(settings: Settings, workspace: Workspace, database: Database) 
                 f"no migration makes the tables {', '.join(names)}; write one with `agent-server db revision MESSAGE`"
             )
         await connection.run_sync(create_tables, tables)
+    await database.check_isolation(login_too=settings.environment in ("staging", "production"))
     return names
 
 
@@ -94,6 +95,7 @@ def create_server(settings: Settings, workspace: Workspace, database: Database) 
             Job(INGEST, lambda: ingest(database, embedder, workspace.content)),
             Job("prune_events", lambda: prune_events(database, settings.event_hours), every=600),
             Job("expire_guests", lambda: expire_guests(database), every=3600),
+            Job("expire_logins", lambda: expire_logins(database), every=3600),
         ],
     )
     return Server(runtime=runtime, workspace=workspace, hub=hub, runner=runner, jobs=jobs, model=model)

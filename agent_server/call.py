@@ -12,7 +12,7 @@ import secrets
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID, uuid5
@@ -210,15 +210,18 @@ class _Call:
             await self._record_failure(bug)
             raise bug from error
 
+    def _transaction(self) -> AbstractAsyncContextManager[AsyncSession]:
+        return self.runtime.database.transaction(self.caller.id, scopes=self.caller.scopes)
+
     async def _recorded(self, function: Callable[..., Awaitable[Any]], values: Mapping[str, Any]) -> Any:
-        async with self.runtime.database.transaction() as session:
+        async with self._transaction() as session:
             output = await self._run(function, session, values)
             await self._record(session, "ok", Recorded(output))
         return output
 
     async def _record_failure(self, error: AgentServerError) -> None:
         """The tool's writes are rolled back by now; that the call was made, and how it ended, is kept."""
-        async with self.runtime.database.transaction() as session:
+        async with self._transaction() as session:
             await self._record(session, error.code, Recorded(None, f"{error.code}: {error.message}"))
 
     async def _record(self, session: AsyncSession, code: str, outcome: Recorded) -> None:

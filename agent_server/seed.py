@@ -73,13 +73,13 @@ async def load_seeds(database: Database, seeds: Sequence[SeedFile[Any]]) -> Seed
     """
     sources, problems = _sources(seeds)
     if not problems:
-        async with database.transaction() as session:
+        async with database.transaction(SYSTEM) as session:
             if await _loaded(session, sources):
                 return SeedReport()
     rows, mistakes = _rows(sources)
     if problems or mistakes:
         raise WorkspaceInvalid([*problems, *mistakes])
-    async with database.transaction() as session:
+    async with database.transaction(SYSTEM) as session:
         for source in sorted(sources, key=lambda s: s.seed.table.name):
             await _note(session, source)
         report = await _write(session, rows)

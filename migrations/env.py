@@ -1,8 +1,18 @@
-"""Runs migrations on the connection that `agent_server.db.migrate` hands over."""
+"""Runs migrations on the connection that `agent_server.db.migrate` hands over.
+
+It imports the models of the engine: what the tables are compared with, and what their row-level security follows from.
+"""
 
 from alembic import context
 from sqlmodel import SQLModel
 
+import agent_server.audit
+import agent_server.confirmations
+import agent_server.conversations.models
+import agent_server.identity.models
+import agent_server.knowledge.models
+import agent_server.seed
+import agent_server.turns.models  # noqa: F401
 from agent_server.db.migrate import included
 
 context.configure(

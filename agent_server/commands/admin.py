@@ -112,7 +112,7 @@ async def db_downgrade(session: Session, revision: str) -> None:
 
 async def db_current(session: Session, as_json: bool) -> None:
     database = await session.raw_database()
-    async with database.engine.connect() as connection:
+    async with database.owner.connect() as connection:
         at = await connection.run_sync(current)
         missing = await connection.run_sync(pending, session.workspace.root)
     if as_json:
@@ -124,7 +124,7 @@ async def db_current(session: Session, as_json: bool) -> None:
 async def db_check(session: Session) -> int:
     database = await session.raw_database()
     _ = session.workspace  # its models belong to what is compared
-    async with database.engine.connect() as connection:
+    async with database.owner.connect() as connection:
         missing = await connection.run_sync(pending, session.workspace.root)
         differences = [] if missing else await connection.run_sync(drift)
     for line in [*(f"pending migration {revision}" for revision in missing), *differences]:
@@ -146,7 +146,7 @@ async def key_create(
     database = await session.database()
     owner = await get_user(database, user)
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
-    async with database.transaction() as transaction:
+    async with database.transaction(owner.id) as transaction:
         issued = await issue_key(transaction, owner.id, name=name, scopes=scopes, expires_at=expires)
     if as_json:
         show({**_key_view(issued.row), "user": owner.name, "key": issued.text})
@@ -155,7 +155,7 @@ async def key_create(
 
 
 async def key_list(session: Session, as_json: bool) -> None:
-    async with (await session.database()).transaction() as transaction:
+    async with (await session.database()).transaction(scopes=["users:read"]) as transaction:
         keys = await list_keys(transaction)
     if as_json:
         show([_key_view(key) for key in keys])
@@ -170,7 +170,7 @@ async def key_revoke(session: Session, id: str) -> None:
         key_id = UUID(id)
     except ValueError:
         raise InvalidInput("id: not a key's id; `agent-server key list` shows which there are") from None
-    async with (await session.database()).transaction() as transaction:
+    async with (await session.database()).transaction(scopes=["users:*"]) as transaction:
         await revoke_key(transaction, key_id)
     say(f"Revoked {key_id}")
 
@@ -187,7 +187,7 @@ def _key_view(key: ApiKey) -> dict[str, Any]:
 
 
 async def user_create(session: Session, name: str, as_json: bool) -> None:
-    async with (await session.database()).transaction() as transaction:
+    async with (await session.database()).transaction(scopes=["users:*"]) as transaction:
         user = await create_user(transaction, name)
     if as_json:
         show({"id": str(user.id), "name": user.name})

@@ -296,7 +296,7 @@ async def _local_key(settings: Settings, database: Database) -> str | None:
         except AgentServerError:
             log.info("local_key.renewed")
     user = await get_user(database, LOCAL)
-    async with database.transaction() as session:
+    async with database.transaction(user.id) as session:
         issued = await issue_key(session, user.id, name="local", scopes=["*"])
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch(mode=0o600)

@@ -97,7 +97,7 @@ def _place(url: URL) -> str:
 
 async def get_user(database: Database, name: str) -> User:
     """The user of that name; the local one comes into being when it is first needed. Raises InvalidInput."""
-    async with database.transaction() as session:
+    async with database.transaction(scopes=["users:*"]) as session:
         user = await find_user(session, name)
         if user is None and name == LOCAL:
             user = await create_user(session, name)

@@ -1,17 +1,37 @@
 """Postgres: one engine per process, one way to a transaction."""
 
 from agent_server.db.database import Database, after_commit, is_full
-from agent_server.db.types import SYSTEM, Owned, Shared, Timestamps, new_id, now, storable
+from agent_server.db.sweep import Swept, What, sweep
+from agent_server.db.types import (
+    OWN_DATA,
+    SYSTEM,
+    Access,
+    Owned,
+    Shared,
+    Submitted,
+    Timestamps,
+    new_id,
+    now,
+    storable,
+    submitted,
+)
 
 __all__ = [
+    "OWN_DATA",
     "SYSTEM",
+    "Access",
     "Database",
     "Owned",
     "Shared",
+    "Submitted",
+    "Swept",
     "Timestamps",
+    "What",
     "after_commit",
     "is_full",
     "new_id",
     "now",
     "storable",
+    "submitted",
+    "sweep",
 ]

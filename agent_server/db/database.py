@@ -2,10 +2,11 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from uuid import UUID
 
 import asyncpg
 from asyncpg import PostgresConnectionError, PostgresError
@@ -13,8 +14,10 @@ from sqlalchemy import AdaptedConnection, Connection, ExceptionContext, NullPool
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from agent_server.db.isolation import APP_ROLE, preamble, refuse_unguarded
 from agent_server.errors import InvalidInput, Unavailable
 
 # Postgres names of states in which trying again later may help; everything else in a DBAPIError is a bug of ours.
@@ -33,6 +36,10 @@ _SESSION = {
 }
 # Not in the start-up packet: poolers refuse what they do not know there, also those that keep a session together.
 _SET = "select " + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _SESSION.items())
+# The keepalives free the lock of a machine that died; the role is not there yet before the first migration.
+_DIRECT = f"""
+    select set_config('tcp_keepalives_idle', '10', false);
+    select set_config('role', '{APP_ROLE}', false) from pg_roles where rolname = '{APP_ROLE}'"""  # noqa: S608  # a name of our own
 # A prepared statement belongs to a session, which behind a pooler is another in each transaction. One without a name
 # lasts until the next; named ones would pile up in sessions where nobody closes them.
 _POOLED: Mapping[str, Any] = {
@@ -40,6 +47,8 @@ _POOLED: Mapping[str, Any] = {
     "prepared_statement_cache_size": 0,
     "prepared_statement_name_func": lambda: "",
 }
+_NO_SUCH_ROLE = frozenset({"22023", "42501", "42704"})
+"""`set role` to one that is not there, and to one that the user is no member of."""
 _NOT_OUR_SESSION = frozenset({"26000", "42P05"})
 """A prepared statement that is not there, and one that is there already: another client's."""
 THROUGH_POOLER = (
@@ -53,27 +62,29 @@ class Database:
 
     `transaction()` is the only way to a connection: it commits when the block ends, rolls back when it raises, and
     turns a lost or refused connection into `Unavailable`. Where there is a `direct_url`, `url` may lead through a pooler
-    in transaction mode: then nothing is expected of a session, neither prepared statements nor settings. `engine`
-    leads past the pooler, and waits as long as it takes: it is for migrations.
+    in transaction mode: then nothing is expected of a session, neither prepared statements nor settings. `owner` is for
+    migrations: it leads past the pooler as the user who owns the tables (`owner_url`, where that is not the one who
+    reads and writes them), and waits as long as it takes.
     """
 
     def __init__(
         self,
         url: str,
         direct_url: str | None = None,
+        owner_url: str | None = None,
         *,
         pool_size: int = 8,
         pool_timeout: float = 5.0,
         answer_timeout: float = ANSWER_SECONDS,
     ) -> None:
-        self.url, self.direct_url = url, direct_url or url
+        self.url, self.direct_url, self.owner_url = url, direct_url or url, owner_url
         self._local: Mapping[str, str] = {}
         if direct_url is not None:
             _, _, given = asyncpg_url(url)
             if "options" in given:
                 raise InvalidInput("DATABASE_URL: leave out options, which a pooler does not hand on")
             self._local = {**_SESSION, **given}
-        self._set_local = text("select " + ", ".join(f"set_config('{name}', :{name}, true)" for name in self._local))
+        self._limits = "".join(f", set_config('{k}', {_literal(v)}, true)" for k, v in self._local.items())
         self.pool = _engine(
             url,
             pooled=direct_url is not None,
@@ -83,20 +94,25 @@ class Database:
             pool_timeout=pool_timeout,
             pool_recycle=1800,
         )
-        self.engine = _engine(self.direct_url, pooled=False, poolclass=NullPool)
+        self._patient = _engine(self.direct_url, pooled=False, poolclass=NullPool)
+        self.owner = _engine(owner_url or self.direct_url, pooled=False, poolclass=NullPool)
         event.listen(self.pool.sync_engine, "checkout", _refuse_closed)
         event.listen(self.pool.sync_engine, "handle_error", _give_up_the_silent)
-        self._sessions = async_sessionmaker(self.pool, expire_on_commit=False, autoflush=False)
+        self._sessions = async_sessionmaker(
+            self.pool, expire_on_commit=False, autoflush=False, sync_session_class=_Session
+        )
 
     @asynccontextmanager
-    async def transaction(self, *, patient: bool = False) -> AsyncIterator[AsyncSession]:
-        """One transaction; a `patient` one is made on a connection of its own, past any pooler, and its statements may
+    async def transaction(
+        self, *owners: UUID, scopes: Collection[str] = (), patient: bool = False
+    ) -> AsyncIterator[AsyncSession]:
+        """One transaction, which reaches the rows of these `owners` and those that `scopes` open, and no others
+        (`db.isolation`). A `patient` one is made on a connection of its own, past any pooler, and its statements may
         take longer than those of requests. Raises Unavailable when the database cannot be reached or goes away in the
         middle."""
         try:
-            session = self._sessions(bind=self.engine) if patient else self._sessions()
-            if self._local and not patient:
-                event.listen(session.sync_session, "after_begin", self._limit)
+            session = self._sessions(bind=self._patient) if patient else self._sessions()
+            session.sync_session.info[_PREAMBLE] = preamble(owners, scopes) + ("" if patient else self._limits)
             try:
                 yield session
             except BaseException:
@@ -110,10 +126,6 @@ class Database:
                 raise Unavailable("The database cannot be reached; try again in a moment") from error
             raise
 
-    def _limit(self, _: Any, __: Any, connection: Connection) -> None:
-        """The settings of a session, for one transaction: with its first statement, when it takes a connection."""
-        connection.execute(self._set_local, self._local)
-
     async def direct(self) -> asyncpg.Connection:
         """A connection of its own, past any pooler, for what needs a session: LISTEN and locks that it holds.
 
@@ -123,7 +135,7 @@ class Database:
         options = {"timeout": 5, "server_settings": {"application_name": APPLICATION, **settings}, **connect_args}
         try:
             connection = await asyncpg.connect(address.replace("+asyncpg", "", 1), **options)
-            await connection.execute("set tcp_keepalives_idle = 10", timeout=5)  # so that a dead machine's lock is free
+            await connection.execute(_DIRECT, timeout=5)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Unavailable("The database cannot be reached; try again in a moment") from error
         return connection
@@ -131,11 +143,27 @@ class Database:
     async def check(self) -> None:
         """Raises Unavailable unless the database answers, InvalidInput where only a pooler in transaction mode does."""
         try:
-            async with self.transaction() as session:
-                await session.execute(text("select 1"))
-        except DBAPIError as error:
-            if not_our_session(error.orig):
+            async with self.pool.connect() as connection:
+                await connection.execute(text("select 1"))
+        except (PoolTimeout, OSError, PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
+            if isinstance(error, DBAPIError) and not_our_session(error.orig):
                 raise InvalidInput(f"DATABASE_URL: {THROUGH_POOLER}") from None
+            if is_away(error):
+                raise Unavailable("The database cannot be reached; try again in a moment") from error
+            raise
+
+    async def check_isolation(self, *, login_too: bool) -> None:
+        """Raises InvalidInput unless the database keeps callers apart; with `login_too`, also from whoever can run
+        statements of their own on a connection of the pool."""
+        try:
+            async with self.transaction() as session:
+                await session.run_sync(lambda s: refuse_unguarded(s.connection(), login_too=login_too))
+        except DBAPIError as error:
+            if _sqlstate(error.orig) in _NO_SUCH_ROLE:
+                raise InvalidInput(
+                    f"DATABASE_URL: its user is no member of {APP_ROLE}, the role that transactions run as; have the "
+                    f"owner of the tables run `agent-server db upgrade`, and `grant {APP_ROLE} to <that user>`"
+                ) from error
             raise
 
     def pool_status(self) -> dict[str, int]:
@@ -145,6 +173,31 @@ class Database:
 
     async def close(self) -> None:
         await self.pool.dispose()
+
+
+class _Session(Session):
+    """A session whose transaction says whom it acts for as it begins."""
+
+
+class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    """Sends `preamble` with the BEGIN of each transaction: one round trip for both."""
+
+    preamble = ""
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109  # asyncpg's
+        if query.startswith("BEGIN"):
+            query += self.preamble
+        status: str = await super().execute(query, *args, timeout=timeout)
+        return status
+
+
+_PREAMBLE = "preamble"
+
+
+@event.listens_for(_Session, "after_begin")
+def _say_for_whom(session: Session, _: Any, connection: Connection) -> None:
+    driver: Any = connection.connection.driver_connection
+    driver.preamble = session.info[_PREAMBLE]  # BEGIN is sent with the first statement, which comes after this
 
 
 def after_commit(session: AsyncSession, call: Callable[[], None]) -> None:
@@ -176,7 +229,13 @@ async def _commit(session: AsyncSession) -> None:
 def _engine(url: str, *, pooled: bool, answer_timeout: float | None = None, **pool: Any) -> AsyncEngine:
     address, connect_args, settings = asyncpg_url(url)
     session = _POOLED if pooled else {"server_settings": {"application_name": APPLICATION, **settings}}
-    arguments = {"timeout": 5, "command_timeout": answer_timeout, **session, **connect_args}
+    arguments = {
+        "timeout": 5,
+        "command_timeout": answer_timeout,
+        "connection_class": _Connection,
+        **session,
+        **connect_args,
+    }
     engine = create_async_engine(address, connect_args=arguments, hide_parameters=True, **pool)
     if not pooled:
         event.listen(engine.sync_engine, "connect", _set_session)
@@ -192,6 +251,7 @@ def _refuse_closed(connection: Any, _: Any, __: Any) -> None:
     each transaction would be three round trips."""
     if connection.driver_connection.is_closed():
         raise DisconnectionError
+    connection.driver_connection.preamble = ""
 
 
 def _give_up_the_silent(context: ExceptionContext) -> None:
@@ -225,6 +285,10 @@ def _has_no_room(error: BaseException | None) -> bool:
 def not_our_session(error: BaseException | None) -> bool:
     """Whether `error` can only be had where one statement runs in another session than the one before."""
     return _sqlstate(error) in _NOT_OUR_SESSION
+
+
+def _literal(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _sqlstate(error: BaseException | None) -> str | None:

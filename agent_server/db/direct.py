@@ -40,8 +40,8 @@ async def check_direct(database: Database) -> None:
 async def _hears(connection: asyncpg.Connection, database: Database) -> bool:
     channel, heard = f"check_{uuid4().hex}", asyncio.Event()
     await connection.add_listener(channel, lambda *_: heard.set())
-    async with database.transaction() as session:
-        await session.execute(text("select pg_notify(:channel, '')"), {"channel": channel})
+    async with database.pool.begin() as pooled:
+        await pooled.execute(text("select pg_notify(:channel, '')"), {"channel": channel})
     try:
         async with asyncio.timeout(HEARD_WITHIN):
             return await heard.wait()

@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
 from agent_server.db.database import Database
+from agent_server.db.isolation import ensure_roles, protect
 from agent_server.errors import InvalidInput
 
 _LOCK = 7_300_421
@@ -52,7 +53,14 @@ def _config(workspace: Path, connection: Connection | None = None) -> Config:
 
 async def upgrade(database: Database, workspace: Path) -> None:
     """Apply every pending migration of both branches; a second replica waits for the first."""
-    await _run(database, workspace, command.upgrade, "heads")
+    await _run(database, workspace, _upgrade, "heads")
+
+
+def _upgrade(config: Config, revision: str) -> None:
+    connection: Connection = config.attributes["connection"]
+    ensure_roles(connection)
+    command.upgrade(config, revision)
+    protect(connection)
 
 
 async def downgrade(database: Database, workspace: Path, revision: str) -> None:
@@ -80,7 +88,7 @@ async def revise(database: Database, workspace: Path, message: str) -> Path:
     async with _scratch(database) as scratch:
         await upgrade(scratch, workspace)
         path: Path = await _run(scratch, workspace, write, "base" if first else "workspace@head")
-    async with database.engine.connect() as connection:
+    async with database.owner.connect() as connection:
         there = not await connection.run_sync(missing_tables) and not await connection.run_sync(drift)
     if there:
         await _run(database, workspace, command.stamp, "workspace@head")
@@ -91,7 +99,7 @@ async def revise(database: Database, workspace: Path, message: str) -> Path:
 async def _scratch(database: Database) -> AsyncIterator[Database]:
     """An empty database on the same server, for as long as the block. Raises InvalidInput where none may be made."""
     name = f"scratch_{uuid4().hex}"
-    admin = database.engine.execution_options(isolation_level="AUTOCOMMIT")
+    admin = database.owner.execution_options(isolation_level="AUTOCOMMIT")
     async with admin.connect() as connection:
         try:
             await connection.execute(text(f"create database {name}"))
@@ -110,7 +118,7 @@ async def _scratch(database: Database) -> AsyncIterator[Database]:
 
 
 async def _run(database: Database, workspace: Path, work: Any, argument: str) -> Any:
-    async with database.engine.begin() as connection:
+    async with database.owner.begin() as connection:
         await connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         await connection.execute(text("set local statement_timeout = 0"))
         try:
@@ -155,3 +163,4 @@ def missing_tables(connection: Connection) -> Sequence[Table]:
 def create_tables(connection: Connection, tables: Iterable[Table]) -> None:
     """Create tables as their models declare them, for a workspace that is being written and has no migrations yet."""
     SQLModel.metadata.create_all(connection, tables=list(tables))
+    protect(connection)

@@ -1,8 +1,9 @@
 """Identifiers, times and the mixins of tables."""
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import uuid_utils.compat
@@ -39,15 +40,51 @@ def storable(value: Any) -> Any:
             return value
 
 
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Who may reach the rows of a table, as its policies have it (`db.isolation`). A row belongs to whom `column` names.
+
+    `shared` rows of the system's are there for everybody. Holders of `read_scope` and `write_scope` reach rows of all
+    owners; `own_read` is what an owner must hold to read back its own. `append_only`: nobody changes or removes a row.
+    """
+
+    column: str = "owner_id"
+    shared: bool = False
+    append_only: bool = False
+    own_read: str | None = None
+    read_scope: str | None = None
+    write_scope: str | None = None
+
+
 class Owned(SQLModel):
     """A row that belongs to one caller. The repository sets `owner_id`; nobody passes it."""
+
+    access: ClassVar[Access] = Access()
 
     owner_id: UUID = Field(default=None, primary_key=True)
     id: UUID = Field(default_factory=new_id, primary_key=True)
 
 
+OWN_DATA = "account:data"
+"""What a transaction holds that moves, exports or erases all that a caller owns; no caller is given it by name."""
+
+
+class Submitted(Owned):
+    """A row that a caller hands in and does not get to see again: for those who hold `access.read_scope`.
+
+    Declare `access = submitted(to="leads:read")`, and add rows without reading them back.
+    """
+
+
+def submitted(*, to: str) -> Access:
+    """The access of a `Submitted` table that holders of the scope `to` read."""
+    return Access(own_read=OWN_DATA, read_scope=to)
+
+
 class Shared(SQLModel):
     """A row of reference data that every caller may read and no caller owns."""
+
+    access: ClassVar[Access] = Access(shared=True)
 
     owner_id: UUID = Field(default=SYSTEM, primary_key=True)
     id: UUID = Field(default_factory=new_id, primary_key=True)

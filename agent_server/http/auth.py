@@ -5,6 +5,7 @@ from typing import Annotated
 import structlog
 from fastapi import Depends, Request
 
+from agent_server.db import new_id
 from agent_server.errors import Forbidden, Unauthorized
 from agent_server.http.server import Server, ServerDep
 from agent_server.identity import Caller
@@ -45,10 +46,11 @@ async def get_caller_or_new_guest(request: Request, server: ServerDep) -> Caller
     caller = await _find_caller(request, server)
     if caller is not None:
         return caller
-    async with server.database.transaction() as session:
-        guest = await issue_guest(session, server.settings.guest_hours)
-    request.state.guest_token = guest.token
-    return Caller(id=guest.row.id, kind="guest", scopes=server.guest_scopes)
+    guest = Caller(id=new_id(), kind="guest", scopes=server.guest_scopes)
+    async with server.database.transaction(guest.id) as session:
+        issued = await issue_guest(session, guest.id, server.settings.guest_hours)
+    request.state.guest_token = issued.token
+    return guest
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]

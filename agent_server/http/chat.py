@@ -178,7 +178,7 @@ async def _whole(server: Server, caller: Caller, turn: Turn) -> dict[str, Any]:
             pass
     except Moved:
         raise Unavailable(f"This server is stopping; turn {turn.id} goes on: send the same request again") from None
-    async with server.database.transaction() as session:
+    async with server.database.transaction(caller.id) as session:
         turn = await TurnRepository(session, caller).get(turn.id)
         items = await TurnRepository(session, caller).items(turn)
     answer = next((m for m in messages_of(items, {turn.id: turn}) if m.role == "assistant"), None)
@@ -208,7 +208,7 @@ async def resume(
     x_render: Annotated[Literal["html"] | None, Header()] = None,
 ) -> Response:
     """The running turn from its start, or what comes after `Last-Event-ID`, also of a turn that has ended since."""
-    async with server.database.transaction() as session:
+    async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
         turns = TurnRepository(session, caller)
         turn: Turn | None
@@ -225,7 +225,7 @@ async def resume(
 @router.post("/api/chat/{conversation}/stop", status_code=202)
 async def stop(conversation: str, caller: CallerDep, server: ServerDep) -> dict[str, bool]:
     """Stop the running turn of a conversation and what waits behind it; `stopped` says whether there was one."""
-    async with server.database.transaction() as session:
+    async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
         open_turns = await TurnRepository(session, caller).unfinished(row.id)
     for turn in reversed(open_turns):  # what waits first, so that none of it starts when the running one ends
@@ -250,7 +250,7 @@ class TurnView(BaseModel):
 @router.get("/api/turns/{turn}")
 async def read_turn(turn: UUID, caller: CallerDep, server: ServerDep) -> TurnView:
     """Status, agent, usage and error of a turn."""
-    async with server.database.transaction() as session:
+    async with server.database.transaction(caller.id) as session:
         row = await TurnRepository(session, caller).get(turn)
     return TurnView.model_validate(row, from_attributes=True)
 
@@ -258,7 +258,7 @@ async def read_turn(turn: UUID, caller: CallerDep, server: ServerDep) -> TurnVie
 @router.post("/api/turns/{turn}/cancel", status_code=202)
 async def cancel_turn(turn: UUID, caller: CallerDep, server: ServerDep) -> dict[str, bool]:
     """Stop a turn, running or waiting; `stopped` is False where it had ended."""
-    async with server.database.transaction() as session:
+    async with server.database.transaction(caller.id) as session:
         row = await TurnRepository(session, caller).get(turn)
     if row.finished_at is None:
         await server.runner.stop_turn(row.owner_id, row.id)
@@ -270,7 +270,7 @@ async def read_events(
     turn: UUID, caller: CallerDep, server: ServerDep, last_event_id: Annotated[str | None, Header()] = None
 ) -> Response:
     """The turn's own events, `id: <turn>:<seq>`, from the start or after `Last-Event-ID`, to the last."""
-    async with server.database.transaction() as session:
+    async with server.database.transaction(caller.id) as session:
         row = await TurnRepository(session, caller).get(turn)
     cursor = parse_cursor(last_event_id, row.id)
     events = server.hub.follow(row.owner_id, row.id, cursor.seq if cursor else 0)

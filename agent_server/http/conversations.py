@@ -67,7 +67,7 @@ async def list_conversations(
 ) -> ConversationPage:
     """The caller's conversations, latest first; with `q`, those that hold it."""
     refuse_unstorable(q or "", ("q",))
-    async with server.database.transaction() as session:
+    async with server.database.transaction(caller.id) as session:
         page = await ConversationRepository(session, caller).recent(limit, cursor, q)
     return ConversationPage.model_validate(page, from_attributes=True)
 
@@ -75,7 +75,7 @@ async def list_conversations(
 @router.get("/api/conversations/{conversation}")
 async def read_conversation(conversation: str, caller: CallerDep, server: ServerDep) -> ConversationView:
     """One conversation."""
-    async with server.database.transaction() as session:
+    async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
     return ConversationView.model_validate(row)
 
@@ -86,7 +86,7 @@ async def rename_conversation(
 ) -> ConversationView:
     """Give it another title."""
     refuse_unstorable(body.title, ("title",))
-    async with server.database.transaction() as session:
+    async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller), lock=True)
         row.title = body.title
     return ConversationView.model_validate(row)
@@ -95,12 +95,12 @@ async def rename_conversation(
 @router.delete("/api/conversations/{conversation}", status_code=204)
 async def delete_conversation(conversation: str, caller: CallerDep, server: ServerDep) -> None:
     """Delete it with all its messages; an answer that is being written is stopped."""
-    async with server.database.transaction() as session:
+    async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
         open_turns = await TurnRepository(session, caller).unfinished(row.id)
     for turn in reversed(open_turns):
         await server.runner.stop_turn(turn.owner_id, turn.id)
-    async with server.database.transaction() as session:
+    async with server.database.transaction(caller.id) as session:
         conversations = ConversationRepository(session, caller)
         await conversations.remove(await conversations.get(row.id))
 
@@ -115,7 +115,7 @@ async def list_messages(
     render: Literal["html"] | None = None,
 ) -> MessagePage:
     """The messages, oldest first; with `render=html`, answers also as sanitised HTML blocks."""
-    async with server.database.transaction() as session:
+    async with server.database.transaction(caller.id) as session:
         conversations = ConversationRepository(session, caller)
         row = await conversations.get(client_conversation_id(conversation, caller))
         page = await ItemRepository(conversations, row.id).page(limit, cursor)

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent_server.conversations.repository import ConversationRepository
+from agent_server.db import new_id
 from agent_server.errors import NotFound
 from agent_server.http.auth import CallerDep
 from agent_server.http.server import Server, ServerDep
@@ -43,9 +44,9 @@ async def create_session(server: ServerDep, body: NewSession | None = None) -> S
     """Begin a guest's session: send its token as `Authorization: Bearer` from then on."""
     profile = (body or NewSession()).profile
     refuse_unstorable(profile, ("profile",))
-    async with server.database.transaction() as session:
-        guest = await issue_guest(session, server.settings.guest_hours)
-        caller = Caller(id=guest.row.id, kind="guest")
+    caller = Caller(id=new_id(), kind="guest")
+    async with server.database.transaction(caller.id) as session:
+        guest = await issue_guest(session, caller.id, server.settings.guest_hours)
         stored = await update_profile(session, caller, profile) if profile else {}
     return SessionView(
         id=guest.row.id, token=guest.token, conversation_id=None, profile=stored, expires_at=guest.row.expires_at
@@ -71,13 +72,13 @@ async def change_session(id: UUID, body: ProfileChange, caller: CallerDep, serve
     """Change the caller's own profile."""
     refuse_unstorable(body.profile, ("profile",))
     await _view(server, caller, id)
-    async with server.database.transaction() as session:
+    async with server.database.transaction(caller.id) as session:
         await update_profile(session, caller, body.profile)
     return await _view(server, caller, id)
 
 
 async def _view(server: Server, caller: Caller, id: UUID) -> SessionView:
-    async with server.database.transaction() as session:
+    async with server.database.transaction(caller.id) as session:
         guest = await session.get(Guest, id) if id == caller.id else None
         if guest is None:
             raise NotFound(f"There is no session {id} of yours")

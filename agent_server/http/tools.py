@@ -76,7 +76,7 @@ async def _call(
     tool: Tool[..., Any], request: Request, caller: Caller, server: Server, conversation_id: UUID | None
 ) -> JSONResponse:
     if conversation_id is not None:
-        async with server.database.transaction() as session:
+        async with server.database.transaction(caller.id) as session:
             await ConversationRepository(session, caller).get(conversation_id)
     arguments = (await request.body()).decode("utf-8", "surrogateescape")
     output = await call_tool(

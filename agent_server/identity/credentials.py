@@ -9,15 +9,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from agent_server.db import Database, new_id, now
+from agent_server.db import Database, now
 from agent_server.errors import Conflict, InvalidInput, NotFound, Unauthorized
 from agent_server.identity.caller import Caller
 from agent_server.identity.models import ApiKey, Guest, User
 
+_TOUCH_KEY = text("update api_key set last_used_at = now() where owner_id = :owner_id and id = :id")
 KEY, GUEST = "ask", "asg"
+_FIND_KEY = text("""
+    select *, last_used_at is null or last_used_at < now() - interval '1 minute' as stale
+    from find_key(:id, :sha)""")
 _SCOPE = re.compile(r"\*|[a-z_]+:([a-z_]+|\*)")
 
 
@@ -54,21 +59,39 @@ def _parse(token: str) -> tuple[str, UUID, bytes]:
 async def resolve_caller(database: Database, token: str, *, guest_scopes: Iterable[str] = ()) -> Caller:
     """The caller that `token` stands for. Raises Unauthorized for one that is malformed, unknown, expired or revoked."""
     prefix, id, digest = _parse(token)
+    if prefix == GUEST:
+        return Caller(id=await _guest(database, id, digest), kind="guest", scopes=frozenset(guest_scopes))
+    if prefix != KEY:
+        raise _unknown()
     async with database.transaction() as session:
-        row: ApiKey | Guest | None
-        if prefix == KEY:
-            row = (await session.execute(select(ApiKey).where(col(ApiKey.id) == id))).scalar_one_or_none()
-        else:
-            row = await session.get(Guest, id) if prefix == GUEST else None
-    if row is None or not hmac.compare_digest(row.secret_sha, digest):
-        raise Unauthorized("This token is not known here; check that it was copied whole")
-    if row.expires_at is not None and row.expires_at <= now():
-        raise Unauthorized("This token has expired; get a new one")
-    if isinstance(row, Guest):
-        return Caller(id=row.id, kind="guest", scopes=frozenset(guest_scopes))
-    if row.revoked_at is not None:
+        key = (await session.execute(_FIND_KEY, {"id": id, "sha": digest})).one_or_none()
+    if key is None:
+        raise _unknown()
+    _refuse_expired(key.expires_at)
+    if key.revoked_at is not None or key.disabled_at is not None:
         raise Unauthorized("This key has been revoked; get a new one")
-    return Caller(id=row.owner_id, kind="user", scopes=frozenset(row.scopes))
+    if key.stale:
+        async with database.transaction(key.owner_id) as session:
+            await session.execute(_TOUCH_KEY, {"owner_id": key.owner_id, "id": id})
+    return Caller(id=key.owner_id, kind="user", scopes=frozenset(key.scopes))
+
+
+async def _guest(database: Database, id: UUID, digest: bytes) -> UUID:
+    async with database.transaction(id) as session:
+        row = await session.get(Guest, id)
+    if row is None or not hmac.compare_digest(row.secret_sha, digest):
+        raise _unknown()
+    _refuse_expired(row.expires_at)
+    return id
+
+
+def _unknown() -> Unauthorized:
+    return Unauthorized("This token is not known here; check that it was copied whole")
+
+
+def _refuse_expired(expires_at: datetime | None) -> None:
+    if expires_at is not None and expires_at <= now():
+        raise Unauthorized("This token has expired; get a new one")
 
 
 async def issue_key(
@@ -102,10 +125,10 @@ async def revoke_key(session: AsyncSession, id: UUID) -> ApiKey:
     return row
 
 
-async def issue_guest(session: AsyncSession, hours: int) -> IssuedGuest:
-    """A new guest whose token works for `hours`."""
+async def issue_guest(session: AsyncSession, id: UUID, hours: int) -> IssuedGuest:
+    """A new guest with this id, whose token works for `hours`."""
     secret, digest = _new_secret()
-    row = Guest(id=new_id(), secret_sha=digest, expires_at=now() + timedelta(hours=hours))
+    row = Guest(id=id, secret_sha=digest, expires_at=now() + timedelta(hours=hours))
     session.add(row)
     await session.flush()
     return IssuedGuest(row, f"{GUEST}_{row.id.hex}.{secret}")

@@ -1,42 +1,107 @@
-"""Rows of identity: users, their API keys, guests, profiles."""
+"""Rows of identity: users, how they sign in, their API keys, guests, profiles, limits."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import DateTime, Index, LargeBinary
+from sqlalchemy import DateTime, ForeignKeyConstraint, Index, LargeBinary, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlmodel import Field, SQLModel
 
-from agent_server.db import Owned, Timestamps, new_id
+from agent_server.db import Access, Owned, Timestamps, new_id, now
 
 
 class User(Timestamps, table=True):
-    """Somebody who owns rows. `name` is how the operator knows them; an e-mail address is a good name."""
+    """Somebody who owns rows. `name` is how the operator knows them.
+
+    One signs in by `email` (in lower case) and password, of which `password_hash` is Argon2id's, or by the token of an
+    outside `issuer`, to which it is `subject`. `roles` name the sets of scopes that it holds when it does.
+    """
 
     __tablename__ = "account"
+    __table_args__ = (UniqueConstraint("issuer", "subject"),)
+    access: ClassVar[Access] = Access(column="id", read_scope="users:read", write_scope="users:write")
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
     name: str = Field(unique=True)
+    email: str | None = Field(default=None, unique=True)
+    password_hash: str | None = None
+    roles: list[str] = Field(
+        default_factory=list, sa_type=ARRAY(TEXT), sa_column_kwargs={"server_default": text("'{}'")}
+    )
+    issuer: str | None = None
+    subject: str | None = None
+    disabled_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
 
 
 class ApiKey(Owned, Timestamps, table=True):
-    """A key as `ask_<id>.<secret>`; only the SHA-256 of its secret is stored (256 random bits need no slow hash)."""
+    """A key as `ask_<id>.<secret>`; only the SHA-256 of its secret is stored (256 random bits need no slow hash).
+
+    `last_used_at` is right to the minute: a key in use is not written to at each request.
+    """
 
     __tablename__ = "api_key"
     __table_args__ = (Index("ix_api_key_id", "id", unique=True),)
+    access: ClassVar[Access] = Access(read_scope="users:read", write_scope="users:write")
 
     name: str
     secret_sha: bytes = Field(sa_type=LargeBinary)
     scopes: list[str] = Field(sa_type=ARRAY(TEXT))
     expires_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
     revoked_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+    last_used_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+
+
+class Login(Owned, table=True):
+    """A user who signed in, on one device: its access tokens work until it expires or is revoked."""
+
+    __tablename__ = "login"
+
+    created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))
+    expires_at: datetime = Field(sa_type=DateTime(timezone=True))
+    revoked_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+
+
+class RefreshToken(SQLModel, table=True):
+    """One of the refresh tokens of a login, of which each works once: one that is used again was stolen."""
+
+    __tablename__ = "refresh_token"
+    __table_args__ = (
+        ForeignKeyConstraint(["owner_id", "login_id"], ["login.owner_id", "login.id"], ondelete="CASCADE"),
+    )
+
+    owner_id: UUID = Field(primary_key=True)
+    login_id: UUID = Field(primary_key=True)
+    secret_sha: bytes = Field(primary_key=True, sa_type=LargeBinary)
+    created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))
+    used_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+
+
+class SigningKey(SQLModel, table=True):
+    """What the server's own access tokens are signed with: made once, the same on every replica."""
+
+    __tablename__ = "signing_key"
+
+    id: int = Field(default=1, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    secret: bytes = Field(sa_type=LargeBinary)
+
+
+class Rate(SQLModel, table=True):
+    """A limited caller or address: `free_at` is when it will have paid for all it has done (GCRA's theoretical arrival
+    time). Unlogged: after a crash of the database everybody starts anew."""
+
+    __tablename__ = "rate"
+    __table_args__: ClassVar[Any] = {"prefixes": ["UNLOGGED"]}
+
+    key: str = Field(primary_key=True)
+    free_at: datetime = Field(sa_type=DateTime(timezone=True))
 
 
 class Guest(Timestamps, table=True):
     """A visitor without an account, until `expires_at`; its token is `asg_<id>.<secret>`."""
 
     __tablename__ = "guest"
+    access: ClassVar[Access] = Access(column="id")
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
     secret_sha: bytes = Field(sa_type=LargeBinary)

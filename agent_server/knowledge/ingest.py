@@ -120,7 +120,7 @@ async def ingest(
     started = time.perf_counter()
     report = IngestReport()
     pages, broken = await asyncio.to_thread(_read, content, report)
-    async with database.transaction() as session:
+    async with database.transaction(SYSTEM) as session:
         stored = await _stored(session)
     todo = [page for page in pages if stored.get(page.path, (None, ""))[1] != _sha(page, embedder)]
     present = broken.union(page.path for page in pages)
@@ -129,7 +129,7 @@ async def ingest(
     if gone:
         await _remove(database, gone)
     if todo or gone:
-        async with database.transaction(patient=True) as session:
+        async with database.transaction(SYSTEM, patient=True) as session:
             # else every search reads the index's list of pending entries, 5 times slower at 5,000 chunks
             await session.execute(text("select gin_clean_pending_list('ix_chunk_tsv')"))
     report.added = sum(page.path not in stored for page in todo)
@@ -209,7 +209,7 @@ def _about(page: ContentPage, passage: Passage) -> str:
 async def _store(database: Database, prepared: Sequence[_Prepared]) -> None:
     """Replace the documents in one transaction, statistics included; those that another process has stored by now are
     left as they are."""
-    async with database.transaction(patient=True) as session:
+    async with database.transaction(SYSTEM, patient=True) as session:
         await _lock(session)
         stored = await _stored(session)
         todo = [one for one in prepared if stored.get(one.page.path, (None, ""))[1] != one.sha]
@@ -254,7 +254,7 @@ def _rows(document_id: UUID, one: _Prepared) -> Iterator[dict[str, Any]]:
 
 
 async def _remove(database: Database, paths: Sequence[str]) -> None:
-    async with database.transaction(patient=True) as session:
+    async with database.transaction(SYSTEM, patient=True) as session:
         await _lock(session)
         stored = await _stored(session)
         ids = [stored[path][0] for path in paths if path in stored]

@@ -126,7 +126,7 @@ def _urgent(turn: TurnContext) -> str:
 
 async def _retrieve(turn: TurnContext, prompt: AgentPrompt, embedder: Embedder) -> None:
     settings = turn.runtime.settings
-    async with turn.runtime.database.transaction() as session:
+    async with turn.runtime.database.transaction(turn.attempt.caller.id) as session:
         passages = await search(
             session,
             embedder,

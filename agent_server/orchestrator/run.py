@@ -90,7 +90,7 @@ class Orchestrator:
     async def _context(self, attempt: Attempt) -> tuple[TurnContext, Sequence[Item], Passage | None]:
         """What the attempt starts from: its state, the items of earlier turns, the page for an emergency."""
         journal = attempt.journal
-        async with self.runtime.database.transaction() as session:
+        async with self.runtime.database.transaction(attempt.caller.id) as session:
             conversations = ConversationRepository(session, attempt.caller)
             conversation = await conversations.get(journal.conversation_id)
             items = await ItemRepository(conversations, conversation.id).latest(self.runtime.settings.history_limit)

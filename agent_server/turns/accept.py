@@ -78,7 +78,7 @@ async def accept(
     conversation that is not the caller's, InvalidInput, Busy (`on_busy` reject) and TooMany (the queue is full).
     """
     sha = hashlib.sha256(json.dumps([str(message.conversation_id), message.text, message.agent]).encode()).digest()
-    async with database.transaction() as session:
+    async with database.transaction(caller.id) as session:
         if message.client_key is not None and (before := await _sent_before(session, caller, message.client_key)):
             turn, sent = before
             if sent != sha:

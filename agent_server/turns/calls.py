@@ -62,7 +62,7 @@ class CallLedger:
 
     async def start(self) -> None:
         seen = self._earlier.epoch if self._earlier is not None else None
-        async with self.journal.database.transaction() as session:
+        async with self.journal.transaction() as session:
             noted = await self.journal.write(
                 session, statement=_START, values={**self._row("started", None), "seen": seen}
             )

@@ -1,9 +1,11 @@
-"""What is removed when its time is over: the streams of finished turns, and guests."""
+"""What is removed when its time is over: the streams of finished turns, guests, logins."""
+
+from collections.abc import Sequence
 
 import structlog
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
-from agent_server.db import Database
+from agent_server.db import Database, What, sweep
 
 log = structlog.get_logger()
 
@@ -15,49 +17,52 @@ GUEST_GRACE_HOURS = 24
 # has ended. The ledger of tool calls stays: it says which effects took place.
 _PRUNE = text("""
     with old as materialized (
-        select owner_id, id from turn
-        where finished_at < now() - :hours * interval '1 hour' and events_kept
-        order by finished_at limit :batch for update skip locked),
+        select t.owner_id, t.id from turn t
+        join unnest(cast(:owners as uuid[]), cast(:ids as uuid[])) w(owner_id, id)
+            on t.owner_id = w.owner_id and t.id = w.id
+        where t.events_kept for update of t skip locked),
     events as (delete from event e using old where e.owner_id = old.owner_id and e.turn_id = old.id),
     journal as (delete from model_call m using old where m.owner_id = old.owner_id and m.turn_id = old.id)
-    update turn t set events_kept = false from old where t.owner_id = old.owner_id and t.id = old.id
-    returning t.id""")
+    update turn t set events_kept = false from old where t.owner_id = old.owner_id and t.id = old.id""")
 
-_EXPIRED = text("""
-    select id from guest where expires_at < now() - :hours * interval '1 hour' order by expires_at limit :batch""")
 # A turn before its conversation, as whoever ends a turn takes the two.
 _FORGET = [
-    text(f"delete from {table} where {owner} = any(cast(:ids as uuid[]))")  # noqa: S608  # names of our own
+    text(f"delete from {table} where {owner} = any(cast(:owners as uuid[]))")  # noqa: S608  # names of our own
     for table, owner in (("turn", "owner_id"), ("conversation", "owner_id"), ("profile", "owner_id"), ("guest", "id"))
 ]
+_END_LOGINS = text("""
+    delete from login l using unnest(cast(:owners as uuid[]), cast(:ids as uuid[])) w(owner_id, id)
+    where l.owner_id = w.owner_id and l.id = w.id""")
 
 
 async def prune_events(database: Database, hours: int) -> int:
     """Remove the events of turns that ended more than so many hours ago; returns how many turns those were."""
-    pruned = 0
-    while True:
-        async with database.transaction() as session:
-            rows = (await session.execute(_PRUNE, {"hours": hours, "batch": BATCH})).all()
-        pruned += len(rows)
-        if len(rows) < BATCH:
-            break
-    if pruned:
-        log.info("events.pruned", turns=pruned)
-    return pruned
+    return await _remove(database, "prunable", hours, [_PRUNE], "events.pruned")
 
 
 async def expire_guests(database: Database) -> int:
     """Remove guests whose sessions are over, with their conversations and profiles; returns how many."""
+    return await _remove(database, "expired_guests", GUEST_GRACE_HOURS, _FORGET, "guests.expired")
+
+
+async def expire_logins(database: Database) -> int:
+    """Remove what is left of users' logins that are over; returns how many."""
+    return await _remove(database, "expired_logins", 0, [_END_LOGINS], "logins.expired")
+
+
+async def _remove(database: Database, what: What, hours: int, statements: Sequence[TextClause], event: str) -> int:
     removed = 0
     while True:
         async with database.transaction() as session:
-            expired = await session.execute(_EXPIRED, {"hours": GUEST_GRACE_HOURS, "batch": BATCH})
-            ids = expired.scalars().all()
-            for statement in _FORGET if ids else ():
-                await session.execute(statement, {"ids": ids})
-        removed += len(ids)
-        if len(ids) < BATCH:
+            rows = await sweep(session, what, seconds=hours * 3600, batch=BATCH)
+        if rows:
+            owners = [row.owner_id for row in rows]
+            async with database.transaction(*set(owners)) as session:
+                for statement in statements:
+                    await session.execute(statement, {"owners": owners, "ids": [row.id for row in rows]})
+        removed += len(rows)
+        if len(rows) < BATCH:
             break
     if removed:
-        log.info("guests.expired", guests=removed)
+        log.info(event, count=removed)
     return removed

@@ -174,7 +174,7 @@ class Hub:
         """What a follower lacks that came before the feed was begun."""
         if after >= feed.start:
             return ()
-        async with self._database.transaction() as session:
+        async with self._database.transaction(feed.owner_id) as session:
             found = await _events(session, feed.owner_id, {feed.turn_id: after})
         return [numbered for numbered in found.get(feed.turn_id, ()) if numbered.seq <= feed.start]
 
@@ -213,7 +213,7 @@ class Hub:
             for id in dirty & self._feeds.keys():
                 by_owner[self._feeds[id].owner_id][id] = self._feeds[id].last
             for owner_id, after in by_owner.items():
-                async with self._database.transaction() as session:
+                async with self._database.transaction(owner_id) as session:
                     found = await _events(session, owner_id, after)
                 for id, events in found.items():
                     if (feed := self._feeds.get(id)) is not None:
@@ -226,8 +226,9 @@ class Hub:
     async def _grown_of(self, asked: set[UUID]) -> set[UUID]:
         """Those of the turns that have more events than are known here; ends the feeds that nothing more can come of."""
         feeds = [self._feeds[id] for id in asked]
-        keys = {"owners": [feed.owner_id for feed in feeds], "ids": [feed.turn_id for feed in feeds]}
-        async with self._database.transaction() as session:
+        owners = [feed.owner_id for feed in feeds]
+        keys = {"owners": owners, "ids": [feed.turn_id for feed in feeds]}
+        async with self._database.transaction(*set(owners)) as session:
             states = (await session.execute(_STATES, keys)).all()
             if any(watched for *_, watched in states):
                 await session.execute(_FOLLOWED, keys)
@@ -246,7 +247,7 @@ class Hub:
 
     async def _summarise(self, feed: _Feed) -> None:
         """What is left of a turn past retention: its messages in one event, and how it ended."""
-        async with self._database.transaction() as session:
+        async with self._database.transaction(feed.owner_id) as session:
             turn = await session.get_one(Turn, (feed.owner_id, feed.turn_id))
             items = await session.execute(
                 select(Item)

@@ -7,6 +7,7 @@ over writes nothing more), the allotment of event numbers (dense, and visible in
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
@@ -122,9 +123,13 @@ class Journal:
     def _key(self) -> dict[str, Any]:
         return {"owner_id": self.owner_id, "id": self.turn_id}
 
+    def transaction(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """A transaction for the turn's owner."""
+        return self.database.transaction(self.owner_id)
+
     async def load(self) -> None:
         """Take up what earlier attempts noted beside the model's responses."""
-        async with self.database.transaction() as session:
+        async with self.transaction() as session:
             calls = await session.execute(
                 select(ToolCall).where(col(ToolCall.owner_id) == self.owner_id, col(ToolCall.turn_id) == self.turn_id)
             )
@@ -134,7 +139,7 @@ class Journal:
 
     async def append(self, *events: Event, items: Sequence[NewItem] = ()) -> None:
         """Write in a transaction of its own. Raises Fenced or StopRequested."""
-        async with self.database.transaction() as session:
+        async with self.transaction() as session:
             await self.write(session, events, items)
 
     async def write(
@@ -194,12 +199,12 @@ class Journal:
     ) -> None:
         """Commit a model's response with its items and events, before the run loop sees it."""
         values = {"n": n, "agent": agent, "request_sha": request_sha, "response": json.dumps(response)}
-        async with self.database.transaction() as session:
+        async with self.transaction() as session:
             await self.write(session, events, items, statement=_RESPONSE, values=values)
 
     async def model_calls(self) -> dict[int, ModelCall]:
         """What earlier attempts of this turn were answered, by number."""
-        async with self.database.transaction() as session:
+        async with self.transaction() as session:
             rows = await session.execute(
                 select(ModelCall).where(
                     col(ModelCall.owner_id) == self.owner_id, col(ModelCall.turn_id) == self.turn_id
@@ -211,7 +216,7 @@ class Journal:
         """The messages put into the turn that model call `n` is given: those that earlier calls were the first to be
         given, and what has come since, each with the number of that call. Raises Fenced or StopRequested."""
         if n > self._answered and len(self._taken) < self.steers:
-            async with self.database.transaction() as session:
+            async with self.transaction() as session:
                 waiting = (await session.execute(_WAITING_STEERS, self._key)).all()
                 items = [NewItem({"role": "user", "content": said}, role="user", text=said) for _, said in waiting]
                 await self.write(session, [Steered(said) for _, said in waiting], items)
@@ -221,7 +226,7 @@ class Journal:
 
     async def events(self) -> list[Numbered]:
         """The log so far."""
-        async with self.database.transaction() as session:
+        async with self.transaction() as session:
             rows = await session.execute(
                 select(TurnEvent.seq, TurnEvent.kind, TurnEvent.body)
                 .where(col(TurnEvent.owner_id) == self.owner_id, col(TurnEvent.turn_id) == self.turn_id)
@@ -245,7 +250,7 @@ class Journal:
         returned; in a turn that was stopped they only stay in the conversation.
         """
         values = {"status": status, "agent": agent, "usage": _jsonb(usage), "error": _jsonb(error)}
-        async with self.database.transaction() as session:
+        async with self.transaction() as session:
             await self.write(session, (event,), items, heed_stop=False, statement=_FINISH, values=values)
             if self.steers == len(self._taken):
                 return False

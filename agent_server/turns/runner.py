@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -18,23 +18,13 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
-from agent_server.db import Database, is_full, new_id
+from agent_server.db import Database, Swept, is_full, new_id, sweep
 from agent_server.errors import AgentServerError, Internal, TimedOut, Unavailable
 from agent_server.identity import Caller
 from agent_server.turns.events import Cancelled, Done, Event, Failed
 from agent_server.turns.hub import Hub
 from agent_server.turns.journal import Fenced, Journal, NewItem, StopRequested
-from agent_server.turns.leases import (
-    CANDIDATES,
-    CLAIM,
-    FORGET,
-    HELD,
-    LEFT,
-    RELEASE,
-    RELEASE_ONE,
-    STOP_QUEUED,
-    STOP_RUNNING,
-)
+from agent_server.turns.leases import CLAIM, FORGET, RELEASE, RELEASE_ONE, STOP_QUEUED, STOP_RUNNING
 from agent_server.turns.liveness import DEAD_AFTER
 from agent_server.turns.models import Status, Turn
 from agent_server.turns.signals import Listener, Signals
@@ -139,7 +129,8 @@ class Runner:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         with contextlib.suppress(Unavailable):
-            await self._execute(FORGET, me=self.replica)
+            async with self._database.transaction() as session:
+                await session.execute(FORGET, {"me": self.replica})
         await self._signals.close()
 
     async def _drain(self, seconds: float) -> None:
@@ -154,7 +145,7 @@ class Runner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(Unavailable):
-            await self._execute(RELEASE, me=self.replica)
+            await self._release()
         self._signals.work_waits()
         self._hub.close()
 
@@ -173,7 +164,7 @@ class Runner:
 
     async def stop_turn(self, owner_id: UUID, turn_id: UUID) -> None:
         """Cancel a turn, wherever it runs; in the queue before it starts."""
-        async with self._database.transaction() as session:
+        async with self._database.transaction(owner_id) as session:
             for statement in (STOP_QUEUED, STOP_RUNNING):
                 await session.execute(statement, {"owner_id": owner_id, "id": turn_id})
         self._hub.grown(turn_id)
@@ -232,11 +223,11 @@ class Runner:
             while is_full(error):
                 await asyncio.sleep(PAUSE_SECONDS)  # or a model would be asked again and again for what cannot be kept
                 try:
-                    return await self._let_go(turn.id, turn.epoch, seconds, full=True)
+                    return await self._let_go(turn.owner_id, turn.id, turn.epoch, seconds, full=True)
                 except Unavailable as again:
                     error = again
             with contextlib.suppress(Unavailable):  # then `_beat` finds it, once the database is back
-                await self._let_go(turn.id, turn.epoch, seconds)
+                await self._let_go(turn.owner_id, turn.id, turn.epoch, seconds)
         except Exception:  # its end could not be written: `_beat` finds it, and it is tried again up to MAX_ATTEMPTS
             log.exception("turn.unended")
 
@@ -306,8 +297,8 @@ class Runner:
         if self.closing or self._silent:
             return
         async with self._database.transaction() as session:
-            candidates = (await session.execute(CANDIDATES)).all() if self.has_slot else []
-            left = (await session.execute(LEFT)).all()
+            candidates = await sweep(session, "claimable", seconds=DEAD_AFTER) if self.has_slot else []
+            left = await sweep(session, "left")
         before, self._suspected = self._suspected, {(id, epoch) for _, id, epoch, certain in candidates if not certain}
         if self._suspected - before:
             asyncio.get_running_loop().call_later(SECOND_LOOK_SECONDS, self._freed.set)
@@ -325,21 +316,23 @@ class Runner:
                 self.begin(turn)
         if errors := [claim for claim in claimed if isinstance(claim, BaseException)]:
             raise errors[0]
-        for owner_id, id in left:
+        for owner_id, id, _, _ in left:
             log.info("turn.left", turn_id=str(id))
             await self.stop_turn(owner_id, id)
 
     async def _claim(self, owner_id: UUID, id: UUID, epoch: int) -> Turn | None:
         try:
-            async with self._database.transaction() as session:
+            async with self._database.transaction(owner_id) as session:
                 claim = {"me": self.replica, "owner_id": owner_id, "id": id, "epoch": epoch}
                 return (await session.execute(select(Turn).from_statement(CLAIM), claim)).scalar_one_or_none()
         except IntegrityError:  # another replica started another turn of this conversation in the same instant
             return None
 
-    async def _let_go(self, turn_id: UUID, epoch: int, seconds: float, *, full: bool = False) -> None:
+    async def _let_go(self, owner_id: UUID, id: UUID, epoch: int, seconds: float, *, full: bool = False) -> None:
         """Leave a turn that this replica has held for so many seconds to whoever has room for it."""
-        await self._execute(RELEASE_ONE, id=turn_id, me=self.replica, epoch=epoch, seconds=seconds, full=full)
+        values = {"owner_id": owner_id, "id": id, "me": self.replica, "epoch": epoch, "seconds": seconds, "full": full}
+        async with self._database.transaction(owner_id) as session:
+            await session.execute(RELEASE_ONE, values)
         self.queued()
 
     async def _beat(self) -> None:
@@ -352,13 +345,23 @@ class Runner:
         began = time.monotonic()
         await self._signals.beat()
         self._beaten = began
-        async with self._database.transaction() as session:
-            rows = await session.execute(HELD, {"me": self.replica})
-            held = {row.id: row.epoch for row in rows}
+        held = {row.id: row for row in await self._held()}
         before, self._lost = self._lost, held.keys() - self._tasks.keys()
         for turn_id in before & self._lost:
             log.warning("turn.lost", turn_id=str(turn_id))
-            await self._let_go(turn_id, held[turn_id], DEAD_AFTER)
+            await self._let_go(held[turn_id].owner_id, turn_id, held[turn_id].epoch, DEAD_AFTER)
+
+    async def _held(self) -> Sequence[Swept]:
+        """The turns that are this replica's by their rows."""
+        async with self._database.transaction() as session:
+            return await sweep(session, "held", replica=self.replica)
+
+    async def _release(self) -> None:
+        """Let go of all turns of this replica's."""
+        if held := await self._held():
+            owners = {turn.owner_id for turn in held}
+            async with self._database.transaction(*owners) as session:
+                await session.execute(RELEASE, {"me": self.replica, "owners": list(owners)})
 
     async def _watch(self) -> None:
         """Stop the runs of a process that cannot say that it lives, before others take them for a dead one's."""
@@ -369,10 +372,6 @@ class Runner:
                 self._given_up |= running
                 for turn_id in running:
                     self._tasks[turn_id].cancel()
-
-    async def _execute(self, statement: Any, **values: Any) -> None:
-        async with self._database.transaction() as session:
-            await session.execute(statement, values)
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[None]], soon: asyncio.Event) -> None:

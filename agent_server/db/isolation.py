@@ -1,0 +1,208 @@
+"""Whose rows a statement can reach, enforced by the database itself.
+
+Every transaction runs as `APP_ROLE`, which owns nothing, and names the owners it acts for in a setting of its own
+(`Database.transaction`); the policies of each table, forced on its owner too, compare the rows with that. Where nobody
+is named, no owned row is there. Policies follow from the models: a table whose model has an `owner_id` has them.
+
+    agent_server_app      what transactions run as: reads and writes rows, as the policies let it
+    agent_server_system   owns the few functions that look across owners (migrations), and may read no more than the
+                          columns that those need
+"""
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+from sqlalchemy import Connection, Table, text
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlmodel import SQLModel
+from sqlmodel.main import default_registry
+
+from agent_server.db.types import SYSTEM, Access
+from agent_server.errors import InvalidInput
+
+APP_ROLE = "agent_server_app"
+SYSTEM_ROLE = "agent_server_system"
+OWNERS, SCOPES = "agent_server.owners", "agent_server.scopes"
+
+_SCOPE = re.compile(r"[a-z_:*]+")
+# Subqueries, so that a statement reads the setting once and not for each row.
+_OWN = f"any ((select nullif(current_setting('{OWNERS}', true), '')::uuid[])::uuid[])"
+_HELD = f"(select coalesce(nullif(current_setting('{SCOPES}', true), ''), '{{}}')::text[])"
+
+
+def preamble(owners: Collection[UUID], scopes: Collection[str]) -> str:
+    """The statement with which a transaction begins that acts for these owners.
+
+    Raises ValueError for a scope that is none: it would be spelled into a statement.
+    """
+    if wrong := [scope for scope in scopes if not _SCOPE.fullmatch(scope)]:
+        raise ValueError(f"not scopes: {wrong}")
+    settings = {
+        "role": APP_ROLE,
+        OWNERS: f"{{{','.join(str(UUID(str(owner))) for owner in owners)}}}",
+        SCOPES: f"{{{','.join(sorted(scopes))}}}",
+    }
+    return "select " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What the application's role may do with a table, and with which of its rows."""
+
+    table: str
+    access: Access | None
+
+    @property
+    def privileges(self) -> Sequence[str]:
+        if self.access is not None and self.access.append_only:
+            return ("select", "insert")
+        return ("select", "insert", "update", "delete")
+
+    @property
+    def policies(self) -> Iterator[tuple[str, str]]:
+        """Each policy's name and its text after `create policy ... on ...`."""
+        if (access := self.access) is None:
+            return
+        own = f"{access.column} = {_OWN}"
+        read = [own if access.own_read is None else f"({own} and {_may(access.own_read)})"]
+        if access.shared:
+            read.append(f"{access.column} = '{SYSTEM}'::uuid")
+        if access.read_scope is not None:
+            read.append(_may(access.read_scope))
+        write = own if access.write_scope is None else f"{own} or {_may(access.write_scope)}"
+        yield "reads", f"for select to {APP_ROLE} using ({' or '.join(read)})"
+        yield "inserts", f"for insert to {APP_ROLE} with check ({write})"
+        if not access.append_only:
+            yield "updates", f"for update to {APP_ROLE} using ({write}) with check ({write})"
+            yield "deletes", f"for delete to {APP_ROLE} using ({write})"
+
+
+def _may(scope: str) -> str:
+    return f"{_HELD} && array['{scope}', '{scope.partition(':')[0]}:*', '*']"
+
+
+def access_of(table: Table) -> Access | None:
+    """How the rows of a declared table are guarded; None for one whose rows are nobody's."""
+    for mapper in default_registry.mappers:
+        if mapper.local_table is table:
+            declared: Access | None = getattr(mapper.class_, "access", None)
+            return declared or (Access() if "owner_id" in table.columns else None)
+    return Access() if "owner_id" in table.columns else None
+
+
+def ensure_roles(connection: Connection, login: str | None = None) -> None:
+    """Make the roles where they are missing, and the login that the address `login` names, as a member of `APP_ROLE`.
+
+    Raises InvalidInput where this database user may not.
+    """
+    try:
+        for role in (APP_ROLE, SYSTEM_ROLE):
+            _create_role(connection, role, f"create role {role} nologin")
+        _join(connection, None)
+        if login is not None:
+            parts = urlsplit(login)
+            name, password = unquote(parts.username or ""), unquote(parts.password or "")
+            made = "create role %I login" + (" password %L" if password else "")
+            spelled = connection.execute(
+                text("select format(:made, cast(:name as text), cast(:password as text))"),
+                {"made": made, "name": name, "password": password},
+            ).scalar_one()
+            _create_role(connection, name, spelled)
+            _join(connection, name)
+    except DBAPIError as error:
+        if isinstance(error, ProgrammingError):
+            raise InvalidInput(
+                f"the database user may not make the roles that keep callers apart: have an administrator run "
+                f"`create role {APP_ROLE} nologin; create role {SYSTEM_ROLE} nologin; "
+                f"grant {APP_ROLE}, {SYSTEM_ROLE} to <the owner of the tables> with admin option`"
+            ) from error
+        raise
+
+
+def _create_role(connection: Connection, name: str, statement: str) -> None:
+    there = text("select 1 from pg_roles where rolname = :name")
+    if connection.execute(there, {"name": name}).first() is None:
+        # another database of this server may be migrated in this instant: roles belong to all of them
+        quoted = connection.execute(text("select quote_literal(:statement)"), {"statement": statement}).scalar_one()
+        connection.exec_driver_sql(
+            f"do $$ begin execute {quoted}; exception when duplicate_object or unique_violation then null; end $$"
+        )
+
+
+def _join(connection: Connection, login: str | None) -> None:
+    """Make `login` a member of the application's role; with None, the user of this connection of both roles."""
+    for role in (APP_ROLE,) if login is not None else (APP_ROLE, SYSTEM_ROLE):
+        lacks = text("select not pg_has_role(coalesce(cast(:login as name), current_user), :role, 'SET')")
+        if connection.execute(lacks, {"login": login, "role": role}).scalar_one():
+            member = connection.execute(
+                text("select quote_ident(coalesce(cast(:login as name), current_user))"), {"login": login}
+            ).scalar_one()
+            connection.exec_driver_sql(f"grant {role} to {member}")
+
+
+def protect(connection: Connection) -> None:
+    """Give the application's role its rights, and every owned table its policies, as the models have them now."""
+    schema = connection.execute(text("select quote_ident(current_schema())")).scalar_one()
+    connection.exec_driver_sql(f"grant usage on schema {schema} to {APP_ROLE}, {SYSTEM_ROLE}")
+    there = {name for (name,) in connection.execute(_TABLES)}
+    if "alembic_version" in there:
+        connection.exec_driver_sql(f"grant select on alembic_version to {APP_ROLE}")
+    for table in SQLModel.metadata.sorted_tables:
+        if table.name in there:
+            _protect(connection, _Rule(table.name, access_of(table)))
+
+
+_TABLES = text("""
+    select c.relname from pg_class c
+    where c.relkind in ('r', 'p') and c.relnamespace = (select oid from pg_namespace where nspname = current_schema())""")
+
+
+def _protect(connection: Connection, rule: _Rule) -> None:
+    quoted = connection.dialect.identifier_preparer.quote(rule.table)
+    run = connection.exec_driver_sql
+    run(f"revoke all on {quoted} from {APP_ROLE}, public")
+    run(f"grant {', '.join(rule.privileges)} on {quoted} to {APP_ROLE}")
+    if rule.access is None:
+        return
+    run(f"alter table {quoted} enable row level security")
+    run(f"alter table {quoted} force row level security")
+    for name, body in rule.policies:
+        run(f"drop policy if exists {name} on {quoted}")
+        run(f"create policy {name} on {quoted} {body}")
+
+
+_LOGIN = text("""
+    select session_user as login, current_user as role, r.rolsuper or r.rolbypassrls as bypasses,
+           exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                   where n.nspname = current_schema() and c.relkind in ('r', 'p')
+                     and pg_has_role(r.oid, c.relowner, 'MEMBER')) as owns
+    from pg_roles r where r.rolname = :role""")
+_UNGUARDED = text("""
+    select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = current_schema() and c.relkind in ('r', 'p') and not (c.relrowsecurity and c.relforcerowsecurity)
+      and (c.relname = any(:tables) or exists (
+          select from pg_attribute a where a.attrelid = c.oid and a.attname = 'owner_id' and not a.attisdropped))""")
+
+
+def refuse_unguarded(connection: Connection, *, login_too: bool) -> None:
+    """Raises InvalidInput unless the role of this transaction is kept to its owners' rows; with `login_too`, unless
+    the user that it logs in as is as well, who could go back to being it."""
+    names = connection.execute(text("select current_user, session_user")).one()
+    for name in names if login_too else names[:1]:
+        found = connection.execute(_LOGIN, {"role": name}).one()
+        if found.bypasses or found.owns:
+            what = "passes over row-level security" if found.bypasses else "owns the tables"
+            raise InvalidInput(
+                f"DATABASE_URL: its user {name} {what}, so that the database would not keep callers apart. "
+                "Put this address into DATABASE_OWNER_URL, and an address with another user name and password into "
+                "DATABASE_URL; `agent-server db upgrade` makes that user"
+            )
+    owned = [table.name for table in SQLModel.metadata.sorted_tables if access_of(table) is not None]
+    if unguarded := sorted(name for (name,) in connection.execute(_UNGUARDED, {"tables": owned})):
+        raise InvalidInput(
+            f"the tables {', '.join(unguarded)} have no row-level security; run `agent-server db upgrade`, which "
+            "gives it to every table that a model declares (one that none declares does not belong in this database)"
+        )
