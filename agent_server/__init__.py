@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from agent_server.audit import Surface as Surface
     from agent_server.db import Owned as Owned
     from agent_server.db import Shared as Shared
+    from agent_server.db import Submitted as Submitted
     from agent_server.db import Timestamps as Timestamps
     from agent_server.db import new_id as new_id
     from agent_server.db import now as now
+    from agent_server.db import submitted as submitted
     from agent_server.errors import AgentServerError as AgentServerError
     from agent_server.errors import Conflict as Conflict
     from agent_server.errors import DidNotHappen as DidNotHappen
@@ -48,6 +50,7 @@ _HOME = {
     "Repository": "agent_server.repository",
     "SeedFile": "agent_server.seed",
     "Shared": "agent_server.db",
+    "Submitted": "agent_server.db",
     "Surface": "agent_server.audit",
     "Timestamps": "agent_server.db",
     "TooMany": "agent_server.errors",
@@ -57,6 +60,7 @@ _HOME = {
     "new_id": "agent_server.db",
     "now": "agent_server.db",
     "read_profile": "agent_server.identity.profiles",
+    "submitted": "agent_server.db",
     "tool": "agent_server.tool",
     "update_profile": "agent_server.identity.profiles",
 }
@@ -74,6 +78,7 @@ __all__ = [
     "Repository",
     "SeedFile",
     "Shared",
+    "Submitted",
     "Surface",
     "Timestamps",
     "TooMany",
@@ -83,6 +88,7 @@ __all__ = [
     "new_id",
     "now",
     "read_profile",
+    "submitted",
     "tool",
     "update_profile",
 ]

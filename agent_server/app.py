@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from agent_server.call import Runtime
 from agent_server.db import Database
-from agent_server.db.embedded import start_embedded
+from agent_server.db.embedded import EMBEDDED_USER, as_user, start_embedded
 from agent_server.db.migrate import create_tables, missing_tables, pending, upgrade
 from agent_server.errors import InvalidInput
 from agent_server.forms import FormTools
@@ -43,16 +43,16 @@ def connect(settings: Settings) -> Database:
 
     Raises Unavailable when the embedded server does not start, InvalidInput where a deployed server has no database.
     """
-    direct_url = None
-    if settings.database_url is not None:
-        url = settings.database_url.get_secret_value()
-        if settings.database_direct_url is not None:
-            direct_url = settings.database_direct_url.get_secret_value()
-    elif settings.environment in ("staging", "production"):
+    given = (settings.database_url, settings.database_direct_url, settings.database_owner_url)
+    url, direct_url, owner_url = (None if one is None else one.get_secret_value() for one in given)
+    if url is None and settings.deployed:
         raise InvalidInput("DATABASE_URL: is not set; the embedded PostgreSQL is for one's own machine")
-    else:
-        url = start_embedded(settings.workspace.resolve() / ".data")
-    return Database(url, direct_url, pool_size=settings.database_pool_size, pool_timeout=settings.database_pool_timeout)
+    if url is None:
+        owner_url = start_embedded(settings.workspace.resolve() / ".data")
+        url = as_user(owner_url, EMBEDDED_USER)
+    return Database(
+        url, direct_url, owner_url, pool_size=settings.database_pool_size, pool_timeout=settings.database_pool_timeout
+    )
 
 
 async def migrate(settings: Settings, workspace: Workspace, database: Database) -> Sequence[str]:
@@ -72,12 +72,13 @@ async def migrate(settings: Settings, workspace: Workspace, database: Database) 
     async with database.owner.begin() as connection:
         tables = await connection.run_sync(missing_tables)
         names = [table.name for table in tables]
-        if names and settings.environment in ("staging", "production"):
+        if names and settings.deployed:
             raise InvalidInput(
                 f"no migration makes the tables {', '.join(names)}; write one with `agent-server db revision MESSAGE`"
             )
-        await connection.run_sync(create_tables, tables)
-    await database.check_isolation(login_too=settings.environment in ("staging", "production"))
+        if tables:
+            await connection.run_sync(create_tables, tables)
+    await database.check_isolation(login_too=settings.deployed)
     return names
 
 

@@ -56,6 +56,7 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = _vendor("DATABASE_URL")
     database_direct_url: SecretStr | None = _vendor("DATABASE_DIRECT_URL")
+    database_owner_url: SecretStr | None = _vendor("DATABASE_OWNER_URL")
     database_pool_size: PositiveInt = 8
     database_pool_timeout: Annotated[float, Field(gt=0, description="Longest wait for a connection, seconds.")] = 5.0
     migrate: Annotated[bool, Field(description="Apply pending migrations when the server starts.")] = True
@@ -112,7 +113,12 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
 
-    @field_validator("database_url", "database_direct_url")
+    @property
+    def deployed(self) -> bool:
+        """Whether this is a server that others rely on, and not one's own machine."""
+        return self.environment in ("staging", "production")
+
+    @field_validator("database_url", "database_direct_url", "database_owner_url")
     @classmethod
     def _postgres_only(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().startswith(("postgres://", "postgresql://")):

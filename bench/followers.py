@@ -26,6 +26,7 @@ from agent_server.turns.hub import Hub
 from agent_server.turns.runner import Attempt, Outcome, Runner
 from bench.postgres import ROOT, count_connections, fresh_database
 from bench.table import percentile, print_table
+from tests.conftest import everything
 
 CALM, BURST, ACTIVE = 60, 200, 10
 
@@ -137,7 +138,7 @@ async def measure(url: str, followers: int, turns: int) -> list[tuple[object, ..
     await asyncio.gather(*reading, return_exceptions=True)
     writer.kill()
     await writer.wait()
-    async with database.transaction() as session:  # or the next writer would take over these turns
+    async with everything(database) as session:  # or the next writer would take over these turns
         await session.execute(text("delete from conversation"))
     await runner.close()
     await database.close()

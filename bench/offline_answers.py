@@ -20,6 +20,7 @@ from agent_server.knowledge.search import search
 from agent_server.orchestrator.pieces import CitedPassage
 from agent_server.orchestrator.quote import select
 from agent_server.settings import Settings
+from tests.conftest import everything
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,7 +33,7 @@ async def measure(url: str, show: str | None) -> None:
     questions = yaml.safe_load((ROOT / "bench" / "offline_questions.yaml").read_text())
     cited_first, held, refused, inside = 0, 0, 0, 0
     for asked in questions:
-        async with database.transaction() as session:
+        async with everything(database) as session:
             passages = await search(
                 session,
                 embedder,

@@ -27,6 +27,7 @@ from agent_server.turns.models import Turn
 from agent_server.turns.runner import BEAT_SECONDS, Attempt, Outcome, Runner
 from bench.postgres import ROOT, fresh_database
 from bench.table import percentile, print_table
+from tests.conftest import everything
 
 _FORGET = text("update replica set lock_key = null where id = (select owner from turn where id = :id)")
 
@@ -88,12 +89,12 @@ async def kill_one(database: Database, hub: Hub, survivor: Survivor, *, locked: 
         await anext(events)
     await asyncio.sleep(random.random() * BEAT_SECONDS)  # at any time of its heartbeat
     if not locked:
-        async with database.transaction() as session:
+        async with everything(database) as session:
             await session.execute(_FORGET, {"id": turn_id})
     process.kill()
     at = time.perf_counter()
     if not locked:  # it may have beaten in between
-        async with database.transaction() as session:
+        async with everything(database) as session:
             await session.execute(_FORGET, {"id": turn_id})
     first = 0.0
     async for numbered in events:

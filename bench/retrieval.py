@@ -32,6 +32,7 @@ from agent_server.db.migrate import upgrade
 from agent_server.knowledge.embed import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.search import search
+from tests.conftest import everything
 
 ROOT = Path(__file__).parent.parent
 MOST = 100
@@ -111,7 +112,7 @@ async def measure(url: str, collection: Collection, content: Path) -> None:
     for half in ("lexical", "dense", "hybrid"):
         found = []
         for id, query in collection.queries.items():
-            async with database.transaction() as session:
+            async with everything(database) as session:
                 started = time.perf_counter()
                 match half:
                     case "lexical":

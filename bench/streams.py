@@ -22,6 +22,7 @@ from bench.followers import start_writer
 from bench.postgres import ROOT, count_connections, fresh_database
 from bench.table import print_table
 from tests.commands import Serving, serving
+from tests.conftest import everything
 
 WARM, SETTLE = 30, 4.0
 
@@ -29,7 +30,7 @@ WARM, SETTLE = 30, 4.0
 async def compare(url: str, workspace: Path, streams: int) -> None:
     writer, begun = await start_writer(url, streams + WARM)
     database = Database(url)
-    async with database.transaction() as session:
+    async with everything(database) as session:
         keys = [(await issue_key(session, owner, name="bench", scopes=["*"])).text for owner, _ in begun]
     await database.close()
     turns = [(str(id), key) for (_, id), key in zip(begun, keys, strict=True)]

@@ -52,6 +52,7 @@ from agent_server.turns.runner import Runner as TurnRunner
 from agent_server.workspace import Workspace
 from bench.postgres import fresh_database
 from bench.table import print_table
+from tests.conftest import everything
 
 LENGTH = 10
 """Turns of a conversation."""
@@ -360,11 +361,11 @@ async def driver(url: str, rounds: int, times: int = 300) -> None:
     sql = "select status, epoch from turn where owner_id = $1 and id = $2"
 
     async def one() -> None:
-        async with database.transaction() as session:
+        async with everything(database) as session:
             (await session.execute(statement, values)).one_or_none()
 
     async def two() -> None:
-        async with database.transaction() as session:
+        async with everything(database) as session:
             (await session.execute(statement, values)).one_or_none()
             (await session.execute(statement, values)).one_or_none()
 

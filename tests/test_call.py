@@ -18,6 +18,7 @@ from agent_server.errors import AgentServerError, Conflict, Internal, NotFound, 
 from agent_server.identity import Caller
 from agent_server.settings import load_settings
 from agent_server.tool import Tool, ToolContext, tool
+from tests.conftest import everything
 
 
 async def _write(context: ToolContext, title: str = "written") -> None:
@@ -175,7 +176,7 @@ def runtime(database: Database) -> Runtime:
 
 async def _rows(runtime: Runtime) -> tuple[list[str], list[tuple[str, str]]]:
     """The titles that are stored, and the audit's actions and outcomes."""
-    async with runtime.database.transaction() as session:
+    async with everything(runtime.database) as session:
         titles = (await session.execute(text("select title from conversation"))).scalars().all()
         audit = (await session.execute(text("select action, outcome from audit"))).all()
         return list(titles), [tuple(row) for row in audit]
@@ -185,7 +186,7 @@ async def test_a_call_that_works_is_kept_and_recorded(runtime: Runtime, me: Call
     result = await call_tool(runtime, works, '{"title": "a"}', caller=me, surface="rest")
     assert result == {"title": "a"}
     assert await _rows(runtime) == (["a"], [("works", "ok")])
-    async with runtime.database.transaction() as session:
+    async with everything(runtime.database) as session:
         row = (await session.execute(text("select * from audit"))).mappings().one()
     assert dict(row) == IsPartialDict(
         owner_id=me.id, caller_kind="user", surface="rest", conversation_id=None, turn_id=None, request_id=None

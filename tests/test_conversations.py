@@ -12,6 +12,7 @@ from agent_server.db import SYSTEM, Database
 from agent_server.identity import Caller
 from agent_server.turns.journal import NewItem
 from agent_server.turns.runner import Attempt, Outcome
+from tests.conftest import everything
 from tests.turns.ledger import answer, ended, replica, until
 
 
@@ -93,7 +94,7 @@ async def test_the_latest_items_are_the_end_of_the_conversation_in_order(databas
         for n in range(1, 4):
             turns.append(await here.send(me, str(n), conversation_id=turns[0].conversation_id))
         await until(lambda: ended(database, *turns))
-    async with database.transaction() as session:
+    async with everything(database) as session:
         conversations = ConversationRepository(session, me)
         row = await conversations.get(turns[0].conversation_id)
         items = ItemRepository(conversations, row.id)
@@ -105,7 +106,7 @@ async def test_a_repository_sees_its_callers_rows_alone(database: Database, me: 
     async with replica(database, answer) as here:
         mine = (await here.accept(me, "same words")).turn.conversation_id
         await here.accept(other, "same words")
-    async with database.transaction() as session:
+    async with everything(database) as session:
         repository = ConversationRepository(session, me)
         assert await repository.count() == 1
         assert [row.id for row in (await repository.recent(10, words="same")).items] == [mine]

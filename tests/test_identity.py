@@ -24,11 +24,12 @@ from agent_server.identity.credentials import (
     revoke_key,
 )
 from agent_server.identity.profiles import MAX_BYTES, read_profile, update_profile
+from tests.conftest import everything
 
 
 async def _key(database: Database, *scopes: str, **more: Any) -> tuple[UUID, str, UUID]:
     owner = new_id()
-    async with database.transaction() as session:
+    async with everything(database) as session:
         key = await issue_key(session, owner, name="k", scopes=scopes, **more)
     return key.row.id, key.text, owner
 
@@ -43,9 +44,9 @@ async def test_a_key_stands_for_its_owner_with_its_scopes(database: Database) ->
 
 async def test_the_secret_of_a_key_or_a_guest_is_nowhere_in_the_database(database: Database) -> None:
     _, key, _ = await _key(database, "*")
-    async with database.transaction() as session:
-        guest = (await issue_guest(session, 1)).token
-    async with database.transaction() as session:
+    async with everything(database) as session:
+        guest = (await issue_guest(session, new_id(), 1)).token
+    async with everything(database) as session:
         both = "select row_to_json(k)::text from api_key k union all select row_to_json(g)::text from guest g"
         rows = (await session.execute(text(both))).scalars().all()
     for token in (key, guest):
@@ -58,7 +59,7 @@ async def test_the_secret_of_a_key_or_a_guest_is_nowhere_in_the_database(databas
     "scope", ["", ":", "tasks", "tasks:", ":read", "tasks:read:x", "*:read", "Tasks:read", "a b:c", "**"]
 )
 async def test_a_scope_that_would_never_match_is_refused(database: Database, scope: str) -> None:
-    async with database.transaction() as session:
+    async with everything(database) as session:
         with pytest.raises(InvalidInput, match="write resource:verb"):
             await issue_key(session, new_id(), name="k", scopes=["tasks:read", scope])
         assert await list_keys(session) == []
@@ -70,13 +71,13 @@ async def test_a_key_ends_when_it_expires_and_when_it_is_revoked(database: Datab
         await resolve_caller(database, expired)
     id, revoked, _ = await _key(database, "*", expires_at=now() + timedelta(days=1))
     await resolve_caller(database, revoked)
-    async with database.transaction() as session:
+    async with everything(database) as session:
         at = (await revoke_key(session, id)).revoked_at
-    async with database.transaction() as session:
+    async with everything(database) as session:
         assert (await revoke_key(session, id)).revoked_at == at
     with pytest.raises(Unauthorized, match="revoked"):
         await resolve_caller(database, revoked)
-    async with database.transaction() as session:
+    async with everything(database) as session:
         with pytest.raises(NotFound):
             await revoke_key(session, new_id())
 
@@ -84,17 +85,17 @@ async def test_a_key_ends_when_it_expires_and_when_it_is_revoked(database: Datab
 async def test_keys_are_listed_newest_first_of_all_or_of_one_owner(database: Database) -> None:
     first, _, owner = await _key(database, "*")
     second, _, _ = await _key(database, "*")
-    async with database.transaction() as session:
+    async with everything(database) as session:
         assert [key.id for key in await list_keys(session)] == [second, first]
         assert [key.id for key in await list_keys(session, owner)] == [first]
 
 
 async def test_a_guest_is_a_guest_until_it_expires(database: Database) -> None:
-    async with database.transaction() as session:
-        guest = await issue_guest(session, 1)
+    async with everything(database) as session:
+        guest = await issue_guest(session, new_id(), 1)
     caller = await resolve_caller(database, guest.token, guest_scopes={"leads:write"})
     assert caller == Caller(id=guest.row.id, kind="guest", scopes=frozenset({"leads:write"}))
-    async with database.transaction() as session:
+    async with everything(database) as session:
         await session.execute(text("update guest set expires_at = now() - interval '1 second'"))
     with pytest.raises(Unauthorized, match="expired"):
         await resolve_caller(database, guest.token)
@@ -103,8 +104,8 @@ async def test_a_guest_is_a_guest_until_it_expires(database: Database) -> None:
 async def test_a_token_is_good_only_whole_and_only_as_what_it_is(database: Database) -> None:
     _, key, _ = await _key(database, "*")
     _, other, _ = await _key(database, "*")
-    async with database.transaction() as session:
-        guest = (await issue_guest(session, 1)).token
+    async with everything(database) as session:
+        guest = (await issue_guest(session, new_id(), 1)).token
     mixed = f"{key.partition('.')[0]}.{other.partition('.')[2]}"
     as_guest, as_key = f"asg{key[3:]}", f"ask{guest[3:]}"
     for token in (mixed, as_guest, as_key, key[:-1], f"{key}x", f" {key}", key.upper(), key.replace(".", "")):
@@ -139,9 +140,9 @@ async def test_whatever_is_no_token_is_unauthorized_and_never_a_bug(database: Da
 
 
 async def test_a_users_name_is_taken_once(database: Database) -> None:
-    async with database.transaction() as session:
+    async with everything(database) as session:
         user = await create_user(session, "ann@example.com")
-    async with database.transaction() as session:
+    async with everything(database) as session:
         assert await find_user(session, "ann@example.com") == user
         assert await find_user(session, "bob@example.com") is None
         with pytest.raises(Conflict, match="There is a user"):
@@ -149,30 +150,30 @@ async def test_a_users_name_is_taken_once(database: Database) -> None:
 
 
 async def test_a_profile_is_merged_key_by_key_and_null_drops_one(database: Database, me: Caller, other: Caller) -> None:
-    async with database.transaction() as session:
+    async with everything(database) as session:
         assert await read_profile(session, me) == {}
         assert await update_profile(session, me, {"a": 1, "b": {"c": [None]}, "d": None}) == {
             "a": 1,
             "b": {"c": [None]},
         }
         assert await update_profile(session, me, {"a": None, "e": "ü"}) == {"b": {"c": [None]}, "e": "ü"}
-    async with database.transaction() as session:
+    async with everything(database) as session:
         assert await read_profile(session, me) == {"b": {"c": [None]}, "e": "ü"}
         assert await read_profile(session, other) == {}
 
 
 async def test_first_changes_that_arrive_together_are_all_kept(database: Database, me: Caller) -> None:
     async def change(n: int) -> None:
-        async with database.transaction() as session:
+        async with everything(database) as session:
             await update_profile(session, me, {f"k{n}": n})
 
     await asyncio.gather(*(change(n) for n in range(8)))
-    async with database.transaction() as session:
+    async with everything(database) as session:
         assert await read_profile(session, me) == {f"k{n}": n for n in range(8)}
 
 
 async def _change(database: Database, caller: Caller, changes: dict[str, Any]) -> None:
-    async with database.transaction() as session:
+    async with everything(database) as session:
         await update_profile(session, caller, changes)
 
 
@@ -183,5 +184,5 @@ async def test_a_profile_that_grows_too_large_or_is_no_json_is_refused_and_stays
     for changes in ({"b": "x" * (MAX_BYTES // 2)}, {"b": float("nan")}, {"b": [float("inf")]}):
         with pytest.raises(InvalidInput, match="profile: "):
             await _change(database, me, changes)
-    async with database.transaction() as session:
+    async with everything(database) as session:
         assert await read_profile(session, me) == {"a": IsStr(regex="x+")}

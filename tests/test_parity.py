@@ -18,7 +18,7 @@ from sqlmodel import col, select
 
 from agent_server.audit import Audit
 from agent_server.identity.credentials import issue_key, resolve_caller
-from tests.conftest import ROOT
+from tests.conftest import ROOT, everything
 from tests.scripted import Call, Say, ScriptedOpenAI, scripted_openai
 from tests.server import Client, Start
 
@@ -105,12 +105,12 @@ async def surfaces(start: Start, stocked_url: str) -> AsyncIterator[Surfaces]:
 
 async def _key(client: Client, *scopes: str) -> tuple[str, UUID]:
     owner = (await resolve_caller(client.server.database, client.key)).id
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         return (await issue_key(session, owner, name="t", scopes=scopes)).text, owner
 
 
 async def _audit(client: Client, owner: UUID) -> list[tuple[str, str, str]]:
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         rows = await session.execute(
             select(Audit.surface, Audit.action, Audit.outcome).where(Audit.owner_id == owner).order_by(col(Audit.at))
         )

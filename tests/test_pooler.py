@@ -159,8 +159,9 @@ async def test_the_limits_of_a_session_hold_in_each_transaction_and_only_there(u
 async def test_migrations_run_past_the_pooler(empty: str, through: Pooler) -> None:
     database = Database(through(empty), empty)
     await upgrade(database, ROOT)
-    assert database.engine.url.query["host"] == parse_qs(urlsplit(empty).query)["host"][0]
+    assert database.owner.url.query["host"] == parse_qs(urlsplit(empty).query)["host"][0]
     async with database.transaction() as session:
+        assert (await session.execute(text("select current_user"))).scalar_one() == "agent_server_app"
         assert (await session.execute(text("select count(*) from turn"))).scalar_one() == 0
     await database.close()
 

@@ -67,6 +67,8 @@ def _serve_reloading(settings: Settings) -> int:
     root = settings.workspace.resolve()
     database = connect(settings)  # held here, so that the embedded server outlives the restarts
     os.environ["DATABASE_URL"] = database.url
+    if database.owner_url is not None:
+        os.environ["DATABASE_OWNER_URL"] = database.owner_url
     folders = [root / name for name in WATCHED if (root / name).is_dir()]
     run_process(
         *folders,

@@ -74,6 +74,7 @@ async def open_database(settings: Settings) -> Database:
     except (ValueError, SQLAlchemyError):  # neither is shown: they quote the address, perhaps with its password
         raise _not_an_address() from None
     try:
+        await database.make_login()
         await database.check()
     except (ValueError, TypeError):
         raise _not_an_address() from None

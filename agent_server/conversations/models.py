@@ -33,7 +33,10 @@ class Item(SQLModel, table=True):
     __tablename__ = "item"
     __table_args__ = (
         ForeignKeyConstraint(
-            ["owner_id", "conversation_id"], ["conversation.owner_id", "conversation.id"], ondelete="CASCADE"
+            ["owner_id", "conversation_id"],
+            ["conversation.owner_id", "conversation.id"],
+            ondelete="CASCADE",
+            onupdate="CASCADE",
         ),
     )
 

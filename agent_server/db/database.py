@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from agent_server.db.isolation import APP_ROLE, preamble, refuse_unguarded
+from agent_server.db.isolation import APP_ROLE, ensure_roles, preamble, refuse_unguarded
 from agent_server.errors import InvalidInput, Unavailable
 
 # Postgres names of states in which trying again later may help; everything else in a DBAPIError is a bug of ours.
@@ -139,6 +139,17 @@ class Database:
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Unavailable("The database cannot be reached; try again in a moment") from error
         return connection
+
+    async def make_login(self) -> None:
+        """Make the user that `url` logs in as, where the owner's address is known. Raises Unavailable, InvalidInput."""
+        if self.owner_url is not None:
+            try:
+                async with self.owner.begin() as connection:
+                    await connection.run_sync(ensure_roles, self.url)
+            except (OSError, PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
+                if is_away(error):
+                    raise Unavailable("The database cannot be reached as the owner of its tables") from error
+                raise
 
     async def check(self) -> None:
         """Raises Unavailable unless the database answers, InvalidInput where only a pooler in transaction mode does."""

@@ -2,12 +2,22 @@
 
 import warnings
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from agent_server.errors import Unavailable
 
+EMBEDDED_USER = "agent_server"
+"""Whom the embedded server knows beside its superuser, who owns the tables: the user that reads and writes them."""
+
+
+def as_user(url: str, user: str) -> str:
+    """The address of an embedded server for another user, without a password: its socket's folder is its guard."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{user}@{parts.netloc.rpartition('@')[2]}"))
+
 
 def start_embedded(folder: Path) -> str:
-    """Start (or join) the server whose data is in `folder` and return its URL.
+    """Start (or join) the server whose data is in `folder` and return its superuser's URL.
 
     It stops when the last process that joined it ends. Raises Unavailable when it cannot start.
     """

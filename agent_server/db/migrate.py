@@ -107,7 +107,7 @@ async def _scratch(database: Database) -> AsyncIterator[Database]:
             raise InvalidInput(
                 "migrations: the database user may not make the scratch database to compare on"
             ) from error
-    parts = urlsplit(database.url)
+    parts = urlsplit(database.owner_url or database.direct_url)
     scratch = Database(urlunsplit(parts._replace(path=f"/{name}")))
     try:
         yield scratch

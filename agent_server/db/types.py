@@ -44,7 +44,7 @@ def storable(value: Any) -> Any:
 class Access:
     """Who may reach the rows of a table, as its policies have it (`db.isolation`). A row belongs to whom `column` names.
 
-    `shared` rows of the system's are there for everybody. Holders of `read_scope` and `write_scope` reach rows of all
+    The rows of a `shared` table are all the system's, and there for everybody. Holders of `read_scope` and `write_scope` reach rows of all
     owners; `own_read` is what an owner must hold to read back its own. `append_only`: nobody changes or removes a row.
     """
 

@@ -128,10 +128,6 @@ async def ingest(
     await _store_all(database, todo, embedder, report, progress)
     if gone:
         await _remove(database, gone)
-    if todo or gone:
-        async with database.transaction(SYSTEM, patient=True) as session:
-            # else every search reads the index's list of pending entries, 5 times slower at 5,000 chunks
-            await session.execute(text("select gin_clean_pending_list('ix_chunk_tsv')"))
     report.added = sum(page.path not in stored for page in todo)
     report.changed = len(todo) - report.added
     report.removed = len(gone)

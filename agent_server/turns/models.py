@@ -20,7 +20,9 @@ FINISHED: frozenset[Status] = frozenset({"done", "failed", "cancelled"})
 
 
 def _of_turn() -> ForeignKeyConstraint:
-    return ForeignKeyConstraint(["owner_id", "turn_id"], ["turn.owner_id", "turn.id"], ondelete="CASCADE")
+    return ForeignKeyConstraint(
+        ["owner_id", "turn_id"], ["turn.owner_id", "turn.id"], ondelete="CASCADE", onupdate="CASCADE"
+    )
 
 
 class Turn(Owned, table=True):
@@ -34,7 +36,10 @@ class Turn(Owned, table=True):
     __tablename__ = "turn"
     __table_args__ = (
         ForeignKeyConstraint(
-            ["owner_id", "conversation_id"], ["conversation.owner_id", "conversation.id"], ondelete="CASCADE"
+            ["owner_id", "conversation_id"],
+            ["conversation.owner_id", "conversation.id"],
+            ondelete="CASCADE",
+            onupdate="CASCADE",
         ),
         UniqueConstraint("owner_id", "client_key"),
         UniqueConstraint("owner_id", "conversation_id", "turn_no"),

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from agent_server.db import Database
 from agent_server.db.database import asyncpg_url
 from agent_server.errors import InvalidInput, Unavailable
+from tests.conftest import everything
 
 NEON = "ep-cool-1a2b3c-pooler.eu-central-1.aws.neon.tech/neondb"
 
@@ -73,13 +74,18 @@ async def test_parameters_reach_the_session(url: str) -> None:
 
 
 async def test_a_transaction_commits_at_its_end_and_keeps_nothing_when_it_raises(database: Database) -> None:
-    async with database.transaction() as session:
-        await session.execute(text("create table t (n int primary key)"))
-        await session.execute(text("insert into t values (1)"))
+    await _make_table(database)
+    await _insert(database, 1)
     with pytest.raises(ZeroDivisionError):
         await _insert(database, 2, ZeroDivisionError())
     async with database.transaction() as session:
         assert (await session.execute(text("select n from t"))).scalars().all() == [1]
+
+
+async def _make_table(database: Database) -> None:
+    async with everything(database) as session:
+        await session.execute(text("create table t (n int primary key)"))
+        await session.execute(text("grant all on t to public"))
 
 
 async def _insert(database: Database, n: int, error: Exception | None = None) -> None:
@@ -120,8 +126,7 @@ async def test_many_at_once_share_a_small_pool_without_waiting_for_each_other_fo
     ],
 )
 async def test_a_wrong_statement_is_a_bug_and_not_an_outage(database: Database, statement: str) -> None:
-    async with database.transaction() as session:
-        await session.execute(text("create table t (n int primary key)"))
+    await _make_table(database)
     await _insert(database, 1)
     with pytest.raises(DBAPIError):
         await _execute(database, statement)
@@ -129,8 +134,7 @@ async def test_a_wrong_statement_is_a_bug_and_not_an_outage(database: Database, 
 
 
 async def test_an_argument_that_postgres_cannot_take_is_a_bug_and_not_an_outage(database: Database) -> None:
-    async with database.transaction() as session:
-        await session.execute(text("create table t (n int primary key)"))
+    await _make_table(database)
     for value in (2**40, "x", object()):
         with pytest.raises(DBAPIError):
             await _execute(database, "insert into t values (cast(:n as int))", n=value)
@@ -149,7 +153,8 @@ async def test_a_connection_that_is_ended_in_mid_transaction_is_an_outage_and_th
     async def cut_off() -> None:
         async with database.transaction() as session:
             pid = (await session.execute(text("select pg_backend_pid()"))).scalar_one()
-            await _execute(database, "select pg_terminate_backend(:pid)", pid=pid)
+            async with everything(database) as other:
+                await other.execute(text("select pg_terminate_backend(:pid)"), {"pid": pid})
             await session.execute(text("select 1"))
 
     with pytest.raises(Unavailable, match=r"^The database cannot be reached; try again in a moment$"):
@@ -161,13 +166,13 @@ async def test_an_idle_connection_that_was_ended_is_replaced_unnoticed(database:
     await database.check()
     others = "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
     await asyncio.gather(database.check(), database.check())
-    await _execute(database, others)
+    async with everything(database) as session:
+        await session.execute(text(others))
     await asyncio.gather(*(database.check() for _ in range(4)))
 
 
 async def test_a_lock_that_is_not_given_in_time_is_an_outage(database: Database) -> None:
-    async with database.transaction() as session:
-        await session.execute(text("create table t (n int primary key)"))
+    await _make_table(database)
 
     async def read() -> None:
         async with database.transaction() as session:

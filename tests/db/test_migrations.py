@@ -27,17 +27,17 @@ async def test_migrations_bring_an_empty_database_to_the_models_and_back_to_noth
     database = Database(empty)
     load_workspace(ROOT)
     await upgrade(database, ROOT)
-    async with database.engine.connect() as connection:
+    async with database.owner.connect() as connection:
         assert await connection.run_sync(pending, ROOT) == []
         assert await connection.run_sync(drift) == []
     for branch in ("workspace@base", "engine@base"):
         await downgrade(database, ROOT, branch)
-    async with database.engine.connect() as connection:
+    async with database.owner.connect() as connection:
         assert await connection.run_sync(lambda c: inspect(c).get_table_names()) == ["alembic_version"]
         functions = "select count(*) from pg_proc where pronamespace = 'public'::regnamespace and proname = 'lexvec'"
         assert (await connection.execute(text(functions))).scalar_one() == 0
     await upgrade(database, ROOT)
-    async with database.engine.connect() as connection:
+    async with database.owner.connect() as connection:
         assert await connection.run_sync(drift) == []
     await database.close()
 
@@ -45,15 +45,15 @@ async def test_migrations_bring_an_empty_database_to_the_models_and_back_to_noth
 async def test_two_replicas_that_start_together_migrate_once(empty: str) -> None:
     first, second = Database(empty), Database(empty)
     await asyncio.gather(upgrade(first, ROOT), upgrade(second, ROOT))
-    async with first.engine.connect() as connection:
-        assert await connection.run_sync(current) == ["engine_0002", "workspace_0001"]
+    async with first.owner.connect() as connection:
+        assert await connection.run_sync(current) == ["engine_0003", "workspace_0002"]
     await first.close()
     await second.close()
 
 
 async def test_a_change_of_the_database_behind_the_models_is_drift(database: Database) -> None:
     load_workspace(ROOT)
-    async with database.engine.begin() as connection:
+    async with database.owner.begin() as connection:
         await connection.execute(text("alter table conversation drop column title"))
         await connection.execute(text("alter table task alter column status type text"))
         found = " ".join(await connection.run_sync(drift))

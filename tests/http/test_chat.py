@@ -10,6 +10,7 @@ import pytest
 from dirty_equals import IsPartialDict, IsStr
 from sqlalchemy import text
 
+from tests.conftest import everything
 from tests.scripted import Call, Cut, Refuse, Say, Stall, Step, scripted_openai
 from tests.server import Client, Start
 from tests.sse import Frame, read_frames, text_of, types_of
@@ -428,7 +429,7 @@ async def _turns(client: Client, count: int) -> bool:
 
 
 async def _rows(client: Client, table: str) -> int:
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         return int((await session.execute(text(f"select count(*) from {table}"))).scalar_one())
 
 

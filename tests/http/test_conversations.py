@@ -13,6 +13,7 @@ from agent_server.conversations.models import Conversation, Item
 from agent_server.db import new_id
 from agent_server.identity.credentials import resolve_caller
 from agent_server.turns.models import Turn
+from tests.conftest import everything
 from tests.scripted import Call, Say, scripted_openai
 from tests.server import Client, Start
 from tests.sse import read_frames, types_of
@@ -25,7 +26,7 @@ async def _store(client: Client, *titles: str, turns: int = 0, items: int = 0) -
     answered turns of so many items."""
     owner = (await resolve_caller(client.server.database, client.key)).id
     ids = []
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         for n, title in enumerate(titles):
             at = LONG_AGO + timedelta(minutes=n // 2)
             row = Conversation(owner_id=owner, id=new_id(), title=title, created_at=at, updated_at=at)
@@ -155,7 +156,7 @@ async def test_a_deleted_conversation_leaves_no_row(client: Client) -> None:
     assert (await client.http.delete(path, headers=client.auth)).status_code == 204
     assert (await client.http.get(path, headers=client.auth)).status_code == 404
     assert (await client.http.delete(path, headers=client.auth)).status_code == 404
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         for table in ("item", "turn"):
             rows = await session.execute(text(f"select distinct conversation_id from {table}"))
             assert list(rows.scalars()) == [UUID(kept["conversation_id"])]
@@ -284,7 +285,7 @@ async def test_a_passage_that_is_not_there_is_said_to_be(client: Client, passage
 
 async def test_a_failed_and_a_stopped_turn_stand_in_the_messages_with_their_reason(client: Client) -> None:
     (id,) = await _store(client, "t", turns=2, items=1)
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         await session.execute(
             text("""update turn set status = 'failed', error = '{"code": "model_failed", "message": "no"}'
                     where turn_no = 1""")

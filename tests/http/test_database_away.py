@@ -22,7 +22,7 @@ from agent_server.identity.credentials import issue_key, resolve_caller
 from agent_server.settings import load_settings
 from agent_server.turns.hub import Hub
 from agent_server.workspace import load_workspace
-from tests.conftest import ROOT
+from tests.conftest import ROOT, everything
 from tests.scripted import Call, Say, Step, scripted_openai
 from tests.server import Client
 from tests.serving import serving
@@ -64,7 +64,7 @@ async def _served(postgres: Postgres, model: str) -> AsyncIterator[Client]:
     await upgrade(database, ROOT)
     settings = load_settings(environment="test", openai_base_url=model, model="m", workspace=ROOT)
     server = create_server(settings, workspace, database)
-    async with database.transaction() as session:
+    async with everything(database) as session:
         key = (await issue_key(session, new_id(), name="t", scopes=["*"])).text
     async with serving(create_app(server)) as base, httpx.AsyncClient(base_url=base, timeout=30) as http:
         yield Client(server, http, key)

@@ -7,12 +7,13 @@ from dirty_equals import IsDatetime, IsPartialDict, IsStr
 from playwright.async_api import async_playwright, expect
 from sqlalchemy import text
 
+from tests.conftest import everything
 from tests.server import Client
 from tests.web.test_page import ARGUMENTS, CHROMIUM
 
 
 async def test_health_tells_version_and_model_and_asks_nothing_of_the_database(client: Client) -> None:
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         await session.execute(text("drop table replica, guest cascade"))
     response = await client.http.get("/health")
     assert response.status_code == 200
@@ -49,7 +50,7 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
 async def test_a_database_that_is_not_at_this_version_is_not_ready(
     client: Client, statement: str, says: dict[str, object]
 ) -> None:
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         await session.execute(text(statement))
     response = await client.http.get("/readyz")
     assert response.status_code == 503, response.text

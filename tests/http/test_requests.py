@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from agent_server.db import new_id, now
 from agent_server.identity.credentials import issue_key
 from agent_server.log import configure_logging
+from tests.conftest import everything
 from tests.scripted import Say, scripted_openai
 from tests.server import Client, Start
 from tests.sse import read_frames
@@ -75,12 +76,12 @@ class _Anything(dict[str, str]):
 
 
 async def test_a_credential_that_does_not_hold_is_refused_also_where_none_is_needed(client: Client) -> None:
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         expired = await issue_key(session, new_id(), name="t", scopes=["*"], expires_at=now() - timedelta(seconds=1))
         revoked = await issue_key(session, new_id(), name="t", scopes=["*"])
         revoked.row.revoked_at = now()
     guest = (await client.http.post("/api/session")).json()
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         await session.execute(text("update guest set expires_at = now()"))
     known, _, secret = client.key.partition(".")
     wrong = [
@@ -105,7 +106,7 @@ async def test_a_credential_that_does_not_hold_is_refused_also_where_none_is_nee
             assert response.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
             assert secret not in response.text
             assert "X-Guest-Token" not in response.headers
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         assert (await session.execute(text("select count(*) from conversation"))).scalar_one() == 0
         assert (await session.execute(text("select count(*) from guest"))).scalar_one() == 1
 
@@ -123,7 +124,7 @@ async def test_a_guest_token_is_given_only_where_a_guest_was_made(client: Client
     unread = await client.http.post("/api/chat", json={"message": 7})
     assert unread.status_code == 422
     stored = [response.headers.get("X-Guest-Token") for response in (first, refused, unread)]
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         guests = (await session.execute(text("select count(*) from guest"))).scalar_one()
     assert guests == len([token for token in stored if token])
 
@@ -176,7 +177,7 @@ async def test_every_answer_carries_the_headers_that_guard_a_browser_and_a_reque
 
 async def _break(client: Client, table: str) -> None:
     """Make every statement on a table a bug."""
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         await session.execute(text(f"alter table {table} rename to secret_table_name"))
 
 
@@ -251,7 +252,7 @@ async def test_a_stream_that_breaks_is_cut_and_not_taken_for_the_whole(start: St
                     assert frame.data != "[DONE]"
                     if frame.data["type"] == "text-delta":
                         await _break(client, "turn")
-        async with client.server.database.transaction() as session:
+        async with everything(client.server.database) as session:
             await session.execute(text("alter table secret_table_name rename to turn"))
         go_on.set()
 

@@ -8,6 +8,7 @@ from dirty_equals import IsDatetime, IsPartialDict, IsStr
 from sqlalchemy import text
 
 from agent_server.db import new_id, now
+from tests.conftest import everything
 from tests.server import Client
 
 LEAD = {"email": "diver@example.com", "interest": "Red Sea"}
@@ -89,7 +90,7 @@ async def test_a_session_of_another_is_not_there(client: Client) -> None:
 
 async def test_an_expired_session_is_refused(client: Client) -> None:
     session, auth = await _guest(client)
-    async with client.server.database.transaction() as db:
+    async with everything(client.server.database) as db:
         await db.execute(text("update guest set expires_at = now() - interval '1 second'"))
     for method, path in (("GET", f"/api/session/{session['id']}"), ("GET", "/api/conversations")):
         response = await client.http.request(method, path, headers=auth)
@@ -112,7 +113,7 @@ async def test_a_guest_leaves_a_lead_in_its_own_conversation_only(client: Client
             assert foreign.status_code == 404
         wrong = await client.http.post(path, json=LEAD, headers={**auth, "X-Conversation-Id": "x"})
         assert wrong.status_code == 422
-    async with client.server.database.transaction() as db:
+    async with everything(client.server.database) as db:
         rows = (await db.execute(text("select distinct conversation_id::text from lead"))).scalars().all()
         assert rows == [mine]
 

@@ -18,6 +18,7 @@ from agent_server.knowledge.embed import Embedder
 from agent_server.knowledge.ingest import BATCH, PIVOT, IngestReport, Progress, ingest
 from agent_server.knowledge.parse import content_files
 from agent_server.knowledge.search import list_documents, read_document, search
+from tests.conftest import everything
 from tests.knowledge.conftest import Write
 
 
@@ -37,7 +38,7 @@ def counts(report: IngestReport) -> tuple[int, int, int, int]:
 
 
 async def query(database: Database, statement: str) -> list[Any]:
-    async with database.transaction() as session:
+    async with everything(database) as session:
         return [tuple(row) for row in await session.execute(text(statement))]
 
 
@@ -84,7 +85,7 @@ async def test_only_what_has_changed_is_embedded_and_written(write: Write, conte
     gone.unlink()
     changed = await ingest(database, embedder, content)
     assert (counts(changed), changed.chunks, embedder.texts) == ((1, 1, 1, 1), 2, 5)
-    async with database.transaction() as session:
+    async with everything(database) as session:
         assert [d.path for d in await list_documents(session)] == ["a.md", "b.md", "d/d.md"]
         assert await read_document(session, "b.md") == "# B\n\nBananas were green."
         assert [hit.text for hit in await search(session, embedder, "yellow cherries", min_score=0.4)] == []
@@ -93,11 +94,11 @@ async def test_only_what_has_changed_is_embedded_and_written(write: Write, conte
 async def test_a_document_keeps_its_id_when_its_text_changes(write: Write, content: Path, database: Database) -> None:
     write("a.md", "# A\n\nOne.")
     await ingest(database, Embedder(), content)
-    async with database.transaction() as session:
+    async with everything(database) as session:
         (before,) = await list_documents(session)
     write("a.md", "# B\n\nTwo.")
     await ingest(database, Embedder(), content)
-    async with database.transaction() as session:
+    async with everything(database) as session:
         (after,) = await list_documents(session)
     assert (before.id, before.title, after.title) == (after.id, "A", "B")
 
@@ -125,7 +126,7 @@ async def test_a_page_with_a_mistake_keeps_its_previous_version(
     assert [str(problem).partition(": write")[0] for problem in report.problems] == ["content/a.md:1: has no title"]
     assert all(isinstance(problem, Problem) for problem in report.problems)
     assert counts(report) == (0, 1, 0, 0)
-    async with database.transaction() as session:
+    async with everything(database) as session:
         assert await read_document(session, "a.md") == "# A\n\nApples are red."
         assert await read_document(session, "b.md") == "# B\n\nBerries."
 
@@ -185,7 +186,7 @@ async def test_no_query_sees_a_document_half_done(write: Write, content: Path, d
 
     async def read() -> None:
         while not done.is_set():
-            async with database.transaction() as session:
+            async with everything(database) as session:
                 hits = await search(session, embedder, "which word has this version", limit=20)
             seen.add(tuple(sorted(next(w for w in ("amber", "cobalt") if w in hit.text) for hit in hits)))
 
@@ -253,7 +254,7 @@ async def test_after_any_edits_the_index_is_that_of_a_fresh_ingest(
             file.unlink()  # its previous version is kept, which a fresh index cannot have
     await ingest(database, Embedder(), content)
     edited = await index(database)
-    async with database.transaction() as session:
+    async with everything(database) as session:
         await session.execute(text("truncate document, chunk, term, corpus"))
     await ingest(database, Embedder(), content)
     fresh = await index(database)

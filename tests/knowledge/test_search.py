@@ -24,6 +24,7 @@ from agent_server.knowledge.search import (
     read_document,
     search,
 )
+from tests.conftest import everything
 from tests.knowledge.conftest import Write
 
 PAGES: Mapping[str, str] = {
@@ -109,7 +110,7 @@ class Find:
         limit: int = 5,
         min_score: float = 0.0,
     ) -> list[Passage]:
-        async with self.database.transaction() as session:
+        async with everything(self.database) as session:
             return await search(
                 session,
                 embedder or self.embedder,
@@ -259,7 +260,7 @@ async def test_a_passage_without_any_token_is_no_trouble(
     write("a.md", "---\ntitle: Apples\n---\nApples are red.")
     write("b.md", "---\ntitle: Pears\n---\nPears are green.")
     await ingest(database, embedder, content)
-    async with database.transaction() as session:
+    async with everything(database) as session:
         await session.execute(
             text("update chunk set emb = array_fill(0, array[256])::halfvec(256) where heading = 'Pears'")
         )
@@ -269,7 +270,7 @@ async def test_a_passage_without_any_token_is_no_trouble(
 
 
 async def test_another_owner_sees_none_of_it(find: Find) -> None:
-    async with find.database.transaction() as session:
+    async with everything(find.database) as session:
         assert await search(session, find.embedder, "books", owner=uuid4()) == []
 
 
@@ -279,7 +280,7 @@ async def test_an_empty_index_answers_nothing(database: Database, embedder: Embe
 
 async def test_a_citation_opens_until_its_passage_is_changed(find: Find, write: Write, content: Path) -> None:
     hit = (await find("fines for being late"))[0]
-    async with find.database.transaction() as session:
+    async with everything(find.database) as session:
         opened = await get_passage(session, hit.id)
     assert (opened.document, opened.heading, opened.text, opened.start) == (
         hit.document,
@@ -289,7 +290,7 @@ async def test_a_citation_opens_until_its_passage_is_changed(find: Find, write: 
     )
     write(hit.document, PAGES[hit.document].replace("20 cents", "30 cents"))
     await ingest(find.database, find.embedder, content)
-    async with find.database.transaction() as session:
+    async with everything(find.database) as session:
         with pytest.raises(NotFound, match="no longer has this passage"):
             await get_passage(session, hit.id)
         with pytest.raises(NotFound):
@@ -297,7 +298,7 @@ async def test_a_citation_opens_until_its_passage_is_changed(find: Find, write: 
 
 
 async def test_documents_are_listed_by_path_and_read_by_it(find: Find) -> None:
-    async with find.database.transaction() as session:
+    async with everything(find.database) as session:
         listed = await list_documents(session)
         assert await read_document(session, "garden/slugs.md") == PAGES["garden/slugs.md"]
         with pytest.raises(NotFound, match=r"no document 'garden/moles\.md'"):
@@ -336,6 +337,6 @@ async def test_an_urgent_message_finds_its_page(
     write("fire.md", URGENT)
     write("shop.md", "# The shop is on fire\n\nA novel. We smell smoke in it.")
     await ingest(database, Embedder(), content)
-    async with database.transaction() as session:
+    async with everything(database) as session:
         passage = await find_urgent(session, message)
     assert (passage.text.splitlines()[0] if passage else None) == ("Leave at once." if found else None)

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tests.conftest import everything
 from tests.scripted import Call, Calls, Cut, Refuse, Say, Step, scripted_openai
 from tests.server import Client, Start
 from tests.serving import serving
@@ -415,7 +416,7 @@ async def test_a_turn_of_one_answer_is_written_in_three_transactions_after_its_a
         answer = await asked(client, "How long do I wait before flying after a single dive?")
         kinds = await events_of(client, answer["turn_id"])
         assert kinds == ["passages", "agent", "text", "text_done", "done"]
-        async with client.server.database.transaction() as session:
+        async with everything(client.server.database) as session:
             # `at` is the time at which the transaction of an event began
             counted = sql("select count(distinct at) from event where turn_id = :id")
             assert (await session.execute(counted, {"id": answer["turn_id"]})).scalar_one() == 3
@@ -453,7 +454,7 @@ async def test_what_is_put_into_a_running_turn_stands_where_the_model_first_saw_
             async for frame in read_frames(response):
                 if frame.data["type"] == "text-delta":
                     break
-        async with here.server.database.transaction() as session:
+        async with everything(here.server.database) as session:
             await session.execute(sql("update turn set owner = gen_random_uuid() where id = :id"), {"id": turn})
         await there.http.get(f"/api/turns/{turn}/events", headers=there.auth)
         given = [

@@ -12,7 +12,7 @@ from agent_server.identity.credentials import issue_key
 from agent_server.settings import load_settings
 from agent_server.tool import ToolContext, tool
 from agent_server.workspace import load_workspace
-from tests.conftest import ROOT
+from tests.conftest import ROOT, everything
 from tests.scripted import Call, Say, scripted_openai
 from tests.server import Client
 from tests.serving import serving
@@ -34,14 +34,14 @@ async def test_a_stop_keeps_the_outcome_of_a_call_outside_that_it_found_under_wa
     async with scripted_openai([Call("create_task", {"title": "x"}), Say("done")]) as model:
         settings = load_settings(environment="test", openai_base_url=model.url, model="m", workspace=ROOT)
         server = create_server(settings, workspace, database)
-        async with database.transaction() as session:
+        async with everything(database) as session:
             key = (await issue_key(session, new_id(), name="t", scopes=["*"])).text
         async with serving(create_app(server)) as base, httpx.AsyncClient(base_url=base, timeout=30) as http:
             client = Client(server, http, key)
             body = {"message": "x", "agent": "tasks", "stream": False}
             asking = asyncio.create_task(http.post("/api/chat", json=body, headers=client.auth))
             await begun.wait()
-            async with database.transaction() as session:
+            async with everything(database) as session:
                 turn = (await session.execute(text("select id from turn"))).scalar_one()
             await http.post(f"/api/turns/{turn}/cancel", headers=client.auth)
             go_on.set()

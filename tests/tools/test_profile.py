@@ -7,6 +7,7 @@ import pytest
 from agent_server import Forbidden, InvalidInput, Tool, update_profile
 from agent_server.call import Runtime
 from agent_server.orchestrator.phrases import match, template_problems
+from tests.conftest import everything
 from tests.tools.conftest import Tools
 from tools.diving import profile
 from tools.diving.profile import read_profile
@@ -69,7 +70,7 @@ async def test_what_is_to_be_forgotten_is_forgotten(mine: Tools) -> None:
 
 
 async def test_what_the_page_stored_beside_it_is_read_and_kept(mine: Tools, runtime: Runtime) -> None:
-    async with runtime.database.transaction() as session:
+    async with everything(runtime.database) as session:
         await update_profile(session, mine.caller, {"language": "de", "level": 2})
     assert await mine(read_profile) == {"profile": {"language": "de", "level": 2}}
     assert await mine(profile.update_profile, dives=3) == {"profile": {"language": "de", "level": 2, "dives": 3}}

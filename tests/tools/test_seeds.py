@@ -13,7 +13,7 @@ from agent_server import SeedFile
 from agent_server.call import Runtime
 from agent_server.errors import WorkspaceInvalid
 from agent_server.seed import SeedReport, load_seeds, seed_problems
-from tests.conftest import ROOT
+from tests.conftest import ROOT, everything
 from tests.tools.conftest import SEEDS
 from tools.diving.models import Destination, DiveSite
 
@@ -69,13 +69,13 @@ def files(tmp_path: Path) -> Files:
 
 
 async def rows(runtime: Runtime) -> dict[str, Destination]:
-    async with runtime.database.transaction() as session:
+    async with everything(runtime.database) as session:
         found = (await session.execute(select(Destination))).scalars().all()
     return {row.slug: row for row in found}
 
 
 async def sites(runtime: Runtime) -> dict[str, str]:
-    async with runtime.database.transaction() as session:
+    async with everything(runtime.database) as session:
         found = await session.execute(select(col(DiveSite.slug), col(DiveSite.destination)))
         return dict(found.all())
 
@@ -146,10 +146,10 @@ async def test_a_second_load_of_the_same_files_writes_nothing(files: Files, runt
     files.write(DESTINATION.format(slug="a"), SITE.format(slug="s", destination="a"))
     assert await load_seeds(runtime.database, files.seeds) == SeedReport(added=2)
     versions = text("select xmin::text from destination union all select xmin::text from seed order by 1")
-    async with runtime.database.transaction() as session:
+    async with everything(runtime.database) as session:
         before = (await session.execute(versions)).scalars().all()
     assert await load_seeds(runtime.database, files.seeds) == SeedReport()
-    async with runtime.database.transaction() as session:
+    async with everything(runtime.database) as session:
         assert (await session.execute(versions)).scalars().all() == before
 
 
@@ -187,7 +187,7 @@ async def test_an_edit_of_layout_alone_changes_no_row(files: Files, runtime: Run
 async def test_a_table_that_was_made_anew_is_filled_again(files: Files, runtime: Runtime) -> None:
     files.write(DESTINATION.format(slug="a"), SITE.format(slug="s", destination="a"))
     await load_seeds(runtime.database, files.seeds)
-    async with runtime.database.transaction() as session:
+    async with everything(runtime.database) as session:
         await session.execute(text("truncate destination, dive_site"))
     assert await load_seeds(runtime.database, files.seeds) == SeedReport(added=2)
 

@@ -12,6 +12,7 @@ from agent_server.db import Database, new_id
 from agent_server.errors import Conflict, InvalidInput, NotFound, TooMany
 from agent_server.identity import Caller
 from agent_server.turns.accept import TITLE_LENGTH
+from tests.conftest import everything
 from tests.turns.ledger import answer, bodies, count, never, read_turn, replica
 
 
@@ -34,7 +35,7 @@ async def test_a_title_is_the_message_cut_at_a_word(database: Database, me: Call
     async with replica(database, answer) as here:
         long = await here.accept(me, "  word\n" * 40)
         short = await here.accept(me, "  How\n deep? ")
-    async with database.transaction() as session:
+    async with everything(database) as session:
         title = (await session.get_one(Conversation, (me.id, long.turn.conversation_id))).title
         assert len(title) <= TITLE_LENGTH
         assert title.endswith("word…")
@@ -79,7 +80,7 @@ async def test_a_key_is_unique_in_the_database_also_without_the_lock(database: D
 
 
 async def _execute(database: Database, statement: TextClause, **values: object) -> None:
-    async with database.transaction() as session:
+    async with everything(database) as session:
         await session.execute(statement, values)
 
 

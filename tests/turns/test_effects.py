@@ -18,6 +18,7 @@ from agent_server.turns.events import Cancelled, ToolCalled, ToolReturned
 from agent_server.turns.journal import StopRequested
 from agent_server.turns.models import Turn
 from agent_server.turns.runner import Attempt, Outcome
+from tests.conftest import everything
 from tests.turns.ledger import Replica, call, count, kill, never, read_turn, replica, until
 
 
@@ -150,19 +151,19 @@ async def _answer(attempt: Attempt, tool: Tool[..., Any]) -> str:
 
 
 async def _noted(database: Database) -> int:
-    async with database.transaction() as session:
+    async with everything(database) as session:
         return int(
             (await session.execute(text("select count(*) from conversation where title = 'noted'"))).scalar_one()
         )
 
 
 async def _audit(database: Database) -> list[str]:
-    async with database.transaction() as session:
+    async with everything(database) as session:
         return list((await session.execute(text("select outcome from audit order by at"))).scalars())
 
 
 async def _states(database: Database) -> list[str]:
-    async with database.transaction() as session:
+    async with everything(database) as session:
         return list((await session.execute(text("select state from tool_call"))).scalars())
 
 
@@ -387,7 +388,7 @@ async def test_a_call_that_is_made_once_the_turn_is_to_stop_is_not_made_or_not_k
     """The stop is in the row, and its notice has not arrived."""
     async with replica(database, never) as here:
         attempt = await _attempt(here, database, me)
-        async with database.transaction() as session:
+        async with everything(database) as session:
             await session.execute(text("update turn set cancel = true"))
         with pytest.raises(StopRequested):
             await call(database, attempt, tool)

@@ -14,11 +14,12 @@ from agent_server.turns.housekeeping import expire_guests, prune_events
 from agent_server.turns.jobs import Job, Jobs
 from agent_server.turns.journal import NewItem
 from agent_server.turns.runner import Attempt, Outcome
+from tests.conftest import everything
 from tests.turns.ledger import answer, count, replica, until
 
 
 async def _execute(database: Database, statement: str, **values: Any) -> None:
-    async with database.transaction() as session:
+    async with everything(database) as session:
         await session.execute(text(statement), values)
 
 
@@ -113,8 +114,8 @@ async def test_past_retention_a_stream_is_one_snapshot_and_the_end(database: Dat
 async def test_guests_whose_time_is_over_leave_nothing_and_nobody_else_loses_anything(
     database: Database, me: Caller
 ) -> None:
-    async with database.transaction() as session:
-        gone, here_still = [(await issue_guest(session, hours=1)).row for _ in range(2)]
+    async with everything(database) as session:
+        gone, here_still = [(await issue_guest(session, new_id(), hours=1)).row for _ in range(2)]
     async with replica(database, answer) as here:
         for id in (gone.id, here_still.id, me.id):
             turn = await here.send(Caller(id=id, kind="guest", scopes=frozenset()))

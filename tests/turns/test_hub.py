@@ -9,6 +9,7 @@ from agent_server.identity import Caller
 from agent_server.turns.events import Done, TextDelta
 from agent_server.turns.hub import Hub
 from agent_server.turns.journal import Journal
+from tests.conftest import everything
 from tests.turns.ledger import never, replica
 
 
@@ -37,7 +38,7 @@ async def test_what_was_not_committed_is_not_followed(database: Database, me: Ca
         journal = Journal(database, hub, me.id, turn.conversation_id, turn.id, turn.turn_no, turn.epoch)
         events = hub.follow(me.id, turn.id)
         assert await anext(events) is None
-        async with database.transaction() as session:
+        async with everything(database) as session:
             await session.execute(
                 text("""
                 create function refuse() returns trigger language plpgsql as $$ begin

@@ -24,6 +24,7 @@ from agent_server.turns.hub import Hub
 from agent_server.turns.journal import Fenced, Journal, NewItem, StopRequested
 from agent_server.turns.models import Turn
 from agent_server.turns.runner import Attempt
+from tests.conftest import everything
 from tests.turns.ledger import Replica, answer, bodies, call, count, never, read_turn, replica, until
 
 
@@ -34,7 +35,7 @@ async def _open(here: Replica, caller: Caller) -> tuple[Turn, Journal]:
 
 
 async def _log(database: Database, turn: Turn) -> list[tuple[int, str]]:
-    async with database.transaction() as session:
+    async with everything(database) as session:
         rows = await session.execute(
             text("select seq, kind from event where turn_id = :id order by seq"), {"id": turn.id}
         )
@@ -58,7 +59,7 @@ async def test_numbers_are_dense_and_in_order_however_many_write_at_once(databas
         for n in range(12):
             said = [e.event.text for e in seen if isinstance(e.event, TextDelta) and e.event.call == n]
             assert said == [f"{i}.{j}" for i in range(4) for j in range(n % 3 + 1)]
-        async with database.transaction() as session:
+        async with everything(database) as session:
             ks = (
                 await session.execute(text("select k from item where turn_id = :id order by k"), {"id": turn.id})
             ).all()
@@ -79,7 +80,7 @@ def _attempt(journal: Journal, caller: Caller) -> Attempt:
 async def test_an_attempt_that_was_taken_over_writes_nothing(database: Database, me: Caller) -> None:
     async with replica(database, never) as here:
         turn, stale = await _open(here, me)
-        async with database.transaction() as session:
+        async with everything(database) as session:
             await session.execute(text("update turn set epoch = epoch + 1 where id = :id"), {"id": turn.id})
         with pytest.raises(Fenced):
             await stale.append(TextDelta(1, "late"), items=[NewItem({"role": "assistant", "content": "late"})])
@@ -134,7 +135,7 @@ async def test_a_stop_is_noticed_at_the_next_write_of_which_nothing_is_kept(data
     async with replica(database, never) as here:
         turn, journal = await _open(here, me)
         await journal.append(TextDelta(1, "before"))
-        async with database.transaction() as session:
+        async with everything(database) as session:
             await session.execute(text("update turn set cancel = true where id = :id"), {"id": turn.id})
         with pytest.raises(StopRequested):
             await journal.append(TextDelta(1, "after"))
@@ -179,7 +180,7 @@ async def test_follow_ends_when_the_conversation_is_deleted(database: Database, 
         turn, _ = await _open(here, me)
         events = Hub(database, idle_seconds=0.2).follow(me.id, turn.id)
         assert await anext(events) is None
-        async with database.transaction() as session:
+        async with everything(database) as session:
             await session.execute(text("delete from conversation"))
         assert [numbered async for numbered in events if numbered] == []
 
@@ -239,12 +240,12 @@ async def test_the_index_allows_one_running_turn_in_a_conversation(database: Dat
         await here.accept(me, conversation_id=first.conversation_id)
         with pytest.raises(IntegrityError, match="uq_turn_one_running"):
             await _run_all(database)
-        async with database.transaction() as session:
+        async with everything(database) as session:
             assert len((await session.execute(select(Turn).where(Turn.status == "running"))).all()) == 1
 
 
 async def _run_all(database: Database) -> None:
-    async with database.transaction() as session:
+    async with everything(database) as session:
         await session.execute(text("update turn set status = 'running'"))
 
 
@@ -252,18 +253,18 @@ async def test_a_deletion_waits_for_a_write_and_never_the_other_way_round(databa
     """An attempt locks its turn and then the conversation; a deletion in the other order would be a deadlock."""
 
     async def delete(conversation_id: UUID) -> None:
-        async with database.transaction() as session:
+        async with everything(database) as session:
             conversations = ConversationRepository(session, me)
             await conversations.remove(await conversations.get(conversation_id))
 
     async def somebody_waits() -> bool:
-        async with database.transaction() as session:
+        async with everything(database) as session:
             waiting = text("select count(*) from pg_locks where not granted")
             return bool((await session.execute(waiting)).scalar_one())
 
     async with replica(database, never) as here:
         turn, journal = await _open(here, me)
-        async with database.transaction() as session:
+        async with everything(database) as session:
             await journal.write(session, [TextDelta(1, "x")])
             deleting = asyncio.create_task(delete(turn.conversation_id))
             await until(somebody_waits)

@@ -18,11 +18,16 @@ from agent_server.identity import Caller
 from agent_server.tool import ToolContext, tool
 from agent_server.turns.events import Numbered, TextDelta, TextDone
 from agent_server.turns.journal import NewItem
-from agent_server.turns.liveness import ALIVE
+from agent_server.turns.liveness import LOCK_SPACE
 from agent_server.turns.models import Turn
 from agent_server.turns.runner import Attempt, Outcome
+from tests.conftest import everything
 from tests.proxy import Proxy, proxied
 from tests.turns.ledger import Replica, call, count, ended, read_turn, replica, until
+
+_LOCKED = f"""
+    select r.id from replica r join pg_locks l on l.objid = r.lock_key::oid
+    where l.locktype = 'advisory' and l.classid = {LOCK_SPACE} and l.granted"""
 
 
 @tool(scope="conversations:write", effect="stored")
@@ -119,12 +124,13 @@ class Pair:
         return sent
 
     async def _alive(self) -> bool:
-        async with self.direct.database.transaction() as session:
-            return self.behind.runner.replica in set((await session.execute(text(ALIVE))).scalars())
+        async with everything(self.direct.database) as session:
+            locks = await session.execute(text(_LOCKED))
+            return self.behind.runner.replica in set(locks.scalars())
 
 
 async def _said(database: Database, turn: Turn) -> list[str]:
-    async with database.transaction() as session:
+    async with everything(database) as session:
         said = select(Item.text).where(col(Item.turn_id) == turn.id, col(Item.role).is_not(None))
         return [str(text) for text in (await session.execute(said.order_by(col(Item.k)))).scalars()]
 
@@ -222,7 +228,7 @@ async def test_a_write_that_a_half_open_link_holds_back_neither_keeps_the_turn_n
     hung = asyncio.Event()
 
     async def write(attempt: Attempt) -> None:
-        async with pair.behind.database.transaction() as session:
+        async with attempt.journal.transaction() as session:
             await attempt.journal.write(session, [TextDelta(1, "or ")])
             pair.proxy.hang()  # the row is locked, and the commit stays on its way
             hung.set()

@@ -85,7 +85,7 @@ MUTANTS = [
         "an effect and its record are one transaction",
         "agent_server/call.py",
         '            await self._record(session, "ok"',
-        '        async with self.runtime.database.transaction() as session:\n            await self._record(session, "ok"',
+        '        async with everything(self.runtime.database) as session:\n            await self._record(session, "ok"',
         f"{_KILLED}[returning-stored]",
     ),
     Mutant(
@@ -160,7 +160,7 @@ MUTANTS = [
     ),
     Mutant(
         "a free lock says that its process is dead",
-        "agent_server/turns/liveness.py",
+        "migrations/engine/0003_isolation.py",
         "(r.lock_key is null or",
         "(true or",
         "test_crash_points.py::test_the_lock_of_a_dead_process_says_so_whatever_its_heartbeat_says",

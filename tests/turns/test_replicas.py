@@ -9,6 +9,7 @@ from agent_server.identity import Caller
 from agent_server.turns.events import Cancelled, Done, TextDelta
 from agent_server.turns.liveness import LOCK_SPACE
 from agent_server.turns.runner import Attempt, Outcome
+from tests.conftest import everything
 from tests.turns.ledger import answer, count, never, read_turn, replica, until
 
 _LOCKS = f"pg_locks where locktype = 'advisory' and classid = {LOCK_SPACE} and granted"
@@ -52,7 +53,7 @@ async def test_a_replica_whose_connection_is_cut_keeps_its_turns_and_its_lock_co
 
     async with replica(database, run) as here, replica(database, answer) as there:
         turn = await here.send(me)
-        async with database.transaction() as session:
+        async with everything(database) as session:
             await session.execute(text(f"select pg_terminate_backend(pid) from {_LOCKS}"))
 
         async def locked_again() -> bool:

@@ -21,6 +21,7 @@ from agent_server.turns.events import Cancelled, Done, Failed, Reset, TextDelta,
 from agent_server.turns.journal import Fenced, NewItem
 from agent_server.turns.models import Turn
 from agent_server.turns.runner import MAX_ATTEMPTS, Attempt, Outcome
+from tests.conftest import everything
 from tests.turns.ledger import answer, bodies, call, count, ended, kill, never, read_turn, replica, until
 
 STARTED: asyncio.Queue[tuple[str, str | None]]
@@ -75,7 +76,7 @@ async def test_an_answered_turn_is_done_with_its_agent_and_its_usage(database: D
         row = await read_turn(database, turn)
         assert (row.status, row.agent, row.usage, row.error) == ("done", "diving", {"requests": 1}, None)
         assert row.finished_at is not None
-        async with database.transaction() as session:
+        async with everything(database) as session:
             assert (await session.get_one(Conversation, (me.id, turn.conversation_id))).agent == "diving"
 
 
@@ -171,7 +172,7 @@ async def test_a_full_replica_takes_the_next_turn_when_one_ends(database: Databa
     async with replica(database, answer, slots=1) as here:
         turns = [(await here.accept(Caller(id=new_id(), kind="user"))).turn for _ in range(60)]
         here.runner.begin(turns[0])
-        async with database.transaction() as session:
+        async with everything(database) as session:
             await session.execute(text("update turn set status = 'queued' where id <> :id"), {"id": turns[0].id})
         await until(lambda: ended(database, *turns))
 
@@ -234,7 +235,7 @@ async def test_a_replica_that_has_not_beaten_for_long_is_dead_and_one_that_beats
 ) -> None:
     async with replica(database, never) as here:
         old, fresh = await here.accept(me), await here.accept(other)
-        async with database.transaction() as session:
+        async with everything(database) as session:
             for turn, seconds in ((old.turn, 6), (fresh.turn, -60)):
                 owner = new_id()
                 beat = text("insert into replica values (:id, now() - :seconds * interval '1 second')")
@@ -301,7 +302,7 @@ async def test_a_tool_that_acts_once_and_was_cut_off_is_not_run_again_and_the_mo
     assert (await bodies(database, turn.conversation_id))[1:] == [
         {"type": "function_call_output", "call_id": "call_1", "output": told[0]}
     ]
-    async with database.transaction() as session:
+    async with everything(database) as session:
         assert (await session.execute(text("select outcome from audit"))).all() == [("outcome_unknown",)]
 
 
@@ -326,7 +327,7 @@ async def test_a_stored_effect_that_was_cut_off_happens_exactly_once(database: D
         await kill(database, turn)
         await alive.read_to_the_end(turn)
     assert told == ["did hang"]
-    async with database.transaction() as session:
+    async with everything(database) as session:
         noted = await session.execute(text("select count(*) from conversation where title = 'noted hang'"))
         assert noted.scalar_one() == 1
 
@@ -442,7 +443,7 @@ async def test_a_stop_is_heeded_after_a_takeover(database: Database, me: Caller)
 
     async with replica(database, run) as dead:
         turn = await dead.send(me)
-        async with database.transaction() as session:
+        async with everything(database) as session:
             await session.execute(text("update turn set cancel = true"))
         await kill(database, turn)
         async with replica(database, run) as alive:
@@ -460,7 +461,7 @@ async def test_a_turn_that_was_accepted_and_not_begun_is_taken_up(database: Data
 
 async def test_the_sweep_goes_on_after_a_failure_of_its_own(database: Database, me: Caller) -> None:
     async def rename(old: str, new: str) -> None:
-        async with database.transaction() as session:
+        async with everything(database) as session:
             await session.execute(text(f"alter table {old} rename to {new}"))
 
     async with replica(database, answer, slots=0) as full:

@@ -13,6 +13,7 @@ from agent_server.turns.events import Cancelled, Done, Event, Steered, TextDelta
 from agent_server.turns.journal import NewItem
 from agent_server.turns.models import Turn
 from agent_server.turns.runner import Attempt, Outcome
+from tests.conftest import everything
 from tests.turns.ledger import Replica, bodies, count, ended, kill, never, replica, until
 
 
@@ -195,7 +196,7 @@ async def test_however_they_meet_each_message_is_answered_once(database: Databas
             return await count(database, "turn where finished_at is null") == 0
 
         await until(idle)
-    async with database.transaction() as session:
+    async with everything(database) as session:
         rows = await session.execute(text("select body ->> 'answered' from item where body ? 'answered'"))
         assert sorted(rows.scalars(), key=int) == [str(n) for n in range(60)]
     assert await count(database, "steer where consumed_n is null") == 0

@@ -10,6 +10,7 @@ from agent_server.identity import Caller
 from agent_server.turns.events import Cancelled, Done, Other, TextDelta
 from agent_server.turns.runner import Attempt, Outcome
 from agent_server.turns.signals import CHANNEL
+from tests.conftest import everything
 from tests.turns.ledger import answer, count, never, read_turn, replica, until
 
 
@@ -23,7 +24,7 @@ async def test_an_event_of_a_newer_version_is_handed_on_and_breaks_no_stream(dat
 
     async with replica(database, run) as here:
         turn = await here.send(me)
-        async with database.transaction() as session:
+        async with everything(database) as session:
             await session.execute(text("update turn set last_event = 1"))
             await session.execute(
                 text(
@@ -44,7 +45,7 @@ async def test_an_event_of_a_newer_version_is_handed_on_and_breaks_no_stream(dat
 async def test_a_turn_that_an_older_version_accepted_is_run(database: Database, me: Caller) -> None:
     """Its rows lack the columns that came later."""
     conversation, turn = new_id(), new_id()
-    async with database.transaction() as session:
+    async with everything(database) as session:
         await session.execute(
             text("""
                 insert into conversation (owner_id, id, title, next_turn, created_at, updated_at)
@@ -71,7 +72,7 @@ async def test_a_turn_that_an_older_version_accepted_is_run(database: Database, 
 async def test_a_hint_that_this_version_does_not_know_is_ignored(database: Database, me: Caller) -> None:
     async with replica(database, never) as here, replica(database, never) as there:
         turn = await here.send(me)
-        async with database.transaction() as session:
+        async with everything(database) as session:
             for payload in ("", "newer", "newer,q1,e,ezz,s-,w0", f"{'é' * 100}"):
                 await session.execute(text("select pg_notify(:c, :p)"), {"c": CHANNEL, "p": payload})
         await there.runner.stop_turn(me.id, turn.id)

@@ -91,7 +91,7 @@ async def capture_lead(
     adds to the first.
     """
     name, phone, interest, message = (_stripped(text) for text in (name, phone, interest, message))
-    lead = await context.repository(LeadRepository).capture(
+    lead = await context.repository(LeadRepository).add(
         Lead(
             email=email.lower(),
             name=name,
@@ -126,6 +126,4 @@ async def list_leads(
     cursor: Annotated[str | None, Field(max_length=200, description="`next_cursor` of the page before.")] = None,
 ) -> Leads:
     """List the leads that all callers left, newest first. For staff."""
-    # The one tool here that looks past the caller's own rows. The scope is the gate: give it to staff alone, and list
-    # the tool in no prompt, since guests hold the scopes of the tools that prompts list.
     return Leads.model_validate(await context.repository(LeadRepository).of_all_callers(limit, cursor))

@@ -7,7 +7,7 @@ from sqlalchemy import ForeignKeyConstraint, Index, SmallInteger, String, Unique
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlmodel import Field
 
-from agent_server import Owned, Shared, Timestamps
+from agent_server import Shared, Submitted, Timestamps, submitted
 
 Level = Literal["open_water", "advanced", "experienced", "technical"]
 """What a diver can do, least first: to 18 m; to 30 m; advanced and at home in currents; beyond 40 m."""
@@ -59,15 +59,17 @@ class DiveSite(Shared, table=True):
     hazards: list[str] = Field(sa_type=ARRAY(TEXT))
 
 
-class Lead(Owned, Timestamps, table=True):
-    """Somebody who wants to be contacted, with what they wrote; `source` is the surface it came through.
+class Lead(Submitted, Timestamps, table=True):
+    """What somebody who wants to be contacted wrote; `source` is the surface it came through. Staff alone read it.
 
-    Within a conversation an address is one lead. Outside of one (a form that a website's own key sends) each is a lead
-    of its own, since its callers are not told apart.
+    Within a conversation what is left with one address is one lead: the first row gives it its id, the later ones add
+    to it. Outside of one (a form that a website's own key sends) each row is a lead of its own, since the callers of
+    such a key are not told apart.
     """
 
     __tablename__ = "lead"
-    __table_args__ = (Index("ix_lead_owner_conversation_email", "owner_id", "conversation_id", "email", unique=True),)
+    __table_args__ = (Index("ix_lead_owner_conversation_email", "owner_id", "conversation_id", "email"),)
+    access = submitted(to="leads:read")
 
     email: str
     name: str | None = None

@@ -3,13 +3,14 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import func, or_
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import exists, func, or_, tuple_
+from sqlalchemy.orm import aliased
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from agent_server import Page, Repository, now
+from agent_server import Page, Repository
 from tools.diving.models import LEVELS, Destination, DiveSite, Kind, Lead, Level
 
 
@@ -101,21 +102,33 @@ def folded(text: str) -> str:
 class LeadRepository(Repository[Lead]):
     model = Lead
 
-    async def capture(self, lead: Lead) -> Lead:
-        """Store a lead. One with the same address in the same conversation takes on what is new, and is new again."""
-        lead.owner_id = self.owner
-        given = insert(Lead).values(**lead.model_dump())
-        filled = ("name", "phone", "interest", "message")
-        statement = given.on_conflict_do_update(
-            index_elements=["owner_id", "conversation_id", "email"],
-            set_={
-                **{name: func.coalesce(given.excluded[name], getattr(Lead, name)) for name in filled},
-                **{name: given.excluded[name] for name in ("status", "source", "metadata")},
-                "updated_at": now(),
-            },
-        )
-        return (await self.session.execute(statement.returning(Lead))).scalar_one()
-
     async def of_all_callers(self, limit: int, cursor: str | None) -> Page[Lead]:
         """Leads whoever left them, newest first: for staff. Raises InvalidInput for a cursor that is not ours."""
-        return await self.page(limit, cursor, select(Lead))
+        earlier = aliased(Lead)
+        same = (col(getattr(earlier, name)) == col(getattr(Lead, name)) for name in _SAME)
+        page = await self.page(
+            limit, cursor, select(Lead).where(~exists().where(*same, col(earlier.id) < col(Lead.id)))
+        )
+        talked = [_key(lead) for lead in page.items if lead.conversation_id is not None]
+        statement = select(Lead).where(tuple_(*(col(getattr(Lead, name)) for name in _SAME)).in_(talked))
+        added: dict[tuple[Any, ...], list[Lead]] = {}
+        for row in (await self.session.execute(statement.order_by(col(Lead.id)))).scalars() if talked else ():
+            added.setdefault(_key(row), []).append(row)
+        return Page([_together(added.get(_key(lead), [lead])) for lead in page.items], page.next_cursor)
+
+
+_SAME = ("owner_id", "conversation_id", "email")
+_FILLED = ("name", "phone", "interest", "message")
+
+
+def _key(lead: Lead) -> tuple[Any, ...]:
+    return tuple(getattr(lead, name) for name in _SAME)
+
+
+def _together(rows: Sequence[Lead]) -> Lead:
+    """The lead that rows of one conversation and address make, oldest first."""
+    said = {
+        name: next((v for row in reversed(rows) if (v := getattr(row, name)) is not None), None) for name in _FILLED
+    }
+    last = {name: getattr(rows[-1], name) for name in ("status", "source", "details", "updated_at")}
+    return Lead(**{**rows[0].model_dump(), **said, **last})
