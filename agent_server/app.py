@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from agent_server.call import Runtime
 from agent_server.db import Database
 from agent_server.db.embedded import EMBEDDED_USER, as_user, start_embedded
-from agent_server.db.migrate import create_tables, missing_tables, pending, upgrade
+from agent_server.db.migrate import find_missing_tables, make_tables, revisions, upgrade
 from agent_server.errors import InvalidInput
 from agent_server.forms import FormTools
 from agent_server.http import chat, conversations, docs, errors, health, identity, tools
@@ -61,23 +61,21 @@ async def migrate(settings: Settings, workspace: Workspace, database: Database) 
     Raises InvalidInput where the settings say not to, and where a workspace's tables have no migration in production:
     while a workspace is being written its tables are made as declared, a deployed one must be able to go back.
     """
-    async with database.owner.connect() as connection:
-        missing = await connection.run_sync(pending, workspace.root)
+    missing = (await revisions(database, workspace.root)).pending
     if missing and not settings.migrate:
         raise InvalidInput(
             f"{len(missing)} migrations are pending; run `agent-server db upgrade`, or set AGENT_SERVER_MIGRATE=true"
         )
     if missing:
         await upgrade(database, workspace.root)
-    async with database.owner.begin() as connection:
-        tables = await connection.run_sync(missing_tables)
-        names = [table.name for table in tables]
-        if names and settings.deployed:
-            raise InvalidInput(
-                f"no migration makes the tables {', '.join(names)}; write one with `agent-server db revision MESSAGE`"
-            )
-        if tables:
-            await connection.run_sync(create_tables, tables)
+    tables = await find_missing_tables(database)
+    names = [table.name for table in tables]
+    if names and settings.deployed:
+        raise InvalidInput(
+            f"no migration makes the tables {', '.join(names)}; write one with `agent-server db revision MESSAGE`"
+        )
+    if tables:
+        await make_tables(database, tables)
     await database.check_isolation(login_too=settings.deployed)
     return names
 

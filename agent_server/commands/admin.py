@@ -13,7 +13,7 @@ from rich.console import Console
 
 from agent_server.commands.session import Session, get_user, say, show
 from agent_server.db.embedded import start_embedded
-from agent_server.db.migrate import current, downgrade, drift, pending, revise, upgrade
+from agent_server.db.migrate import differences, downgrade, revise, revisions, upgrade
 from agent_server.errors import AgentServerError, InvalidInput, Problem, WorkspaceInvalid
 from agent_server.identity.credentials import create_user, issue_key, list_keys, revoke_key
 from agent_server.identity.models import ApiKey
@@ -112,26 +112,22 @@ async def db_downgrade(session: Session, revision: str) -> None:
 
 async def db_current(session: Session, as_json: bool) -> None:
     database = await session.raw_database()
-    async with database.owner.connect() as connection:
-        at = await connection.run_sync(current)
-        missing = await connection.run_sync(pending, session.workspace.root)
+    found = await revisions(database, session.workspace.root)
     if as_json:
-        show({"current": list(at), "pending": list(missing)})
+        show({"current": list(found.current), "pending": list(found.pending)})
     else:
-        say(f"at {', '.join(at) or 'nothing'}; pending: {', '.join(missing) or 'nothing'}")
+        say(f"at {', '.join(found.current) or 'nothing'}; pending: {', '.join(found.pending) or 'nothing'}")
 
 
 async def db_check(session: Session) -> int:
     database = await session.raw_database()
-    _ = session.workspace  # its models belong to what is compared
-    async with database.owner.connect() as connection:
-        missing = await connection.run_sync(pending, session.workspace.root)
-        differences = [] if missing else await connection.run_sync(drift)
-    for line in [*(f"pending migration {revision}" for revision in missing), *differences]:
+    missing = (await revisions(database, session.workspace.root)).pending
+    found = [] if missing else await differences(database)
+    for line in [*(f"pending migration {revision}" for revision in missing), *found]:
         say(line)
-    if not missing and not differences:
+    if not missing and not found:
         say("The database is what the models say")
-    return 1 if missing or differences else 0
+    return 1 if missing or found else 0
 
 
 async def db_revision(session: Session, message: str) -> None:

@@ -6,6 +6,7 @@ The engine's migrations ship with the package; a workspace keeps its own in `<wo
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -88,9 +89,7 @@ async def revise(database: Database, workspace: Path, message: str) -> Path:
     async with _scratch(database) as scratch:
         await upgrade(scratch, workspace)
         path: Path = await _run(scratch, workspace, write, "base" if first else "workspace@head")
-    async with database.owner.connect() as connection:
-        there = not await connection.run_sync(missing_tables) and not await connection.run_sync(drift)
-    if there:
+    if not await find_missing_tables(database) and not await differences(database):
         await _run(database, workspace, command.stamp, "workspace@head")
     return path
 
@@ -127,6 +126,37 @@ async def _run(database: Database, workspace: Path, work: Any, argument: str) ->
             raise InvalidInput(f"migrations: {error}") from error
 
 
+@dataclass(frozen=True)
+class Revisions:
+    """The revisions that a database is at, and those that it lacks, oldest first."""
+
+    current: Sequence[str]
+    pending: Sequence[str]
+
+
+async def revisions(database: Database, workspace: Path) -> Revisions:
+    async with database.owner.connect() as connection:
+        return Revisions(await connection.run_sync(current), await connection.run_sync(pending, workspace))
+
+
+async def differences(database: Database) -> Sequence[str]:
+    """What the models have otherwise than the database, in words; empty when they agree."""
+    async with database.owner.connect() as connection:
+        return await connection.run_sync(drift)
+
+
+async def find_missing_tables(database: Database) -> Sequence[Table]:
+    """The declared tables that the database has not."""
+    async with database.owner.connect() as connection:
+        return await connection.run_sync(missing_tables)
+
+
+async def make_tables(database: Database, tables: Sequence[Table]) -> None:
+    """Create tables as their models declare them, for a workspace that is being written and has no migrations yet."""
+    async with database.owner.begin() as connection:
+        await connection.run_sync(create_tables, tables)
+
+
 def current(connection: Connection) -> Sequence[str]:
     """The revisions that the database is at."""
     return sorted(MigrationContext.configure(connection).get_current_heads())
@@ -161,6 +191,6 @@ def missing_tables(connection: Connection) -> Sequence[Table]:
 
 
 def create_tables(connection: Connection, tables: Iterable[Table]) -> None:
-    """Create tables as their models declare them, for a workspace that is being written and has no migrations yet."""
+    """Create tables as their models declare them, guarded as the migrated ones are."""
     SQLModel.metadata.create_all(connection, tables=list(tables))
     protect(connection)

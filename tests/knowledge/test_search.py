@@ -203,7 +203,7 @@ async def test_the_best_are_the_first_of_more(find: Find) -> None:
 
 async def test_a_query_is_one_statement(find: Find) -> None:
     statements: list[str] = []
-    listen = (find.database.pool.sync_engine, "before_cursor_execute")
+    listen = (find.database.owner.sync_engine, "before_cursor_execute")
 
     def noted(*arguments: object) -> None:
         statements.append(str(arguments[2]))
