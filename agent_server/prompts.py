@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,35 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from agent_server.errors import ModelFailed, Problem
 
-_TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
 _TEMPLATE_FAILS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a template may raise: it can divide, index, compare and recurse."""
 VARIABLES: Mapping[str, Any] = {"profile": {}, "today": "2026-01-31"}
 """What a body may use, with an example of each: what is known of the caller, and the date (ISO 8601)."""
+
+
+class _Said(str):
+    """Text that the caller or a model has stored. In a prompt it stands as a JSON string, on one line and in quotes, so
+    that it cannot pass for instructions; a template compares it as the text it is."""
+
+    __slots__ = ()
+
+
+def _written(value: Any) -> Any:
+    if not isinstance(value, _Said | Mapping | list):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str).replace("<", "\\u003c")
+
+
+def _said(value: Any) -> Any:
+    match value:
+        case str():
+            return _Said(value)
+        case Mapping():
+            return {_Said(key): _said(item) for key, item in value.items()}
+        case list():
+            return [_said(item) for item in value]
+        case _:
+            return value
 
 
 class _Known(dict[str, Any]):
@@ -27,6 +52,9 @@ class _Known(dict[str, Any]):
 
     def __missing__(self, key: str) -> str:
         return ""
+
+
+_TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_written)
 
 
 class FrontMatter(BaseModel):
@@ -83,7 +111,7 @@ class AgentPrompt:
         """The instructions. Raises ModelFailed when the template fails with these variables."""
         try:
             known = {**VARIABLES, **variables}
-            return _template(self.body).render(**{**known, "profile": _Known(known["profile"])})
+            return _template(self.body).render(**{**known, "profile": _Known(_said(known["profile"]))})
         except _TEMPLATE_FAILS as error:
             raise ModelFailed(f"The prompt of {self.name} does not render: {error}") from error
 

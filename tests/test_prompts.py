@@ -133,7 +133,7 @@ def test_the_body_is_rendered_with_the_date_and_the_profile(tmp_path: Path) -> N
     body = "Today is {{ today }}.{% if profile.level %} They are {{ profile.level }}.{% endif %}\n"
     prompt = only(write(tmp_path, guide=f"{HEAD}---\n{body}"))
     assert prompt.render(today="2026-05-01", profile={}) == "Today is 2026-05-01.\n"
-    assert prompt.render(today="2026-05-01", profile={"level": "a novice"}).endswith("They are a novice.\n")
+    assert prompt.render(today="2026-05-01", profile={"level": "a novice"}).endswith('They are "a novice".\n')
 
 
 def test_a_body_that_fails_with_a_real_profile_is_a_failure_of_the_model_call(tmp_path: Path) -> None:

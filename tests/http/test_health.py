@@ -36,7 +36,10 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("update alembic_version set version_num = 'engine_0002' where version_num = 'engine_0003'", {"pending_migrations": ["engine_0003"]}),
+        (
+            "update alembic_version set version_num = 'engine_0002' where version_num = 'engine_0003'",
+            {"pending_migrations": ["engine_0003"]},
+        ),
         (
             "drop table chunk, alembic_version cascade",
             {"pending_migrations": ["engine_0001", "workspace_0001", "workspace_0002", "engine_0002", "engine_0003"]},
