@@ -12,5 +12,5 @@ ALIVE = f"""
       and (r.lock_key is null or r.server_started is distinct from pg_postmaster_start_time() or exists (
         select from pg_locks l
         where l.locktype = 'advisory' and l.classid = {LOCK_SPACE} and l.objid = r.lock_key::oid and l.objsubid = 2
-          and l.granted and l.database = (select oid from pg_database where datname = current_database())))"""  # noqa: S608
+          and l.granted and l.database = (select oid from pg_database where datname = current_database())))"""  # noqa: S608  # the values are constants of this module
 """The ids of the replicas that are alive, as a subquery."""
