@@ -18,15 +18,17 @@ dev: $(VENV)/.dev ## Install what the tests need as well
 serve: install ## Serve on http://127.0.0.1:8000 (PORT=, WORKSPACE=)
 	@$(BIN)/agent-server serve --workspace $(WORKSPACE) --port $(PORT)
 
-test: dev ## Run lint, types, import contracts and tests
+test: dev ## Run lint, types, import contracts, scans for secrets and vulnerabilities, and tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@BIN=$(BIN) .ci/secrets
+	@BIN=$(BIN) .ci/vulnerabilities
 	@$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered
 
-lint: dev ## Only lint, types and import contracts
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+lint: dev ## Only lint, types, import contracts and the scan for secrets
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && BIN=$(BIN) .ci/secrets
 
 lock: ## Resolve the dependencies anew
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

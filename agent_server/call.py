@@ -25,6 +25,7 @@ from agent_server.audit import AuditRepository, Surface
 from agent_server.db import Database, new_id
 from agent_server.errors import AgentServerError, DidNotHappen, Forbidden, Internal, TimedOut, Unavailable
 from agent_server.identity import Caller
+from agent_server.log import without_secrets
 from agent_server.settings import Settings
 from agent_server.tool import OUTSIDE, Tool, ToolContext
 
@@ -222,7 +223,7 @@ class _Call:
     async def _record_failure(self, error: AgentServerError) -> None:
         """The tool's writes are rolled back by now; that the call was made, and how it ended, is kept."""
         async with self._transaction() as session:
-            await self._record(session, error.code, Recorded(None, f"{error.code}: {error.message}"))
+            await self._record(session, error.code, Recorded(None, without_secrets(f"{error.code}: {error.message}")))
 
     async def _record(self, session: AsyncSession, code: str, outcome: Recorded) -> None:
         await AuditRepository(session, self.caller).record(**self._audit(code))

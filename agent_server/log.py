@@ -1,54 +1,191 @@
 """structlog: readable in development, JSON in production, to stderr; secrets and personal data masked.
 
 A line carries what was bound where the work began: `request_id`, `caller`, `conversation_id`, `tool`, `latency_ms`.
+
+A value is masked for its name (`password`, `x-api-key`, `phone`) or for its shape (a key, a JWT, a card number): in
+dicts, pairs, exceptions and text, percent-encoded or not. A person's name in free text has no shape: do not log it.
+Whoever makes a request chooses some of what is logged, so every pattern takes time in proportion to the text.
 """
 
 import logging
 import re
 import sys
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from typing import Any, Literal
+from urllib.parse import unquote
 
 import structlog
 
-_SECRET_KEYS = re.compile(r"(?i)(password|secret|token|api[_-]?key|authorization|cookie|credential|dsn|database_url)")
-_MASKS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), r"\1 [secret]"),
-    (re.compile(r"\b(?:ask|asg)_[0-9a-f]{8,}[.\w-]*"), "[key]"),
-    (re.compile(r"\b(?:sk|pk|gsk|rk|xox[abp]|ghp|AIza)[-_]?[\w-]{16,}"), "[key]"),
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), "[jwt]"),
-    (re.compile(r"(?i)\b(postgres(?:ql)?(?:\+\w+)?://[^:/\s@]*):[^@\s]*@"), r"\1:[secret]@"),
-    (re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), "[email]"),
-    (re.compile(r"\b[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){3,7}(?:[ ]?[A-Z0-9]{1,3})?\b"), "[iban]"),
-    (re.compile(r"\b(?:\d[ -]?){13,19}\b"), "[card]"),
-    (re.compile(r"(?<![\w-])\+\d(?:[ ().-]?\d){7,14}\b"), "[phone]"),
+_NAMES = (
+    r"pass(?:word|wd|phrase|code)|pwd|secret|token(?!s|i[sz])|(?:api|access|private|signing|encryption|auth)[_-]?key"
+    r"|authori[sz]ation|cookie|credential|dsn|database_url"
+)
+_SECRET_NAME = re.compile(f"(?i){_NAMES}")
+_PERSONAL_NAME = re.compile(r"(?i)(?:^|[_.-])(?:e-?mail|phone|telephone|mobile|iban|card_?number)$")
+_DEEPEST = 8
+_OF_FORMATTERS = frozenset({"exc_info", "_record", "_from_structlog"})
+
+_TAME = re.compile(
+    r"[a-z]{1,15}(?:[._][a-z]{1,11}){0,4}|[A-Z]{3,7}|[0-9a-f]{32}"
+    r"|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+)
+"""Most values of most lines, which need no search: names of events, tools and surfaces, methods, ids."""
+
+_Replacement = str | Callable[[re.Match[str]], str]
+_Mask = tuple[Callable[[str], Any], Callable[[_Replacement, str], str], _Replacement]
+
+
+def _is_card(digits: str) -> bool:
+    """Whether they begin as a card number does, are as many and have its check digit (Luhn, ISO/IEC 7812)."""
+    if not 13 <= len(digits) <= 19 or digits[0] not in "23456":
+        return False
+    return sum(int("0246813579"[int(d)] if i % 2 else d) for i, d in enumerate(reversed(digits))) % 10 == 0
+
+
+def _without_card(run: re.Match[str]) -> str:
+    """A card number need not be all of a run of digits: its expiry date may stand beside it."""
+    groups = re.findall(r"\d+", run[0])
+    several = ("".join(groups[i:j]) for i in range(len(groups)) for j in range(i + 1, min(i + 20, len(groups) + 1)))
+    return "[card]" if any(map(_is_card, several)) else run[0]
+
+
+def _without_jwt(word: re.Match[str]) -> str:
+    *heads, _ = word[0].split(".")
+    return "[jwt]" if any(0 <= head.find("eyJ") <= len(head) - 11 for head in heads) else word[0]
+
+
+def _mask_of(needed: str, pattern: str, replacement: _Replacement) -> _Mask:
+    """`pattern` is tried where `needed`, which is found faster, occurs."""
+    return re.compile(needed).search, re.compile(pattern).sub, replacement
+
+
+_UPPER_LOWER_DIGIT = r"(?=[\w-]*[A-Z])(?=[\w-]*[a-z])(?=[\w-]*\d)"
+_SHAPES = (
+    _mask_of(
+        "-----BEGIN",
+        r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+        "[key]",
+    ),
+    _mask_of("eyJ", r"(?<![\w-])[\w-]+(?:\.[\w-]*)+", _without_jwt),
+    _mask_of("as[kg]_", r"(?<![a-z])as[kg]_(?=[a-z_-]{0,40}[\dA-Z])[\w.~-]{12,}", "[key]"),
+    _mask_of(
+        "[-_]",
+        r"(?<![A-Za-z])(?:[spr]k|gsk|whsec|hf|npm|pypi|gh[opsur]|github_pat|glpat|xox[a-z])[-_]"
+        r"(?=[a-z_-]{0,60}[A-Z\d])[\w-]{12,}",
+        "[key]",
+    ),
+    _mask_of(
+        "AIza|A[KS]IA|ya29|SG",
+        r"AIza[\w-]{20,}|A[KS]IA[A-Z\d]{16}|ya29\.[\w-]{10,}|SG\.[\w-]{16,}\.[\w-]{16,}",
+        "[key]",
+    ),
+    # what goes on for so long with upper case, lower case and digits is nobody's word
+    _mask_of(r"[\w-]{40}", rf"(?<![\w-]){_UPPER_LOWER_DIGIT}[\w-]{{40,}}", "[secret]"),
+    _mask_of("://", r"(?i)\b(postgres(?:ql)?(?:\+\w+)?://[^:/\s@]*):[^\s\"'<>]{0,200}@", r"\1:[secret]@"),
+    _mask_of("://", r"(?i)\b([a-z][a-z\d+.-]{1,20}://[^:/\s@]*):[^\s/@]+@", r"\1:[secret]@"),
+    _mask_of(
+        "@",
+        r"(?i)(?:[\w.+!#$&*?^{|}~-]|(?<=\w)'(?=\w)){1,64}@(?:[\w-]{1,63}\.){1,8}(?:xn--[\w-]{2,}|[^\W\d_]{2,})",
+        "[email]",
+    ),
+    _mask_of(r"[A-Z]{2}\d\d", r"\b[A-Z]{2}\d\d(?:[ +-]?[A-Z\d]{4}){2,7}(?:[ +-]?[A-Z\d]{1,4})?\b", "[iban]"),
+    _mask_of(r"\d[ +-]{0,2}\d", r"(?<![^\W_])(?<!\d\.)\d(?:[ +-]{0,2}\d){12,}", _without_card),
+    _mask_of(r"\+\d", r"(?<![\w-])\+\d(?:[ ().-]{0,3}\d){7,14}\b", "[phone]"),
+    _mask_of(r"\d[) -]", r"(?<![\w(.-])(?:\(\d{2,5}\) ?|0\d{1,4}[ -])\d{3,4}[ -]\d{3,4}(?![\w-])", "[phone]"),
+)
+_NAMED = (
+    _mask_of("(?i:bearer)", r"\b((?i:bearer))[\s+:=]+[\w.~+/=-]{8,}", r"\1 [secret]"),
+    _mask_of("(?i:basic)", r"\b((?i:basic))[\s+:=]+(?=[\w+/-]*[A-Z\d=])[\w+/=-]{8,}", r"\1 [secret]"),
+    _mask_of(
+        "(?i:authori[sz]ation|cookie)",
+        r"(?i)((?:authori[sz]ation|cookie)['\"]?\s*[:=]\s*b?)(?:'[^'\n]*'|\"[^\"\n]*\"|[^\s'\"][^\n]*)",
+        r"\1[secret]",
+    ),
+    # name='value', "name": "value", ('name', b'value'), name=value, name: value
+    _mask_of(
+        f"(?i:{_NAMES})",
+        rf"(?i)((?:{_NAMES})(?:['\"]\s*[,:=]\s*b?(?=['\"])|['\"]?(?:=|:\s*)))(?!none\b|null\b|true\b|false\b|\[)"
+        r"(?:'[^'\n]*'|\"(?:[^\"\\\n]|\\.)*\"|[^\s'\"&,;)\]}]{4,})",
+        r"\1[secret]",
+    ),
 )
 
 
-def masked(text: str) -> str:
-    """`text` with keys, tokens, e-mail addresses, phone, card and account numbers replaced."""
-    for pattern, replacement in _MASKS:
-        text = pattern.sub(replacement, text)
+def _replaced(masks: tuple[_Mask, ...], text: str) -> str:
+    for needed, replaced, replacement in masks:
+        if needed(text):
+            text = replaced(replacement, text)
     return text
 
 
-def _masked_value(key: str, value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float):
+def without_secrets(text: str) -> str:
+    """`text` with all replaced that has the shape of a secret or of personal data: for what people are shown."""
+    return _replaced(_SHAPES, text)
+
+
+def masked(text: str) -> str:
+    """The same for logs: also what is called a secret (`password=...`) and what is percent-encoded."""
+    if _TAME.fullmatch(text):
+        return text
+    text = _searched(text)
+    return re.sub(r"\S+", _decoded_where_secret, text) if "%" in text else text
+
+
+def _searched(text: str) -> str:
+    return _replaced(_SHAPES, _replaced(_NAMED, text))
+
+
+def _decoded_where_secret(word: re.Match[str]) -> str:
+    """A word as it was, unless it hides something; encoded line breaks do not become real ones."""
+    text = word[0]
+    for _ in range(3):  # as often as proxies and clients encode what is encoded
+        text = unquote(text)
+    found = _searched(text)
+    return word[0] if found == text else " ".join(found.split())
+
+
+def _masked_value(name: str, value: Any, depth: int = 0) -> Any:
+    if value is None or isinstance(value, bool):
         return value
-    if _SECRET_KEYS.search(key):
+    if isinstance(value, int | float):
+        return _masked_number(name, value)
+    if _SECRET_NAME.search(name):
         return "[secret]"
-    if isinstance(value, dict):
-        return {masked(str(k)): _masked_value(str(k), v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_masked_value("", v) for v in value]
+    if _PERSONAL_NAME.search(name):
+        return "[personal]"
+    if isinstance(value, str | bytes | bytearray):
+        return masked(_text(value))
+    if depth < _DEEPEST and isinstance(value, Mapping):
+        return {masked(_text(k)): _masked_value(_text(k), v, depth + 1) for k, v in value.items()}
+    if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
+        return _masked_items(value, depth + 1)
     return masked(repr(value) if isinstance(value, BaseException) else str(value))
 
 
+def _masked_number(name: str, value: float) -> Any:
+    """Numbers of tokens are kept, and passwords and card numbers that are numbers are not."""
+    if _SECRET_NAME.search(name) and "token" not in name.lower():
+        return "[secret]"
+    return "[card]" if isinstance(value, int) and 0 < value < 10**19 and _is_card(str(value)) else value
+
+
+def _masked_items(items: Collection[Any], depth: int) -> list[Any]:
+    """A pair may be a name and its value, as headers are."""
+    match items:
+        case [str() | bytes() as name, value] if isinstance(value, str | bytes):
+            return [masked(_text(name)), _masked_value(_text(name), value, depth)]
+    return [_masked_value("", value, depth) for value in items]
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value)
+
+
 def _mask(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for key, value in event.items():
-        if key != "exc_info" and not key.startswith("_"):  # what the formatters after this one read
-            event[key] = _masked_value(key, value)
+    for name, value in event.items():
+        if name not in _OF_FORMATTERS:
+            event[name] = _masked_value(name, value)
     return event
 
 
@@ -56,10 +193,10 @@ def configure_logging(level: str, format: Literal["console", "json"]) -> None:
     """Send every log line, of ours and of the libraries, through the same processors to stderr."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info if format == "json" else structlog.processors.StackInfoRenderer(),
         _mask,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from agent_server.errors import AgentServerError, Busy, FieldError, InvalidInput, Unauthorized
+from agent_server.log import without_secrets
 
 
 class Problem(BaseModel):
@@ -51,10 +52,10 @@ def _response(
     body = Problem(
         title=HTTPStatus(status).phrase,
         status=status,
-        detail=detail,
+        detail=without_secrets(detail),
         code=code,
         request_id=structlog.contextvars.get_contextvars().get("request_id"),
-        errors=[{"field": f.field, "message": f.message} for f in fields] or None,
+        errors=[{"field": without_secrets(f.field), "message": without_secrets(f.message)} for f in fields] or None,
         turn_id=turn_id,
     )
     return JSONResponse(

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 
 from agent_server.errors import Internal, TooLarge
 from agent_server.http.errors import problem
+from agent_server.log import masked
 
 log = structlog.get_logger()
 
@@ -39,7 +40,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        request_id = given if _REQUEST_ID.fullmatch(given) and masked(given) == given else uuid4().hex
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started, status, begun = time.perf_counter(), 500, False

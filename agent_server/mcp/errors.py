@@ -10,6 +10,7 @@ from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, ErrorData
 from pydantic import ValidationError
 
 from agent_server.errors import AgentServerError, Forbidden, Internal, NotFound
+from agent_server.log import without_secrets
 
 log = structlog.get_logger()
 
@@ -21,7 +22,7 @@ def error_data(error: AgentServerError, **data: Any) -> ErrorData:
     number = INVALID_PARAMS if isinstance(error, NotFound) else INVALID_REQUEST
     return ErrorData(
         code=INTERNAL_ERROR if error.status >= 500 else number,
-        message=f"{error.code}: {error.message}",
+        message=without_secrets(f"{error.code}: {error.message}"),
         data={"code": error.code, **data},
     )
 
@@ -30,7 +31,10 @@ async def render_errors(ctx: ServerRequestContext[Any, Any], call_next: CallNext
     """What a request may fail with: the SDK's own answer to anything else shows the exception's text to the client."""
     try:
         return await call_next(ctx)
-    except (MCPError, ValidationError):
+    except MCPError as error:  # the SDK's own repeats the method, which is the client's to choose
+        told = {key: without_secrets(v) if isinstance(v, str) else v for key, v in error.error.model_dump().items()}
+        raise MCPError.from_error_data(ErrorData.model_validate(told)) from error
+    except ValidationError:
         raise
     except AgentServerError as error:
         raise MCPError.from_error_data(error_data(error)) from error

@@ -10,6 +10,7 @@ from mcp.shared.exceptions import MCPError
 
 from agent_server.errors import Forbidden, NotFound
 from agent_server.identity import Caller
+from agent_server.log import without_secrets
 from agent_server.mcp.errors import error_data
 
 _SCHEME = "content://"
@@ -69,7 +70,7 @@ class Documents:
                 raise NotFound(f"There is no document at this address; one looks like {_SCHEME}folder/file.md")
             text = await self.read_document(path)
         except NotFound as error:
-            raise MCPError.from_error_data(error_data(error, uri=uri)) from None
+            raise MCPError.from_error_data(error_data(error, uri=without_secrets(uri))) from None
         return types.TextResourceContents(uri=uri, mime_type=_MARKDOWN, text=text)
 
     def authorise(self, caller: Caller) -> None:

@@ -14,6 +14,7 @@ from mcp.shared.exceptions import MCPError
 from agent_server.call import Runtime, call_tool
 from agent_server.errors import AgentServerError, Forbidden
 from agent_server.identity import Caller
+from agent_server.log import without_secrets
 from agent_server.mcp.errors import render_errors
 from agent_server.mcp.resources import Documents
 from agent_server.mcp.tools import describe, failed, succeeded
@@ -93,7 +94,7 @@ def _unknown_tool(name: str, known: list[str]) -> MCPError:
     name = name[:80]  # the name is the client's and as long as it likes; comparing a long one takes seconds
     close = difflib.get_close_matches(name, known)
     hint = f"did you mean {' or '.join(close)}?" if close else "tools/list shows which there are"
-    return MCPError(types.INVALID_PARAMS, f"There is no tool {name!r}; {hint}")
+    return MCPError(types.INVALID_PARAMS, without_secrets(f"There is no tool {name!r}; {hint}"))
 
 
 async def serve_stdio(server: Server) -> None:

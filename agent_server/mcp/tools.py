@@ -6,6 +6,7 @@ from typing import Any
 import mcp_types as types
 
 from agent_server.errors import AgentServerError
+from agent_server.log import without_secrets
 from agent_server.tool import Tool
 
 
@@ -41,7 +42,8 @@ def succeeded(tool: Tool[..., Any], output: Any) -> types.CallToolResult:
 
 def failed(error: AgentServerError) -> types.CallToolResult:
     """A failure that the model reads, and may correct."""
-    return types.CallToolResult(content=[types.TextContent(text=f"{error.code}: {error.message}")], is_error=True)
+    text = without_secrets(f"{error.code}: {error.message}")
+    return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True)
 
 
 def _is_object(tool: Tool[..., Any]) -> bool:

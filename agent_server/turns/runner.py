@@ -21,6 +21,7 @@ from sqlmodel import select
 from agent_server.db import Database, Swept, is_full, new_id, sweep
 from agent_server.errors import AgentServerError, Internal, TimedOut, Unavailable
 from agent_server.identity import Caller
+from agent_server.log import without_secrets
 from agent_server.turns.events import Cancelled, Done, Event, Failed
 from agent_server.turns.hub import Hub
 from agent_server.turns.journal import Fenced, Journal, NewItem, StopRequested
@@ -278,6 +279,7 @@ class Runner:
         log.info("turn.cancelled")
 
     async def _failed(self, journal: Journal, code: str, message: str) -> None:
+        message = without_secrets(message)
         await self._finish(journal, "failed", Failed(code, message), error={"code": code, "message": message})
 
     async def _finish(

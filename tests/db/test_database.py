@@ -25,8 +25,8 @@ NEON = "ep-cool-1a2b3c-pooler.eu-central-1.aws.neon.tech/neondb"
         ("postgres://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
         ("postgresql://u:p@h:5433/d", "postgresql+asyncpg://u:p@h:5433/d"),
         (f"postgresql://u:p@{NEON}?sslmode=require&channel_binding=require", f"postgresql+asyncpg://u:p@{NEON}"),
-        ("postgresql://postgres.ref:p%40%2F@aws-0.pooler.supabase.com:5432/postgres?sslmode=disable",
-         "postgresql+asyncpg://postgres.ref:p%40%2F@aws-0.pooler.supabase.com:5432/postgres"),
+        ("postgresql://postgres.ref:p%40%2F@aws-0.pooler.supabase.com:5432/postgres?sslmode=disable",  # pragma: allowlist secret
+         "postgresql+asyncpg://postgres.ref:p%40%2F@aws-0.pooler.supabase.com:5432/postgres"),  # pragma: allowlist secret
         ("postgresql://postgres:@/postgres?host=/tmp/x%20y", "postgresql+asyncpg://postgres:@/postgres?host=%2Ftmp%2Fx+y"),
         ("postgresql://u@h/d?connect_timeout=10&application_name=x", "postgresql+asyncpg://u@h/d"),
     ],
