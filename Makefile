@@ -40,7 +40,7 @@ chaos: dev ## Count what replicas lose that are killed, frozen and cut off under
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: dev ## Measure what turns, followers, streams and recovery cost (about ten minutes)
-	@for each in turns followers streams "recovery --kills 10"; do $(BIN)/python -m bench.$$each || exit 1; done
+	@for each in isolation turns followers streams "recovery --kills 10"; do $(BIN)/python -m bench.$$each || exit 1; done
 
 clean: ## Remove the virtual environment and the embedded database
 	rm -rf $(VENV) .data

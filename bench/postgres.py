@@ -12,6 +12,7 @@ import asyncpg
 from agent_server.db import Database
 from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import upgrade
+from agent_server.workspace import load_workspace
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,6 +31,7 @@ def fresh_database(workspace: Path = ROOT) -> Iterator[str]:
 
 async def _migrate(url: str, workspace: Path) -> None:
     database = Database(url)
+    load_workspace(workspace)  # the rights to its tables follow from its models
     await upgrade(database, workspace)
     await database.close()
 

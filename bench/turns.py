@@ -52,7 +52,6 @@ from agent_server.turns.runner import Runner as TurnRunner
 from agent_server.workspace import Workspace
 from bench.postgres import fresh_database
 from bench.table import print_table
-from tests.conftest import everything
 
 LENGTH = 10
 """Turns of a conversation."""
@@ -361,11 +360,11 @@ async def driver(url: str, rounds: int, times: int = 300) -> None:
     sql = "select status, epoch from turn where owner_id = $1 and id = $2"
 
     async def one() -> None:
-        async with everything(database) as session:
+        async with database.transaction(values["owner_id"]) as session:
             (await session.execute(statement, values)).one_or_none()
 
     async def two() -> None:
-        async with everything(database) as session:
+        async with database.transaction(values["owner_id"]) as session:
             (await session.execute(statement, values)).one_or_none()
             (await session.execute(statement, values)).one_or_none()
 

@@ -27,7 +27,7 @@ READS = {
     "turn": "owner_id, id, conversation_id, turn_no, epoch, owner, status, leave_after, followed_at, finished_at, "
     "events_kept",
     "guest": "id, expires_at",
-    "api_key": "owner_id, id, secret_sha, scopes, expires_at, revoked_at, last_used_at",
+    "api_key": "owner_id, id, secret_sha, scopes, expires_at, revoked_at, last_used_at",  # pragma: allowlist secret
     "account": "id, email, password_hash, roles, issuer, subject, disabled_at",
     "login": "owner_id, id, expires_at",
 }

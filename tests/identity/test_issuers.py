@@ -42,7 +42,7 @@ from agent_server.settings import Issuer, load_settings
 ISSUER = "https://auth.example"
 AUDIENCE = "https://agents.example"
 SUBJECT = "canary-of-a-subject"
-SECRET = "not-a-real-secret-" + "0123456789abcdef" * 4
+SECRET = "not-a-real-secret-" + "0123456789abcdef" * 4  # pragma: allowlist secret
 CURVES: Mapping[str, ec.EllipticCurve] = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
 PUBLISHED = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 DROP = object()

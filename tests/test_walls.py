@@ -1,0 +1,89 @@
+"""Two walls keep callers apart, the filters of the repositories and the policies of the database; either holds alone.
+
+A wall is taken down in a copy of the sources, and the matrix runs there, in a process of its own.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.conftest import ROOT
+
+COPIED = ("agent_server", "migrations", "tests", "tools", "prompts", "content", "pyproject.toml")
+PROBE = "finds_nothing or lead_nobody_else"
+_FILTER = re.compile(r"(?:\n\s*)?col\([\w.]+\.owner_id\) == self\.owner,?\s?")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    for name in COPIED:
+        source, target = ROOT / name, tmp_path / name
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
+    conftest = tmp_path / "tests/conftest.py"  # the lint of statements is a wall of its own
+    conftest.write_text(conftest.read_text().replace('"tests.server", "tests.owners"', '"tests.server"'))
+    return tmp_path
+
+
+def take_down_filters(copy: Path) -> int:
+    """Strip the owner's filter from every repository; returns how many there were."""
+    stripped = 0
+    for path in [*copy.glob("agent_server/**/repository.py"), *copy.glob("tools/**/repository.py")]:
+        source, found = _FILTER.subn("", path.read_text())
+        path.write_text(source.replace(".where()", ""))
+        stripped += found
+    return stripped
+
+
+def take_down_policies(copy: Path) -> int:
+    """Let every policy say yes; returns how many places that took."""
+    path = copy / "agent_server/db/isolation.py"
+    source, found = re.subn(r'own = f"\{access\.column\} = \{_OWN\}"', 'own = "true"', path.read_text())
+    path.write_text(source)
+    return found
+
+
+def probe(copy: Path) -> tuple[int, int]:
+    """How many tests of the matrix ran in the copy, and how many failed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    report = copy / "report.xml"
+    done = subprocess.run(
+        [
+            sys.executable,
+            *["-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=", "tests/test_matrix.py", "-k"],
+            PROBE,
+            f"--junitxml={report}",
+        ],
+        cwd=copy,
+        env={**environment, "PYTHONPATH": str(copy)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    suite = ElementTree.parse(report).getroot().find("testsuite")
+    assert suite is not None, done.stdout
+    cases = suite.findall("testcase")
+    assert not suite.findall("testcase/error") or suite.findall("testcase/failure"), done.stdout
+    return len(cases), len(suite.findall("testcase/failure"))
+
+
+def test_without_the_filters_of_the_repositories_nothing_leaks(copy: Path) -> None:
+    assert take_down_filters(copy) >= 5
+    assert probe(copy) == (3, 0)
+
+
+def test_without_the_policies_of_the_database_nothing_leaks(copy: Path) -> None:
+    assert take_down_policies(copy) == 1
+    assert probe(copy) == (3, 0)
+
+
+def test_without_either_the_matrix_finds_the_leak(copy: Path) -> None:
+    take_down_filters(copy)
+    take_down_policies(copy)
+    ran, failed = probe(copy)
+    assert (ran, failed > 0) == (3, True)
