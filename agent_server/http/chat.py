@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.errors import InvalidInput, Unavailable
-from agent_server.http.auth import CallerDep, ChatterDep
 from agent_server.http.encode import Cursor, UIMessageEncoder, event_stream, parse_cursor, ui_message_stream
 from agent_server.http.messages import messages_of
+from agent_server.http.scopes import ReaderDep, SpeakerDep, WriterDep
 from agent_server.http.server import Server, ServerDep
 from agent_server.identity import Caller
 from agent_server.turns.accept import Accepted, Message, OnBusy
@@ -106,7 +106,7 @@ class ChatRequest(BaseModel):
 )
 async def chat(
     body: ChatRequest,
-    caller: ChatterDep,
+    caller: SpeakerDep,
     server: ServerDep,
     idempotency_key: Annotated[str | None, Header(max_length=KEY_LENGTH)] = None,
     last_event_id: Annotated[str | None, Header()] = None,
@@ -202,7 +202,7 @@ async def _whole(server: Server, caller: Caller, turn: Turn) -> dict[str, Any]:
 )
 async def resume(
     conversation: str,
-    caller: CallerDep,
+    caller: ReaderDep,
     server: ServerDep,
     last_event_id: Annotated[str | None, Header()] = None,
     x_render: Annotated[Literal["html"] | None, Header()] = None,
@@ -223,7 +223,7 @@ async def resume(
 
 
 @router.post("/api/chat/{conversation}/stop", status_code=202)
-async def stop(conversation: str, caller: CallerDep, server: ServerDep) -> dict[str, bool]:
+async def stop(conversation: str, caller: WriterDep, server: ServerDep) -> dict[str, bool]:
     """Stop the running turn of a conversation and what waits behind it; `stopped` says whether there was one."""
     async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
@@ -248,7 +248,7 @@ class TurnView(BaseModel):
 
 
 @router.get("/api/turns/{turn}")
-async def read_turn(turn: UUID, caller: CallerDep, server: ServerDep) -> TurnView:
+async def read_turn(turn: UUID, caller: ReaderDep, server: ServerDep) -> TurnView:
     """Status, agent, usage and error of a turn."""
     async with server.database.transaction(caller.id) as session:
         row = await TurnRepository(session, caller).get(turn)
@@ -256,7 +256,7 @@ async def read_turn(turn: UUID, caller: CallerDep, server: ServerDep) -> TurnVie
 
 
 @router.post("/api/turns/{turn}/cancel", status_code=202)
-async def cancel_turn(turn: UUID, caller: CallerDep, server: ServerDep) -> dict[str, bool]:
+async def cancel_turn(turn: UUID, caller: WriterDep, server: ServerDep) -> dict[str, bool]:
     """Stop a turn, running or waiting; `stopped` is False where it had ended."""
     async with server.database.transaction(caller.id) as session:
         row = await TurnRepository(session, caller).get(turn)
@@ -267,7 +267,7 @@ async def cancel_turn(turn: UUID, caller: CallerDep, server: ServerDep) -> dict[
 
 @router.get("/api/turns/{turn}/events", response_class=StreamingResponse)
 async def read_events(
-    turn: UUID, caller: CallerDep, server: ServerDep, last_event_id: Annotated[str | None, Header()] = None
+    turn: UUID, caller: ReaderDep, server: ServerDep, last_event_id: Annotated[str | None, Header()] = None
 ) -> Response:
     """The turn's own events, `id: <turn>:<seq>`, from the start or after `Last-Event-ID`, to the last."""
     async with server.database.transaction(caller.id) as session:

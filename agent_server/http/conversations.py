@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
-from agent_server.http.auth import CallerDep
 from agent_server.http.chat import client_conversation_id
 from agent_server.http.messages import ReadMessage, messages_of
+from agent_server.http.scopes import ReaderDep, WriterDep
 from agent_server.http.server import ServerDep
 from agent_server.knowledge.search import get_passage
 from agent_server.tool import refuse_unstorable
@@ -59,7 +59,7 @@ Limit = Annotated[int, Query(ge=1, le=200)]
 
 @router.get("/api/conversations")
 async def list_conversations(
-    caller: CallerDep,
+    caller: ReaderDep,
     server: ServerDep,
     limit: Limit = 50,
     cursor: str | None = None,
@@ -73,7 +73,7 @@ async def list_conversations(
 
 
 @router.get("/api/conversations/{conversation}")
-async def read_conversation(conversation: str, caller: CallerDep, server: ServerDep) -> ConversationView:
+async def read_conversation(conversation: str, caller: ReaderDep, server: ServerDep) -> ConversationView:
     """One conversation."""
     async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
@@ -82,7 +82,7 @@ async def read_conversation(conversation: str, caller: CallerDep, server: Server
 
 @router.patch("/api/conversations/{conversation}")
 async def rename_conversation(
-    conversation: str, body: Rename, caller: CallerDep, server: ServerDep
+    conversation: str, body: Rename, caller: WriterDep, server: ServerDep
 ) -> ConversationView:
     """Give it another title."""
     refuse_unstorable(body.title, ("title",))
@@ -93,7 +93,7 @@ async def rename_conversation(
 
 
 @router.delete("/api/conversations/{conversation}", status_code=204)
-async def delete_conversation(conversation: str, caller: CallerDep, server: ServerDep) -> None:
+async def delete_conversation(conversation: str, caller: WriterDep, server: ServerDep) -> None:
     """Delete it with all its messages; an answer that is being written is stopped."""
     async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
@@ -108,7 +108,7 @@ async def delete_conversation(conversation: str, caller: CallerDep, server: Serv
 @router.get("/api/conversations/{conversation}/messages")
 async def list_messages(
     conversation: str,
-    caller: CallerDep,
+    caller: ReaderDep,
     server: ServerDep,
     limit: Limit = 100,
     cursor: str | None = None,

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from agent_server.errors import AgentServerError, Busy, FieldError, InvalidInput, Unauthorized
+from agent_server.errors import AgentServerError, Busy, FieldError, Forbidden, InvalidInput, Unauthorized
 from agent_server.log import without_secrets
 
 
@@ -36,6 +36,8 @@ def problem(error: AgentServerError) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
+    if isinstance(error, Forbidden) and error.scope is not None:
+        headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{error.scope}"'
     fields = error.fields if isinstance(error, InvalidInput) else ()
     turn_id = error.turn_id if isinstance(error, Busy) else None
     return _response(error.status, error.code, error.message, fields, headers, turn_id)

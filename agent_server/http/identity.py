@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import new_id
 from agent_server.errors import NotFound
-from agent_server.http.auth import CallerDep
+from agent_server.http.scopes import SelfReaderDep, SelfWriterDep
 from agent_server.http.server import Server, ServerDep
 from agent_server.identity import Caller
 from agent_server.identity.credentials import issue_guest
@@ -54,7 +54,7 @@ async def create_session(server: ServerDep, body: NewSession | None = None) -> S
 
 
 @router.get("/api/session/{id}")
-async def read_session(id: UUID, caller: CallerDep, server: ServerDep) -> SessionView:
+async def read_session(id: UUID, caller: SelfReaderDep, server: ServerDep) -> SessionView:
     """The caller's own session."""
     return await _view(server, caller, id)
 
@@ -68,7 +68,7 @@ class ProfileChange(BaseModel):
 
 
 @router.patch("/api/session/{id}")
-async def change_session(id: UUID, body: ProfileChange, caller: CallerDep, server: ServerDep) -> SessionView:
+async def change_session(id: UUID, body: ProfileChange, caller: SelfWriterDep, server: ServerDep) -> SessionView:
     """Change the caller's own profile."""
     refuse_unstorable(body.profile, ("profile",))
     await _view(server, caller, id)

@@ -18,6 +18,9 @@ from agent_server.turns.jobs import Jobs
 from agent_server.turns.runner import Runner
 from agent_server.workspace import Workspace
 
+GUEST_SCOPES = frozenset({"forms:read", "conversations:read", "conversations:write", "account:read", "account:write"})
+"""What every guest holds: it owns its conversations and what is known of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
@@ -40,10 +43,9 @@ class Server:
 
     @property
     def guest_scopes(self) -> frozenset[str]:
-        """What a guest's agents may use: as set, else what the tools that the agents list need, and its own talk."""
-        if self.settings.guest_scopes is not None:
-            return frozenset(self.settings.guest_scopes)
-        return self.workspace.agent_scopes | {"forms:read", "conversations:read", "conversations:write"}
+        """What a guest may do: talk, keep a profile, and what its agents use, as set or as the tools they list need."""
+        given = self.settings.guest_scopes
+        return GUEST_SCOPES | (self.workspace.agent_scopes if given is None else frozenset(given))
 
     async def accept(self, caller: Caller, message: Message) -> Accepted:
         """Store a message and begin its turn, or queue it. Raises as `turns.accept`, and InvalidInput for a text that
