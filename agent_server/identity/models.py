@@ -67,7 +67,9 @@ class RefreshToken(SQLModel, table=True):
 
     __tablename__ = "refresh_token"
     __table_args__ = (
-        ForeignKeyConstraint(["owner_id", "login_id"], ["login.owner_id", "login.id"], ondelete="CASCADE"),
+        ForeignKeyConstraint(
+            ["owner_id", "login_id"], ["login.owner_id", "login.id"], ondelete="CASCADE", onupdate="CASCADE"
+        ),
     )
 
     owner_id: UUID = Field(primary_key=True)

@@ -153,7 +153,9 @@ def upgrade() -> None:
         sa.Column("secret_sha", sa.LargeBinary(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
-        sa.ForeignKeyConstraint(["owner_id", "login_id"], ["login.owner_id", "login.id"], ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["owner_id", "login_id"], ["login.owner_id", "login.id"], ondelete="CASCADE", onupdate="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("owner_id", "login_id", "secret_sha"),
     )
     op.create_table(
