@@ -9,6 +9,9 @@ from agent_server.call import Runtime
 from agent_server.db import Database
 from agent_server.errors import InvalidInput
 from agent_server.identity import Caller
+from agent_server.identity.credentials import Resolver
+from agent_server.identity.limits import Limits
+from agent_server.identity.roles import define_roles, reserved
 from agent_server.orchestrator.models import ModelChoice
 from agent_server.settings import Settings
 from agent_server.tool import refuse_unstorable
@@ -25,6 +28,7 @@ class Server:
 
     runtime: Runtime
     workspace: Workspace
+    resolver: Resolver
     hub: Hub
     runner: Runner
     jobs: Jobs
@@ -37,13 +41,6 @@ class Server:
     @property
     def database(self) -> Database:
         return self.runtime.database
-
-    @property
-    def guest_scopes(self) -> frozenset[str]:
-        """What a guest's agents may use: as set, else what the tools that the agents list need, and its own talk."""
-        if self.settings.guest_scopes is not None:
-            return frozenset(self.settings.guest_scopes)
-        return self.workspace.agent_scopes | {"forms:read", "conversations:read", "conversations:write"}
 
     async def accept(self, caller: Caller, message: Message) -> Accepted:
         """Store a message and begin its turn, or queue it. Raises as `turns.accept`, and InvalidInput for a text that
@@ -66,6 +63,23 @@ class Server:
         elif accepted.fresh:
             self.runner.queued()
         return accepted
+
+
+def create_resolver(settings: Settings, workspace: Workspace, database: Database) -> Resolver:
+    """Who callers are and what they may do, by the settings; where they say nothing, a guest's agents may use what the
+    tools need that they list, and its own talk, but nothing that is reserved for staff."""
+    agents = workspace.agent_scopes | {"forms:read", "conversations:read", "conversations:write"}
+    guests = settings.guest_scopes
+    return Resolver(
+        database,
+        guest_scopes=agents - reserved() if guests is None else guests,
+        roles=define_roles(settings.roles, agents),
+        limits=Limits(
+            per_caller=settings.rate_per_caller,
+            per_address=settings.rate_per_address,
+            guests_per_address=settings.rate_guests_per_address,
+        ),
+    )
 
 
 def check_text(text: str, limit: int) -> None:
