@@ -16,11 +16,11 @@ from agent_server.db.embedded import EMBEDDED_USER, as_user, start_embedded
 from agent_server.db.migrate import find_missing_tables, make_tables, revisions, upgrade
 from agent_server.errors import InvalidInput
 from agent_server.forms import FormTools
-from agent_server.http import chat, conversations, docs, errors, health, identity, tools
+from agent_server.http import accounts, chat, conversations, docs, errors, health, identity, own_data, tools
 from agent_server.http.middleware import RequestMiddleware
-from agent_server.http.server import Server
+from agent_server.http.server import Server, create_resolver
 from agent_server.identity import Caller
-from agent_server.identity.credentials import resolve_caller
+from agent_server.identity.limits import expire_rates
 from agent_server.knowledge.embed import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.search import DocumentSummary, list_documents, read_document
@@ -95,9 +95,18 @@ def create_server(settings: Settings, workspace: Workspace, database: Database) 
             Job("prune_events", lambda: prune_events(database, settings.event_hours), every=600),
             Job("expire_guests", lambda: expire_guests(database), every=3600),
             Job("expire_logins", lambda: expire_logins(database), every=3600),
+            Job("expire_rates", lambda: expire_rates(database), every=3600),
         ],
     )
-    return Server(runtime=runtime, workspace=workspace, hub=hub, runner=runner, jobs=jobs, model=model)
+    return Server(
+        runtime=runtime,
+        workspace=workspace,
+        resolver=create_resolver(settings, workspace, database),
+        hub=hub,
+        runner=runner,
+        jobs=jobs,
+        model=model,
+    )
 
 
 EXPOSED_HEADERS = (
@@ -115,7 +124,7 @@ def create_app(server: Server) -> FastAPI:
     """The ASGI app: REST, chat, MCP, the page. Its lifespan runs the turns."""
 
     async def resolve(token: str) -> Caller:
-        return await resolve_caller(server.database, token, guest_scopes=server.guest_scopes)
+        return await server.resolver.resolve(token)
 
     mcp = mcp_app(
         server.runtime,
@@ -162,6 +171,8 @@ def create_app(server: Server) -> FastAPI:
     errors.install(app)
     for router in (chat.router, conversations.router, identity.router, health.router, docs.create_router()):
         app.include_router(router)
+    app.include_router(accounts.router)
+    app.include_router(own_data.router)
     app.include_router(tools.create_router(server.workspace))
     app.router.routes.extend(mcp.routes)
     _add_page(app)

@@ -36,6 +36,9 @@ PRESETS: Mapping[Environment, Mapping[str, Any]] = {
 }
 
 
+ScopeName = Annotated[str, Field(pattern=r"^(\*|[a-z_]+:([a-z_]+|\*))$")]
+
+
 def _vendor(name: str) -> Any:
     """A setting that is read from the vendor's own variable name."""
     return Field(default=None, validation_alias=AliasChoices(name.lower(), name))
@@ -188,6 +191,25 @@ class Settings(BaseSettings):
         tuple[str, ...] | None,
         Field(description="What a guest's agents may use; unset: whatever the tools listed in prompts/ need."),
     ] = None
+
+    access_token_minutes: Annotated[
+        PositiveInt, Field(description="How long an access token of a user who signed in works, minutes.")
+    ] = 15
+    login_days: Annotated[
+        PositiveInt, Field(description="How long a login lasts, however often it is refreshed, days.")
+    ] = 30
+    roles: Annotated[
+        dict[str, tuple[ScopeName, ...] | None],
+        Field(description="Scopes of each role, beside user, staff and admin; null: those of a user."),
+    ] = {}
+
+    rate_per_caller: Annotated[int, Field(ge=0, description="Most requests of a caller in a minute; 0: any.")] = 600
+    rate_per_address: Annotated[int, Field(ge=0, description="Most requests from an address in a minute; 0: any.")] = (
+        1200
+    )
+    rate_guests_per_address: Annotated[
+        int, Field(ge=0, description="Most new guests from an address in an hour; 0: any.")
+    ] = 120
 
     search_limit: Annotated[int, Field(ge=1, le=20, description="Passages a question is answered from.")] = 5
     search_min_score: Annotated[

@@ -65,7 +65,7 @@ class Owned(SQLModel):
     id: UUID = Field(default_factory=new_id, primary_key=True)
 
 
-OWN_DATA = "account:data"
+OWN_DATA = "own_data:all"
 """What a transaction holds that moves, exports or erases all that a caller owns; no caller is given it by name."""
 
 

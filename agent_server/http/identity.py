@@ -4,16 +4,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import new_id
 from agent_server.errors import NotFound
+from agent_server.http.auth import new_guest
 from agent_server.http.scopes import SelfReaderDep, SelfWriterDep
 from agent_server.http.server import Server, ServerDep
 from agent_server.identity import Caller
-from agent_server.identity.credentials import issue_guest
 from agent_server.identity.models import Guest
 from agent_server.identity.profiles import read_profile, update_profile
 from agent_server.tool import refuse_unstorable
@@ -40,16 +40,13 @@ class SessionView(BaseModel):
 
 
 @router.post("/api/session", status_code=201)
-async def create_session(server: ServerDep, body: NewSession | None = None) -> SessionView:
+async def create_session(request: Request, server: ServerDep, body: NewSession | None = None) -> SessionView:
     """Begin a guest's session: send its token as `Authorization: Bearer` from then on."""
     profile = (body or NewSession()).profile
     refuse_unstorable(profile, ("profile",))
-    caller = Caller(id=new_id(), kind="guest")
-    async with server.database.transaction(caller.id) as session:
-        guest = await issue_guest(session, caller.id, server.settings.guest_hours)
-        stored = await update_profile(session, caller, profile) if profile else {}
-    return SessionView(
-        id=guest.row.id, token=guest.token, conversation_id=None, profile=stored, expires_at=guest.row.expires_at
+    guest = await new_guest(request, server, new_id(), profile)
+    return (await _view(server, Caller(id=guest.row.id, kind="guest"), guest.row.id)).model_copy(
+        update={"token": guest.token}
     )
 
 

@@ -9,6 +9,10 @@ from agent_server.call import Runtime
 from agent_server.db import Database
 from agent_server.errors import InvalidInput
 from agent_server.identity import Caller
+from agent_server.identity.credentials import Resolver
+from agent_server.identity.issuers import Issuers
+from agent_server.identity.limits import Limits
+from agent_server.identity.roles import define_roles, reserved
 from agent_server.orchestrator.models import ModelChoice
 from agent_server.settings import Settings
 from agent_server.tool import refuse_unstorable
@@ -18,7 +22,7 @@ from agent_server.turns.jobs import Jobs
 from agent_server.turns.runner import Runner
 from agent_server.workspace import Workspace
 
-GUEST_SCOPES = frozenset({"forms:read", "conversations:read", "conversations:write", "account:read", "account:write"})
+GUEST_SCOPES = frozenset({"conversations:read", "conversations:write", "account:read", "account:write"})
 """What every guest holds: it owns its conversations and what is known of it."""
 
 
@@ -28,6 +32,7 @@ class Server:
 
     runtime: Runtime
     workspace: Workspace
+    resolver: Resolver
     hub: Hub
     runner: Runner
     jobs: Jobs
@@ -40,12 +45,6 @@ class Server:
     @property
     def database(self) -> Database:
         return self.runtime.database
-
-    @property
-    def guest_scopes(self) -> frozenset[str]:
-        """What a guest may do: talk, keep a profile, and what its agents use, as set or as the tools they list need."""
-        given = self.settings.guest_scopes
-        return GUEST_SCOPES | (self.workspace.agent_scopes if given is None else frozenset(given))
 
     async def accept(self, caller: Caller, message: Message) -> Accepted:
         """Store a message and begin its turn, or queue it. Raises as `turns.accept`, and InvalidInput for a text that
@@ -68,6 +67,24 @@ class Server:
         elif accepted.fresh:
             self.runner.queued()
         return accepted
+
+
+def create_resolver(settings: Settings, workspace: Workspace, database: Database) -> Resolver:
+    """Who callers are and what they may do, by the settings; where they say nothing, a guest's agents may use what the
+    tools need that they list, but nothing that is reserved for staff; its own talk and profile are a guest's always."""
+    agents = workspace.agent_scopes | {"forms:read"}
+    guests = settings.guest_scopes
+    return Resolver(
+        database,
+        guest_scopes=GUEST_SCOPES | frozenset(agents - reserved() if guests is None else guests),
+        roles=define_roles(settings.roles, agents),
+        issuers=Issuers(settings.issuers) if settings.issuers else None,
+        limits=Limits(
+            per_caller=settings.rate_per_caller,
+            per_address=settings.rate_per_address,
+            guests_per_address=settings.rate_guests_per_address,
+        ),
+    )
 
 
 def check_text(text: str, limit: int) -> None:

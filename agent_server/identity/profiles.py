@@ -35,8 +35,13 @@ async def update_profile(session: AsyncSession, caller: Caller, changes: Mapping
     )
     body: dict[str, Any] = (await session.execute(merged.returning(col(Profile.body)))).scalar_one()
     kept = {key: value for key, value in body.items() if value is not None}
-    if len(json.dumps(kept)) > MAX_BYTES:
+    if not fits(kept):
         raise InvalidInput(f"profile: at most {MAX_BYTES} bytes of JSON are kept; shorten it")
     if len(kept) < len(body):
         await session.execute(update(Profile).where(col(Profile.owner_id) == caller.id).values(body=kept))
     return kept
+
+
+def fits(body: Mapping[str, Any]) -> bool:
+    """Whether a profile is small enough to be kept."""
+    return len(json.dumps(body)) <= MAX_BYTES

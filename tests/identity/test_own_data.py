@@ -11,10 +11,10 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
-from agent_server.belongings import belongings, erase, export, hand_over
-from agent_server.db import Database, new_id
+from agent_server.db import OWN_DATA, Database, new_id
 from agent_server.db.isolation import access_of
 from agent_server.errors import Conflict
+from agent_server.identity.own_data import erase_rows, export_rows, move_rows
 from tests.conftest import everything, fetch
 from tests.rows import insert_row_of_everything, owned_tables
 
@@ -60,22 +60,19 @@ async def test_an_erased_callers_rows_are_gone_from_every_table_and_everybody_el
     written = {table.name for table in owned_tables()} - {"login"}  # which has no text
     assert set(await _mentions(filled, "canary-of-alice")) == written
     before = await _owners(filled)
-    async with belongings(filled, ALICE) as session:
-        assert await erase(session, ALICE) >= len(before) - len(KEPT)
+    async with filled.transaction(ALICE, scopes=[OWN_DATA]) as session:
+        await erase_rows(session, ALICE)
     after = await _owners(filled)
     assert {name for name, owners in after.items() if ALICE in owners} == KEPT
     assert all(owners.count(BOB) == before[name].count(BOB) for name, owners in after.items())
     assert set(await _mentions(filled, "canary-of-alice")) == KEPT  # which has the made-up names of this test only
     assert set(await _mentions(filled, str(ALICE))) == KEPT
-    async with belongings(filled, ALICE) as session:
-        assert await erase(session, ALICE) == 0
 
 
 async def test_an_export_has_all_of_the_caller_nothing_of_others_and_no_secret(filled: Database) -> None:
     exported: dict[str, list[dict[str, Any]]] = {}
-    async with belongings(filled, ALICE) as session:
-        async for name, rows in export(session, ALICE):
-            exported.setdefault(name, []).extend(rows)
+    async for name, rows in export_rows(filled, ALICE):
+        exported.setdefault(name, []).extend(dict(row) for row in rows)
     assert {name for name, rows in exported.items() if len(rows) == 1} == {table.name for table in owned_tables()}
     said = json.dumps(exported, default=str)
     assert "canary-of-bob" not in said
@@ -92,14 +89,14 @@ async def test_what_a_guest_has_is_a_users_with_all_that_hangs_on_it(filled: Dat
         await session.execute(
             text("update profile set body = body || '{\"more\": 1}' where owner_id = :a"), {"a": ALICE}
         )
-    async with belongings(filled, ALICE, BOB) as session:
-        await hand_over(session, ALICE, BOB)
+    async with filled.transaction(ALICE, BOB, scopes=[OWN_DATA]) as session:
+        await move_rows(session, ALICE, BOB)
     after = await _owners(filled)
-    stay = {"audit", "account"}
+    stay = {"audit", "account", "guest"}
     assert {name for name, owners in after.items() if ALICE in owners} == stay
     moved = SQLModel.metadata.tables.keys() & after.keys() - stay - {"profile", "guest"}
     assert all(after[name].count(BOB) == len(before[name]) for name in moved)
-    assert after["guest"] == [BOB]
+    assert after["guest"] == sorted([ALICE, BOB])
     assert await fetch(filled.url, "select body from profile") == [('{"more": 1, "said": "my own"}',)]
 
 
@@ -107,8 +104,8 @@ async def test_nothing_is_handed_over_without_both_callers_in_the_transaction(fi
     before = await _owners(filled)
     for owners in ((ALICE,), (BOB,), ()):
         with contextlib.suppress(DBAPIError):  # refused, or nothing was there to be handed over
-            async with belongings(filled, *owners) as session:
-                await hand_over(session, ALICE, BOB)
+            async with filled.transaction(*owners, scopes=[OWN_DATA]) as session:
+                await move_rows(session, ALICE, BOB)
     assert await _owners(filled) == before
 
 
@@ -117,6 +114,6 @@ async def test_a_guest_who_is_being_answered_is_not_handed_over(filled: Database
         await session.execute(text("update turn set status = 'running' where owner_id = :a"), {"a": ALICE})
     before = await _owners(filled)
     with pytest.raises(Conflict, match="still being answered"):
-        async with belongings(filled, ALICE, BOB) as session:
-            await hand_over(session, ALICE, BOB)
+        async with filled.transaction(ALICE, BOB, scopes=[OWN_DATA]) as session:
+            await move_rows(session, ALICE, BOB)
     assert await _owners(filled) == before

@@ -1,0 +1,77 @@
+"""Limits that all replicas share, by the clock of the database.
+
+One row per key says when it will have paid for all it has done: the generic cell rate algorithm (ITU-T I.371, annex A).
+A key is a hash (`limit_key`): addresses and e-mails are not written down.
+"""
+
+import hashlib
+import hmac
+import math
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from agent_server.db import Database
+from agent_server.errors import TooMany
+
+MINUTE, HOUR = 60.0, 3600.0
+LOGIN_WINDOW = 900.0
+FAILED_LOGINS_PER_ACCOUNT = 10
+FAILED_LOGINS_PER_ADDRESS = 30
+"""Within `LOGIN_WINDOW` seconds."""
+
+# `clock_timestamp()`, since whoever waits here for another request of the same key began before that one ended
+_TAKE = text("""
+    insert into rate as r (key, free_at) values (:key, clock_timestamp() + :cost * interval '1 second')
+    on conflict (key) do update
+        set free_at = greatest(r.free_at, clock_timestamp()) + :cost * interval '1 second'
+        where r.free_at <= clock_timestamp() + (:window - :cost) * interval '1 second'
+    returning key""")
+_WAIT = text("""
+    select extract(epoch from free_at - clock_timestamp())::float + :cost - :window from rate where key = :key""")
+_GIVE_BACK = text("update rate set free_at = free_at - :cost * interval '1 second' where key = :key")
+_EXPIRE = text("delete from rate where free_at < now()")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What is taken of ordinary requests; 0 is no limit."""
+
+    per_caller: int = 0
+    """Requests a minute."""
+    per_address: int = 0
+    """Requests a minute."""
+    guests_per_address: int = 0
+    """New guests an hour."""
+
+
+def limit_key(secret: bytes, kind: str, of: str) -> str:
+    """The key under which something is limited: it says nothing of `of` to whoever does not have `secret`."""
+    return f"{kind}:{hmac.new(secret, f'{kind}:{of}'.encode('utf-8', 'surrogatepass'), hashlib.sha256).hexdigest()}"
+
+
+async def take(session: AsyncSession, key: str, *, per_seconds: float, burst: int) -> None:
+    """Count one act of `key`, which may have `burst` of them at once and as many again in `per_seconds`.
+
+    Counts with the transaction. Raises TooMany with the seconds after which one more will be let through.
+    """
+    values = {"key": key, "cost": per_seconds / burst, "window": per_seconds}
+    if (await session.execute(_TAKE, values)).one_or_none() is not None:
+        return
+    wait = (await session.execute(_WAIT, values)).scalar_one_or_none() or 0.0
+    seconds = max(1, math.ceil(wait))
+    error = TooMany(f"Too many requests; try again in {seconds} s")
+    error.retry_after = seconds
+    raise error
+
+
+async def give_back(session: AsyncSession, key: str, *, per_seconds: float, burst: int) -> None:
+    """Undo one `take`: what was counted turned out to be no act to be limited."""
+    await session.execute(_GIVE_BACK, {"key": key, "cost": per_seconds / burst})
+
+
+async def expire_rates(database: Database) -> None:
+    """Remove the rows of those who have paid for all they have done."""
+    async with database.transaction() as session:
+        await session.execute(_EXPIRE)

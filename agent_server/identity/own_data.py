@@ -1,0 +1,119 @@
+"""All that a caller owns, in whichever table: moved to another owner, exported, erased.
+
+The tables are those that the models declare, the workspace's among them: one that is new is in here by itself. The
+transaction must hold `OWN_DATA`, without which rows that were handed in are not there.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, LargeBinary, Table, delete, select, text, tuple_, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import SQLModel
+
+from agent_server.db import OWN_DATA, Database, storable
+from agent_server.db.isolation import access_of
+from agent_server.errors import Conflict
+from agent_server.identity.models import Guest, Profile, User
+from agent_server.identity.profiles import fits
+
+BATCH = 200
+"""Rows that are read at once: the client of an export may be slow, and no transaction waits for it."""
+
+# Locked before it is looked whether a turn is unfinished: whoever stores a message locks its conversation first.
+_LOCK_CONVERSATIONS = text("select id from conversation where owner_id = :guest for update")
+_UNFINISHED = text("select 1 from turn where owner_id = :guest and status in ('queued', 'running') limit 1")
+# An idempotency key is the guest's word, and the user may have said the same.
+_FORGET_KEYS = [
+    text("update turn set client_key = null where owner_id = :guest and client_key is not null"),
+    text("update steer set client_key = null where owner_id = :guest and client_key is not null"),
+]
+_TURNS = text("""
+    select id from turn where owner_id = :owner_id and status in ('queued', 'running')
+    order by conversation_id, turn_no desc""")
+_SECRET_COLUMNS = frozenset({"password_hash"})
+_NOT_MOVED = frozenset({User.__tablename__, Guest.__tablename__, Profile.__tablename__})
+
+
+def _owned() -> Iterator[tuple[Table, ColumnElement[UUID], bool]]:
+    """Every table whose rows are callers', parents first: with the column of the owner, and whether rows are ever
+    removed."""
+    for table in SQLModel.metadata.sorted_tables:
+        access = access_of(table)
+        if access is not None and not access.shared:
+            yield table, table.c[access.column], not access.append_only
+
+
+async def move_rows(session: AsyncSession, guest: UUID, user: UUID) -> None:
+    """Make what is a guest's a user's, all but the guest itself and its audit; of two profiles the user's wins.
+
+    Raises Conflict while the guest is being answered, and where a row of the user's is in the way.
+    """
+    await session.execute(_LOCK_CONVERSATIONS, {"guest": guest})
+    if (await session.execute(_UNFINISHED, {"guest": guest})).first() is not None:
+        raise Conflict("The guest is still being answered; wait for the answer, or stop it, and try again")
+    for statement in _FORGET_KEYS:
+        await session.execute(statement, {"guest": guest})
+    await _merge_profiles(session, guest, user)
+    for table, owner, changes in _owned():
+        if not changes or table.name in _NOT_MOVED:
+            continue
+        # what the database has follow of itself (what hangs on a conversation) is moved by then, and not found
+        kept = {column: column for column in table.columns if column.onupdate is not None}
+        try:
+            await session.execute(update(table).where(owner == guest).values({**kept, owner: user}))
+        except IntegrityError:
+            raise Conflict(f"A {table.name} of the guest's is one that you have already; remove yours first") from None
+
+
+async def _merge_profiles(session: AsyncSession, guest: UUID, user: UUID) -> None:
+    theirs = await session.get(Profile, guest)
+    if theirs is None:
+        return
+    mine = await session.get(Profile, user, with_for_update=True)
+    merged = {**theirs.body, **(mine.body if mine else {})}
+    if mine is None:
+        session.add(Profile(owner_id=user, body=merged))
+    elif fits(merged):
+        mine.body = merged
+    await session.delete(theirs)
+    await session.flush()
+
+
+async def erase_rows(session: AsyncSession, owner_id: UUID) -> None:
+    """Remove all that a caller owns, the caller itself included; the audit stays, of an id that stands for nobody."""
+    for table, owner, changes in reversed(list(_owned())):
+        if changes:
+            await session.execute(delete(table).where(owner == owner_id))
+
+
+async def unfinished_turns(session: AsyncSession, owner_id: UUID) -> Sequence[UUID]:
+    """The turns of a caller that are not over, in each conversation the last one first."""
+    return (await session.execute(_TURNS, {"owner_id": owner_id})).scalars().all()
+
+
+async def export_rows(database: Database, owner_id: UUID) -> AsyncIterator[tuple[str, Sequence[Mapping[str, Any]]]]:
+    """All that a caller owns, table by table, a batch at a time; each table is named at least once."""
+    for table, owner, _ in _owned():
+        keys, last = list(table.primary_key.columns), None
+        while True:
+            statement = select(table).where(owner == owner_id).order_by(*keys).limit(BATCH)
+            if last is not None:
+                statement = statement.where(tuple_(*keys) > tuple_(*last))
+            async with database.transaction(owner_id, scopes=(OWN_DATA,)) as session:
+                rows = (await session.execute(statement)).all()
+            yield table.name, [_shown(table, row) for row in rows]
+            if len(rows) < BATCH:
+                break
+            last = [rows[-1]._mapping[key] for key in keys]
+
+
+def _shown(table: Table, row: Any) -> dict[str, Any]:
+    """A row without its secrets: hashes of tokens and of what was sent are no use to whom they are about."""
+    return {
+        column.name: storable(row._mapping[column])
+        for column in table.columns
+        if not isinstance(column.type, LargeBinary) and column.name not in _SECRET_COLUMNS
+    }

@@ -1,0 +1,58 @@
+"""Passwords: Argon2id with the parameters of RFC 9106 for little memory (64 MiB, 3 passes, 4 lanes)."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Literal
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.profiles import RFC_9106_LOW_MEMORY
+
+from agent_server.errors import FieldError, InvalidInput
+
+SHORTEST, LONGEST = 8, 128
+AT_ONCE = 4
+"""How many are hashed at once in a process: each takes 64 MiB, and no crowd of logins shall take all there is."""
+
+_HASHER = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
+_THREADS = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="password")
+
+Verdict = Literal["right", "outdated", "wrong"]
+"""`outdated` is right, and hashed with parameters that are no longer ours."""
+
+
+def check_password(password: str, email: str | None, field: str = "password") -> None:
+    """Raises InvalidInput for one that is not to be taken."""
+    message = None
+    if not SHORTEST <= len(password) <= LONGEST:
+        message = f"takes {SHORTEST} to {LONGEST} characters; a sentence is a good one"
+    elif email is not None and password.strip().lower() == email.lower():
+        message = "is the e-mail address; take one that others cannot know"
+    if message is not None:
+        raise InvalidInput(f"{field}: {message}", [FieldError(field, message)])
+
+
+async def hash_password(password: str) -> str:
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, _HASHER.hash, password)
+
+
+async def verify_password(password: str, stored: str | None) -> Verdict:
+    """Whether `password` is the one of which `stored` is the hash. Without one it takes as long, and is wrong."""
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, _verify, password, stored)
+
+
+def _verify(password: str, stored: str | None) -> Verdict:
+    dummy = _dummy()  # made by the first call whoever it is for, so that its time tells nothing
+    try:
+        _HASHER.verify(dummy if stored is None else stored, password)
+    except (VerificationError, InvalidHashError):
+        return "wrong"
+    if stored is None:
+        return "wrong"
+    return "outdated" if _HASHER.check_needs_rehash(stored) else "right"
+
+
+@cache
+def _dummy() -> str:
+    return _HASHER.hash("nobody's password")
