@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from sqlalchemy import or_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -18,6 +19,8 @@ from agent_server.identity.caller import Caller
 from agent_server.identity.models import ApiKey, Guest, User
 
 KEY, GUEST = "ask", "asg"
+LOCAL_KEY = "local"
+"""The name of the key that a development server makes for the local user."""
 _SCOPE = re.compile(r"\*|[a-z_]+:([a-z_]+|\*)")
 
 
@@ -83,6 +86,14 @@ async def issue_key(
     session.add(row)
     await session.flush()
     return IssuedKey(row, f"{KEY}_{row.id.hex}.{secret}")
+
+
+async def somebody_can_sign_in(database: Database) -> bool:
+    """Whether any key works beside the local user's own, which is no sign that anybody set up who may call."""
+    working = col(ApiKey.revoked_at).is_(None) & or_(col(ApiKey.expires_at).is_(None), col(ApiKey.expires_at) > now())
+    async with database.transaction() as session:
+        statement = select(ApiKey.id).where(working, col(ApiKey.name) != LOCAL_KEY).limit(1)
+        return (await session.execute(statement)).first() is not None
 
 
 async def list_keys(session: AsyncSession, owner: UUID | None = None) -> Sequence[ApiKey]:
