@@ -2,7 +2,9 @@
 #
 #   docker build -t agent-server .
 #   docker run -e DATABASE_URL=postgresql://... agent-server db upgrade
-#   docker run -e DATABASE_URL=postgresql://... -p 127.0.0.1:8000:8000 agent-server
+#   docker run -e DATABASE_URL=postgresql://... agent-server key create --name me
+#   docker run -e DATABASE_URL=postgresql://... -e 'AGENT_SERVER_ALLOWED_HOSTS=["localhost"]' \
+#     -p 127.0.0.1:8000:8000 agent-server
 #
 # DATABASE_URL is required: a container does not keep the data of an embedded database.
 ARG PYTHON=3.13

@@ -8,7 +8,6 @@ from importlib.resources import files
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.middleware.cors import CORSMiddleware
 
 from agent_server.call import Runtime
 from agent_server.db import Database
@@ -17,7 +16,8 @@ from agent_server.db.migrate import find_missing_tables, make_tables, revisions,
 from agent_server.errors import InvalidInput
 from agent_server.forms import FormTools
 from agent_server.http import accounts, chat, conversations, docs, errors, health, identity, own_data, tools
-from agent_server.http.middleware import RequestMiddleware
+from agent_server.http.edges import BodyMiddleware, CorsMiddleware, EdgeMiddleware
+from agent_server.http.middleware import BugMiddleware, RequestMiddleware
 from agent_server.http.server import Server, create_resolver
 from agent_server.identity import Caller
 from agent_server.identity.limits import expire_rates
@@ -159,15 +159,7 @@ def create_app(server: Server) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.server = server
-    app.add_middleware(RequestMiddleware, body_limit=server.settings.body_limit)
-    if server.settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(server.settings.cors_origins),
-            allow_methods=["*"],
-            allow_headers=["*"],
-            expose_headers=list(EXPOSED_HEADERS),
-        )
+    _add_middleware(app, server.settings)
     errors.install(app)
     for router in (chat.router, conversations.router, identity.router, health.router, docs.create_router()):
         app.include_router(router)
@@ -177,6 +169,16 @@ def create_app(server: Server) -> FastAPI:
     app.router.routes.extend(mcp.routes)
     _add_page(app)
     return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """From the inside out: what is added last is asked first."""
+    app.add_middleware(BodyMiddleware, limit=settings.body_limit, timeout=settings.body_timeout)
+    app.add_middleware(BugMiddleware)
+    if settings.cors_origins:
+        app.add_middleware(CorsMiddleware, origins=settings.cors_origins)
+    app.add_middleware(EdgeMiddleware, settings=settings)
+    app.add_middleware(RequestMiddleware, public_url=settings.public_url)
 
 
 def documents(server: Server) -> Documents:

@@ -4,8 +4,9 @@ Precedence, highest first: arguments, environment variables, `.env`, the preset 
 Vendor names keep their vendor's spelling (`DATABASE_URL`, `OPENAI_API_KEY`); everything else is `AGENT_SERVER_*`.
 """
 
+import re
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -25,6 +26,9 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from pydantic_settings.exceptions import SettingsError
 
 from agent_server.errors import FieldError, InvalidInput
+
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_HOST = re.compile(r"\*|(\*\.)?([a-z0-9][a-z0-9._-]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 Environment = Literal["development", "test", "staging", "production"]
 
@@ -136,9 +140,15 @@ class Settings(BaseSettings):
     host: Annotated[str, Field(description="The address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     body_limit: Annotated[PositiveInt, Field(description="Largest request body, bytes.")] = 1_048_576
-    cors_origins: Annotated[tuple[str, ...], Field(description="Origins whose pages may call the API.")] = ()
+    body_timeout: Annotated[float, Field(gt=0, description="Seconds in which a request's body must be there.")] = 30.0
+    cors_origins: Annotated[tuple[str, ...], Field(description="Origins whose pages may call the API; `*`: any.")] = ()
     allowed_hosts: Annotated[
-        tuple[str, ...], Field(description="Host names this server answers to on /mcp beside localhost.")
+        tuple[str, ...],
+        Field(description="Host names this server answers to beside localhost; `*.` before one: any below it."),
+    ] = ()
+    public_url: Annotated[str | None, Field(description="The address it is reached at from outside, no path.")] = None
+    trusted_proxies: Annotated[
+        tuple[str, ...], Field(description="Addresses or networks whose X-Forwarded-For and -Proto count.")
     ] = ()
 
     database_url: SecretStr | None = _vendor("DATABASE_URL")
@@ -228,6 +238,46 @@ class Settings(BaseSettings):
         """Whether this is a server that others rely on, and not one's own machine."""
         return self.environment in ("staging", "production")
 
+    @property
+    def known_hosts(self) -> tuple[str, ...]:
+        """What a `Host` may be, in lower case: as `allowed_hosts` has them, without a port for any port."""
+        outside = urlsplit(self.public_url).hostname if self.public_url else None
+        if outside is not None:
+            outside = f"[{outside}]" if ":" in outside else outside
+        return tuple(host for host in (*LOCAL_HOSTS, _concrete(self.host), outside, *self.allowed_hosts) if host)
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names_only(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(host.lower() for host in value)
+        for name in names:
+            if not _HOST.fullmatch(name):
+                raise ValueError(f"{name!r}: write a name as in agents.example, *.agents.example, agents.example:8443")
+        return names
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_only(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        origins = tuple(origin.lower() for origin in value)
+        for origin in origins:
+            if origin != "*" and not _is_origin(origin):
+                raise ValueError(f"{origin!r}: write an origin as in https://shop.example, without a path, or *")
+        return origins
+
+    @field_validator("public_url")
+    @classmethod
+    def _address_only(cls, value: str | None) -> str | None:
+        if value is not None and not _is_origin(value.lower().removesuffix("/")):
+            raise ValueError("must be as in https://agents.example, without a path")
+        return value and value.lower().removesuffix("/")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks_only(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)  # its ValueError says what is wrong
+        return value
+
     @field_validator("database_url", "database_direct_url", "database_owner_url")
     @classmethod
     def _postgres_only(cls, value: SecretStr | None) -> SecretStr | None:
@@ -255,6 +305,23 @@ class Settings(BaseSettings):
         chosen: dict[str, Any] = {**dotenv_settings(), **env_settings(), **init_settings()}
         preset = PRESETS.get(chosen.get("environment", "development"), {})
         return init_settings, env_settings, dotenv_settings, InitSettingsSource(settings_cls, dict(preset))
+
+
+def _is_origin(text: str) -> bool:
+    """Whether this is a scheme, a host and at most a port, in lower case."""
+    scheme, _, host = text.partition("://")
+    return scheme.isalpha() and not host.startswith("*") and _HOST.fullmatch(host) is not None
+
+
+def _concrete(host: str) -> str | None:
+    """`host` as a `Host` header names it; None for an address that stands for all of a machine's."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host.lower() or None
+    if address.is_unspecified:
+        return None
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -12,6 +12,7 @@ import pytest
 from agent_server.app import create_app, create_server
 from agent_server.db import Database, new_id
 from agent_server.http.server import Server
+from agent_server.http.wire import configured
 from agent_server.identity.credentials import issue_key
 from agent_server.knowledge.embed import Embedder
 from agent_server.knowledge.ingest import ingest
@@ -90,8 +91,9 @@ def starter(database: Database) -> Start:
         await ingest(database, server.runtime.resources[Embedder], workspace.content)
         async with everything(database) as session:
             key = (await issue_key(session, new_id(), name="t", scopes=["*"])).text
+        app = create_app(server)
         async with (
-            serving(create_app(server)) as base,
+            serving(app, configured(app, server.settings)) as base,
             httpx.AsyncClient(base_url=base, timeout=30) as http,
         ):
             yield Client(server, http, key)

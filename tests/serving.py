@@ -15,14 +15,15 @@ class _Quiet(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
-    """`app` on a free port of 127.0.0.1; yields its base URL."""
+async def serving(app: Any, config: uvicorn.Config | None = None) -> AsyncIterator[str]:
+    """`app`, or the app of `config`, on a free port of 127.0.0.1; yields its base URL."""
     listener = socket.socket()
     # Of itself Linux would take megabytes of what nobody reads, and the app would never notice.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    server = _Quiet(uvicorn.Config(app, log_config=None, access_log=False, http="h11", timeout_graceful_shutdown=1))
+    plain = uvicorn.Config(app, log_config=None, access_log=False, http="h11", timeout_graceful_shutdown=1)
+    server = _Quiet(config or plain)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         if task.done():

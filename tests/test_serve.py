@@ -198,10 +198,68 @@ def test_what_must_be_there_to_serve_is_asked_for_by_name(tmp_path: Path) -> Non
         f"invalid_input: port: 127.0.0.1:{port} cannot be listened on (Address already in use); "
         "choose another with --port\n"
     )
-    wide = agent_server("serve", "--host", "0.0.0.0", cwd=tmp_path, DATABASE_URL=NOWHERE)
-    assert wide.returncode == 1
-    assert wide.stderr.startswith("invalid_input: host: 0.0.0.0 is reachable from other machines")
-    assert "AGENT_SERVER_ENVIRONMENT=production" in wide.stderr
     both = agent_server("serve", "--workers", "2", "--reload", cwd=tmp_path, DATABASE_URL=NOWHERE)
     assert both.returncode == 1
     assert both.stderr == "invalid_input: workers: with --reload there is one process; leave one of the two out\n"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "myhost", ""])
+def test_a_server_that_others_could_reach_says_in_order_what_to_set_first(tmp_path: Path, host: str) -> None:
+    (tmp_path / "content").mkdir()
+    wide = agent_server("serve", "--host", host, cwd=tmp_path, DATABASE_URL=NOWHERE)
+    assert wide.returncode == 1
+    assert wide.stderr.startswith(f"invalid_input: host: {host} is reachable from other machines")
+    steps = (
+        *("1. set AGENT_SERVER_ENVIRONMENT=production", "2. set AGENT_SERVER_ALLOWED_HOSTS", "AGENT_SERVER_PUBLIC_URL"),
+        *("3. make a key with `agent-server key create`", "AGENT_SERVER_ISSUERS"),
+    )
+    found = [wide.stderr.find(step) for step in steps]
+    assert -1 not in found
+    assert found == sorted(found)
+    assert wide.stderr.endswith("Or listen on 127.0.0.1\n")
+
+
+@pytest.mark.parametrize(
+    ("variables", "missing"),
+    [
+        ({"AGENT_SERVER_ENVIRONMENT": "staging"}, "1. set AGENT_SERVER_ALLOWED_HOSTS"),
+        ({"AGENT_SERVER_PUBLIC_URL": "https://agents.example"}, "1. set AGENT_SERVER_ENVIRONMENT=production"),
+        ({"AGENT_SERVER_ALLOWED_HOSTS": '["agents.example"]'}, "1. set AGENT_SERVER_ENVIRONMENT=production"),
+    ],
+)
+def test_what_is_set_already_is_not_asked_for(tmp_path: Path, variables: dict[str, str], missing: str) -> None:
+    (tmp_path / "content").mkdir()
+    wide = agent_server("serve", "--host", "0.0.0.0", cwd=tmp_path, DATABASE_URL=NOWHERE, **variables)
+    assert wide.returncode == 1
+    assert missing in wide.stderr
+    assert "2. make a key" in wide.stderr
+    assert "3." not in wide.stderr
+
+
+@pytest.mark.parametrize(
+    ("workers", "named"),
+    [
+        ("1", {"AGENT_SERVER_ALLOWED_HOSTS": '["agents.example"]'}),
+        ("2", {"AGENT_SERVER_PUBLIC_URL": "https://agents.example"}),
+    ],
+)
+def test_a_server_is_opened_to_others_when_somebody_can_sign_in(
+    small: Path, empty: str, workers: str, named: dict[str, str]
+) -> None:
+    variables = {"AGENT_SERVER_ENVIRONMENT": "test", **named}
+    with serving(small, empty, **variables):
+        pass  # the local user has a key now, which nobody else has been given
+    arguments = ("--host", "0.0.0.0", "--workers", workers)
+    refused = agent_server("serve", *arguments, "--port", "0", cwd=small, DATABASE_URL=empty, **variables)
+    assert refused.returncode == 1
+    assert "1. make a key with `agent-server key create`" in refused.stderr
+    assert "2." not in refused.stderr.partition("In this order")[2].partition("Or listen")[0]
+    made = agent_server("key", "create", "--json", cwd=small, DATABASE_URL=empty, **variables)
+    with serving(small, empty, *arguments, **variables) as server:
+        assert server.http.get("/api/page").status_code == 200
+        assert server.http.get("/api/page", headers={"Host": "agents.example"}).status_code == 200
+        assert server.http.get("/api/page", headers={"Host": "evil.example"}).status_code == 421
+    agent_server("key", "revoke", json.loads(made.stdout)["id"], cwd=small, DATABASE_URL=empty, **variables)
+    again = agent_server("serve", *arguments, "--port", "0", cwd=small, DATABASE_URL=empty, **variables)
+    assert again.returncode == 1
+    assert "make a key" in again.stderr

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -28,7 +29,8 @@ from agent_server.db import Database
 from agent_server.db.direct import check_direct
 from agent_server.errors import AgentServerError, InvalidInput
 from agent_server.http.server import Server
-from agent_server.identity.credentials import issue_key, resolve_caller
+from agent_server.http.wire import configured
+from agent_server.identity.credentials import LOCAL_KEY, issue_key, resolve_caller, somebody_can_sign_in
 from agent_server.knowledge.embed import Embedder
 from agent_server.knowledge.parse import SUFFIXES
 from agent_server.log import configure_logging
@@ -40,7 +42,6 @@ from agent_server.workspace import load_workspace
 
 log = structlog.get_logger()
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 WATCHED = ("tools", "prompts", "content")
 KEY_FILE = "local-key"
 REPLACE_AFTER = 0.5
@@ -48,11 +49,7 @@ REPLACE_AFTER = 0.5
 
 
 def serve(settings: Settings, reload: bool, workers: int) -> int:
-    if settings.host not in LOOPBACK and settings.environment == "development":
-        raise InvalidInput(
-            f"host: {settings.host} is reachable from other machines, and this is the development preset; "
-            "set AGENT_SERVER_ENVIRONMENT=production first, or listen on 127.0.0.1"
-        )
+    _check_reach(settings, can_sign_in=True)
     if reload:
         if workers > 1:
             raise InvalidInput("workers: with --reload there is one process; leave one of the two out")
@@ -61,6 +58,34 @@ def serve(settings: Settings, reload: bool, workers: int) -> int:
     if workers > 1:
         return _serve_by(workers, settings, listener)
     return asyncio.run(_serve(settings, listener))
+
+
+def _check_reach(settings: Settings, *, can_sign_in: bool) -> None:
+    """Raises InvalidInput where other machines could reach a server that nobody has set up for them."""
+    if _is_loopback(settings.host):
+        return
+    missing = []
+    if settings.environment == "development":
+        missing.append("set AGENT_SERVER_ENVIRONMENT=production, since this is the development preset")
+    if not settings.allowed_hosts and settings.public_url is None:
+        missing.append(
+            'set AGENT_SERVER_ALLOWED_HOSTS to the names that it is reached by, as in ["agents.example"], or '
+            "AGENT_SERVER_PUBLIC_URL to its address, as in https://agents.example"
+        )
+    if missing or not can_sign_in:
+        missing.append("make a key with `agent-server key create`, or set AGENT_SERVER_ISSUERS, if not yet done")
+        todo = "; ".join(f"{number}. {what}" for number, what in enumerate(missing, 1))
+        raise InvalidInput(
+            f"host: {settings.host} is reachable from other machines, and not everything is set up for that. "
+            f"In this order: {todo}. Or listen on 127.0.0.1"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _serve_reloading(settings: Settings) -> int:
@@ -176,6 +201,9 @@ async def _prepare(server: Server) -> str | None:
     await check_direct(database)
     for table in await migrate(settings, workspace, database):
         log.warning("table.unmigrated", table=table, hint="agent-server db revision MESSAGE")
+    if not _is_loopback(settings.host):
+        issuers = getattr(settings, "issuers", ())
+        _check_reach(settings, can_sign_in=bool(issuers) or await somebody_can_sign_in(database))
     await load_seeds(database, workspace.seeds)
     await server.jobs.do(INGEST, lambda: _ingest(server))
     return await _local_key(settings, database)
@@ -191,15 +219,7 @@ async def _ingest(server: Server) -> None:
 
 async def _run(server: Server, listener: socket.socket, key: str | None, *, announce: bool) -> int:
     """Serve until a signal says to stop; returns the exit code."""
-    config = uvicorn.Config(
-        create_app(server),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=1,
-        http="h11",  # httptools keeps trailing white space in header values, which MCP's header checks refuse
-    )
-    http = _Draining(config, server, key, announce=announce)
+    http = _Draining(configured(create_app(server), server.settings), server, key, announce=announce)
     await http.serve([listener])
     return 130 if http.interrupted else 0
 
@@ -299,7 +319,7 @@ async def _local_key(settings: Settings, database: Database) -> str | None:
             log.info("local_key.renewed")
     user = await get_user(database, LOCAL)
     async with database.transaction(user.id) as session:
-        issued = await issue_key(session, user.id, name="local", scopes=["*"])
+        issued = await issue_key(session, user.id, name=LOCAL_KEY, scopes=["*"])
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch(mode=0o600)
     file.write_text(issued.text + "\n")

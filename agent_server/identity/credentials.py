@@ -39,10 +39,13 @@ MAX_TOKEN = 8_192
 _FIND_KEY = text("""
     select *, last_used_at is null or last_used_at < now() - interval '1 minute' as stale
     from find_key(:id, :sha)""")
+_SOMEBODY = text("select somebody_can_sign_in(:but)")
 _FIND_OUTSIDER = text("select id, roles, disabled_at from find_outsider(:issuer, :subject)")
 _MAKE_OUTSIDER = text("""
     insert into account (id, name, roles, issuer, subject, created_at, updated_at)
     values (:id, :name, '{}', :issuer, :subject, now(), now()) on conflict do nothing""")
+LOCAL_KEY = "local"
+"""The name of the key that a development server makes for the local user."""
 _SCOPE = re.compile(r"\*|[a-z_]+:([a-z_]+|\*)")
 
 
@@ -284,6 +287,14 @@ async def issue_key(
     session.add(row)
     await session.flush()
     return IssuedKey(row, f"{KEY}_{row.id.hex}.{secret}")
+
+
+async def somebody_can_sign_in(database: Database) -> bool:
+    """Whether a user has a password or a key works, beside the local user's own, which is no sign that anybody set up
+    who may call."""
+    async with database.transaction() as session:
+        found: bool = (await session.execute(_SOMEBODY, {"but": LOCAL_KEY})).scalar_one()
+    return found
 
 
 async def list_keys(session: AsyncSession, owner: UUID | None = None) -> Sequence[ApiKey]:

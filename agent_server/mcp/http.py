@@ -18,8 +18,6 @@ from agent_server.mcp.server import create_mcp_server
 from agent_server.settings import Settings
 from agent_server.tool import Tool
 
-_LOCAL = ("localhost", "127.0.0.1", "[::1]")
-
 
 @dataclass(frozen=True)
 class McpApp:
@@ -76,7 +74,10 @@ def mcp_app(
 
 
 def _security(settings: Settings) -> TransportSecuritySettings:
-    """Which `Host` and `Origin` may be named: a page elsewhere must not reach a server on this machine by DNS tricks."""
-    hosts = [host + port for host in (*_LOCAL, *settings.allowed_hosts) for port in ("", ":*")]
-    origins = [f"{scheme}://{host}" for host in hosts for scheme in ("http", "https")]
-    return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[*origins, *settings.cors_origins])
+    """Which `Host` and `Origin` may be named, once more: the edge has asked already, and knows patterns, too."""
+    known, origins = settings.known_hosts, settings.cors_origins
+    if "*" in origins or any(host.startswith("*") for host in known):
+        return TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    hosts = [host + port for host in known for port in ("", ":*")]
+    own = [f"{scheme}://{host}" for host in hosts for scheme in ("http", "https")]
+    return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[*own, *origins])

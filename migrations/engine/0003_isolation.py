@@ -27,7 +27,7 @@ READS = {
     "turn": "owner_id, id, conversation_id, turn_no, epoch, owner, status, leave_after, followed_at, finished_at, "
     "events_kept",
     "guest": "id, expires_at",
-    "api_key": "owner_id, id, secret_sha, scopes, expires_at, revoked_at, last_used_at",  # pragma: allowlist secret
+    "api_key": "owner_id, id, name, secret_sha, scopes, expires_at, revoked_at, last_used_at",  # pragma: allowlist secret
     "account": "id, email, password_hash, roles, issuer, subject, disabled_at",
     "login": "owner_id, id, expires_at",
 }
@@ -102,9 +102,9 @@ language sql stable security definer set search_path from current as $$
 """
 
 SIGN_IN_CONFIGURED = """
-create function somebody_can_sign_in() returns boolean
+create function somebody_can_sign_in(but text) returns boolean
 language sql stable security definer set search_path from current as $$
-  select exists (select from api_key k where k.revoked_at is null and (k.expires_at is null or k.expires_at > now()))
+  select exists (select from api_key k where k.name <> but and k.revoked_at is null and (k.expires_at is null or k.expires_at > now()))
       or exists (select from account a where a.password_hash is not null and a.disabled_at is null) $$
 """
 
@@ -113,7 +113,7 @@ FUNCTIONS = {
     "find_key(uuid, bytea)": FIND_KEY,
     "find_login(text)": FIND_LOGIN,
     "find_outsider(text, text)": FIND_OUTSIDER,
-    "somebody_can_sign_in()": SIGN_IN_CONFIGURED,
+    "somebody_can_sign_in(text)": SIGN_IN_CONFIGURED,
 }
 
 # By a trigger as well as by rights: the owner of the table has all rights.

@@ -1,0 +1,250 @@
+"""What a request must be before anybody looks at what it asks for.
+
+Its `Host` is a name of this server's: a page elsewhere must not reach a server on this machine by DNS rebinding. Its
+`Origin`, where it may change something, is this server's own or one that was set. It carries one credential at most,
+and its head and its body are of a size, a shape and a pace that one request may have.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+from agent_server.errors import AgentServerError, FieldError, Forbidden, InvalidInput, TooLarge, Unauthorized
+from agent_server.http.errors import problem
+from agent_server.http.middleware import App, Receive, Scope, Send
+from agent_server.settings import Settings
+
+HEADERS_LIMIT = 100
+HEAD_LIMIT = 32 * 1024
+"""Most bytes of all headers together."""
+ADDRESS_LIMIT = 8 * 1024
+"""Most bytes of path and query."""
+DEPTH_LIMIT = 100
+"""Most JSON arrays and objects inside of each other."""
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9][a-z0-9._-]*)(:[0-9]{1,5})?")
+_ASKED_BY_ADDRESS = frozenset({"/health", "/readyz"})
+_HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Possessive, and with an end that may be missing: each byte is looked at once, also of a string that is never closed.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+class BadRequest(AgentServerError):
+    """Not a request that HTTP knows."""
+
+    code = "bad_request"
+    status = 400
+
+
+class RequestTimedOut(AgentServerError):
+    """The body did not come in time."""
+
+    code = "request_timed_out"
+    status = 408
+
+
+class AddressTooLong(AgentServerError):
+    """Path and query are over the limit."""
+
+    code = "address_too_long"
+    status = 414
+
+
+class Encoded(AgentServerError):
+    """A body that would have to be unpacked: it could be of any size then."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+class Misdirected(AgentServerError):
+    """`Host` is not a name of this server's."""
+
+    code = "misdirected"
+    status = 421
+
+
+class HeadersTooLarge(AgentServerError):
+    """Too many headers, or too long ones."""
+
+    code = "headers_too_large"
+    status = 431
+
+    def __init__(self) -> None:
+        super().__init__(f"At most {HEADERS_LIMIT} headers of {HEAD_LIMIT} bytes together are taken")
+
+
+class EdgeMiddleware:
+    """Refuses what is wrong with a request's head."""
+
+    def __init__(self, app: App, *, settings: Settings) -> None:
+        known = settings.known_hosts
+        self._app = app
+        self._any_host, self._hosts = "*" in known, frozenset(known)
+        self._domains = tuple(host[1:] for host in known if host.startswith("*."))
+        self._origins, self._own = frozenset(settings.cors_origins), settings.public_url
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                self._check(scope)
+            except AgentServerError as error:
+                await problem(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        _check_size(scope)
+        named: dict[bytes, list[str]] = {b"host": [], b"origin": [], b"authorization": []}
+        for name, value in scope["headers"]:
+            if name in named:
+                named[name].append(value.decode("latin-1").strip().lower())
+        if scope["path"] not in _ASKED_BY_ADDRESS:
+            self._check_host(named[b"host"])
+        if named[b"origin"] and scope["method"] not in _HARMLESS:
+            self._check_origin(named[b"origin"], named[b"host"])
+        if len(named[b"authorization"]) > 1:
+            raise Unauthorized("There are two credentials; send one, as `Authorization: Bearer <API key>`")
+
+    def _check_host(self, given: Sequence[str]) -> None:
+        match = _HOST.fullmatch(given[0]) if len(given) == 1 else None
+        if match is None:
+            raise BadRequest("Host: send one, as in agents.example or agents.example:8000")
+        if not self._knows(match[0], match[1]):
+            raise Misdirected("Host: this is no name of this server's; AGENT_SERVER_ALLOWED_HOSTS lists them")
+
+    def _knows(self, host: str, name: str) -> bool:
+        exact = self._any_host or host in self._hosts or name in self._hosts
+        return exact or host.endswith(self._domains) or name.endswith(self._domains)
+
+    def _check_origin(self, given: Sequence[str], hosts: Sequence[str]) -> None:
+        origin = given[0] if len(given) == 1 else ""
+        scheme, _, host = origin.partition("://")
+        own = scheme in ("http", "https") and (host in hosts or origin == self._own)
+        if not (own or origin in self._origins or "*" in self._origins):
+            raise Forbidden("Origin: its pages may not do this; AGENT_SERVER_CORS_ORIGINS lists those that may")
+
+
+def _check_size(scope: Scope) -> None:
+    address = len(scope.get("raw_path") or scope["path"].encode()) + len(scope.get("query_string", b""))
+    if address > ADDRESS_LIMIT:
+        raise AddressTooLong(f"The address has {address} bytes, at most {ADDRESS_LIMIT} are taken")
+    headers = scope["headers"]
+    if len(headers) > HEADERS_LIMIT or sum(len(name) + len(value) for name, value in headers) > HEAD_LIMIT:
+        raise HeadersTooLarge
+
+
+class CorsMiddleware(CORSMiddleware):
+    """Lets pages of the origins that were set call the API. They send their credential themselves: browsers are never
+    allowed to add one. To others it says nothing at all of what is allowed."""
+
+    def __init__(self, app: App, *, origins: Sequence[str]) -> None:
+        exposed = ("WWW-Authenticate", "X-Conversation-Id", "X-Turn-Id", "X-Guest-Token", "X-Request-Id", "Retry-After")
+        super().__init__(
+            app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
+        )  # fmt: skip
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        if not self.is_allowed_origin(request_headers["origin"]):
+            return problem(
+                Forbidden("Origin: its pages may not call this; AGENT_SERVER_CORS_ORIGINS lists those that may")
+            )
+        return super().preflight_response(request_headers)
+
+
+class BodyMiddleware:
+    """Reads the whole body before the app is asked, and refuses one that is too large, packed, too deep or too slow."""
+
+    def __init__(self, app: App, *, limit: int, timeout: float) -> None:
+        self._app, self._limit, self._timeout = app, limit, timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await self._read(Headers(scope=scope), receive)
+            if body is None:
+                return
+            _check_json(body)
+        except AgentServerError as error:
+            response = problem(error)
+            if isinstance(error, RequestTimedOut):
+                response.headers["Connection"] = "close"
+            await response(scope, receive, send)
+            return
+        await self._app(scope, _replay(body, receive), send)
+
+    async def _read(self, headers: Mapping[str, str], receive: Receive) -> bytes | None:
+        """The body; None where the client has left."""
+        if headers.get("content-encoding", "identity").strip().lower() != "identity":
+            raise Encoded("Content-Encoding: a packed body is not read here; send it as it is")
+        declared = headers.get("content-length", "0")
+        if declared.isdecimal() and int(declared) > self._limit:
+            raise self._too_large()
+        if declared == "0" and "transfer-encoding" not in headers:
+            return b""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._received(receive)
+        except TimeoutError:
+            raise RequestTimedOut(f"The body was not there after {self._timeout:g} seconds") from None
+
+    async def _received(self, receive: Receive) -> bytes | None:
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            if len(body) > self._limit:
+                raise self._too_large()
+            if not message.get("more_body", False):
+                return bytes(body)
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"The body is larger than {self._limit} bytes, the most that is taken")
+
+
+def _check_json(body: bytes) -> None:
+    """Raises InvalidInput for what no parser has to be asked about. Any body may be JSON, whatever it is declared as;
+    in UTF-16 and UTF-32, which Python's parser would take, the brackets could be hidden from this look at them."""
+    if b"\0" in body:
+        raise _invalid("not JSON in UTF-8")
+    if _is_deep(body):
+        raise _invalid(f"nested more than {DEPTH_LIMIT} deep")
+
+
+def _invalid(message: str) -> InvalidInput:
+    return InvalidInput(f"body: {message}", [FieldError("body", message)])
+
+
+def _is_deep(body: bytes) -> bool:
+    if body.count(b"[") + body.count(b"{") <= DEPTH_LIMIT:
+        return False
+    depth = 0
+    for bracket in _STRING.sub(b"", body).translate(None, _NO_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > DEPTH_LIMIT:
+            return True
+    return False
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body that was read, then whatever comes (a disconnect)."""
+    sent = False
+
+    async def replayed() -> MutableMapping[str, Any]:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
