@@ -16,7 +16,7 @@ from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import create_tables, missing_tables, pending, upgrade
 from agent_server.errors import InvalidInput
 from agent_server.forms import FormTools
-from agent_server.http import chat, conversations, docs, errors, health, identity, tools
+from agent_server.http import chat, confirmations, conversations, docs, errors, health, identity, tools
 from agent_server.http.middleware import RequestMiddleware
 from agent_server.http.server import Server
 from agent_server.identity import Caller
@@ -163,6 +163,7 @@ def create_app(server: Server) -> FastAPI:
     errors.install(app)
     for router in (chat.router, conversations.router, identity.router, health.router, docs.create_router()):
         app.include_router(router)
+    app.include_router(confirmations.router)
     app.include_router(tools.create_router(server.workspace))
     app.router.routes.extend(mcp.routes)
     _add_page(app)

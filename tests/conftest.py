@@ -4,13 +4,14 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db import Database, new_id
 from agent_server.db.embedded import start_embedded
@@ -22,7 +23,7 @@ from agent_server.log import configure_logging
 from agent_server.seed import load_seeds
 from agent_server.workspace import load_workspace
 
-pytest_plugins = ["tests.server"]
+pytest_plugins = ["tests.server", "tests.owners"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,12 +67,20 @@ async def fetch(url: str, query: str) -> list[tuple[Any, ...]]:
         await connection.close()
 
 
+@asynccontextmanager
+async def everything(database: Database) -> AsyncIterator[AsyncSession]:
+    """A transaction of the user who owns the tables, to whom the rows of all callers are there."""
+    async with AsyncSession(database.owner, expire_on_commit=False) as session, session.begin():
+        yield session
+
+
 @pytest.fixture(scope="session")
 def template(postgres: str) -> str:
     """The name of a migrated, empty database that tests are copied from."""
 
     async def make() -> None:
         await execute(postgres, "create database template_empty")
+        load_workspace(ROOT)  # the rights to its tables follow from its models
         database = Database(database_url(postgres, "template_empty"))
         await upgrade(database, ROOT)
         await database.close()

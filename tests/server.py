@@ -18,7 +18,7 @@ from agent_server.knowledge.ingest import ingest
 from agent_server.seed import load_seeds
 from agent_server.settings import load_settings
 from agent_server.workspace import load_workspace
-from tests.conftest import ROOT
+from tests.conftest import ROOT, everything
 from tests.serving import serving
 from tests.sse import Frame, read_frames
 
@@ -57,7 +57,7 @@ class Client:
 
     async def new_key(self, *scopes: str) -> str:
         """A key of another user."""
-        async with self.server.database.transaction() as session:
+        async with everything(self.server.database) as session:
             return (await issue_key(session, new_id(), name="t", scopes=scopes or ["*"])).text
 
 
@@ -88,7 +88,7 @@ def starter(database: Database) -> Start:
         server = create_server(load_settings(**{**values, **settings}), workspace, database)
         await load_seeds(database, workspace.seeds)
         await ingest(database, server.runtime.resources[Embedder], workspace.content)
-        async with database.transaction() as session:
+        async with everything(database) as session:
             key = (await issue_key(session, new_id(), name="t", scopes=["*"])).text
         async with (
             serving(create_app(server)) as base,

@@ -1,6 +1,7 @@
 """/api/conversations and /api/passages: a caller's own conversations, whole, in order, and nobody else's."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,6 +14,7 @@ from agent_server.conversations.models import Conversation, Item
 from agent_server.db import new_id
 from agent_server.identity.credentials import resolve_caller
 from agent_server.turns.models import Turn
+from tests.conftest import everything
 from tests.scripted import Call, Say, scripted_openai
 from tests.server import Client, Start
 from tests.sse import read_frames, types_of
@@ -25,7 +27,7 @@ async def _store(client: Client, *titles: str, turns: int = 0, items: int = 0) -
     answered turns of so many items."""
     owner = (await resolve_caller(client.server.database, client.key)).id
     ids = []
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         for n, title in enumerate(titles):
             at = LONG_AGO + timedelta(minutes=n // 2)
             row = Conversation(owner_id=owner, id=new_id(), title=title, created_at=at, updated_at=at)
@@ -155,7 +157,7 @@ async def test_a_deleted_conversation_leaves_no_row(client: Client) -> None:
     assert (await client.http.delete(path, headers=client.auth)).status_code == 204
     assert (await client.http.get(path, headers=client.auth)).status_code == 404
     assert (await client.http.delete(path, headers=client.auth)).status_code == 404
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         for table in ("item", "turn"):
             rows = await session.execute(text(f"select distinct conversation_id from {table}"))
             assert list(rows.scalars()) == [UUID(kept["conversation_id"])]
@@ -201,7 +203,9 @@ async def test_conversations_that_are_deleted_while_they_are_answered_never_wait
         assert (await client.get("/api/conversations"))["items"] == []
 
 
-async def test_a_model_cannot_delete_the_conversation_it_answers_in(start_other: Start, tmp_path: Any) -> None:
+async def test_only_its_user_deletes_the_conversation_that_a_model_answers_in(
+    start_other: Start, tmp_path: Any
+) -> None:
     (tmp_path / "content").mkdir()
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts" / "helper.md").write_text(
@@ -210,10 +214,16 @@ async def test_a_model_cannot_delete_the_conversation_it_answers_in(start_other:
     async with scripted_openai([]) as model, start_other(root=tmp_path, openai_base_url=model.url, model="m") as client:
         model.script = [Say("Hello.")]
         conversation = (await client.ask("hello"))["conversation_id"]
-        model.script = [Call("delete_conversation", {"conversation_id": conversation}), Say("I may not.")]
+        model.script = [Call("delete_conversation", {"conversation_id": conversation}), Say("Shall I?")]
         answer = await client.ask("delete this", id=conversation)
-        assert answer["text"] == "I may not."
-        assert model.requests[-1]["messages"][-1]["content"].startswith("conflict: ")
+        assert answer["text"] == "Shall I?"
+        asked = json.loads(model.requests[-1]["messages"][-1]["content"])
+        path = f"/api/conversations/{conversation}"
+        assert (await client.http.get(path, headers=client.auth)).status_code == 200
+        word = {"confirm": True}
+        done = await client.http.post(f"/api/confirmations/{asked['confirmation']}", json=word, headers=client.auth)
+        assert done.status_code == 200
+        assert (await client.http.get(path, headers=client.auth)).status_code == 404
 
 
 async def test_what_is_another_users_is_not_there(client: Client) -> None:
@@ -284,7 +294,7 @@ async def test_a_passage_that_is_not_there_is_said_to_be(client: Client, passage
 
 async def test_a_failed_and_a_stopped_turn_stand_in_the_messages_with_their_reason(client: Client) -> None:
     (id,) = await _store(client, "t", turns=2, items=1)
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         await session.execute(
             text("""update turn set status = 'failed', error = '{"code": "model_failed", "message": "no"}'
                     where turn_no = 1""")

@@ -23,6 +23,7 @@ from agent_server.identity import Caller
 from agent_server.identity.credentials import issue_key, resolve_caller
 from agent_server.mcp import McpApp, mcp_app
 from agent_server.settings import Settings
+from tests.conftest import everything
 from tests.mcp.notes import DOCUMENTS, TOOLS, Gate, Notes
 
 Mode = Literal["modern", "legacy"]
@@ -74,11 +75,11 @@ class Notebook:
             return await http.post(self.url, json=body, headers=present)
 
     async def issue_key(self, *scopes: str) -> str:
-        async with self.database.transaction() as session:
+        async with everything(self.database) as session:
             return (await issue_key(session, self.me.id, name="test", scopes=scopes)).text
 
     async def notes(self) -> list[str]:
-        async with self.database.transaction() as session:
+        async with everything(self.database) as session:
             return await Notes(session, self.me).texts()
 
 
@@ -127,7 +128,7 @@ def app(database: Database, settings: Settings, gate: Gate) -> McpApp:
 
 @pytest.fixture
 async def notebook(app: McpApp, database: Database, me: Caller, gate: Gate) -> AsyncIterator[Notebook]:
-    async with database.transaction() as session:
+    async with everything(database) as session:
         key = await issue_key(session, me.id, name="test", scopes=["*"])
     async with serving(app) as url:
         yield Notebook(url, me, key.text, database, gate)

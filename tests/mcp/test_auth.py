@@ -15,11 +15,12 @@ from starlette.types import Message
 
 from agent_server.audit import AuditRepository
 from agent_server.call import Runtime
-from agent_server.db import Database
+from agent_server.db import Database, new_id
 from agent_server.identity import Caller
 from agent_server.identity.credentials import issue_guest, issue_key, resolve_caller, revoke_key
 from agent_server.mcp import McpApp, mcp_app
 from agent_server.settings import Settings
+from tests.conftest import everything
 from tests.mcp.conftest import VERSIONS, Mode, Notebook, serving
 from tests.mcp.notes import TOOLS, Gate
 
@@ -63,7 +64,7 @@ async def test_a_token_that_is_not_ours_is_401(notebook: Notebook, mode: Mode) -
 
 
 async def test_a_revoked_key_is_401(notebook: Notebook, mode: Mode) -> None:
-    async with notebook.database.transaction() as session:
+    async with everything(notebook.database) as session:
         issued = await issue_key(session, notebook.me.id, name="old", scopes=["*"])
         await revoke_key(session, issued.row.id)
 
@@ -87,8 +88,8 @@ async def test_a_key_counts_only_in_the_authorization_header(notebook: Notebook,
 
 
 async def test_a_guest_is_told_that_a_key_is_needed(notebook: Notebook, mode: Mode) -> None:
-    async with notebook.database.transaction() as session:
-        guest = await issue_guest(session, hours=1)
+    async with everything(notebook.database) as session:
+        guest = await issue_guest(session, new_id(), hours=1)
 
     answer = await notebook.post(mode, "tools/list", {}, {"Authorization": f"Bearer {guest.token}"})
 
@@ -136,7 +137,7 @@ async def test_a_missing_scope_is_on_record(notebook: Notebook, mode: Mode) -> N
     key = await notebook.issue_key("notes:read")
     await notebook.post(mode, "tools/call", ADD, {"Authorization": f"Bearer {key}"})
 
-    async with notebook.database.transaction() as session:
+    async with everything(notebook.database) as session:
         rows = (await session.execute(AuditRepository(session, notebook.me).visible())).scalars().all()
     assert [(row.action, row.outcome, row.surface) for row in rows] == [("add_note", "forbidden", "mcp")]
 

@@ -10,6 +10,7 @@ from agent_server.db import Database
 from agent_server.identity import Caller
 from agent_server.mcp import create_mcp_server
 from agent_server.settings import Settings
+from tests.conftest import everything
 from tests.mcp.conftest import Mode, Notebook
 from tests.mcp.notes import TOOLS, Gate, Notes
 
@@ -63,5 +64,5 @@ async def test_a_call_is_stopped_by_notice_over_a_lasting_connection(
         result = await client.call_tool("list_notes", {})
 
     assert result.structured_content == {"result": []}
-    async with database.transaction() as session:
+    async with everything(database) as session:
         assert await Notes(session, me).texts() == []

@@ -12,6 +12,7 @@ from mcp_types import INVALID_PARAMS, TextContent
 
 from agent_server.db import Database
 from agent_server.identity import Caller
+from tests.conftest import everything
 from tests.mcp.conftest import Mode
 from tests.mcp.notes import TOOLS, Notes
 
@@ -32,7 +33,7 @@ async def test_the_tools_and_the_documents_are_served(url: str, database: Databa
         assert len((await client.list_resources()).resources) == 2
 
     assert added.structured_content == {"text": "Buy fins", "topic": None}
-    async with database.transaction() as session:
+    async with everything(database) as session:
         assert await Notes(session, me).texts() == ["Buy fins"]
 
 

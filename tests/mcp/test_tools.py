@@ -14,6 +14,7 @@ from agent_server.db import Database, new_id
 from agent_server.identity.credentials import issue_key, resolve_caller
 from agent_server.mcp import mcp_app
 from agent_server.settings import Settings
+from tests.conftest import everything
 from tests.mcp.conftest import MODES, Mode, Notebook, serving
 from tests.mcp.notes import TOOLS
 
@@ -190,7 +191,7 @@ async def test_a_callers_rows_are_its_own(notebook: Notebook, mode: Mode) -> Non
 
 
 async def other_key(notebook: Notebook) -> str:
-    async with notebook.database.transaction() as session:
+    async with everything(notebook.database) as session:
         return (await issue_key(session, new_id(), name="other", scopes=["*"])).text
 
 
@@ -198,7 +199,7 @@ async def test_a_call_is_on_record_as_made_over_mcp(notebook: Notebook, mode: Mo
     async with notebook.client(mode) as client:
         await client.call_tool("count_notes", {})
 
-    async with notebook.database.transaction() as session:
+    async with everything(notebook.database) as session:
         visible = AuditRepository(session, notebook.me).visible().where(col(Audit.action) == "count_notes")
         row = (await session.execute(visible)).scalar_one()
     assert (row.surface, row.outcome, row.caller_kind) == ("mcp", "ok", "user")

@@ -23,6 +23,7 @@ from agent_server.turns.hub import Hub
 from agent_server.turns.journal import Journal
 from agent_server.turns.models import Turn
 from agent_server.turns.runner import Attempt, Outcome, Run, Runner
+from tests.conftest import everything
 
 SETTINGS = load_settings(environment="test", tool_timeout=20.0)
 
@@ -107,19 +108,19 @@ def call(database: Database, attempt: Attempt, tool: Tool[..., Any], call_id: st
 
 async def kill(database: Database, turn: Turn) -> None:
     """What the others see when the replica that runs `turn` is dead: an owner that does not beat."""
-    async with database.transaction() as session:
+    async with everything(database) as session:
         statement = text("update turn set owner = :nobody where id = :id and status = 'running'")
         await session.execute(statement, {"nobody": new_id(), "id": turn.id})
 
 
 async def read_turn(database: Database, turn: Turn) -> Turn:
-    async with database.transaction() as session:
+    async with everything(database) as session:
         return await session.get_one(Turn, (turn.owner_id, turn.id))
 
 
 async def bodies(database: Database, conversation_id: UUID) -> list[dict[str, Any]]:
     """The bodies of a conversation's items, in order."""
-    async with database.transaction() as session:
+    async with everything(database) as session:
         rows = await session.execute(
             select(Item.body)
             .where(col(Item.conversation_id) == conversation_id)
@@ -129,7 +130,7 @@ async def bodies(database: Database, conversation_id: UUID) -> list[dict[str, An
 
 
 async def count(database: Database, table: str) -> int:
-    async with database.transaction() as session:
+    async with everything(database) as session:
         return int((await session.execute(text(f"select count(*) from {table}"))).scalar_one())
 
 

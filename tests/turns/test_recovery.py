@@ -4,6 +4,7 @@ import asyncio
 
 from sqlalchemy import text
 
+from tests.conftest import everything
 from tests.scripted import Call, Calls, Say, Step, scripted_openai
 from tests.server import Client, Start
 from tests.sse import Frame, read_frames, text_of, types_of
@@ -21,7 +22,7 @@ async def _read_until(client: Client, message: str, chunk: str) -> tuple[str, st
 
 
 async def _dies(client: Client, turn: str) -> None:
-    async with client.server.database.transaction() as session:
+    async with everything(client.server.database) as session:
         owner = text("update turn set owner = gen_random_uuid() where id = :id")
         await session.execute(owner, {"id": turn})
 
@@ -105,7 +106,7 @@ async def test_a_stop_that_a_tool_notices_is_a_stop_and_no_failure(start: Start)
         def script(_: object) -> Call:
             return Call("create_task", {"title": "Buy fins"})
 
-        async with client.server.database.transaction() as session:
+        async with everything(client.server.database) as session:
             # The flag is set the moment the model's response is in the journal: the tool's write is the next one.
             await session.execute(
                 text("""
