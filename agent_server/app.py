@@ -165,6 +165,7 @@ def create_app(server: Server) -> FastAPI:
         app.include_router(router)
     app.include_router(confirmations.router)
     app.include_router(tools.create_router(server.workspace))
+    app.include_router(mcp.metadata)
     app.router.routes.extend(mcp.routes)
     _add_page(app)
     return app

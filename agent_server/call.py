@@ -192,7 +192,7 @@ class _Call:
         """Ask for the caller's word instead of making the call: the question is the call's outcome."""
         row = Confirmation(
             tool=self.tool.name,
-            arguments=self.tool.arguments.model_construct(**values).model_dump(mode="json"),
+            arguments=json_arguments(self.tool, values),
             conversation_id=self.conversation_id,
             turn_id=self.ledger.turn_id if self.ledger else None,
             expires_at=now() + LASTS,
@@ -307,6 +307,11 @@ class _Call:
             "turn_id": self.ledger.turn_id if self.ledger else None,
             "request_id": structlog.contextvars.get_contextvars().get("request_id"),
         }
+
+
+def json_arguments(tool: Tool[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Validated arguments as JSON-ready data, which validates to the same."""
+    return tool.arguments.model_construct(**values).model_dump(mode="json")
 
 
 def _not_done(question: Question) -> dict[str, Any]:
