@@ -15,7 +15,18 @@ from agent_server.db.embedded import EMBEDDED_USER, as_user, start_embedded
 from agent_server.db.migrate import find_missing_tables, make_tables, revisions, upgrade
 from agent_server.errors import InvalidInput
 from agent_server.forms import FormTools
-from agent_server.http import accounts, chat, conversations, docs, errors, health, identity, own_data, tools
+from agent_server.http import (
+    accounts,
+    chat,
+    confirmations,
+    conversations,
+    docs,
+    errors,
+    health,
+    identity,
+    own_data,
+    tools,
+)
 from agent_server.http.edges import BodyMiddleware, CorsMiddleware, EdgeMiddleware
 from agent_server.http.middleware import BugMiddleware, RequestMiddleware
 from agent_server.http.server import Server, create_resolver
@@ -24,7 +35,7 @@ from agent_server.identity.limits import expire_rates
 from agent_server.knowledge.embed import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.search import DocumentSummary, list_documents, read_document
-from agent_server.mcp import Documents, mcp_app
+from agent_server.mcp import Documents, canonical_address, mcp_app
 from agent_server.orchestrator.models import Models, choose_model
 from agent_server.orchestrator.run import Orchestrator
 from agent_server.settings import Settings
@@ -123,8 +134,10 @@ EXPOSED_HEADERS = (
 def create_app(server: Server) -> FastAPI:
     """The ASGI app: REST, chat, MCP, the page. Its lifespan runs the turns."""
 
-    async def resolve(token: str) -> Caller:
-        return await server.resolver.resolve(token)
+    resource = canonical_address(server.settings)
+
+    async def resolve(token: str, /, *, address: str | None) -> Caller:
+        return await server.resolver.resolve(token, address=address, audience=() if resource is None else (resource,))
 
     mcp = mcp_app(
         server.runtime,
@@ -149,6 +162,7 @@ def create_app(server: Server) -> FastAPI:
             yield
         await server.jobs.close()
         await server.runner.close()
+        await server.resolver.close()
 
     app = FastAPI(
         title=server.settings.title,
@@ -165,7 +179,9 @@ def create_app(server: Server) -> FastAPI:
         app.include_router(router)
     app.include_router(accounts.router)
     app.include_router(own_data.router)
+    app.include_router(confirmations.router)
     app.include_router(tools.create_router(server.workspace))
+    app.include_router(mcp.metadata)
     app.router.routes.extend(mcp.routes)
     _add_page(app)
     return app

@@ -2,6 +2,7 @@
 
     read, stored    [the tool, audit, record: one transaction]
     keyed, once     [the call starts: one transaction]  [the tool, audit, record: one transaction]
+    destructive     of an agent, which may have been talked into it: the user is asked, and makes the call with the answer
 
 A transaction takes a connection with its first statement: a tool at work outside our database holds none.
 """
@@ -22,7 +23,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.audit import AuditRepository, Surface
-from agent_server.db import Database, new_id
+from agent_server.confirmations import LASTS, Confirmation, ConfirmationRepository, Question, question_of
+from agent_server.db import Database, new_id, now
 from agent_server.errors import AgentServerError, DidNotHappen, Forbidden, Internal, TimedOut, Unavailable
 from agent_server.identity import Caller
 from agent_server.log import without_secrets
@@ -53,13 +55,17 @@ class Recorded:
 
 
 class Ledger(Protocol):
-    """What a turn adds to a call so that its effect happens once."""
+    """What a turn, or its user's word, adds to a call so that its effect happens once."""
 
     @property
-    def conversation_id(self) -> UUID: ...
+    def conversation_id(self) -> UUID | None: ...
 
     @property
-    def turn_id(self) -> UUID: ...
+    def turn_id(self) -> UUID | None: ...
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the caller itself has said yes to this call."""
 
     @property
     def idempotency_key(self) -> str: ...
@@ -75,8 +81,9 @@ class Ledger(Protocol):
     async def start(self) -> None:
         """Commit that the call starts. Raises when the turn is another's, or is to stop."""
 
-    async def finish(self, session: AsyncSession, outcome: Recorded) -> None:
-        """Record the outcome in `session`'s transaction. Raises as `start`."""
+    async def finish(self, session: AsyncSession, outcome: Recorded, question: Question | None = None) -> None:
+        """Record the outcome in `session`'s transaction, and what the user is asked in place of the call, if anything.
+        Raises as `start`."""
 
 
 class Interrupted(Exception):
@@ -121,28 +128,39 @@ async def call_tool(
     The tool's writes, the audit row and the ledger's record commit together. A failure rolls the writes back and is
     recorded all the same. Raises AgentServerError; anything else the tool raises becomes Internal.
 
+    A model's call of a destructive tool is not made: its user is asked, and the result says so.
+
     Outside a turn, `idempotency_key` is what the caller sent to have the call made once: the tool is given a key made
     of it, the caller and the tool's name, because all callers may share one account with the service that keeps it.
     """
     if ledger and (recorded := ledger.recorded):
         return _replayed(recorded)
-    call = _Call(
-        runtime,
-        tool,
-        caller,
-        surface,
-        ledger,
-        ledger.conversation_id if ledger else conversation_id,
-        ledger.idempotency_key if ledger else _key_of(caller, tool, idempotency_key),
-    )
+    key = ledger.idempotency_key if ledger else _key_of(caller, tool, idempotency_key)
+    call = _Call(runtime, tool, caller, surface, ledger, ledger.conversation_id if ledger else conversation_id, key)
     async with call.failures_recorded():
         if ledger and ledger.cut_off and tool.effect == "once" and (found := await call.reconciled(arguments)):
             return found.output
         values = call.admitted(arguments)
+        if surface == "agent" and tool.destructive and not (ledger and ledger.confirmed):
+            return _not_done(await call.asked(values))
         if tool.effect in OUTSIDE:
             # Without a turn there is nothing to note; but a database that is away must not come to light afterwards.
             await (ledger.start() if ledger else runtime.database.check())
     return await (_to_its_end(call.made(values)) if tool.effect in OUTSIDE else call.made(values))
+
+
+async def ask_first(
+    runtime: Runtime,
+    tool: Tool[..., Any],
+    arguments: Mapping[str, Any],
+    *,
+    caller: Caller,
+    surface: Surface,
+) -> Question:
+    """What to ask the caller before this call; `consent.confirm_call` makes it. Raises Forbidden and InvalidInput."""
+    call = _Call(runtime, tool, caller, surface, None, None, "")
+    async with call.failures_recorded():
+        return await call.asked(call.admitted(arguments))
 
 
 @dataclass
@@ -170,6 +188,21 @@ class _Call:
         """Make the call, and record how it ended."""
         async with self.failures_recorded():
             return await self._recorded(self.tool, values)
+
+    async def asked(self, values: Mapping[str, Any]) -> Question:
+        """Ask for the caller's word instead of making the call: the question is the call's outcome."""
+        row = Confirmation(
+            tool=self.tool.name,
+            arguments=json_arguments(self.tool, values),
+            conversation_id=self.conversation_id,
+            turn_id=self.ledger.turn_id if self.ledger else None,
+            expires_at=now() + LASTS,
+        )
+        question = question_of(row, self.tool.title)
+        async with self._transaction() as session:
+            await ConfirmationRepository(session, self.caller).add(row)
+            await self._record(session, "asked", Recorded(_not_done(question)), question)
+        return question
 
     async def reconciled(self, arguments: Mapping[str, Any] | str) -> Recorded | None:
         """What became of the call that was cut off, None if it did not happen. Raises OutcomeUnknown."""
@@ -225,10 +258,12 @@ class _Call:
         async with self._transaction() as session:
             await self._record(session, error.code, Recorded(None, without_secrets(f"{error.code}: {error.message}")))
 
-    async def _record(self, session: AsyncSession, code: str, outcome: Recorded) -> None:
+    async def _record(
+        self, session: AsyncSession, code: str, outcome: Recorded, question: Question | None = None
+    ) -> None:
         await AuditRepository(session, self.caller).record(**self._audit(code))
         if self.ledger:
-            await self.ledger.finish(session, outcome)
+            await self.ledger.finish(session, outcome, question)
 
     async def _run(
         self, function: Callable[..., Awaitable[Any]], session: AsyncSession, values: Mapping[str, Any]
@@ -273,6 +308,22 @@ class _Call:
             "turn_id": self.ledger.turn_id if self.ledger else None,
             "request_id": structlog.contextvars.get_contextvars().get("request_id"),
         }
+
+
+def json_arguments(tool: Tool[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Validated arguments as JSON-ready data, which validates to the same."""
+    return tool.arguments.model_construct(**values).model_dump(mode="json")
+
+
+def _not_done(question: Question) -> dict[str, Any]:
+    """What a model reads in place of the result of a call that waits for its user's word."""
+    return {
+        "done": False,
+        "confirmation": question.id,
+        "question": question.question,
+        "message": f"Not done. The user has been asked to confirm it, and it happens when they do. Tell them so, and do "
+        f"not call {question.tool} again for this.",
+    }
 
 
 def _replayed(recorded: Recorded) -> Any:

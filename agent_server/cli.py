@@ -197,12 +197,13 @@ def tool_call(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The tool.")],
     json: Annotated[str | None, typer.Option("--json", help="The arguments as one JSON object.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before something is lost for good.")] = False,
     workspace: Workspace = None,
 ) -> None:
     """Call a tool, each argument as --NAME VALUE. Prints the result as JSON.
 
     It acts as the local user, or as the owner of the key in AGENT_SERVER_KEY."""
-    _run("tool_call", workspace, name=name, arguments=context.args, json_arguments=json)
+    _run("tool_call", workspace, name=name, arguments=context.args, json_arguments=json, yes=yes)
 
 
 @prompt.command("render")

@@ -45,8 +45,14 @@ class Surfaces:
         self.model.script = [Call(name, arguments), Say("done")]
         body = {"message": "please", "agent": "tasks", "stream": False}
         await self.client.http.post("/api/chat", json=body, headers={"Authorization": f"Bearer {key}"})
-        told = next(m["content"] for m in self.model.requests[-1]["messages"][::-1] if m["role"] == "tool")
-        return _parsed(told)
+        told = _parsed(next(m["content"] for m in self.model.requests[-1]["messages"][::-1] if m["role"] == "tool"))
+        if told.code != "ok" or "confirmation" not in told.value:
+            return told
+        path = f"/api/confirmations/{told.value['confirmation']}"
+        headers = {"Authorization": f"Bearer {key}"}
+        confirmed = await self.client.http.post(path, json={"confirm": True}, headers=headers)
+        body = confirmed.json()
+        return Outcome("ok", body["output"]) if confirmed.status_code == 200 else Outcome(body["code"], body["detail"])
 
     async def mcp(self, name: str, arguments: dict[str, Any], key: str) -> Outcome:
         base = str(self.client.http.base_url)
@@ -67,7 +73,7 @@ class Surfaces:
 
     async def cli(self, name: str, arguments: dict[str, Any], key: str) -> Outcome:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "agent_server", "tool", "call", name, "--json", json.dumps(arguments),
+            sys.executable, "-m", "agent_server", "tool", "call", name, "--yes", "--json", json.dumps(arguments),
             cwd=ROOT, stdout=-1, stderr=-1,
             env={**os.environ, "DATABASE_URL": self.url, "AGENT_SERVER_KEY": key},
         )  # fmt: skip
@@ -141,6 +147,27 @@ async def test_a_call_has_one_outcome_and_one_audit_row_on_every_surface(
     assert {outcome.code for outcome in outcomes.values()} == {code}
     assert len({json.dumps(outcome.value, sort_keys=True) for outcome in outcomes.values()}) == 1, outcomes
     assert await _audit(surfaces.client, owner) == [(surface, name, code) for surface in outcomes]
+
+
+@pytest.mark.parametrize(("title", "code"), [("Buy fins", "ok"), ("no such title", "not_found")])
+async def test_a_destructive_call_is_the_same_call_once_its_user_has_said_yes(
+    surfaces: Surfaces, title: str, code: str
+) -> None:
+    key, owner = await _key(surfaces.client, "tasks:read", "tasks:write")
+    outcomes = {}
+    for surface, call in _all(surfaces).items():
+        await surfaces.rest("create_task", {"title": "Buy fins"}, key)
+        outcomes[surface] = _stable(await call("delete_task", {"task": title}, key))
+        await surfaces.rest("delete_task", {"task": "Buy fins"}, key)
+    assert {outcome.code for outcome in outcomes.values()} == {code}
+    assert len({json.dumps(outcome.value, sort_keys=True) for outcome in outcomes.values()}) == 1, outcomes
+    deleted = [
+        (surface, outcome)
+        for surface, action, outcome in await _audit(surfaces.client, owner)
+        if action == "delete_task"
+    ]
+    assert deleted[:2] == [("agent", "asked"), ("agent", code)]
+    assert [row for row in deleted if row[0] in ("mcp", "cli")] == [("mcp", code), ("cli", code)]
 
 
 async def test_a_caller_without_the_scope_is_refused_on_every_surface_and_nothing_happens(surfaces: Surfaces) -> None:

@@ -202,8 +202,7 @@ async def _prepare(server: Server) -> str | None:
     for table in await migrate(settings, workspace, database):
         log.warning("table.unmigrated", table=table, hint="agent-server db revision MESSAGE")
     if not _is_loopback(settings.host):
-        issuers = getattr(settings, "issuers", ())
-        _check_reach(settings, can_sign_in=bool(issuers) or await somebody_can_sign_in(database))
+        _check_reach(settings, can_sign_in=bool(settings.issuers) or await somebody_can_sign_in(database))
     await load_seeds(database, workspace.seeds)
     await server.jobs.do(INGEST, lambda: _ingest(server))
     return await _local_key(settings, database)

@@ -9,12 +9,23 @@ import typer
 from rich.console import Console
 
 from agent_server.commands.session import Session, fail, say, show
-from agent_server.errors import InvalidInput
+from agent_server.consent import confirm_call, decline_call
+from agent_server.errors import AgentServerError, InvalidInput
 from agent_server.http.server import Server
+from agent_server.identity import Caller
 from agent_server.knowledge.embed import Embedder
 from agent_server.orchestrator.run import create_router
 from agent_server.turns.accept import Message
-from agent_server.turns.events import AgentChosen, Cited, Failed, PassagesFound, Reset, TextDelta, ToolCalled
+from agent_server.turns.events import (
+    AgentChosen,
+    Cited,
+    ConfirmationAsked,
+    Failed,
+    PassagesFound,
+    Reset,
+    TextDelta,
+    ToolCalled,
+)
 from agent_server.turns.models import Turn
 
 GOODBYE = frozenset({"exit", "quit", "/exit", "/quit"})
@@ -29,11 +40,11 @@ async def chat(
     try:
         if message is not None:
             turn = (await server.accept(caller, Message(text=message, conversation_id=id, agent=agent))).turn
-            return await _show(server, turn, as_json)
+            return await _show(server, caller, turn, as_json)
         while (said := await asyncio.to_thread(_ask)) is not None:
             turn = (await server.accept(caller, Message(text=said, conversation_id=id, agent=agent))).turn
             id = turn.conversation_id
-            await _show(server, turn, as_json)
+            await _show(server, caller, turn, as_json)
         return 0
     finally:
         await server.runner.close()
@@ -55,11 +66,12 @@ def _ask() -> str | None:
     return None if said in GOODBYE else said or _ask()
 
 
-async def _show(server: Server, turn: Turn, as_json: bool) -> int:
+async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> int:
     """Follow a turn on the terminal: the text on standard output, what is around it on standard error."""
     console, out = Console(stderr=True), sys.stdout
     passages: dict[int, dict[str, Any]] = {}
     cited: list[int] = []
+    asked: list[ConfirmationAsked] = []
     failed = False
     async for numbered in server.hub.follow(turn.owner_id, turn.id):
         if numbered is None:
@@ -86,6 +98,8 @@ async def _show(server: Server, turn: Turn, as_json: bool) -> int:
                 out.flush()
             case Reset():
                 out.write("\n(the answer starts over)\n")
+            case ConfirmationAsked():
+                asked.append(event)
             case Failed(message=message):
                 fail(message)
     if not as_json:
@@ -93,7 +107,23 @@ async def _show(server: Server, turn: Turn, as_json: bool) -> int:
         for n in cited:
             console.print(f"[dim]\\[{n}] {passages[n]['document']}: {passages[n]['heading']}[/dim]", highlight=False)
         console.print(f"[dim]conversation {turn.conversation_id}[/dim]")
+    for question in asked:
+        await _settle(server, caller, question)
     return 1 if failed else 0
+
+
+async def _settle(server: Server, caller: Caller, asked: ConfirmationAsked) -> None:
+    """Ask what the turn asked, where there is a terminal to ask on; elsewhere it stays open for `/api/confirmations`."""
+    if not sys.stdin.isatty():
+        return fail(f"{asked.question} It waits for POST /api/confirmations/{asked.id} until {asked.expires_at}")
+    try:
+        if await asyncio.to_thread(typer.confirm, asked.question, err=True):
+            await confirm_call(server.runtime, server.workspace.tools, UUID(asked.id), caller=caller, surface="agent")
+            fail("Done.")
+        else:
+            await decline_call(server.runtime, UUID(asked.id), caller=caller, surface="agent")
+    except AgentServerError as error:
+        fail(f"{error.code}: {error.message}")
 
 
 async def route(session: Session, message: str | None, stdin: bool, as_json: bool) -> None:

@@ -2,13 +2,16 @@
 
 import difflib
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
 
 from agent_server.call import call_tool
-from agent_server.commands.session import Session, say, show
+from agent_server.commands.session import Session, fail, say, show
+from agent_server.confirmations import worded
+from agent_server.errors import InvalidInput
 from agent_server.tool import Tool, describe
 
 
@@ -21,7 +24,9 @@ async def list_tools(session: Session, as_json: bool) -> None:
         say(f"{tool.name:<24} {tool.effect:<7} {tool.scope:<22} {tool.description.partition(chr(10))[0]}")
 
 
-async def call(session: Session, name: str, arguments: Sequence[str], json_arguments: str | None) -> None:
+async def call(
+    session: Session, name: str, arguments: Sequence[str], json_arguments: str | None, yes: bool = False
+) -> int:
     tool = session.workspace.tools.get(name)
     if tool is None:
         near = difflib.get_close_matches(name, session.workspace.tools, 3)
@@ -30,8 +35,23 @@ async def call(session: Session, name: str, arguments: Sequence[str], json_argum
     values = _options(arguments, tool) if json_arguments is None else json_arguments
     if json_arguments is not None and arguments:
         raise typer.BadParameter("Give the arguments as --NAME VALUE or as --json, not both")
+    if tool.destructive and not yes and not _agreed(tool, values):
+        fail("Not done.")
+        return 1
     server = await session.server()
     show(await call_tool(server.runtime, tool, values, caller=await session.caller(), surface="cli"))
+    return 0
+
+
+def _agreed(tool: Tool[..., Any], values: Mapping[str, Any] | str) -> bool:
+    """Whether a yes was typed. Raises typer.BadParameter where nobody can type one."""
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(f"{tool.name} loses something for good; without a terminal to ask on, give --yes")
+    try:
+        given = tool.validate(values)
+    except InvalidInput:
+        return True  # the call itself refuses that, and is on record
+    return typer.confirm(worded(tool.title, given), err=True)
 
 
 def _options(words: Sequence[str], tool: Tool[..., Any]) -> dict[str, Any]:

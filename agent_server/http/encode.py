@@ -15,6 +15,7 @@ from agent_server.turns.events import (
     AgentChosen,
     Cancelled,
     Cited,
+    ConfirmationAsked,
     Done,
     Failed,
     Numbered,
@@ -116,6 +117,8 @@ class UIMessageEncoder:
             case ToolReturned(call_id=call_id, error=str(error)):
                 self._tools_returned = True
                 return [{"type": "tool-output-error", "toolCallId": call_id, "errorText": error, **_OURS}]
+            case ConfirmationAsked(id=id) as asked:
+                return [{"type": "data-confirmation", "id": id, "data": body_of(asked)}]
             case Steered(text=text):
                 return [{"type": "data-steered", "data": {"text": text}}]
             case Snapshot(messages=messages):

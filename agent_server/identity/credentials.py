@@ -86,6 +86,7 @@ class Verifier(Protocol):
     """The outside issuers that are trusted. Raises Unauthorized."""
 
     async def verify(self, token: str, *, audience: Collection[str] = ()) -> OutsideToken: ...
+    async def close(self) -> None: ...
 
 
 class Resolver:
@@ -116,6 +117,10 @@ class Resolver:
             async with self._database.transaction() as session:
                 await self.count_address(session, address)
             raise
+
+    async def close(self) -> None:
+        if self._issuers is not None:
+            await self._issuers.close()
 
     async def count_address(self, session: AsyncSession, address: str | None) -> None:
         """Count a request from there. Raises TooMany."""
@@ -217,10 +222,12 @@ class Resolver:
             return (await session.execute(_FIND_OUTSIDER, who)).one()
 
 
-async def resolve_caller(database: Database, token: str, *, guest_scopes: Iterable[str] = ()) -> Caller:
+async def resolve_caller(
+    database: Database, token: str, *, guest_scopes: Iterable[str] = (), address: str | None = None
+) -> Caller:
     """The caller that `token` stands for, with no limits and no outside issuers. Raises Unauthorized for one that is
     malformed, unknown, expired or revoked."""
-    return await Resolver(database, guest_scopes=guest_scopes).resolve(token)
+    return await Resolver(database, guest_scopes=guest_scopes).resolve(token, address=address)
 
 
 def _new_secret() -> tuple[str, bytes]:

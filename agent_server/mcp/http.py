@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi import APIRouter
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.routing import Route
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp
 from agent_server.call import Runtime, call_tool
 from agent_server.identity import Caller
 from agent_server.mcp.auth import Authenticated, Resolve, current_caller
+from agent_server.mcp.metadata import describe_resource, metadata_router
 from agent_server.mcp.resources import Documents
 from agent_server.mcp.server import create_mcp_server
 from agent_server.settings import Settings
@@ -21,9 +23,11 @@ from agent_server.tool import Tool
 
 @dataclass(frozen=True)
 class McpApp:
-    """The ASGI app of `/mcp`. It serves while `run()`, which works once, is open."""
+    """The ASGI app of `/mcp`. It serves while `run()`, which works once, is open. `metadata` says where clients get a
+    token for it."""
 
     asgi: ASGIApp
+    metadata: APIRouter
     run: Callable[[], AbstractAsyncContextManager[None]]
 
     @property
@@ -55,6 +59,9 @@ def mcp_app(
 
     async def authorise(caller: Caller, message: Any) -> None:
         match message:
+            case [*messages]:  # a batch, which the protocol itself refuses
+                for one in messages:
+                    await authorise(caller, one)
             case {"method": "tools/call", "params": {"name": str(key)}} if key in tools:
                 if not caller.may(tools[key].scope):
                     await call_tool(runtime, tools[key], {}, caller=caller, surface="mcp")  # refuses, and records it
@@ -69,8 +76,11 @@ def mcp_app(
         security_settings=_security(runtime.settings),
         max_request_body_size=limit,
     )
-    app = Authenticated(manager.handle_request, resolve=resolve, authorise=authorise, body_limit=limit)
-    return McpApp(app, manager.run)
+    resource = describe_resource(runtime.settings, name, tools.values(), documents)
+    app = Authenticated(
+        manager.handle_request, resolve=resolve, authorise=authorise, body_limit=limit, resource=resource
+    )
+    return McpApp(app, metadata_router(resource), manager.run)
 
 
 def _security(settings: Settings) -> TransportSecuritySettings:

@@ -15,6 +15,7 @@ from agent_server.call import Runtime, call_tool
 from agent_server.errors import AgentServerError, Forbidden
 from agent_server.identity import Caller
 from agent_server.log import without_secrets
+from agent_server.mcp.asking import answered, ask, can_ask
 from agent_server.mcp.errors import render_errors
 from agent_server.mcp.resources import Documents
 from agent_server.mcp.tools import describe, failed, succeeded
@@ -46,18 +47,25 @@ def create_mcp_server(
         me = caller()
         return types.ListToolsResult(tools=[entry for tool, entry in listed if me.may(tool.scope)])
 
-    async def call(_: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+    async def call(
+        context: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult | types.InputRequiredResult:
         me = caller()
         tool = tools.get(params.name)
         if tool is None:
             raise _unknown_tool(params.name, [tool.name for tool, _ in listed if me.may(tool.scope)])
         try:
-            output = await call_tool(runtime, tool, params.arguments or {}, caller=me, surface="mcp")
+            if params.request_state is not None:
+                output = await answered(runtime, tool, params, me)
+            elif tool.destructive and can_ask(context):
+                return await ask(runtime, tool, params.arguments or {}, me)
+            else:
+                output = await call_tool(runtime, tool, params.arguments or {}, caller=me, surface="mcp")
         except Forbidden:
             raise
         except AgentServerError as error:
             return failed(error)
-        return succeeded(tool, output)
+        return output if isinstance(output, types.CallToolResult) else succeeded(tool, output)
 
     server = Server(
         name,

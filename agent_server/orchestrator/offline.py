@@ -191,6 +191,8 @@ class OfflineModel(Model):
             return f"{title} did not work: {_sentence(error[2])}" if error else f"{title}: {output.strip()}"
         if name == FORM_TOOL and isinstance(value, dict):
             return f"Please fill in the form “{value.get('title', title)}” and send it."
+        if tool is not None and tool.destructive and isinstance(value, dict) and "question" in value:
+            return f"This needs your word first. {value['question']} Nothing has been done yet."
         done = tool is not None and tool.effect != "read"
         return _rendered(f"{title}, done" if done else title, value)
 

@@ -8,9 +8,10 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.call import OutcomeUnknown, Recorded
+from agent_server.confirmations import Question
 from agent_server.db import storable
 from agent_server.tool import OUTSIDE
-from agent_server.turns.events import ToolReturned
+from agent_server.turns.events import ConfirmationAsked, Event, ToolReturned
 from agent_server.turns.journal import Fenced, Journal, NewItem, fenced
 from agent_server.turns.models import ToolCall
 
@@ -34,6 +35,7 @@ class CallLedger:
     name: str
     effect: str
     args_sha: bytes
+    confirmed: bool = False
 
     @property
     def conversation_id(self) -> UUID:
@@ -69,13 +71,15 @@ class CallLedger:
             if not noted and self.effect == "once":
                 raise OutcomeUnknown(self.name)
 
-    async def finish(self, session: AsyncSession, outcome: Recorded) -> None:
-        returned = ToolReturned(self.call_id, self.name, outcome.output, outcome.error)
+    async def finish(self, session: AsyncSession, outcome: Recorded, question: Question | None = None) -> None:
+        events: list[Event] = [ToolReturned(self.call_id, self.name, outcome.output, outcome.error)]
+        if question is not None:
+            events.append(ConfirmationAsked(self.call_id, **asdict(question)))
         item = NewItem(output_item(self.call_id, outcome))
         # A stop undoes what is only in this transaction; what has happened outside must be on record.
         recorded = await self.journal.write(
             session,
-            (returned,),
+            events,
             (item,),
             heed_stop=self.effect not in OUTSIDE,
             statement=_FINISH,

@@ -81,6 +81,20 @@ class ToolReturned:
 
 
 @dataclass(frozen=True)
+class ConfirmationAsked:
+    """The call was not made: the user is asked first, by `POST /api/confirmations/{id}`, until `expires_at`."""
+
+    kind: ClassVar[str] = "confirmation"
+    call_id: str
+    id: str
+    tool: str
+    title: str
+    arguments: dict[str, Any]
+    question: str
+    expires_at: str
+
+
+@dataclass(frozen=True)
 class Steered:
     """A message of the user's, put into the turn while it ran; the model has it from its next call on."""
 
@@ -138,6 +152,7 @@ Event = (
     | Reset
     | ToolCalled
     | ToolReturned
+    | ConfirmationAsked
     | Steered
     | Snapshot
     | Other
@@ -158,6 +173,7 @@ _KINDS: dict[str, type[Any]] = {
         Reset,
         ToolCalled,
         ToolReturned,
+        ConfirmationAsked,
         Steered,
         Snapshot,
         Done,

@@ -182,6 +182,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("confirmed", sa.Boolean(), nullable=True),
         sa.PrimaryKeyConstraint("owner_id", "id"),
     )
     _let_owners_change(True)

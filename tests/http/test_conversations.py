@@ -1,6 +1,7 @@
 """/api/conversations and /api/passages: a caller's own conversations, whole, in order, and nobody else's."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -202,7 +203,9 @@ async def test_conversations_that_are_deleted_while_they_are_answered_never_wait
         assert (await client.get("/api/conversations"))["items"] == []
 
 
-async def test_a_model_cannot_delete_the_conversation_it_answers_in(start_other: Start, tmp_path: Any) -> None:
+async def test_only_its_user_deletes_the_conversation_that_a_model_answers_in(
+    start_other: Start, tmp_path: Any
+) -> None:
     (tmp_path / "content").mkdir()
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts" / "helper.md").write_text(
@@ -211,10 +214,16 @@ async def test_a_model_cannot_delete_the_conversation_it_answers_in(start_other:
     async with scripted_openai([]) as model, start_other(root=tmp_path, openai_base_url=model.url, model="m") as client:
         model.script = [Say("Hello.")]
         conversation = (await client.ask("hello"))["conversation_id"]
-        model.script = [Call("delete_conversation", {"conversation_id": conversation}), Say("I may not.")]
+        model.script = [Call("delete_conversation", {"conversation_id": conversation}), Say("Shall I?")]
         answer = await client.ask("delete this", id=conversation)
-        assert answer["text"] == "I may not."
-        assert model.requests[-1]["messages"][-1]["content"].startswith("conflict: ")
+        assert answer["text"] == "Shall I?"
+        asked = json.loads(model.requests[-1]["messages"][-1]["content"])
+        path = f"/api/conversations/{conversation}"
+        assert (await client.http.get(path, headers=client.auth)).status_code == 200
+        word = {"confirm": True}
+        done = await client.http.post(f"/api/confirmations/{asked['confirmation']}", json=word, headers=client.auth)
+        assert done.status_code == 200
+        assert (await client.http.get(path, headers=client.auth)).status_code == 404
 
 
 async def test_what_is_another_users_is_not_there(client: Client) -> None:

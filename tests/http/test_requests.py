@@ -33,6 +33,8 @@ GUARDED = [
     ("GET", f"/api/turns/{UUID(int=7)}/events"),
     ("GET", f"/api/session/{UUID(int=7)}"),
     ("PATCH", f"/api/session/{UUID(int=7)}"),
+    ("GET", f"/api/confirmations/{UUID(int=7)}"),
+    ("POST", f"/api/confirmations/{UUID(int=7)}"),
     ("GET", "/api/tools"),
     ("POST", "/api/tools/list_tasks"),
     ("POST", "/api/tools/capture_lead"),
@@ -67,6 +69,8 @@ async def test_every_route_of_the_api_is_either_guarded_or_open_on_purpose(clien
         ("GET", "/api/passages/x"),
         ("GET", "/health"),
         ("GET", "/readyz"),
+        ("GET", "/.well-known/oauth-protected-resource"),
+        ("GET", "/.well-known/oauth-protected-resource/mcp"),
     }
 
 

@@ -47,18 +47,23 @@ class Notebook:
     gate: Gate
 
     @asynccontextmanager
-    async def client(self, mode: Mode, key: str | None = None) -> AsyncIterator[Client]:
+    async def client(self, mode: Mode, key: str | None = None, **more: Any) -> AsyncIterator[Client]:
         headers = {"Authorization": f"Bearer {key or self.key}"}
         async with (
             httpx2.AsyncClient(headers=headers) as http,
             Client(
-                streamable_http_client(self.url, http_client=http), mode="auto" if mode == "modern" else mode
+                streamable_http_client(self.url, http_client=http), mode="auto" if mode == "modern" else mode, **more
             ) as client,
         ):
             yield client
 
     async def post(
-        self, mode: Mode, method: str, params: dict[str, Any], headers: dict[str, str | None] | None = None
+        self,
+        mode: Mode,
+        method: str,
+        params: dict[str, Any],
+        headers: dict[str, str | None] | None = None,
+        capabilities: dict[str, Any] | None = None,
     ) -> httpx.Response:
         """A request as a client writes it, for looking at the answer's status and headers; None removes a header."""
         sent: dict[str, str | None] = {
@@ -68,7 +73,8 @@ class Notebook:
         }
         if mode == "modern":
             sent |= {"Mcp-Method": method, "Mcp-Name": params.get("name", params.get("uri"))}
-            params = {**params, "_meta": {PROTOCOL_VERSION_META_KEY: VERSIONS[mode], CLIENT_CAPABILITIES_META_KEY: {}}}
+            meta = {PROTOCOL_VERSION_META_KEY: VERSIONS[mode], CLIENT_CAPABILITIES_META_KEY: capabilities or {}}
+            params = {**params, "_meta": meta}
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         async with httpx.AsyncClient() as http:
             present = {name: value for name, value in (sent | (headers or {})).items() if value is not None}

@@ -64,6 +64,12 @@ async def drop_notes(context: ToolContext) -> None:
     """Delete every note."""
 
 
+@tool(scope="notes:write", effect="stored", destructive=True)
+async def drop_note(context: ToolContext, text: str) -> Note:
+    """Delete a note."""
+    return await context.repository(Notes).write(f"dropped: {text}")
+
+
 @tool(scope="notes:send", effect="keyed")
 async def share_note(context: ToolContext, text: str) -> dict[str, str | None]:
     """Share a note by a service that knows our idempotency keys."""
@@ -138,6 +144,7 @@ TOOLS = {
         add_note,
         list_notes,
         count_notes,
+        drop_note,
         drop_notes,
         share_note,
         mail_note,

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import httpx
 import pytest
@@ -31,8 +32,8 @@ async def test_without_a_token_the_answer_is_401_with_a_bearer_challenge(noteboo
     answer = await notebook.post(mode, "tools/call", ADD, {"Authorization": None})
 
     assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == snapshot(
-        'Bearer error="invalid_token", error_description="MCP needs an API key: send `Authorization: Bearer <API key>`"'
+    assert answer.headers["www-authenticate"] == (
+        f'Bearer scope="knowledge:read notes:read", resource_metadata="{metadata_of(notebook)}"'
     )
     assert answer.json() == snapshot(
         {
@@ -53,14 +54,25 @@ async def test_a_token_that_is_not_ours_is_401(notebook: Notebook, mode: Mode) -
         "Bearer nonsense",
         f"Bearer ask_{nobody}",
         f"Bearer asg_{nobody}",
-        "Bearer",
-        "Basic dXM6cGFzcw==",
-        "",
     ):
         answer = await notebook.post(mode, "tools/list", {}, {"Authorization": header})
 
         assert answer.status_code == 401
-        assert answer.headers["www-authenticate"].startswith('Bearer error="invalid_token", error_description="')
+        challenge = answer.headers["www-authenticate"]
+        assert challenge.startswith('Bearer error="invalid_token", scope="knowledge:read notes:read", error_desc')
+        assert challenge.endswith(f', resource_metadata="{metadata_of(notebook)}"')
+
+
+async def test_what_is_no_bearer_token_is_no_error_of_a_token(notebook: Notebook, mode: Mode) -> None:
+    for header in ("Bearer", "Basic dXM6cGFzcw==", ""):
+        answer = await notebook.post(mode, "tools/list", {}, {"Authorization": header})
+
+        assert answer.status_code == 401
+        assert "error" not in answer.headers["www-authenticate"]
+
+
+def metadata_of(notebook: Notebook) -> str:
+    return notebook.url.replace("/mcp", "/.well-known/oauth-protected-resource/mcp")
 
 
 async def test_a_revoked_key_is_401(notebook: Notebook, mode: Mode) -> None:
@@ -94,8 +106,9 @@ async def test_a_guest_is_told_that_a_key_is_needed(notebook: Notebook, mode: Mo
     answer = await notebook.post(mode, "tools/list", {}, {"Authorization": f"Bearer {guest.token}"})
 
     assert answer.status_code == 403
-    assert answer.headers["www-authenticate"] == snapshot(
+    assert answer.headers["www-authenticate"] == (
         'Bearer error="insufficient_scope", error_description="A guest may chat; MCP needs an API key (`agent-server key create` makes one)"'
+        f', resource_metadata="{metadata_of(notebook)}"'
     )
     assert answer.json() == snapshot(
         {
@@ -116,8 +129,10 @@ async def test_a_missing_scope_is_403_with_that_scope_in_the_challenge(notebook:
     answer = await notebook.post(mode, "tools/call", ADD, {"Authorization": f"Bearer {key}"})
 
     assert answer.status_code == 403
-    assert answer.headers["www-authenticate"] == snapshot(
-        'Bearer error="insufficient_scope", scope="notes:write", error_description="add_note needs the scope notes:write, which this caller lacks"'
+    assert answer.headers["www-authenticate"] == (
+        'Bearer error="insufficient_scope", scope="notes:read notes:write", '
+        'error_description="add_note needs the scope notes:write, which this caller lacks", '
+        f'resource_metadata="{metadata_of(notebook)}"'
     )
     assert answer.json() == snapshot(
         {
@@ -149,7 +164,7 @@ async def test_the_scope_of_documents_is_asked_for_as_that_of_tools_is(notebook:
     answer = await notebook.post(mode, "resources/read", params, {"Authorization": f"Bearer {key}"})
 
     assert answer.status_code == 403
-    assert 'scope="knowledge:read"' in answer.headers["www-authenticate"]
+    assert 'scope="knowledge:read notes:read"' in answer.headers["www-authenticate"]
 
 
 async def test_headers_that_name_another_tool_do_not_open_the_door(notebook: Notebook) -> None:
@@ -292,3 +307,84 @@ async def test_while_the_database_is_away_the_answer_is_503(settings: Settings, 
 
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert answer.json()["error"]["data"] == {"code": "unavailable"}
+
+
+@pytest.mark.parametrize("method", ["initialize", "server/discover", "tools/list", "ping", "nonsense"])
+async def test_nothing_is_told_to_whoever_has_no_credential(notebook: Notebook, mode: Mode, method: str) -> None:
+    answer = await notebook.post(mode, method, {}, {"Authorization": None})
+
+    assert answer.status_code == 401
+    assert not any(told in answer.text for told in (*TOOLS, "Notes."))
+
+
+@pytest.mark.parametrize("body", [[], [[]]], ids=["batch", "batch of a batch"])
+async def test_a_batch_passes_no_call_by_the_check(notebook: Notebook, mode: Mode, body: list[Any]) -> None:
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": ADD}
+    batch = [[call]] if body else [{"jsonrpc": "2.0", "id": 0, "method": "ping"}, call]
+    headers = {
+        "Authorization": f"Bearer {await notebook.issue_key('notes:read')}",
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": VERSIONS[mode],
+    }
+    async with httpx.AsyncClient() as http:
+        refused = await http.post(notebook.url, json=batch, headers=headers)
+        allowed = await http.post(
+            notebook.url, json=batch, headers=headers | {"Authorization": f"Bearer {notebook.key}"}
+        )
+
+    assert (refused.status_code, allowed.status_code) == (403, 400)
+    assert await notebook.notes() == []
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [lambda text: text.encode("utf-16"), lambda text: b"\xef\xbb\xbf" + text.encode(), lambda text: text[:-1].encode()],
+    ids=["UTF-16", "byte order mark", "cut off"],
+)
+async def test_a_body_that_we_cannot_read_is_no_call(
+    notebook: Notebook, mode: Mode, encode: Callable[[str], bytes]
+) -> None:
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": ADD}
+    headers = {
+        "Authorization": f"Bearer {await notebook.issue_key('notes:read')}",
+        "Accept": "application/json, text/event-stream",
+        "Content-Type": "application/json",
+        "MCP-Protocol-Version": VERSIONS[mode],
+        "Mcp-Method": "tools/call",
+        "Mcp-Name": "add_note",
+    }
+    async with httpx.AsyncClient() as http:
+        answer = await http.post(notebook.url, content=encode(json.dumps(call)), headers=headers)
+
+    assert answer.status_code == 400
+    assert await notebook.notes() == []
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("subscriptions/listen", {"notifications": {"resourceSubscriptions": ["content://safety/flying.md"]}}),
+        ("resources/subscribe", {"uri": "content://safety/flying.md"}),
+        ("completion/complete", {"ref": {"type": "ref/prompt", "name": "a"}, "argument": {"name": "a", "value": ""}}),
+        ("prompts/list", {}),
+        ("prompts/get", {"name": "a"}),
+    ],
+)
+async def test_what_could_tell_of_anothers_resources_is_not_offered(
+    notebook: Notebook, mode: Mode, method: str, params: dict[str, Any]
+) -> None:
+    answer = await notebook.post(mode, method, params)
+
+    assert "Method not found" in answer.text
+
+
+async def test_lists_hold_what_the_caller_may_use_and_are_for_it_alone(notebook: Notebook) -> None:
+    everybody = {"Authorization": f"Bearer {await notebook.issue_key('notes:send')}"}
+    listed = {}
+    for method in ("tools/list", "resources/list", "resources/templates/list"):
+        result = (await notebook.post("modern", method, {}, {**everybody})).json()["result"]
+        assert result["cacheScope"] == "private"
+        listed[method] = next(value for value in result.values() if isinstance(value, list))
+
+    assert [tool["name"] for tool in listed.pop("tools/list")] == ["mail_note", "share_note"]
+    assert listed == {"resources/list": [], "resources/templates/list": []}

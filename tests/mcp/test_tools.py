@@ -76,6 +76,7 @@ async def test_the_hints_follow_from_the_declared_effect(notebook: Notebook, mod
             "add_note": [],
             "chatter": ["read_only", "idempotent"],
             "count_notes": ["read_only", "idempotent"],
+            "drop_note": ["destructive"],
             "drop_notes": ["destructive"],
             "fail": [],
             "list_notes": ["read_only", "idempotent"],

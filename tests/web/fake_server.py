@@ -80,6 +80,7 @@ class Fake:
     turns: dict[str, Turn] = field(default_factory=dict)
     by_key: dict[str, Turn] = field(default_factory=dict)
     refusals: list[Response | None] = field(default_factory=list)  # what the next POSTs to /api/chat get instead
+    word: str = "open"  # what became of the question "word-1"
     valid: set[str] = field(default_factory=lambda: {"as_key"})
     loop: asyncio.AbstractEventLoop | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -282,6 +283,16 @@ def script(message: str) -> list[Step]:
             *text("t", "Fill this in and the shop will call you.", set()),
             FINISH,
         ]
+    if "delete" in message:
+        asked: Chunk = {"type": "data-confirmation", "id": "word-1", "data": {"id": "word-1"}}
+        waiting = {"done": False, "confirmation": "word-1"}
+        return [
+            agent("tasks"),
+            *tool("call-d", "delete_task", {"task": "fins"}, waiting),
+            asked,
+            *text("t", "Please confirm that.", set()),
+            FINISH,
+        ]
     if "code" in message:
         return [agent("knowledge"), *text("t", CODE_ANSWER, set()), FINISH]
     if "hostile" in message:
@@ -426,6 +437,13 @@ def create_app(fake: Fake) -> ASGIApp:
             )
         return JSONResponse({"id": "lead-1"})
 
+    async def confirmation(request: Request) -> Response:
+        if request.method == "POST":
+            if fake.word != "open":
+                return problem(409, "This has been answered already", code="conflict")
+            fake.word = "confirmed" if (await request.json())["confirm"] else "declined"
+        return JSONResponse({"id": "word-1", "question": "Delete task (task: <b>fins</b>)?", "status": fake.word})
+
     def refuse(request: Request) -> Response | None:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         return (
@@ -443,6 +461,7 @@ def create_app(fake: Fake) -> ASGIApp:
         Route("/api/conversations/{id}", conversation, methods=["PATCH", "DELETE"]),
         Route("/api/conversations/{id}/messages", messages),
         Route("/api/passages/{id}", passage),
+        Route("/api/confirmations/{id}", confirmation, methods=["GET", "POST"]),
         Route("/api/tools/{name}", call, methods=["POST"]),
     ]
     return Starlette(routes=routes, middleware=[Middleware(Recorded, fake=fake)])

@@ -485,6 +485,36 @@ def test_answer_goes_on_behind_another_conversation(fake: Fake, open_page: Open)
     expect(page.locator(".text")).to_contain_text("mountain pass")
 
 
+# ---- questions ----
+
+
+@pytest.mark.parametrize(("button", "confirm", "then"), [("Yes, do it", True, "Done."), ("No", False, "You declined")])
+def test_question_is_answered_once_and_stays_answered(
+    fake: Fake, open_page: Open, button: str, confirm: bool, then: str
+) -> None:
+    page = open_page()
+    ask(page, "delete it")
+    answered(page)
+    box = page.get_by_role("region", name="Confirmation")
+    expect(box.get_by_role("heading")).to_have_text("Delete task (task: <b>fins</b>)?")
+    assert fake.sent("POST", "/api/confirmations") == []
+    box.get_by_role("button", name=button).click()
+    expect(box).to_contain_text(then)
+    expect(box.get_by_role("button")).to_have_count(0)
+    assert [body for _, body in fake.sent("POST", "/api/confirmations/word-1")] == [{"confirm": confirm}]
+
+
+def test_question_that_was_answered_elsewhere_says_so(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "delete it")
+    answered(page)
+    box = page.get_by_role("region", name="Confirmation")
+    expect(box.get_by_role("button", name="No")).to_be_visible()
+    fake.word = "declined"
+    box.get_by_role("button", name="Yes, do it").click()
+    expect(box).to_have_text("This has been answered already")
+
+
 # ---- forms ----
 
 

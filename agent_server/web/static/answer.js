@@ -1,5 +1,6 @@
 /** One answer: who gives it, the tools that were called, the text with its citations, the sources; live or stored. */
 
+import { confirmation } from "./confirm.js";
 import { place, showPassage } from "./dialogs.js";
 import { copyButton, h, icon, setHtml, words } from "./dom.js";
 import { leadForm } from "./form.js";
@@ -38,6 +39,8 @@ export class Answer {
       answer.apply({ type: "tool-input-available", toolCallId: tool.call_id, toolName: tool.name, input: tool.input });
       if (tool.error) answer.apply({ type: "tool-output-error", toolCallId: tool.call_id, errorText: tool.error });
       else if (tool.output !== null) answer.apply({ type: "tool-output-available", toolCallId: tool.call_id, output: tool.output });
+      const asked = typeof tool.output === "string" ? parsed(tool.output) : tool.output;
+      if (asked?.done === false && asked.confirmation) answer.apply({ type: "data-confirmation", data: { id: asked.confirmation } });
     }
     if (message.text) answer.#text("stored").text = message.text;
     (message.html ?? []).forEach((html, i) => answer.apply({ type: "data-html", data: { id: "stored", i, html } }));
@@ -69,6 +72,7 @@ export class Answer {
       case "text-delta": this.#text(chunk.id).text += chunk.delta; break;
       case "text-end": this.#showPlain(chunk.id); break;
       case "data-html": this.#setBlock(chunk.data); break;
+      case "data-confirmation": this.#parts.append(confirmation(chunk.data.id)); break;
       case "data-steered": this.#parts.append(h("p", { class: "steered" }, chunk.data.text)); break;
       case "data-reset": this.#dropText(chunk.data.id); break;
       case "abort": this.#end.prepend(h("p", { class: "stopped" }, "Stopped")); this.ended = true; break;

@@ -1,0 +1,89 @@
+"""Asking the user of a client before something is lost for good (protocol of 2026: `InputRequiredResult`).
+
+The first answer to a destructive call is a question with a `requestState`; the client puts it to its user and calls
+again with both. The state is the id of the question's row, the same on every replica. It is not sealed, because it
+holds nothing: the row names its caller, tool and arguments, expires, and is used up in the transaction of the call.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import mcp_types as types
+from mcp.server.context import ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from agent_server.call import Runtime, ask_first, json_arguments
+from agent_server.confirmations import Confirmation
+from agent_server.consent import confirm_call, decline_call, get_open_confirmation
+from agent_server.errors import Conflict, InvalidInput, NotFound
+from agent_server.identity import Caller
+from agent_server.mcp.errors import error_data
+from agent_server.tool import Tool
+
+_ANSWER = "confirm"
+
+
+def can_ask(context: ServerRequestContext[Any, Any]) -> bool:
+    """Whether the client can put a form to its user and call again.
+
+    Others are not refused: their calls are made. Such a client asks its user by itself, by the `destructiveHint`; a
+    legacy one we could ask on an open stream only, which a server of several replicas does not have.
+    """
+    capabilities = context.session.client_capabilities
+    elicitation = capabilities.elicitation if capabilities else None
+    form = elicitation is not None and (elicitation.form is not None or elicitation.url is None)
+    return form and context.protocol_version in MODERN_PROTOCOL_VERSIONS
+
+
+async def ask(
+    runtime: Runtime, tool: Tool[..., Any], arguments: Mapping[str, Any], caller: Caller
+) -> types.InputRequiredResult:
+    """Raises Forbidden and InvalidInput, as the call would."""
+    question = await ask_first(runtime, tool, arguments, caller=caller, surface="mcp")
+    form = types.ElicitRequestFormParams(
+        message=f"{question.question} This cannot be undone.",
+        requested_schema={
+            "type": "object",
+            "properties": {_ANSWER: {"type": "boolean", "title": question.title, "default": False}},
+            "required": [_ANSWER],
+        },
+    )
+    return types.InputRequiredResult(
+        request_state=question.id, input_requests={_ANSWER: types.ElicitRequest(params=form)}
+    )
+
+
+async def answered(
+    runtime: Runtime, tool: Tool[..., Any], params: types.CallToolRequestParams, caller: Caller
+) -> Any | types.CallToolResult:
+    """The output of the call that the client's user was asked about, or the result that says it was not made.
+
+    Raises MCPError for a state that is not this caller's for this call, or is used up or has expired, and as
+    `call_tool`.
+    """
+    row = await _row(runtime, tool, params, caller)
+    response = (params.input_responses or {}).get(_ANSWER)
+    if not isinstance(response, types.ElicitResult):
+        raise MCPError(types.INVALID_PARAMS, f"inputResponses.{_ANSWER}: send what the user answered to the question")
+    if response.action == "accept" and (response.content or {}).get(_ANSWER) is True:
+        return await confirm_call(runtime, {tool.name: tool}, row.id, caller=caller, surface="mcp")
+    await decline_call(runtime, row.id, caller=caller, surface="mcp")
+    said_no = f"declined: the user did not confirm it, so {tool.name} was not called. Do not call it again for this"
+    return types.CallToolResult(content=[types.TextContent(text=said_no)], is_error=True)
+
+
+async def _row(
+    runtime: Runtime, tool: Tool[..., Any], params: types.CallToolRequestParams, caller: Caller
+) -> Confirmation:
+    try:
+        row = await get_open_confirmation(runtime, UUID(params.request_state), caller)
+        if row.tool != tool.name or row.arguments != json_arguments(tool, tool.validate(params.arguments or {})):
+            raise InvalidInput("requestState: is of another call; call again as at first, without it")
+    except ValueError:
+        raise MCPError(types.INVALID_PARAMS, "requestState: not one of this server's; call without it") from None
+    except (NotFound, Conflict, InvalidInput) as error:
+        data = error_data(error).model_copy(update={"code": types.INVALID_PARAMS})
+        raise MCPError.from_error_data(data) from error
+    return row

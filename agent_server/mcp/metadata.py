@@ -1,0 +1,133 @@
+"""What an OAuth client is told of `/mcp` as a protected resource: the document of RFC 9728 and the challenges of RFC
+6750, from which it learns where to get a token, for which resource (RFC 8707) and with which scopes."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from sqlmodel import SQLModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from agent_server.db.isolation import access_of
+from agent_server.errors import Forbidden, Unauthorized
+from agent_server.identity import Caller
+from agent_server.mcp.resources import Documents
+from agent_server.settings import Settings
+from agent_server.tool import Tool
+
+PATH = "/mcp"
+WELL_KNOWN = "/.well-known/oauth-protected-resource"
+
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
+# The document is public and the same for everybody, so pages of any origin may read it.
+_OPEN = {"Access-Control-Allow-Origin": "*"}
+_PREFLIGHT = {**_OPEN, "Access-Control-Allow-Methods": "GET", "Access-Control-Allow-Headers": "*"}
+
+
+class ResourceMetadata(BaseModel):
+    """RFC 9728, section 2."""
+
+    resource: str
+    authorization_servers: list[str]
+    scopes_supported: list[str]
+    bearer_methods_supported: list[str]
+    resource_name: str
+
+
+def canonical_address(settings: Settings) -> str | None:
+    """The resource that a token must be for (`aud`); None where the server has not been told its public address."""
+    public = settings.public_url
+    return f"{public}{PATH}" if public else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """`/mcp` as OAuth clients see it. `reading` are the scopes to begin with: more is asked for when it is needed."""
+
+    name: str
+    address: str | None
+    issuers: tuple[str, ...]
+    scopes: frozenset[str]
+    reading: frozenset[str]
+
+    def metadata(self, request: Request) -> ResourceMetadata:
+        return ResourceMetadata(
+            resource=self._base(request) + PATH,
+            authorization_servers=list(self.issuers),
+            scopes_supported=sorted(self.scopes),
+            bearer_methods_supported=["header"],
+            resource_name=self.name,
+        )
+
+    def challenge(
+        self, request: Request, error: Unauthorized | Forbidden, *, caller: Caller | None, token_sent: bool
+    ) -> str:
+        """The `WWW-Authenticate` of a refusal. Whoever sent no token is told of no error, as RFC 6750 has it."""
+        described = re.sub(r"[^ !#-\[\]-~]", "'", error.message)  # RFC 6750: ASCII without quote and backslash
+        parameters: dict[str, str] = {}
+        if isinstance(error, Forbidden):
+            parameters = {"error": "insufficient_scope", "scope": self._wanted(error, caller)}
+        else:
+            parameters = {"error": "invalid_token"} if token_sent else {}
+            parameters["scope"] = " ".join(sorted(self.reading))
+        if "error" in parameters:
+            parameters["error_description"] = described
+        parameters["resource_metadata"] = f"{self._base(request)}{WELL_KNOWN}{PATH}"
+        return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters.items() if value)
+
+    def _wanted(self, error: Forbidden, caller: Caller | None) -> str:
+        """The scope that is missing and those that the caller holds: a new token for the one alone would lose them."""
+        if error.scope is None:
+            return ""
+        held = {scope for scope in self.scopes if caller is not None and caller.may(scope)}
+        return " ".join(sorted({error.scope, *held}))
+
+    def _base(self, request: Request) -> str:
+        if self.address is not None:
+            return self.address.removesuffix(PATH)
+        host = request.headers.get("host", "")
+        return f"{request.url.scheme}://{host if _HOST.fullmatch(host) else 'localhost'}"
+
+
+def describe_resource(
+    settings: Settings, name: str, tools: Iterable[Tool[..., Any]], documents: Documents | None
+) -> Resource:
+    """The resource that these tools and documents make. Scopes that open rows of other owners are for staff: clients
+    are not told to ask every user for them."""
+    staff = {
+        scope for a in map(access_of, SQLModel.metadata.sorted_tables) if a for scope in (a.read_scope, a.write_scope)
+    }
+    effects: Mapping[str, set[str]] = {"read": set(), "write": set()}
+    for tool in tools:
+        effects["read" if tool.effect == "read" else "write"].add(tool.scope)
+    if documents is not None:
+        effects["read"].add(documents.scope)
+    return Resource(
+        name=name,
+        address=canonical_address(settings),
+        issuers=tuple(issuer.issuer for issuer in settings.issuers),
+        scopes=frozenset((effects["read"] | effects["write"]) - staff),
+        reading=frozenset(effects["read"] - staff),
+    )
+
+
+def metadata_router(resource: Resource) -> APIRouter:
+    """The document, at both of its addresses."""
+    router = APIRouter(tags=["mcp"])
+
+    async def read(request: Request) -> JSONResponse:
+        """Where a client of `/mcp` gets a token, and with which scopes (RFC 9728)."""
+        return JSONResponse(resource.metadata(request).model_dump(), headers=_OPEN)
+
+    async def preflight() -> Response:
+        return Response(status_code=204, headers=_PREFLIGHT)
+
+    for path in (WELL_KNOWN + PATH, WELL_KNOWN):
+        name = "resource_metadata" if path == WELL_KNOWN else "mcp_resource_metadata"
+        router.add_api_route(path, read, methods=["GET"], response_model=ResourceMetadata, name=name)
+        router.add_api_route(path, preflight, methods=["OPTIONS"], include_in_schema=False)
+    return router
