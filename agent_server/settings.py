@@ -267,9 +267,10 @@ class Settings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _address_only(cls, value: str | None) -> str | None:
-        if value is not None and not _is_origin(value.lower().removesuffix("/")):
+        url = value and value.lower().removesuffix("/")
+        if url is not None and not (url.startswith(("https://", "http://")) and _is_origin(url)):
             raise ValueError("must be as in https://agents.example, without a path")
-        return value and value.lower().removesuffix("/")
+        return url
 
     @field_validator("trusted_proxies")
     @classmethod

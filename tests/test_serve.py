@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import pytest
 from mcp import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 
+from agent_server.db import Database, new_id, now
+from agent_server.identity.credentials import issue_key, somebody_can_sign_in
 from tests.commands import PATIENCE, Serving, agent_server, empty_database, serving
 from tests.conftest import ROOT
 from tests.scripted import Call, Say, ScriptedOpenAI, Step, scripted_openai
@@ -236,30 +239,29 @@ def test_what_is_set_already_is_not_asked_for(tmp_path: Path, variables: dict[st
     assert "3." not in wide.stderr
 
 
-@pytest.mark.parametrize(
-    ("workers", "named"),
-    [
-        ("1", {"AGENT_SERVER_ALLOWED_HOSTS": '["agents.example"]'}),
-        ("2", {"AGENT_SERVER_PUBLIC_URL": "https://agents.example"}),
-    ],
-)
-def test_a_server_is_opened_to_others_when_somebody_can_sign_in(
-    small: Path, empty: str, workers: str, named: dict[str, str]
-) -> None:
-    variables = {"AGENT_SERVER_ENVIRONMENT": "test", **named}
-    with serving(small, empty, **variables):
-        pass  # the local user has a key now, which nobody else has been given
-    arguments = ("--host", "0.0.0.0", "--workers", workers)
+def test_a_server_is_opened_to_others_when_somebody_can_sign_in(small: Path, empty: str) -> None:
+    variables = {"AGENT_SERVER_ENVIRONMENT": "test", "AGENT_SERVER_PUBLIC_URL": "https://agents.example"}
+    arguments = ("--host", "0.0.0.0", "--workers", "2")
     refused = agent_server("serve", *arguments, "--port", "0", cwd=small, DATABASE_URL=empty, **variables)
     assert refused.returncode == 1
-    assert "1. make a key with `agent-server key create`" in refused.stderr
-    assert "2." not in refused.stderr.partition("In this order")[2].partition("Or listen")[0]
-    made = agent_server("key", "create", "--json", cwd=small, DATABASE_URL=empty, **variables)
+    assert "In this order: 1. make a key with `agent-server key create`" in refused.stderr
+    assert "2. " not in refused.stderr
+    agent_server("key", "create", cwd=small, DATABASE_URL=empty, **variables)
     with serving(small, empty, *arguments, **variables) as server:
         assert server.http.get("/api/page").status_code == 200
         assert server.http.get("/api/page", headers={"Host": "agents.example"}).status_code == 200
         assert server.http.get("/api/page", headers={"Host": "evil.example"}).status_code == 421
-    agent_server("key", "revoke", json.loads(made.stdout)["id"], cwd=small, DATABASE_URL=empty, **variables)
-    again = agent_server("serve", *arguments, "--port", "0", cwd=small, DATABASE_URL=empty, **variables)
-    assert again.returncode == 1
-    assert "make a key" in again.stderr
+
+
+async def test_a_key_counts_while_it_works_and_the_local_users_own_does_not(database: Database) -> None:
+    owner, past = new_id(), now() - timedelta(seconds=1)
+    assert not await somebody_can_sign_in(database)
+    async with database.transaction() as session:
+        await issue_key(session, owner, name="local", scopes=["*"])
+        await issue_key(session, owner, name="expired", scopes=["*"], expires_at=past)
+        revoked = await issue_key(session, owner, name="revoked", scopes=["*"])
+        revoked.row.revoked_at = past
+    assert not await somebody_can_sign_in(database)
+    async with database.transaction() as session:
+        await issue_key(session, owner, name="works", scopes=[], expires_at=now() + timedelta(days=1))
+    assert await somebody_can_sign_in(database)

@@ -12,8 +12,9 @@ from dirty_equals import IsPartialDict, IsStr
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from agent_server.errors import InvalidInput
 from agent_server.http.wire import configured
-from agent_server.settings import load_settings
+from agent_server.settings import load_settings, variable_of
 from tests.http.routes import BODIES, ELSEWHERE, filled, raw, routes
 from tests.server import Client, Start
 from tests.serving import serving
@@ -100,6 +101,24 @@ async def test_a_load_balancer_asks_after_its_health_by_any_name_or_none(client:
     for path in ("/health", "/readyz"):
         assert (await client.http.get(path, headers={"Host": "10.0.0.7:8000"})).status_code == 200
         assert (await raw(client, f"GET {path} HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("allowed_hosts", [wrong]) for wrong in ("https://a.example", "a.example/", "a.*", "", "*a.example", "a b")),
+        *(
+            ("cors_origins", [wrong])
+            for wrong in ("a.example", "https://a.example/", "null", "https://*.a.example", "")
+        ),
+        *(("public_url", wrong) for wrong in ("agents.example", "https://agents.example/path", "ftp://", "https://*")),
+        *(("public_url", wrong) for wrong in ("ws://agents.example", "https://u:p@agents.example")),
+        *(("trusted_proxies", [wrong]) for wrong in ("*", "proxy.example", "10.0.0.1/8", "")),
+    ],
+)
+def test_a_setting_that_would_let_nobody_in_or_anybody_is_named(name: str, value: Any) -> None:
+    with pytest.raises(InvalidInput, match=variable_of(name)):
+        load_settings(**{name: value})
 
 
 # --- Origin
