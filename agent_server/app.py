@@ -39,7 +39,7 @@ from agent_server.mcp import Documents, canonical_address, mcp_app
 from agent_server.orchestrator.models import Models, choose_model
 from agent_server.orchestrator.run import Orchestrator
 from agent_server.settings import Settings
-from agent_server.turns.housekeeping import expire_guests, expire_logins, prune_events
+from agent_server.turns.housekeeping import expire_confirmations, expire_guests, expire_logins, prune_events
 from agent_server.turns.hub import Hub
 from agent_server.turns.jobs import Job, Jobs
 from agent_server.turns.runner import Runner
@@ -106,6 +106,7 @@ def create_server(settings: Settings, workspace: Workspace, database: Database) 
             Job("prune_events", lambda: prune_events(database, settings.event_hours), every=600),
             Job("expire_guests", lambda: expire_guests(database), every=3600),
             Job("expire_logins", lambda: expire_logins(database), every=3600),
+            Job("expire_confirmations", lambda: expire_confirmations(database), every=3600),
             Job("expire_rates", lambda: expire_rates(database), every=3600),
         ],
     )

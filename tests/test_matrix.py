@@ -36,6 +36,10 @@ OPEN = {
     ("POST", "/api/session"),
     ("POST", "/api/chat"),  # makes a guest
     ("POST", "/api/lead"),  # makes a guest
+    ("POST", "/api/auth/login"),
+    ("POST", "/api/auth/refresh"),
+    ("GET", "/.well-known/oauth-protected-resource"),
+    ("GET", "/.well-known/oauth-protected-resource/mcp"),
 }
 """What one may ask for without a credential, beside the pages of the documentation."""
 FOR_GUESTS = {"capture_lead"}
@@ -195,9 +199,18 @@ async def _settle(world: World) -> None:
             "without scopes": await issue_key(db, alice, name="t", scopes=["nothing:read"]),
         }
         await revoke_key(db, keys["revoked"].row.id)
+        key_of_alice = await issue_key(db, alice, name="t", scopes=["tasks:read"])
         stranger = await issue_guest(db, new_id(), 1)
         old = await issue_guest(db, new_id(), -1)
+    asked = await client.http.post(
+        "/api/chat", json={"message": f"Delete the task {CANARY}", "stream": False}, headers=client.auth
+    )
+    (question,) = await fetch_ids(client, "confirmation", asked.text)
+    world.credentials |= await _signed_in_and_out(client)
     world.ids |= {
+        "confirmations.id": question,
+        "keys.id": str(key_of_alice.row.id),
+        "users.id": str(alice),
         "alice": str(alice),
         "guest": session["id"],
         "session.id": session["id"],
@@ -217,7 +230,34 @@ async def _settle(world: World) -> None:
     }
 
 
-REFUSED = ("expired", "revoked", "expired guest", "nobody", "garbage", "not a token")
+async def fetch_ids(client: Client, table: str, why: str) -> list[str]:
+    async with everything(client.server.database) as db:
+        found = [str(id) for id in (await db.execute(select(SQLModel.metadata.tables[table].c.id))).scalars()]
+    assert found, why
+    return found
+
+
+async def _signed_in_and_out(client: Client) -> dict[str, str | None]:
+    """Access tokens that ended: of a login that is over, and of a user who is disabled."""
+    tokens: dict[str, str | None] = {}
+    for name in ("signed out", "disabled"):
+        who = {"email": f"{name.replace(' ', '.')}@example.org", "password": "0123456789 opens-everything"}
+        made = await client.http.post("/api/users", json={"name": name, **who}, headers=client.auth)
+        assert made.status_code == 201, made.text
+        signed = await client.http.post("/api/auth/login", json=who)
+        assert signed.status_code == 200, signed.text
+        tokens[name] = signed.json()["access_token"]
+        auth = {"Authorization": f"Bearer {tokens[name]}"}
+        if name == "signed out":
+            ended = await client.http.post("/api/auth/logout", headers=auth)
+        else:
+            path = f"/api/users/{made.json()['id']}"
+            ended = await client.http.patch(path, json={"disabled": True}, headers=client.auth)
+        assert ended.status_code in (200, 204), ended.text
+    return tokens
+
+
+REFUSED = ("expired", "revoked", "signed out", "disabled", "expired guest", "nobody", "garbage", "not a token")
 
 
 @pytest.mark.parametrize("who", REFUSED)

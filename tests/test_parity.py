@@ -142,7 +142,7 @@ def _all(surfaces: Surfaces) -> dict[str, Callable[..., Awaitable[Outcome]]]:
 async def test_a_call_has_one_outcome_and_one_audit_row_on_every_surface(
     surfaces: Surfaces, name: str, arguments: dict[str, Any], code: str
 ) -> None:
-    key, owner = await _key(surfaces.client, "tasks:read", "tasks:write", "forms:read")
+    key, owner = await _key(surfaces.client, "tasks:read", "tasks:write", "forms:read", "conversations:write")
     outcomes = {surface: _stable(await call(name, arguments, key)) for surface, call in _all(surfaces).items()}
     assert {outcome.code for outcome in outcomes.values()} == {code}
     assert len({json.dumps(outcome.value, sort_keys=True) for outcome in outcomes.values()}) == 1, outcomes
@@ -153,7 +153,7 @@ async def test_a_call_has_one_outcome_and_one_audit_row_on_every_surface(
 async def test_a_destructive_call_is_the_same_call_once_its_user_has_said_yes(
     surfaces: Surfaces, title: str, code: str
 ) -> None:
-    key, owner = await _key(surfaces.client, "tasks:read", "tasks:write")
+    key, owner = await _key(surfaces.client, "tasks:read", "tasks:write", "conversations:write")
     outcomes = {}
     for surface, call in _all(surfaces).items():
         await surfaces.rest("create_task", {"title": "Buy fins"}, key)
@@ -171,7 +171,7 @@ async def test_a_destructive_call_is_the_same_call_once_its_user_has_said_yes(
 
 
 async def test_a_caller_without_the_scope_is_refused_on_every_surface_and_nothing_happens(surfaces: Surfaces) -> None:
-    key, owner = await _key(surfaces.client, "tasks:read")
+    key, owner = await _key(surfaces.client, "tasks:read", "conversations:write")
     for call in (surfaces.rest, surfaces.cli):
         outcome = await call("create_task", {"title": "x"}, key)
         assert outcome == Outcome("forbidden", "create_task needs the scope tasks:write, which this caller lacks")

@@ -11,11 +11,11 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-What = Literal["claimable", "left", "held", "prunable", "expired_guests", "expired_logins"]
+What = Literal["claimable", "left", "held", "prunable", "expired_guests", "expired_logins", "expired_confirmations"]
 """Turns that nobody runs, with False for `certain` where only the lock says so: a replica whose connection was cut takes
 a moment to say that it lives; turns that nobody has followed for as long as their senders asked to be waited for; turns
-that are a replica's; turns that ended so many seconds ago and have their events still; guests and logins that expired so
-many seconds ago."""
+that are a replica's; turns that ended so many seconds ago and have their events still; guests, logins and questions that
+expired so many seconds ago."""
 
 _SWEEP = text("select * from sweep(:what, :replica, :seconds, :batch)")
 

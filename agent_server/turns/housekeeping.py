@@ -1,4 +1,4 @@
-"""What is removed when its time is over: the streams of finished turns, guests, logins."""
+"""What is removed when its time is over: the streams of finished turns, guests, logins, questions."""
 
 from collections.abc import Sequence
 
@@ -30,9 +30,12 @@ _FORGET = [
     text(f"delete from {table} where {owner} = any(cast(:owners as uuid[]))")  # noqa: S608  # names of our own
     for table, owner in (("turn", "owner_id"), ("conversation", "owner_id"), ("profile", "owner_id"), ("guest", "id"))
 ]
-_END_LOGINS = text("""
-    delete from login l using unnest(cast(:owners as uuid[]), cast(:ids as uuid[])) w(owner_id, id)
-    where l.owner_id = w.owner_id and l.id = w.id""")
+_END_LOGINS, _FORGET_QUESTIONS = (
+    text(f"""
+        delete from {table} t using unnest(cast(:owners as uuid[]), cast(:ids as uuid[])) w(owner_id, id)
+        where t.owner_id = w.owner_id and t.id = w.id""")  # noqa: S608  # names of our own
+    for table in ("login", "confirmation")
+)
 
 
 async def prune_events(database: Database, hours: int) -> int:
@@ -48,6 +51,11 @@ async def expire_guests(database: Database) -> int:
 async def expire_logins(database: Database) -> int:
     """Remove what is left of users' logins that are over; returns how many."""
     return await _remove(database, "expired_logins", 0, [_END_LOGINS], "logins.expired")
+
+
+async def expire_confirmations(database: Database) -> int:
+    """Remove questions that can no longer be answered, a day after; returns how many."""
+    return await _remove(database, "expired_confirmations", 24, [_FORGET_QUESTIONS], "confirmations.expired")
 
 
 async def _remove(database: Database, what: What, hours: int, statements: Sequence[TextClause], event: str) -> int:

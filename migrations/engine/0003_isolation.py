@@ -30,6 +30,7 @@ READS = {
     "api_key": "owner_id, id, name, secret_sha, scopes, expires_at, revoked_at, last_used_at",  # pragma: allowlist secret
     "account": "id, email, password_hash, roles, issuer, subject, disabled_at",
     "login": "owner_id, id, expires_at",
+    "confirmation": "owner_id, id, expires_at",
 }
 
 SWEEP = """
@@ -73,6 +74,9 @@ begin
   when 'expired_logins' then return query
     select l.owner_id, l.id, 0, true from login l
     where l.expires_at < now() - seconds * interval '1 second' order by l.expires_at limit batch;
+  when 'expired_confirmations' then return query
+    select c.owner_id, c.id, 0, true from confirmation c
+    where c.expires_at < now() - seconds * interval '1 second' order by c.expires_at limit batch;
   end case;
 end $$
 """

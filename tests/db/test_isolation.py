@@ -161,7 +161,7 @@ async def test_the_sweep_shows_ids_and_its_role_reads_no_content(filled: Databas
         filled.url,
         f"select distinct table_name from information_schema.column_privileges where grantee = '{SYSTEM_ROLE}'",
     )
-    assert {name for (name,) in seen} == {"account", "api_key", "guest", "login", "replica", "turn"}
+    assert {name for (name,) in seen} == {"account", "api_key", "confirmation", "guest", "login", "replica", "turn"}
     for column in ("input", "error", "usage", "body_sha", "client_key"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await execute(filled.url, f"set role {SYSTEM_ROLE}; select {column} from turn")

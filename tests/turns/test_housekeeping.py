@@ -1,6 +1,7 @@
 """Jobs are done by one replica, and again by another when that one dies; what is over is removed, and nothing else."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ from agent_server.db import Database, new_id
 from agent_server.identity import Caller
 from agent_server.identity.credentials import issue_guest
 from agent_server.turns.events import Done, Snapshot, TextDelta, TextDone
-from agent_server.turns.housekeeping import expire_guests, prune_events
+from agent_server.turns.housekeeping import expire_confirmations, expire_guests, expire_logins, prune_events
 from agent_server.turns.jobs import Job, Jobs
 from agent_server.turns.journal import NewItem
 from agent_server.turns.runner import Attempt, Outcome
 from tests.conftest import everything
+from tests.rows import insert_row_of_everything
 from tests.turns.ledger import answer, count, replica, until
 
 
@@ -109,6 +111,22 @@ async def test_past_retention_a_stream_is_one_snapshot_and_the_end(database: Dat
             assert (end.seq, end.event) == (last, Done("assistant", {"requests": 1}))
         assert [n.seq for n in await here.read_to_the_end(old, last - 1)] == [last]
         assert await here.read_to_the_end(old, last) == []
+
+
+@pytest.mark.parametrize(
+    ("expire", "table"), [(expire_logins, "login"), (expire_confirmations, "confirmation")], ids=["logins", "questions"]
+)
+async def test_logins_and_questions_whose_time_is_over_are_removed_whoever_they_are_of(
+    database: Database, expire: Callable[[Database], Awaitable[int]], table: str
+) -> None:
+    for _ in range(3):
+        async with everything(database) as session:
+            await insert_row_of_everything(session, new_id(), "x")
+    past = f"(select id from {table} order by id limit 2)"
+    await _execute(database, f"update {table} set expires_at = now() - interval '2 days' where id in {past}")
+    assert await expire(database) == 2
+    assert await expire(database) == 0
+    assert await count(database, table) == 1
 
 
 async def test_guests_whose_time_is_over_leave_nothing_and_nobody_else_loses_anything(
