@@ -296,7 +296,7 @@ class _PublishedKeys:
         if self._set is not None and now - self._set.asked_at >= KEPT_SECONDS:
             self._set = None
         may_ask = now - self._failed_at >= RETRY_SECONDS
-        if self._set is None and (self._request or may_ask):
+        if self._set is None and may_ask:
             # a token without a key id misses none: which key it wants shows only when it is tried
             await asyncio.shield(self._ask() if kid is None else self._ask(kid))
         elif self._set is not None and now - self._set.asked_at >= FRESH_SECONDS and may_ask:
