@@ -162,7 +162,7 @@ def _decoded(token: str, key: Key, algorithm: str, issuer: str, audience: Sequen
         audience=audience,
         issuer=issuer,
         leeway=LEEWAY,
-        options={"require": ["exp", "iss", "aud", "sub"], "enforce_minimum_key_length": True},
+        options={"require": ["exp", "iss", "aud", "sub"]},
     )
 
 
@@ -245,9 +245,8 @@ class _PublishedKey:
 
 @dataclass(frozen=True)
 class _KeySet:
-    """What a `jwks_url` answered to the request of this `number`; the keys by their ids (None: those without)."""
+    """What a `jwks_url` answered; the keys by their ids (None: those without)."""
 
-    number: int
     asked_at: float
     keys: Mapping[str | None, Sequence[_PublishedKey]]
 
@@ -269,25 +268,20 @@ class _PublishedKeys:
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         self._client = httpx.AsyncClient(headers=headers, timeout=fetch_seconds, follow_redirects=False)
         self._set: _KeySet | None = None
-        self._requests = 0
         self._request: asyncio.Task[None] | None = None
         self._failed_at = -math.inf
         self._missed_at = -math.inf
         self._missed: dict[str | None, float] = {}
 
     async def find(self, kid: str | None, algorithm: str, *, unlike: Key | None = None) -> Key | None:
-        # a request that is under way may have been answered before the key was published; one after it has not
-        seen = self._requests
-        keys = await self._current(kid)
-        while keys.number <= seen:
+        while True:
+            keys = await self._current(kid)
             found = keys.fitting(kid, algorithm)
             known = kid in keys.keys if kid is not None else found not in (None, unlike)
+            # again after a request that was under way: it may have been answered before the key was published
             if known or not (self._request or self._may_ask(kid)):
-                break
+                return None if found == unlike else found
             await asyncio.shield(self._ask(kid))
-            keys = await self._current(kid)
-        found = keys.fitting(kid, algorithm)
-        return None if found == unlike else found
 
     async def close(self) -> None:
         if self._request is not None:
@@ -302,7 +296,7 @@ class _PublishedKeys:
         if self._set is not None and now - self._set.asked_at >= KEPT_SECONDS:
             self._set = None
         may_ask = now - self._failed_at >= RETRY_SECONDS
-        if self._set is None and (self._request or may_ask):
+        if self._set is None and may_ask:
             # a token without a key id misses none: which key it wants shows only when it is tried
             await asyncio.shield(self._ask() if kid is None else self._ask(kid))
         elif self._set is not None and now - self._set.asked_at >= FRESH_SECONDS and may_ask:
@@ -319,12 +313,11 @@ class _PublishedKeys:
     def _ask(self, *sought: str | None) -> asyncio.Task[None]:
         """The request that is under way, else a new one; `sought` is the key id that it is made for, if it is."""
         if self._request is None:
-            self._requests += 1
             # a task of its own: whoever began to wait for it may be gone before it ends
-            self._request = asyncio.create_task(self._fetch(self._requests, sought))
+            self._request = asyncio.create_task(self._fetch(sought))
         return self._request
 
-    async def _fetch(self, number: int, sought: Collection[str | None]) -> None:
+    async def _fetch(self, sought: Collection[str | None]) -> None:
         asked_at = self._clock()
         try:
             async with asyncio.timeout(self._fetch_seconds):
@@ -334,7 +327,7 @@ class _PublishedKeys:
             self._missed_at = asked_at if sought else self._missed_at
             log.warning("issuer.keys_unavailable", url=self._url, reason=repr(error))
         else:
-            self._set = _KeySet(number, asked_at, keys)
+            self._set = _KeySet(asked_at, keys)
             # a key id that was found was not invented, and does not count
             for kid in sought:
                 if kid is None or kid not in keys:

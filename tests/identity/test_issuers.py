@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import functools
+import gzip
 import hashlib
 import hmac
 import json
@@ -806,7 +807,8 @@ def _break(server: KeyServer, how: str) -> None:
         case "huge":
             server.body = json.dumps({"keys": server.keys, "x": "x" * MAX_KEY_SET}).encode()
         case "compressed":
-            server.headers, server.body = "Content-Encoding: gzip\r\n", b"\x1f\x8b"
+            server.headers = "Content-Encoding: gzip\r\n"
+            server.body = gzip.compress(json.dumps({"keys": server.keys}).encode())
         case "no set":
             server.body = b'{"keys": {"k1": {}}}'
         case "no object":
