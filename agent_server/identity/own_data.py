@@ -16,7 +16,7 @@ from sqlmodel import SQLModel
 from agent_server.db import OWN_DATA, Database, storable
 from agent_server.db.isolation import access_of
 from agent_server.errors import Conflict
-from agent_server.identity.models import Guest, Profile, User
+from agent_server.identity.models import ApiKey, Guest, Login, Profile, RefreshToken, User
 from agent_server.identity.profiles import fits
 
 BATCH = 200
@@ -34,7 +34,9 @@ _TURNS = text("""
     select id from turn where owner_id = :owner_id and status in ('queued', 'running')
     order by conversation_id, turn_no desc""")
 _SECRET_COLUMNS = frozenset({"password_hash"})
-_NOT_MOVED = frozenset({User.__tablename__, Guest.__tablename__, Profile.__tablename__})
+# A credential of the guest's must not become the user's: it would have been given to somebody else.
+_CREDENTIALS = frozenset({ApiKey.__tablename__, Login.__tablename__, RefreshToken.__tablename__})
+_NOT_MOVED = _CREDENTIALS | {User.__tablename__, Guest.__tablename__, Profile.__tablename__}
 
 
 def _owned() -> Iterator[tuple[Table, ColumnElement[UUID], bool]]:
@@ -47,7 +49,8 @@ def _owned() -> Iterator[tuple[Table, ColumnElement[UUID], bool]]:
 
 
 async def move_rows(session: AsyncSession, guest: UUID, user: UUID) -> None:
-    """Make what is a guest's a user's, all but the guest itself and its audit; of two profiles the user's wins.
+    """Make what is a guest's a user's, all but the guest itself, its audit, and credentials, which end; of two profiles
+    the user's wins.
 
     Raises Conflict while the guest is being answered, and where a row of the user's is in the way.
     """
@@ -58,6 +61,8 @@ async def move_rows(session: AsyncSession, guest: UUID, user: UUID) -> None:
         await session.execute(statement, {"guest": guest})
     await _merge_profiles(session, guest, user)
     for table, owner, changes in _owned():
+        if table.name in _CREDENTIALS:
+            await session.execute(delete(table).where(owner == guest))
         if not changes or table.name in _NOT_MOVED:
             continue
         # what the database has follow of itself (what hangs on a conversation) is moved by then, and not found
