@@ -177,7 +177,8 @@ async def test_who_sends_byte_by_byte_is_cut_off_and_holds_up_nobody(start: Star
             writer.write(begin.encode())
         dripping = [asyncio.create_task(_drip(writer)) for begin, (_, writer) in zip(SLOW, links, strict=True) if begin]
         assert (await client.http.post("/api/session")).status_code == 201
-        answers = await asyncio.gather(*(_read_to_the_end(reader) for reader, _ in links))
+        async with asyncio.timeout(60):  # for ever is what would be wrong
+            answers = await asyncio.gather(*(_read_to_the_end(reader) for reader, _ in links))
         assert [answer[9:12] for answer in answers] == list(SLOW.values())
         assert b'"code":"request_timed_out"' in answers[0]
         for task in dripping:
