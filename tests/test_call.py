@@ -113,7 +113,9 @@ async def hides_a_failed_statement(context: ToolContext) -> str:
     """Break the transaction and say nothing."""
     await _write(context)
     try:
-        await context.session.execute(text("insert into conversation (title) values ('x')"))
+        await context.session.execute(
+            text("insert into conversation (owner_id) values (:me)"), {"me": context.caller.id}
+        )
     except IntegrityError:
         return "as if nothing had happened"
     return "impossible"

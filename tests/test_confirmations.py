@@ -192,11 +192,11 @@ async def test_a_key_without_the_tools_scope_confirms_nothing_and_uses_nothing_u
     (question,) = await talk.say(DELETE, Say("Please confirm."))
     answer = await talk.client.http.post("/api/tools/list_tasks", json={}, headers=talk.auth())
     assert answer.status_code == 200
-    await execute(talk.url, "update api_key set scopes = '{tasks:read}'")
+    await execute(talk.url, "update api_key set scopes = '{tasks:read,conversations:write}'")
     refused = await talk.answer(question["id"], confirm=True)
     assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
     assert await talk.titles() == ["Buy fins"]
-    await execute(talk.url, "update api_key set scopes = '{tasks:write}'")
+    await execute(talk.url, "update api_key set scopes = '{tasks:write,conversations:write}'")
     assert (await talk.answer(question["id"], confirm=True)).status_code == 200
     assert await talk.titles() == []
     assert await talk.audit() == [("agent", "asked"), ("agent", "forbidden"), ("agent", "ok")]

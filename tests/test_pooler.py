@@ -156,6 +156,7 @@ async def test_the_limits_of_a_session_hold_in_each_transaction_and_only_there(u
         Database(f"{pooled}&options=-c%20work_mem%3D5MB", url)
 
 
+@pytest.mark.names_no_owner
 async def test_migrations_run_past_the_pooler(empty: str, through: Pooler) -> None:
     database = Database(through(empty), empty)
     await upgrade(database, ROOT)

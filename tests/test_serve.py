@@ -21,7 +21,7 @@ from mcp.client.streamable_http import streamable_http_client
 from agent_server.db import Database, new_id, now
 from agent_server.identity.credentials import issue_key, somebody_can_sign_in
 from tests.commands import PATIENCE, Serving, agent_server, empty_database, serving
-from tests.conftest import ROOT
+from tests.conftest import ROOT, everything
 from tests.scripted import Call, Say, ScriptedOpenAI, Step, scripted_openai
 
 SMALL = Path(__file__).parent / "other_workspace"
@@ -256,12 +256,12 @@ def test_a_server_is_opened_to_others_when_somebody_can_sign_in(small: Path, emp
 async def test_a_key_counts_while_it_works_and_the_local_users_own_does_not(database: Database) -> None:
     owner, past = new_id(), now() - timedelta(seconds=1)
     assert not await somebody_can_sign_in(database)
-    async with database.transaction() as session:
+    async with everything(database) as session:
         await issue_key(session, owner, name="local", scopes=["*"])
         await issue_key(session, owner, name="expired", scopes=["*"], expires_at=past)
         revoked = await issue_key(session, owner, name="revoked", scopes=["*"])
         revoked.row.revoked_at = past
     assert not await somebody_can_sign_in(database)
-    async with database.transaction() as session:
+    async with everything(database) as session:
         await issue_key(session, owner, name="works", scopes=[], expires_at=now() + timedelta(days=1))
     assert await somebody_can_sign_in(database)
