@@ -253,7 +253,7 @@ def user_create(
     json: Json = False,
     workspace: Workspace = None,
 ) -> None:
-    """Make a user, who owns rows and holds keys; one with an e-mail and a password signs in."""
+    """Make a user. One with an e-mail and a password signs in."""
     _run(
         "user_create",
         workspace,
@@ -273,19 +273,19 @@ def user_list(json: Json = False, workspace: Workspace = None) -> None:
 
 @user.command("disable")
 def user_disable(name: UserName, workspace: Workspace = None) -> None:
-    """Cut a user off: logins end, keys are refused from the next request on."""
+    """End the logins of a user. Their keys do not work until they are enabled."""
     _run("user_change", workspace, name=name, disabled=True)
 
 
 @user.command("enable")
 def user_enable(name: UserName, workspace: Workspace = None) -> None:
-    """Let a user in again. Keys work as before; they have to sign in anew."""
+    """Let a user in again. Keys work as before; they sign in anew."""
     _run("user_change", workspace, name=name, disabled=False)
 
 
 @user.command("password")
 def user_password(name: UserName, password_stdin: PasswordStdin = False, workspace: Workspace = None) -> None:
-    """Give a user another password; every login of theirs ends."""
+    """Give a user another password. Their logins end."""
     if not password_stdin:
         raise typer.BadParameter("give --password-stdin, and the password on standard input")
     _run("user_change", workspace, name=name, password_stdin=True)
@@ -293,7 +293,7 @@ def user_password(name: UserName, password_stdin: PasswordStdin = False, workspa
 
 @user.command("role")
 def user_role(name: UserName, role: Role = None, workspace: Workspace = None) -> None:
-    """Give a user these roles in place of the ones they have; without any, those of a user."""
+    """Give a user these roles. They are in place of the ones before."""
     _run("user_change", workspace, name=name, roles=role or [])
 
 
