@@ -79,9 +79,9 @@ class Accounts:
     async def sign_in(self, act: Act, email: str, password: str, *, guest_token: str | None, days: int) -> SignedIn:
         """A new login; with `guest_token`, what the guest has is the user's from then on.
 
-        Raises Unauthorized, TooMany, and Conflict as `claim`; then there is no login.
+        Raises Unauthorized, TooMany, and as `claim`; then there is no login.
         """
-        guest = None if guest_token is None else parse_guest(guest_token)
+        guest = None if guest_token is None else _guest_of(guest_token)
         async with self.database.transaction() as session:
             found = (await session.execute(_FIND_LOGIN, {"email": email.lower()})).one_or_none()
         verdict = await self._verified(act, email, password, None if found is None else found.password_hash)
@@ -169,9 +169,9 @@ class Accounts:
             raise InvalidInput(f"{name}: {message}", [FieldError(name, message)])
 
     async def claim(self, act: Act, caller: Caller, guest_token: str) -> None:
-        """Make the caller's what a guest has, who then is no more: the token is the proof. Raises Unauthorized, and
-        Conflict while the guest is being answered."""
-        guest = parse_guest(guest_token)
+        """Make the caller's what a guest has, who then is no more: the token is the proof. Raises InvalidInput for
+        one that is none, and Conflict while the guest is being answered."""
+        guest = _guest_of(guest_token)
         async with self.database.transaction(guest[0], caller.id, scopes=(OWN_DATA,)) as session:
             await _claim(session, act, guest, caller.id)
 
@@ -304,8 +304,23 @@ async def _set_password(session: AsyncSession, id: UUID, hashed: str, *, spared:
     await end_logins(session, id, spared=spared)
 
 
+def _guest_of(token: str) -> tuple[UUID, bytes]:
+    try:
+        return parse_guest(token)
+    except Unauthorized as error:
+        raise _no_guest(error) from None
+
+
+def _no_guest(error: Unauthorized) -> InvalidInput:
+    """What is wrong with the guest's token: not a 401, after which a client would give up its own credential."""
+    return InvalidInput(f"guest_token: {error.message}", [FieldError("guest_token", error.message)])
+
+
 async def _claim(session: AsyncSession, act: Act, guest: tuple[UUID, bytes], user_id: UUID) -> None:
-    row = await check_guest(session, *guest, lock=True)
+    try:
+        row = await check_guest(session, *guest, lock=True)
+    except Unauthorized as error:
+        raise _no_guest(error) from None
     await move_rows(session, row.id, user_id)
     await session.delete(row)
     await session.flush()

@@ -25,7 +25,7 @@ db = _group("The database: apply, undo, compare and write migrations.")
 tool = _group("The tools of the workspace: list and call them.")
 prompt = _group("The agents in prompts/: show what a model is told.")
 key = _group("API keys: make, list and revoke them.")
-user = _group("Users, who own rows and hold keys: make them.")
+user = _group("Users, who own rows, hold keys and sign in.")
 for name, group in (
     ("content", content),
     ("db", db),
@@ -41,6 +41,11 @@ Workspace = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 User = Annotated[str, typer.Option("--user", help="The user it belongs to.")]
+UserName = Annotated[str, typer.Argument(help="The user.")]
+Role = Annotated[list[str] | None, typer.Option(help="A role they have; more than once. [default: user]")]
+PasswordStdin = Annotated[
+    bool, typer.Option("--password-stdin", help="Read their password from the first line of standard input.")
+]
 LOCAL = "local"
 
 
@@ -243,11 +248,54 @@ def key_revoke(id: Annotated[str, typer.Argument(help="The key's id.")], workspa
 @user.command("create")
 def user_create(
     name: Annotated[str, typer.Argument(help="Their name; an e-mail address is a good one.")],
+    email: Annotated[str | None, typer.Option(help="What they sign in with.")] = None,
+    password_stdin: PasswordStdin = False,
+    role: Role = None,
     json: Json = False,
     workspace: Workspace = None,
 ) -> None:
-    """Make a user, who owns rows and holds keys."""
-    _run("user_create", workspace, name=name, as_json=json)
+    """Make a user. One with an e-mail and a password signs in."""
+    _run(
+        "user_create",
+        workspace,
+        name=name,
+        email=email,
+        password_stdin=password_stdin,
+        roles=role or [],
+        as_json=json,
+    )
+
+
+@user.command("list")
+def user_list(json: Json = False, workspace: Workspace = None) -> None:
+    """The users, newest first."""
+    _run("user_list", workspace, as_json=json)
+
+
+@user.command("disable")
+def user_disable(name: UserName, workspace: Workspace = None) -> None:
+    """End the logins of a user. Their keys do not work until they are enabled."""
+    _run("user_change", workspace, name=name, disabled=True)
+
+
+@user.command("enable")
+def user_enable(name: UserName, workspace: Workspace = None) -> None:
+    """Let a user in again. Keys work as before; they sign in anew."""
+    _run("user_change", workspace, name=name, disabled=False)
+
+
+@user.command("password")
+def user_password(name: UserName, password_stdin: PasswordStdin = False, workspace: Workspace = None) -> None:
+    """Give a user another password. Their logins end."""
+    if not password_stdin:
+        raise typer.BadParameter("give --password-stdin, and the password on standard input")
+    _run("user_change", workspace, name=name, password_stdin=True)
+
+
+@user.command("role")
+def user_role(name: UserName, role: Role = None, workspace: Workspace = None) -> None:
+    """Give a user these roles. They are in place of the ones before."""
+    _run("user_change", workspace, name=name, roles=role or [])
 
 
 def main() -> None:

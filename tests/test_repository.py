@@ -16,7 +16,7 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 from agent_server import errors
-from agent_server.http import chat, conversations, health, identity
+from agent_server.http import accounts, chat, confirmations, conversations, health, identity, own_data
 from agent_server.orchestrator.models import choose_model
 from agent_server.prompts import VARIABLES, FrontMatter
 from agent_server.settings import Settings, load_settings, variable_of
@@ -113,7 +113,13 @@ def test_every_error_code_is_documented() -> None:
     assert codes(errors.AgentServerError) | routing <= rows(DOCS / "http.md")
 
 
-@pytest.mark.parametrize("router", [chat.router, conversations.router, health.router, identity.router])
+ROUTERS = [
+    *(chat.router, conversations.router, health.router, identity.router),
+    *(accounts.router, own_data.router, confirmations.router),
+]
+
+
+@pytest.mark.parametrize("router", ROUTERS)
 def test_every_route_is_documented(router: APIRouter) -> None:
     text = (DOCS / "http.md").read_text()
     for route in router.routes:

@@ -37,6 +37,8 @@ _COMMANDS: dict[str, Any] = {
     "key_list": admin.key_list,
     "key_revoke": admin.key_revoke,
     "user_create": admin.user_create,
+    "user_list": admin.user_list,
+    "user_change": admin.user_change,
 }
 _SELF_LOOPED = frozenset({"serve"})
 """Commands that run an event loop of their own."""

@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from email_validator import EmailNotValidError, validate_email
 from rich.console import Console
 
+from agent_server.accounts import Accounts, Act
 from agent_server.commands.session import Session, get_user, say, show
+from agent_server.db import Database
 from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import differences, downgrade, revise, revisions, upgrade
 from agent_server.errors import AgentServerError, InvalidInput, Problem, WorkspaceInvalid
-from agent_server.identity.credentials import create_user, issue_key, list_keys, revoke_key
-from agent_server.identity.models import ApiKey
+from agent_server.http.server import create_resolver
+from agent_server.identity.credentials import find_user, issue_key, list_keys, page_users, revoke_key
+from agent_server.identity.models import ApiKey, User
 from agent_server.knowledge.parse import read_content
 from agent_server.orchestrator.models import choose_model
 from agent_server.orchestrator.phrases import template_problems
@@ -136,14 +140,21 @@ async def db_revision(session: Session, message: str) -> None:
     say(f"Wrote {path}; read it, then run `agent-server db upgrade`")
 
 
+def accounts_of(session: Session, database: Database) -> Accounts:
+    """The accounts, with the roles of the settings; the command line is not limited."""
+    return Accounts(database, create_resolver(session.settings, session.workspace, database))
+
+
 async def key_create(
     session: Session, name: str, scopes: list[str], days: int | None, user: str, as_json: bool
 ) -> None:
     database = await session.database()
     owner = await get_user(database, user)
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
+    act = Act(surface="cli")
     async with database.transaction(owner.id) as transaction:
         issued = await issue_key(transaction, owner.id, name=name, scopes=scopes, expires_at=expires)
+        await act.record(transaction, owner.id, "key.created", kind="operator")
     if as_json:
         show({**_key_view(issued.row), "user": owner.name, "key": issued.text})
     else:
@@ -158,7 +169,8 @@ async def key_list(session: Session, as_json: bool) -> None:
         return
     for key in keys:
         state = "revoked" if key.revoked_at else "works"
-        say(f"{key.id}  {state:<8} {key.name:<16} {' '.join(key.scopes)}")
+        used = f"used {key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never used"
+        say(f"{key.id}  {state:<8} {key.name:<16} {used:<22} {' '.join(key.scopes)}")
 
 
 async def key_revoke(session: Session, id: str) -> None:
@@ -166,8 +178,11 @@ async def key_revoke(session: Session, id: str) -> None:
         key_id = UUID(id)
     except ValueError:
         raise InvalidInput("id: not a key's id; `agent-server key list` shows which there are") from None
-    async with (await session.database()).transaction(scopes=["users:*"]) as transaction:
-        await revoke_key(transaction, key_id)
+    database = await session.database()
+    async with database.transaction(scopes=["users:*"]) as transaction:
+        owner = (await revoke_key(transaction, key_id)).owner_id
+    async with database.transaction(owner) as transaction:
+        await Act(surface="cli").record(transaction, owner, "key.revoked", kind="operator")
     say(f"Revoked {key_id}")
 
 
@@ -179,13 +194,79 @@ def _key_view(key: ApiKey) -> dict[str, Any]:
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
+        "last_used_at": key.last_used_at,
     }
 
 
-async def user_create(session: Session, name: str, as_json: bool) -> None:
-    async with (await session.database()).transaction(scopes=["users:*"]) as transaction:
-        user = await create_user(transaction, name)
+async def user_create(
+    session: Session, name: str, email: str | None, password_stdin: bool, roles: list[str], as_json: bool
+) -> None:
+    password = _read_password() if password_stdin else None
+    email = None if email is None else _checked_email(email)
+    made = accounts_of(session, await session.database())
+    user = await made.make_user(Act(surface="cli"), None, name, email=email, password=password, roles=roles)
     if as_json:
-        show({"id": str(user.id), "name": user.name})
+        given = {"email": user.email} if email else {}
+        show({"id": str(user.id), "name": user.name, **given, **({"roles": user.roles} if roles else {})})
     else:
         say(f"Made {user.name} ({user.id}). A key for them: agent-server key create --user {user.name}")
+
+
+async def user_list(session: Session, as_json: bool) -> None:
+    async with (await session.database()).transaction(scopes=["users:read"]) as transaction:
+        page, cursor = await page_users(transaction, 200)
+        users = list(page)
+        while cursor is not None:
+            page, cursor = await page_users(transaction, 200, cursor)
+            users += page
+    if as_json:
+        show([_user_view(user) for user in users])
+        return
+    for user in users:
+        state = "disabled" if user.disabled_at else "works"
+        say(f"{user.id}  {state:<8} {user.name:<24} {user.email or '':<24} {' '.join(user.roles)}")
+
+
+async def user_change(
+    session: Session,
+    name: str,
+    *,
+    disabled: bool | None = None,
+    password_stdin: bool = False,
+    roles: list[str] | None = None,
+) -> None:
+    """What `user disable`, `enable`, `password` and `role` do."""
+    password = _read_password() if password_stdin else None
+    database = await session.database()
+    async with database.transaction(scopes=["users:read"]) as transaction:
+        user = await find_user(transaction, name)
+    if user is None:
+        raise InvalidInput(f"There is no user {name!r}; `agent-server user list` shows which there are")
+    changed = await accounts_of(session, database).change_user(
+        Act(surface="cli"), None, user.id, roles=roles, disabled=disabled, password=password
+    )
+    state = "disabled" if changed.disabled_at else "works"
+    say(f"{changed.name}: {state}; roles: {' '.join(changed.roles) or 'user'}")
+
+
+def _read_password() -> str:
+    """The first line of standard input: a password among the arguments would be in the list of processes."""
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def _checked_email(email: str) -> str:
+    try:
+        return validate_email(email, check_deliverability=False).normalized
+    except EmailNotValidError as error:
+        raise InvalidInput(f"email: {error}") from None
+
+
+def _user_view(user: User) -> dict[str, Any]:
+    return {
+        "id": str(user.id),
+        "name": user.name,
+        "email": user.email,
+        "roles": user.roles,
+        "created_at": user.created_at,
+        "disabled_at": user.disabled_at,
+    }

@@ -196,14 +196,13 @@ async def _me(accounts: Accounts, caller: Caller) -> Me:
 @router.post("/api/auth/logout", tags=["auth"], status_code=204, responses=refuses(403, 409))
 async def log_out(caller: CallerDep, act: ActDep, accounts: AccountsDep, body: Logout | None = None) -> None:
     """End this login, or every login of the user: access and refresh tokens are refused from then on."""
-    everywhere = body is not None and body.everywhere
-    if caller.login_id is None and everywhere:
+    if caller.login_id is None:  # who signed in may leave, whatever its roles
         _require(caller, "account:write")
-    await accounts.sign_out(act, caller, everywhere=everywhere)
+    await accounts.sign_out(act, caller, everywhere=body is not None and body.everywhere)
 
 
-@router.get("/api/auth/me", tags=["auth"], responses=refuses())
-async def me(caller: CallerDep, accounts: AccountsDep) -> Me:
+@router.get("/api/auth/me", tags=["auth"], responses=refuses(403))
+async def me(caller: Annotated[Caller, Depends(holding("account:read", guests=True))], accounts: AccountsDep) -> Me:
     """Who is calling, and what they may do."""
     return await _me(accounts, caller)
 

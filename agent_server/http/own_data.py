@@ -13,7 +13,6 @@ from pydantic_core import to_json
 from agent_server.audit import AuditRepository
 from agent_server.db import now
 from agent_server.http.accounts import AccountsDep, ActDep, Body, Cursor, Given, Limit, holding, refuses
-from agent_server.http.auth import CallerDep
 from agent_server.http.server import Server, ServerDep
 from agent_server.identity import Caller
 from agent_server.identity.own_data import export_rows
@@ -60,8 +59,13 @@ class Erasure(Body):
     password: Given | None = None
 
 
-@router.get("/api/me/audit", tags=["me"], responses=refuses())
-async def read_own_audit(caller: CallerDep, server: ServerDep, limit: Limit = 50, cursor: Cursor = None) -> AuditPage:
+@router.get("/api/me/audit", tags=["me"], responses=refuses(403))
+async def read_own_audit(
+    caller: Annotated[Caller, Depends(holding("account:read", guests=True))],
+    server: ServerDep,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> AuditPage:
     """What is on record of the caller."""
     async with server.database.transaction(caller.id) as session:
         page = await AuditRepository(session, caller).page(limit, cursor)

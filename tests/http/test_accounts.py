@@ -290,7 +290,7 @@ async def test_a_login_ends_however_often_it_is_refreshed(people: People) -> Non
 async def test_logging_out_ends_this_login_or_all_and_no_key(people: People, everywhere: bool) -> None:
     here, there = await people.signed_in(), await people.signed_in()
     headers = bearer(here["access_token"])
-    key = (await people.http.post("/api/keys", json={"name": "k", "scopes": ["tasks:read"]}, headers=headers)).json()
+    key = (await people.http.post("/api/keys", json={"name": "k", "scopes": ["account:read"]}, headers=headers)).json()
     left = await people.http.post("/api/auth/logout", json={"everywhere": everywhere}, headers=headers)
     assert left.status_code == 204
     assert (await people.http.get("/api/auth/me", headers=headers)).status_code == 401
@@ -303,8 +303,8 @@ async def test_logging_out_ends_this_login_or_all_and_no_key(people: People, eve
 
 async def test_who_did_not_sign_in_cannot_log_out(people: People) -> None:
     _, guest = await people.guest()
-    for token in (people.client.key, guest):
-        assert (await people.http.post("/api/auth/logout", headers=bearer(token))).status_code == 409
+    for token, status in ((people.client.key, 409), (await people.client.new_key("tasks:*"), 403), (guest, 403)):
+        assert (await people.http.post("/api/auth/logout", headers=bearer(token))).status_code == status
 
 
 async def test_another_password_ends_the_other_logins(people: People) -> None:
@@ -391,13 +391,13 @@ async def test_a_key_holds_no_more_than_its_maker(people: People) -> None:
 
 async def test_a_key_is_shown_once_used_and_ended(people: People) -> None:
     headers = await people.headers()
-    body = {"name": "for the phone", "scopes": ["tasks:read"], "days": 3}
+    body = {"name": "for the phone", "scopes": ["account:read"], "days": 3}
     made = await people.http.post("/api/keys", json=body, headers=headers)
     assert made.status_code == 201
     view = {
         "id": IsStr(),
         "name": "for the phone",
-        "scopes": ["tasks:read"],
+        "scopes": ["account:read"],
         "created_at": IsDatetime(iso_string=True),
         "expires_at": IsDatetime(iso_string=True, approx=now() + timedelta(days=3), delta=60),
         "revoked_at": None,
@@ -406,7 +406,7 @@ async def test_a_key_is_shown_once_used_and_ended(people: People) -> None:
     assert made.json() == {**view, "key": IsStr(regex=r"ask_[0-9a-f]{32}[.].{43}")}
     key = bearer(made.json()["key"])
     assert (await people.http.get("/api/auth/me", headers=key)).json() == IsPartialDict(
-        id=str(people.ids["ann"]), scopes=["tasks:read"], name="ann"
+        id=str(people.ids["ann"]), scopes=["account:read"], name="ann"
     )
     assert (await people.http.get("/api/keys", headers=key)).status_code == 403
     (listed,) = (await people.http.get("/api/keys", headers=headers)).json()
@@ -459,7 +459,7 @@ async def test_a_role_that_is_taken_away_is_gone_with_the_next_request(people: P
 
 async def test_a_disabled_user_is_cut_off_at_once(people: People) -> None:
     ann, ada = await people.headers(), await people.headers("ada@example.com")
-    body = {"name": "k", "scopes": ["tasks:read"]}
+    body = {"name": "k", "scopes": ["account:read"]}
     key = bearer((await people.http.post("/api/keys", json=body, headers=ann)).json()["key"])
     path = f"/api/users/{people.ids['ann']}"
     assert (await people.http.patch(path, json={"disabled": True}, headers=ada)).json()["disabled_at"]
@@ -556,19 +556,18 @@ async def test_a_claim_moves_every_row_of_the_guest_and_ends_its_token(people: P
     assert [item["role"] for item in messages.json()["items"]] == ["user", "assistant"]
     assert (await people.http.get("/api/auth/me", headers=bearer(token))).status_code == 401
     again = await people.http.post("/api/auth/claim", json={"guest_token": token}, headers=headers)
-    assert again.status_code == 401
+    assert again.status_code == 422
     assert ("auth.claim", "ok", "user") in await people.acts(ann)
 
 
 async def test_signing_in_with_a_guests_token_claims_it_all_or_not_at_all(people: People) -> None:
     _, token = await people.guest()
     talk = (await people.http.post("/api/chat", json=QUESTION, headers=bearer(token))).json()
-    for refused in (
-        await people.log_in(guest_token=token[:-1]),
-        await people.log_in(guest_token=people.client.key),
-        await people.log_in(password="wrong", guest_token=token),
-    ):
-        assert refused.status_code == 401
+    for wrong in (token[:-1], people.client.key, "x"):
+        refused = await people.log_in(guest_token=wrong)
+        assert refused.status_code == 422
+        assert refused.json()["errors"] == [IsPartialDict(field="guest_token")]
+    assert (await people.log_in(password="wrong", guest_token=token)).status_code == 401
     async with everything(people.client.server.database) as session:
         await session.execute(text("update turn set status = 'running'"))
     assert (await people.log_in(guest_token=token)).status_code == 409
@@ -590,7 +589,7 @@ async def test_a_guest_is_claimed_once_and_by_no_guest(people: People) -> None:
     assert (await people.http.post("/api/auth/claim", json=body, headers=bearer(other))).status_code == 403
     headers = [await people.headers(), await people.headers("bob@example.com")]
     answers = await asyncio.gather(*(people.http.post("/api/auth/claim", json=body, headers=h) for h in headers))
-    assert sorted(answer.status_code for answer in answers) == [204, 401]
+    assert sorted(answer.status_code for answer in answers) == [204, 422]
 
 
 async def test_the_same_idempotency_key_of_guest_and_user_is_in_no_claims_way(people: People) -> None:
@@ -632,7 +631,7 @@ async def scan(client: Client, needles: list[str]) -> dict[str, set[str]]:
 async def test_erasure_leaves_nothing_of_the_user_but_an_id_in_the_audit(people: People) -> None:
     server, ann, bob = people.client.server, people.ids["ann"], people.ids["bob"]
     headers = await people.headers()
-    body = {"name": "k", "scopes": ["tasks:read"]}
+    body = {"name": "k", "scopes": ["account:read"]}
     key = bearer((await people.http.post("/api/keys", json=body, headers=headers)).json()["key"])
     assert (await people.http.post("/api/chat", json=QUESTION, headers=headers)).status_code == 200
     async with everything(server.database) as session:
@@ -702,6 +701,14 @@ async def test_erasure_stops_the_answer_that_is_being_written(start: Start) -> N
                 _ = [frame async for frame in frames]
         ann = str(people.ids["ann"])
         assert await scan(client, [ann]) == {ann: {"audit"}}
+
+
+async def test_a_key_without_the_scope_learns_nothing_of_its_owner(people: People) -> None:
+    key = bearer(await people.client.new_key("tasks:*"))
+    for path in ("/api/auth/me", "/api/me/export", "/api/me/audit", "/api/keys", "/api/users", "/api/audit"):
+        refused = await people.http.get(path, headers=key)
+        assert refused.status_code == 403, path
+        assert "needs the scope" in refused.json()["detail"]
 
 
 async def test_a_guest_and_the_owner_of_a_key_erase_themselves(people: People) -> None:

@@ -39,6 +39,20 @@ GUARDED = [
     ("POST", "/api/tools/list_tasks"),
     ("POST", "/api/tools/capture_lead"),
     ("POST", "/api/tools/no_such_tool"),
+    ("POST", "/api/auth/logout"),
+    ("GET", "/api/auth/me"),
+    ("POST", "/api/auth/password"),
+    ("POST", "/api/auth/claim"),
+    ("GET", "/api/keys"),
+    ("POST", "/api/keys"),
+    ("DELETE", f"/api/keys/{UUID(int=7)}"),
+    ("GET", "/api/users"),
+    ("POST", "/api/users"),
+    ("PATCH", f"/api/users/{UUID(int=7)}"),
+    ("GET", "/api/audit"),
+    ("GET", "/api/me/audit"),
+    ("GET", "/api/me/export"),
+    ("DELETE", "/api/me"),
 ]
 
 
