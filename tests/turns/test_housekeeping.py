@@ -122,6 +122,7 @@ async def test_logins_and_questions_whose_time_is_over_are_removed_whoever_they_
     for _ in range(3):
         async with everything(database) as session:
             await insert_row_of_everything(session, new_id(), "x")
+    await _execute(database, f"update {table} set expires_at = now() + interval '1 day'")
     past = f"(select id from {table} order by id limit 2)"
     await _execute(database, f"update {table} set expires_at = now() - interval '2 days' where id in {past}")
     assert await expire(database) == 2
