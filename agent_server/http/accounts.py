@@ -1,6 +1,5 @@
 """/api/auth: signing in and out; /api/keys: the caller's own; /api/users: for staff."""
 
-from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -9,9 +8,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, EmailStr, Field, StrictBool
 
 from agent_server.accounts import Accounts, Act
-from agent_server.errors import Forbidden
 from agent_server.http.auth import CallerDep, address_of, count_address
 from agent_server.http.errors import Problem
+from agent_server.http.scopes import holding, require
 from agent_server.http.server import Server, ServerDep
 from agent_server.identity import Caller
 from agent_server.identity.credentials import list_keys, page_users
@@ -74,24 +73,6 @@ def get_accounts(server: ServerDep) -> Accounts:
 
 ActDep = Annotated[Act, Depends(get_act)]
 AccountsDep = Annotated[Accounts, Depends(get_accounts)]
-
-
-def _require(caller: Caller, scope: str) -> None:
-    if not caller.may(scope):
-        raise Forbidden(f"This needs the scope {scope}, which this caller lacks", scope)
-
-
-def holding(scope: str, *, guests: bool = False) -> Callable[..., Coroutine[Any, Any, Caller]]:
-    """The caller, who must hold `scope`; a guest may do it without where it is about its own."""
-
-    async def may(caller: CallerDep) -> Caller:
-        if caller.kind != "guest":
-            _require(caller, scope)
-        elif not guests:
-            raise Forbidden("A guest may chat; this needs somebody who has signed in, or an API key", scope)
-        return caller
-
-    return may
 
 
 # --- Signing in
@@ -197,12 +178,12 @@ async def _me(accounts: Accounts, caller: Caller) -> Me:
 async def log_out(caller: CallerDep, act: ActDep, accounts: AccountsDep, body: Logout | None = None) -> None:
     """End this login, or every login of the user: access and refresh tokens are refused from then on."""
     if caller.login_id is None:  # who signed in may leave, whatever its roles
-        _require(caller, "account:write")
+        require(caller, "account:write")
     await accounts.sign_out(act, caller, everywhere=body is not None and body.everywhere)
 
 
 @router.get("/api/auth/me", tags=["auth"], responses=refuses(403))
-async def me(caller: Annotated[Caller, Depends(holding("account:read", guests=True))], accounts: AccountsDep) -> Me:
+async def me(caller: Annotated[Caller, holding("account:read")], accounts: AccountsDep) -> Me:
     """Who is calling, and what they may do."""
     return await _me(accounts, caller)
 
@@ -210,7 +191,7 @@ async def me(caller: Annotated[Caller, Depends(holding("account:read", guests=Tr
 @router.post("/api/auth/password", tags=["auth"], status_code=204, responses=refuses(403, 409))
 async def change_password(
     body: NewPassword,
-    caller: Annotated[Caller, Depends(holding("account:write"))],
+    caller: Annotated[Caller, holding("account:write", guests=False)],
     act: ActDep,
     accounts: AccountsDep,
 ) -> None:
@@ -221,7 +202,7 @@ async def change_password(
 @router.post("/api/auth/claim", tags=["auth"], status_code=204, responses=refuses(403, 409))
 async def claim(
     body: Claim,
-    caller: Annotated[Caller, Depends(holding("account:write"))],
+    caller: Annotated[Caller, holding("account:write", guests=False)],
     act: ActDep,
     accounts: AccountsDep,
 ) -> None:
@@ -261,7 +242,7 @@ class MadeKey(KeyView):
 
 
 @router.get("/api/keys", tags=["keys"], responses=refuses(403))
-async def read_keys(caller: Annotated[Caller, Depends(holding("keys:read"))], server: ServerDep) -> list[KeyView]:
+async def read_keys(caller: Annotated[Caller, holding("keys:read", guests=False)], server: ServerDep) -> list[KeyView]:
     """The caller's API keys, newest first."""
     async with server.database.transaction(caller.id) as session:
         return [KeyView.model_validate(key) for key in await list_keys(session, caller.id)]
@@ -269,7 +250,7 @@ async def read_keys(caller: Annotated[Caller, Depends(holding("keys:read"))], se
 
 @router.post("/api/keys", tags=["keys"], status_code=201, responses=refuses(403))
 async def create_key(
-    body: NewKey, caller: Annotated[Caller, Depends(holding("keys:write"))], act: ActDep, accounts: AccountsDep
+    body: NewKey, caller: Annotated[Caller, holding("keys:write", guests=False)], act: ActDep, accounts: AccountsDep
 ) -> MadeKey:
     """Make a key for the caller, which may no more than the caller itself."""
     made = await accounts.make_key(act, caller, body.name, body.scopes, body.days)
@@ -278,7 +259,7 @@ async def create_key(
 
 @router.delete("/api/keys/{id}", tags=["keys"], status_code=204, responses=refuses(403, 404))
 async def delete_key(
-    id: UUID, caller: Annotated[Caller, Depends(holding("keys:write"))], act: ActDep, accounts: AccountsDep
+    id: UUID, caller: Annotated[Caller, holding("keys:write", guests=False)], act: ActDep, accounts: AccountsDep
 ) -> None:
     """End a key of the caller's: the next request with it is refused."""
     await accounts.end_key(act, caller, id)
@@ -328,7 +309,7 @@ class UserChange(Body):
 
 @router.get("/api/users", tags=["users"], responses=refuses(403))
 async def read_users(
-    caller: Annotated[Caller, Depends(holding("users:read"))],
+    caller: Annotated[Caller, holding("users:read", guests=False)],
     server: ServerDep,
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -341,7 +322,7 @@ async def read_users(
 
 @router.post("/api/users", tags=["users"], status_code=201, responses=refuses(403, 409))
 async def create_user(
-    body: NewUser, caller: Annotated[Caller, Depends(holding("users:write"))], act: ActDep, accounts: AccountsDep
+    body: NewUser, caller: Annotated[Caller, holding("users:write", guests=False)], act: ActDep, accounts: AccountsDep
 ) -> UserView:
     """Make a user, with no role that may more than the caller."""
     user: User = await accounts.make_user(
@@ -354,7 +335,7 @@ async def create_user(
 async def change_user(
     id: UUID,
     body: UserChange,
-    caller: Annotated[Caller, Depends(holding("users:write"))],
+    caller: Annotated[Caller, holding("users:write", guests=False)],
     act: ActDep,
     accounts: AccountsDep,
 ) -> UserView:

@@ -5,14 +5,15 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_json
 
 from agent_server.audit import AuditRepository
 from agent_server.db import now
-from agent_server.http.accounts import AccountsDep, ActDep, Body, Cursor, Given, Limit, holding, refuses
+from agent_server.http.accounts import AccountsDep, ActDep, Body, Cursor, Given, Limit, refuses
+from agent_server.http.scopes import holding
 from agent_server.http.server import Server, ServerDep
 from agent_server.identity import Caller
 from agent_server.identity.own_data import export_rows
@@ -61,7 +62,7 @@ class Erasure(Body):
 
 @router.get("/api/me/audit", tags=["me"], responses=refuses(403))
 async def read_own_audit(
-    caller: Annotated[Caller, Depends(holding("account:read", guests=True))],
+    caller: Annotated[Caller, holding("account:read")],
     server: ServerDep,
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -74,7 +75,7 @@ async def read_own_audit(
 
 @router.get("/api/audit", tags=["audit"], responses=refuses(403))
 async def read_audit(
-    caller: Annotated[Caller, Depends(holding("audit:read"))],
+    caller: Annotated[Caller, holding("audit:read", guests=False)],
     server: ServerDep,
     subject: UUID,
     limit: Limit = 50,
@@ -88,7 +89,7 @@ async def read_audit(
 
 @router.get("/api/me/export", tags=["me"], response_model=Export, responses=refuses(403))
 async def export(
-    caller: Annotated[Caller, Depends(holding("account:read", guests=True))], act: ActDep, server: ServerDep
+    caller: Annotated[Caller, holding("account:read")], act: ActDep, server: ServerDep
 ) -> StreamingResponse:
     """All that the caller owns, as one JSON document."""
     async with server.database.transaction(caller.id) as session:
@@ -122,7 +123,7 @@ def _listed(value: Any) -> Any:
 
 @router.delete("/api/me", tags=["me"], status_code=204, responses=refuses(403))
 async def erase(
-    caller: Annotated[Caller, Depends(holding("account:write", guests=True))],
+    caller: Annotated[Caller, holding("account:write")],
     act: ActDep,
     accounts: AccountsDep,
     server: ServerDep,

@@ -10,19 +10,27 @@ from agent_server.http.auth import get_caller, get_caller_or_new_guest
 from agent_server.identity import Caller
 
 
-def requires(scope: str, caller_of: Callable[..., Awaitable[Caller]] = get_caller) -> Any:
-    """The dependency of a route on a caller who holds `scope`. Raises Unauthorized and Forbidden."""
+def require(caller: Caller, scope: str) -> None:
+    """Raises Forbidden."""
+    if not caller.may(scope):
+        raise Forbidden(f"This needs the scope {scope}, which this caller lacks", scope)
+
+
+def holding(scope: str, *, guests: bool = True, caller_of: Callable[..., Awaitable[Caller]] = get_caller) -> Any:
+    """The dependency of a route on a caller who holds `scope`, and is no guest unless `guests` may. Raises
+    Unauthorized, TooMany and Forbidden."""
 
     async def get_holder(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
-        if not caller.may(scope):
-            raise Forbidden(f"This needs the scope {scope}, which this caller lacks", scope)
+        if caller.kind == "guest" and not guests:
+            raise Forbidden("A guest may chat; this needs somebody who has signed in, or an API key", scope)
+        require(caller, scope)
         return caller
 
     return Depends(get_holder)
 
 
-ReaderDep = Annotated[Caller, requires("conversations:read")]
-WriterDep = Annotated[Caller, requires("conversations:write")]
-SpeakerDep = Annotated[Caller, requires("conversations:write", get_caller_or_new_guest)]
-SelfReaderDep = Annotated[Caller, requires("account:read")]
-SelfWriterDep = Annotated[Caller, requires("account:write")]
+ReaderDep = Annotated[Caller, holding("conversations:read")]
+WriterDep = Annotated[Caller, holding("conversations:write")]
+SpeakerDep = Annotated[Caller, holding("conversations:write", caller_of=get_caller_or_new_guest)]
+SelfReaderDep = Annotated[Caller, holding("account:read")]
+SelfWriterDep = Annotated[Caller, holding("account:write")]
