@@ -142,6 +142,8 @@ async def cluster(
         "CHAOS_OUTSIDE_URL": f"{there.url}/change",
         "AGENT_SERVER_MODEL": "scripted",
         "AGENT_SERVER_ENVIRONMENT": "test",
+        "AGENT_SERVER_RATE_PER_CALLER": "0",  # its few clients ask for much
+        "AGENT_SERVER_RATE_PER_ADDRESS": "0",
         "AGENT_SERVER_MODEL_FIRST_TOKEN_TIMEOUT": str(PATIENCE),
         "AGENT_SERVER_MODEL_TOKEN_TIMEOUT": str(PATIENCE),
     }
