@@ -16,7 +16,7 @@ from agent_server.db.embedded import EMBEDDED_USER, as_user, start_embedded
 from agent_server.db.migrate import find_missing_tables, make_tables, revisions, upgrade
 from agent_server.errors import InvalidInput
 from agent_server.forms import FormTools
-from agent_server.http import chat, conversations, docs, errors, health, identity, tools
+from agent_server.http import chat, conversations, docs, errors, health, identity, openapi, tools
 from agent_server.http.middleware import RequestMiddleware
 from agent_server.http.server import Server
 from agent_server.identity import Caller
@@ -165,6 +165,7 @@ def create_app(server: Server) -> FastAPI:
     app.include_router(tools.create_router(server.workspace))
     app.router.routes.extend(mcp.routes)
     _add_page(app)
+    openapi.describe(app)
     return app
 
 
