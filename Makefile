@@ -6,7 +6,7 @@ PORT ?= 8000
 WORKSPACE ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev serve test lint lock bench chaos clean
+.PHONY: help install dev serve test lint lock bench chaos fuzz clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -38,6 +38,9 @@ lock: ## Resolve the dependencies anew
 
 chaos: dev ## Count what replicas lose that are killed, frozen and cut off under load (ARGS="--turns 150 --kills 10")
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+fuzz: dev ## Send 10,000 requests made from the OpenAPI document and count what it does not describe (ARGS="--seed 1")
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: dev ## Measure what turns, followers, streams and recovery cost (about ten minutes)
 	@for each in isolation turns followers streams "recovery --kills 10"; do $(BIN)/python -m bench.$$each || exit 1; done

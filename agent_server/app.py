@@ -24,6 +24,7 @@ from agent_server.http import (
     errors,
     health,
     identity,
+    openapi,
     own_data,
     tools,
 )
@@ -185,6 +186,7 @@ def create_app(server: Server) -> FastAPI:
     app.include_router(mcp.metadata)
     app.router.routes.extend(mcp.routes)
     _add_page(app)
+    openapi.describe(app)
     return app
 
 

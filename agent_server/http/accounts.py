@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, EmailStr, Field, StrictBool
 
 from agent_server.accounts import Accounts, Act
 from agent_server.http.auth import CallerDep, address_of, count_address
-from agent_server.http.errors import Problem
 from agent_server.http.scopes import holding, require
 from agent_server.http.server import Server, ServerDep
 from agent_server.identity import Caller
@@ -20,27 +19,6 @@ from agent_server.identity.passwords import LONGEST, SHORTEST
 from agent_server.tool import refuse_unstorable
 
 router = APIRouter()
-
-_REFUSALS = {
-    401: "No credential, or one that is not valid",
-    403: "The caller may not do this",
-    404: "Not there, or not the caller's",
-    409: "What is there does not allow it now",
-    413: "The body is too large",
-    422: "Something in the request is not right; `errors` names each",
-    429: "Too many requests; `Retry-After` says when to come back",
-    503: "The database is away",
-}
-
-
-def refuses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The refusals of a route, as its OpenAPI entry has them; some are possible with each."""
-    schema = Problem.model_json_schema()
-    content = {"application/problem+json": {"schema": schema}}
-    return {
-        status: {"description": _REFUSALS[status], "content": content}
-        for status in sorted({*statuses, 401, 413, 422, 429, 503})
-    }
 
 
 class Body(BaseModel):
@@ -134,7 +112,7 @@ class Tokens(BaseModel):
     user: Me
 
 
-@router.post("/api/auth/login", tags=["auth"], responses=refuses(409), dependencies=[Depends(count_address)])
+@router.post("/api/auth/login", tags=["auth"], responses={401: {}, 409: {}}, dependencies=[Depends(count_address)])
 async def log_in(body: Login, act: ActDep, accounts: AccountsDep, server: ServerDep) -> Tokens:
     """Sign in by e-mail and password. After too many failures this is refused for a while, also with the right one."""
     login = await accounts.sign_in(
@@ -143,7 +121,7 @@ async def log_in(body: Login, act: ActDep, accounts: AccountsDep, server: Server
     return await _tokens(server, accounts, login)
 
 
-@router.post("/api/auth/refresh", tags=["auth"], responses=refuses(), dependencies=[Depends(count_address)])
+@router.post("/api/auth/refresh", tags=["auth"], responses={401: {}}, dependencies=[Depends(count_address)])
 async def refresh(body: Refresh, act: ActDep, accounts: AccountsDep, server: ServerDep) -> Tokens:
     """New tokens for a refresh token, which works once: one that is used again ends the login."""
     return await _tokens(server, accounts, await accounts.refresh(act, body.refresh_token))
@@ -174,7 +152,7 @@ async def _me(accounts: Accounts, caller: Caller) -> Me:
     )
 
 
-@router.post("/api/auth/logout", tags=["auth"], status_code=204, responses=refuses(403, 409))
+@router.post("/api/auth/logout", tags=["auth"], status_code=204, responses={409: {}})
 async def log_out(caller: CallerDep, act: ActDep, accounts: AccountsDep, body: Logout | None = None) -> None:
     """End this login, or every login of the user: access and refresh tokens are refused from then on."""
     if caller.login_id is None:  # who signed in may leave, whatever its roles
@@ -182,13 +160,13 @@ async def log_out(caller: CallerDep, act: ActDep, accounts: AccountsDep, body: L
     await accounts.sign_out(act, caller, everywhere=body is not None and body.everywhere)
 
 
-@router.get("/api/auth/me", tags=["auth"], responses=refuses(403))
+@router.get("/api/auth/me", tags=["auth"])
 async def me(caller: Annotated[Caller, holding("account:read")], accounts: AccountsDep) -> Me:
     """Who is calling, and what they may do."""
     return await _me(accounts, caller)
 
 
-@router.post("/api/auth/password", tags=["auth"], status_code=204, responses=refuses(403, 409))
+@router.post("/api/auth/password", tags=["auth"], status_code=204, responses={409: {}})
 async def change_password(
     body: NewPassword,
     caller: Annotated[Caller, holding("account:write", guests=False)],
@@ -199,7 +177,7 @@ async def change_password(
     await accounts.change_password(act, caller, body.current, body.new)
 
 
-@router.post("/api/auth/claim", tags=["auth"], status_code=204, responses=refuses(403, 409))
+@router.post("/api/auth/claim", tags=["auth"], status_code=204, responses={409: {}})
 async def claim(
     body: Claim,
     caller: Annotated[Caller, holding("account:write", guests=False)],
@@ -241,14 +219,14 @@ class MadeKey(KeyView):
     key: str
 
 
-@router.get("/api/keys", tags=["keys"], responses=refuses(403))
+@router.get("/api/keys", tags=["keys"])
 async def read_keys(caller: Annotated[Caller, holding("keys:read", guests=False)], server: ServerDep) -> list[KeyView]:
     """The caller's API keys, newest first."""
     async with server.database.transaction(caller.id) as session:
         return [KeyView.model_validate(key) for key in await list_keys(session, caller.id)]
 
 
-@router.post("/api/keys", tags=["keys"], status_code=201, responses=refuses(403))
+@router.post("/api/keys", tags=["keys"], status_code=201)
 async def create_key(
     body: NewKey, caller: Annotated[Caller, holding("keys:write", guests=False)], act: ActDep, accounts: AccountsDep
 ) -> MadeKey:
@@ -257,7 +235,7 @@ async def create_key(
     return MadeKey(**KeyView.model_validate(made.row).model_dump(), key=made.text)
 
 
-@router.delete("/api/keys/{id}", tags=["keys"], status_code=204, responses=refuses(403, 404))
+@router.delete("/api/keys/{id}", tags=["keys"], status_code=204)
 async def delete_key(
     id: UUID, caller: Annotated[Caller, holding("keys:write", guests=False)], act: ActDep, accounts: AccountsDep
 ) -> None:
@@ -307,7 +285,7 @@ class UserChange(Body):
     password: Password | None = None
 
 
-@router.get("/api/users", tags=["users"], responses=refuses(403))
+@router.get("/api/users", tags=["users"])
 async def read_users(
     caller: Annotated[Caller, holding("users:read", guests=False)],
     server: ServerDep,
@@ -320,7 +298,7 @@ async def read_users(
     return UserPage(items=[UserView.model_validate(user) for user in page], next_cursor=following)
 
 
-@router.post("/api/users", tags=["users"], status_code=201, responses=refuses(403, 409))
+@router.post("/api/users", tags=["users"], status_code=201, responses={409: {}})
 async def create_user(
     body: NewUser, caller: Annotated[Caller, holding("users:write", guests=False)], act: ActDep, accounts: AccountsDep
 ) -> UserView:
@@ -331,7 +309,7 @@ async def create_user(
     return UserView.model_validate(user)
 
 
-@router.patch("/api/users/{id}", tags=["users"], responses=refuses(403, 404))
+@router.patch("/api/users/{id}", tags=["users"])
 async def change_user(
     id: UUID,
     body: UserChange,

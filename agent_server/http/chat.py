@@ -7,11 +7,12 @@ from uuid import UUID, uuid5
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.errors import InvalidInput, Unavailable
 from agent_server.http.encode import Cursor, UIMessageEncoder, event_stream, parse_cursor, ui_message_stream
-from agent_server.http.messages import messages_of
+from agent_server.http.messages import ToolUse, messages_of
 from agent_server.http.scopes import ReaderDep, SpeakerDep, WriterDep
 from agent_server.http.server import Server, ServerDep
 from agent_server.identity import Caller
@@ -28,6 +29,8 @@ STREAM_HEADERS = {
     "X-Accel-Buffering": "no",
     "x-vercel-ai-ui-message-stream": "v1",
 }
+
+EVENT_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
 
 
 class UIPart(BaseModel):
@@ -49,10 +52,20 @@ class UIMessage(BaseModel):
     parts: list[UIPart] = Field(default_factory=list)
 
 
+_ONLY_MESSAGE: JsonDict = {
+    "required": ["message"],
+    "properties": {"message": {"type": "string"}, "messages": {"type": "null"}},
+}
+_ONLY_MESSAGES: JsonDict = {
+    "required": ["messages"],
+    "properties": {"messages": {"type": "array"}, "message": {"type": "null"}},
+}
+
+
 class ChatRequest(BaseModel):
     """A message to answer: `message`, or the AI SDK's `messages`, of which the last one is answered."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"oneOf": [_ONLY_MESSAGE, _ONLY_MESSAGES]})
 
     id: str | None = Field(None, max_length=100, description="The conversation; absent for a new one.")
     message: str | None = Field(None, description="What the user says.")
@@ -99,10 +112,32 @@ class ChatRequest(BaseModel):
         return said[-1]
 
 
+class Answer(BaseModel):
+    """A finished turn. `tools` are its calls; `error` is what it failed with."""
+
+    conversation_id: UUID
+    turn_id: UUID
+    status: str
+    agent: str | None
+    text: str
+    sources: list[dict[str, Any]]
+    tools: list[ToolUse]
+    usage: dict[str, Any] | None
+    error: dict[str, Any] | None
+
+
 @router.post(
     "/api/chat",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "An AI SDK UI message stream"}},
+    responses={
+        200: {
+            "model": Answer,
+            **EVENT_STREAM,
+            "description": "An AI SDK UI message stream; with `stream` false, the answer",
+        },
+        404: {},
+        409: {},
+    },
 )
 async def chat(
     body: ChatRequest,
@@ -117,7 +152,7 @@ async def chat(
     cursor = parse_cursor(last_event_id, turn.id)
     headers = {"X-Conversation-Id": str(turn.conversation_id), "X-Turn-Id": str(turn.id)}
     if not body.stream:
-        return JSONResponse(await _whole(server, caller, turn), headers=headers)
+        return JSONResponse((await _whole(server, caller, turn)).model_dump(mode="json"), headers=headers)
     return _streamed(server, turn, cursor, html=x_render == "html", headers=headers)
 
 
@@ -171,7 +206,7 @@ def _streamed(
     return StreamingResponse(frames, media_type="text/event-stream", headers={**STREAM_HEADERS, **(headers or {})})
 
 
-async def _whole(server: Server, caller: Caller, turn: Turn) -> dict[str, Any]:
+async def _whole(server: Server, caller: Caller, turn: Turn) -> Answer:
     """The finished turn as one document. Raises Unavailable when this process ends before the turn does."""
     try:
         async for _ in server.hub.follow(turn.owner_id, turn.id):
@@ -182,23 +217,23 @@ async def _whole(server: Server, caller: Caller, turn: Turn) -> dict[str, Any]:
         turn = await TurnRepository(session, caller).get(turn.id)
         items = await TurnRepository(session, caller).items(turn)
     answer = next((m for m in messages_of(items, {turn.id: turn}) if m.role == "assistant"), None)
-    return {
-        "conversation_id": str(turn.conversation_id),
-        "turn_id": str(turn.id),
-        "status": turn.status,
-        "agent": turn.agent,
-        "text": answer.text if answer else "",
-        "sources": answer.sources if answer else [],
-        "tools": [vars(tool) for tool in answer.tools] if answer else [],
-        "usage": turn.usage,
-        "error": turn.error,
-    }
+    return Answer(
+        conversation_id=turn.conversation_id,
+        turn_id=turn.id,
+        status=turn.status,
+        agent=turn.agent,
+        text=answer.text if answer else "",
+        sources=answer.sources if answer else [],
+        tools=answer.tools if answer else [],
+        usage=turn.usage,
+        error=turn.error,
+    )
 
 
 @router.get(
     "/api/chat/{conversation}/stream",
     response_class=StreamingResponse,
-    responses={204: {"description": "Nothing is running"}},
+    responses={200: EVENT_STREAM, 204: {"description": "Nothing is running"}},
 )
 async def resume(
     conversation: str,
@@ -265,7 +300,7 @@ async def cancel_turn(turn: UUID, caller: WriterDep, server: ServerDep) -> dict[
     return {"stopped": row.finished_at is None}
 
 
-@router.get("/api/turns/{turn}/events", response_class=StreamingResponse)
+@router.get("/api/turns/{turn}/events", response_class=StreamingResponse, responses={200: EVENT_STREAM})
 async def read_events(
     turn: UUID, caller: ReaderDep, server: ServerDep, last_event_id: Annotated[str | None, Header()] = None
 ) -> Response:

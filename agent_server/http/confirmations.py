@@ -10,28 +10,10 @@ from pydantic import BaseModel, ConfigDict, StrictBool
 from agent_server.confirmations import ConfirmationRepository, worded
 from agent_server.consent import confirm_call, decline_call
 from agent_server.db import now
-from agent_server.http.errors import Problem
 from agent_server.http.scopes import ReaderDep, WriterDep
 from agent_server.http.server import ServerDep
 
 router = APIRouter(tags=["confirmations"])
-
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"description": meaning, "content": {"application/problem+json": {"schema": Problem.model_json_schema()}}}
-    for status, meaning in {
-        401: "No credential, or one that is not valid",
-        403: "The caller lacks the tool's scope",
-        404: "No question of the caller's, or what the call is about is not there any more",
-        409: "Answered already, expired, or refused by the tool",
-        413: "The body is too large",
-        422: "Not an id, not an answer, or arguments that the tool does not take any more",
-        429: "Too many requests",
-        500: "A bug of the tool's",
-        503: "The database is away",
-        504: "The tool took too long",
-    }.items()
-}
-_READING: dict[int | str, dict[str, Any]] = {status: _REFUSALS[status] for status in (401, 404, 422, 429, 503)}
 
 
 class ConfirmationView(BaseModel):
@@ -65,7 +47,7 @@ class Answered(BaseModel):
     output: Any = None
 
 
-@router.get("/api/confirmations/{id}", responses=_READING)
+@router.get("/api/confirmations/{id}")
 async def read_confirmation(id: UUID, caller: ReaderDep, server: ServerDep) -> ConfirmationView:
     """What the caller was asked, and whether it has been answered."""
     async with server.database.transaction(caller.id) as session:
@@ -85,7 +67,7 @@ async def read_confirmation(id: UUID, caller: ReaderDep, server: ServerDep) -> C
     )
 
 
-@router.post("/api/confirmations/{id}", responses=_REFUSALS)
+@router.post("/api/confirmations/{id}", responses={409: {}, 504: {}})
 async def answer_confirmation(id: UUID, body: Answer, caller: WriterDep, server: ServerDep) -> Answered:
     """Answer it: with `true` the call is made now, as the caller; with `false` it never is."""
     if not body.confirm:

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from agent_server.audit import AuditRepository
 from agent_server.db import now
-from agent_server.http.accounts import AccountsDep, ActDep, Body, Cursor, Given, Limit, refuses
+from agent_server.http.accounts import AccountsDep, ActDep, Body, Cursor, Given, Limit
 from agent_server.http.scopes import holding
 from agent_server.http.server import Server, ServerDep
 from agent_server.identity import Caller
@@ -60,7 +60,7 @@ class Erasure(Body):
     password: Given | None = None
 
 
-@router.get("/api/me/audit", tags=["me"], responses=refuses(403))
+@router.get("/api/me/audit", tags=["me"])
 async def read_own_audit(
     caller: Annotated[Caller, holding("account:read")],
     server: ServerDep,
@@ -73,7 +73,7 @@ async def read_own_audit(
     return AuditPage.model_validate(page, from_attributes=True)
 
 
-@router.get("/api/audit", tags=["audit"], responses=refuses(403))
+@router.get("/api/audit", tags=["audit"])
 async def read_audit(
     caller: Annotated[Caller, holding("audit:read", guests=False)],
     server: ServerDep,
@@ -87,7 +87,7 @@ async def read_audit(
     return AuditPage.model_validate(page, from_attributes=True)
 
 
-@router.get("/api/me/export", tags=["me"], response_model=Export, responses=refuses(403))
+@router.get("/api/me/export", tags=["me"], response_model=Export)
 async def export(
     caller: Annotated[Caller, holding("account:read")], act: ActDep, server: ServerDep
 ) -> StreamingResponse:
@@ -121,7 +121,7 @@ def _listed(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-@router.delete("/api/me", tags=["me"], status_code=204, responses=refuses(403))
+@router.delete("/api/me", tags=["me"], status_code=204)
 async def erase(
     caller: Annotated[Caller, holding("account:write")],
     act: ActDep,

@@ -17,6 +17,8 @@ from agent_server.workspace import Workspace
 
 LEAD_TOOL = "capture_lead"
 
+REFUSED: dict[int | str, dict[str, Any]] = {404: {}, 409: {}, 504: {}}
+"""What a tool may be refused with beyond what holds everywhere: what it names is not there, or it took too long."""
 ConversationHeader = Annotated[UUID | None, Header(alias="X-Conversation-Id", description="Where it was asked for.")]
 
 
@@ -59,12 +61,13 @@ def _add_route(router: APIRouter, tool: Tool[..., Any]) -> None:
         summary=tool.title,
         description=f"{tool.description}\n\nScope `{tool.scope}`, effect `{tool.effect}`.",
         response_class=JSONResponse,
+        responses=REFUSED,
         openapi_extra=_openapi(tool),
     )
 
 
 def _add_lead_route(router: APIRouter, tool: Tool[..., Any]) -> None:
-    @router.post("/api/lead", summary=tool.title, openapi_extra=_openapi(tool))
+    @router.post("/api/lead", summary=tool.title, responses=REFUSED, openapi_extra=_openapi(tool))
     async def lead(
         request: Request, caller: ChatterDep, server: ServerDep, x_conversation_id: ConversationHeader = None
     ) -> JSONResponse:

@@ -1,0 +1,119 @@
+"""/openapi.json beyond what FastAPI knows: the credential, and the refusals of every operation as problem documents.
+
+What a route is refused with follows from what it is: one that asks for a caller has 401 and 403, one that names
+something 404, one that reads something 422. A route declares only what cannot be seen of it, by its number
+(`responses={409: {}}`); the body is filled in here.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.routing import BaseRoute
+
+from agent_server.errors import Forbidden, TooMany, Unauthorized, Unavailable
+from agent_server.http.auth import get_caller, get_caller_or_new_guest, get_member
+from agent_server.http.errors import Problem
+
+BEARER = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key (`agent-server key create`), or a guest's token.",
+}
+REFUSALS = {
+    401: "No credential, or one that is malformed, unknown, expired or revoked",
+    403: "A valid caller that may not do this",
+    404: "Not there, or not the caller's",
+    409: "What is stored does not allow this now",
+    413: "The body is too large",
+    415: "The body's type is not one that is read here",
+    422: "Something that was sent is wrong; `errors` names each field",
+    429: "A limit is reached; `Retry-After` says when to come back",
+    500: "A bug of the server's; the log has a line with the reference in `detail`",
+    503: "The database is away, or this process is stopping; try again",
+    504: "It took longer than it may",
+}
+ALWAYS = (413, TooMany.status, 500, Unavailable.status)
+"""What every operation may be answered with: bodies, callers and the database are looked at around them all."""
+
+_HEADERS = {
+    Unauthorized.status: {"WWW-Authenticate": "How to authenticate (RFC 6750)."},
+    TooMany.status: {"Retry-After": "Seconds to wait."},
+    Unavailable.status: {"Retry-After": "Seconds to wait."},
+}
+_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_FASTAPIS = ("HTTPValidationError", "ValidationError")
+_NOTHING_SAID = {"schema": {"$ref": "#/components/schemas/HTTPValidationError"}}
+
+
+def describe(app: FastAPI) -> None:
+    """Complete the document of `app`, which has all of its routes by now."""
+    generate = app.openapi
+    app.openapi = cache(lambda: _completed(generate(), app.routes))  # type: ignore[method-assign]
+
+
+def _completed(document: dict[str, Any], routes: Sequence[BaseRoute]) -> dict[str, Any]:
+    components = document.setdefault("components", {})
+    components["securitySchemes"] = {"bearer": BEARER}
+    schemas = components.setdefault("schemas", {})
+    for name in _FASTAPIS:
+        schemas.pop(name, None)
+    schemas["Problem"] = Problem.model_json_schema()
+    for context in iter_route_contexts(routes):
+        route = context.original_route
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            asked = {call for call in _calls(route.dependant) if call is not None}
+            for method in route.methods or ():
+                _complete(document["paths"][context.path_format][method.lower()], str(context.path_format), asked)
+    return document
+
+
+def _calls(dependant: Dependant) -> Iterator[Callable[..., Any] | None]:
+    for each in dependant.dependencies:
+        yield each.call
+        yield from _calls(each)
+
+
+def _complete(operation: dict[str, Any], path: str, asked: set[Callable[..., Any]]) -> None:
+    for parameter in operation.get("parameters", ()):
+        parameter["schema"] = _said(parameter["schema"])
+    responses: dict[str, Any] = operation["responses"]
+    statuses = {*ALWAYS, *(int(status) for status in responses if status >= "400")}
+    if asked & {get_caller, get_member}:
+        operation["security"] = [{"bearer": []}]
+    elif get_caller_or_new_guest in asked:
+        operation["security"] = [{"bearer": []}, {}]
+    if "security" in operation:
+        statuses |= {Unauthorized.status, Forbidden.status}
+    if "{" in path:
+        statuses.add(404)
+    if "requestBody" in operation or "parameters" in operation:
+        statuses.add(422)
+    for status in sorted(statuses):
+        responses[str(status)] = _refusal(status, responses.get(str(status), {}))
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+def _said(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a parameter that is there: no text in an address or a header is null, one leaves it out."""
+    if "anyOf" not in schema:
+        return schema
+    kinds = [each for each in schema["anyOf"] if each != {"type": "null"}]
+    rest = {key: value for key, value in schema.items() if key != "anyOf"}
+    return {**rest, **kinds[0]} if len(kinds) == 1 else {**rest, "anyOf": kinds}
+
+
+def _refusal(status: int, declared: dict[str, Any]) -> dict[str, Any]:
+    """A refusal's entry. What a route says of it stays, but for the shape of a problem, which is everywhere the same."""
+    own = {kind: content for kind, content in declared.get("content", {}).items() if content != _NOTHING_SAID}
+    headers = {
+        name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.get(status, {}).items()
+    }
+    return {
+        "description": REFUSALS[status],
+        "content": {**own, **_CONTENT},
+        **({"headers": headers} if headers else {}),
+    }
