@@ -69,8 +69,9 @@ KNOWN = 50
 """Names of each kind that are kept, to ask for what is there."""
 SHOWN = 40
 """Findings that are shown."""
-UNSAYABLE = "NUL byte|not a valid email address"
-"""Text that JSON can say and Postgres cannot keep; addresses by the rules of mail, beyond `format: email`."""
+UNSAYABLE = "NUL byte|not a valid email address|This token (is not known|has expired)|not your password|there is no|resource:verb|may not|which is not"
+"""Text that JSON can say and Postgres cannot keep; addresses by the rules of mail, beyond `format: email`; what is no
+credential of the caller's, or gives away what the caller has not."""
 Operation = APIOperation[Any, Any, Any, Any]
 OperationCase = Case[Operation]
 Told = Callable[[int, int], None]

@@ -35,6 +35,7 @@ class Body(BaseModel):
 Password = Annotated[str, Field(min_length=SHORTEST, max_length=LONGEST)]
 Given = Annotated[str, Field(max_length=LONGEST, description="As it is now.")]
 Token = Annotated[str, Field(max_length=8_192)]
+GuestToken = Annotated[str, Field(max_length=200, pattern=r"^asg_[0-9a-f]{32}\.[\w-]+$")]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Scope = Annotated[str, Field(max_length=100, description="`resource:verb`, `resource:*` or `*`.")]
 Limit = Annotated[int, Query(ge=1, le=200)]
@@ -61,7 +62,7 @@ class Login(Body):
 
     email: str = Field(max_length=320)
     password: Given
-    guest_token: Token | None = None
+    guest_token: GuestToken | None = None
 
 
 class Refresh(Body):
@@ -86,7 +87,7 @@ class NewPassword(Body):
 class Claim(Body):
     """A guest, by its token."""
 
-    guest_token: Token
+    guest_token: GuestToken
 
 
 class Me(BaseModel):

@@ -774,11 +774,3 @@ async def test_one_reads_ones_own_record_and_staff_read_that_of_all(people: Peop
     assert read.json() == own
     for path in ("/api/audit", "/api/audit?subject=x", "/api/me/audit?cursor=x"):
         assert (await people.http.get(path, headers=sam)).status_code == 422
-
-
-async def test_every_refusal_of_these_routes_is_in_the_document(client: Client) -> None:
-    document = (await client.http.get("/openapi.json")).json()
-    for path, methods in document["paths"].items():
-        if path.startswith(("/api/auth", "/api/keys", "/api/users", "/api/me", "/api/audit")):
-            for method, operation in methods.items():
-                assert operation["responses"].keys() >= {"401", "413", "422", "429", "503"}, (method, path)
