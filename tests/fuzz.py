@@ -69,9 +69,9 @@ KNOWN = 50
 """Names of each kind that are kept, to ask for what is there."""
 SHOWN = 40
 """Findings that are shown."""
-UNSAYABLE = "NUL byte|not a valid email address|This token (is not known|has expired)|not your password|there is no|resource:verb|may not|which is not"
-"""Text that JSON can say and Postgres cannot keep; addresses by the rules of mail, beyond `format: email`; what is no
-credential of the caller's, or gives away what the caller has not."""
+UNSAYABLE = "NUL byte|not a valid email address|not one of our tokens|This token (is not known|has expired)|; give both"
+"""Text that JSON can say and Postgres cannot keep; addresses by the rules of mail, beyond `format: email`; tokens that
+were never given; an address that is null beside a password."""
 Operation = APIOperation[Any, Any, Any, Any]
 OperationCase = Case[Operation]
 Told = Callable[[int, int], None]
@@ -261,11 +261,25 @@ def shape_is_taken(_: CheckContext, response: Response, case: OperationCase) -> 
 
     The exceptions are what a schema has no words for (`UNSAYABLE`).
     """
-    if case.meta is None or not case.meta.generation.mode.is_positive or response.status_code not in (400, 415, 422):
+    positive = case.meta is not None and case.meta.generation.mode.is_positive
+    if not positive or response.status_code not in (400, 415, 422) or is_padded(case.body):
         return
     errors = [error["message"] for error in response.json().get("errors", ())]
     if response.status_code != 422 or any(not re.search(UNSAYABLE, error) for error in errors):
         raise RefusedForItsShape(operation=case.operation.label, title="Valid data refused", message=response.text)
+
+
+def invalid_is_refused(context: CheckContext, response: Response, case: OperationCase) -> None:
+    """An invalid request is refused."""
+    if not is_padded(case.body):
+        negative_data_rejection(context, response, case)
+
+
+def is_padded(value: Any) -> bool:
+    """Whether a text in `value` has white space at an end, which some fields drop before they are measured."""
+    if isinstance(value, Mapping):
+        return any(is_padded(each) for each in value.values())
+    return value != value.strip() if isinstance(value, str) else isinstance(value, list) and any(map(is_padded, value))
 
 
 class AnsweredWithoutCredential(Failure):
@@ -287,7 +301,7 @@ CHECKS = [
     content_type_conformance,
     response_headers_conformance,
     response_schema_conformance,
-    negative_data_rejection,
+    invalid_is_refused,
     missing_required_header,
     unsupported_method,
     shape_is_taken,
