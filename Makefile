@@ -6,7 +6,7 @@ PORT ?= 8000
 WORKSPACE ?= .
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev serve test lint lock bench chaos fuzz clean
+.PHONY: help install dev serve test cover lint lock bench chaos fuzz clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -25,6 +25,9 @@ test: dev ## Run lint, types, import contracts, scans for secrets and vulnerabil
 	@$(BIN)/lint-imports
 	@BIN=$(BIN) .ci/secrets
 	@BIN=$(BIN) .ci/vulnerabilities
+	@$(BIN)/pytest -n 2
+
+cover: dev ## Run the tests and say which lines none of them runs (half as fast)
 	@$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered
 
 lint: dev ## Only lint, types, import contracts and the scan for secrets

@@ -119,18 +119,8 @@ def create_server(settings: Settings, workspace: Workspace, database: Database) 
         runner=runner,
         jobs=jobs,
         model=model,
+        prepare=lambda: orchestrator.router,
     )
-
-
-EXPOSED_HEADERS = (
-    "WWW-Authenticate",
-    "X-Conversation-Id",
-    "X-Turn-Id",
-    "X-Guest-Token",
-    "X-Request-Id",
-    "Retry-After",
-)
-"""What a page of another origin may read of an answer."""
 
 
 def create_app(server: Server) -> FastAPI:

@@ -218,6 +218,7 @@ async def _ingest(server: Server) -> None:
 
 async def _run(server: Server, listener: socket.socket, key: str | None, *, announce: bool) -> int:
     """Serve until a signal says to stop; returns the exit code."""
+    await asyncio.to_thread(server.prepare)
     http = _Draining(configured(create_app(server), server.settings), server, key, announce=announce)
     await http.serve([listener])
     return 130 if http.interrupted else 0

@@ -1,5 +1,6 @@
 """What a request is answered with: the parts of this process, reached through `request.app.state`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -28,7 +29,7 @@ GUEST_SCOPES = frozenset({"conversations:read", "conversations:write", "account:
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """One process's parts."""
+    """One process's parts. `prepare` makes what the first turn would have to wait for."""
 
     runtime: Runtime
     workspace: Workspace
@@ -37,6 +38,7 @@ class Server:
     runner: Runner
     jobs: Jobs
     model: ModelChoice
+    prepare: Callable[[], object]
 
     @property
     def settings(self) -> Settings:

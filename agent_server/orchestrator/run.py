@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from agents import Agent, RunConfig, Runner
@@ -46,7 +47,11 @@ class Orchestrator:
 
     def __post_init__(self) -> None:
         self.agents: dict[str, Agent[TurnContext]] = compile_agents(self.workspace, self.embedder)
-        self.router = create_router(self.workspace, self.embedder)
+
+    @cached_property
+    def router(self) -> Router:
+        """Made when it is first needed, which takes a second or more (`Server.prepare`)."""
+        return create_router(self.workspace, self.embedder)
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Run the attempt to its end. What is promised to the user goes through the attempt's journal."""

@@ -1,6 +1,7 @@
 """Words, stems, and the words that say nothing of what a text is about: English, as the search's configuration is."""
 
 import re
+from functools import lru_cache
 
 _WORD = re.compile(r"\d+(?:[.,:]\d+)+|[^\W_]+(?:['’][^\W_]+)*")
 _ENDINGS = ("ations", "ation", "ments", "ment", "ings", "ing", "edly", "ers", "ies", "er", "ed", "es", "ly", "s", "e")
@@ -20,6 +21,7 @@ def words(text: str) -> list[str]:
     return [found.replace("’", "'") for found in _WORD.findall(text.casefold())]
 
 
+@lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
     """A word without its English ending: diver, dives and diving are one."""
     word = word.removesuffix("'s")
