@@ -237,7 +237,7 @@ def test_no_nesting_brings_a_secret_out(secret: str, nest: Nest, format: Literal
             structlog.get_logger().info("x", value=nest(secret), **{"again": {"deep": [nest(secret)]}})
             logging.getLogger("a.library").warning("%s", nest(secret))
             text = lines.getvalue()
-    assert text.count("[") >= 3
+    assert text.count("\n") >= 2
     for shown in (text, unquote(text), text.replace("\\\\", "\\")):
         assert secret not in shown
 

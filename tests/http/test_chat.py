@@ -125,7 +125,11 @@ async def test_dropped_and_resumed_streams_are_the_undropped_one_byte_for_byte(s
     """200 streams, each cut somewhere and resumed from the last frame that came, up to five times."""
     words = " ".join(f"word{i} [1]" if i % 7 == 0 else f"word{i}" for i in range(120))
     chance = random.Random(7)
-    async with scripted_openai(lambda _: Say(words)) as model, start(openai_base_url=model.url, model="m") as client:
+    unlimited = {"rate_per_caller": 0, "rate_per_address": 0}
+    async with (
+        scripted_openai(lambda _: Say(words)) as model,
+        start(openai_base_url=model.url, model="m", **unlimited) as client,
+    ):
         headers = {**client.auth, "X-Render": "html"}
         async with client.http.stream("POST", "/api/chat", json={"message": QUESTION}, headers=headers) as response:
             conversation = response.headers["X-Conversation-Id"]
