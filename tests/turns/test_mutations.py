@@ -85,7 +85,7 @@ MUTANTS = [
         "an effect and its record are one transaction",
         "agent_server/call.py",
         '            await self._record(session, "ok"',
-        '        async with everything(self.runtime.database) as session:\n            await self._record(session, "ok"',
+        '        async with self._transaction() as session:\n            await self._record(session, "ok"',
         f"{_KILLED}[returning-stored]",
     ),
     Mutant(
