@@ -113,7 +113,7 @@ class BugMiddleware:
 
         try:
             await self._app(scope, receive, send_and_note)
-        except Exception:
+        except Exception:  # the one catch-all of HTTP: a bug is answered with a reference, and logged whole
             bug = Internal("The request", secrets.token_hex(6))
             log.exception("http.failed", path=scope["path"], reference=bug.reference)
             if begun:

@@ -52,7 +52,7 @@ _NOTHING_SAID = {"schema": {"$ref": "#/components/schemas/HTTPValidationError"}}
 def describe(app: FastAPI) -> None:
     """Complete the document of `app`, which has all of its routes by now."""
     generate = app.openapi
-    app.openapi = cache(lambda: _completed(generate(), app.routes))  # type: ignore[method-assign]
+    app.openapi = cache(lambda: _completed(generate(), app.routes))  # type: ignore[method-assign]  # as FastAPI documents it
 
 
 def _completed(document: dict[str, Any], routes: Sequence[BaseRoute]) -> dict[str, Any]:
