@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent_server.audit import Surface as Surface
+    from agent_server.caller import Caller as Caller
     from agent_server.db import Owned as Owned
     from agent_server.db import Shared as Shared
     from agent_server.db import Submitted as Submitted
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from agent_server.errors import NotFound as NotFound
     from agent_server.errors import TooMany as TooMany
     from agent_server.errors import Unavailable as Unavailable
-    from agent_server.identity import Caller as Caller
     from agent_server.identity.profiles import read_profile as read_profile
     from agent_server.identity.profiles import update_profile as update_profile
     from agent_server.repository import Page as Page
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AgentServerError": "agent_server.errors",
-    "Caller": "agent_server.identity",
+    "Caller": "agent_server.caller",
     "Conflict": "agent_server.errors",
     "DidNotHappen": "agent_server.errors",
     "Effect": "agent_server.tool",

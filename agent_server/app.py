@@ -9,40 +9,39 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
-from agent_server.call import Runtime
-from agent_server.db import Database
-from agent_server.db.embedded import EMBEDDED_USER, as_user, start_embedded
-from agent_server.db.migrate import find_missing_tables, make_tables, revisions, upgrade
-from agent_server.errors import InvalidInput
-from agent_server.forms import FormTools
-from agent_server.http import (
+from agent_server.api import (
     accounts,
     chat,
     confirmations,
     conversations,
     docs,
-    errors,
     health,
-    identity,
-    openapi,
     own_data,
+    session,
     tools,
 )
-from agent_server.http.edges import BodyMiddleware, CorsMiddleware, EdgeMiddleware
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime
+from agent_server.calls.forms import FormTools
+from agent_server.db import Database
+from agent_server.db.embedded import EMBEDDED_USER, as_user, start_embedded
+from agent_server.db.migrate import find_missing_tables, make_tables, revisions, upgrade
+from agent_server.errors import InvalidInput
+from agent_server.http import errors, openapi
+from agent_server.http.edge import BodyMiddleware, CorsMiddleware, EdgeMiddleware
 from agent_server.http.middleware import BugMiddleware, RequestMiddleware
-from agent_server.http.server import Server, create_resolver
-from agent_server.identity import Caller
 from agent_server.identity.limits import expire_rates
-from agent_server.knowledge.embed import Embedder
+from agent_server.jobs import Job, Jobs
+from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.search import DocumentSummary, list_documents, read_document
 from agent_server.mcp import Documents, canonical_address, mcp_app
-from agent_server.orchestrator.models import Models, choose_model
+from agent_server.models.providers import Models, choose_model
 from agent_server.orchestrator.run import Orchestrator
+from agent_server.server import Server, create_resolver
 from agent_server.settings import Settings
 from agent_server.turns.housekeeping import expire_confirmations, expire_guests, expire_logins, prune_events
 from agent_server.turns.hub import Hub
-from agent_server.turns.jobs import Job, Jobs
 from agent_server.turns.runner import Runner
 from agent_server.version import VERSION
 from agent_server.workspace import Workspace
@@ -167,7 +166,7 @@ def create_app(server: Server) -> FastAPI:
     app.state.server = server
     _add_middleware(app, server.settings)
     errors.install(app)
-    for router in (chat.router, conversations.router, identity.router, health.router, docs.create_router()):
+    for router in (chat.router, conversations.router, session.router, health.router, docs.create_router()):
         app.include_router(router)
     app.include_router(accounts.router)
     app.include_router(own_data.router)

@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
+from agent_server.caller import Caller
 from agent_server.db import SYSTEM, Owned, Shared
 from agent_server.errors import InvalidInput, NotFound
-from agent_server.identity import Caller
 
 M = TypeVar("M", bound=Owned | Shared)
 

@@ -24,9 +24,9 @@ from pydantic.errors import PydanticUserError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.audit import Surface
+from agent_server.caller import Caller
 from agent_server.db import new_id
 from agent_server.errors import FieldError, InvalidInput, Problem, WorkspaceInvalid
-from agent_server.identity import Caller
 from agent_server.repository import Repository
 
 P = ParamSpec("P")

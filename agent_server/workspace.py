@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-from agent_server import forms
+from agent_server.calls import forms
 from agent_server.conversations import tools as conversation_tools
 from agent_server.errors import Problem, WorkspaceInvalid
 from agent_server.knowledge import tools as knowledge_tools

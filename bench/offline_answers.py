@@ -14,11 +14,11 @@ import yaml
 from agent_server.db import Database
 from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import upgrade
-from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.search import search
-from agent_server.orchestrator.pieces import CitedPassage
-from agent_server.orchestrator.quote import select
+from agent_server.offline.pieces import CitedPassage
+from agent_server.offline.quote import select
 from agent_server.settings import Settings
 from tests.conftest import everything
 

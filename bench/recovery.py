@@ -17,8 +17,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from agent_server.caller import Caller
 from agent_server.db import Database, new_id
-from agent_server.identity import Caller
 from agent_server.log import configure_logging
 from agent_server.turns.accept import Message, accept
 from agent_server.turns.events import Reset, TextDelta

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from agent_server.knowledge.embed import Embedder
-from agent_server.orchestrator.route import RoutedAgent, Router, subjects
+from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.routing import RoutedAgent, Router, subjects
 
 ROOT = Path(__file__).parent.parent
 

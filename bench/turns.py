@@ -37,12 +37,12 @@ from openai.types.responses import (
 from sqlalchemy import event, text
 
 from agent_server import ToolContext, tool
-from agent_server.call import Runtime
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime
 from agent_server.db import Database, new_id
-from agent_server.identity import Caller
-from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.log import configure_logging
-from agent_server.orchestrator.models import ModelChoice, Models
+from agent_server.models.providers import ModelChoice, Models
 from agent_server.orchestrator.run import Orchestrator
 from agent_server.prompts import AgentPrompt
 from agent_server.settings import load_settings

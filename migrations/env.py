@@ -7,7 +7,7 @@ from alembic import context
 from sqlmodel import SQLModel
 
 import agent_server.audit
-import agent_server.confirmations
+import agent_server.calls.confirmations
 import agent_server.conversations.models
 import agent_server.identity.models
 import agent_server.knowledge.models

@@ -17,7 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent_server.db import Database
-from agent_server.orchestrator.journaled import FLUSH_SECONDS
+from agent_server.orchestrator.replay import FLUSH_SECONDS
 from tests.commands import PATIENCE, Serving, serving
 from tests.conftest import ROOT, fetch
 from tests.scripted import Call, Say, Step, scripted_openai

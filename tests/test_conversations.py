@@ -5,11 +5,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_server.caller import Caller
 from agent_server.conversations.history import history
 from agent_server.conversations.models import Item
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
 from agent_server.db import SYSTEM, Database
-from agent_server.identity import Caller
 from agent_server.turns.journal import NewItem
 from agent_server.turns.runner import Attempt, Outcome
 from tests.conftest import everything

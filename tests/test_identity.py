@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from agent_server.caller import Caller
 from agent_server.db import Database, new_id, now
 from agent_server.errors import Conflict, InvalidInput, NotFound, Unauthorized
-from agent_server.identity import Caller
 from agent_server.identity.credentials import (
     create_user,
     find_user,

@@ -19,9 +19,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from agent_server.caller import Caller
 from agent_server.db import Database
 from agent_server.errors import AgentServerError
-from agent_server.identity import Caller
 from agent_server.turns.calls import CallLedger
 from agent_server.turns.runner import Attempt
 from tests.conftest import ROOT, copy_of

@@ -16,8 +16,8 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 from agent_server import errors
-from agent_server.http import accounts, chat, confirmations, conversations, health, identity, own_data
-from agent_server.orchestrator.models import choose_model
+from agent_server.api import accounts, chat, confirmations, conversations, health, own_data, session
+from agent_server.models.providers import choose_model
 from agent_server.prompts import VARIABLES, FrontMatter
 from agent_server.settings import Settings, load_settings, variable_of
 from tests.conftest import ROOT
@@ -114,7 +114,7 @@ def test_every_error_code_is_documented() -> None:
 
 
 ROUTERS = [
-    *(chat.router, conversations.router, health.router, identity.router),
+    *(chat.router, conversations.router, health.router, session.router),
     *(accounts.router, own_data.router, confirmations.router),
 ]
 
@@ -246,7 +246,7 @@ def test_every_block_of_python_or_yaml_in_the_documentation_can_be_read() -> Non
 
 def test_nothing_outside_the_database_layer_takes_a_connection_that_says_for_nobody() -> None:
     taking = re.compile(r"\.(owner|pool|_patient)\.(begin|connect)\(|\.raw_connection\(|AsyncSession\(|\.direct\(\)")
-    allowed = {"agent_server/turns/jobs.py", "agent_server/turns/signals.py"}  # locks and notifications, no rows
+    allowed = {"agent_server/jobs.py", "agent_server/turns/signals.py"}  # locks and notifications, no rows
     found = {
         path.relative_to(ROOT).as_posix()
         for folder in ("agent_server", "tools")

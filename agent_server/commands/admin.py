@@ -12,19 +12,19 @@ from uuid import UUID
 from email_validator import EmailNotValidError, validate_email
 from rich.console import Console
 
-from agent_server.accounts import Accounts, Act
 from agent_server.commands.session import Session, get_user, say, show
 from agent_server.db import Database
 from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import differences, downgrade, revise, revisions, upgrade
 from agent_server.errors import AgentServerError, InvalidInput, Problem, WorkspaceInvalid
-from agent_server.http.server import create_resolver
+from agent_server.identity.accounts import Accounts, Act
 from agent_server.identity.credentials import find_user, issue_key, list_keys, page_users, revoke_key
 from agent_server.identity.models import ApiKey, User
 from agent_server.knowledge.parse import read_content
-from agent_server.orchestrator.models import choose_model
-from agent_server.orchestrator.phrases import template_problems
+from agent_server.models.providers import choose_model
+from agent_server.phrases import template_problems
 from agent_server.seed import seed_problems
+from agent_server.server import create_resolver
 
 
 async def check(session: Session, as_json: bool) -> int:

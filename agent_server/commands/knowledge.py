@@ -16,7 +16,7 @@ from agent_server.db import Database
 from agent_server.errors import InvalidInput
 from agent_server.knowledge import ingest as ingestion
 from agent_server.knowledge import search as searching
-from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.parse import read_content
 
 BENCHMARK_LIMIT = 20

@@ -28,14 +28,14 @@ from agent_server.commands.session import LOCAL, Session, fail, get_user, open_d
 from agent_server.db import Database
 from agent_server.db.direct import check_direct
 from agent_server.errors import AgentServerError, InvalidInput
-from agent_server.http.server import Server
-from agent_server.http.wire import configured
+from agent_server.http.listener import configured
 from agent_server.identity.credentials import LOCAL_KEY, issue_key, resolve_caller, somebody_can_sign_in
-from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.parse import SUFFIXES
 from agent_server.log import configure_logging
 from agent_server.mcp import create_mcp_server, serve_stdio
 from agent_server.seed import load_seeds
+from agent_server.server import Server
 from agent_server.settings import Settings, load_settings
 from agent_server.version import VERSION
 from agent_server.workspace import load_workspace

@@ -10,15 +10,15 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from agent_server.app import connect, create_server, migrate
+from agent_server.caller import Caller
 from agent_server.db import Database
 from agent_server.errors import InvalidInput, Unavailable
-from agent_server.http.server import Server
-from agent_server.identity import Caller
 from agent_server.identity.credentials import create_user, find_user, resolve_caller
 from agent_server.identity.models import User
-from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.seed import load_seeds
+from agent_server.server import Server
 from agent_server.settings import Settings
 from agent_server.workspace import Workspace, load_workspace
 

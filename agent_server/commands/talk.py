@@ -8,13 +8,13 @@ from uuid import UUID
 import typer
 from rich.console import Console
 
+from agent_server.caller import Caller
+from agent_server.calls.consent import confirm_call, decline_call
 from agent_server.commands.session import Session, fail, say, show
-from agent_server.consent import confirm_call, decline_call
 from agent_server.errors import AgentServerError, InvalidInput
-from agent_server.http.server import Server
-from agent_server.identity import Caller
-from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.orchestrator.run import create_router
+from agent_server.server import Server
 from agent_server.turns.accept import Message
 from agent_server.turns.events import (
     AgentChosen,

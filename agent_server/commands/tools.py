@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
-from agent_server.call import call_tool
+from agent_server.calls.call import call_tool
+from agent_server.calls.confirmations import worded
 from agent_server.commands.session import Session, fail, say, show
-from agent_server.confirmations import worded
 from agent_server.errors import InvalidInput
 from agent_server.tool import Tool, describe
 

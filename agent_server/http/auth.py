@@ -7,12 +7,12 @@ from uuid import UUID
 import structlog
 from fastapi import Depends, Request
 
+from agent_server.caller import Caller
 from agent_server.db import new_id
 from agent_server.errors import Forbidden, Unauthorized
-from agent_server.http.server import Server, ServerDep
-from agent_server.identity import Caller
 from agent_server.identity.credentials import IssuedGuest, issue_guest
 from agent_server.identity.profiles import update_profile
+from agent_server.server import Server, ServerDep
 
 
 def address_of(request: Request) -> str | None:

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from fastapi import Depends
 
+from agent_server.caller import Caller
 from agent_server.errors import Forbidden
 from agent_server.http.auth import get_caller, get_caller_or_new_guest
-from agent_server.identity import Caller
 
 
 def require(caller: Caller, scope: str) -> None:

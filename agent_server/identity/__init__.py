@@ -1,5 +1,1 @@
 """Who is calling, and what they may do."""
-
-from agent_server.identity.caller import Caller
-
-__all__ = ["Caller"]

@@ -24,9 +24,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from agent_server.caller import Caller
 from agent_server.db import OWN_DATA, Database, new_id, now
 from agent_server.errors import Conflict, InvalidInput, NotFound, Unauthorized
-from agent_server.identity.caller import Caller
 from agent_server.identity.limits import HOUR, MINUTE, Limits, limit_key, take
 from agent_server.identity.logins import OURS, SigningSecret, read_access, roles_of_login
 from agent_server.identity.models import ApiKey, Guest, User

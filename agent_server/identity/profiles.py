@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from agent_server.caller import Caller
 from agent_server.errors import InvalidInput
-from agent_server.identity.caller import Caller
 from agent_server.identity.models import Profile
 
 MAX_BYTES = 8_192

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from agent_server.db import SYSTEM, Database, new_id
 from agent_server.errors import Problem
 from agent_server.knowledge.chunk import SEPARATOR, VERSION, Passage, chunk
-from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.parse import ContentPage, content_files, read_page
 
 BATCH = 128

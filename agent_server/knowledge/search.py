@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db import SYSTEM, storable
 from agent_server.errors import NotFound
-from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.embedders.wordllama import Embedder
 
 POOL = 100
 """Candidates that each half brings in."""

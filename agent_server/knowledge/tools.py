@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from agent_server.errors import InvalidInput
 from agent_server.knowledge import search as knowledge
-from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.search import Passage
 from agent_server.tool import ToolContext, tool
 

@@ -14,11 +14,11 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from agent_server.call import Runtime, ask_first, json_arguments
-from agent_server.confirmations import Confirmation
-from agent_server.consent import confirm_call, decline_call, get_open_confirmation
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime, ask_first, json_arguments
+from agent_server.calls.confirmations import Confirmation
+from agent_server.calls.consent import confirm_call, decline_call, get_open_confirmation
 from agent_server.errors import Conflict, InvalidInput, NotFound
-from agent_server.identity import Caller
 from agent_server.mcp.errors import error_data
 from agent_server.tool import Tool
 

@@ -14,8 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agent_server.caller import Caller
 from agent_server.errors import AgentServerError, Forbidden, TooLarge, Unauthorized
-from agent_server.identity import Caller
 from agent_server.mcp.errors import error_data
 from agent_server.mcp.metadata import Resource
 

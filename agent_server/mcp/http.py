@@ -11,8 +11,8 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from agent_server.call import Runtime, call_tool
-from agent_server.identity import Caller
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime, call_tool
 from agent_server.mcp.auth import Authenticated, Resolve, current_caller
 from agent_server.mcp.metadata import describe_resource, metadata_router
 from agent_server.mcp.resources import Documents

@@ -12,9 +12,9 @@ from sqlmodel import SQLModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from agent_server.caller import Caller
 from agent_server.db.isolation import access_of
 from agent_server.errors import Forbidden, Unauthorized
-from agent_server.identity import Caller
 from agent_server.mcp.resources import Documents
 from agent_server.settings import Settings
 from agent_server.tool import Tool

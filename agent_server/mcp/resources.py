@@ -8,8 +8,8 @@ from urllib.parse import quote, unquote
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
+from agent_server.caller import Caller
 from agent_server.errors import Forbidden, NotFound
-from agent_server.identity import Caller
 from agent_server.log import without_secrets
 from agent_server.mcp.errors import error_data
 

@@ -11,9 +11,9 @@ from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
 
-from agent_server.call import Runtime, call_tool
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime, call_tool
 from agent_server.errors import AgentServerError, Forbidden
-from agent_server.identity import Caller
 from agent_server.log import without_secrets
 from agent_server.mcp.asking import answered, ask, can_ask
 from agent_server.mcp.errors import render_errors

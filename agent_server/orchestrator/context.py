@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent_server.call import Runtime
+from agent_server.calls.call import Runtime
 from agent_server.knowledge.search import Passage
-from agent_server.orchestrator.pieces import CitedPassage
-from agent_server.orchestrator.route import Decision
+from agent_server.offline.pieces import CitedPassage
+from agent_server.routing import Decision
 from agent_server.tool import Tool
 from agent_server.turns.events import Event, PassagesFound
 from agent_server.turns.models import ModelCall

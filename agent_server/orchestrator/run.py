@@ -11,20 +11,20 @@ from agents import Agent, RunConfig, Runner
 from agents.exceptions import AgentsException, MaxTurnsExceeded
 from agents.result import RunResultStreaming
 
-from agent_server.call import Interrupted, Runtime
+from agent_server.calls.call import Interrupted, Runtime
 from agent_server.conversations.history import history
 from agent_server.conversations.models import Conversation, Item
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
 from agent_server.errors import AgentServerError, ModelFailed
 from agent_server.identity.models import Profile
-from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.search import Passage, find_urgent
+from agent_server.models.providers import ModelChoice, Models
 from agent_server.orchestrator.agents import compile_agents
 from agent_server.orchestrator.context import TurnContext, passage_body
-from agent_server.orchestrator.journaled import JournaledModels, unknown_tool
-from agent_server.orchestrator.models import ModelChoice, Models
-from agent_server.orchestrator.route import Decision, Ranked, RoutedAgent, Router, subjects
+from agent_server.orchestrator.replay import JournaledModels, unknown_tool
 from agent_server.prompts import AgentPrompt
+from agent_server.routing import Decision, Ranked, RoutedAgent, Router, subjects
 from agent_server.turns.events import AgentChosen, Cited, Event, PassagesFound, TextDelta, TextDone
 from agent_server.turns.journal import NewItem
 from agent_server.turns.runner import Attempt, Outcome

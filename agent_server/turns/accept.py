@@ -12,10 +12,10 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
+from agent_server.caller import Caller
 from agent_server.conversations.models import Conversation
 from agent_server.db import Database, new_id, now
 from agent_server.errors import Busy, InvalidInput, NotFound, TooMany
-from agent_server.identity import Caller
 from agent_server.turns.models import Turn
 from agent_server.turns.steering import add_steer, find_steerable
 

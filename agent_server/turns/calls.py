@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_server.call import OutcomeUnknown, Recorded
-from agent_server.confirmations import Question
+from agent_server.calls.call import OutcomeUnknown, Recorded
+from agent_server.calls.confirmations import Question
 from agent_server.db import storable
 from agent_server.tool import OUTSIDE
 from agent_server.turns.events import ConfirmationAsked, Event, ToolReturned

@@ -18,9 +18,9 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
+from agent_server.caller import Caller
 from agent_server.db import Database, Swept, is_full, new_id, sweep
 from agent_server.errors import AgentServerError, Internal, TimedOut, Unavailable
-from agent_server.identity import Caller
 from agent_server.log import without_secrets
 from agent_server.turns.events import Cancelled, Done, Event, Failed
 from agent_server.turns.hub import Hub

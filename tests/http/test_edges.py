@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from agent_server.errors import InvalidInput
-from agent_server.http.wire import configured
+from agent_server.http.listener import configured
 from agent_server.settings import load_settings, variable_of
-from tests.http.routes import BODIES, ELSEWHERE, filled, raw, routes
+from tests.api.routes import BODIES, ELSEWHERE, filled, raw, routes
 from tests.server import Client, Start
 from tests.serving import serving
 from tests.sse import read_frames

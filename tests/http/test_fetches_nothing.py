@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from tests.http.routes import raw
+from tests.api.routes import raw
 from tests.server import Client
 
 

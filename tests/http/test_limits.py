@@ -10,8 +10,8 @@ from dirty_equals import IsPartialDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_server.http.edges import DEPTH_LIMIT, BodyMiddleware
-from tests.http.routes import raw
+from agent_server.http.edge import DEPTH_LIMIT, BodyMiddleware
+from tests.api.routes import raw
 from tests.server import Client, Start
 
 

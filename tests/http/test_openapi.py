@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from dirty_equals import IsPartialDict
 
-from agent_server.http.tools import inlined
+from agent_server.api.tools import inlined
 from tests.fuzz import UNLIMITED, fuzzed
 from tests.server import Client, Start
 

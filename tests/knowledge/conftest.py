@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.embedders.wordllama import Embedder
 
 Write = Callable[[str, str], Path]
 

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from agent_server.db import Database
 from agent_server.errors import Problem
-from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.ingest import BATCH, PIVOT, IngestReport, Progress, ingest
 from agent_server.knowledge.parse import content_files
 from agent_server.knowledge.search import list_documents, read_document, search

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent_server.errors import Problem
 from agent_server.knowledge.chunk import MAX_CHARACTERS, chunk
-from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.parse import ContentPage, read_content, read_page
 
 LINES = st.sampled_from(

@@ -13,7 +13,7 @@ from sqlalchemy import event, text
 
 from agent_server.db import Database
 from agent_server.errors import NotFound
-from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.search import (
     DENSE_WEIGHT,

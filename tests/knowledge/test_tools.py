@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from agent_server.call import Runtime, call_tool
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime, call_tool
 from agent_server.db import Database
 from agent_server.errors import Forbidden, InvalidInput, NotFound
-from agent_server.identity import Caller
-from agent_server.knowledge.embed import Embedder
+from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.tools import DOCUMENT_CHARACTERS, list_documents, read_document, search_knowledge
 from agent_server.settings import Settings

@@ -17,9 +17,9 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, PROTOCOL_VERSION_META_KEY
 from starlette.applications import Starlette
 
-from agent_server.call import Runtime
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime
 from agent_server.db import Database
-from agent_server.identity import Caller
 from agent_server.identity.credentials import issue_key, resolve_caller
 from agent_server.mcp import McpApp, mcp_app
 from agent_server.settings import Settings

@@ -4,9 +4,9 @@ import asyncio
 import sys
 from uuid import UUID
 
-from agent_server.call import Runtime
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime
 from agent_server.db import Database
-from agent_server.identity import Caller
 from agent_server.log import configure_logging
 from agent_server.mcp import create_mcp_server, serve_stdio
 from agent_server.settings import Settings

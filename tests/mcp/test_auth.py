@@ -15,9 +15,9 @@ from mcp_types import CLIENT_CAPABILITIES_META_KEY, PROTOCOL_VERSION_META_KEY
 from starlette.types import Message
 
 from agent_server.audit import AuditRepository
-from agent_server.call import Runtime
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime
 from agent_server.db import Database, new_id
-from agent_server.identity import Caller
 from agent_server.identity.credentials import issue_guest, issue_key, resolve_caller, revoke_key
 from agent_server.mcp import McpApp, mcp_app
 from agent_server.settings import Settings

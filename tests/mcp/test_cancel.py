@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from mcp import Client
 
-from agent_server.call import Runtime
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime
 from agent_server.db import Database
-from agent_server.identity import Caller
 from agent_server.mcp import create_mcp_server
 from agent_server.settings import Settings
 from tests.conftest import everything

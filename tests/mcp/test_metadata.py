@@ -2,9 +2,9 @@
 
 import pytest
 
-from agent_server.call import Runtime
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime
 from agent_server.db import Database
-from agent_server.identity import Caller
 from agent_server.mcp import canonical_address, mcp_app
 from agent_server.settings import Issuer, Settings
 from tests.mcp.conftest import Notebook, serving

@@ -6,9 +6,9 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import TextResourceContents
 
-from agent_server.call import Runtime
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime
 from agent_server.db import Database
-from agent_server.identity import Caller
 from agent_server.mcp import create_mcp_server
 from agent_server.settings import Settings
 from tests.mcp.conftest import Mode, Notebook

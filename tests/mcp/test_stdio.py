@@ -10,8 +10,8 @@ from mcp import Client, StdioServerParameters
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, TextContent
 
+from agent_server.caller import Caller
 from agent_server.db import Database
-from agent_server.identity import Caller
 from tests.conftest import everything
 from tests.mcp.conftest import Mode
 from tests.mcp.notes import TOOLS, Notes

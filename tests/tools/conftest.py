@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from agent_server import Caller, Surface, Tool
-from agent_server.call import Runtime, call_tool
+from agent_server.calls.call import Runtime, call_tool
 from agent_server.db import Database
 from agent_server.seed import SeedReport, load_seeds
 from agent_server.settings import load_settings

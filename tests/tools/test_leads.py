@@ -10,8 +10,8 @@ from dirty_equals import IsDatetime, IsUUID
 from sqlmodel import select
 
 from agent_server import Caller, Forbidden, InvalidInput, new_id
-from agent_server.call import Runtime
-from agent_server.orchestrator.phrases import match, template_problems
+from agent_server.calls.call import Runtime
+from agent_server.phrases import match, template_problems
 from tests.conftest import everything
 from tests.tools.conftest import Tools
 from tools.diving.leads import capture_lead, list_leads

@@ -7,7 +7,7 @@ import pytest
 from dirty_equals import IsPartialDict
 
 from agent_server import Conflict, Forbidden, InvalidInput, NotFound, Tool
-from agent_server.orchestrator.phrases import match, template_problems
+from agent_server.phrases import match, template_problems
 from agent_server.seed import SeedReport, load_seeds
 from tests.conftest import ROOT
 from tests.tools.conftest import Tools

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from agent_server import Forbidden, InvalidInput, Tool, update_profile
-from agent_server.call import Runtime
-from agent_server.orchestrator.phrases import match, template_problems
+from agent_server.calls.call import Runtime
+from agent_server.phrases import match, template_problems
 from tests.conftest import everything
 from tests.tools.conftest import Tools
 from tools.diving import profile

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlmodel import col, select
 
 from agent_server import SeedFile
-from agent_server.call import Runtime
+from agent_server.calls.call import Runtime
 from agent_server.errors import WorkspaceInvalid
 from agent_server.seed import SeedReport, load_seeds, seed_problems
 from tests.conftest import ROOT, everything

@@ -9,7 +9,7 @@ import pytest
 from dirty_equals import IsDatetime, IsUUID
 
 from agent_server import Conflict, Forbidden, InvalidInput, NotFound, Tool
-from agent_server.orchestrator.phrases import match, template_problems
+from agent_server.phrases import match, template_problems
 from tests.tools.conftest import Tools
 from tools.todo.tasks import complete_task, create_task, delete_task, get_task, list_tasks, update_task
 

@@ -10,10 +10,10 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import col, select
 
-from agent_server.call import Runtime, call_tool
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime, call_tool
 from agent_server.conversations.models import Item
 from agent_server.db import Database, new_id
-from agent_server.identity import Caller
 from agent_server.settings import load_settings
 from agent_server.tool import Tool
 from agent_server.turns.accept import Accepted, Message, accept

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import TextClause, text
 from sqlalchemy.exc import IntegrityError
 
+from agent_server.caller import Caller
 from agent_server.conversations.models import Conversation
 from agent_server.db import Database, new_id
 from agent_server.errors import Conflict, InvalidInput, NotFound, TooMany
-from agent_server.identity import Caller
 from agent_server.turns.accept import TITLE_LENGTH
 from tests.conftest import everything
 from tests.turns.ledger import answer, bodies, count, never, read_turn, replica

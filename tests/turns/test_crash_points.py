@@ -16,8 +16,8 @@ from typing import Literal
 import asyncpg
 import pytest
 
+from agent_server.caller import Caller
 from agent_server.db import Database, new_id
-from agent_server.identity import Caller
 from agent_server.turns.events import (
     Done,
     Event,

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
+from agent_server.caller import Caller
 from agent_server.conversations.models import Conversation
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database
 from agent_server.errors import AgentServerError, Conflict, DidNotHappen, Unavailable, WorkspaceInvalid
-from agent_server.identity import Caller
 from agent_server.tool import Tool, ToolContext, tool
 from agent_server.turns.events import Cancelled, ToolCalled, ToolReturned
 from agent_server.turns.journal import StopRequested

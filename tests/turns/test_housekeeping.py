@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from agent_server.caller import Caller
 from agent_server.db import Database, new_id
-from agent_server.identity import Caller
 from agent_server.identity.credentials import issue_guest
+from agent_server.jobs import Job, Jobs
 from agent_server.turns.events import Done, Snapshot, TextDelta, TextDone
 from agent_server.turns.housekeeping import expire_confirmations, expire_guests, expire_logins, prune_events
-from agent_server.turns.jobs import Job, Jobs
 from agent_server.turns.journal import NewItem
 from agent_server.turns.runner import Attempt, Outcome
 from tests.conftest import everything

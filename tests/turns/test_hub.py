@@ -4,8 +4,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from agent_server.caller import Caller
 from agent_server.db import Database
-from agent_server.identity import Caller
 from agent_server.turns.events import Done, TextDelta
 from agent_server.turns.hub import Hub
 from agent_server.turns.journal import Journal

@@ -12,11 +12,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
-from agent_server.call import Recorded
+from agent_server.caller import Caller
+from agent_server.calls.call import Recorded
 from agent_server.conversations.models import Conversation
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database
-from agent_server.identity import Caller
 from agent_server.tool import ToolContext, tool
 from agent_server.turns.calls import output_text
 from agent_server.turns.events import Cancelled, Done, Failed, Numbered, TextDelta, TextDone

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import text
 from sqlmodel import col, select
 
+from agent_server.caller import Caller
 from agent_server.conversations.models import Conversation, Item
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database
 from agent_server.errors import Unavailable
-from agent_server.identity import Caller
 from agent_server.tool import ToolContext, tool
 from agent_server.turns.events import Numbered, TextDelta, TextDone
 from agent_server.turns.journal import NewItem

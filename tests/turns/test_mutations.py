@@ -48,7 +48,7 @@ MUTANTS = [
     ),
     Mutant(
         "a call outside is fenced before it is made",
-        "agent_server/call.py",
+        "agent_server/calls/call.py",
         "ledger.start() if ledger else runtime.database.check()",
         "runtime.database.check()",
         f"{_FROZEN}[answered 1-keyed]",
@@ -69,7 +69,7 @@ MUTANTS = [
     ),
     Mutant(
         "the model is not asked for what is journaled",
-        "agent_server/orchestrator/journaled.py",
+        "agent_server/orchestrator/replay.py",
         "turn.journaled.get(n)",
         "turn.journaled.get(-n)",
         "test_recovery.py::test_another_replica_asks_for_nothing_again_and_repeats_no_effect",
@@ -83,14 +83,14 @@ MUTANTS = [
     ),
     Mutant(
         "an effect and its record are one transaction",
-        "agent_server/call.py",
+        "agent_server/calls/call.py",
         '            await self._record(session, "ok"',
         '        async with self._transaction() as session:\n            await self._record(session, "ok"',
         f"{_KILLED}[returning-stored]",
     ),
     Mutant(
         "a call outside is noted before it is made",
-        "agent_server/call.py",
+        "agent_server/calls/call.py",
         "ledger.start() if ledger else runtime.database.check()",
         "runtime.database.check()",
         f"{_KILLED}[acted-once]",
@@ -104,7 +104,7 @@ MUTANTS = [
     ),
     Mutant(
         "a call that has a result is not made again",
-        "agent_server/call.py",
+        "agent_server/calls/call.py",
         "(recorded := ledger.recorded)",
         "(recorded := None)",
         f"{_KILLED}[returned-keyed]",

@@ -4,8 +4,8 @@ import asyncio
 
 from sqlalchemy import text
 
+from agent_server.caller import Caller
 from agent_server.db import Database
-from agent_server.identity import Caller
 from agent_server.turns.events import Cancelled, Done, TextDelta
 from agent_server.turns.liveness import LOCK_SPACE
 from agent_server.turns.runner import Attempt, Outcome

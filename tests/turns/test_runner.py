@@ -11,11 +11,11 @@ import structlog
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from agent_server.caller import Caller
 from agent_server.conversations.models import Conversation
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database, new_id
 from agent_server.errors import AgentServerError, ModelFailed, Unavailable
-from agent_server.identity import Caller
 from agent_server.tool import ToolContext, tool
 from agent_server.turns.events import Cancelled, Done, Failed, Reset, TextDelta, TextDone, ToolReturned
 from agent_server.turns.journal import Fenced, NewItem

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from agent_server.caller import Caller
 from agent_server.db import Database
 from agent_server.errors import InvalidInput
-from agent_server.identity import Caller
 from agent_server.turns.events import Cancelled, Done, Event, Steered, TextDelta, TextDone
 from agent_server.turns.journal import NewItem
 from agent_server.turns.models import Turn

@@ -12,12 +12,12 @@ from uuid import UUID
 
 import asyncpg
 
-from agent_server.call import Runtime, call_tool
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime, call_tool
 from agent_server.conversations.models import Conversation
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database, new_id
 from agent_server.errors import AgentServerError
-from agent_server.identity import Caller
 from agent_server.tool import Tool, ToolContext, tool
 from agent_server.turns.calls import CallLedger
 from agent_server.turns.events import Event, TextDelta, TextDone, ToolCalled

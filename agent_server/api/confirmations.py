@@ -1,0 +1,77 @@
+"""/api/confirmations: the questions that a turn asks before something is lost for good, and their answers."""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, StrictBool
+
+from agent_server.calls.confirmations import ConfirmationRepository, worded
+from agent_server.calls.consent import confirm_call, decline_call
+from agent_server.db import now
+from agent_server.http.scopes import ReaderDep, WriterDep
+from agent_server.server import ServerDep
+
+router = APIRouter(tags=["confirmations"])
+
+
+class ConfirmationView(BaseModel):
+    """A call that is not made before the caller says so."""
+
+    id: UUID
+    tool: str
+    title: str
+    arguments: dict[str, Any]
+    question: str
+    status: Literal["open", "confirmed", "declined", "expired"]
+    conversation_id: UUID | None
+    turn_id: UUID | None
+    created_at: datetime
+    expires_at: datetime
+
+
+class Answer(BaseModel):
+    """The caller's word; it counts once."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    confirm: StrictBool
+
+
+class Answered(BaseModel):
+    """What became of the call; `output` is the tool's result."""
+
+    id: UUID
+    status: Literal["confirmed", "declined"]
+    output: Any = None
+
+
+@router.get("/api/confirmations/{id}")
+async def read_confirmation(id: UUID, caller: ReaderDep, server: ServerDep) -> ConfirmationView:
+    """What the caller was asked, and whether it has been answered."""
+    async with server.database.transaction(caller.id) as session:
+        row = await ConfirmationRepository(session, caller).get(id)
+    tool = server.workspace.tools.get(row.tool)
+    title = tool.title if tool else row.tool
+    status: Literal["open", "confirmed", "declined", "expired"]
+    if row.used_at is not None:
+        status = "confirmed" if row.confirmed else "declined"
+    else:
+        status = "open" if row.expires_at > now() else "expired"
+    return ConfirmationView(
+        **row.model_dump(include=set(ConfirmationView.model_fields)),
+        title=title,
+        question=worded(title, row.arguments),
+        status=status,
+    )
+
+
+@router.post("/api/confirmations/{id}", responses={409: {}, 504: {}})
+async def answer_confirmation(id: UUID, body: Answer, caller: WriterDep, server: ServerDep) -> Answered:
+    """Answer it: with `true` the call is made now, as the caller; with `false` it never is."""
+    if not body.confirm:
+        await decline_call(server.runtime, id, caller=caller, surface="agent")
+        return Answered(id=id, status="declined")
+    output = await confirm_call(server.runtime, server.workspace.tools, id, caller=caller, surface="agent")
+    return Answered(id=id, status="confirmed", output=output)

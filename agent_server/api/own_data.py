@@ -1,0 +1,133 @@
+"""/api/me: all that a caller owns, exported and erased; /api/audit: what is on record of a caller, for staff."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import to_json
+
+from agent_server.api.accounts import AccountsDep, ActDep, Body, Cursor, Given, Limit
+from agent_server.audit import AuditRepository
+from agent_server.caller import Caller
+from agent_server.db import now
+from agent_server.http.scopes import holding
+from agent_server.identity.own_data import export_rows
+from agent_server.server import Server, ServerDep
+
+router = APIRouter()
+
+
+class AuditView(BaseModel):
+    """One act: a tool's name, or an act of identity such as `auth.login`."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    owner_id: UUID
+    at: datetime
+    caller_kind: str
+    surface: str
+    action: str
+    outcome: str
+    latency_ms: float
+    conversation_id: UUID | None
+    turn_id: UUID | None
+    request_id: str | None
+
+
+class AuditPage(BaseModel):
+    """Acts, the latest first."""
+
+    items: list[AuditView]
+    next_cursor: str | None
+
+
+class Export(BaseModel):
+    """All that a caller owns: the rows of each table, without hashes of secrets."""
+
+    id: UUID
+    exported_at: datetime
+    tables: dict[str, list[dict[str, Any]]]
+
+
+class Erasure(Body):
+    """The password, of a user who has one."""
+
+    password: Given | None = None
+
+
+@router.get("/api/me/audit", tags=["me"])
+async def read_own_audit(
+    caller: Annotated[Caller, holding("account:read")],
+    server: ServerDep,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> AuditPage:
+    """What is on record of the caller."""
+    async with server.database.transaction(caller.id) as session:
+        page = await AuditRepository(session, caller).page(limit, cursor)
+    return AuditPage.model_validate(page, from_attributes=True)
+
+
+@router.get("/api/audit", tags=["audit"])
+async def read_audit(
+    caller: Annotated[Caller, holding("audit:read", guests=False)],
+    server: ServerDep,
+    subject: UUID,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> AuditPage:
+    """What is on record of one caller, for staff; also of one who was erased."""
+    async with server.database.transaction(caller.id, scopes=("audit:read",)) as session:
+        page = await AuditRepository(session, Caller(id=subject, kind="user")).page(limit, cursor)
+    return AuditPage.model_validate(page, from_attributes=True)
+
+
+@router.get("/api/me/export", tags=["me"], response_model=Export)
+async def export(
+    caller: Annotated[Caller, holding("account:read")], act: ActDep, server: ServerDep
+) -> StreamingResponse:
+    """All that the caller owns, as one JSON document."""
+    async with server.database.transaction(caller.id) as session:
+        await act.record(session, caller.id, "account.exported", kind=caller.kind)
+    return StreamingResponse(
+        _document(server, caller),
+        media_type="application/json",
+        headers={"Content-Disposition": 'attachment; filename="export.json"'},
+    )
+
+
+async def _document(server: Server, caller: Caller) -> AsyncIterator[bytes]:
+    """The export, written as it is read."""
+    yield b'{"id": %s, "exported_at": %s, "tables": {' % (to_json(caller.id), to_json(now()))
+    open_table = None
+    async for table, rows in export_rows(server.database, caller.id):
+        if table != open_table:
+            yield (b"" if open_table is None else b"], ") + to_json(table) + b": ["
+            first, open_table = True, table
+        for row in rows:
+            yield (b"" if first else b", ") + to_json(row, inf_nan_mode="null", fallback=_listed)
+            first = False
+    yield b"" if open_table is None else b"]"
+    yield b"}}"
+
+
+def _listed(value: Any) -> Any:
+    """A vector as a list, and what else JSON has no word for as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+@router.delete("/api/me", tags=["me"], status_code=204)
+async def erase(
+    caller: Annotated[Caller, holding("account:write")],
+    act: ActDep,
+    accounts: AccountsDep,
+    server: ServerDep,
+    body: Erasure | None = None,
+) -> None:
+    """Remove the caller and all that it owns, for good. Its credentials end; of its audit an id is left."""
+    await accounts.erase(act, caller, None if body is None else body.password, server.runner.stop_turn)

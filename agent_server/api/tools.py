@@ -1,0 +1,124 @@
+"""/api/tools: every tool as `POST /api/tools/{name}` with its own OpenAPI entry; /api/lead for the form of a lead."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import JSONResponse
+
+from agent_server.caller import Caller
+from agent_server.calls.call import call_tool
+from agent_server.conversations.repository import ConversationRepository
+from agent_server.errors import Forbidden, NotFound
+from agent_server.http.auth import CallerDep, ChatterDep, MemberDep
+from agent_server.server import Server, ServerDep
+from agent_server.tool import Tool, describe
+from agent_server.workspace import Workspace
+
+LEAD_TOOL = "capture_lead"
+
+REFUSED: dict[int | str, dict[str, Any]] = {404: {}, 409: {}, 504: {}}
+"""What a tool may be refused with beyond what holds everywhere: what it names is not there, or it took too long."""
+ConversationHeader = Annotated[UUID | None, Header(alias="X-Conversation-Id", description="Where it was asked for.")]
+
+
+def create_router(workspace: Workspace) -> APIRouter:
+    """The routes of this workspace's tools."""
+    router = APIRouter(tags=["tools"])
+
+    @router.get("/api/tools")
+    async def list_tools(caller: MemberDep, server: ServerDep) -> list[dict[str, Any]]:
+        """The tools that the caller may call."""
+        return [describe(tool) for tool in server.workspace.tools.values() if caller.may(tool.scope)]
+
+    for tool in workspace.tools.values():
+        _add_route(router, tool)
+    if LEAD_TOOL in workspace.tools:
+        _add_lead_route(router, workspace.tools[LEAD_TOOL])
+
+    @router.post("/api/tools/{name}", include_in_schema=False)
+    async def unknown_tool(name: str, caller: MemberDep, server: ServerDep) -> None:
+        there = ", ".join(t.name for t in server.workspace.tools.values() if caller.may(t.scope))
+        raise NotFound(f"There is no tool {name!r}; there are {there}")
+
+    return router
+
+
+def _add_route(router: APIRouter, tool: Tool[..., Any]) -> None:
+    async def call(
+        request: Request, caller: CallerDep, server: ServerDep, x_conversation_id: ConversationHeader = None
+    ) -> JSONResponse:
+        if caller.kind == "guest" and not tool.form:
+            raise Forbidden("A guest may chat; this needs an API key (`agent-server key create` makes one)")
+        return await _call(tool, request, caller, server, x_conversation_id)
+
+    router.add_api_route(
+        f"/api/tools/{tool.name}",
+        call,
+        methods=["POST"],
+        name=tool.name,
+        operation_id=tool.name,
+        summary=tool.title,
+        description=f"{tool.description}\n\nScope `{tool.scope}`, effect `{tool.effect}`.",
+        response_class=JSONResponse,
+        responses=REFUSED,
+        openapi_extra=_openapi(tool),
+    )
+
+
+def _add_lead_route(router: APIRouter, tool: Tool[..., Any]) -> None:
+    @router.post("/api/lead", summary=tool.title, responses=REFUSED, openapi_extra=_openapi(tool))
+    async def lead(
+        request: Request, caller: ChatterDep, server: ServerDep, x_conversation_id: ConversationHeader = None
+    ) -> JSONResponse:
+        """Leave an address to be contacted at: the form of the tool `capture_lead`, for guests too."""
+        return await _call(tool, request, caller, server, x_conversation_id)
+
+
+async def _call(
+    tool: Tool[..., Any], request: Request, caller: Caller, server: Server, conversation_id: UUID | None
+) -> JSONResponse:
+    if conversation_id is not None:
+        async with server.database.transaction(caller.id) as session:
+            await ConversationRepository(session, caller).get(conversation_id)
+    arguments = (await request.body()).decode("utf-8", "surrogateescape")
+    output = await call_tool(
+        server.runtime,
+        tool,
+        arguments,
+        caller=caller,
+        surface="rest",
+        conversation_id=conversation_id,
+        idempotency_key=request.headers.get("Idempotency-Key"),
+    )
+    return JSONResponse(output)
+
+
+def _openapi(tool: Tool[..., Any]) -> dict[str, Any]:
+    """The operation's schemas, whole in place: a reference to `$defs` would point outside them."""
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": inlined(tool.input_schema)}}},
+        "responses": {
+            "200": {
+                "description": "The result",
+                "content": {"application/json": {"schema": inlined(tool.output_schema)}},
+            }
+        },
+    }
+
+
+def inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """`schema` with each `#/$defs/X` replaced by what it stands for (a recursive one by any object)."""
+    definitions = schema.get("$defs", {})
+
+    def walk(value: Any, path: tuple[str, ...]) -> Any:
+        if isinstance(value, list):
+            return [walk(item, path) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if (name := str(value.get("$ref", "")).removeprefix("#/$defs/")) in definitions:
+            return {"type": "object"} if name in path else walk(definitions[name], (*path, name))
+        return {key: walk(item, path) for key, item in value.items() if key != "$defs"}
+
+    result: dict[str, Any] = walk(schema, ())
+    return result

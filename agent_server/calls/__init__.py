@@ -1,0 +1,1 @@
+"""Everything between a surface and a tool's function."""

@@ -1,0 +1,359 @@
+"""call_tool(): authorise, validate, run, record. The only way in, from every surface.
+
+    read, stored    [the tool, audit, record: one transaction]
+    keyed, once     [the call starts: one transaction]  [the tool, audit, record: one transaction]
+    destructive     of an agent, which may have been talked into it: the user is asked, and makes the call with the answer
+
+A transaction takes a connection with its first statement: a tool at work outside our database holds none.
+"""
+
+import asyncio
+import json
+import secrets
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from uuid import UUID, uuid5
+
+import anyio
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from agent_server.audit import AuditRepository, Surface
+from agent_server.caller import Caller
+from agent_server.calls.confirmations import LASTS, Confirmation, ConfirmationRepository, Question, question_of
+from agent_server.db import Database, new_id, now
+from agent_server.errors import AgentServerError, DidNotHappen, Forbidden, Internal, TimedOut, Unavailable
+from agent_server.log import without_secrets
+from agent_server.settings import Settings
+from agent_server.tool import OUTSIDE, Tool, ToolContext
+
+log = structlog.get_logger()
+
+GRACE_SECONDS = 5.0
+"""How long a call with an effect outside our database may still take when it is cancelled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """What a process calls tools with."""
+
+    settings: Settings
+    database: Database
+    resources: Mapping[type[Any], Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The outcome that the ledger has for a call: `error` is None, or `code: message`."""
+
+    output: Any
+    error: str | None = None
+
+
+class Ledger(Protocol):
+    """What a turn, or its user's word, adds to a call so that its effect happens once."""
+
+    @property
+    def conversation_id(self) -> UUID | None: ...
+
+    @property
+    def turn_id(self) -> UUID | None: ...
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the caller itself has said yes to this call."""
+
+    @property
+    def idempotency_key(self) -> str: ...
+
+    @property
+    def recorded(self) -> Recorded | None:
+        """The outcome, if an earlier attempt of the turn recorded one."""
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether an earlier attempt started the call and recorded no outcome."""
+
+    async def start(self) -> None:
+        """Commit that the call starts. Raises when the turn is another's, or is to stop."""
+
+    async def finish(self, session: AsyncSession, outcome: Recorded, question: Question | None = None) -> None:
+        """Record the outcome in `session`'s transaction, and what the user is asked in place of the call, if anything.
+        Raises as `start`."""
+
+
+class Interrupted(Exception):
+    """The turn that a call belongs to is another attempt's by now, or is to stop: nothing of the call may be written."""
+
+
+class OutcomeUnknown(AgentServerError):
+    """A call whose effect is outside our database was cut off: nobody knows whether it took place."""
+
+    code = "outcome_unknown"
+    status = 409
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(
+            f"a call of {tool} was cut off before its answer came: it may have taken effect, or may not have. "
+            f"Do not call {tool} again for this. Tell the user that it is not known whether it happened, and to check "
+            "before asking for it again"
+        )
+
+
+class _ToolFailed(Exception):
+    """A tool's own trouble with files or the network, which its transaction would take for the database's."""
+
+
+class ToolRefused(AgentServerError):
+    """A failure that an earlier attempt of the same turn recorded; `message` is `code: message` as the model read it."""
+
+
+async def call_tool(
+    runtime: Runtime,
+    tool: Tool[..., Any],
+    arguments: Mapping[str, Any] | str,
+    *,
+    caller: Caller,
+    surface: Surface,
+    conversation_id: UUID | None = None,
+    idempotency_key: str | None = None,
+    ledger: Ledger | None = None,
+) -> Any:
+    """Run one call and return its result as JSON-ready data; `arguments` may be the JSON text that a model wrote.
+
+    The tool's writes, the audit row and the ledger's record commit together. A failure rolls the writes back and is
+    recorded all the same. Raises AgentServerError; anything else the tool raises becomes Internal.
+
+    A model's call of a destructive tool is not made: its user is asked, and the result says so.
+
+    Outside a turn, `idempotency_key` is what the caller sent to have the call made once: the tool is given a key made
+    of it, the caller and the tool's name, because all callers may share one account with the service that keeps it.
+    """
+    if ledger and (recorded := ledger.recorded):
+        return _replayed(recorded)
+    key = ledger.idempotency_key if ledger else _key_of(caller, tool, idempotency_key)
+    call = _Call(runtime, tool, caller, surface, ledger, ledger.conversation_id if ledger else conversation_id, key)
+    async with call.failures_recorded():
+        if ledger and ledger.cut_off and tool.effect == "once" and (found := await call.reconciled(arguments)):
+            return found.output
+        values = call.admitted(arguments)
+        if surface == "agent" and tool.destructive and not (ledger and ledger.confirmed):
+            return _not_done(await call.asked(values))
+        if tool.effect in OUTSIDE:
+            # Without a turn there is nothing to note; but a database that is away must not come to light afterwards.
+            await (ledger.start() if ledger else runtime.database.check())
+    return await (_to_its_end(call.made(values)) if tool.effect in OUTSIDE else call.made(values))
+
+
+async def ask_first(
+    runtime: Runtime,
+    tool: Tool[..., Any],
+    arguments: Mapping[str, Any],
+    *,
+    caller: Caller,
+    surface: Surface,
+) -> Question:
+    """What to ask the caller before this call; `consent.confirm_call` makes it. Raises Forbidden and InvalidInput."""
+    call = _Call(runtime, tool, caller, surface, None, None, "")
+    async with call.failures_recorded():
+        return await call.asked(call.admitted(arguments))
+
+
+@dataclass
+class _Call:
+    """One call on its way through authorisation, validation, its transaction and its record."""
+
+    runtime: Runtime
+    tool: Tool[..., Any]
+    caller: Caller
+    surface: Surface
+    ledger: Ledger | None
+    conversation_id: UUID | None
+    idempotency_key: str
+    started: float = field(default_factory=time.perf_counter)
+
+    def admitted(self, arguments: Mapping[str, Any] | str) -> dict[str, Any]:
+        """The arguments of a call that this caller may make. Raises Forbidden and InvalidInput."""
+        if not self.caller.may(self.tool.scope):
+            raise Forbidden(
+                f"{self.tool.name} needs the scope {self.tool.scope}, which this caller lacks", self.tool.scope
+            )
+        return self.tool.validate(arguments)
+
+    async def made(self, values: Mapping[str, Any]) -> Any:
+        """Make the call, and record how it ended."""
+        async with self.failures_recorded():
+            return await self._recorded(self.tool, values)
+
+    async def asked(self, values: Mapping[str, Any]) -> Question:
+        """Ask for the caller's word instead of making the call: the question is the call's outcome."""
+        row = Confirmation(
+            tool=self.tool.name,
+            arguments=json_arguments(self.tool, values),
+            conversation_id=self.conversation_id,
+            turn_id=self.ledger.turn_id if self.ledger else None,
+            expires_at=now() + LASTS,
+        )
+        question = question_of(row, self.tool.title)
+        async with self._transaction() as session:
+            await ConfirmationRepository(session, self.caller).add(row)
+            await self._record(session, "asked", Recorded(_not_done(question)), question)
+        return question
+
+    async def reconciled(self, arguments: Mapping[str, Any] | str) -> Recorded | None:
+        """What became of the call that was cut off, None if it did not happen. Raises OutcomeUnknown."""
+        if (reconcile := self.tool.reconcile) is None:
+            raise OutcomeUnknown(self.tool.name)
+
+        async def ask(context: ToolContext, **values: Any) -> Any:
+            try:
+                found = await reconcile(context, **values)
+            except Unavailable as error:  # the other side; ours that is away ends the attempt, and the next one asks
+                raise OutcomeUnknown(self.tool.name) from error
+            if found is None:
+                raise OutcomeUnknown(self.tool.name)
+            return found
+
+        try:
+            return Recorded(await self._recorded(ask, self.admitted(arguments)))
+        except DidNotHappen:
+            return None
+        except (Interrupted, Unavailable, OutcomeUnknown):
+            raise
+        except Exception as error:  # whatever is wrong with the question, the answer to it is unknown
+            log.exception("tool.reconcile_failed", tool=self.tool.name)
+            raise OutcomeUnknown(self.tool.name) from error
+
+    @asynccontextmanager
+    async def failures_recorded(self) -> AsyncIterator[None]:
+        """What fails in this block is recorded as the call's outcome, and anything but an AgentServerError is a bug."""
+        try:
+            yield
+        except (Interrupted, Unavailable):
+            raise
+        except AgentServerError as error:
+            await self._record_failure(error)
+            raise
+        except Exception as error:  # the one catch-all of a call: a tool's bug takes neither turn nor server down
+            bug = Internal(self.tool.name, secrets.token_hex(6))
+            log.exception("tool.failed", tool=self.tool.name, reference=bug.reference)
+            await self._record_failure(bug)
+            raise bug from error
+
+    def _transaction(self) -> AbstractAsyncContextManager[AsyncSession]:
+        return self.runtime.database.transaction(self.caller.id, scopes=self.caller.scopes)
+
+    async def _recorded(self, function: Callable[..., Awaitable[Any]], values: Mapping[str, Any]) -> Any:
+        async with self._transaction() as session:
+            output = await self._run(function, session, values)
+            await self._record(session, "ok", Recorded(output))
+        return output
+
+    async def _record_failure(self, error: AgentServerError) -> None:
+        """The tool's writes are rolled back by now; that the call was made, and how it ended, is kept."""
+        async with self._transaction() as session:
+            await self._record(session, error.code, Recorded(None, without_secrets(f"{error.code}: {error.message}")))
+
+    async def _record(
+        self, session: AsyncSession, code: str, outcome: Recorded, question: Question | None = None
+    ) -> None:
+        await AuditRepository(session, self.caller).record(**self._audit(code))
+        if self.ledger:
+            await self.ledger.finish(session, outcome, question)
+
+    async def _run(
+        self, function: Callable[..., Awaitable[Any]], session: AsyncSession, values: Mapping[str, Any]
+    ) -> Any:
+        seconds = self.runtime.settings.tool_timeout
+        context = ToolContext(
+            caller=self.caller,
+            session=session,
+            surface=self.surface,
+            conversation_id=self.conversation_id,
+            turn_id=self.ledger.turn_id if self.ledger else None,
+            idempotency_key=self.idempotency_key,
+            resources=self.runtime.resources,
+        )
+        deadline = asyncio.timeout(seconds)
+        try:
+            async with deadline:
+                output = self.tool.dump(await function(context, **values))
+            # what no surface could send is not committed
+            json.dumps(output, ensure_ascii=False, allow_nan=False).encode()
+            return output
+        except OSError as error:
+            if isinstance(error, TimeoutError) and deadline.expired():
+                raise TimedOut(self._late(seconds)) from None
+            if _of_the_database(error):
+                raise
+            raise _ToolFailed from error
+
+    def _late(self, seconds: float) -> str:
+        late = f"{self.tool.name} took longer than {seconds:g} seconds and was stopped"
+        return f"{late}; it may have taken effect all the same" if self.tool.effect in OUTSIDE else late
+
+    def _audit(self, outcome: str) -> dict[str, Any]:
+        latency_ms = round((time.perf_counter() - self.started) * 1000, 2)
+        log.info("tool.called", tool=self.tool.name, surface=self.surface, outcome=outcome, latency_ms=latency_ms)
+        return {
+            "surface": self.surface,
+            "action": self.tool.name,
+            "outcome": outcome,
+            "latency_ms": latency_ms,
+            "conversation_id": self.conversation_id,
+            "turn_id": self.ledger.turn_id if self.ledger else None,
+            "request_id": structlog.contextvars.get_contextvars().get("request_id"),
+        }
+
+
+def json_arguments(tool: Tool[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Validated arguments as JSON-ready data, which validates to the same."""
+    return tool.arguments.model_construct(**values).model_dump(mode="json")
+
+
+def _not_done(question: Question) -> dict[str, Any]:
+    """What a model reads in place of the result of a call that waits for its user's word."""
+    return {
+        "done": False,
+        "confirmation": question.id,
+        "question": question.question,
+        "message": f"Not done. The user has been asked to confirm it, and it happens when they do. Tell them so, and do "
+        f"not call {question.tool} again for this.",
+    }
+
+
+def _replayed(recorded: Recorded) -> Any:
+    if recorded.error is not None:
+        raise ToolRefused(recorded.error)
+    return recorded.output
+
+
+def _key_of(caller: Caller, tool: Tool[..., Any], sent: str | None) -> str:
+    return str(new_id() if sent is None else uuid5(caller.id, f"{tool.name}:{sent}"))
+
+
+def _of_the_database(error: OSError) -> bool:
+    """Whether `error` was raised by a statement of the tool's: a session connects with its first one."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__", "").startswith("sqlalchemy.") for frame, _ in frames)
+
+
+async def _to_its_end(made: Coroutine[Any, Any, Any]) -> Any:
+    """Await `made` in a task of its own. It is not cut off at once when this is cancelled: what happens outside our
+    database happens all the same, and what is on record needs no guess."""
+    task = asyncio.create_task(made)
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({task}, timeout=GRACE_SECONDS)
+            task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()):
+            log.info("tool.failed_while_stopped", error=type(error).__name__)
+        raise
+    return task.result()

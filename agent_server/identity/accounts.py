@@ -1,0 +1,327 @@
+"""What becomes of accounts: signing in and out, passwords, keys, the claim of a guest, erasure. Each act is on record."""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from agent_server.audit import AuditRepository, Surface
+from agent_server.caller import Caller
+from agent_server.db import OWN_DATA, Database, new_id, now
+from agent_server.errors import Conflict, FieldError, Forbidden, InvalidInput, NotFound, Unauthorized
+from agent_server.identity.credentials import (
+    IssuedKey,
+    Resolver,
+    check_guest,
+    create_user,
+    issue_key,
+    parse_guest,
+    revoke_key,
+)
+from agent_server.identity.limits import (
+    FAILED_LOGINS_PER_ACCOUNT,
+    FAILED_LOGINS_PER_ADDRESS,
+    LOGIN_WINDOW,
+    give_back,
+    limit_key,
+    take,
+)
+from agent_server.identity.logins import SignedIn, begin_login, end_logins, refresh_login, refresh_owner
+from agent_server.identity.models import ApiKey, User
+from agent_server.identity.own_data import erase_rows, move_rows, unfinished_turns
+from agent_server.identity.passwords import Verdict, check_password, hash_password, verify_password
+from agent_server.identity.roles import beyond
+
+_FIND_LOGIN = text("select id, password_hash, disabled_at from find_login(:email)")
+_WRONG = "E-mail and password do not belong together"
+_DISABLED = "This account is disabled; ask whoever runs this server"
+
+Stop = Callable[[UUID, UUID], Awaitable[None]]
+"""Stops a turn of an owner."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Act:
+    """An act on its way: on which surface, from where, since when."""
+
+    surface: Surface
+    address: str | None = None
+    started: float = field(default_factory=time.perf_counter)
+
+    async def record(
+        self, session: AsyncSession, owner_id: UUID, action: str, *, kind: str = "user", outcome: str = "ok"
+    ) -> None:
+        """Add it to the audit of `owner_id`. `kind` is who acted: the owner as a user or guest; `staff` or the
+        `operator` on it."""
+        await AuditRepository(session, Caller(id=owner_id, kind="user")).record(
+            caller_kind=kind,
+            surface=self.surface,
+            action=action,
+            outcome=outcome,
+            latency_ms=(time.perf_counter() - self.started) * 1000,
+            request_id=structlog.contextvars.get_contextvars().get("request_id"),
+        )
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """The accounts of one database, as `resolver` finds their callers."""
+
+    database: Database
+    resolver: Resolver
+
+    async def sign_in(self, act: Act, email: str, password: str, *, guest_token: str | None, days: int) -> SignedIn:
+        """A new login; with `guest_token`, what the guest has is the user's from then on.
+
+        Raises Unauthorized, TooMany, and as `claim`; then there is no login.
+        """
+        guest = None if guest_token is None else _guest_of(guest_token)
+        async with self.database.transaction() as session:
+            found = (await session.execute(_FIND_LOGIN, {"email": email.lower()})).one_or_none()
+        verdict = await self._verified(act, email, password, None if found is None else found.password_hash)
+        if found is None or verdict == "wrong" or found.disabled_at is not None:
+            await self._failed(act, None if found is None else found.id)
+            raise Unauthorized(_WRONG if found is None or verdict == "wrong" else _DISABLED)
+        fresh = await hash_password(password) if verdict == "outdated" else None
+        owners = [found.id, *([] if guest is None else [guest[0]])]
+        async with self.database.transaction(*owners, scopes=(OWN_DATA,)) as session:
+            user = await session.get(User, found.id, with_for_update=True)
+            if user is None or user.password_hash != found.password_hash or user.disabled_at is not None:
+                raise Unauthorized(_WRONG)  # changed while it was verified
+            user.password_hash = fresh or user.password_hash
+            if guest is not None:
+                await _claim(session, act, guest, user.id)
+            login = await begin_login(session, user.id, days)
+            await act.record(session, user.id, "auth.login")
+        return login
+
+    async def _failed(self, act: Act, owner_id: UUID | None) -> None:
+        if owner_id is not None:
+            async with self.database.transaction(owner_id) as session:
+                await act.record(session, owner_id, "auth.login_failed", outcome="unauthorized")
+
+    async def _verified(self, act: Act, email: str, password: str, stored: str | None) -> Verdict:
+        """Whether the password is right; wrong ones are counted, and too many raise TooMany whatever this one is.
+
+        Counted beforehand, since of many that come at once none knows of the others' failure.
+        """
+        secret = await self.resolver.secret.get()
+        counted = [(limit_key(secret, "login", email.lower()), FAILED_LOGINS_PER_ACCOUNT)]
+        if act.address is not None:
+            counted.insert(0, (limit_key(secret, "logins", act.address), FAILED_LOGINS_PER_ADDRESS))
+        async with self.database.transaction() as session:
+            for key, burst in counted:
+                await take(session, key, per_seconds=LOGIN_WINDOW, burst=burst)
+        verdict = await verify_password(password, stored)
+        if verdict != "wrong":
+            async with self.database.transaction() as session:
+                for key, burst in counted:
+                    await give_back(session, key, per_seconds=LOGIN_WINDOW, burst=burst)
+        return verdict
+
+    async def refresh(self, act: Act, token: str) -> SignedIn:
+        """The next refresh token. Raises Unauthorized, also for one that was used before: then the login has ended."""
+        owner_id = refresh_owner(token)
+        async with self.database.transaction(owner_id) as session:
+            login = await refresh_login(session, token)
+            if login is None:
+                await act.record(session, owner_id, "auth.refresh_reused", outcome="unauthorized")
+        if login is None:
+            raise Unauthorized("This refresh token has been used before, so this login has ended; sign in again")
+        return login
+
+    async def sign_out(self, act: Act, caller: Caller, *, everywhere: bool) -> None:
+        """End the caller's login, or all of its user's. Its API keys work on. Raises Conflict for who has none."""
+        if caller.login_id is None and not everywhere:
+            raise Conflict("This credential is not of a login; an API key is ended by DELETE /api/keys/{id}")
+        async with self.database.transaction(caller.id) as session:
+            await end_logins(session, caller.id, None if everywhere else caller.login_id)
+            await act.record(session, caller.id, "auth.logout", kind=caller.kind)
+
+    async def change_password(self, act: Act, caller: Caller, current: str, new: str) -> None:
+        """Another password; ends all other logins. Raises InvalidInput, TooMany, and Conflict for who has none."""
+        user = await self.find(caller.id)
+        if user is None or user.password_hash is None:
+            raise Conflict("This account has no password: whoever runs this server can set one")
+        check_password(new, user.email, "new")
+        await self._prove(act, user, current, "current")
+        hashed = await hash_password(new)
+        async with self.database.transaction(caller.id) as session:
+            await _set_password(session, caller.id, hashed, spared=caller.login_id)
+            await act.record(session, caller.id, "user.changed")
+
+    async def find(self, id: UUID) -> User | None:
+        """The account of a user, for the user itself; a guest has none."""
+        async with self.database.transaction(id) as session:
+            return await session.get(User, id)
+
+    async def _prove(self, act: Act, user: User, password: str | None, name: str) -> None:
+        """Raises InvalidInput unless `password` is the user's, and TooMany as `sign_in`."""
+        email = user.email or str(user.id)
+        if password is None or await self._verified(act, email, password, user.password_hash) == "wrong":
+            message = "is not your password"
+            raise InvalidInput(f"{name}: {message}", [FieldError(name, message)])
+
+    async def claim(self, act: Act, caller: Caller, guest_token: str) -> None:
+        """Make the caller's what a guest has, who then is no more: the token is the proof. Raises InvalidInput for
+        one that is none, and Conflict while the guest is being answered."""
+        guest = _guest_of(guest_token)
+        async with self.database.transaction(guest[0], caller.id, scopes=(OWN_DATA,)) as session:
+            await _claim(session, act, guest, caller.id)
+
+    async def erase(self, act: Act, caller: Caller, password: str | None, stop: Stop) -> None:
+        """Remove all that the caller owns, and the caller; its turns are stopped. Of the audit only an id is left.
+
+        Raises InvalidInput unless a user who has a password gives it, and TooMany.
+        """
+        user = await self.find(caller.id)
+        if user is not None and user.password_hash is not None:
+            await self._prove(act, user, password, "password")
+        async with self.database.transaction(caller.id) as session:
+            turns = await unfinished_turns(session, caller.id)
+        for turn in turns:
+            await stop(caller.id, turn)
+        async with self.database.transaction(caller.id, scopes=(OWN_DATA,)) as session:
+            await erase_rows(session, caller.id)
+            await act.record(session, caller.id, "account.erased", kind=caller.kind)
+
+    async def make_key(self, act: Act, caller: Caller, name: str, scopes: Sequence[str], days: int | None) -> IssuedKey:
+        """A key of the caller's. Raises Forbidden for a scope that the caller itself lacks, and InvalidInput."""
+        if more := beyond(scopes, caller.scopes):
+            raise Forbidden(f"You may not {', '.join(more)} yourself; a key holds no more than its maker", more[0])
+        expires_at = None if days is None else now() + timedelta(days=days)
+        async with self.database.transaction(caller.id) as session:
+            issued = await issue_key(session, caller.id, name=name, scopes=scopes, expires_at=expires_at)
+            await act.record(session, caller.id, "key.created")
+        return issued
+
+    async def end_key(self, act: Act, caller: Caller, id: UUID) -> ApiKey:
+        """End a key of the caller's. Raises NotFound."""
+        async with self.database.transaction(caller.id) as session:
+            row = await revoke_key(session, id, caller.id)
+            await act.record(session, caller.id, "key.revoked")
+        return row
+
+    async def make_user(
+        self,
+        act: Act,
+        maker: Caller | None,
+        name: str,
+        *,
+        email: str | None = None,
+        password: str | None = None,
+        roles: Sequence[str] = (),
+    ) -> User:
+        """A new user, made by staff or by the operator (None). Raises InvalidInput, and Conflict where the name or the
+        e-mail is taken."""
+        self.resolver.roles.check(roles, None if maker is None else maker.scopes)
+        hashed = None
+        if password is not None:
+            if email is None:
+                raise InvalidInput(f"{_NEEDS_EMAIL.field}: {_NEEDS_EMAIL.message}", [_NEEDS_EMAIL])
+            check_password(password, email)
+            hashed = await hash_password(password)
+        id = new_id()
+        async with self._on(id, maker) as session:
+            user = await create_user(session, name, id=id, email=email, password_hash=hashed, roles=roles)
+            await self._record_on(session, act, id, maker, "user.created")
+        return user
+
+    async def change_user(
+        self,
+        act: Act,
+        maker: Caller | None,
+        id: UUID,
+        *,
+        roles: Sequence[str] | None = None,
+        disabled: bool | None = None,
+        password: str | None = None,
+    ) -> User:
+        """Change what is given. Who is disabled, or has a new password, is signed out; keys of the disabled do not work.
+
+        Raises NotFound, InvalidInput, and Forbidden for a user who may more than the maker.
+        """
+        self._check_reach(maker, await self._get_user(id, maker))
+        self.resolver.roles.check(roles or (), None if maker is None else maker.scopes)
+        hashed = None if password is None else await hash_password(password)
+        async with self._on(id, maker) as session:
+            user = await session.get_one(User, id, with_for_update=True)
+            self._check_reach(maker, user)
+            if password is not None:
+                _check_new(user, password)
+                user.password_hash = hashed
+            if roles is not None:
+                user.roles = sorted(set(roles))
+            if disabled is not None:
+                user.disabled_at = (user.disabled_at or now()) if disabled else None
+            if disabled or password is not None:
+                await end_logins(session, id)
+            await self._record_on(session, act, id, maker, "user.changed")
+        return user
+
+    async def _get_user(self, id: UUID, maker: Caller | None) -> User:
+        async with self._on(id, maker) as session:
+            user = await session.get(User, id)
+        if user is None:
+            raise NotFound(f"There is no user {id}; list them to see which there are")
+        return user
+
+    def _check_reach(self, maker: Caller | None, user: User) -> None:
+        if maker is not None and (more := beyond(self.resolver.roles.of(user.roles), maker.scopes)):
+            raise Forbidden(f"This user may {', '.join(more)}, which you may not; ask somebody who does", more[0])
+
+    def _on(self, id: UUID, maker: Caller | None) -> AbstractAsyncContextManager[AsyncSession]:
+        """A transaction for an act on another's account."""
+        makers = () if maker is None else (maker.id,)
+        return self.database.transaction(id, *makers, scopes=("users:read", "users:write"))
+
+    async def _record_on(self, session: AsyncSession, act: Act, id: UUID, maker: Caller | None, action: str) -> None:
+        """On record for both: who did it, and whom it was done to."""
+        if maker is None or maker.id != id:
+            await act.record(session, id, action, kind="operator" if maker is None else "staff")
+        if maker is not None:
+            await act.record(session, maker.id, action, kind=maker.kind)
+
+
+_NEEDS_EMAIL = FieldError("email", "one signs in with it and the password; give both")
+
+
+def _check_new(user: User, password: str) -> None:
+    if user.email is None:
+        raise InvalidInput(f"{_NEEDS_EMAIL.field}: {_NEEDS_EMAIL.message}", [_NEEDS_EMAIL])
+    check_password(password, user.email)
+
+
+async def _set_password(session: AsyncSession, id: UUID, hashed: str, *, spared: UUID | None) -> None:
+    user = await session.get_one(User, id, with_for_update=True)
+    user.password_hash = hashed
+    await end_logins(session, id, spared=spared)
+
+
+def _guest_of(token: str) -> tuple[UUID, bytes]:
+    try:
+        return parse_guest(token)
+    except Unauthorized as error:
+        raise _no_guest(error) from None
+
+
+def _no_guest(error: Unauthorized) -> InvalidInput:
+    """What is wrong with the guest's token: not a 401, after which a client would give up its own credential."""
+    return InvalidInput(f"guest_token: {error.message}", [FieldError("guest_token", error.message)])
+
+
+async def _claim(session: AsyncSession, act: Act, guest: tuple[UUID, bytes], user_id: UUID) -> None:
+    try:
+        row = await check_guest(session, *guest, lock=True)
+    except Unauthorized as error:
+        raise _no_guest(error) from None
+    await move_rows(session, row.id, user_id)
+    await session.delete(row)
+    await session.flush()
+    await act.record(session, user_id, "auth.claim")

@@ -1,0 +1,1 @@
+"""The protocols that chat clients speak: a folder each."""

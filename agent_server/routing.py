@@ -1,0 +1,389 @@
+"""Which agent takes a message, by meaning.
+
+The texts of a workspace are the training set: each agent's examples, its description, what its tools are asked with,
+and the headings of the content it answers from. A kernel ridge regression over them (cosine of the embeddings plus
+cosine of the idf-weighted words) says how much each agent is meant; to it is added which collections the passages
+nearest to the message come from. The regression's leave-one-out predictions are exact and cost nothing, so how far its
+scores can be trusted is measured on the examples themselves: the spread of the confidences and how sure is sure.
+
+Measured by bench/routing.py. The weights of texts, words and ridge were chosen by leave-one-out. The weight of the
+content, the highest sharpness and the floor of sureness were set lower than leave-one-out alone would have them, after
+a look at tests/routing_messages.yaml: the figures on those messages are therefore a little too good.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent_server import phrases
+from agent_server.knowledge.chunk import SEPARATOR, chunk
+from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.parse import read_content
+from agent_server.knowledge.words import COMMON, stem, words
+from agent_server.tool import Tool
+
+DecidedBy = Literal["meaning", "sticky", "model", "only", "request"]
+Floats = NDArray[np.float64]
+
+# What a text counts for; an example is 1.
+_DESCRIPTION, _TOPIC, _PHRASE, _HEADING = 2.0, 0.5, 0.5, 0.3
+_WORDS = 1.0
+"""What the words count for beside the embedding."""
+_RIDGE = 2.0
+_CONTENT = 0.2
+"""What the collections of the nearest passages count for beside the regression."""
+_NEAREST = 10
+_MOST_SUBJECTS, _MOST_HEADINGS = 2000, 600
+"""What is read of a large content; the rest says the same about which collection is about what."""
+
+_SHARPNESS, _SURE, _FAMILIAR = 8.0, 0.7, 0.75
+"""Without enough examples to measure them. `_SURE` is a floor in any case: the examples of one author are more like one
+another than like what people write, so that being right on all of them promises less than it seems to."""
+_SHARPNESSES = (4.0, 5.0, 6.0, 7.0, 8.0)
+_ENOUGH_EXAMPLES = 20
+_FEW_EXAMPLES = 5
+"""An agent with fewer is known by what its tools are asked with, too."""
+_RIGHT_WHEN_SURE = 0.98
+_CLEARLY = 0.35
+"""By how much another agent must be the likelier one to break off a conversation."""
+
+_FOLLOWS = re.compile(
+    r"(and|but|or|so|also|then|yes|yeah|yep|no|nope|ok|okay|sure|right|thanks|thank you|please do|go on|go ahead|"
+    r"what about|how about|what if|what else|anything else|tell me more|more|why|really|the (first|second|third|last|other))\b"
+    r"|.*\b(it|that|this|these|those|them|there|one|ones)\W*$",
+    re.IGNORECASE,
+)
+_FOLLOW_UP_WORDS = 8
+
+
+@dataclass(frozen=True)
+class RoutedAgent:
+    """An agent as the router knows it: `knowledge` are its collections, its main one first (None: all), `tools` the
+    tools whose phrases are asked of it."""
+
+    name: str
+    description: str
+    examples: Sequence[str] = ()
+    knowledge: Sequence[str] | None = ()
+    tools: Sequence[Tool[..., Any]] = ()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A section of the content: what a collection is about."""
+
+    collection: str
+    heading: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """An agent and how likely it is the one that is meant, 0 to 1."""
+
+    name: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Who takes the message: the only one there is, one that is surely meant, the one that had the last word, or, by
+    `model`, whoever the triage agent's model says, `agent` being the best guess. `request`: the client named it."""
+
+    agent: str
+    confidence: float
+    decided_by: DecidedBy
+    ranked: Sequence[Ranked]
+
+
+def subjects(content: Path) -> list[Subject]:
+    """The sections of the content folder; pages with mistakes are left out."""
+    pages, _ = read_content(content)
+    return [
+        Subject(page.collection, passage.heading.replace(SEPARATOR, " "), passage.text)
+        for page in pages
+        for passage in chunk(page)
+    ]
+
+
+class Router:
+    """Ranks the agents of a workspace for a message. Built once: what it knows is computed when it is made."""
+
+    def __init__(self, embedder: Embedder, agents: Sequence[RoutedAgent], content: Sequence[Subject] = ()) -> None:
+        if not agents:
+            raise ValueError("there is no agent to route to")
+        self._agents = agents
+        self._names = [agent.name for agent in agents]
+        if len(agents) == 1:
+            return
+        self._embedder = embedder
+        content = content[:: math.ceil(len(content) / _MOST_SUBJECTS) or 1]
+        self._content = _Content(embedder, agents, content) if content else None
+        samples = _samples(agents, content)
+        self._known = {_said(s.text): s for s in reversed(samples) if s.is_example}
+        self._owners = _owners(agents)
+        self._vocabulary = _Vocabulary([*(s.text for s in samples), *(s.text for s in content)])
+        self._regression = _Regression(embedder, samples)
+        self._calibrate(samples)
+
+    def rank(self, message: str) -> list[Ranked]:
+        """The agents, most likely first; the confidences add up to 1 or, for a message unlike anything known, less."""
+        if len(self._agents) == 1:
+            return [Ranked(self._names[0], 1.0)]
+        if (certain := self._certain(message)) is not None:
+            confidences = np.full(len(self._names), 0.01 / (len(self._names) - 1))
+            confidences[certain] = 0.99
+        else:
+            scores = self._regression.predict(message)
+            if self._content is not None:
+                scores = scores + _CONTENT * self._content.shares(message)
+            confidences = _softmax(self._sharpness * scores) * min(1.0, self._known_share(message) / self._familiar)
+        order = np.argsort(-confidences, kind="stable")
+        return [Ranked(self._names[i], float(confidences[i])) for i in order]
+
+    def decide(self, message: str, last: str | None) -> Decision:
+        """Who takes `message`, in a conversation where `last` answered before."""
+        ranked = self.rank(message)
+        best = ranked[0]
+        if len(ranked) == 1:
+            return Decision(best.name, 1.0, "only", ranked)
+        before = next((r for r in ranked if r.name == last), None)
+        sure = best.confidence >= self._sure
+        if before is not None and before != best and _follows(message) and best.confidence < 0.99:
+            return Decision(before.name, before.confidence, "sticky", ranked)
+        if sure:
+            return Decision(best.name, best.confidence, "meaning", ranked)
+        if before is not None and (best.confidence - before.confidence < _CLEARLY or _follows(message)):
+            return Decision(before.name, before.confidence, "sticky", ranked)
+        return Decision(best.name, best.confidence, "model", ranked)
+
+    def _certain(self, message: str) -> int | None:
+        """The agent that has the message as an example, or the only one with a tool that the message plainly asks for."""
+        if known := self._known.get(_said(message)):
+            return int(np.argmax(known.label))
+        asked = phrases.match(message, self._owners)
+        return self._owners[asked.tool] if asked else None
+
+    def _known_share(self, message: str, *, own: bool = False) -> float:
+        """The share of a message's words, rare ones counting for more, that the workspace has; `own`: elsewhere."""
+        said = {stem(word) for word in words(message) if word not in COMMON}
+        weights = {word: self._vocabulary.idf(word) for word in said}
+        known = sum(weight for word, weight in weights.items() if self._vocabulary.counts[word] > own)
+        return known / sum(weights.values()) if weights else 1.0
+
+    def _calibrate(self, samples: Sequence["_Sample"]) -> None:
+        """Learn from the examples, each predicted without itself, how far scores are to be trusted."""
+        rows = [i for i, sample in enumerate(samples) if sample.is_example]
+        self._sharpness, self._sure, self._familiar = _SHARPNESS, _SURE, _FAMILIAR
+        if len(rows) < _ENOUGH_EXAMPLES:
+            return
+        scores = self._regression.leave_one_out(rows)
+        if self._content is not None:
+            scores = scores + _CONTENT * np.array([self._content.shares(samples[i].text) for i in rows])
+        truth = np.array([np.argmax(samples[i].label) for i in rows])
+        shares = [self._known_share(samples[i].text, own=True) for i in rows]
+        self._familiar = min(max(float(np.quantile(shares, 0.25)), 0.3), _FAMILIAR)
+        self._sharpness = min(_SHARPNESSES, key=lambda t: _loss(t * scores, truth))
+        confidences = _softmax(self._sharpness * scores)
+        self._sure = _threshold(confidences.max(axis=1), confidences.argmax(axis=1) == truth)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A text and for whom it speaks, in shares of 1."""
+
+    text: str
+    label: Floats
+    weight: float
+    is_example: bool = False
+
+
+def _samples(agents: Sequence[RoutedAgent], content: Sequence[Subject]) -> list[_Sample]:
+    samples = []
+    owners = _owners(agents)  # a tool that several agents have says nothing about which of them is meant
+    for agent, label in zip(agents, np.eye(len(agents)), strict=True):
+        topics = [t for t in re.split(r"[,;:.\n]| and ", agent.description) if t.strip()]
+        asked = [
+            p
+            for tool in agent.tools
+            if tool in owners
+            for p in (tool.description.partition("\n")[0], *map(_bare, tool.phrases))
+        ]
+        samples += [_Sample(text, label, 1.0, True) for text in agent.examples]
+        samples += [_Sample(agent.description, label, _DESCRIPTION)]
+        samples += [_Sample(text, label, _TOPIC) for text in topics]
+        samples += [_Sample(text, label, _PHRASE) for text in dict.fromkeys(asked)]
+    headings = {subject.heading: subject.collection for subject in content}
+    shares = _shares(agents)
+    kept = list(headings.items())[:: math.ceil(len(headings) / _MOST_HEADINGS) or 1]
+    return samples + [_Sample(text, shares(collection), _HEADING) for text, collection in kept]
+
+
+def _bare(phrase: str) -> str:
+    """A phrase without its arguments and signs."""
+    return re.sub(r"\{[^}]*\}|[\[\]|]", " ", phrase)
+
+
+def _shares(agents: Sequence[RoutedAgent]) -> Any:
+    """Collection -> for whom it speaks: for those that answer from it, more for one that names it earlier."""
+
+    def shares(collection: str) -> Floats:
+        weights = np.array([_claim(agent.knowledge, collection) for agent in agents])
+        return weights / weights.sum() if weights.any() else np.full(len(agents), 1 / len(agents))
+
+    return shares
+
+
+def _claim(knowledge: Sequence[str] | None, collection: str) -> float:
+    if knowledge is None:
+        return 0.25
+    return 1 / (1 + list(knowledge).index(collection)) if collection in knowledge else 0.0
+
+
+def _owners(agents: Sequence[RoutedAgent]) -> Mapping[Tool[..., Any], int]:
+    """The tools that one agent alone has, with the agent's place."""
+    owners: dict[Tool[..., Any], int] = {}
+    count = Counter(tool for agent in agents for tool in agent.tools)
+    for place, agent in enumerate(agents):
+        owners.update({tool: place for tool in agent.tools if count[tool] == 1})
+    return owners
+
+
+class _Vocabulary:
+    """In how many texts each word stands, by its stem."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.counts = Counter(word for text in texts for word in set(map(stem, words(text))))
+        self._n = len(texts)
+
+    def idf(self, word: str) -> float:
+        return math.log(1 + (self._n - self.counts[word] + 0.5) / (self.counts[word] + 0.5))
+
+
+class _Regression:
+    """Kernel ridge regression from texts to agents."""
+
+    def __init__(self, embedder: Embedder, samples: Sequence[_Sample]) -> None:
+        self._embedder = embedder
+        self._terms = Counter(term for sample in samples for term in _terms(sample.text))
+        self._places = {term: place for place, term in enumerate(self._terms)}
+        self._n = len(samples)
+        self._lexical = self._word_vectors([s.text for s in samples])
+        dense = embedder.embed([s.text for s in samples]).astype(np.float64)
+        own = [i for i, s in enumerate(samples) if s.is_example or s.weight == _DESCRIPTION]
+        self._mean = dense[own].mean(axis=0)
+        self._dense = _unit(dense - self._mean)
+        kernel = self._dense @ self._dense.T + _WORDS * self._lexical @ self._lexical.T
+        self._inverse = np.linalg.inv(kernel + np.diag(_RIDGE / np.array([s.weight for s in samples])))
+        labels = np.array([s.label for s in samples])
+        self._targets = labels - 1 / labels.shape[1]
+        self._dual = self._inverse @ self._targets
+
+    def predict(self, message: str) -> Floats:
+        """A score for each agent."""
+        dense = _unit(self._embedder.embed([message]).astype(np.float64) - self._mean)
+        near = (dense @ self._dense.T + _WORDS * self._word_vectors([message]) @ self._lexical.T)[0]
+        scores: Floats = near @ self._dual
+        return scores
+
+    def leave_one_out(self, rows: Sequence[int]) -> Floats:
+        """What would be predicted for the samples at `rows`, had each not been there."""
+        scores: Floats = self._targets[rows] - self._dual[rows] / np.diag(self._inverse)[rows, None]
+        return scores
+
+    def _word_vectors(self, texts: Sequence[str]) -> Floats:
+        vectors = np.zeros((len(texts), len(self._places)))
+        for row, text in enumerate(texts):
+            for term in _terms(text):
+                if (place := self._places.get(term)) is not None:
+                    vectors[row, place] = math.log(1 + self._n / self._terms[term])
+        return _unit(vectors)
+
+
+class _Content:
+    """The sections of the content, and for whom those nearest to a message speak."""
+
+    def __init__(self, embedder: Embedder, agents: Sequence[RoutedAgent], content: Sequence[Subject]) -> None:
+        self._embedder = embedder
+        texts = [f"{s.heading} {s.heading}\n{s.text}" for s in content]
+        self._dense = embedder.embed(texts)
+        self._counts = [Counter(map(stem, words(text))) for text in texts]
+        self._df = Counter(word for counts in self._counts for word in counts)
+        lengths = np.array([counts.total() for counts in self._counts])
+        self._length = 1.2 * (0.25 + 0.75 * lengths / max(float(lengths.mean()), 1.0))
+        self._postings: dict[str, list[int]] = {}
+        for place, counts in enumerate(self._counts):
+            for word in counts:
+                self._postings.setdefault(word, []).append(place)
+        shares = _shares(agents)
+        self._shares = np.array([shares(s.collection) for s in content])
+        self._silent = np.array([agent.knowledge == () or agent.knowledge == [] for agent in agents])
+
+    def shares(self, message: str) -> Floats:
+        """The shares of the agents in the nearest sections; an agent without content is neither for nor against."""
+        scores = 0.5 * (self._dense @ self._embedder.embed([message])[0]) + self._bm25(message)
+        nearest = np.argsort(-scores, kind="stable")[:_NEAREST]
+        weights = np.exp((scores[nearest] - scores[nearest[0]]) / 0.05)
+        shares: Floats = weights @ self._shares[nearest] / weights.sum()
+        return np.where(self._silent, 1 / len(shares), shares)
+
+    def _bm25(self, message: str) -> Floats:
+        """BM25 as a share of the highest that a section could have."""
+        n = len(self._counts)
+        scores, bound = np.zeros(n), 0.0
+        for word in {stem(word) for word in words(message)}:
+            idf = math.log(1 + (n - self._df[word] + 0.5) / (self._df[word] + 0.5))
+            bound += 2.2 * idf
+            for place in self._postings.get(word, ()):
+                tf = self._counts[place][word]
+                scores[place] += 2.2 * idf * tf / (tf + self._length[place])
+        return scores / bound if bound else scores
+
+
+def _terms(text: str) -> set[str]:
+    """The stems of a text and its pairs of neighbours: "how do" and "remind me" tell agents apart as topics do."""
+    stems = [stem(word) for word in words(text)]
+    return {*stems, *(f"{a} {b}" for a, b in zip(["^", *stems], stems, strict=False))}
+
+
+def _said(text: str) -> tuple[str, ...]:
+    return tuple(words(text))
+
+
+def _follows(message: str) -> bool:
+    """Whether a message only makes sense after another: short, and it begins or ends like one, or names nothing."""
+    said = words(message)
+    if len(said) > _FOLLOW_UP_WORDS:
+        return False
+    return bool(_FOLLOWS.match(message.strip())) or all(word in COMMON for word in said)
+
+
+def _unit(vectors: Floats) -> Floats:
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    unit: Floats = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 1e-9)
+    return unit
+
+
+def _softmax(scores: Floats) -> Floats:
+    exponents = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    result: Floats = exponents / exponents.sum(axis=-1, keepdims=True)
+    return result
+
+
+def _loss(scores: Floats, truth: NDArray[np.int64]) -> float:
+    return float(-np.log(_softmax(scores)[np.arange(len(truth)), truth] + 1e-9).mean())
+
+
+def _threshold(confidences: Floats, right: NDArray[np.bool_]) -> float:
+    """The lowest confidence, `_SURE` or more, above which the examples are nearly always right."""
+    order = np.argsort(-confidences)
+    precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    good = np.flatnonzero(precision >= _RIGHT_WHEN_SURE)
+    return max(_SURE, float(confidences[order[good[-1]]])) if len(good) else 0.95

@@ -1,0 +1,105 @@
+"""What a request is answered with: the parts of this process, reached through `request.app.state`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime
+from agent_server.db import Database
+from agent_server.errors import InvalidInput
+from agent_server.identity.credentials import Resolver
+from agent_server.identity.issuers import Issuers
+from agent_server.identity.limits import Limits
+from agent_server.identity.roles import define_roles, reserved
+from agent_server.jobs import Jobs
+from agent_server.models.providers import ModelChoice
+from agent_server.settings import Settings
+from agent_server.tool import refuse_unstorable
+from agent_server.turns.accept import Accepted, Message, accept
+from agent_server.turns.hub import Hub
+from agent_server.turns.runner import Runner
+from agent_server.workspace import Workspace
+
+GUEST_SCOPES = frozenset({"conversations:read", "conversations:write", "account:read", "account:write"})
+"""What every guest holds: it owns its conversations and what is known of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """One process's parts. `prepare` makes what the first turn would have to wait for."""
+
+    runtime: Runtime
+    workspace: Workspace
+    resolver: Resolver
+    hub: Hub
+    runner: Runner
+    jobs: Jobs
+    model: ModelChoice
+    prepare: Callable[[], object]
+
+    @property
+    def settings(self) -> Settings:
+        return self.runtime.settings
+
+    @property
+    def database(self) -> Database:
+        return self.runtime.database
+
+    async def accept(self, caller: Caller, message: Message) -> Accepted:
+        """Store a message and begin its turn, or queue it. Raises as `turns.accept`, and InvalidInput for a text that
+        is empty, too long or cannot be stored, and for an agent that is not there."""
+        check_text(message.text, self.settings.message_limit)
+        if message.agent is not None and message.agent not in self.workspace.agents:
+            raise InvalidInput(f"agent: there is no {message.agent!r}; there are {', '.join(self.workspace.agents)}")
+        accepted = await accept(
+            self.database,
+            caller,
+            message,
+            replica=self.runner.replica,
+            queue_limit=self.settings.queue_limit,
+            can_run=self.runner.has_slot,
+        )
+        if accepted.interrupted is not None:
+            self.runner.interrupted(accepted.interrupted)
+        if accepted.fresh and accepted.turn.owner == self.runner.replica:
+            self.runner.begin(accepted.turn)
+        elif accepted.fresh:
+            self.runner.queued()
+        return accepted
+
+
+def create_resolver(settings: Settings, workspace: Workspace, database: Database) -> Resolver:
+    """Who callers are and what they may do, by the settings; where they say nothing, a guest's agents may use what the
+    tools need that they list, but nothing that is reserved for staff; its own talk and profile are a guest's always."""
+    agents = workspace.agent_scopes | {"forms:read"}
+    guests = settings.guest_scopes
+    return Resolver(
+        database,
+        guest_scopes=GUEST_SCOPES | frozenset(agents - reserved() if guests is None else guests),
+        roles=define_roles(settings.roles, agents),
+        issuers=Issuers(settings.issuers) if settings.issuers else None,
+        limits=Limits(
+            per_caller=settings.rate_per_caller,
+            per_address=settings.rate_per_address,
+            guests_per_address=settings.rate_guests_per_address,
+        ),
+    )
+
+
+def check_text(text: str, limit: int) -> None:
+    """Raises InvalidInput unless a message of this text can be stored and answered."""
+    refuse_unstorable(text, ("message",))
+    if not text.strip():
+        raise InvalidInput("message: is empty; say something")
+    if len(text) > limit:
+        raise InvalidInput(f"message: has {len(text)} characters, at most {limit} are taken; shorten or split it")
+
+
+def get_server(request: Request) -> Server:
+    return cast(Server, request.app.state.server)
+
+
+ServerDep = Annotated[Server, Depends(get_server)]

@@ -1,0 +1,56 @@
+"""Which model answers, and that other providers are reached by the real litellm, loaded only then."""
+
+import subprocess
+import sys
+
+import pytest
+
+from agent_server.errors import ModelFailed
+from agent_server.models.providers import Models, choose_model
+from agent_server.settings import load_settings
+from tests.conftest import ROOT
+from tests.scripted import Call, Say, scripted_openai
+from tests.server import Start
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({}, "offline"),
+        ({"openai_api_key": "k"}, "openai/"),
+        ({"gemini_api_key": "k"}, "gemini/"),
+        ({"groq_api_key": "k"}, "groq/"),
+        ({"anthropic_api_key": "k"}, "anthropic/"),
+        ({"openai_base_url": "http://127.0.0.1:1/v1"}, "openai/"),
+        ({"model": "ollama/llama3.3"}, "ollama/llama3.3"),
+        ({"model": "gpt-x", "openai_api_key": "k"}, "openai/gpt-x"),
+        ({"model": "org/name", "openai_base_url": "http://127.0.0.1:1/v1"}, "openai/org/name"),
+        ({"model": "offline", "openai_api_key": "k"}, "offline"),
+    ],
+)
+def test_the_model_follows_from_the_settings(variables: dict[str, str], name: str) -> None:
+    assert choose_model(load_settings(**variables)).name.startswith(name)
+
+
+async def test_a_model_without_its_key_is_refused_by_name() -> None:
+    with pytest.raises(ModelFailed, match="OPENAI_API_KEY"):
+        await Models(load_settings()).get("openai/gpt-x")
+
+
+async def test_another_provider_answers_through_litellm_with_tools(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scripted_openai([Call("create_task", {"title": "Buy fins"}), Say("It is on your list.")]) as model:
+        monkeypatch.setenv("GROQ_API_BASE", model.url)
+        async with start(openai_base_url=None, model="groq/some-model", groq_api_key="k") as client:
+            body = {"message": "fins please", "agent": "tasks", "stream": False}
+            answer = (await client.http.post("/api/chat", json=body, headers=client.auth)).json()
+    assert answer["error"] is None
+    assert answer["text"] == "It is on your list."
+    assert [tool["name"] for tool in answer["tools"]] == ["create_task"]
+    assert model.requests[0]["model"] == "some-model"
+
+
+def test_a_server_that_needs_no_litellm_does_not_load_it() -> None:
+    code = "import sys, agent_server.app; sys.exit('litellm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,154 @@
+"""Which agent takes a message, and how sure the router is, in a small workspace of its own."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from agent_server import ToolContext, tool
+from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.routing import Decision, RoutedAgent, Router, Subject, subjects
+
+BREAD = RoutedAgent(
+    "bread",
+    "Takes baking: bread, dough, yeast, ovens and flour.",
+    [
+        "How long should dough rise?",
+        "Why is my loaf so dense?",
+        "Which flour is best for baguettes?",
+        "How hot must the oven be for bread?",
+        "Can I freeze sourdough starter?",
+        "What does yeast do?",
+        "How do I knead wet dough?",
+        "My crust is too hard",
+        "Recipe for rye bread",
+        "Do I need a baking stone?",
+    ],
+    ["baking"],
+)
+BIKES = RoutedAgent(
+    "bikes",
+    "Takes bicycles: repairs, tyres, brakes, gears and chains.",
+    [
+        "How do I patch a tube?",
+        "My brakes squeal",
+        "Which tyre pressure for gravel?",
+        "How often should I oil the chain?",
+        "The gears skip when I pedal hard",
+        "How do I adjust a derailleur?",
+        "What size of frame do I need?",
+        "My wheel is out of true",
+        "Disc or rim brakes?",
+        "How do I fit mudguards?",
+    ],
+    ["workshop"],
+)
+NOTES = RoutedAgent("notes", "Keeps the user's notes: writing, reading and deleting notes.")
+CONTENT = [
+    Subject("baking", "Bread Storing a loaf", "Keep a loaf in a paper bag. Croissants go stale within a day."),
+    Subject("workshop", "Bicycles Spokes", "A broken spoke makes the rim wobble. Tighten the nipple a quarter turn."),
+]
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    return Embedder()
+
+
+@pytest.fixture(scope="module")
+def router(embedder: Embedder) -> Router:
+    return Router(embedder, [BREAD, BIKES, NOTES], CONTENT)
+
+
+def chosen(decision: Decision) -> tuple[str, str]:
+    return decision.agent, decision.decided_by
+
+
+def test_a_message_goes_to_the_agent_that_is_surely_meant(router: Router) -> None:
+    assert chosen(router.decide("How long must bread dough rise in a cold kitchen?", None)) == ("bread", "meaning")
+    assert chosen(router.decide("My bicycle chain and brakes need oil", None)) == ("bikes", "meaning")
+
+
+def test_an_example_in_other_letters_and_signs_is_certain(router: Router) -> None:
+    decision = router.decide("my BRAKES squeal!!", None)
+
+    assert (chosen(decision), decision.confidence) == (("bikes", "meaning"), 0.99)
+
+
+def test_what_the_content_says_counts_where_the_examples_are_silent(router: Router) -> None:
+    assert router.rank("How do I store croissants?")[0].name == "bread"
+    assert router.rank("tighten a spoke nipple")[0].name == "bikes"
+
+
+def test_what_nobody_takes_is_left_to_the_model(router: Router) -> None:
+    for message in ("Who won the world cup in 1990?", "Should I invest in bitcoin?", "", "???", "Привет, как дела?"):
+        assert router.decide(message, None).decided_by == "model"
+
+
+def test_an_agent_without_examples_is_known_by_its_description(router: Router) -> None:
+    assert router.rank("Delete the notes I keep")[0].name == "notes"
+
+
+def test_a_single_agent_takes_everything(embedder: Embedder) -> None:
+    assert chosen(Router(embedder, [BREAD]).decide("How do I patch a tube?", None)) == ("bread", "only")
+
+
+def test_a_message_that_is_a_phrase_of_its_tool_goes_to_the_only_agent_that_has_it(embedder: Embedder) -> None:
+    class Note(BaseModel):
+        text: str
+
+    @tool(scope="notes:write", effect="stored", phrases=["write down {text}"])
+    async def write_note(context: ToolContext, text: str) -> Note:
+        """Write a note."""
+        raise NotImplementedError
+
+    notes = RoutedAgent(NOTES.name, NOTES.description, tools=[write_note])
+    asked = "Please write down: oil the chain and the brakes of the bicycle"
+
+    assert chosen(Router(embedder, [BREAD, BIKES, notes]).decide(asked, None)) == ("notes", "meaning")
+    bikes = RoutedAgent(BIKES.name, BIKES.description, BIKES.examples, tools=[write_note])
+    assert Router(embedder, [BREAD, bikes, notes]).rank(asked)[0].name == "bikes"
+
+
+@pytest.mark.parametrize("message", ["and in winter?", "yes please", "what about the other one?", "why?", "how long?"])
+def test_a_short_follow_up_stays_with_the_agent_of_the_last_answer(router: Router, message: str) -> None:
+    assert chosen(router.decide(message, "bikes")) == ("bikes", "sticky")
+    assert chosen(router.decide(message, "bread")) == ("bread", "sticky")
+
+
+def test_a_clear_change_of_subject_leaves_the_last_agent(router: Router) -> None:
+    assert chosen(router.decide("Which flour is best for rye bread?", "bikes")) == ("bread", "meaning")
+
+
+def test_an_agent_that_is_gone_does_not_hold_the_conversation(router: Router) -> None:
+    assert router.decide("and in winter?", "gardening").decided_by == "model"
+
+
+def test_two_agents_with_a_description_only_are_enough(embedder: Embedder) -> None:
+    router = Router(embedder, [RoutedAgent("bread", BREAD.description), RoutedAgent("bikes", BIKES.description)])
+
+    assert [router.rank(m)[0].name for m in ("yeast dough", "squealing brakes")] == ["bread", "bikes"]
+
+
+def test_the_sections_of_a_content_folder_are_its_subjects(tmp_path: Path) -> None:
+    (tmp_path / "baking").mkdir()
+    (tmp_path / "baking" / "bread.md").write_text("# Bread\n\n## Storing\n\nKeep it in a paper bag.\n")
+    (tmp_path / "baking" / "broken.md").write_text("no title")
+
+    assert [(s.collection, s.heading) for s in subjects(tmp_path)] == [("baking", "Bread")]
+
+
+@settings(deadline=None)
+@given(message=st.text(max_size=200))
+def test_any_message_is_ranked_with_confidences_that_add_up_to_at_most_one(message: str) -> None:
+    ranked = _ROUTER.rank(message)
+
+    assert {r.name for r in ranked} == {"bread", "bikes", "notes"}
+    assert all(r.confidence >= 0 for r in ranked)
+    assert sum(r.confidence for r in ranked) <= 1.0001
+    assert [r.confidence for r in ranked] == sorted((r.confidence for r in ranked), reverse=True)
+
+
+_ROUTER = Router(Embedder(), [BREAD, BIKES, NOTES], CONTENT)
