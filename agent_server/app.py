@@ -36,7 +36,8 @@ from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.search import DocumentSummary, list_documents, read_document
 from agent_server.mcp import Documents, canonical_address, mcp_app
-from agent_server.models.providers import Models, choose_model
+from agent_server.models.choice import choose_model
+from agent_server.models.providers import Models
 from agent_server.orchestrator.run import Orchestrator
 from agent_server.server import Server, create_resolver
 from agent_server.settings import Settings

@@ -35,7 +35,7 @@ class FieldError:
 class AgentServerError(Exception):
     """An expected failure, with a message that is safe to show to a caller or a model."""
 
-    code: ClassVar[str] = "internal"
+    code: str = "internal"
     status: ClassVar[int] = 500
     retry_after: int | None = None
 

@@ -15,7 +15,7 @@ from agent_server.identity.issuers import Issuers
 from agent_server.identity.limits import Limits
 from agent_server.identity.roles import define_roles, reserved
 from agent_server.jobs import Jobs
-from agent_server.models.providers import ModelChoice
+from agent_server.models.choice import ModelChoice
 from agent_server.settings import Settings
 from agent_server.tool import refuse_unstorable
 from agent_server.turns.accept import Accepted, Message, accept

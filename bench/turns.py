@@ -42,7 +42,8 @@ from agent_server.calls.call import Runtime
 from agent_server.db import Database, new_id
 from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.log import configure_logging
-from agent_server.models.providers import ModelChoice, Models
+from agent_server.models.choice import ModelChoice
+from agent_server.models.providers import Models
 from agent_server.orchestrator.run import Orchestrator
 from agent_server.prompts import AgentPrompt
 from agent_server.settings import load_settings

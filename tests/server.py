@@ -18,7 +18,7 @@ from agent_server.knowledge.ingest import ingest
 from agent_server.seed import load_seeds
 from agent_server.server import Server
 from agent_server.settings import load_settings
-from agent_server.workspace import load_workspace
+from agent_server.workspace import Workspace, load_workspace
 from tests.conftest import ROOT, everything
 from tests.serving import serving
 from tests.sse import Frame, read_frames
@@ -81,8 +81,10 @@ def start_other(database: Database) -> Start:
 
 def starter(database: Database) -> Start:
     @asynccontextmanager
-    async def started(root: Path = ROOT, **settings: Any) -> AsyncIterator[Client]:
-        workspace = load_workspace(root)
+    async def started(
+        root: Path = ROOT, *, workspace: Workspace | None = None, **settings: Any
+    ) -> AsyncIterator[Client]:
+        workspace = workspace or load_workspace(root)
         values: dict[str, Any] = {"environment": "test", "offline_words_per_second": 0, "workspace": root}
         if "openai_base_url" not in settings:
             values["model"] = "offline"

@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 
 from agent_server import errors
 from agent_server.api import accounts, chat, confirmations, conversations, health, own_data, session
-from agent_server.models.providers import choose_model
+from agent_server.models.choice import choose_model
 from agent_server.prompts import VARIABLES, FrontMatter
 from agent_server.settings import Settings, load_settings, variable_of
 from tests.conftest import ROOT

@@ -85,14 +85,19 @@ def _answer(items: Sequence[Item], turn: Turn) -> ReadMessage:
 
 
 def _tools(items: Sequence[Item]) -> list[ToolUse]:
-    outputs = {i.body["call_id"]: i.body["output"] for i in items if i.body.get("type") == "function_call_output"}
+    outputs = {i.body["call_id"]: i.body for i in items if i.body.get("type") == "function_call_output"}
     uses = []
     for item in items:
         body = item.body
         if body.get("type") != "function_call" or body["name"].startswith(HANDOFF):
             continue
-        output = outputs.get(body["call_id"])
-        uses.append(ToolUse(body["call_id"], body["name"], _json(body["arguments"]), _json(output)))
+        use = ToolUse(body["call_id"], body["name"], _json(body["arguments"]))
+        returned = outputs.get(body["call_id"], {})
+        if returned.get("status") == "incomplete":
+            use.error = returned["output"]
+        else:
+            use.output = _json(returned.get("output"))
+        uses.append(use)
     return uses
 
 

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID, uuid5
 
 import anyio
@@ -25,9 +25,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from agent_server.audit import AuditRepository, Surface
 from agent_server.caller import Caller
 from agent_server.calls.confirmations import LASTS, Confirmation, ConfirmationRepository, Question, question_of
+from agent_server.calls.ledger import CallOutcome, Interrupted, Ledger, OutcomeUnknown, RecordedFailure, failure_text
 from agent_server.db import Database, new_id, now
 from agent_server.errors import AgentServerError, DidNotHappen, Forbidden, Internal, TimedOut, Unavailable
-from agent_server.log import without_secrets
 from agent_server.settings import Settings
 from agent_server.tool import OUTSIDE, Tool, ToolContext
 
@@ -46,70 +46,8 @@ class Runtime:
     resources: Mapping[type[Any], Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """The outcome that the ledger has for a call: `error` is None, or `code: message`."""
-
-    output: Any
-    error: str | None = None
-
-
-class Ledger(Protocol):
-    """What a turn, or its user's word, adds to a call so that its effect happens once."""
-
-    @property
-    def conversation_id(self) -> UUID | None: ...
-
-    @property
-    def turn_id(self) -> UUID | None: ...
-
-    @property
-    def confirmed(self) -> bool:
-        """Whether the caller itself has said yes to this call."""
-
-    @property
-    def idempotency_key(self) -> str: ...
-
-    @property
-    def recorded(self) -> Recorded | None:
-        """The outcome, if an earlier attempt of the turn recorded one."""
-
-    @property
-    def cut_off(self) -> bool:
-        """Whether an earlier attempt started the call and recorded no outcome."""
-
-    async def start(self) -> None:
-        """Commit that the call starts. Raises when the turn is another's, or is to stop."""
-
-    async def finish(self, session: AsyncSession, outcome: Recorded, question: Question | None = None) -> None:
-        """Record the outcome in `session`'s transaction, and what the user is asked in place of the call, if anything.
-        Raises as `start`."""
-
-
-class Interrupted(Exception):
-    """The turn that a call belongs to is another attempt's by now, or is to stop: nothing of the call may be written."""
-
-
-class OutcomeUnknown(AgentServerError):
-    """A call whose effect is outside our database was cut off: nobody knows whether it took place."""
-
-    code = "outcome_unknown"
-    status = 409
-
-    def __init__(self, tool: str) -> None:
-        super().__init__(
-            f"a call of {tool} was cut off before its answer came: it may have taken effect, or may not have. "
-            f"Do not call {tool} again for this. Tell the user that it is not known whether it happened, and to check "
-            "before asking for it again"
-        )
-
-
 class _ToolFailed(Exception):
     """A tool's own trouble with files or the network, which its transaction would take for the database's."""
-
-
-class ToolRefused(AgentServerError):
-    """A failure that an earlier attempt of the same turn recorded; `message` is `code: message` as the model read it."""
 
 
 async def call_tool(
@@ -201,10 +139,10 @@ class _Call:
         question = question_of(row, self.tool.title)
         async with self._transaction() as session:
             await ConfirmationRepository(session, self.caller).add(row)
-            await self._record(session, "asked", Recorded(_not_done(question)), question)
+            await self._record(session, "asked", CallOutcome(_not_done(question)), question)
         return question
 
-    async def reconciled(self, arguments: Mapping[str, Any] | str) -> Recorded | None:
+    async def reconciled(self, arguments: Mapping[str, Any] | str) -> CallOutcome | None:
         """What became of the call that was cut off, None if it did not happen. Raises OutcomeUnknown."""
         if (reconcile := self.tool.reconcile) is None:
             raise OutcomeUnknown(self.tool.name)
@@ -219,7 +157,7 @@ class _Call:
             return found
 
         try:
-            return Recorded(await self._recorded(ask, self.admitted(arguments)))
+            return CallOutcome(await self._recorded(ask, self.admitted(arguments)))
         except DidNotHappen:
             return None
         except (Interrupted, Unavailable, OutcomeUnknown):
@@ -250,16 +188,16 @@ class _Call:
     async def _recorded(self, function: Callable[..., Awaitable[Any]], values: Mapping[str, Any]) -> Any:
         async with self._transaction() as session:
             output = await self._run(function, session, values)
-            await self._record(session, "ok", Recorded(output))
+            await self._record(session, "ok", CallOutcome(output))
         return output
 
     async def _record_failure(self, error: AgentServerError) -> None:
         """The tool's writes are rolled back by now; that the call was made, and how it ended, is kept."""
         async with self._transaction() as session:
-            await self._record(session, error.code, Recorded(None, without_secrets(f"{error.code}: {error.message}")))
+            await self._record(session, error.code, CallOutcome(None, failure_text(error)))
 
     async def _record(
-        self, session: AsyncSession, code: str, outcome: Recorded, question: Question | None = None
+        self, session: AsyncSession, code: str, outcome: CallOutcome, question: Question | None = None
     ) -> None:
         await AuditRepository(session, self.caller).record(**self._audit(code))
         if self.ledger:
@@ -326,9 +264,9 @@ def _not_done(question: Question) -> dict[str, Any]:
     }
 
 
-def _replayed(recorded: Recorded) -> Any:
+def _replayed(recorded: CallOutcome) -> Any:
     if recorded.error is not None:
-        raise ToolRefused(recorded.error)
+        raise RecordedFailure(recorded.error)
     return recorded.output
 
 

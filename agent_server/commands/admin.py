@@ -21,7 +21,7 @@ from agent_server.identity.accounts import Accounts, Act
 from agent_server.identity.credentials import find_user, issue_key, list_keys, page_users, revoke_key
 from agent_server.identity.models import ApiKey, User
 from agent_server.knowledge.parse import read_content
-from agent_server.models.providers import choose_model
+from agent_server.models.choice import choose_model
 from agent_server.phrases import template_problems
 from agent_server.seed import seed_problems
 from agent_server.server import create_resolver

@@ -100,11 +100,15 @@ class ItemRepository:
             return ItemPage(whole, str(whole[-1].turn_no))
         return await self.page(limit * 2, cursor)  # one turn longer than a page
 
-    async def latest(self, limit: int) -> Sequence[Item]:
-        """The last `limit` items, in order."""
+    async def latest(self, limit: int, *, before: int) -> Sequence[Item]:
+        """The last `limit` items of the turns before the one with the number `before`, in order."""
         rows = await self.session.execute(
             select(Item)
-            .where(col(Item.owner_id) == self.owner, col(Item.conversation_id) == self.conversation_id)
+            .where(
+                col(Item.owner_id) == self.owner,
+                col(Item.conversation_id) == self.conversation_id,
+                col(Item.turn_no) < before,
+            )
             .order_by(col(Item.turn_no).desc(), col(Item.k).desc())
             .limit(limit)
         )

@@ -1,27 +1,28 @@
-"""AgentPrompt + tools -> SDK agents, compiled once per process; whatever depends on a turn comes in its context."""
+"""Agents of the SDK, compiled once per process from the workspace's prompts.
+
+What depends on a turn comes in its context.
+"""
 
 import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from agents import Agent, FunctionTool, RunContextWrapper, handoff
 from agents.tool_context import ToolContext as SDKToolContext
 
-from agent_server.calls.call import Recorded, call_tool
+from agent_server.calls.call import call_tool
 from agent_server.calls.forms import offer_form
-from agent_server.errors import AgentServerError
+from agent_server.calls.ledger import CallOutcome, failure_text
+from agent_server.errors import AgentServerError, Unavailable
 from agent_server.knowledge.embedders.wordllama import Embedder
-from agent_server.knowledge.search import Passage, search
-from agent_server.knowledge.tools import search_knowledge
+from agent_server.knowledge.search import search
 from agent_server.offline.pieces import CitedPassage
-from agent_server.orchestrator.context import TurnContext, passage_body
+from agent_server.orchestrator.context import TurnContext
 from agent_server.prompts import AgentPrompt
 from agent_server.tool import Tool
-from agent_server.turns.calls import CallLedger, output_text
-from agent_server.turns.events import PassagesFound
+from agent_server.turns.calls import CallLedger
 from agent_server.workspace import Workspace
 
 _RULES = """
@@ -32,7 +33,7 @@ State facts only as the passages or tool results give them, and put the passage'
 Cite only numbers that you were given. If the passages do not hold the answer, say so plainly and do not fill the gap.
 """
 _NO_PASSAGES = "\nNo passage of the content matches the user's message.\n"
-_URGENT = "\nThis emergency advice has just been shown to the user; do not repeat it, add what else helps:\n{text}\n"
+_EMERGENCY = "\nThis emergency advice has just been shown to the user; do not repeat it, add what else helps:\n{text}\n"
 
 
 def compile_agents(workspace: Workspace, embedder: Embedder) -> dict[str, Agent[TurnContext]]:
@@ -53,13 +54,13 @@ def compile_agents(workspace: Workspace, embedder: Embedder) -> dict[str, Agent[
 
 
 def agent_tools(prompt: AgentPrompt, tools: Mapping[str, Tool[..., Any]]) -> Sequence[Tool[..., Any]]:
-    """The tools an agent lists, and the form where one of them has a form."""
+    """The tools that an agent lists. Where one of them has a form, the tool that offers forms comes with it."""
     listed = [tools[name] for name in prompt.tools]
     return [*listed, offer_form] if any(tool.form for tool in listed) else listed
 
 
 def function_tool(tool: Tool[..., Any]) -> FunctionTool:
-    """A tool as the run loop calls it: through `call_tool`, with the turn's ledger."""
+    """A tool as the run loop calls it."""
 
     async def invoke(context: SDKToolContext[TurnContext], arguments: str) -> str:
         turn = context.context
@@ -71,20 +72,20 @@ def function_tool(tool: Tool[..., Any]) -> FunctionTool:
             tool.name,
             tool.effect,
             hashlib.sha256(arguments.encode()).digest(),
+            render=lambda outcome: turn.citations.render(tool, outcome),
         )
         try:
-            output = await call_tool(
-                turn.runtime, tool, arguments, caller=turn.attempt.caller, surface="agent", ledger=ledger
-            )
+            caller = turn.attempt.caller
+            output = await call_tool(turn.runtime, tool, arguments, caller=caller, surface="agent", ledger=ledger)
+            outcome = CallOutcome(output)
+        except Unavailable:
+            raise  # nothing of the call is on record: the next attempt makes it again
         except AgentServerError as error:
-            if error.code == "unavailable":
-                raise
-            return error.message if error.code == "internal" else f"{error.code}: {error.message}"
-        if tool is search_knowledge:
-            output = _numbered(turn, output)
-        return output_text(Recorded(output))
+            outcome = CallOutcome(None, failure_text(error))
+        # The very text that is stored: what a model has read must not change when the turn is taken over or goes on.
+        return ledger.render(outcome)[0]
 
-    async def offered(context: RunContextWrapper[TurnContext], _: Any) -> bool:
+    async def is_offered(context: RunContextWrapper[TurnContext], _: Any) -> bool:
         return context.context.attempt.caller.may(tool.scope)
 
     return FunctionTool(
@@ -93,56 +94,42 @@ def function_tool(tool: Tool[..., Any]) -> FunctionTool:
         params_json_schema=tool.input_schema,
         on_invoke_tool=invoke,
         strict_json_schema=False,
-        is_enabled=offered,
+        is_enabled=is_offered,
     )
 
 
-def _numbered(turn: TurnContext, output: Any) -> Any:
-    """Give each hit of a search the number by which the answer may cite it."""
-    known = set(turn.cited)
-    cited = turn.number([Passage(**hit) for hit in output["hits"]])
-    if new := [c for c in cited if c.passage.id not in known]:
-        turn.pending.append(PassagesFound([passage_body(c) for c in new]))
-    return {"hits": [{"citation": c.n, "heading": c.passage.heading, "text": c.passage.text} for c in cited]}
-
-
 def _instructions(prompt: AgentPrompt, embedder: Embedder) -> Any:
-    async def instructions(context: RunContextWrapper[TurnContext], agent: Agent[TurnContext]) -> str:
+    async def instructions(context: RunContextWrapper[TurnContext], _: Agent[TurnContext]) -> str:
         turn = context.context
-        turn.agent = agent.name
-        body = prompt.render(profile=turn.profile, today=datetime.now(UTC).date().isoformat())
+        briefing = turn.briefing
+        body = prompt.render(profile=briefing.profile, today=briefing.today)
+        emergency = _EMERGENCY.format(text=briefing.emergency) if briefing.emergency else ""
         if prompt.knowledge == ():
-            return body + _urgent(turn)
-        if prompt.name not in turn.by_agent:
-            await _retrieve(turn, prompt, embedder)
-        passages = turn.by_agent[prompt.name]
-        return body + _RULES + (_block(passages) if passages else _NO_PASSAGES) + _urgent(turn)
+            return body + emergency
+        passages = turn.citations.find_for(prompt.name)
+        if passages is None:
+            passages = await _retrieve(turn, prompt, embedder)
+        return body + _RULES + (_block(passages) if passages else _NO_PASSAGES) + emergency
 
     return instructions
 
 
-def _urgent(turn: TurnContext) -> str:
-    return _URGENT.format(text=turn.urgent) if turn.urgent else ""
-
-
-async def _retrieve(turn: TurnContext, prompt: AgentPrompt, embedder: Embedder) -> None:
+async def _retrieve(turn: TurnContext, prompt: AgentPrompt, embedder: Embedder) -> list[CitedPassage]:
     settings = turn.runtime.settings
     async with turn.runtime.database.transaction(turn.attempt.caller.id) as session:
         passages = await search(
             session,
             embedder,
-            turn.query,
+            turn.briefing.query,
             collections=prompt.knowledge,
             limit=settings.search_limit,
             min_score=settings.search_min_score,
         )
-    cited = turn.number(passages)
-    turn.by_agent[prompt.name] = cited
-    turn.pending.append(PassagesFound([passage_body(c) for c in cited], prompt.name))
+    return turn.citations.keep_for(prompt.name, passages)
 
 
 def _block(passages: Sequence[CitedPassage]) -> str:
-    """The passages as data: JSON lines, so that no text in them can end the block."""
+    """The passages as lines of JSON, so that no text in them can end the block."""
     lines = [
         json.dumps({"citation": c.n, "heading": c.passage.heading, "text": c.passage.text}, ensure_ascii=False)
         for c in passages

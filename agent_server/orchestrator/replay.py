@@ -1,49 +1,47 @@
 """The journal around a model: a response is committed before the run loop sees it.
 
 Text is shown while it comes (`text` events, provisional), then response, items and events commit in one transaction.
-On a takeover the journaled responses are served without asking the model. A fault before the end voids what was shown
-(`reset`) and the call is made again, in this one place: the clients below do not retry. A model that cannot answer is
-followed by the fallback.
+On a takeover the journaled responses are served without asking the model.
 """
 
-import asyncio
 import hashlib
 import json
-import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-import httpx
 import structlog
 from agents.agent_output import AgentOutputSchemaBase
-from agents.exceptions import AgentsException
 from agents.handoffs import Handoff
 from agents.items import ItemHelpers, ModelResponse, TResponseInputItem, TResponseStreamEvent
 from agents.model_settings import ModelSettings
 from agents.models.interface import Model, ModelProvider, ModelTracing
 from agents.tool import Tool as SDKTool
-from openai import OpenAIError
 from openai.types.responses import (
     Response,
     ResponseCompletedEvent,
     ResponseFunctionToolCall,
     ResponseOutputItem,
     ResponseOutputMessage,
-    ResponseRefusalDeltaEvent,
-    ResponseTextDeltaEvent,
 )
 
-from agent_server.errors import ModelFailed
+from agent_server.calls.ledger import failure_text
+from agent_server.errors import ModelFailed, NotFound
 from agent_server.knowledge.embedders.wordllama import Embedder
-from agent_server.models.breaker import BreakerOpen
-from agent_server.models.providers import OFFLINE, Fault, ModelChoice, Models, broke_off, fault_of
+from agent_server.models.answer import Begin, answer, message_text
+from agent_server.models.choice import OFFLINE, ModelChoice
+from agent_server.models.providers import Models
 from agent_server.offline.model import OfflineModel
+from agent_server.offline.pieces import CitedPassage
 from agent_server.orchestrator.context import TurnContext, passage_body
+from agent_server.routing import Decision
+from agent_server.tool import Tool
+from agent_server.turns.calls import output_item
 from agent_server.turns.events import AgentChosen, Cited, Event, Reset, TextDelta, TextDone, ToolCalled, ToolReturned
 from agent_server.turns.journal import NewItem
+from agent_server.turns.models import ModelCall
+from agent_server.workspace import Workspace
 
 log = structlog.get_logger()
 
@@ -51,17 +49,11 @@ FLUSH_SECONDS = 0.08
 """Text is put into the log at most this often; what came in between travels together."""
 PIECE = 8_192
 """Longest text of one event, characters: each follower that reads slowly holds one in a buffer of its own."""
-ANSWER_LIMIT = 1_000_000
-"""Longest answer of one model call, characters: words, reasoning and tool arguments together."""
-LONGEST_PAUSE = 10.0
-"""Longest wait before a call is made again, seconds, whatever the provider asks for."""
-
-_CITATION = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 
 
 @dataclass(frozen=True)
 class _Request:
-    """What the run loop asks of a model. `steered` is its input with what was put into the turn."""
+    """What the run loop asks of a model. `steered` is its input with the messages that were put into the turn."""
 
     instructions: str | None
     input: list[TResponseInputItem]
@@ -74,23 +66,51 @@ class _Request:
     more: dict[str, Any]
 
 
+@dataclass(kw_only=True)
 class JournaledModels(ModelProvider):
-    """Gives the run loop, for the model name `agent name`, the model of that agent with the journal around it."""
+    """Gives the run loop, for the name of an agent, that agent's model with the journal around it.
 
-    def __init__(self, turn: TurnContext, models: Models, default: ModelChoice, embedder: Embedder) -> None:
-        self._turn, self._models, self._default, self._embedder = turn, models, default, embedder
+    `journaled` are the responses that earlier attempts committed, by number. `announced` is the agent that the log has
+    named last. `ends` is when the turn is out of time (`time.monotonic`). `last_model` is the one that answered last.
+    """
+
+    turn: TurnContext
+    workspace: Workspace
+    decision: Decision
+    models: Models
+    default: ModelChoice
+    embedder: Embedder
+    journaled: Mapping[int, ModelCall]
+    announced: str | None
+    ends: float
+    last_model: str | None = None
+    calls: int = 0
+    input_lengths: dict[int, int] = field(default_factory=dict)
 
     def get_model(self, model_name: str | None) -> Model:
-        agent = self._turn.workspace.agents[str(model_name)]
-        name = self._models.full_name(agent.model or self._default.name)
-        return JournaledModel(self._turn, agent.name, name, self._models, self._embedder)
+        agent = self.workspace.agents[str(model_name)]
+        return JournaledModel(self, agent.name, self.models.full_name(agent.model or self.default.name))
+
+    def begin_call(self, input: Sequence[TResponseInputItem]) -> int:
+        """The number of the model call that begins, with how many items it is given."""
+        self.calls += 1
+        self.input_lengths[self.calls] = len(input)
+        return self.calls
+
+    def announce(self, agent: str) -> list[Event]:
+        """What to say before the first word of an agent that has not spoken yet."""
+        if self.announced == agent:
+            return []
+        routed = self.decision.agent == agent and self.decision.decided_by != "model"
+        confidence = next((r.confidence for r in self.decision.ranked if r.name == agent), 0.0)
+        return [AgentChosen(agent, self.decision.decided_by if routed else "model", round(confidence, 4))]
 
 
 class JournaledModel(Model):
     """One agent's model."""
 
-    def __init__(self, turn: TurnContext, agent: str, name: str, models: Models, embedder: Embedder) -> None:
-        self._turn, self._agent, self._name, self._models, self._embedder = turn, agent, name, models, embedder
+    def __init__(self, models: JournaledModels, agent: str, name: str) -> None:
+        self._models, self._turn, self._agent, self._name = models, models.turn, agent, name
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         raise ModelFailed("Turns are streamed; this model has no other way")
@@ -107,161 +127,99 @@ class JournaledModel(Model):
         **kwargs: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
         """Yields only the completed response: the run loop needs no more, and the log has the rest."""
-        turn = self._turn
-        turn.calls += 1
-        n, items = turn.calls, ItemHelpers.input_to_new_input_list(input)
-        turn.input_lengths[n] = len(items)
+        items = ItemHelpers.input_to_new_input_list(input)
+        n = self._models.begin_call(items)
         sha = _request_sha(system_instructions, items, [t.name for t in tools])
-        if journaled := turn.journaled.get(n):
+        if journaled := self._models.journaled.get(n):
             if journaled.request_sha != sha:
                 log.warning("turn.replay_differs", call=n)
             response = Response.model_validate(journaled.response)
         else:
-            steered = await self._steered(n, items)
-            response = await self._ask(
-                n,
-                sha,
-                _Request(
-                    system_instructions,
-                    items,
-                    steered,
-                    model_settings,
-                    tools,
-                    output_schema,
-                    handoffs,
-                    tracing,
-                    kwargs,
-                ),
+            steered = await self._steer(n, items)
+            request = _Request(
+                system_instructions,
+                items,
+                steered,
+                model_settings,
+                tools,
+                output_schema,
+                handoffs,
+                tracing,
+                kwargs,
             )
-        turn.announced, turn.model = self._agent, response.model
+            response = await self._ask(n, sha, request)
+        self._models.announced, self._models.last_model = self._agent, response.model
         yield ResponseCompletedEvent(response=response, sequence_number=0, type="response.completed")
 
-    async def _steered(self, n: int, items: list[TResponseInputItem]) -> list[TResponseInputItem]:
-        """`items` with the messages that were put into the turn, each where the input of the call ended that was the
-        first to be given it. A call that is replayed takes none: its answer did not heed them."""
+    async def _steer(self, n: int, items: list[TResponseInputItem]) -> list[TResponseInputItem]:
+        """`items` with the messages that were put into the turn.
+
+        Each stands where the input of the call ended that was the first to be given it. A call that is replayed takes
+        none: its answer did not heed them.
+        """
         if self._name == OFFLINE:
             return items  # it answers one message: what is put into its turn is answered in a turn of its own
         steered = list(items)
         for call, text in reversed(await self._turn.attempt.journal.take_steers(n)):
-            steered.insert(min(self._turn.input_lengths[call], len(items)), {"role": "user", "content": text})
+            place = min(self._models.input_lengths[call], len(items))
+            steered.insert(place, {"role": "user", "content": text})
         return steered
 
     async def _ask(self, n: int, sha: bytes, request: _Request) -> Response:
-        self._turn.pending += self._announcement()
-        writer = _TextWriter(self._turn, n)
-        name, answer = await self._answer(n, request, writer)
+        """Ask the model, and commit what it answers."""
+
+        async def open(name: str) -> Begin:
+            return await self._open(name, request)
+
+        writer = _TextWriter(self._turn, n, self._models.announce(self._agent))
+        name, response = await answer(self._models.models, self._name, open, writer, ends=self._models.ends)
         # The first model of a server is known by name only now.
-        response = answer.model_copy(
-            update={
-                "model": name + answer.model if name.endswith("/") else name,
-                "output": _with_new_ids(answer.output, n, request.input),
-            }
-        )
+        model = name + response.model if name.endswith("/") else name
+        output = _with_new_ids(response.output, n, request.input)
+        response = response.model_copy(update={"model": model, "output": output})
         await self._commit(n, sha, response, writer, request)
         return response
 
-    async def _answer(self, n: int, request: _Request, writer: "_TextWriter") -> tuple[str, Response]:
-        """The name of the model that answered, and its answer. Raises ModelFailed."""
-        fallback = self._models.find_fallback(self._name)
-        try:
-            return self._name, await self._answer_of(self._name, n, request, writer)
-        except ModelFailed as error:
-            if fallback is None:
-                raise
-            log.warning("model.fallback", model=self._name, fallback=fallback, call=n, reason=error.message)
-        return fallback, await self._answer_of(fallback, n, request, writer)
+    async def _open(self, name: str, request: _Request) -> Begin:
+        offline = name == OFFLINE
+        model = self._offline_model() if offline else await self._models.models.get(name)
 
-    async def _answer_of(self, name: str, n: int, request: _Request, writer: "_TextWriter") -> Response:
-        model, breaker, retry = await self._model(name), self._models.breaker(name), 0
-        while True:
-            try:
-                with breaker.call(lambda error: isinstance(error, Fault) and error.again):
-                    return await self._stream(_stream_of(model, request, offline=name == OFFLINE), writer)
-            except BreakerOpen:
-                raise ModelFailed(
-                    "The model has failed too often just now and is left alone; try again in a few seconds"
-                ) from None
-            except Fault as fault:
-                await writer.void()
-                log.warning("model.fault", model=name, call=n, reason=fault.message, retry=retry, opened=breaker.open)
-                pause = min(fault.after if fault.after is not None else 0.5 * 2**retry, LONGEST_PAUSE)
-                last = retry == self._turn.runtime.settings.model_retries or breaker.open
-                if last or not fault.again or time.monotonic() + pause >= self._turn.ends:
-                    raise ModelFailed(fault.message) from fault
-            await asyncio.sleep(pause)
-            retry += 1
+        def begin() -> AsyncIterator[TResponseStreamEvent]:
+            return model.stream_response(
+                request.instructions,
+                # The offline model would take a message after a tool's output for one whose tool is still to be called.
+                request.input if offline else request.steered,
+                request.settings,
+                request.tools,
+                request.schema,
+                request.handoffs,
+                request.tracing,
+                **request.more,
+            )
 
-    async def _model(self, name: str) -> Model:
-        if name == OFFLINE:
-            pace = self._turn.runtime.settings.offline_words_per_second
-            return OfflineModel(self._turn, self._embedder, words_per_second=pace)
-        return await self._models.get(name)
+        return begin
 
-    def _announcement(self) -> list[Event]:
-        """What is to be said before the first word of an agent that has not spoken yet."""
-        if self._turn.announced == self._agent:
-            return []
-        decision = self._turn.decision
-        routed = decision.agent == self._agent and decision.decided_by != "model"
-        confidence = next((r.confidence for r in decision.ranked if r.name == self._agent), 0.0)
-        return [AgentChosen(self._agent, decision.decided_by if routed else "model", round(confidence, 4))]
-
-    async def _stream(self, events: AsyncIterator[TResponseStreamEvent], writer: "_TextWriter") -> Response:
-        """The answer, its text shown while it comes. Raises Fault."""
-        settings = self._turn.runtime.settings
-        deadline = time.monotonic() + settings.model_call_timeout
-        patience, length = settings.model_first_token_timeout, 0
-        async with aclosing(cast(AsyncGenerator[TResponseStreamEvent], events)) as stream:
-            while True:
-                event = await _next(stream, patience, deadline)
-                patience = settings.model_token_timeout
-                length += len(getattr(event, "delta", ""))
-                if length > ANSWER_LIMIT:
-                    raise Fault(f"The model's answer is longer than {ANSWER_LIMIT:,} characters", again=False)
-                if isinstance(event, ResponseTextDeltaEvent | ResponseRefusalDeltaEvent):
-                    await writer.add(event.delta)
-                elif isinstance(event, ResponseCompletedEvent):
-                    if _says_nothing(event.response):
-                        raise Fault("The model answered with nothing", again=True)
-                    return event.response
-                elif event.type in ("response.failed", "response.incomplete", "error"):
-                    raise Fault("The model did not finish its answer", again=True)
+    def _offline_model(self) -> Model:
+        turn, models = self._turn, self._models
+        asked = _OfflineTurn(
+            message=turn.attempt.message,
+            query=turn.briefing.query,
+            passages=turn.citations.find_for(self._agent) or (),
+            tools=models.workspace.tools,
+            ranked_agents=[ranked.name for ranked in models.decision.ranked],
+            urgent=turn.briefing.emergency,
+        )
+        return OfflineModel(asked, models.embedder, words_per_second=turn.runtime.settings.offline_words_per_second)
 
     async def _commit(self, n: int, sha: bytes, response: Response, writer: "_TextWriter", request: _Request) -> None:
-        handoffs = {handoff.tool_name: handoff.agent_name for handoff in request.handoffs}
-        offered = {tool.name for tool in request.tools}
-        prompt = self._turn.workspace.agents[self._agent]
-        events, items = writer.rest(), []
+        events, items = writer.take_rest(), list[NewItem]()
         for output in response.output:
             if isinstance(output, ResponseOutputMessage):
-                text = _text(output)
-                cited = writer.cited_in(text)
-                items.append(
-                    NewItem(
-                        {"role": "assistant", "content": text},
-                        role="assistant",
-                        text=text,
-                        agent=self._agent,
-                        model=response.model,
-                        prompt_sha=prompt.sha,
-                        sources=[passage_body(c) for c in cited],
-                    )
-                )
+                items.append(self._message_item(output, response.model))
             elif isinstance(output, ResponseFunctionToolCall):
-                call = {"type": "function_call", "call_id": output.call_id, "name": output.name}
-                items.append(NewItem({**call, "arguments": output.arguments}))
-                if output.name in handoffs:
-                    # The run loop makes this output itself; later turns need it beside the call.
-                    to = json.dumps({"assistant": handoffs[output.name]})
-                    items.append(NewItem({"type": "function_call_output", "call_id": output.call_id, "output": to}))
-                else:
-                    events.append(ToolCalled(output.call_id, output.name, _arguments(output.arguments)))
-                    if output.name not in offered:  # the run loop answers this itself, too
-                        told = unknown_tool(output.name)
-                        events.append(ToolReturned(output.call_id, output.name, None, told))
-                        items.append(
-                            NewItem({"type": "function_call_output", "call_id": output.call_id, "output": told})
-                        )
+                more_events, more_items = _record_call(output, request)
+                events += more_events
+                items += more_items
         await self._turn.attempt.journal.record_model_call(
             n,
             agent=self._agent,
@@ -271,12 +229,37 @@ class JournaledModel(Model):
             items=items,
         )
 
+    def _message_item(self, message: ResponseOutputMessage, model: str) -> NewItem:
+        text = message_text(message)
+        return NewItem(
+            {"role": "assistant", "content": text},
+            role="assistant",
+            text=text,
+            agent=self._agent,
+            model=model,
+            prompt_sha=self._models.workspace.agents[self._agent].sha,
+            sources=[passage_body(cited) for cited in self._turn.citations.cited_in(text)],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfflineTurn:
+    """What the offline model is told of the turn."""
+
+    message: str
+    query: str
+    passages: Sequence[CitedPassage]
+    tools: Mapping[str, Tool[..., Any]]
+    ranked_agents: Sequence[str]
+    urgent: str | None
+
 
 class _TextWriter:
     """Puts one call's text into the log while it comes: the first words at once, the rest every `FLUSH_SECONDS`."""
 
-    def __init__(self, turn: TurnContext, call: int) -> None:
+    def __init__(self, turn: TurnContext, call: int, announcement: list[Event]) -> None:
         self._turn, self._call = turn, call
+        self._before = announcement
         self._text = ""
         self._buffer = ""
         self._cited: set[int] = set()
@@ -286,43 +269,50 @@ class _TextWriter:
         self._text += delta
         self._buffer += delta
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
-            await self._turn.attempt.journal.append(*self._events())
+            await self._turn.attempt.journal.append(*self._take_events())
             self._flushed = time.monotonic()
 
     async def void(self) -> None:
-        """Take back what was shown."""
         if self._flushed:
             await self._turn.attempt.journal.append(Reset(self._call))
         self._text, self._buffer, self._cited, self._flushed = "", "", set(), 0.0
 
-    def rest(self) -> list[Event]:
+    def take_rest(self) -> list[Event]:
         """What is still to be written when the call has ended."""
-        events = self._events()
+        events = self._take_events()
         return [*events, TextDone(self._call)] if self._text else events
 
-    def cited_in(self, text: str) -> list[Any]:
-        known = {c.n: c for c in self._turn.cited.values()}
-        return [known[n] for n in dict.fromkeys(_citations(text)) if n in known]
-
-    def _events(self) -> list[Event]:
-        events, self._turn.pending = self._turn.pending, []
-        known = {c.n for c in self._turn.cited.values()}
-        for n in _citations(self._text):
-            if n in known and n not in self._cited:
-                self._cited.add(n)
-                events.append(Cited(n))
+    def _take_events(self) -> list[Event]:
+        events, self._before = [*self._turn.citations.take_unlogged(), *self._before], []
+        for cited in self._turn.citations.cited_in(self._text):
+            if cited.n not in self._cited:
+                self._cited.add(cited.n)
+                events.append(Cited(cited.n))
         for start in range(0, len(self._buffer), PIECE):
             events.append(TextDelta(self._call, self._buffer[start : start + PIECE]))
         self._buffer = ""
         return events
 
 
-def _citations(text: str) -> list[int]:
-    return [int(n) for group in _CITATION.findall(text) for n in group.split(",")]
+def _record_call(call: ResponseFunctionToolCall, request: _Request) -> tuple[list[Event], list[NewItem]]:
+    """The events and items of a call that a model asked for, with the outputs that the run loop makes itself."""
+    body = {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments}
+    for handoff in request.handoffs:
+        if handoff.tool_name == call.name:
+            # Later turns need the output beside the call.
+            to = json.dumps({"assistant": handoff.agent_name})
+            return [], [NewItem(body), NewItem(output_item(call.call_id, to))]
+    events: list[Event] = [ToolCalled(call.call_id, call.name, _arguments(call.arguments))]
+    if call.name in {tool.name for tool in request.tools}:
+        return events, [NewItem(body)]
+    failure = unknown_tool(call.name)
+    events.append(ToolReturned(call.call_id, call.name, None, failure))
+    return events, [NewItem(body), NewItem(output_item(call.call_id, failure, failed=True))]
 
 
-def _text(message: ResponseOutputMessage) -> str:
-    return "".join(part.text if part.type == "output_text" else part.refusal for part in message.content)
+def unknown_tool(name: str) -> str:
+    """What a model is told that calls a tool which its agent does not have."""
+    return failure_text(NotFound(f"there is no tool {name!r} here"))
 
 
 def _arguments(text: str) -> Any:
@@ -336,57 +326,13 @@ def _request_sha(instructions: str | None, input: Any, tools: list[str]) -> byte
     return hashlib.sha256(json.dumps([instructions, input, tools], default=str, sort_keys=True).encode()).digest()
 
 
-def unknown_tool(name: str) -> str:
-    """What a model is told that calls a tool which its agent does not have."""
-    return f"not_found: there is no tool {name!r} here"
-
-
-def _stream_of(model: Model, request: _Request, *, offline: bool) -> AsyncIterator[TResponseStreamEvent]:
-    # The offline model would take a message that follows a tool's output for one whose tool is still to be called.
-    return model.stream_response(
-        request.instructions,
-        request.input if offline else request.steered,
-        request.settings,
-        request.tools,
-        request.schema,
-        request.handoffs,
-        request.tracing,
-        **request.more,
-    )
-
-
-async def _next(stream: AsyncIterator[TResponseStreamEvent], patience: float, deadline: float) -> TResponseStreamEvent:
-    """The next event of a model's stream. Raises Fault."""
-    remaining = deadline - time.monotonic()
-    try:
-        async with asyncio.timeout(max(min(patience, remaining), 0.001)):
-            return await anext(stream)
-    except StopAsyncIteration:
-        raise broke_off() from None
-    except TimeoutError:
-        what = f"said nothing for {patience:g} seconds" if patience < remaining else "took too long to answer"
-        raise Fault(f"The model {what}", again=True) from None
-    except (OpenAIError, AgentsException, httpx.HTTPError, ValueError, OSError) as error:
-        raise fault_of(error) from error
-    except Exception as error:  # litellm's providers raise types of their own that it does not export
-        if type(error).__module__.partition(".")[0] != "litellm":
-            raise
-        raise fault_of(error) from error
-
-
-def _says_nothing(response: Response) -> bool:
-    return not any(
-        isinstance(output, ResponseFunctionToolCall)
-        or (isinstance(output, ResponseOutputMessage) and _text(output).strip())
-        for output in response.output
-    )
-
-
 def _with_new_ids(
     outputs: Sequence[ResponseOutputItem], n: int, input: Sequence[TResponseInputItem]
 ) -> list[ResponseOutputItem]:
-    """`outputs` with call ids that no call before them has: some providers number the calls of each answer anew, but
-    the ledger and the run loop know a call by its id."""
+    """`outputs` with call ids that no call before them has.
+
+    Some providers number the calls of each answer anew, but the ledger and the run loop know a call by its id.
+    """
     used: set[Any] = {"", *(item.get("call_id") for item in input)}
     renamed = list(outputs)
     for i, output in enumerate(outputs):

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,8 @@ from agents import Agent, RunConfig, Runner
 from agents.exceptions import AgentsException, MaxTurnsExceeded
 from agents.result import RunResultStreaming
 
-from agent_server.calls.call import Interrupted, Runtime
+from agent_server.calls.call import Runtime
+from agent_server.calls.ledger import Interrupted
 from agent_server.conversations.history import history
 from agent_server.conversations.models import Conversation, Item
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
@@ -19,9 +21,11 @@ from agent_server.errors import AgentServerError, ModelFailed
 from agent_server.identity.models import Profile
 from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.search import Passage, find_urgent
-from agent_server.models.providers import ModelChoice, Models
+from agent_server.models.choice import ModelChoice
+from agent_server.models.providers import Models
 from agent_server.orchestrator.agents import compile_agents
-from agent_server.orchestrator.context import TurnContext, passage_body
+from agent_server.orchestrator.citations import Citations
+from agent_server.orchestrator.context import Briefing, TurnContext, passage_body
 from agent_server.orchestrator.replay import JournaledModels, unknown_tool
 from agent_server.prompts import AgentPrompt
 from agent_server.routing import Decision, Ranked, RoutedAgent, Router, subjects
@@ -30,8 +34,8 @@ from agent_server.turns.journal import NewItem
 from agent_server.turns.runner import Attempt, Outcome
 from agent_server.workspace import Workspace
 
-URGENT_CALL = 0
-"""The model call number of the emergency answer, which no model makes."""
+EMERGENCY_CALL = 0
+"""The model call number of the emergency advice, which no model makes."""
 SHORT_MESSAGE_WORDS = 6
 
 
@@ -55,18 +59,31 @@ class Orchestrator:
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Run the attempt to its end. What is promised to the user goes through the attempt's journal."""
-        turn, earlier, urgent = await self._context(attempt)
-        if urgent is not None and turn.urgent is None:
-            await self._answer_emergency(turn, urgent)
-        entry = turn.decision.agent if turn.decision.decided_by != "model" else self.workspace.entry
-        messages: list[Any] = [*history(earlier), {"role": "user", "content": attempt.message}]
+        ends = time.monotonic() + self.runtime.settings.turn_timeout
+        journal = attempt.journal
+        model_calls = await journal.model_calls() if attempt.resumed else {}
+        log = [numbered.event for numbered in await journal.events()] if attempt.resumed else []
+        decision, past, turn = await self._prepare(attempt, log)
+        models = JournaledModels(
+            turn=turn,
+            workspace=self.workspace,
+            decision=decision,
+            models=self.models,
+            default=self.default,
+            embedder=self.embedder,
+            journaled=model_calls,
+            announced=_find_announced(log),
+            ends=ends,
+        )
+        entry = decision.agent if decision.decided_by != "model" else self.workspace.entry
+        messages: list[Any] = [*past, {"role": "user", "content": attempt.message}]
         result = Runner.run_streamed(
             self.agents[entry],
             messages,
             context=turn,
             max_turns=self.runtime.settings.model_calls_per_turn,
             run_config=RunConfig(
-                model_provider=JournaledModels(turn, self.models, self.default, self.embedder),
+                model_provider=models,
                 tracing_disabled=True,
                 tool_not_found_behavior="return_error_to_model",
                 tool_error_formatter=lambda error: unknown_tool(error.tool_name),
@@ -84,7 +101,7 @@ class Orchestrator:
         return Outcome(
             agent=result.last_agent.name,
             usage={
-                "model": turn.model,
+                "model": models.last_model,
                 "requests": usage.requests,
                 "input_tokens": usage.input_tokens,
                 "output_tokens": usage.output_tokens,
@@ -92,31 +109,29 @@ class Orchestrator:
             },
         )
 
-    async def _context(self, attempt: Attempt) -> tuple[TurnContext, Sequence[Item], Passage | None]:
-        """What the attempt starts from: its state, the items of earlier turns, the page for an emergency."""
+    async def _prepare(self, attempt: Attempt, log: Sequence[Event]) -> tuple[Decision, list[Any], TurnContext]:
+        """Who takes the message, the history, and what the attempt starts from; `log` is of earlier attempts."""
         journal = attempt.journal
         async with self.runtime.database.transaction(attempt.caller.id) as session:
             conversations = ConversationRepository(session, attempt.caller)
             conversation = await conversations.get(journal.conversation_id)
-            items = await ItemRepository(conversations, conversation.id).latest(self.runtime.settings.history_limit)
+            earlier = await ItemRepository(conversations, conversation.id).latest(
+                self.runtime.settings.history_limit, before=journal.turn_no
+            )
             profile = await session.get(Profile, attempt.caller.id)
-            urgent = await find_urgent(session, attempt.message)
-        earlier = [item for item in items if item.turn_no < journal.turn_no]
-        turn = TurnContext(
-            attempt=attempt,
-            runtime=self.runtime,
-            workspace=self.workspace,
-            decision=self._decide(attempt, conversation),
+            emergency_page = await find_urgent(session, attempt.message)
+        citations = Citations(log)
+        emergency = _find_emergency(log)
+        if emergency is None and emergency_page is not None:
+            emergency = await self._answer_emergency(attempt, citations, emergency_page)
+        briefing = Briefing(
             query=_query(attempt.message, earlier),
             profile=profile.body if profile else {},
-            journaled={},
-            announced=None,
-            urgent=None,
-            ends=time.monotonic() + self.runtime.settings.turn_timeout,
+            today=datetime.now(UTC).date().isoformat(),
+            emergency=emergency,
         )
-        if attempt.resumed:
-            await _restore(turn)
-        return turn, earlier, urgent
+        turn = TurnContext(attempt=attempt, runtime=self.runtime, briefing=briefing, citations=citations)
+        return self._decide(attempt, conversation), history(earlier), turn
 
     def _decide(self, attempt: Attempt, conversation: Conversation) -> Decision:
         if attempt.agent is not None:
@@ -132,18 +147,17 @@ class Orchestrator:
             next((a for a in agents if collection in (a.knowledge or ())), None),
         )
 
-    async def _answer_emergency(self, turn: TurnContext, passage: Passage) -> None:
-        """A message that describes an emergency gets the page written for it first, whatever a model says after."""
-        (cited,) = turn.number([passage])
-        turn.urgent = passage.text
-        text = f"{passage.text.strip()} [{cited.n}]\n\n"
-        prompt = self._responsible_for(passage.collection)
+    async def _answer_emergency(self, attempt: Attempt, citations: Citations, page: Passage) -> str:
+        """Show the page that was written for an emergency, before any model speaks. Returns what was shown."""
+        (cited,) = citations.number([page])
+        text = f"{page.text.strip()} [{cited.n}]\n\n"
+        prompt = self._responsible_for(page.collection)
         events: tuple[Event, ...] = (
             *([AgentChosen(prompt.name, "meaning", 1.0)] if prompt else []),
             PassagesFound([passage_body(cited)], None),
             Cited(cited.n),
-            TextDelta(URGENT_CALL, text),
-            TextDone(URGENT_CALL),
+            TextDelta(EMERGENCY_CALL, text),
+            TextDone(EMERGENCY_CALL),
         )
         item = NewItem(
             {"role": "assistant", "content": text},
@@ -153,7 +167,8 @@ class Orchestrator:
             prompt_sha=prompt.sha if prompt else None,
             sources=[passage_body(cited)],
         )
-        await turn.attempt.journal.append(*events, items=[item])
+        await attempt.journal.append(*events, items=[item])
+        return text
 
 
 def create_router(workspace: Workspace, embedder: Embedder) -> Router:
@@ -165,18 +180,22 @@ def create_router(workspace: Workspace, embedder: Embedder) -> Router:
     return Router(embedder, agents, subjects(workspace.content) if len(agents) > 1 else ())
 
 
-async def _restore(turn: TurnContext) -> None:
-    """Take up an earlier attempt from the log: its model responses, its passages, what it has shown."""
-    journal = turn.attempt.journal
-    turn.journaled = await journal.model_calls()
-    for numbered in await journal.events():
-        match numbered.event:
-            case PassagesFound() as found:
-                turn.found(found)
+def _find_emergency(log: Sequence[Event]) -> str | None:
+    """The emergency advice that an earlier attempt has shown."""
+    shown = [event.text for event in log if isinstance(event, TextDelta) and event.call == EMERGENCY_CALL]
+    return shown[0] if shown else None
+
+
+def _find_announced(log: Sequence[Event]) -> str | None:
+    """The agent that an earlier attempt has named last. The one of the emergency advice is named anew."""
+    announced = None
+    for event in log:
+        match event:
             case AgentChosen(name=name):
-                turn.announced = name
-            case TextDelta(call=0, text=text):
-                turn.urgent = text
+                announced = name
+            case TextDone(call=call) if call == EMERGENCY_CALL:
+                announced = None
+    return announced
 
 
 async def _drain(result: RunResultStreaming) -> None:
@@ -186,12 +205,12 @@ async def _drain(result: RunResultStreaming) -> None:
     except MaxTurnsExceeded as error:
         raise ModelFailed("The model kept calling tools without coming to an answer") from error
     except AgentsException as error:
-        if (ours := _ours(error)) is not None:
+        if (ours := _find_ours(error)) is not None:
             raise ours from error
         raise ModelFailed("The model's answer could not be used") from error
 
 
-def _ours(error: BaseException | None) -> Exception | None:
+def _find_ours(error: BaseException | None) -> Exception | None:
     """What was raised in a tool of ours: the run loop wraps it in an error of its own."""
     while error is not None:
         if isinstance(error, AgentServerError | Interrupted):

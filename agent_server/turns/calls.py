@@ -1,14 +1,15 @@
 """The ledger of a turn's tool calls: what makes an effect happen once."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_server.calls.call import OutcomeUnknown, Recorded
 from agent_server.calls.confirmations import Question
+from agent_server.calls.ledger import CallOutcome, OutcomeUnknown, outcome_text
 from agent_server.db import storable
 from agent_server.tool import OUTSIDE
 from agent_server.turns.events import ConfirmationAsked, Event, ToolReturned
@@ -26,9 +27,18 @@ _FINISH = fenced(f"""{_INSERT} state = excluded.state, result = excluded.result,
     where tool_call.state = 'started' returning 1""")
 
 
+Render = Callable[[CallOutcome], tuple[str, Sequence[Event]]]
+"""What the model reads of an outcome, and the events that go with it; the same for the same outcome each time."""
+
+
+def render_plainly(outcome: CallOutcome) -> tuple[str, Sequence[Event]]:
+    """The outcome as text, without events."""
+    return outcome_text(outcome), ()
+
+
 @dataclass
 class CallLedger:
-    """The ledger of one tool call (`call.Ledger`): its record, event and item commit with the tool's effect."""
+    """The ledger of one tool call. Its record, event and item commit with the tool's effect."""
 
     journal: Journal
     call_id: str
@@ -36,6 +46,7 @@ class CallLedger:
     effect: str
     args_sha: bytes
     confirmed: bool = False
+    render: Render = render_plainly
 
     @property
     def conversation_id(self) -> UUID:
@@ -50,9 +61,9 @@ class CallLedger:
         return f"{self.journal.turn_id}:{self.call_id}"
 
     @property
-    def recorded(self) -> Recorded | None:
+    def recorded(self) -> CallOutcome | None:
         row = self._earlier
-        return Recorded(**row.result) if row is not None and row.result is not None else None
+        return CallOutcome(**row.result) if row is not None and row.result is not None else None
 
     @property
     def cut_off(self) -> bool:
@@ -71,11 +82,12 @@ class CallLedger:
             if not noted and self.effect == "once":
                 raise OutcomeUnknown(self.name)
 
-    async def finish(self, session: AsyncSession, outcome: Recorded, question: Question | None = None) -> None:
-        events: list[Event] = [ToolReturned(self.call_id, self.name, outcome.output, outcome.error)]
+    async def finish(self, session: AsyncSession, outcome: CallOutcome, question: Question | None = None) -> None:
+        text, found = self.render(outcome)
+        events: list[Event] = [*found, ToolReturned(self.call_id, self.name, outcome.output, outcome.error)]
         if question is not None:
             events.append(ConfirmationAsked(self.call_id, **asdict(question)))
-        item = NewItem(output_item(self.call_id, outcome))
+        item = NewItem(output_item(self.call_id, text, failed=outcome.error is not None))
         # A stop undoes what is only in this transaction; what has happened outside must be on record.
         recorded = await self.journal.write(
             session,
@@ -88,7 +100,7 @@ class CallLedger:
         if not recorded:
             raise Fenced
 
-    def _row(self, state: str, outcome: Recorded | None) -> dict[str, Any]:
+    def _row(self, state: str, outcome: CallOutcome | None) -> dict[str, Any]:
         return {
             "call_id": self.call_id,
             "name": self.name,
@@ -99,12 +111,7 @@ class CallLedger:
         }
 
 
-def output_text(outcome: Recorded) -> str:
-    """What the model reads of a call's outcome."""
-    if outcome.error is not None:
-        return outcome.error
-    return outcome.output if isinstance(outcome.output, str) else json.dumps(outcome.output, ensure_ascii=False)
-
-
-def output_item(call_id: str, outcome: Recorded) -> dict[str, Any]:
-    return {"type": "function_call_output", "call_id": call_id, "output": output_text(outcome)}
+def output_item(call_id: str, text: str, *, failed: bool = False) -> dict[str, Any]:
+    """The output of a call as models are given it. The status of one that failed is OpenAI's word for it."""
+    body = {"type": "function_call_output", "call_id": call_id, "output": text}
+    return {**body, "status": "incomplete"} if failed else body

@@ -17,7 +17,7 @@ from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from agent_server.calls.call import Interrupted
+from agent_server.calls.ledger import Interrupted
 from agent_server.db import Database, after_commit, storable
 from agent_server.turns.events import Event, Numbered, Reset, Steered, TextDelta, TextDone, body_of, from_row
 from agent_server.turns.hub import Hub

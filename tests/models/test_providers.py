@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from agent_server.errors import ModelFailed
-from agent_server.models.providers import Models, choose_model
+from agent_server.models.choice import choose_model
+from agent_server.models.providers import Models
 from agent_server.settings import load_settings
 from tests.conftest import ROOT
 from tests.scripted import Call, Say, scripted_openai

@@ -13,12 +13,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
 from agent_server.caller import Caller
-from agent_server.calls.call import Recorded
+from agent_server.calls.ledger import CallOutcome, outcome_text
 from agent_server.conversations.models import Conversation
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database
 from agent_server.tool import ToolContext, tool
-from agent_server.turns.calls import output_text
 from agent_server.turns.events import Cancelled, Done, Failed, Numbered, TextDelta, TextDone
 from agent_server.turns.hub import Hub
 from agent_server.turns.journal import Fenced, Journal, NewItem, StopRequested
@@ -214,14 +213,14 @@ async def test_the_shown_part_of_an_answer_without_its_end_is_known(database: Da
 @pytest.mark.parametrize(
     ("outcome", "told"),
     [
-        (Recorded({"title": "Grün"}), '{"title": "Grün"}'),
-        (Recorded("plain"), "plain"),
-        (Recorded(None), "null"),
-        (Recorded(None, "not_found: no task"), "not_found: no task"),
+        (CallOutcome({"title": "Grün"}), '{"title": "Grün"}'),
+        (CallOutcome("plain"), "plain"),
+        (CallOutcome(None), "null"),
+        (CallOutcome(None, "not_found: no task"), "not_found: no task"),
     ],
 )
-def test_a_model_reads_a_result_as_json_and_an_error_as_its_code_and_message(outcome: Recorded, told: str) -> None:
-    assert output_text(outcome) == told
+def test_a_model_reads_a_result_as_json_and_an_error_as_its_code_and_message(outcome: CallOutcome, told: str) -> None:
+    assert outcome_text(outcome) == told
 
 
 async def test_followers_leave_nothing_behind(database: Database, me: Caller) -> None:

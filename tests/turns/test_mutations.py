@@ -70,8 +70,8 @@ MUTANTS = [
     Mutant(
         "the model is not asked for what is journaled",
         "agent_server/orchestrator/replay.py",
-        "turn.journaled.get(n)",
-        "turn.journaled.get(-n)",
+        "self._models.journaled.get(n)",
+        "self._models.journaled.get(-n)",
         "test_recovery.py::test_another_replica_asks_for_nothing_again_and_repeats_no_effect",
     ),
     Mutant(

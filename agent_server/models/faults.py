@@ -1,0 +1,69 @@
+"""What the failures of a model call mean.
+
+A fault's message is safe to show. The provider's own words are not: they may hold keys, prompts and addresses.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+from agents.exceptions import AgentsException
+from openai import APIConnectionError, APIStatusError, OpenAIError
+
+_RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_REASONS = {
+    401: "refused the key",
+    403: "refused the key",
+    404: "does not know the model",
+    429: "is over its limit",
+}
+
+
+class Fault(Exception):
+    """A model call that failed.
+
+    `again` says whether asking once more may help. `after` is how long the provider asks to wait, in seconds.
+    """
+
+    def __init__(self, message: str, *, again: bool, after: float | None = None) -> None:
+        super().__init__(message)
+        self.message, self.again, self.after = message, again, after
+
+
+def broken_answer() -> Fault:
+    """The fault of an answer that ended before it was complete."""
+    return Fault("The model's answer broke off", again=True)
+
+
+@contextmanager
+def translate_faults() -> Iterator[None]:
+    """Raise what a provider's client raises in this block as a Fault."""
+    try:
+        yield
+    except (OpenAIError, AgentsException, httpx.HTTPError, ValueError, OSError) as error:
+        raise fault_of(error) from error
+    except Exception as error:
+        # litellm's providers raise types of their own that it does not export
+        if type(error).__module__.partition(".")[0] != "litellm":
+            raise
+        raise fault_of(error) from error
+
+
+def fault_of(error: Exception) -> Fault:
+    """The fault that a provider's failure stands for."""
+    # litellm's connection errors have a status as well, so they are asked for first
+    if isinstance(error, APIConnectionError | httpx.ConnectError | httpx.ConnectTimeout):
+        return Fault("The model's provider cannot be reached", again=True)
+    if isinstance(error, httpx.HTTPError | OSError):
+        return broken_answer()
+    status = getattr(error, "status_code", None)
+    if isinstance(error, APIStatusError) or isinstance(status, int):
+        what = _REASONS.get(int(status or 0), f"answered with status {status}")
+        return Fault(f"The model's provider {what}", again=status in _RETRYABLE, after=_retry_after(error))
+    return Fault("The model's answer could not be read", again=True)
+
+
+def _retry_after(error: Exception) -> float | None:
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    after = headers.get("retry-after", "")
+    return float(after) if after.replace(".", "", 1).isdecimal() else None

@@ -1,0 +1,86 @@
+"""The passages that the answer of a turn may cite, each with its number."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args, get_origin, get_type_hints
+
+from agent_server.calls.ledger import CallOutcome, outcome_text
+from agent_server.knowledge.search import Passage
+from agent_server.knowledge.tools import Passages
+from agent_server.offline.pieces import CitedPassage
+from agent_server.orchestrator.context import passage_body, passage_of
+from agent_server.tool import Tool
+from agent_server.turns.events import Event, PassagesFound
+
+_CITATION = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
+
+
+class Citations:
+    """Numbers passages in the order in which they are found, from 1. A passage keeps its number for the whole turn.
+
+    `events` are those of earlier attempts: a takeover must give the numbers that the model has read already.
+    """
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self._by_passage: dict[str, CitedPassage] = {}
+        self._of_agent: dict[str, list[CitedPassage]] = {}
+        self._unlogged: list[PassagesFound] = []
+        for event in events:
+            if isinstance(event, PassagesFound):
+                cited = [CitedPassage(p["n"], passage_of(p)) for p in event.passages]
+                self._by_passage.update({c.passage.id: c for c in cited})
+                if event.agent is not None:
+                    self._of_agent[event.agent] = cited
+
+    def number(self, passages: Sequence[Passage]) -> list[CitedPassage]:
+        """`passages` with their numbers."""
+        for passage in passages:
+            if passage.id not in self._by_passage:
+                last = max((cited.n for cited in self._by_passage.values()), default=0)
+                self._by_passage[passage.id] = CitedPassage(last + 1, passage)
+        return [self._by_passage[passage.id] for passage in passages]
+
+    def keep_for(self, agent: str, passages: Sequence[Passage]) -> list[CitedPassage]:
+        """Number what was looked up for an agent, and have it logged with the next write."""
+        cited = self._of_agent[agent] = self.number(passages)
+        self._unlogged.append(PassagesFound([passage_body(c) for c in cited], agent))
+        return cited
+
+    def find_for(self, agent: str) -> list[CitedPassage] | None:
+        """What was looked up for an agent, None where nothing was looked up yet."""
+        return self._of_agent.get(agent)
+
+    def take_unlogged(self) -> list[PassagesFound]:
+        """The events that the next write of the log has to carry."""
+        events, self._unlogged = self._unlogged, []
+        return events
+
+    def cited_in(self, text: str) -> list[CitedPassage]:
+        """The passages that a text cites, in the order of the text."""
+        known = {cited.n: cited for cited in self._by_passage.values()}
+        numbers = [int(n) for group in _CITATION.findall(text) for n in group.split(",")]
+        return [known[n] for n in dict.fromkeys(numbers) if n in known]
+
+    def render(self, tool: Tool[..., Any], outcome: CallOutcome) -> tuple[str, Sequence[Event]]:
+        """What the model reads of a call's outcome, and the events that go with it.
+
+        Each passage of a result gets its number, whichever tool has returned it. The same outcome renders to the same
+        text each time, so that a takeover tells the model what is stored.
+        """
+        if outcome.error is not None or not returns_passages(tool):
+            return outcome_text(outcome), ()
+        hits = outcome.output["hits"] if isinstance(outcome.output, dict) else outcome.output
+        cited = self.number([Passage(**hit) for hit in hits])
+        listed = [{"citation": c.n, "heading": c.passage.heading, "text": c.passage.text} for c in cited]
+        # All of them, known ones too: the event must say what the numbers of this very result stand for.
+        events = [PassagesFound([passage_body(c) for c in cited])] if cited else []
+        return json.dumps({"hits": listed}, ensure_ascii=False), events
+
+
+def returns_passages(tool: Tool[..., Any]) -> bool:
+    """Whether the declared result of a tool is passages."""
+    declared = get_type_hints(tool.function)["return"]
+    if get_origin(declared) is list:
+        return get_args(declared) == (Passage,)
+    return isinstance(declared, type) and issubclass(declared, Passages)
