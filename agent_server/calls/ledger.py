@@ -1,4 +1,4 @@
-"""The record of a tool call: what makes its effect happen once, and how its outcome reads."""
+"""The record of a tool call. It makes the effect happen once."""
 
 import json
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Ledger(Protocol):
 
     @property
     def recorded(self) -> CallOutcome | None:
-        """The outcome, if an earlier attempt of the turn recorded one."""
+        """The outcome that an earlier attempt of the turn recorded."""
 
     @property
     def cut_off(self) -> bool:
@@ -56,11 +56,11 @@ class Ledger(Protocol):
 
 
 class Interrupted(Exception):
-    """Nothing of the call may be written: its turn is to stop, or is another attempt's by now."""
+    """Nothing of the call may be written. Its turn is to stop or is another attempt's by now."""
 
 
 class OutcomeUnknown(AgentServerError):
-    """A call with an effect outside our database was cut off, and nobody knows whether it took place."""
+    """Nobody knows whether a call outside our database took place that was cut off."""
 
     code = "outcome_unknown"
     status = 409
@@ -83,12 +83,12 @@ class RecordedFailure(AgentServerError):
 
 
 def failure_text(error: AgentServerError) -> str:
-    """A failure as models read it, and as it is stored: `code: message`."""
+    """A failure as `code: message`. Models read it so and it is stored so."""
     return str(storable(without_secrets(f"{error.code}: {error.message}")))
 
 
 def outcome_text(outcome: CallOutcome) -> str:
-    """What the model reads of an outcome, and what is stored of it."""
+    """An outcome as the model reads it and as it is stored."""
     if outcome.error is not None:
         return outcome.error
     output = storable(outcome.output)

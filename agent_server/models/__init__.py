@@ -1,1 +1,1 @@
-"""Language models: which one answers, how it is asked, and what its failures mean."""
+"""Language models and their providers."""

@@ -1,6 +1,6 @@
-"""One answer of a model: retries, the breaker, the fallback and the deadlines, in this one place.
+"""One answer of a model.
 
-A fault before the end of an answer voids what was shown of it, and the call is made again. A model that cannot answer
+Retries, the breaker, the fallback and the deadlines are here and nowhere else. A fault before the end of an answer voids what was shown of it, and the call is made again. A model that cannot answer
 is followed by the fallback. The clients below do not retry.
 """
 
@@ -51,9 +51,9 @@ class Display(Protocol):
 
 
 async def answer(models: Models, name: str, open: Open, display: Display, *, ends: float) -> tuple[str, Response]:
-    """The answer of the model `name`, or of its fallback, with the name of the one that answered.
+    """The name of the model that answered and its answer.
 
-    `ends` is when the turn is out of time (`time.monotonic`). Raises ModelFailed.
+    The fallback answers where the model `name` cannot. `ends` is when the turn is out of time (`time.monotonic`). Raises ModelFailed.
     """
     fallback = models.find_fallback(name)
     try:
@@ -91,7 +91,7 @@ def _is_last(fault: Fault, retry: int, breaker: Breaker, settings: Settings) -> 
 
 
 async def _stream(events: AsyncIterator[TResponseStreamEvent], display: Display, settings: Settings) -> Response:
-    """The answer, its text shown while it comes. Raises Fault."""
+    """Show the text of an answer while it comes. Returns the whole answer. Raises Fault."""
     deadline = time.monotonic() + settings.model_call_timeout
     patience, length = settings.model_first_token_timeout, 0
     async with aclosing(cast(AsyncGenerator[TResponseStreamEvent], events)) as stream:
@@ -126,7 +126,7 @@ async def _next(stream: AsyncIterator[TResponseStreamEvent], patience: float, de
 
 
 def message_text(message: ResponseOutputMessage) -> str:
-    """The text of a message, a refusal's included."""
+    """The text of a message or of a refusal."""
     return "".join(part.text if part.type == "output_text" else part.refusal for part in message.content)
 
 

@@ -1,6 +1,7 @@
-"""A circuit breaker: a model whose calls keep failing is left alone for a while, then tried again with one call.
+"""A circuit breaker leaves a model alone whose calls keep failing.
 
-Each process keeps its own, one per model: what it knows is worth seconds, and to share it would cost more than it saves.
+After a while it is tried again with one call. Each process keeps its own breakers, one per model: what a breaker knows
+is worth seconds, and sharing it would cost more than it saves.
 """
 
 import time
@@ -9,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 WINDOW = 20
-"""Calls that are looked back upon."""
+"""How many of the last calls are counted."""
 LEAST_CALLS = 6
-"""Fewer calls than these say nothing."""
+"""The breaker stays closed while it has counted fewer calls."""
 FAILING = 0.5
 """The share of failed calls from which on a model is left alone."""
 OPEN_SECONDS = 10.0
@@ -20,7 +21,7 @@ Clock = Callable[[], float]
 
 
 class BreakerOpen(Exception):
-    """The call was not made: the model is left alone."""
+    """The call was not made because the model is left alone."""
 
 
 class Breaker:

@@ -18,7 +18,7 @@ _DEFAULTS = {
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """`name` as litellm spells it (`provider/model`), or `offline`."""
+    """The model that answers. Its `name` is `provider/model` as litellm spells it, or `offline`."""
 
     name: str
 

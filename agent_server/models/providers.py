@@ -37,7 +37,7 @@ class Models:
         self._breakers: dict[str, Breaker] = {}
 
     def full_name(self, name: str) -> str:
-        """The name that a prompt or a setting has, with its provider."""
+        """A model's name of a prompt or a setting with its provider."""
         return full_name(name, self.settings)
 
     def find_fallback(self, name: str) -> str | None:
@@ -103,7 +103,7 @@ class Models:
 
 
 class _Whole:
-    """Mixed into a model of the SDK's, which takes a stream that ends without saying why for an answer."""
+    """Makes a model of the SDK's refuse a stream that ends without saying why. The SDK takes it for an answer."""
 
     async def _fetch_response(self, *args: Any, **kwargs: Any) -> Any:
         response, stream = await super()._fetch_response(*args, **kwargs)  # type: ignore[misc]  # overloads

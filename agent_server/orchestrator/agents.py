@@ -1,4 +1,4 @@
-"""Agents of the SDK, compiled once per process from the workspace's prompts.
+"""The SDK's agents of a workspace. They are compiled once per process.
 
 What depends on a turn comes in its context.
 """
@@ -37,7 +37,7 @@ _EMERGENCY = "\nThis emergency advice has just been shown to the user; do not re
 
 
 def compile_agents(workspace: Workspace, embedder: Embedder) -> dict[str, Agent[TurnContext]]:
-    """An SDK agent for each of the workspace's, by name, with its hand-offs."""
+    """The SDK's agents and their hand-offs by name."""
     agents = {
         prompt.name: Agent[TurnContext](
             name=prompt.name,
@@ -129,7 +129,7 @@ async def _retrieve(turn: TurnContext, prompt: AgentPrompt, embedder: Embedder) 
 
 
 def _block(passages: Sequence[CitedPassage]) -> str:
-    """The passages as lines of JSON, so that no text in them can end the block."""
+    """The passages as lines of JSON. No text in them can end the block."""
     lines = [
         json.dumps({"citation": c.n, "heading": c.passage.heading, "text": c.passage.text}, ensure_ascii=False)
         for c in passages

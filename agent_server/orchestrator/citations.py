@@ -1,4 +1,4 @@
-"""The passages that the answer of a turn may cite, each with its number."""
+"""The numbered passages that the answer of a turn may cite."""
 
 import json
 import re
@@ -17,7 +17,7 @@ _CITATION = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 
 
 class Citations:
-    """Numbers passages in the order in which they are found, from 1. A passage keeps its number for the whole turn.
+    """Numbers passages from 1 in the order in which they are found. A passage keeps its number for the whole turn.
 
     `events` are those of earlier attempts: a takeover must give the numbers that the model has read already.
     """
@@ -42,13 +42,13 @@ class Citations:
         return [self._by_passage[passage.id] for passage in passages]
 
     def keep_for(self, agent: str, passages: Sequence[Passage]) -> list[CitedPassage]:
-        """Number what was looked up for an agent, and have it logged with the next write."""
+        """Number what was looked up for an agent. The next write of the log carries it."""
         cited = self._of_agent[agent] = self.number(passages)
         self._unlogged.append(PassagesFound([passage_body(c) for c in cited], agent))
         return cited
 
     def find_for(self, agent: str) -> list[CitedPassage] | None:
-        """What was looked up for an agent, None where nothing was looked up yet."""
+        """What was looked up for an agent. None where nothing was looked up yet."""
         return self._of_agent.get(agent)
 
     def take_unlogged(self) -> list[PassagesFound]:
@@ -57,13 +57,13 @@ class Citations:
         return events
 
     def cited_in(self, text: str) -> list[CitedPassage]:
-        """The passages that a text cites, in the order of the text."""
+        """The passages that a text cites in the order of the text."""
         known = {cited.n: cited for cited in self._by_passage.values()}
         numbers = [int(n) for group in _CITATION.findall(text) for n in group.split(",")]
         return [known[n] for n in dict.fromkeys(numbers) if n in known]
 
     def render(self, tool: Tool[..., Any], outcome: CallOutcome) -> tuple[str, Sequence[Event]]:
-        """What the model reads of a call's outcome, and the events that go with it.
+        """What the model reads of a call's outcome. The events go into the log with it.
 
         Each passage of a result gets its number, whichever tool has returned it. The same outcome renders to the same
         text each time, so that a takeover tells the model what is stored.

@@ -1,4 +1,4 @@
-"""What the run loop hands to the agents, tools and models of one attempt."""
+"""The context that the run loop hands on."""
 
 import asyncio
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
-"""The journal around a model: a response is committed before the run loop sees it.
+"""The journal around a model.
 
-Text is shown while it comes (`text` events, provisional), then response, items and events commit in one transaction.
+A response is committed before the run loop sees it. Text is shown while it comes (`text` events, provisional), then response, items and events commit in one transaction.
 On a takeover the journaled responses are served without asking the model.
 """
 
@@ -68,7 +68,7 @@ class _Request:
 
 @dataclass(kw_only=True)
 class JournaledModels(ModelProvider):
-    """Gives the run loop, for the name of an agent, that agent's model with the journal around it.
+    """Gives the run loop the model of an agent with the journal around it.
 
     `journaled` are the responses that earlier attempts committed, by number. `announced` is the agent that the log has
     named last. `ends` is when the turn is out of time (`time.monotonic`). `last_model` is the one that answered last.
@@ -92,13 +92,13 @@ class JournaledModels(ModelProvider):
         return JournaledModel(self, agent.name, self.models.full_name(agent.model or self.default.name))
 
     def begin_call(self, input: Sequence[TResponseInputItem]) -> int:
-        """The number of the model call that begins, with how many items it is given."""
+        """Count a model call that is given `input`. Returns its number."""
         self.calls += 1
         self.input_lengths[self.calls] = len(input)
         return self.calls
 
     def announce(self, agent: str) -> list[Event]:
-        """What to say before the first word of an agent that has not spoken yet."""
+        """The events that name an agent before its first word."""
         if self.announced == agent:
             return []
         routed = self.decision.agent == agent and self.decision.decided_by != "model"
@@ -126,7 +126,7 @@ class JournaledModel(Model):
         tracing: ModelTracing,
         **kwargs: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
-        """Yields only the completed response: the run loop needs no more, and the log has the rest."""
+        """Yields only the completed response. The run loop needs no more and the log has the rest."""
         items = ItemHelpers.input_to_new_input_list(input)
         n = self._models.begin_call(items)
         sha = _request_sha(system_instructions, items, [t.name for t in tools])
@@ -166,7 +166,7 @@ class JournaledModel(Model):
         return steered
 
     async def _ask(self, n: int, sha: bytes, request: _Request) -> Response:
-        """Ask the model, and commit what it answers."""
+        """Ask the model and commit its answer."""
 
         async def open(name: str) -> Begin:
             return await self._open(name, request)
@@ -255,7 +255,10 @@ class _OfflineTurn:
 
 
 class _TextWriter:
-    """Puts one call's text into the log while it comes: the first words at once, the rest every `FLUSH_SECONDS`."""
+    """Puts the text of one call into the log while it comes.
+
+    The first words are written at once, the rest every `FLUSH_SECONDS`.
+    """
 
     def __init__(self, turn: TurnContext, call: int, announcement: list[Event]) -> None:
         self._turn, self._call = turn, call
@@ -295,7 +298,10 @@ class _TextWriter:
 
 
 def _record_call(call: ResponseFunctionToolCall, request: _Request) -> tuple[list[Event], list[NewItem]]:
-    """The events and items of a call that a model asked for, with the outputs that the run loop makes itself."""
+    """The events and items of a call that a model asked for.
+
+    The outputs that the run loop makes itself are among them: no ledger records those.
+    """
     body = {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments}
     for handoff in request.handoffs:
         if handoff.tool_name == call.name:

@@ -1,4 +1,4 @@
-"""run(): one attempt of a turn, from the stored message to the last item."""
+"""One attempt of a turn from the stored message to the last item."""
 
 import asyncio
 import time
@@ -41,7 +41,7 @@ SHORT_MESSAGE_WORDS = 6
 
 @dataclass
 class Orchestrator:
-    """Agents, router and models of one process; `run` is what the runner is given."""
+    """The agents and models of one process. Its `run` is what the runner is given."""
 
     runtime: Runtime
     workspace: Workspace
@@ -54,7 +54,7 @@ class Orchestrator:
 
     @cached_property
     def router(self) -> Router:
-        """Made when it is first needed, which takes a second or more (`Server.prepare`)."""
+        """The router. Making it takes a second or more, so `Server.prepare` asks for it before the first turn."""
         return create_router(self.workspace, self.embedder)
 
     async def run(self, attempt: Attempt) -> Outcome:
@@ -110,7 +110,7 @@ class Orchestrator:
         )
 
     async def _prepare(self, attempt: Attempt, log: Sequence[Event]) -> tuple[Decision, list[Any], TurnContext]:
-        """Who takes the message, the history, and what the attempt starts from; `log` is of earlier attempts."""
+        """Everything that the run loop starts from. `log` has the events of earlier attempts."""
         journal = attempt.journal
         async with self.runtime.database.transaction(attempt.caller.id) as session:
             conversations = ConversationRepository(session, attempt.caller)
@@ -140,7 +140,7 @@ class Orchestrator:
         return self.router.decide(attempt.message, last)
 
     def _responsible_for(self, collection: str) -> AgentPrompt | None:
-        """The agent that answers from a collection first of all, or at all."""
+        """The agent that answers from a collection. One that names it first goes before the others."""
         agents = self.workspace.agents.values()
         return next(
             (a for a in agents if a.knowledge and a.knowledge[0] == collection),
@@ -148,7 +148,10 @@ class Orchestrator:
         )
 
     async def _answer_emergency(self, attempt: Attempt, citations: Citations, page: Passage) -> str:
-        """Show the page that was written for an emergency, before any model speaks. Returns what was shown."""
+        """Show the page that was written for an emergency. Returns what was shown.
+
+        It comes before any model speaks, because nothing that a model says is as sure.
+        """
         (cited,) = citations.number([page])
         text = f"{page.text.strip()} [{cited.n}]\n\n"
         prompt = self._responsible_for(page.collection)
@@ -211,7 +214,7 @@ async def _drain(result: RunResultStreaming) -> None:
 
 
 def _find_ours(error: BaseException | None) -> Exception | None:
-    """What was raised in a tool of ours: the run loop wraps it in an error of its own."""
+    """The error that a tool of ours raised. The run loop wraps it in an error of its own."""
     while error is not None:
         if isinstance(error, AgentServerError | Interrupted):
             return error
@@ -220,7 +223,7 @@ def _find_ours(error: BaseException | None) -> Exception | None:
 
 
 def _query(message: str, earlier: Sequence[Item]) -> str:
-    """What to look up: the message; a short follow-up ("and in winter?") together with what it follows."""
+    """What to look up for a message. A short follow-up is looked up together with what it follows."""
     if len(message.split()) >= SHORT_MESSAGE_WORDS:
         return message
     said = [item.text for item in earlier if item.role == "user" and item.text]
