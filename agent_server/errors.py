@@ -141,7 +141,7 @@ class Internal(AgentServerError):
 
 
 @dataclass(frozen=True)
-class Problem:
+class Mistake:
     """One mistake in a workspace: `file` relative to its root, `line` 1-based where known."""
 
     file: str
@@ -161,6 +161,6 @@ class WorkspaceInvalid(AgentServerError):
 
     code = "workspace_invalid"
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Mistake]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)

@@ -16,7 +16,7 @@ from agent_server.commands.session import Session, get_user, say, show
 from agent_server.db import Database
 from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import differences, downgrade, revise, revisions, upgrade
-from agent_server.errors import AgentServerError, InvalidInput, Problem, WorkspaceInvalid
+from agent_server.errors import AgentServerError, InvalidInput, Mistake, WorkspaceInvalid
 from agent_server.identity.accounts import Accounts, Act
 from agent_server.identity.credentials import find_user, issue_key, list_keys, page_users, revoke_key
 from agent_server.identity.models import ApiKey, User
@@ -38,8 +38,8 @@ async def check(session: Session, as_json: bool) -> int:
     return 1 if problems else 0
 
 
-def _mistakes(session: Session) -> list[Problem]:
-    found: list[Problem] = []
+def _mistakes(session: Session) -> list[Mistake]:
+    found: list[Mistake] = []
     root = session.settings.workspace.resolve()
     try:
         workspace = session.workspace
@@ -49,7 +49,7 @@ def _mistakes(session: Session) -> list[Problem]:
         for tool in workspace.tools.values():
             path = Path(tool.file)
             file = path.relative_to(root).as_posix() if path.is_relative_to(root) else tool.file
-            found += [Problem(file, tool.line, f"tool {tool.name}: {m}") for m in template_problems(tool)]
+            found += [Mistake(file, tool.line, f"tool {tool.name}: {m}") for m in template_problems(tool)]
         found += seed_problems(workspace.seeds, root)
     _, problems = read_content(root / "content")
     return [*found, *problems]
