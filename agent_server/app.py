@@ -9,17 +9,8 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
-from agent_server.api import (
-    accounts,
-    chat,
-    confirmations,
-    conversations,
-    docs,
-    health,
-    own_data,
-    session,
-    tools,
-)
+from agent_server.api import create_routers
+from agent_server.api.health import PROBES
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.calls.forms import FormTools
@@ -29,8 +20,11 @@ from agent_server.db.migrate import find_missing_tables, make_tables, revisions,
 from agent_server.errors import InvalidInput
 from agent_server.http import errors, openapi
 from agent_server.http.edge import BodyMiddleware, CorsMiddleware, EdgeMiddleware
-from agent_server.http.middleware import BugMiddleware, RequestMiddleware
+from agent_server.http.errors import ErrorFormats
+from agent_server.http.middleware import BugMiddleware, RefusalMiddleware, RequestMiddleware
+from agent_server.http.problems import PROBLEMS
 from agent_server.identity.limits import expire_rates
+from agent_server.identity.resolver import create_resolver
 from agent_server.jobs import Job, Jobs
 from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.ingest import ingest
@@ -39,7 +33,9 @@ from agent_server.mcp import Documents, canonical_address, mcp_app
 from agent_server.models.choice import choose_model
 from agent_server.models.providers import Models
 from agent_server.orchestrator.run import Orchestrator
-from agent_server.server import Server, create_resolver
+from agent_server.protocols import PROTOCOLS
+from agent_server.protocols.base import Protocol
+from agent_server.server import Server
 from agent_server.settings import Settings
 from agent_server.turns.housekeeping import expire_confirmations, expire_guests, expire_logins, prune_events
 from agent_server.turns.hub import Hub
@@ -114,7 +110,7 @@ def create_server(settings: Settings, workspace: Workspace, database: Database) 
     return Server(
         runtime=runtime,
         workspace=workspace,
-        resolver=create_resolver(settings, workspace, database),
+        resolver=create_resolver(settings, database, workspace.agent_scopes),
         hub=hub,
         runner=runner,
         jobs=jobs,
@@ -123,8 +119,8 @@ def create_server(settings: Settings, workspace: Workspace, database: Database) 
     )
 
 
-def create_app(server: Server) -> FastAPI:
-    """The ASGI app: REST, chat, MCP, the page. Its lifespan runs the turns."""
+def create_app(server: Server, protocols: Sequence[Protocol] = PROTOCOLS) -> FastAPI:
+    """The ASGI app: REST, chat by these protocols, MCP, the page. Its lifespan runs the turns."""
 
     resource = canonical_address(server.settings)
 
@@ -165,29 +161,28 @@ def create_app(server: Server) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.server = server
-    _add_middleware(app, server.settings)
+    formats = ErrorFormats(PROBLEMS, {protocol.prefix: protocol.errors for protocol in protocols})
+    _add_middleware(app, server.settings, formats)
     errors.install(app)
-    for router in (chat.router, conversations.router, session.router, health.router, docs.create_router()):
+    spoken = [protocol.router for protocol in protocols if protocol.router is not None]
+    for router in (*create_routers(server.workspace), *spoken, mcp.metadata):
         app.include_router(router)
-    app.include_router(accounts.router)
-    app.include_router(own_data.router)
-    app.include_router(confirmations.router)
-    app.include_router(tools.create_router(server.workspace))
-    app.include_router(mcp.metadata)
     app.router.routes.extend(mcp.routes)
     _add_page(app)
-    openapi.describe(app)
+    openapi.describe(app, formats)
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings) -> None:
+def _add_middleware(app: FastAPI, settings: Settings, formats: ErrorFormats) -> None:
     """From the inside out: what is added last is asked first."""
     app.add_middleware(BodyMiddleware, limit=settings.body_limit, timeout=settings.body_timeout)
-    app.add_middleware(BugMiddleware)
+    app.add_middleware(RefusalMiddleware, formats=formats)
+    app.add_middleware(BugMiddleware, formats=formats)
     if settings.cors_origins:
         app.add_middleware(CorsMiddleware, origins=settings.cors_origins)
-    app.add_middleware(EdgeMiddleware, settings=settings)
-    app.add_middleware(RequestMiddleware, public_url=settings.public_url)
+    app.add_middleware(EdgeMiddleware, settings=settings, any_host=PROBES)
+    app.add_middleware(RefusalMiddleware, formats=formats)
+    app.add_middleware(RequestMiddleware, public_url=settings.public_url, quiet=PROBES)
 
 
 def documents(server: Server) -> Documents:

@@ -1,26 +1,26 @@
 """Every failure a caller, a model or an operator may be shown.
 
-    AgentServerError            code, status, message: safe to show
-    ├── InvalidInput      422   the caller sent something wrong and can correct it
-    ├── Unauthorized      401   no credential, or one that is not (or no longer) valid
-    ├── Forbidden         403   a valid caller that may not do this
-    ├── NotFound          404   not there, or not the caller's: the two are never told apart
-    ├── Conflict          409   the row has moved on since the caller looked
-    │   └── Busy          409   the conversation is still answering; by which turn
-    ├── TooLarge          413   the body is over the limit
-    ├── TooMany           429   a limit is reached; `retry_after` seconds
-    ├── Unavailable       503   the database is away; try again
-    ├── ModelFailed       502   the model refused, stalled or answered nonsense
-    ├── TimedOut          504   a tool took longer than it may
-    ├── Internal          500   a bug of ours, by its reference in the log
-    └── WorkspaceInvalid  500   mistakes in tools/, prompts/ or content/, for the developer
+    AgentServerError        code, message: safe to show
+    ├── InvalidInput        the caller sent something wrong and can correct it
+    ├── Unauthorized        no credential, or one that is not (or no longer) valid
+    ├── Forbidden           a valid caller that may not do this
+    ├── NotFound            not there, or not the caller's: the two are never told apart
+    ├── Conflict            the row has moved on since the caller looked
+    │   └── Busy            the conversation is still answering; by which turn
+    ├── TooLarge            the body is over the limit
+    ├── TooMany             a limit is reached; `retry_after` seconds
+    ├── Unavailable         the database is away; try again
+    ├── ModelFailed         the model refused, stalled or answered nonsense
+    ├── TimedOut            a tool took longer than it may
+    ├── Internal            a bug of ours, by its reference in the log
+    └── WorkspaceInvalid    mistakes in tools/, prompts/ or content/, for the developer
 
+Each surface has its own rendering; the status of HTTP is in `http.statuses`.
 Anything else that is raised is a bug: surfaces answer with a reference and log the traceback.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 from uuid import UUID
 
 
@@ -36,7 +36,6 @@ class AgentServerError(Exception):
     """An expected failure, with a message that is safe to show to a caller or a model."""
 
     code: str = "internal"
-    status: ClassVar[int] = 500
     retry_after: int | None = None
 
     def __init__(self, message: str) -> None:
@@ -48,7 +47,6 @@ class InvalidInput(AgentServerError):
     """The caller sent something wrong; `fields` names each wrong argument."""
 
     code = "invalid_input"
-    status = 422
 
     def __init__(self, message: str, fields: Sequence[FieldError] = ()) -> None:
         super().__init__(message)
@@ -59,14 +57,12 @@ class Unauthorized(AgentServerError):
     """No credential, or one that is not valid."""
 
     code = "unauthorized"
-    status = 401
 
 
 class Forbidden(AgentServerError):
     """A valid caller that may not do this; `scope` is the one it lacks, if a scope would do."""
 
     code = "forbidden"
-    status = 403
 
     def __init__(self, message: str, scope: str | None = None) -> None:
         super().__init__(message)
@@ -77,14 +73,12 @@ class NotFound(AgentServerError):
     """Not there, or not the caller's."""
 
     code = "not_found"
-    status = 404
 
 
 class Conflict(AgentServerError):
     """The state of the row does not allow this now."""
 
     code = "conflict"
-    status = 409
 
 
 class Busy(Conflict):
@@ -99,7 +93,6 @@ class TooMany(AgentServerError):
     """A limit is reached; try again in `retry_after` seconds."""
 
     code = "too_many_requests"
-    status = 429
     retry_after = 5
 
 
@@ -107,14 +100,12 @@ class TooLarge(AgentServerError):
     """The request's body is over the limit."""
 
     code = "too_large"
-    status = 413
 
 
 class Unavailable(AgentServerError):
     """Something the server needs (the database) is away; try again in `retry_after` seconds."""
 
     code = "unavailable"
-    status = 503
     retry_after = 2
 
 
@@ -122,14 +113,12 @@ class ModelFailed(AgentServerError):
     """The model refused, stalled or answered with something that cannot be used."""
 
     code = "model_failed"
-    status = 502
 
 
 class TimedOut(AgentServerError):
     """A tool took longer than it may."""
 
     code = "timed_out"
-    status = 504
 
 
 class Internal(AgentServerError):
@@ -141,7 +130,7 @@ class Internal(AgentServerError):
 
 
 @dataclass(frozen=True)
-class Problem:
+class Mistake:
     """One mistake in a workspace: `file` relative to its root, `line` 1-based where known."""
 
     file: str
@@ -161,6 +150,6 @@ class WorkspaceInvalid(AgentServerError):
 
     code = "workspace_invalid"
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Mistake]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)

@@ -14,7 +14,7 @@ from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from agent_server.errors import ModelFailed, Problem
+from agent_server.errors import Mistake, ModelFailed
 
 _TEMPLATE_FAILS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a template may raise: it can divide, index, compare and recurse."""
@@ -121,10 +121,10 @@ def _template(body: str) -> Template:
     return _TEMPLATES.from_string(body)
 
 
-def load_prompts(folder: Path, root: Path) -> tuple[dict[str, AgentPrompt], list[Problem]]:
+def load_prompts(folder: Path, root: Path) -> tuple[dict[str, AgentPrompt], list[Mistake]]:
     """Every agent in `folder`, and every mistake, with files relative to `root`."""
     prompts: dict[str, AgentPrompt] = {}
-    problems: list[Problem] = []
+    problems: list[Mistake] = []
     for path in sorted(folder.glob("*.md")):
         if path.stem.lower() == "readme":
             continue
@@ -136,37 +136,37 @@ def load_prompts(folder: Path, root: Path) -> tuple[dict[str, AgentPrompt], list
     return prompts, problems
 
 
-def _load(path: Path, file: str) -> tuple[AgentPrompt | None, Sequence[Problem]]:
+def _load(path: Path, file: str) -> tuple[AgentPrompt | None, Sequence[Mistake]]:
     data = path.read_bytes()
     try:
         text = data.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        return None, [Problem(file, line, f"is not UTF-8 text (byte {error.start}); save it as UTF-8")]
+        return None, [Mistake(file, line, f"is not UTF-8 text (byte {error.start}); save it as UTF-8")]
     head, body, first_line = _split(text)
     if head is None:
-        return None, [Problem(file, 1, "starts with front matter: `---`, `name: ...`, `description: ...`, `---`")]
+        return None, [Mistake(file, 1, "starts with front matter: `---`, `name: ...`, `description: ...`, `---`")]
     try:
         values, lines = _mapping(head)
     except yaml.reader.ReaderError as error:
         line = head.count("\n", 0, error.position) + 2
-        return None, [Problem(file, line, f"front matter is not YAML: {error.reason}")]
+        return None, [Mistake(file, line, f"front matter is not YAML: {error.reason}")]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 2 if mark else 2
-        return None, [Problem(file, line, f"front matter is not YAML: {getattr(error, 'problem', error)}")]
+        return None, [Mistake(file, line, f"front matter is not YAML: {getattr(error, 'problem', error)}")]
     try:
         front = FrontMatter.model_validate(values)
     except ValidationError as error:
         keys = ", ".join(FrontMatter.model_fields)
         return None, [
-            Problem(file, lines.get(str(e["loc"][0]), 2), f"{e['loc'][0]}: {_explained(e['type'], e['msg'], keys)}")
+            Mistake(file, lines.get(str(e["loc"][0]), 2), f"{e['loc'][0]}: {_explained(e['type'], e['msg'], keys)}")
             for e in error.errors()
         ]
     problems = []
     if front.name != path.stem:
         problems.append(
-            Problem(file, lines["name"], f"name: is {front.name!r}, the file is {path.name}; make them the same")
+            Mistake(file, lines["name"], f"name: is {front.name!r}, the file is {path.name}; make them the same")
         )
     prompt = AgentPrompt(
         **front.model_dump(),
@@ -217,20 +217,20 @@ def _explained(kind: str, message: str, keys: str) -> str:
             return message
 
 
-def _template_problems(prompt: AgentPrompt, first_line: int) -> Sequence[Problem]:
+def _template_problems(prompt: AgentPrompt, first_line: int) -> Sequence[Mistake]:
     if not prompt.body.strip():
-        return [Problem(prompt.file, first_line, "has no body: the instructions go below the front matter")]
+        return [Mistake(prompt.file, first_line, "has no body: the instructions go below the front matter")]
     try:
         _TEMPLATES.from_string(prompt.body).render(**{**VARIABLES, "profile": _Known()})
     except TemplateSyntaxError as error:
-        return [Problem(prompt.file, first_line + error.lineno - 1, f"template: {error.message}")]
+        return [Mistake(prompt.file, first_line + error.lineno - 1, f"template: {error.message}")]
     except _TEMPLATE_FAILS as error:
         at = [
             frame.lineno or 1 for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"
         ]
         allowed = ", ".join(VARIABLES)
         return [
-            Problem(
+            Mistake(
                 prompt.file,
                 first_line + at[-1] - 1 if at else first_line,
                 f"template: {error} (a body may use {allowed})",

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import Field, SQLModel, col, select
 
 from agent_server.db import SYSTEM, Database, Shared, Timestamps
-from agent_server.errors import Problem, WorkspaceInvalid
+from agent_server.errors import Mistake, WorkspaceInvalid
 
 log = structlog.get_logger()
 
@@ -87,7 +87,7 @@ async def load_seeds(database: Database, seeds: Sequence[SeedFile[Any]]) -> Seed
     return report
 
 
-def seed_problems(seeds: Sequence[SeedFile[Any]], root: Path) -> Sequence[Problem]:
+def seed_problems(seeds: Sequence[SeedFile[Any]], root: Path) -> Sequence[Mistake]:
     """Every mistake in the files, each with its line; files relative to `root`."""
     sources, problems = _sources(seeds, root)
     return [*problems, *_rows(sources)[1]]
@@ -118,22 +118,22 @@ _Rows = dict[SeedFile[Any], dict[Any, _Row]]
 """Per file, its rows by their key."""
 
 
-def _sources(seeds: Sequence[SeedFile[Any]], root: Path | None = None) -> tuple[list[_Source], list[Problem]]:
+def _sources(seeds: Sequence[SeedFile[Any]], root: Path | None = None) -> tuple[list[_Source], list[Mistake]]:
     sources: list[_Source] = []
-    problems: list[Problem] = []
+    problems: list[Mistake] = []
     for seed in seeds:
         inside = root is not None and seed.path.is_relative_to(root)
         file = seed.path.relative_to(root).as_posix() if root is not None and inside else str(seed.path)
         try:
             sources.append(_Source(seed, file, seed.path.read_bytes()))
         except OSError as error:
-            problems.append(Problem(file, None, f"cannot be read: {error.strerror}"))
+            problems.append(Mistake(file, None, f"cannot be read: {error.strerror}"))
     return sources, problems
 
 
-def _rows(sources: Sequence[_Source]) -> tuple[_Rows, list[Problem]]:
+def _rows(sources: Sequence[_Source]) -> tuple[_Rows, list[Mistake]]:
     rows: _Rows = {}
-    problems: list[Problem] = []
+    problems: list[Mistake] = []
     for source in sources:
         rows[source.seed], mistakes = _parse(source)
         problems += mistakes
@@ -142,14 +142,14 @@ def _rows(sources: Sequence[_Source]) -> tuple[_Rows, list[Problem]]:
     return rows, problems
 
 
-def _parse(source: _Source) -> tuple[dict[Any, _Row], list[Problem]]:
+def _parse(source: _Source) -> tuple[dict[Any, _Row], list[Mistake]]:
     rows: dict[Any, _Row] = {}
-    problems: list[Problem] = []
+    problems: list[Mistake] = []
     try:
         loader = yaml.SafeLoader(source.content.decode())
         document = loader.get_single_node()
         if not isinstance(document, yaml.SequenceNode):
-            return {}, [Problem(source.file, 1, "must be a list of rows, each begun with a dash; [] for none")]
+            return {}, [Mistake(source.file, 1, "must be a list of rows, each begun with a dash; [] for none")]
         for node in document.value:
             row, mistakes = _row(source, loader, node)
             problems += mistakes
@@ -160,43 +160,43 @@ def _parse(source: _Source) -> tuple[dict[Any, _Row], list[Problem]]:
             if other is not row:
                 where = other.lines[source.seed.key]
                 problems.append(
-                    Problem(
+                    Mistake(
                         source.file, row.lines[source.seed.key], f"{source.seed.key} {key!r} is on line {where} too"
                     )
                 )
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
-        problems.append(Problem(source.file, line, f"is not YAML: {error.problem}"))
+        problems.append(Mistake(source.file, line, f"is not YAML: {error.problem}"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problems.append(Problem(source.file, None, f"is not YAML: {error}"))
+        problems.append(Mistake(source.file, None, f"is not YAML: {error}"))
     return rows, problems
 
 
-def _row(source: _Source, loader: yaml.SafeLoader, node: yaml.Node) -> tuple[_Row | None, list[Problem]]:
+def _row(source: _Source, loader: yaml.SafeLoader, node: yaml.Node) -> tuple[_Row | None, list[Mistake]]:
     first = node.start_mark.line + 1
     if not isinstance(node, yaml.MappingNode):
-        return None, [Problem(source.file, first, "a row is a mapping of fields to values")]
-    problems: list[Problem] = []
+        return None, [Mistake(source.file, first, "a row is a mapping of fields to values")]
+    problems: list[Mistake] = []
     lines: dict[str, int] = {}
     for key, _ in node.value:
         name, line = str(key.value), key.start_mark.line + 1
         if name not in source.seed.fields:
             problems.append(
-                Problem(source.file, line, f"there is no {name!r}; there are {', '.join(source.seed.fields)}")
+                Mistake(source.file, line, f"there is no {name!r}; there are {', '.join(source.seed.fields)}")
             )
         if lines.setdefault(name, line) != line:
-            problems.append(Problem(source.file, line, f"{name!r} is on line {lines[name]} too"))
+            problems.append(Mistake(source.file, line, f"{name!r} is on line {lines[name]} too"))
     try:
         value = source.seed.model.model_validate(loader.construct_object(node, deep=True))
     except ValidationError as error:
         for mistake in error.errors(include_url=False):
             where = ".".join(str(part) for part in mistake["loc"])
             line = lines.get(where.partition(".")[0], first)
-            problems.append(Problem(source.file, line, f"{where}: {mistake['msg']}"))
+            problems.append(Mistake(source.file, line, f"{where}: {mistake['msg']}"))
     return (None if problems else _Row(value, lines)), problems
 
 
-def _dangling(source: _Source, rows: _Rows) -> Iterator[Problem]:
+def _dangling(source: _Source, rows: _Rows) -> Iterator[Mistake]:
     """Rows that a foreign key of the model points nowhere from, where the other table has a file as well."""
     others = {seed.table: seed for seed in rows}
     for key in source.seed.table.foreign_keys:
@@ -207,7 +207,7 @@ def _dangling(source: _Source, rows: _Rows) -> Iterator[Problem]:
         for row in rows[source.seed].values():
             value = getattr(row.value, name)
             if value is not None and value not in there:
-                yield Problem(source.file, row.lines[name], f"{name}: {other.path.name} has no {value!r}")
+                yield Mistake(source.file, row.lines[name], f"{name}: {other.path.name} has no {value!r}")
 
 
 async def _loaded(session: AsyncSession, sources: Sequence[_Source]) -> bool:

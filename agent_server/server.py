@@ -1,19 +1,13 @@
-"""What a request is answered with: the parts of this process, reached through `request.app.state`."""
+"""The parts of one process, which every surface is given."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, cast
-
-from fastapi import Depends, Request
 
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.db import Database
 from agent_server.errors import InvalidInput
-from agent_server.identity.credentials import Resolver
-from agent_server.identity.issuers import Issuers
-from agent_server.identity.limits import Limits
-from agent_server.identity.roles import define_roles, reserved
+from agent_server.identity.resolver import Resolver
 from agent_server.jobs import Jobs
 from agent_server.models.choice import ModelChoice
 from agent_server.settings import Settings
@@ -22,9 +16,6 @@ from agent_server.turns.accept import Accepted, Message, accept
 from agent_server.turns.hub import Hub
 from agent_server.turns.runner import Runner
 from agent_server.workspace import Workspace
-
-GUEST_SCOPES = frozenset({"conversations:read", "conversations:write", "account:read", "account:write"})
-"""What every guest holds: it owns its conversations and what is known of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,24 +62,6 @@ class Server:
         return accepted
 
 
-def create_resolver(settings: Settings, workspace: Workspace, database: Database) -> Resolver:
-    """Who callers are and what they may do, by the settings; where they say nothing, a guest's agents may use what the
-    tools need that they list, but nothing that is reserved for staff; its own talk and profile are a guest's always."""
-    agents = workspace.agent_scopes | {"forms:read"}
-    guests = settings.guest_scopes
-    return Resolver(
-        database,
-        guest_scopes=GUEST_SCOPES | frozenset(agents - reserved() if guests is None else guests),
-        roles=define_roles(settings.roles, agents),
-        issuers=Issuers(settings.issuers) if settings.issuers else None,
-        limits=Limits(
-            per_caller=settings.rate_per_caller,
-            per_address=settings.rate_per_address,
-            guests_per_address=settings.rate_guests_per_address,
-        ),
-    )
-
-
 def check_text(text: str, limit: int) -> None:
     """Raises InvalidInput unless a message of this text can be stored and answered."""
     refuse_unstorable(text, ("message",))
@@ -96,10 +69,3 @@ def check_text(text: str, limit: int) -> None:
         raise InvalidInput("message: is empty; say something")
     if len(text) > limit:
         raise InvalidInput(f"message: has {len(text)} characters, at most {limit} are taken; shorten or split it")
-
-
-def get_server(request: Request) -> Server:
-    return cast(Server, request.app.state.server)
-
-
-ServerDep = Annotated[Server, Depends(get_server)]

@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from agent_server.audit import Surface
 from agent_server.caller import Caller
 from agent_server.db import new_id
-from agent_server.errors import FieldError, InvalidInput, Problem, WorkspaceInvalid
+from agent_server.errors import FieldError, InvalidInput, Mistake, WorkspaceInvalid
 from agent_server.repository import Repository
 
 P = ParamSpec("P")
@@ -135,13 +135,13 @@ class Tool(Generic[P, R]):
         return self.returns.dump_python(value, mode="json")
 
 
-_COLLECTED: ContextVar[list[Problem] | None] = ContextVar("collected", default=None)
+_COLLECTED: ContextVar[list[Mistake] | None] = ContextVar("collected", default=None)
 
 
 @contextmanager
-def collected_mistakes() -> Iterator[list[Problem]]:
+def collected_mistakes() -> Iterator[list[Mistake]]:
     """The mistakes of the tools declared in this block, which are noted there instead of raised at the first."""
-    collected: list[Problem] = []
+    collected: list[Mistake] = []
     token = _COLLECTED.set(collected)
     try:
         yield collected
@@ -197,7 +197,7 @@ def tool(
             file=code.co_filename,
             line=code.co_firstlineno,
         )
-        if mistakes := [Problem(declared.file, declared.line, f"tool {name}: {m}") for m in _mistakes(declared)]:
+        if mistakes := [Mistake(declared.file, declared.line, f"tool {name}: {m}") for m in _mistakes(declared)]:
             if (collected := _COLLECTED.get()) is None:
                 raise WorkspaceInvalid(mistakes)
             collected += mistakes

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent_server.calls import forms
 from agent_server.conversations import tools as conversation_tools
-from agent_server.errors import Problem, WorkspaceInvalid
+from agent_server.errors import Mistake, WorkspaceInvalid
 from agent_server.knowledge import tools as knowledge_tools
 from agent_server.prompts import AgentPrompt, load_prompts
 from agent_server.seed import SeedFile
@@ -74,9 +74,9 @@ def load_workspace(root: Path) -> Workspace:
     """Load `root`. Raises WorkspaceInvalid with every mistake in tools/ and prompts/, each with file and line."""
     root = root.resolve()
     if not root.is_dir():
-        raise WorkspaceInvalid([Problem(str(root), None, "there is no such folder")])
+        raise WorkspaceInvalid([Mistake(str(root), None, "there is no such folder")])
     if not any((root / folder).is_dir() for folder in ("tools", "prompts", "content")):
-        raise WorkspaceInvalid([Problem(str(root), None, "has none of tools/, prompts/ and content/")])
+        raise WorkspaceInvalid([Mistake(str(root), None, "has none of tools/, prompts/ and content/")])
     modules, problems = _import_tools(root)
     engine_tools = list(_of_type([conversation_tools, knowledge_tools, forms], Tool))
     tools, clashes = _collect_tools(modules, engine_tools, root)
@@ -110,14 +110,14 @@ def _with_triage(agents: Mapping[str, AgentPrompt]) -> dict[str, AgentPrompt]:
     return {**agents, TRIAGE: replace(triage, handoffs=triage.handoffs or others)}
 
 
-def _import_tools(root: Path) -> tuple[list[ModuleType], list[Problem]]:
+def _import_tools(root: Path) -> tuple[list[ModuleType], list[Mistake]]:
     """Every module under tools/, imported as `tools.*`, and why those that did not import did not."""
     folder = root / "tools"
     if not folder.is_dir():
         return [], []
     _make_importable(root)
     modules: list[ModuleType] = []
-    problems: list[Problem] = []
+    problems: list[Mistake] = []
     with collected_mistakes() as mistakes:
         for path in sorted(folder.rglob("*.py")):
             relative = path.relative_to(root)
@@ -149,7 +149,7 @@ def _make_importable(root: Path) -> None:
         sys.modules["tools"] = package
 
 
-def _import_problem(error: Exception, path: Path, root: Path) -> Problem:
+def _import_problem(error: Exception, path: Path, root: Path) -> Mistake:
     file, line = path, None
     if isinstance(error, SyntaxError) and error.filename:
         file, line = Path(error.filename), error.lineno
@@ -158,7 +158,7 @@ def _import_problem(error: Exception, path: Path, root: Path) -> Problem:
             if Path(frame.filename).is_relative_to(root / "tools"):
                 file, line = Path(frame.filename), frame.lineno
     message = error.msg if isinstance(error, SyntaxError) else str(error)
-    return Problem(_relative(str(file), root), line, f"does not import: {type(error).__name__}: {message}")
+    return Mistake(_relative(str(file), root), line, f"does not import: {type(error).__name__}: {message}")
 
 
 def _relative(file: str, root: Path) -> str:
@@ -168,15 +168,15 @@ def _relative(file: str, root: Path) -> str:
 
 def _collect_tools(
     modules: Sequence[ModuleType], engine_tools: Sequence[Tool[..., Any]], root: Path
-) -> tuple[dict[str, Tool[..., Any]], list[Problem]]:
+) -> tuple[dict[str, Tool[..., Any]], list[Mistake]]:
     tools = {tool.name: tool for tool in engine_tools}
-    problems: list[Problem] = []
+    problems: list[Mistake] = []
     for tool in _of_type(modules, Tool):
         other = tools.setdefault(tool.name, tool)
         if other is not tool:
             where = f"{_relative(other.file, root)}:{other.line}"
             problems.append(
-                Problem(
+                Mistake(
                     _relative(tool.file, root),
                     tool.line,
                     f"tool {tool.name}: there is one already, {where}; rename one",
@@ -197,7 +197,7 @@ def _of_type(modules: Sequence[ModuleType], cls: type[Any]) -> Iterator[Any]:
 
 def _unknown_names(
     agents: Mapping[str, AgentPrompt], tools: Mapping[str, Tool[..., Any]], files: Set[str], *, tools_loaded: bool
-) -> Iterator[Problem]:
+) -> Iterator[Mistake]:
     """Names that stand for nothing; `files` are the agents' names by their files, of which some may not have loaded."""
     for agent in agents.values():
         for key, noun, names, known in (
@@ -209,6 +209,6 @@ def _unknown_names(
             for name in names:
                 if name not in known:
                     there = ", ".join(sorted(known)) or "none"
-                    yield Problem(
+                    yield Mistake(
                         agent.file, agent.lines.get(key), f"{key}: there is no {noun} {name!r}; there are {there}"
                     )

@@ -1,6 +1,6 @@
 """A whole server: the reference workspace (or one made by a test) on real Postgres, over real HTTP."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from agent_server.http.listener import configured
 from agent_server.identity.credentials import issue_key
 from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.ingest import ingest
+from agent_server.protocols import PROTOCOLS
+from agent_server.protocols.base import Protocol
 from agent_server.seed import load_seeds
 from agent_server.server import Server
 from agent_server.settings import load_settings
@@ -82,7 +84,11 @@ def start_other(database: Database) -> Start:
 def starter(database: Database) -> Start:
     @asynccontextmanager
     async def started(
-        root: Path = ROOT, *, workspace: Workspace | None = None, **settings: Any
+        root: Path = ROOT,
+        *,
+        workspace: Workspace | None = None,
+        protocols: Sequence[Protocol] = PROTOCOLS,
+        **settings: Any,
     ) -> AsyncIterator[Client]:
         workspace = workspace or load_workspace(root)
         values: dict[str, Any] = {"environment": "test", "offline_words_per_second": 0, "workspace": root}
@@ -93,7 +99,7 @@ def starter(database: Database) -> Start:
         await ingest(database, server.runtime.resources[Embedder], workspace.content)
         async with everything(database) as session:
             key = (await issue_key(session, new_id(), name="t", scopes=["*"])).text
-        app = create_app(server)
+        app = create_app(server, protocols)
         async with (
             serving(app, configured(app, server.settings)) as base,
             httpx.AsyncClient(base_url=base, timeout=30) as http,

@@ -14,16 +14,10 @@ from sqlalchemy import text
 from agent_server.caller import Caller
 from agent_server.db import Database, new_id, now
 from agent_server.errors import Conflict, InvalidInput, NotFound, Unauthorized
-from agent_server.identity.credentials import (
-    create_user,
-    find_user,
-    issue_guest,
-    issue_key,
-    list_keys,
-    resolve_caller,
-    revoke_key,
-)
+from agent_server.identity.credentials import issue_guest, issue_key, list_keys, revoke_key
 from agent_server.identity.profiles import MAX_BYTES, read_profile, update_profile
+from agent_server.identity.resolver import resolve_caller
+from agent_server.identity.users import create_user, find_user
 from tests.conftest import everything
 
 

@@ -18,7 +18,7 @@ from dirty_equals import IsFloat, IsPartialDict, IsStr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_server.identity.credentials import resolve_caller
+from agent_server.identity.resolver import resolve_caller
 from agent_server.log import configure_logging, masked
 from tests.server import Start
 

@@ -17,7 +17,8 @@ from mcp_types import TextContent
 from sqlmodel import col, select
 
 from agent_server.audit import Audit
-from agent_server.identity.credentials import issue_key, resolve_caller
+from agent_server.identity.credentials import issue_key
+from agent_server.identity.resolver import resolve_caller
 from tests.conftest import ROOT, everything
 from tests.scripted import Call, Say, ScriptedOpenAI, scripted_openai
 from tests.server import Client, Start

@@ -1,1 +1,49 @@
 """The REST routes: a router for each noun."""
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter
+
+from agent_server.api import (
+    audit,
+    auth,
+    chat,
+    confirmations,
+    conversations,
+    docs,
+    health,
+    keys,
+    lead,
+    me,
+    messages,
+    page,
+    passages,
+    session,
+    tools,
+    turns,
+    users,
+)
+from agent_server.workspace import Workspace
+
+
+def create_routers(workspace: Workspace) -> Sequence[APIRouter]:
+    """Every router, of which two have the routes of a workspace's tools."""
+    return (
+        chat.router,
+        turns.router,
+        conversations.router,
+        messages.router,
+        passages.router,
+        session.router,
+        health.router,
+        page.router,
+        docs.create_router(),
+        auth.router,
+        keys.router,
+        users.router,
+        me.router,
+        audit.router,
+        confirmations.router,
+        lead.create_router(workspace),
+        tools.create_router(workspace),
+    )

@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict, StrictBool
 from agent_server.calls.confirmations import ConfirmationRepository, worded
 from agent_server.calls.consent import confirm_call, decline_call
 from agent_server.db import now
-from agent_server.http.scopes import ReaderDep, WriterDep
-from agent_server.server import ServerDep
+from agent_server.http.auth import ReaderDep, ServerDep, WriterDep
 
 router = APIRouter(tags=["confirmations"])
 
@@ -31,7 +30,7 @@ class ConfirmationView(BaseModel):
     expires_at: datetime
 
 
-class Answer(BaseModel):
+class Decision(BaseModel):
     """The caller's word; it counts once."""
 
     model_config = ConfigDict(extra="forbid")
@@ -39,7 +38,7 @@ class Answer(BaseModel):
     confirm: StrictBool
 
 
-class Answered(BaseModel):
+class DecisionResult(BaseModel):
     """What became of the call; `output` is the tool's result."""
 
     id: UUID
@@ -68,10 +67,10 @@ async def read_confirmation(id: UUID, caller: ReaderDep, server: ServerDep) -> C
 
 
 @router.post("/api/confirmations/{id}", responses={409: {}, 504: {}})
-async def answer_confirmation(id: UUID, body: Answer, caller: WriterDep, server: ServerDep) -> Answered:
+async def answer_confirmation(id: UUID, body: Decision, caller: WriterDep, server: ServerDep) -> DecisionResult:
     """Answer it: with `true` the call is made now, as the caller; with `false` it never is."""
     if not body.confirm:
         await decline_call(server.runtime, id, caller=caller, surface="agent")
-        return Answered(id=id, status="declined")
+        return DecisionResult(id=id, status="declined")
     output = await confirm_call(server.runtime, server.workspace.tools, id, caller=caller, surface="agent")
-    return Answered(id=id, status="confirmed", output=output)
+    return DecisionResult(id=id, status="confirmed", output=output)

@@ -1,21 +1,18 @@
-"""/api/conversations: list, read, rename, delete, search; /api/passages: what a citation opens."""
+"""/api/conversations: list, search, read, rename, delete."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent_server.api.chat import client_conversation_id
-from agent_server.api.messages import ReadMessage, messages_of
-from agent_server.conversations.repository import ConversationRepository, ItemRepository
-from agent_server.http.scopes import ReaderDep, WriterDep
-from agent_server.knowledge.search import get_passage
-from agent_server.server import ServerDep
+from agent_server.api.parameters import Limit
+from agent_server.conversations.repository import ConversationRepository
+from agent_server.http.auth import ReaderDep, ServerDep, WriterDep
+from agent_server.protocols.ai_sdk.request import client_conversation_id
 from agent_server.tool import refuse_unstorable
 from agent_server.turns.repository import TurnRepository
-from agent_server.web.render import render_blocks
 
 router = APIRouter(tags=["conversations"])
 
@@ -45,16 +42,6 @@ class Rename(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     title: str = Field(min_length=1, max_length=200)
-
-
-class MessagePage(BaseModel):
-    """Messages, oldest first."""
-
-    items: list[dict[str, Any]]
-    next_cursor: str | None
-
-
-Limit = Annotated[int, Query(ge=1, le=200)]
 
 
 @router.get("/api/conversations")
@@ -103,61 +90,3 @@ async def delete_conversation(conversation: str, caller: WriterDep, server: Serv
     async with server.database.transaction(caller.id) as session:
         conversations = ConversationRepository(session, caller)
         await conversations.remove(await conversations.get(row.id))
-
-
-@router.get("/api/conversations/{conversation}/messages")
-async def list_messages(
-    conversation: str,
-    caller: ReaderDep,
-    server: ServerDep,
-    limit: Limit = 100,
-    cursor: str | None = None,
-    render: Literal["html"] | None = None,
-) -> MessagePage:
-    """The messages, oldest first; with `render=html`, answers also as sanitised HTML blocks."""
-    async with server.database.transaction(caller.id) as session:
-        conversations = ConversationRepository(session, caller)
-        row = await conversations.get(client_conversation_id(conversation, caller))
-        page = await ItemRepository(conversations, row.id).page(limit, cursor)
-        numbers = sorted({item.turn_no for item in page.items})
-        turns = {turn.id: turn for turn in await TurnRepository(session, caller).of_conversation(row.id, numbers)}
-    items = [_view(message, html=render == "html") for message in messages_of(page.items, turns)]
-    return MessagePage(items=items, next_cursor=page.next_cursor)
-
-
-def _view(message: ReadMessage, *, html: bool) -> dict[str, Any]:
-    view = {**vars(message), "tools": [vars(tool) for tool in message.tools]}
-    if html and message.role == "assistant":
-        view["html"] = render_blocks(message.text, [source["n"] for source in message.sources])
-    return view
-
-
-class PassageView(BaseModel):
-    """A passage of the content as it now is; `start` and `end` are character offsets in the document's file."""
-
-    id: str
-    document: str
-    title: str
-    heading: str
-    text: str
-    html: str
-    start: int
-    end: int
-
-
-@router.get("/api/passages/{passage}")
-async def read_passage(passage: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")], server: ServerDep) -> PassageView:
-    """The passage that a citation names."""
-    async with server.database.transaction() as session:
-        found = await get_passage(session, passage)
-    html = "".join(render_blocks(found.text))
-    return PassageView(
-        id=found.id,
-        document=found.document,
-        title=found.title,
-        heading=found.heading,
-        text=found.text,
-        html=html,
-        start=found.start,
-        end=found.end,
-    )

@@ -1,4 +1,4 @@
-"""/health, /readyz, /api/page: what state the process is in, and what the page needs to know before it asks."""
+"""/health and /readyz: what state the process is in."""
 
 from datetime import UTC, datetime
 from typing import Literal
@@ -11,13 +11,15 @@ from sqlmodel import select
 
 from agent_server.db.migrate import pending
 from agent_server.errors import AgentServerError, Unavailable
+from agent_server.http.auth import ServerDep
 from agent_server.knowledge.models import Chunk
-from agent_server.server import Server, ServerDep
+from agent_server.server import Server
 from agent_server.version import VERSION
 
 router = APIRouter(tags=["health"])
 
-SUGGESTIONS = 5
+PROBES = frozenset({"/health", "/readyz"})
+"""What a load balancer asks for, by any name and all the time."""
 
 
 class ModelView(BaseModel):
@@ -51,19 +53,10 @@ class Readiness(BaseModel):
         return JSONResponse(self.model_dump(exclude_none=True), 200 if self.status == "ok" else 503, headers)
 
 
-class PageView(BaseModel):
-    """What the chat page shows before the first message."""
-
-    name: str
-    model: ModelView
-    message_limit: int
-    suggestions: list[str]
-
-
 @router.get("/health")
 async def health(server: ServerDep) -> Health:
     """Whether this process serves; asks nothing of the database."""
-    return Health(timestamp=datetime.now(UTC), version=VERSION, model=_model(server))
+    return Health(timestamp=datetime.now(UTC), version=VERSION, model=describe_model(server))
 
 
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
@@ -88,17 +81,6 @@ async def ready(server: ServerDep) -> JSONResponse:
     ).response()
 
 
-@router.get("/api/page")
-async def page(server: ServerDep) -> PageView:
-    """What the chat page shows before the first message."""
-    examples = [agent.examples[0] for agent in server.workspace.specialists if agent.examples]
-    return PageView(
-        name=server.settings.title,
-        model=_model(server),
-        message_limit=server.settings.message_limit,
-        suggestions=examples[:SUGGESTIONS],
-    )
-
-
-def _model(server: Server) -> ModelView:
+def describe_model(server: Server) -> ModelView:
+    """The model that this server asks."""
     return ModelView(name=server.model.title, offline=server.model.offline)

@@ -1,15 +1,26 @@
-"""Items -> messages as people read them: one of the user's and one answer per turn."""
+"""/api/conversations/{conversation}/messages: one message of the user and one answer for each turn."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from agent_server.api.parameters import Limit
 from agent_server.conversations.models import Item
+from agent_server.conversations.repository import ConversationRepository, ItemRepository
+from agent_server.http.auth import ReaderDep, ServerDep
+from agent_server.protocols.ai_sdk.request import client_conversation_id
 from agent_server.turns.models import Turn
+from agent_server.turns.repository import TurnRepository
+from agent_server.web.render import render_blocks
+
+router = APIRouter(tags=["conversations"])
 
 HANDOFF = "transfer_to_"
 
@@ -42,19 +53,53 @@ class ReadMessage:
     tools: list[ToolUse] = field(default_factory=list)
 
 
+class MessagePage(BaseModel):
+    """Messages, oldest first."""
+
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+@router.get("/api/conversations/{conversation}/messages")
+async def list_messages(
+    conversation: str,
+    caller: ReaderDep,
+    server: ServerDep,
+    limit: Limit = 100,
+    cursor: str | None = None,
+    render: Literal["html"] | None = None,
+) -> MessagePage:
+    """The messages, oldest first; with `render=html`, answers also as sanitised HTML blocks."""
+    async with server.database.transaction(caller.id) as session:
+        conversations = ConversationRepository(session, caller)
+        row = await conversations.get(client_conversation_id(conversation, caller))
+        page = await ItemRepository(conversations, row.id).page(limit, cursor)
+        numbers = sorted({item.turn_no for item in page.items})
+        turns = {turn.id: turn for turn in await TurnRepository(session, caller).of_conversation(row.id, numbers)}
+    items = [_view(message, html=render == "html") for message in messages_of(page.items, turns)]
+    return MessagePage(items=items, next_cursor=page.next_cursor)
+
+
+def _view(message: ReadMessage, *, html: bool) -> dict[str, Any]:
+    view = {**vars(message), "tools": [vars(tool) for tool in message.tools]}
+    if html and message.role == "assistant":
+        view["html"] = render_blocks(message.text, [source["n"] for source in message.sources])
+    return view
+
+
 def messages_of(items: Iterable[Item], turns: Mapping[UUID, Turn]) -> list[ReadMessage]:
     """The messages in `items` (in order), whose turns are `turns`."""
     messages: list[ReadMessage] = []
     for turn_id, group in groupby(items, key=lambda item: item.turn_id):
         turn, of_turn = turns[turn_id], list(group)
-        messages += [_said(item, turn) for item in of_turn if item.role == "user"]
-        answer = _answer([item for item in of_turn if item.role != "user"], turn)
+        messages += [_read_question(item, turn) for item in of_turn if item.role == "user"]
+        answer = _read_answer([item for item in of_turn if item.role != "user"], turn)
         if answer.text or answer.tools or turn.status in ("failed", "cancelled"):
             messages.append(answer)
     return messages
 
 
-def _said(item: Item, turn: Turn) -> ReadMessage:
+def _read_question(item: Item, turn: Turn) -> ReadMessage:
     return ReadMessage(
         id=f"{turn.id}.{item.k}",
         role="user",
@@ -65,7 +110,7 @@ def _said(item: Item, turn: Turn) -> ReadMessage:
     )
 
 
-def _answer(items: Sequence[Item], turn: Turn) -> ReadMessage:
+def _read_answer(items: Sequence[Item], turn: Turn) -> ReadMessage:
     said = [item for item in items if item.role == "assistant"]
     last = said[-1] if said else None
     sources = {source["n"]: source for item in said for source in item.sources}
@@ -80,28 +125,28 @@ def _answer(items: Sequence[Item], turn: Turn) -> ReadMessage:
         model=last.model if last else None,
         prompt_sha=last.prompt_sha if last else None,
         sources=[sources[n] for n in sorted(sources)],
-        tools=_tools(items),
+        tools=_read_tools(items),
     )
 
 
-def _tools(items: Sequence[Item]) -> list[ToolUse]:
+def _read_tools(items: Sequence[Item]) -> list[ToolUse]:
     outputs = {i.body["call_id"]: i.body for i in items if i.body.get("type") == "function_call_output"}
     uses = []
     for item in items:
         body = item.body
         if body.get("type") != "function_call" or body["name"].startswith(HANDOFF):
             continue
-        use = ToolUse(body["call_id"], body["name"], _json(body["arguments"]))
+        use = ToolUse(body["call_id"], body["name"], _read_json(body["arguments"]))
         returned = outputs.get(body["call_id"], {})
         if returned.get("status") == "incomplete":
             use.error = returned["output"]
         else:
-            use.output = _json(returned.get("output"))
+            use.output = _read_json(returned.get("output"))
         uses.append(use)
     return uses
 
 
-def _json(text: Any) -> Any:
+def _read_json(text: Any) -> Any:
     try:
         return json.loads(text)
     except (TypeError, ValueError):

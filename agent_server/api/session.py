@@ -11,11 +11,10 @@ from agent_server.caller import Caller
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import new_id
 from agent_server.errors import NotFound
-from agent_server.http.auth import new_guest
-from agent_server.http.scopes import SelfReaderDep, SelfWriterDep
+from agent_server.http.auth import SelfReaderDep, SelfWriterDep, ServerDep, create_guest
 from agent_server.identity.models import Guest
 from agent_server.identity.profiles import read_profile, update_profile
-from agent_server.server import Server, ServerDep
+from agent_server.server import Server
 from agent_server.tool import refuse_unstorable
 
 router = APIRouter(tags=["session"])
@@ -44,7 +43,7 @@ async def create_session(request: Request, server: ServerDep, body: NewSession |
     """Begin a guest's session: send its token as `Authorization: Bearer` from then on."""
     profile = (body or NewSession()).profile
     refuse_unstorable(profile, ("profile",))
-    guest = await new_guest(request, server, new_id(), profile)
+    guest = await create_guest(request, server, new_id(), profile)
     return (await _view(server, Caller(id=guest.row.id, kind="guest"), guest.row.id)).model_copy(
         update={"token": guest.token}
     )

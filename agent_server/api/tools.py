@@ -1,4 +1,4 @@
-"""/api/tools: every tool as `POST /api/tools/{name}` with its own OpenAPI entry; /api/lead for the form of a lead."""
+"""/api/tools: each tool as `POST /api/tools/{name}`, with its own OpenAPI entry."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -9,13 +9,12 @@ from fastapi.responses import JSONResponse
 from agent_server.caller import Caller
 from agent_server.calls.call import call_tool
 from agent_server.conversations.repository import ConversationRepository
-from agent_server.errors import Forbidden, NotFound
-from agent_server.http.auth import CallerDep, ChatterDep, MemberDep
-from agent_server.server import Server, ServerDep
+from agent_server.errors import NotFound
+from agent_server.http.auth import CallerDep, MemberDep, ServerDep
+from agent_server.identity.rights import require_member
+from agent_server.server import Server
 from agent_server.tool import Tool, describe
 from agent_server.workspace import Workspace
-
-LEAD_TOOL = "capture_lead"
 
 REFUSED: dict[int | str, dict[str, Any]] = {404: {}, 409: {}, 504: {}}
 """What a tool may be refused with beyond what holds everywhere: what it names is not there, or it took too long."""
@@ -33,8 +32,6 @@ def create_router(workspace: Workspace) -> APIRouter:
 
     for tool in workspace.tools.values():
         _add_route(router, tool)
-    if LEAD_TOOL in workspace.tools:
-        _add_lead_route(router, workspace.tools[LEAD_TOOL])
 
     @router.post("/api/tools/{name}", include_in_schema=False)
     async def unknown_tool(name: str, caller: MemberDep, server: ServerDep) -> None:
@@ -48,9 +45,9 @@ def _add_route(router: APIRouter, tool: Tool[..., Any]) -> None:
     async def call(
         request: Request, caller: CallerDep, server: ServerDep, x_conversation_id: ConversationHeader = None
     ) -> JSONResponse:
-        if caller.kind == "guest" and not tool.form:
-            raise Forbidden("A guest may chat; this needs an API key (`agent-server key create` makes one)")
-        return await _call(tool, request, caller, server, x_conversation_id)
+        if not tool.form:
+            require_member(caller)
+        return await call_by_rest(tool, request, caller, server, x_conversation_id)
 
     router.add_api_route(
         f"/api/tools/{tool.name}",
@@ -62,22 +59,14 @@ def _add_route(router: APIRouter, tool: Tool[..., Any]) -> None:
         description=f"{tool.description}\n\nScope `{tool.scope}`, effect `{tool.effect}`.",
         response_class=JSONResponse,
         responses=REFUSED,
-        openapi_extra=_openapi(tool),
+        openapi_extra=describe_operation(tool),
     )
 
 
-def _add_lead_route(router: APIRouter, tool: Tool[..., Any]) -> None:
-    @router.post("/api/lead", summary=tool.title, responses=REFUSED, openapi_extra=_openapi(tool))
-    async def lead(
-        request: Request, caller: ChatterDep, server: ServerDep, x_conversation_id: ConversationHeader = None
-    ) -> JSONResponse:
-        """Leave an address to be contacted at: the form of the tool `capture_lead`, for guests too."""
-        return await _call(tool, request, caller, server, x_conversation_id)
-
-
-async def _call(
+async def call_by_rest(
     tool: Tool[..., Any], request: Request, caller: Caller, server: Server, conversation_id: UUID | None
 ) -> JSONResponse:
+    """Call the tool with the body as its arguments. Raises as `call_tool`, and NotFound for the conversation."""
     if conversation_id is not None:
         async with server.database.transaction(caller.id) as session:
             await ConversationRepository(session, caller).get(conversation_id)
@@ -94,20 +83,23 @@ async def _call(
     return JSONResponse(output)
 
 
-def _openapi(tool: Tool[..., Any]) -> dict[str, Any]:
+def describe_operation(tool: Tool[..., Any]) -> dict[str, Any]:
     """The operation's schemas, whole in place: a reference to `$defs` would point outside them."""
     return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": inlined(tool.input_schema)}}},
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": inline_definitions(tool.input_schema)}},
+        },
         "responses": {
             "200": {
                 "description": "The result",
-                "content": {"application/json": {"schema": inlined(tool.output_schema)}},
+                "content": {"application/json": {"schema": inline_definitions(tool.output_schema)}},
             }
         },
     }
 
 
-def inlined(schema: dict[str, Any]) -> dict[str, Any]:
+def inline_definitions(schema: dict[str, Any]) -> dict[str, Any]:
     """`schema` with each `#/$defs/X` replaced by what it stands for (a recursive one by any object)."""
     definitions = schema.get("$defs", {})
 

@@ -24,10 +24,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.audit import AuditRepository, Surface
 from agent_server.caller import Caller
-from agent_server.calls.confirmations import LASTS, Confirmation, ConfirmationRepository, Question, question_of
+from agent_server.calls.confirmations import (
+    LASTS,
+    Confirmation,
+    ConfirmationRepository,
+    Question,
+    find_asker,
+    question_of,
+)
 from agent_server.calls.ledger import CallOutcome, Interrupted, Ledger, OutcomeUnknown, RecordedFailure, failure_text
 from agent_server.db import Database, new_id, now
-from agent_server.errors import AgentServerError, DidNotHappen, Forbidden, Internal, TimedOut, Unavailable
+from agent_server.errors import AgentServerError, DidNotHappen, Internal, TimedOut, Unavailable
+from agent_server.identity.rights import require
 from agent_server.settings import Settings
 from agent_server.tool import OUTSIDE, Tool, ToolContext
 
@@ -79,7 +87,7 @@ async def call_tool(
         if ledger and ledger.cut_off and tool.effect == "once" and (found := await call.reconciled(arguments)):
             return found.output
         values = call.admitted(arguments)
-        if surface == "agent" and tool.destructive and not (ledger and ledger.confirmed):
+        if find_asker(tool, surface) == "row" and not (ledger and ledger.confirmed):
             return _not_done(await call.asked(values))
         if tool.effect in OUTSIDE:
             # Without a turn there is nothing to note; but a database that is away must not come to light afterwards.
@@ -101,6 +109,13 @@ async def ask_first(
         return await call.asked(call.admitted(arguments))
 
 
+async def authorise_call(runtime: Runtime, tool: Tool[..., Any], *, caller: Caller, surface: Surface) -> None:
+    """Refuse a caller who lacks the tool's scope: the refusal is on record as that of a call. Raises Forbidden."""
+    call = _Call(runtime, tool, caller, surface, None, None, "")
+    async with call.failures_recorded():
+        call.authorise()
+
+
 @dataclass
 class _Call:
     """One call on its way through authorisation, validation, its transaction and its record."""
@@ -116,11 +131,12 @@ class _Call:
 
     def admitted(self, arguments: Mapping[str, Any] | str) -> dict[str, Any]:
         """The arguments of a call that this caller may make. Raises Forbidden and InvalidInput."""
-        if not self.caller.may(self.tool.scope):
-            raise Forbidden(
-                f"{self.tool.name} needs the scope {self.tool.scope}, which this caller lacks", self.tool.scope
-            )
+        self.authorise()
         return self.tool.validate(arguments)
+
+    def authorise(self) -> None:
+        """Raises Forbidden."""
+        require(self.caller, self.tool.scope, self.tool.name)
 
     async def made(self, values: Mapping[str, Any]) -> Any:
         """Make the call, and record how it ended."""

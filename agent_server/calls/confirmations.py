@@ -8,7 +8,7 @@ answered    the row is marked and the call made in one transaction; where its ef
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import DateTime, text
@@ -16,14 +16,34 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import Field
 
+from agent_server.audit import Surface
 from agent_server.caller import Caller
 from agent_server.db import Database, Owned, now
 from agent_server.errors import Conflict, NotFound
 from agent_server.repository import Repository
+from agent_server.tool import Tool
+
+Asker = Literal["row", "client", "terminal", "nobody"]
+
+ASKERS: Mapping[Surface, Asker] = {
+    # A model may have been talked into the call, and its user may be away: a row waits for their word.
+    "agent": "row",
+    # Where the client can ask. Others are told by `destructiveHint` to ask by themselves, and their calls are made.
+    "mcp": "client",
+    # Whoever writes a program has decided.
+    "rest": "nobody",
+    "cli": "terminal",
+}
+"""Who asks the caller, on each surface, before something is lost for good."""
 
 LASTS = timedelta(minutes=15)
 _SHOWN = 80
 """Longest value in a question, characters; `arguments` has it whole."""
+
+
+def find_asker(tool: Tool[..., Any], surface: Surface) -> Asker:
+    """Who asks before this tool is called on this surface."""
+    return ASKERS[surface] if tool.destructive else "nobody"
 
 
 class Confirmation(Owned, table=True):

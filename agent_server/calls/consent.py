@@ -8,7 +8,7 @@ import structlog
 
 from agent_server.audit import AuditRepository, Surface
 from agent_server.caller import Caller
-from agent_server.calls.call import Runtime, call_tool
+from agent_server.calls.call import Runtime, authorise_call, call_tool
 from agent_server.calls.confirmations import Confirmation, ConfirmationRepository, Confirmed
 from agent_server.errors import Conflict
 from agent_server.tool import Tool
@@ -29,8 +29,9 @@ async def confirm_call(
     tool = tools.get(row.tool)
     if tool is None:
         raise Conflict(f"There is no tool {row.tool} any more, so this cannot be done")
-    # a key that lacks the scope is refused, and on record, without using up what another key may confirm
-    ledger = Confirmed(runtime.database, caller, row) if caller.may(tool.scope) else None
+    # Before the ledger is there, which a refusal would use up: another key of the caller's may still confirm.
+    await authorise_call(runtime, tool, caller=caller, surface=surface)
+    ledger = Confirmed(runtime.database, caller, row)
     return await call_tool(runtime, tool, row.arguments, caller=caller, surface=surface, ledger=ledger)
 
 

@@ -63,7 +63,6 @@ class OutcomeUnknown(AgentServerError):
     """Nobody knows whether a call outside our database took place that was cut off."""
 
     code = "outcome_unknown"
-    status = 409
 
     def __init__(self, tool: str) -> None:
         super().__init__(

@@ -16,15 +16,16 @@ from agent_server.commands.session import Session, get_user, say, show
 from agent_server.db import Database
 from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import differences, downgrade, revise, revisions, upgrade
-from agent_server.errors import AgentServerError, InvalidInput, Problem, WorkspaceInvalid
+from agent_server.errors import AgentServerError, InvalidInput, Mistake, WorkspaceInvalid
 from agent_server.identity.accounts import Accounts, Act
-from agent_server.identity.credentials import find_user, issue_key, list_keys, page_users, revoke_key
+from agent_server.identity.credentials import issue_key, list_keys, revoke_key
 from agent_server.identity.models import ApiKey, User
+from agent_server.identity.resolver import create_resolver
+from agent_server.identity.users import find_user, page_users
 from agent_server.knowledge.parse import read_content
 from agent_server.models.choice import choose_model
 from agent_server.phrases import template_problems
 from agent_server.seed import seed_problems
-from agent_server.server import create_resolver
 
 
 async def check(session: Session, as_json: bool) -> int:
@@ -38,8 +39,8 @@ async def check(session: Session, as_json: bool) -> int:
     return 1 if problems else 0
 
 
-def _mistakes(session: Session) -> list[Problem]:
-    found: list[Problem] = []
+def _mistakes(session: Session) -> list[Mistake]:
+    found: list[Mistake] = []
     root = session.settings.workspace.resolve()
     try:
         workspace = session.workspace
@@ -49,7 +50,7 @@ def _mistakes(session: Session) -> list[Problem]:
         for tool in workspace.tools.values():
             path = Path(tool.file)
             file = path.relative_to(root).as_posix() if path.is_relative_to(root) else tool.file
-            found += [Problem(file, tool.line, f"tool {tool.name}: {m}") for m in template_problems(tool)]
+            found += [Mistake(file, tool.line, f"tool {tool.name}: {m}") for m in template_problems(tool)]
         found += seed_problems(workspace.seeds, root)
     _, problems = read_content(root / "content")
     return [*found, *problems]
@@ -142,7 +143,7 @@ async def db_revision(session: Session, message: str) -> None:
 
 def accounts_of(session: Session, database: Database) -> Accounts:
     """The accounts, with the roles of the settings; the command line is not limited."""
-    return Accounts(database, create_resolver(session.settings, session.workspace, database))
+    return Accounts(database, create_resolver(session.settings, database, session.workspace.agent_scopes))
 
 
 async def key_create(

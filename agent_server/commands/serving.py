@@ -29,7 +29,8 @@ from agent_server.db import Database
 from agent_server.db.direct import check_direct
 from agent_server.errors import AgentServerError, InvalidInput
 from agent_server.http.listener import configured
-from agent_server.identity.credentials import LOCAL_KEY, issue_key, resolve_caller, somebody_can_sign_in
+from agent_server.identity.credentials import LOCAL_KEY, issue_key, somebody_can_sign_in
+from agent_server.identity.resolver import resolve_caller
 from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.parse import SUFFIXES
 from agent_server.log import configure_logging

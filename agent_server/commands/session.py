@@ -13,8 +13,9 @@ from agent_server.app import connect, create_server, migrate
 from agent_server.caller import Caller
 from agent_server.db import Database
 from agent_server.errors import InvalidInput, Unavailable
-from agent_server.identity.credentials import create_user, find_user, resolve_caller
 from agent_server.identity.models import User
+from agent_server.identity.resolver import resolve_caller
+from agent_server.identity.users import create_user, find_user
 from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.seed import load_seeds

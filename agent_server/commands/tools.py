@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from agent_server.calls.call import call_tool
-from agent_server.calls.confirmations import worded
+from agent_server.calls.confirmations import find_asker, worded
 from agent_server.commands.session import Session, fail, say, show
 from agent_server.errors import InvalidInput
 from agent_server.tool import Tool, describe
@@ -35,7 +35,7 @@ async def call(
     values = _options(arguments, tool) if json_arguments is None else json_arguments
     if json_arguments is not None and arguments:
         raise typer.BadParameter("Give the arguments as --NAME VALUE or as --json, not both")
-    if tool.destructive and not yes and not _agreed(tool, values):
+    if find_asker(tool, "cli") == "terminal" and not yes and not _agreed(tool, values):
         fail("Not done.")
         return 1
     server = await session.server()

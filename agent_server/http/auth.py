@@ -1,7 +1,7 @@
-"""Who is calling: a credential in `Authorization: Bearer`; nowhere else."""
+"""Who is calling, by the credential in `Authorization: Bearer`, and what a route asks them to hold."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, cast
 from uuid import UUID
 
 import structlog
@@ -9,14 +9,24 @@ from fastapi import Depends, Request
 
 from agent_server.caller import Caller
 from agent_server.db import new_id
-from agent_server.errors import Forbidden, Unauthorized
+from agent_server.errors import Unauthorized
 from agent_server.identity.credentials import IssuedGuest, issue_guest
 from agent_server.identity.profiles import update_profile
-from agent_server.server import Server, ServerDep
+from agent_server.identity.rights import require, require_member
+from agent_server.server import Server
+
+_SIGN_IN = "this needs somebody who has signed in, or an API key"
+
+
+async def get_server(request: Request) -> Server:
+    return cast(Server, request.app.state.server)
+
+
+ServerDep = Annotated[Server, Depends(get_server)]
 
 
 def address_of(request: Request) -> str | None:
-    """Where a request comes from, as the server that took it says; None where that is no network."""
+    """The address that a request comes from, as the listener says; None where that is no network."""
     return None if request.client is None else request.client.host
 
 
@@ -46,29 +56,23 @@ async def get_caller(request: Request, server: ServerDep) -> Caller:
     return caller
 
 
-async def get_member(request: Request, server: ServerDep) -> Caller:
-    """The caller, if it is no guest. Raises Unauthorized, Forbidden and TooMany."""
-    caller = await get_caller(request, server)
-    if caller.kind == "guest":
-        raise Forbidden("A guest may chat; this needs an API key (`agent-server key create` makes one)")
-    return caller
-
-
 async def get_caller_or_new_guest(request: Request, server: ServerDep) -> Caller:
-    """The caller; without any credential a new guest, whose token the answer carries as `X-Guest-Token`, whatever the
-    answer is (see `middleware`)."""
+    """The caller, or a new guest where there is no credential.
+
+    `RequestMiddleware` sends the guest's token as `X-Guest-Token` whatever the answer is: the guest is made by then.
+    """
     caller = await _find_caller(request, server)
     if caller is not None:
         return caller
     guest = Caller(id=new_id(), kind="guest", scopes=server.resolver.guest_scopes)
-    request.state.guest_token = (await new_guest(request, server, guest.id)).token
+    request.state.guest_token = (await create_guest(request, server, guest.id)).token
     return guest
 
 
-async def new_guest(
+async def create_guest(
     request: Request, server: Server, id: UUID, profile: Mapping[str, Any] | None = None
 ) -> IssuedGuest:
-    """A guest with this id, and what it says of itself. Raises TooMany, and InvalidInput as `update_profile`."""
+    """A guest with this id and profile. Raises TooMany, and InvalidInput as `update_profile`."""
     await server.resolver.secret.get()
     async with server.database.transaction(id) as session:
         await server.resolver.count_guest(session, address_of(request))
@@ -79,5 +83,41 @@ async def new_guest(
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]
-MemberDep = Annotated[Caller, Depends(get_member)]
 ChatterDep = Annotated[Caller, Depends(get_caller_or_new_guest)]
+
+
+async def get_member(caller: CallerDep) -> Caller:
+    """The caller, who is no guest. Raises Forbidden."""
+    require_member(caller)
+    return caller
+
+
+MemberDep = Annotated[Caller, Depends(get_member)]
+
+
+def caller_with(scope: str, caller_of: Callable[..., Awaitable[Caller]] = get_caller) -> Any:
+    """The dependency on a caller who holds `scope`. Raises Unauthorized, TooMany and Forbidden."""
+
+    async def get_holder(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
+        require(caller, scope)
+        return caller
+
+    return Depends(get_holder)
+
+
+def member_with(scope: str) -> Any:
+    """The dependency on a caller who holds `scope` and is no guest. Raises as `caller_with`."""
+
+    async def get_holder(caller: CallerDep) -> Caller:
+        require_member(caller, _SIGN_IN, scope)
+        require(caller, scope)
+        return caller
+
+    return Depends(get_holder)
+
+
+ReaderDep = Annotated[Caller, caller_with("conversations:read")]
+WriterDep = Annotated[Caller, caller_with("conversations:write")]
+SpeakerDep = Annotated[Caller, caller_with("conversations:write", get_caller_or_new_guest)]
+SelfReaderDep = Annotated[Caller, caller_with("account:read")]
+SelfWriterDep = Annotated[Caller, caller_with("account:write")]

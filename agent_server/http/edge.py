@@ -1,4 +1,4 @@
-"""What a request must be before anybody looks at what it asks for.
+"""What a request must be before anybody looks at what it asks for; what is wrong is raised.
 
 Its `Host` is a name of this server's: a page elsewhere must not reach a server on this machine by DNS rebinding. Its
 `Origin`, where it may change something, is this server's own or one that was set. It carries one credential at most,
@@ -7,96 +7,53 @@ and its head and its body are of a size, a shape and a pace that one request may
 
 import asyncio
 import re
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
 
-from agent_server.errors import AgentServerError, FieldError, Forbidden, InvalidInput, TooLarge, Unauthorized
-from agent_server.http.errors import problem
+from agent_server.errors import FieldError, Forbidden, InvalidInput, TooLarge, Unauthorized
 from agent_server.http.middleware import App, Receive, Scope, Send
+from agent_server.http.statuses import (
+    AddressTooLong,
+    BadRequest,
+    HeadersTooLarge,
+    Misdirected,
+    RequestTimedOut,
+    UnsupportedMediaType,
+)
 from agent_server.settings import Settings
 
 HEADERS_LIMIT = 100
 HEAD_LIMIT = 32 * 1024
 """Most bytes of all headers together."""
+HEADERS_MESSAGE = f"At most {HEADERS_LIMIT} headers of {HEAD_LIMIT} bytes together are taken"
 ADDRESS_LIMIT = 8 * 1024
 """Most bytes of path and query."""
 DEPTH_LIMIT = 100
 """Most JSON arrays and objects inside of each other."""
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9][a-z0-9._-]*)(:[0-9]{1,5})?")
-_ASKED_BY_ADDRESS = frozenset({"/health", "/readyz"})
 _HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Possessive, and with an end that may be missing: each byte is looked at once, also of a string that is never closed.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-class BadRequest(AgentServerError):
-    """Not a request that HTTP knows."""
-
-    code = "bad_request"
-    status = 400
-
-
-class RequestTimedOut(AgentServerError):
-    """The body did not come in time."""
-
-    code = "request_timed_out"
-    status = 408
-
-
-class AddressTooLong(AgentServerError):
-    """Path and query are over the limit."""
-
-    code = "address_too_long"
-    status = 414
-
-
-class Encoded(AgentServerError):
-    """A body that would have to be unpacked: it could be of any size then."""
-
-    code = "unsupported_media_type"
-    status = 415
-
-
-class Misdirected(AgentServerError):
-    """`Host` is not a name of this server's."""
-
-    code = "misdirected"
-    status = 421
-
-
-class HeadersTooLarge(AgentServerError):
-    """Too many headers, or too long ones."""
-
-    code = "headers_too_large"
-    status = 431
-
-    def __init__(self) -> None:
-        super().__init__(f"At most {HEADERS_LIMIT} headers of {HEAD_LIMIT} bytes together are taken")
-
-
 class EdgeMiddleware:
-    """Refuses what is wrong with a request's head."""
+    """Refuses what is wrong with a request's head; `any_host` are paths that are asked for by any `Host` or none."""
 
-    def __init__(self, app: App, *, settings: Settings) -> None:
+    def __init__(self, app: App, *, settings: Settings, any_host: Collection[str] = ()) -> None:
         known = settings.known_hosts
-        self._app = app
+        self._app, self._exempt = app, frozenset(any_host)
         self._any_host, self._hosts = "*" in known, frozenset(known)
         self._domains = tuple(host[1:] for host in known if host.startswith("*."))
         self._origins, self._own = frozenset(settings.cors_origins), settings.public_url
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            try:
-                self._check(scope)
-            except AgentServerError as error:
-                await problem(error)(scope, receive, send)
-                return
+            self._check(scope)
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
@@ -105,7 +62,7 @@ class EdgeMiddleware:
         for name, value in scope["headers"]:
             if name in named:
                 named[name].append(value.decode("latin-1").strip().lower())
-        if scope["path"] not in _ASKED_BY_ADDRESS:
+        if scope["path"] not in self._exempt:
             self._check_host(named[b"host"])
         if named[b"origin"] and scope["method"] not in _HARMLESS:
             self._check_origin(named[b"origin"], named[b"host"])
@@ -137,7 +94,7 @@ def _check_size(scope: Scope) -> None:
         raise AddressTooLong(f"The address has {address} bytes, at most {ADDRESS_LIMIT} are taken")
     headers = scope["headers"]
     if len(headers) > HEADERS_LIMIT or sum(len(name) + len(value) for name, value in headers) > HEAD_LIMIT:
-        raise HeadersTooLarge
+        raise HeadersTooLarge(HEADERS_MESSAGE)
 
 
 class CorsMiddleware(CORSMiddleware):
@@ -150,12 +107,13 @@ class CorsMiddleware(CORSMiddleware):
             app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
         )  # fmt: skip
 
-    def preflight_response(self, request_headers: Headers) -> Response:
-        if not self.is_allowed_origin(request_headers["origin"]):
-            return problem(
-                Forbidden("Origin: its pages may not call this; AGENT_SERVER_CORS_ORIGINS lists those that may")
-            )
-        return super().preflight_response(request_headers)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "OPTIONS":
+            headers = Headers(scope=scope)
+            origin = headers.get("origin")
+            if origin and "access-control-request-method" in headers and not self.is_allowed_origin(origin):
+                raise Forbidden("Origin: its pages may not call this; AGENT_SERVER_CORS_ORIGINS lists those that may")
+        await super().__call__(scope, receive, send)
 
 
 class BodyMiddleware:
@@ -168,23 +126,16 @@ class BodyMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        try:
-            body = await self._read(Headers(scope=scope), receive)
-            if body is None:
-                return
-            _check_json(body)
-        except AgentServerError as error:
-            response = problem(error)
-            if isinstance(error, RequestTimedOut):
-                response.headers["Connection"] = "close"
-            await response(scope, receive, send)
+        body = await self._read(Headers(scope=scope), receive)
+        if body is None:
             return
+        _check_json(body)
         await self._app(scope, _replay(body, receive), send)
 
     async def _read(self, headers: Mapping[str, str], receive: Receive) -> bytes | None:
         """The body; None where the client has left."""
         if headers.get("content-encoding", "identity").strip().lower() != "identity":
-            raise Encoded("Content-Encoding: a packed body is not read here; send it as it is")
+            raise UnsupportedMediaType("Content-Encoding: a packed body is not read here; send it as it is")
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > self._limit:
             raise self._too_large()

@@ -1,36 +1,52 @@
-"""Errors as RFC 9457 problem details, with a `code` of ours and the request id."""
+"""ErrorFormats as responses, in the format of the protocol that is spoken at the path.
 
-from collections.abc import Mapping
-from http import HTTPStatus
-from typing import Any
-from uuid import UUID
+Who refuses a request raises an AgentServerError and knows neither status nor format. `statuses` has the one; the
+other is that of the longest prefix of the path, RFC 9457 (`problems`) where no prefix has one.
+"""
 
-import structlog
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from agent_server.errors import AgentServerError, Busy, FieldError, Forbidden, InvalidInput, Unauthorized
-from agent_server.log import without_secrets
+from agent_server.errors import AgentServerError, FieldError, Forbidden, InvalidInput, NotFound, Unauthorized
+from agent_server.http.statuses import MethodNotAllowed, RequestTimedOut, status_of
 
 
-class Problem(BaseModel):
-    """RFC 9457: what went wrong, for programs (`code`, `errors`) and for people (`detail`)."""
+@dataclass(frozen=True, kw_only=True)
+class ErrorFormat:
+    """How a protocol writes an error; `model` is the class of what `render` returns, given the error and its status."""
 
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    code: str
-    request_id: str | None = None
-    errors: list[dict[str, str]] | None = None
-    turn_id: UUID | None = None
+    render: Callable[[AgentServerError, int], BaseModel]
+    model: type[BaseModel]
+    media_type: str = "application/json"
 
 
-def problem(error: AgentServerError) -> JSONResponse:
-    """The response for `error`."""
+@dataclass(frozen=True)
+class ErrorFormats:
+    """The formats of one app: `default`, and by prefix those of the paths below it."""
+
+    default: ErrorFormat
+    by_prefix: Mapping[str, ErrorFormat]
+
+    def format_of(self, path: str) -> ErrorFormat:
+        """The format of the longest prefix that the path is under."""
+        under = [prefix for prefix in self.by_prefix if path == prefix or path.startswith(f"{prefix}/")]
+        return self.by_prefix[max(under, key=len)] if under else self.default
+
+    def response(self, error: AgentServerError, path: str) -> JSONResponse:
+        """The response to a request for `path`."""
+        wanted, status = self.format_of(path), status_of(type(error))
+        body = wanted.render(error, status).model_dump(mode="json")
+        return JSONResponse(body, status, _headers(error), media_type=wanted.media_type)
+
+
+def _headers(error: AgentServerError) -> dict[str, str]:
     headers: dict[str, str] = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -38,58 +54,33 @@ def problem(error: AgentServerError) -> JSONResponse:
         headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
     if isinstance(error, Forbidden) and error.scope is not None:
         headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{error.scope}"'
-    fields = error.fields if isinstance(error, InvalidInput) else ()
-    turn_id = error.turn_id if isinstance(error, Busy) else None
-    return _response(error.status, error.code, error.message, fields, headers, turn_id)
-
-
-def _response(
-    status: int,
-    code: str,
-    detail: str,
-    fields: tuple[FieldError, ...] = (),
-    headers: Mapping[str, str] | None = None,
-    turn_id: UUID | None = None,
-) -> JSONResponse:
-    body = Problem(
-        title=HTTPStatus(status).phrase,
-        status=status,
-        detail=without_secrets(detail),
-        code=code,
-        request_id=structlog.contextvars.get_contextvars().get("request_id"),
-        errors=[{"field": without_secrets(f.field), "message": without_secrets(f.message)} for f in fields] or None,
-        turn_id=turn_id,
-    )
-    return JSONResponse(
-        body.model_dump(mode="json", exclude_none=True),
-        status,
-        dict(headers or {}),
-        media_type="application/problem+json",
-    )
+    if isinstance(error, MethodNotAllowed) and error.allowed is not None:
+        headers["Allow"] = error.allowed
+    if isinstance(error, RequestTimedOut):
+        headers["Connection"] = "close"  # what is still to come of the body would be taken for the next request
+    return headers
 
 
 def install(app: FastAPI) -> None:
-    """Make every expected failure of a route a problem document; bugs are caught around them all (`middleware`)."""
-
-    @app.exception_handler(AgentServerError)
-    async def _expected(_: Request, error: AgentServerError) -> JSONResponse:
-        return problem(error)
+    """Raise what the framework refuses as errors of ours, which `RefusalMiddleware` answers."""
 
     @app.exception_handler(RequestValidationError)
-    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        fields = tuple(_field(e) for e in error.errors())
-        return _response(422, "invalid_input", "; ".join(f"{f.field}: {f.message}" for f in fields), fields)
+    async def validation(_: Request, error: RequestValidationError) -> NoReturn:
+        raise _invalid_input([_field(each) for each in error.errors()]) from None
 
     @app.exception_handler(HTTPException)
-    async def _routing(_: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code == 400:  # FastAPI's word for a body that is not UTF-8
-            field = FieldError("body", "not JSON in UTF-8")
-            return _response(422, "invalid_input", f"{field.field}: {field.message}", (field,))
-        codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
-        detail = "There is nothing at this address; see /docs" if error.status_code == 404 else str(error.detail)
-        return _response(
-            error.status_code, codes.get(error.status_code, "invalid_input"), detail, headers=error.headers
-        )
+    async def routing(_: Request, error: HTTPException) -> NoReturn:
+        match error.status_code:
+            case 400:  # FastAPI's word for a body that is not UTF-8
+                raise _invalid_input([FieldError("body", "not JSON in UTF-8")]) from None
+            case 405:
+                raise MethodNotAllowed(str(error.detail), (error.headers or {}).get("Allow")) from None
+            case _:
+                raise NotFound("There is nothing at this address; see /docs") from None
+
+
+def _invalid_input(fields: list[FieldError]) -> InvalidInput:
+    return InvalidInput("; ".join(f"{field.field}: {field.message}" for field in fields), fields)
 
 
 def _field(error: Mapping[str, Any]) -> FieldError:

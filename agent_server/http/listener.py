@@ -11,11 +11,15 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent_server.errors import AgentServerError
-from agent_server.http.edge import HEAD_LIMIT, BadRequest, HeadersTooLarge
-from agent_server.http.errors import problem
+from agent_server.http.edge import HEAD_LIMIT, HEADERS_MESSAGE
+from agent_server.http.errors import ErrorFormats
 from agent_server.http.middleware import App, RawHeaders, guards
+from agent_server.http.problems import PROBLEMS
+from agent_server.http.statuses import BadRequest, HeadersTooLarge, status_of
 from agent_server.settings import Settings
 
+# Of what is no HTTP no path is known, and so no protocol.
+_FORMATS = ErrorFormats(PROBLEMS, {})
 GRACE = 2.0
 """Seconds beyond the body's timeout, so that the app's 408 comes first where the app is reading."""
 
@@ -79,18 +83,19 @@ class _Protocol(H11Protocol):
             self.transport.close()  # in the middle of a request that is being answered
             return
         hint = getattr(sys.exception(), "error_status_hint", 400)
-        self._answer(HeadersTooLarge() if hint == HeadersTooLarge.status else BadRequest("This is no HTTP request"))
+        too_large = hint == status_of(HeadersTooLarge)
+        self._answer(HeadersTooLarge(HEADERS_MESSAGE) if too_large else BadRequest("This is no HTTP request"))
         # Closed with bytes unread, the connection would be reset, and the client might never see the answer.
         self._refused = True
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
     def _answer(self, error: AgentServerError) -> None:
-        response = problem(error)
+        response = _FORMATS.response(error, path="")
         own = [(b"x-request-id", uuid4().hex.encode()), (b"connection", b"close")]
         headers = [*response.raw_headers, *own, *self._guards]
         for event in (
-            h11.Response(status_code=error.status, headers=headers),
+            h11.Response(status_code=response.status_code, headers=headers),
             h11.Data(data=bytes(response.body)),
             h11.EndOfMessage(),
         ):

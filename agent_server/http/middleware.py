@@ -1,21 +1,23 @@
-"""Around every request: its id, its log line, the headers that guard a browser, and the one catch-all of HTTP.
+"""Around every request: its id, its log line, the headers that guard a browser, and the answers to what is raised.
 
-From the outside in: `RequestMiddleware`, `EdgeMiddleware`, CORS where it was set, `BugMiddleware`, `BodyMiddleware`.
-All of them are pure ASGI: Starlette's BaseHTTPMiddleware would break streams and context variables.
+From the outside in: `RequestMiddleware`, `RefusalMiddleware`, `EdgeMiddleware`, CORS where it was set, `BugMiddleware`,
+`RefusalMiddleware` again, `BodyMiddleware`. The second one is inside of CORS, because pages of other origins must be
+able to read why they were refused. All are pure ASGI: Starlette's BaseHTTPMiddleware would break streams and context
+variables.
 """
 
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
 from typing import Any
 from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers
 
-from agent_server.errors import Internal
-from agent_server.http.errors import problem
+from agent_server.errors import AgentServerError, Internal
+from agent_server.http.errors import ErrorFormats
 from agent_server.log import masked
 
 log = structlog.get_logger()
@@ -26,6 +28,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
+_BEGUN = "answer_begun"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}")
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -42,7 +45,6 @@ GUARDS: RawHeaders = (
     (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
     (b"cache-control", b"no-store"),
 )
-_QUIET = frozenset({"/health", "/readyz"})
 
 
 def guards(public_url: str | None) -> RawHeaders:
@@ -53,10 +55,13 @@ def guards(public_url: str | None) -> RawHeaders:
 
 
 class RequestMiddleware:
-    """Gives every request an id and a log line, and its answer the headers that guard a browser."""
+    """Gives every request an id and a log line, and its answer the headers that guard a browser.
 
-    def __init__(self, app: App, *, public_url: str | None) -> None:
-        self._app, self._guards = app, guards(public_url)
+    `quiet` are paths without a log line: those that a load balancer asks for all the time.
+    """
+
+    def __init__(self, app: App, *, public_url: str | None, quiet: Collection[str] = ()) -> None:
+        self._app, self._guards, self._quiet = app, guards(public_url), frozenset(quiet)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -72,7 +77,7 @@ class RequestMiddleware:
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, state[_BEGUN] = message["status"], True
                 own = [(b"x-request-id", request_id.encode("latin-1"))]
                 if "guest_token" in state:  # also of an error: the guest is made
                     own.append((b"x-guest-token", state["guest_token"].encode()))
@@ -82,7 +87,7 @@ class RequestMiddleware:
         try:
             await self._app(scope, receive, send_with_headers)
         finally:
-            if scope["path"] not in _QUIET:
+            if scope["path"] not in self._quiet:
                 latency_ms = round((time.perf_counter() - started) * 1000, 2)
                 log.info(
                     "http.request", method=scope["method"], path=scope["path"], status=status, latency_ms=latency_ms
@@ -94,28 +99,35 @@ def _guarded(headers: RawHeaders, guards: RawHeaders) -> RawHeaders:
     return [*headers, *(pair for pair in guards if pair[0] not in present)]
 
 
-class BugMiddleware:
-    """The one catch-all of HTTP, inside of whatever an answer's headers come from: this answer needs them, too."""
+class RefusalMiddleware:
+    """Answers what is raised inside of it as the caller's or the server's expected failure."""
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    def __init__(self, app: App, *, formats: ErrorFormats) -> None:
+        self._app, self._formats = app, formats
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        begun = False
-
-        async def send_and_note(message: MutableMapping[str, Any]) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
         try:
-            await self._app(scope, receive, send_and_note)
-        except Exception:  # the one catch-all of HTTP: a bug is answered with a reference, and logged whole
+            await self._app(scope, receive, send)
+        except AgentServerError as error:
+            if scope["type"] != "http" or scope["state"].get(_BEGUN):
+                raise
+            await self._formats.response(error, scope["path"])(scope, receive, send)
+
+
+class BugMiddleware:
+    """Answers anything else with a reference, and logs it whole: the one catch-all of HTTP."""
+
+    def __init__(self, app: App, *, formats: ErrorFormats) -> None:
+        self._app, self._formats = app, formats
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception:  # the one catch-all of HTTP
+            if scope["type"] != "http":
+                raise
             bug = Internal("The request", secrets.token_hex(6))
             log.exception("http.failed", path=scope["path"], reference=bug.reference)
-            if begun:
+            if scope["state"].get(_BEGUN):
                 raise  # the server cuts the connection: a client must not take the part for the whole
-            await problem(bug)(scope, receive, send)
+            await self._formats.response(bug, scope["path"])(scope, receive, send)

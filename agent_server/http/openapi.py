@@ -15,8 +15,9 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import BaseRoute
 
 from agent_server.errors import Forbidden, TooMany, Unauthorized, Unavailable
-from agent_server.http.auth import get_caller, get_caller_or_new_guest, get_member
-from agent_server.http.errors import Problem
+from agent_server.http.auth import get_caller, get_caller_or_new_guest
+from agent_server.http.errors import ErrorFormat, ErrorFormats
+from agent_server.http.statuses import status_of
 
 BEARER = {
     "type": "http",
@@ -36,38 +37,39 @@ REFUSALS = {
     503: "The database is away, or this process is stopping; try again",
     504: "It took longer than it may",
 }
-ALWAYS = (413, TooMany.status, 500, Unavailable.status)
+ALWAYS = (413, status_of(TooMany), 500, status_of(Unavailable))
 """What every operation may be answered with: bodies, callers and the database are looked at around them all."""
 
 _HEADERS = {
-    Unauthorized.status: {"WWW-Authenticate": "How to authenticate (RFC 6750)."},
-    TooMany.status: {"Retry-After": "Seconds to wait."},
-    Unavailable.status: {"Retry-After": "Seconds to wait."},
+    status_of(Unauthorized): {"WWW-Authenticate": "How to authenticate (RFC 6750)."},
+    status_of(TooMany): {"Retry-After": "Seconds to wait."},
+    status_of(Unavailable): {"Retry-After": "Seconds to wait."},
 }
-_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _FASTAPIS = ("HTTPValidationError", "ValidationError")
 _NOTHING_SAID = {"schema": {"$ref": "#/components/schemas/HTTPValidationError"}}
 
 
-def describe(app: FastAPI) -> None:
+def describe(app: FastAPI, formats: ErrorFormats) -> None:
     """Complete the document of `app`, which has all of its routes by now."""
     generate = app.openapi
-    app.openapi = cache(lambda: _completed(generate(), app.routes))  # type: ignore[method-assign]  # as FastAPI documents it
+    app.openapi = cache(lambda: _completed(generate(), app.routes, formats))  # type: ignore[method-assign]  # as FastAPI documents it
 
 
-def _completed(document: dict[str, Any], routes: Sequence[BaseRoute]) -> dict[str, Any]:
+def _completed(document: dict[str, Any], routes: Sequence[BaseRoute], formats: ErrorFormats) -> dict[str, Any]:
     components = document.setdefault("components", {})
     components["securitySchemes"] = {"bearer": BEARER}
     schemas = components.setdefault("schemas", {})
     for name in _FASTAPIS:
         schemas.pop(name, None)
-    schemas["Problem"] = Problem.model_json_schema()
+    for each in (formats.default, *formats.by_prefix.values()):
+        schemas[each.model.__name__] = each.model.model_json_schema()
     for context in iter_route_contexts(routes):
         route = context.original_route
         if isinstance(route, APIRoute) and route.include_in_schema:
             asked = {call for call in _calls(route.dependant) if call is not None}
             for method in route.methods or ():
-                _complete(document["paths"][context.path_format][method.lower()], str(context.path_format), asked)
+                path = str(context.path_format)
+                _complete(document["paths"][path][method.lower()], path, asked, formats.format_of(path))
     return document
 
 
@@ -77,23 +79,23 @@ def _calls(dependant: Dependant) -> Iterator[Callable[..., Any] | None]:
         yield from _calls(each)
 
 
-def _complete(operation: dict[str, Any], path: str, asked: set[Callable[..., Any]]) -> None:
+def _complete(operation: dict[str, Any], path: str, asked: set[Callable[..., Any]], format: ErrorFormat) -> None:
     for parameter in operation.get("parameters", ()):
         parameter["schema"] = _said(parameter["schema"])
     responses: dict[str, Any] = operation["responses"]
     statuses = {*ALWAYS, *(int(status) for status in responses if status >= "400")}
-    if asked & {get_caller, get_member}:
+    if get_caller in asked:
         operation["security"] = [{"bearer": []}]
     elif get_caller_or_new_guest in asked:
         operation["security"] = [{"bearer": []}, {}]
     if "security" in operation:
-        statuses |= {Unauthorized.status, Forbidden.status}
+        statuses |= {status_of(Unauthorized), status_of(Forbidden)}
     if "{" in path:
         statuses.add(404)
     if "requestBody" in operation or "parameters" in operation:
         statuses.add(422)
     for status in sorted(statuses):
-        responses[str(status)] = _refusal(status, responses.get(str(status), {}))
+        responses[str(status)] = _refusal(status, responses.get(str(status), {}), format)
     operation["responses"] = dict(sorted(responses.items()))
 
 
@@ -106,14 +108,18 @@ def _said(schema: dict[str, Any]) -> dict[str, Any]:
     return {**rest, **kinds[0]} if len(kinds) == 1 else {**rest, "anyOf": kinds}
 
 
-def _refusal(status: int, declared: dict[str, Any]) -> dict[str, Any]:
-    """A refusal's entry. What a route says of it stays, but for the shape of a problem, which is everywhere the same."""
+def _refusal(status: int, declared: dict[str, Any], format: ErrorFormat) -> dict[str, Any]:
+    """A refusal's entry. What a route says of it stays, but for the shape of an error, which is its protocol's."""
     own = {kind: content for kind, content in declared.get("content", {}).items() if content != _NOTHING_SAID}
     headers = {
         name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.get(status, {}).items()
     }
     return {
         "description": REFUSALS[status],
-        "content": {**own, **_CONTENT},
+        "content": {**own, **_content(format)},
         **({"headers": headers} if headers else {}),
     }
+
+
+def _content(format: ErrorFormat) -> dict[str, Any]:
+    return {format.media_type: {"schema": {"$ref": f"#/components/schemas/{format.model.__name__}"}}}

@@ -17,9 +17,7 @@ from agent_server.db import OWN_DATA, Database, new_id, now
 from agent_server.errors import Conflict, FieldError, Forbidden, InvalidInput, NotFound, Unauthorized
 from agent_server.identity.credentials import (
     IssuedKey,
-    Resolver,
     check_guest,
-    create_user,
     issue_key,
     parse_guest,
     revoke_key,
@@ -36,7 +34,9 @@ from agent_server.identity.logins import SignedIn, begin_login, end_logins, refr
 from agent_server.identity.models import ApiKey, User
 from agent_server.identity.own_data import erase_rows, move_rows, unfinished_turns
 from agent_server.identity.passwords import Verdict, check_password, hash_password, verify_password
+from agent_server.identity.resolver import Resolver
 from agent_server.identity.roles import beyond
+from agent_server.identity.users import create_user
 
 _FIND_LOGIN = text("select id, password_hash, disabled_at from find_login(:email)")
 _WRONG = "E-mail and password do not belong together"

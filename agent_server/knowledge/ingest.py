@@ -19,7 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db import SYSTEM, Database, new_id
-from agent_server.errors import Problem
+from agent_server.errors import Mistake
 from agent_server.knowledge.chunk import SEPARATOR, VERSION, Passage, chunk
 from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.parse import ContentPage, content_files, read_page
@@ -90,7 +90,7 @@ class IngestReport:
     removed: int = 0
     unchanged: int = 0
     chunks: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Mistake] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -141,7 +141,7 @@ def _read(content: Path, report: IngestReport) -> tuple[list[ContentPage], set[s
     broken: set[str] = set()
     for path in content_files(content) if content.is_dir() else ():
         page = read_page(path, content)
-        if isinstance(page, Problem):
+        if isinstance(page, Mistake):
             report.problems.append(page)
             broken.add(path.relative_to(content).as_posix())
         else:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from markdown_it import MarkdownIt
 
-from agent_server.errors import Problem
+from agent_server.errors import Mistake
 from agent_server.knowledge import markup
 
 SUFFIXES = (".md", ".mdx", ".markdown")
@@ -66,13 +66,13 @@ class _Mistake(Exception):
         self.line, self.message = line, message
 
 
-def read_content(folder: Path) -> tuple[list[ContentPage], list[Problem]]:
+def read_content(folder: Path) -> tuple[list[ContentPage], list[Mistake]]:
     """Every page under `folder`, in the order of their paths, and every mistake; a page with one is left out."""
     pages: list[ContentPage] = []
-    problems: list[Problem] = []
+    problems: list[Mistake] = []
     for path in content_files(folder):
         page = read_page(path, folder)
-        if isinstance(page, Problem):
+        if isinstance(page, Mistake):
             problems.append(page)
         else:
             pages.append(page)
@@ -85,15 +85,15 @@ def content_files(folder: Path) -> Sequence[Path]:
     return sorted(path for path in files if not any(p.startswith(".") for p in path.relative_to(folder).parts))
 
 
-def read_page(path: Path, folder: Path) -> ContentPage | Problem:
+def read_page(path: Path, folder: Path) -> ContentPage | Mistake:
     """One page, or what is wrong with it."""
     name = path.relative_to(folder).as_posix()
     try:
         return _page(name, path.read_bytes())
     except OSError as error:
-        return Problem(f"{folder.name}/{name}", None, f"cannot be read: {error.strerror}")
+        return Mistake(f"{folder.name}/{name}", None, f"cannot be read: {error.strerror}")
     except _Mistake as mistake:
-        return Problem(f"{folder.name}/{name}", mistake.line, mistake.message)
+        return Mistake(f"{folder.name}/{name}", mistake.line, mistake.message)
 
 
 def _page(name: str, content: bytes) -> ContentPage:

@@ -16,6 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_server.caller import Caller
 from agent_server.errors import AgentServerError, Forbidden, TooLarge, Unauthorized
+from agent_server.http.statuses import status_of
+from agent_server.identity.rights import require_member
 from agent_server.mcp.errors import error_data
 from agent_server.mcp.metadata import Resource
 
@@ -77,8 +79,7 @@ class Authenticated:
         if token is None:
             raise Unauthorized("MCP needs an API key: send `Authorization: Bearer <API key>`")
         caller = await self.resolve(token, address=request.client and request.client.host)
-        if caller.kind == "guest":
-            raise Forbidden("A guest may chat; MCP needs an API key (`agent-server key create` makes one)")
+        require_member(caller, "MCP needs an API key (`agent-server key create` makes one)")
         return caller
 
     def _refusal(
@@ -88,7 +89,7 @@ class Authenticated:
         if isinstance(error, Unauthorized | Forbidden):
             headers["WWW-Authenticate"] = self.resource.challenge(request, error, caller=caller, token_sent=token_sent)
         body = error_data(error).model_dump(exclude_none=True)
-        return JSONResponse({"jsonrpc": "2.0", "id": None, "error": body}, error.status, headers)
+        return JSONResponse({"jsonrpc": "2.0", "id": None, "error": body}, status_of(type(error)), headers)
 
     async def _body(self, request: Request) -> bytes:
         body = bytearray()

@@ -9,22 +9,39 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, ErrorData
 from pydantic import ValidationError
 
-from agent_server.errors import AgentServerError, Forbidden, Internal, NotFound
+from agent_server.errors import (
+    AgentServerError,
+    Conflict,
+    Forbidden,
+    Internal,
+    InvalidInput,
+    NotFound,
+    TooLarge,
+    TooMany,
+    Unauthorized,
+)
 from agent_server.log import without_secrets
 
 log = structlog.get_logger()
+
+_CLIENTS_FAULT = (Conflict, Forbidden, InvalidInput, TooLarge, TooMany, Unauthorized)
 
 
 def error_data(error: AgentServerError, **data: Any) -> ErrorData:
     """`error` as JSON-RPC has it: `code: message` for people, our code and the missing scope for programs."""
     if isinstance(error, Forbidden) and error.scope is not None:
         data["scope"] = error.scope
-    number = INVALID_PARAMS if isinstance(error, NotFound) else INVALID_REQUEST
     return ErrorData(
-        code=INTERNAL_ERROR if error.status >= 500 else number,
+        code=_number_of(error),
         message=without_secrets(f"{error.code}: {error.message}"),
         data={"code": error.code, **data},
     )
+
+
+def _number_of(error: AgentServerError) -> int:
+    if isinstance(error, NotFound):
+        return INVALID_PARAMS
+    return INVALID_REQUEST if isinstance(error, _CLIENTS_FAULT) else INTERNAL_ERROR
 
 
 async def render_errors(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from agent_server.caller import Caller
-from agent_server.calls.call import Runtime, call_tool
+from agent_server.calls.call import Runtime, authorise_call
 from agent_server.mcp.auth import Authenticated, Resolve, current_caller
 from agent_server.mcp.metadata import describe_resource, metadata_router
 from agent_server.mcp.resources import Documents
@@ -63,8 +63,7 @@ def mcp_app(
                 for one in messages:
                     await authorise(caller, one)
             case {"method": "tools/call", "params": {"name": str(key)}} if key in tools:
-                if not caller.may(tools[key].scope):
-                    await call_tool(runtime, tools[key], {}, caller=caller, surface="mcp")  # refuses, and records it
+                await authorise_call(runtime, tools[key], caller=caller, surface="mcp")
             case {"method": "resources/read"} if documents is not None:
                 documents.authorise(caller)
 

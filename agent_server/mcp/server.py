@@ -13,6 +13,7 @@ from mcp.shared.exceptions import MCPError
 
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime, call_tool
+from agent_server.calls.confirmations import find_asker
 from agent_server.errors import AgentServerError, Forbidden
 from agent_server.log import without_secrets
 from agent_server.mcp.asking import answered, ask, can_ask
@@ -57,7 +58,7 @@ def create_mcp_server(
         try:
             if params.request_state is not None:
                 output = await answered(runtime, tool, params, me)
-            elif tool.destructive and can_ask(context):
+            elif find_asker(tool, "mcp") == "client" and can_ask(context):
                 return await ask(runtime, tool, params.arguments or {}, me)
             else:
                 output = await call_tool(runtime, tool, params.arguments or {}, caller=me, surface="mcp")

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from agent_server.conversations.models import Conversation, Item
 from agent_server.db import new_id
-from agent_server.identity.credentials import resolve_caller
+from agent_server.identity.resolver import resolve_caller
 from agent_server.turns.models import Turn
 from tests.conftest import everything
 from tests.scripted import Call, Say, scripted_openai

@@ -18,7 +18,8 @@ from agent_server.app import create_app, create_server
 from agent_server.db import Database, new_id
 from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import upgrade
-from agent_server.identity.credentials import issue_key, resolve_caller
+from agent_server.identity.credentials import issue_key
+from agent_server.identity.resolver import resolve_caller
 from agent_server.settings import load_settings
 from agent_server.turns.hub import Hub
 from agent_server.workspace import load_workspace

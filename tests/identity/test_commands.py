@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from agent_server.cli import app
 from agent_server.db import Database
 from agent_server.errors import Unauthorized
-from agent_server.identity.credentials import Resolver
+from agent_server.identity.resolver import Resolver
 from agent_server.log import configure_logging
 from tests.commands import OUR_VARIABLES
 from tests.conftest import ROOT, fetch

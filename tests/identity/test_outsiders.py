@@ -12,9 +12,10 @@ from sqlalchemy import text
 
 from agent_server.db import Database, now
 from agent_server.errors import Unauthorized
-from agent_server.identity.credentials import Resolver, create_user
 from agent_server.identity.logins import issue_access
+from agent_server.identity.resolver import Resolver
 from agent_server.identity.roles import OWN_ACCOUNT, Roles, define_roles, narrowed, reserved
+from agent_server.identity.users import create_user
 from tests.conftest import everything
 
 ISSUER = "https://auth.example"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 
 from agent_server.db import Database
-from agent_server.errors import Problem
+from agent_server.errors import Mistake
 from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.ingest import BATCH, PIVOT, IngestReport, Progress, ingest
 from agent_server.knowledge.parse import content_files
@@ -124,7 +124,7 @@ async def test_a_page_with_a_mistake_keeps_its_previous_version(
     write("b.md", "# B\n\nBerries.")
     report = await ingest(database, Embedder(), content)
     assert [str(problem).partition(": write")[0] for problem in report.problems] == ["content/a.md:1: has no title"]
-    assert all(isinstance(problem, Problem) for problem in report.problems)
+    assert all(isinstance(problem, Mistake) for problem in report.problems)
     assert counts(report) == (0, 1, 0, 0)
     async with everything(database) as session:
         assert await read_document(session, "a.md") == "# A\n\nApples are red."

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_server.errors import Problem
+from agent_server.errors import Mistake
 from agent_server.knowledge.chunk import MAX_CHARACTERS, chunk
 from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.parse import ContentPage, read_content, read_page
@@ -17,7 +17,7 @@ LINES = st.sampled_from(
 )  # fmt: skip
 
 
-def page_of(folder: Path, text: str, name: str = "a/p.md") -> ContentPage | Problem:
+def page_of(folder: Path, text: str, name: str = "a/p.md") -> ContentPage | Mistake:
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)

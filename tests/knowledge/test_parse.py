@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_server.errors import Problem
+from agent_server.errors import Mistake
 from agent_server.knowledge.parse import ContentPage, content_files, headings, read_content, read_page
 from tests.knowledge.conftest import Write
 
@@ -88,13 +88,13 @@ def test_a_mistake_has_its_file_and_line(content: Path, written: bytes, line: in
     file = content / "guide" / "a.md"
     file.write_bytes(written)
     problem = read_page(file, content)
-    assert isinstance(problem, Problem)
+    assert isinstance(problem, Mistake)
     assert (problem.file, problem.line) == ("content/guide/a.md", line)
     assert says in problem.message
 
 
 def test_a_file_that_cannot_be_read_is_a_mistake(content: Path) -> None:
-    assert read_page(content / "gone.md", content) == Problem(
+    assert read_page(content / "gone.md", content) == Mistake(
         "content/gone.md", None, "cannot be read: No such file or directory"
     )
 

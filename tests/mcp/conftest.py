@@ -20,7 +20,8 @@ from starlette.applications import Starlette
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.db import Database
-from agent_server.identity.credentials import issue_key, resolve_caller
+from agent_server.identity.credentials import issue_key
+from agent_server.identity.resolver import resolve_caller
 from agent_server.mcp import McpApp, mcp_app
 from agent_server.settings import Settings
 from tests.conftest import everything

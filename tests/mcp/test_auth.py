@@ -18,7 +18,8 @@ from agent_server.audit import AuditRepository
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.db import Database, new_id
-from agent_server.identity.credentials import issue_guest, issue_key, resolve_caller, revoke_key
+from agent_server.identity.credentials import issue_guest, issue_key, revoke_key
+from agent_server.identity.resolver import resolve_caller
 from agent_server.mcp import McpApp, mcp_app
 from agent_server.settings import Settings
 from tests.conftest import everything

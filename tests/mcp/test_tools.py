@@ -11,7 +11,8 @@ from sqlmodel import col
 from agent_server.audit import Audit, AuditRepository
 from agent_server.calls.call import Runtime, call_tool
 from agent_server.db import Database, new_id
-from agent_server.identity.credentials import issue_key, resolve_caller
+from agent_server.identity.credentials import issue_key
+from agent_server.identity.resolver import resolve_caller
 from agent_server.mcp import mcp_app
 from agent_server.settings import Settings
 from tests.conftest import everything

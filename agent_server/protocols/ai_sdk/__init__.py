@@ -1,1 +1,6 @@
-"""The AI SDK UI message stream."""
+"""The AI SDK's UI message stream, which `useChat` and our page speak."""
+
+from agent_server.protocols.base import Protocol
+
+# Its routes are in `api`, and its errors are the REST API's: this is the protocol that the server's own chat speaks.
+PROTOCOL = Protocol(prefix="/api/chat")

@@ -1,16 +1,14 @@
-"""Turn events -> AI SDK UI message stream v1 (what `useChat` and our page speak), as server-sent events.
+"""Turn events -> AI SDK UI message stream v1, as server-sent events.
 
-A frame carries `id: <turn>:<seq>`; where one event makes several frames, all but the last carry `<turn>:<seq>.<i>`.
 The encoder's output depends on the events alone, so a resumed stream is the rest of the undropped one, byte for byte.
 """
 
-import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 from uuid import UUID
 
-from agent_server.errors import InvalidInput
+from agent_server.protocols.base import AGAIN, PING, STREAM_HEADERS, Cursor, encode_frame
 from agent_server.turns.events import (
     AgentChosen,
     Cancelled,
@@ -34,29 +32,8 @@ from agent_server.turns.hub import Moved
 from agent_server.web.render import BlockRenderer
 
 Chunk = dict[str, Any]
-PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
-AGAIN = b"retry: 100\n\n"
-"""The last word of a process that ends before the turn does: an EventSource connects again after that many ms."""
-
-
-@dataclass(frozen=True, order=True)
-class Cursor:
-    """A place in a turn's stream: after frame `part` of event `seq`; part 0 is the whole event."""
-
-    seq: int
-    part: int = 0
-
-
-def parse_cursor(text: str | None, turn_id: UUID) -> Cursor | None:
-    """The `Last-Event-ID` of a client. Raises InvalidInput for another turn's, or one that is not ours."""
-    if not text:
-        return None
-    turn, _, place = text.partition(":")
-    seq, _, part = place.partition(".")
-    if turn != str(turn_id) or not seq.isdecimal() or (part and not part.isdecimal()) or len(seq) > 9 or len(part) > 9:
-        raise InvalidInput(f"Last-Event-ID: not an id of this stream; they look like {turn_id}:12")
-    return Cursor(int(seq), int(part or 0))
+HEADERS = {**STREAM_HEADERS, "x-vercel-ai-ui-message-stream": "v1"}
 
 
 @dataclass
@@ -210,9 +187,10 @@ def _source(passage: dict[str, Any]) -> Chunk:
 async def ui_message_stream(
     events: AsyncIterator[Numbered | None], encoder: UIMessageEncoder, after: Cursor | None
 ) -> AsyncIterator[bytes]:
-    """The frames of the stream that come after `after`; pings while nothing happens. A stream that ends without
-    `[DONE]` goes on elsewhere."""
-    turn = encoder.turn_id
+    """The frames of the stream that come after `after`, with pings while nothing happens.
+
+    A stream that ends without `[DONE]` goes on elsewhere.
+    """
     try:
         async for numbered in events:
             if numbered is None:
@@ -222,36 +200,10 @@ async def ui_message_stream(
             frames = []
             for i, chunk in enumerate(chunks, 1):
                 place = Cursor(numbered.seq, 0 if i == len(chunks) else i)
-                if after is not None and _is_before(place, after):
-                    continue
-                label = f"{place.seq}.{place.part}" if place.part else f"{place.seq}"
-                frames.append(f"id: {turn}:{label}\ndata: {_json(chunk)}\n\n".encode())
+                if after is None or not after.covers(place):
+                    frames.append(encode_frame(encoder.turn_id, place, chunk))
             if frames:
                 yield b"".join(frames)
         yield DONE
     except Moved:
         yield AGAIN
-
-
-def _is_before(place: Cursor, after: Cursor) -> bool:
-    """Whether a client at `after` has the frame at `place`: part 0, the last of an event, comes after its parts."""
-    if place.seq != after.seq:
-        return place.seq < after.seq
-    return after.part == 0 or (place.part != 0 and place.part <= after.part)
-
-
-async def event_stream(turn_id: UUID, events: AsyncIterator[Numbered | None]) -> AsyncIterator[bytes]:
-    """Our own events, one frame each."""
-    try:
-        async for numbered in events:
-            if numbered is None:
-                yield PING
-                continue
-            body = _json(body_of(numbered.event))
-            yield f"id: {turn_id}:{numbered.seq}\nevent: {numbered.event.kind}\ndata: {body}\n\n".encode()
-    except Moved:
-        yield AGAIN
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,49 +1,25 @@
-"""/api/me: all that a caller owns, exported and erased; /api/audit: what is on record of a caller, for staff."""
+"""/api/me: all that a caller owns, exported and erased, and what is on record of it."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from pydantic_core import to_json
 
-from agent_server.api.accounts import AccountsDep, ActDep, Body, Cursor, Given, Limit
+from agent_server.api.audit import AuditPage
+from agent_server.api.parameters import AccountsDep, ActDep, Body, Cursor, Given, Limit
 from agent_server.audit import AuditRepository
 from agent_server.caller import Caller
 from agent_server.db import now
-from agent_server.http.scopes import holding
+from agent_server.http.auth import SelfReaderDep, SelfWriterDep, ServerDep
 from agent_server.identity.own_data import export_rows
-from agent_server.server import Server, ServerDep
+from agent_server.server import Server
 
-router = APIRouter()
-
-
-class AuditView(BaseModel):
-    """One act: a tool's name, or an act of identity such as `auth.login`."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: UUID
-    owner_id: UUID
-    at: datetime
-    caller_kind: str
-    surface: str
-    action: str
-    outcome: str
-    latency_ms: float
-    conversation_id: UUID | None
-    turn_id: UUID | None
-    request_id: str | None
-
-
-class AuditPage(BaseModel):
-    """Acts, the latest first."""
-
-    items: list[AuditView]
-    next_cursor: str | None
+router = APIRouter(tags=["me"])
 
 
 class Export(BaseModel):
@@ -60,9 +36,9 @@ class Erasure(Body):
     password: Given | None = None
 
 
-@router.get("/api/me/audit", tags=["me"])
+@router.get("/api/me/audit")
 async def read_own_audit(
-    caller: Annotated[Caller, holding("account:read")],
+    caller: SelfReaderDep,
     server: ServerDep,
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -73,24 +49,8 @@ async def read_own_audit(
     return AuditPage.model_validate(page, from_attributes=True)
 
 
-@router.get("/api/audit", tags=["audit"])
-async def read_audit(
-    caller: Annotated[Caller, holding("audit:read", guests=False)],
-    server: ServerDep,
-    subject: UUID,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-) -> AuditPage:
-    """What is on record of one caller, for staff; also of one who was erased."""
-    async with server.database.transaction(caller.id, scopes=("audit:read",)) as session:
-        page = await AuditRepository(session, Caller(id=subject, kind="user")).page(limit, cursor)
-    return AuditPage.model_validate(page, from_attributes=True)
-
-
-@router.get("/api/me/export", tags=["me"], response_model=Export)
-async def export(
-    caller: Annotated[Caller, holding("account:read")], act: ActDep, server: ServerDep
-) -> StreamingResponse:
+@router.get("/api/me/export", response_model=Export)
+async def export(caller: SelfReaderDep, act: ActDep, server: ServerDep) -> StreamingResponse:
     """All that the caller owns, as one JSON document."""
     async with server.database.transaction(caller.id) as session:
         await act.record(session, caller.id, "account.exported", kind=caller.kind)
@@ -121,9 +81,9 @@ def _listed(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-@router.delete("/api/me", tags=["me"], status_code=204)
+@router.delete("/api/me", status_code=204)
 async def erase(
-    caller: Annotated[Caller, holding("account:write")],
+    caller: SelfWriterDep,
     act: ActDep,
     accounts: AccountsDep,
     server: ServerDep,

@@ -1,0 +1,27 @@
+"""/api/lead: the form of the tool `capture_lead`, where the workspace has one."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from agent_server.api.tools import REFUSED, ConversationHeader, call_by_rest, describe_operation
+from agent_server.http.auth import ChatterDep, ServerDep
+from agent_server.workspace import Workspace
+
+LEAD_TOOL = "capture_lead"
+
+
+def create_router(workspace: Workspace) -> APIRouter:
+    """The route, or none."""
+    router = APIRouter(tags=["tools"])
+    if LEAD_TOOL not in workspace.tools:
+        return router
+    tool = workspace.tools[LEAD_TOOL]
+
+    @router.post("/api/lead", summary=tool.title, responses=REFUSED, openapi_extra=describe_operation(tool))
+    async def lead(
+        request: Request, caller: ChatterDep, server: ServerDep, x_conversation_id: ConversationHeader = None
+    ) -> JSONResponse:
+        """Leave an address to be contacted at: the form of the tool `capture_lead`, for guests too."""
+        return await call_by_rest(tool, request, caller, server, x_conversation_id)
+
+    return router

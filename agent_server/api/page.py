@@ -1,0 +1,32 @@
+"""/api/page: what the chat page needs to know before it asks."""
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from agent_server.api.health import ModelView, describe_model
+from agent_server.http.auth import ServerDep
+
+router = APIRouter(tags=["health"])
+
+SUGGESTIONS = 5
+
+
+class PageView(BaseModel):
+    """What the chat page shows before the first message."""
+
+    name: str
+    model: ModelView
+    message_limit: int
+    suggestions: list[str]
+
+
+@router.get("/api/page")
+async def page(server: ServerDep) -> PageView:
+    """What the chat page shows before the first message."""
+    examples = [agent.examples[0] for agent in server.workspace.specialists if agent.examples]
+    return PageView(
+        name=server.settings.title,
+        model=describe_model(server),
+        message_limit=server.settings.message_limit,
+        suggestions=examples[:SUGGESTIONS],
+    )

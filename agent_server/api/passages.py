@@ -1,0 +1,43 @@
+"""/api/passages: what a citation opens."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from agent_server.http.auth import ServerDep
+from agent_server.knowledge.search import get_passage
+from agent_server.web.render import render_blocks
+
+router = APIRouter(tags=["conversations"])
+
+
+class PassageView(BaseModel):
+    """A passage of the content as it now is; `start` and `end` are character offsets in the document's file."""
+
+    id: str
+    document: str
+    title: str
+    heading: str
+    text: str
+    html: str
+    start: int
+    end: int
+
+
+@router.get("/api/passages/{passage}")
+async def read_passage(passage: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")], server: ServerDep) -> PassageView:
+    """The passage that a citation names."""
+    async with server.database.transaction() as session:
+        found = await get_passage(session, passage)
+    html = "".join(render_blocks(found.text))
+    return PassageView(
+        id=found.id,
+        document=found.document,
+        title=found.title,
+        heading=found.heading,
+        text=found.text,
+        html=html,
+        start=found.start,
+        end=found.end,
+    )

@@ -1,0 +1,45 @@
+"""ErrorFormats as RFC 9457 problem details, with a `code` of ours and the request id."""
+
+from http import HTTPStatus
+from uuid import UUID
+
+import structlog
+from pydantic import BaseModel, Field
+
+from agent_server.errors import AgentServerError, Busy, InvalidInput
+from agent_server.http.errors import ErrorFormat
+from agent_server.log import without_secrets
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class Problem(BaseModel):
+    """RFC 9457: what went wrong, for programs (`code`, `errors`) and for people (`detail`)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str | None = Field(None, exclude_if=_is_none)
+    errors: list[dict[str, str]] | None = Field(None, exclude_if=_is_none)
+    turn_id: UUID | None = Field(None, exclude_if=_is_none)
+
+
+def render_problem(error: AgentServerError, status: int) -> Problem:
+    """The document for `error`."""
+    fields = error.fields if isinstance(error, InvalidInput) else ()
+    return Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=without_secrets(error.message),
+        code=error.code,
+        request_id=structlog.contextvars.get_contextvars().get("request_id"),
+        errors=[{"field": without_secrets(f.field), "message": without_secrets(f.message)} for f in fields] or None,
+        turn_id=error.turn_id if isinstance(error, Busy) else None,
+    )
+
+
+PROBLEMS = ErrorFormat(render=render_problem, model=Problem, media_type="application/problem+json")

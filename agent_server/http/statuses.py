@@ -1,0 +1,93 @@
+"""The HTTP status of each error, and the errors that only HTTP knows."""
+
+from collections.abc import Mapping
+
+from agent_server.calls.ledger import OutcomeUnknown
+from agent_server.errors import (
+    AgentServerError,
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    ModelFailed,
+    NotFound,
+    TimedOut,
+    TooLarge,
+    TooMany,
+    Unauthorized,
+    Unavailable,
+)
+
+
+class BadRequest(AgentServerError):
+    """The bytes are no HTTP request."""
+
+    code = "bad_request"
+
+
+class MethodNotAllowed(AgentServerError):
+    """The address is there, and takes other methods."""
+
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, allowed: str | None) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+
+class RequestTimedOut(AgentServerError):
+    """The body did not come in time."""
+
+    code = "request_timed_out"
+
+
+class AddressTooLong(AgentServerError):
+    """Path and query are over the limit."""
+
+    code = "address_too_long"
+
+
+class UnsupportedMediaType(AgentServerError):
+    """The body is of a type, or packed in a way, that is not read here."""
+
+    code = "unsupported_media_type"
+
+
+class Misdirected(AgentServerError):
+    """`Host` is no name of this server."""
+
+    code = "misdirected"
+
+
+class HeadersTooLarge(AgentServerError):
+    """There are too many headers, or too long ones."""
+
+    code = "headers_too_large"
+
+
+STATUSES: Mapping[type[AgentServerError], int] = {
+    BadRequest: 400,
+    Unauthorized: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    MethodNotAllowed: 405,
+    RequestTimedOut: 408,
+    Conflict: 409,
+    OutcomeUnknown: 409,
+    TooLarge: 413,
+    AddressTooLong: 414,
+    UnsupportedMediaType: 415,
+    Misdirected: 421,
+    InvalidInput: 422,
+    TooMany: 429,
+    HeadersTooLarge: 431,
+    # What is not named here is the server's own fault.
+    AgentServerError: 500,
+    ModelFailed: 502,
+    Unavailable: 503,
+    TimedOut: 504,
+}
+
+
+def status_of(error: type[AgentServerError]) -> int:
+    """The status of a class of errors, which is that of its nearest base in the table."""
+    return next(STATUSES[base] for base in error.__mro__ if base in STATUSES)

@@ -1,0 +1,239 @@
+"""From a credential to the caller that it stands for, whose requests are counted.
+
+Nothing is kept in the process: what is revoked or disabled is refused by the next request on any replica.
+"""
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+import jwt
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from agent_server.caller import Caller
+from agent_server.db import Database, new_id
+from agent_server.errors import Unauthorized
+from agent_server.identity.credentials import (
+    GUEST,
+    KEY,
+    MAX_TOKEN,
+    NOT_OURS,
+    SCOPE,
+    UNKNOWN,
+    check_guest,
+    parse_token,
+    refuse_expired,
+)
+from agent_server.identity.issuers import Issuers
+from agent_server.identity.limits import HOUR, MINUTE, Limits, limit_key, take
+from agent_server.identity.logins import OURS, SigningSecret, read_access, roles_of_login
+from agent_server.identity.rights import GUEST_SCOPES
+from agent_server.identity.roles import Roles, define_roles, narrowed, reserved
+from agent_server.settings import Settings
+
+_TOUCH_KEY = text("update api_key set last_used_at = now() where owner_id = :owner_id and id = :id")
+_FIND_KEY = text("""
+    select *, last_used_at is null or last_used_at < now() - interval '1 minute' as stale
+    from find_key(:id, :sha)""")
+_FIND_OUTSIDER = text("select id, roles, disabled_at from find_outsider(:issuer, :subject)")
+_MAKE_OUTSIDER = text("""
+    insert into account (id, name, roles, issuer, subject, created_at, updated_at)
+    values (:id, :name, '{}', :issuer, :subject, now(), now()) on conflict do nothing""")
+_FORMS = "forms:read"
+"""The scope of `offer_form`, which every agent has without listing it."""
+
+
+class OutsideToken(Protocol):
+    """What a verified token of an outside issuer says."""
+
+    @property
+    def issuer(self) -> str: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def scopes(self) -> frozenset[str] | None: ...
+    @property
+    def roles(self) -> frozenset[str]: ...
+    @property
+    def expires_at(self) -> datetime: ...
+
+
+class Verifier(Protocol):
+    """The outside issuers that are trusted. Raises Unauthorized."""
+
+    async def verify(self, token: str, *, audience: Collection[str] = ()) -> OutsideToken: ...
+    async def close(self) -> None: ...
+
+
+class Resolver:
+    """Finds the caller that a credential stands for, and counts its requests."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        guest_scopes: Iterable[str] = (),
+        roles: Roles | None = None,
+        issuers: Verifier | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.guest_scopes = frozenset(guest_scopes)
+        self.roles = roles or define_roles({}, self.guest_scopes)
+        self.secret = SigningSecret(database)
+        self.limits = limits or Limits()
+        self._database, self._issuers = database, issuers
+
+    async def resolve(self, token: str, *, address: str | None = None, audience: Collection[str] = ()) -> Caller:
+        """The caller of `token`, whose request comes from `address`; `audience` is what an outside token may be meant
+        for beside what was configured. Raises Unauthorized, TooMany, and Unavailable where an issuer's keys cannot be
+        had."""
+        try:
+            return await self._resolve(token, address, audience)
+        except Unauthorized:  # what was counted has been rolled back with the look-up
+            async with self._database.transaction() as session:
+                await self.count_address(session, address)
+            raise
+
+    async def close(self) -> None:
+        if self._issuers is not None:
+            await self._issuers.close()
+
+    async def count_address(self, session: AsyncSession, address: str | None) -> None:
+        """Count a request from there. Raises TooMany."""
+        await self._count(session, "address", address, MINUTE, self.limits.per_address)
+
+    async def count_guest(self, session: AsyncSession, address: str | None) -> None:
+        """Count a new guest from there. Raises TooMany."""
+        await self.count_address(session, address)
+        await self._count(session, "guests", address, HOUR, self.limits.guests_per_address)
+
+    async def _count(self, session: AsyncSession, kind: str, of: str | None, seconds: float, burst: int) -> None:
+        if of is not None and burst:
+            await take(session, limit_key(await self.secret.get(), kind, of), per_seconds=seconds, burst=burst)
+
+    async def _count_caller(self, session: AsyncSession, id: UUID) -> None:
+        await self._count(session, "caller", str(id), MINUTE, self.limits.per_caller)
+
+    async def _resolve(self, token: str, address: str | None, audience: Collection[str]) -> Caller:
+        if len(token) > MAX_TOKEN:
+            raise Unauthorized(NOT_OURS)
+        await self.secret.get()  # before a transaction is open: there would have to be a second connection
+        if token.count(".") == 2:
+            return await self._resolve_jwt(token, address, audience)
+        prefix, id, digest = parse_token(token)
+        if prefix == GUEST:
+            return await self._resolve_guest(id, digest, address)
+        if prefix == KEY:
+            return await self._resolve_key(id, digest, address)
+        raise Unauthorized(UNKNOWN)
+
+    async def _resolve_key(self, id: UUID, digest: bytes, address: str | None) -> Caller:
+        async with self._database.transaction() as session:
+            await self.count_address(session, address)
+            key = (await session.execute(_FIND_KEY, {"id": id, "sha": digest})).one_or_none()
+            if key is None:
+                raise Unauthorized(UNKNOWN)
+            refuse_expired(key.expires_at)
+            if key.revoked_at is not None or key.disabled_at is not None:
+                raise Unauthorized("This key has been revoked; get a new one")
+            await self._count_caller(session, key.owner_id)
+        if key.stale:
+            async with self._database.transaction(key.owner_id) as session:
+                await session.execute(_TOUCH_KEY, {"owner_id": key.owner_id, "id": id})
+        return Caller(id=key.owner_id, kind="user", scopes=frozenset(key.scopes), expires_at=key.expires_at)
+
+    async def _resolve_guest(self, id: UUID, digest: bytes, address: str | None) -> Caller:
+        async with self._database.transaction(id) as session:
+            await self.count_address(session, address)
+            guest = await check_guest(session, id, digest)
+            await self._count_caller(session, id)
+        return Caller(id=id, kind="guest", scopes=self.guest_scopes, expires_at=guest.expires_at)
+
+    async def _resolve_jwt(self, token: str, address: str | None, audience: Collection[str]) -> Caller:
+        if _read_issuer(token) != OURS:
+            return await self._resolve_outsider(token, address, audience)
+        access = read_access(await self.secret.get(), token)
+        async with self._database.transaction(access.owner_id) as session:
+            await self.count_address(session, address)
+            roles = await roles_of_login(session, access)
+            await self._count_caller(session, access.owner_id)
+        return Caller(
+            id=access.owner_id,
+            kind="user",
+            scopes=self.roles.of(roles),
+            roles=roles,
+            login_id=access.login_id,
+            expires_at=access.expires_at,
+        )
+
+    async def _resolve_outsider(self, token: str, address: str | None, audience: Collection[str]) -> Caller:
+        if self._issuers is None:
+            raise Unauthorized("This token's issuer is not known here; sign in, or send an API key")
+        said = await self._issuers.verify(token, audience=audience)
+        account = await self._get_account(said)
+        if account.disabled_at is not None:
+            raise Unauthorized("This account is disabled; ask whoever runs this server")
+        async with self._database.transaction() as session:
+            await self.count_address(session, address)
+            await self._count_caller(session, account.id)
+        roles = frozenset(account.roles) | (said.roles & self.roles.scopes.keys())
+        scopes = self.roles.of(roles)
+        if said.scopes is not None:
+            scopes = narrowed(scopes, filter(SCOPE.fullmatch, said.scopes))
+        return Caller(id=account.id, kind="user", scopes=scopes, roles=roles, expires_at=said.expires_at)
+
+    async def _get_account(self, said: OutsideToken) -> Any:
+        """The account of an outside user, made at first sight."""
+        who = {"issuer": said.issuer, "subject": said.subject}
+        id = new_id()
+        # The issuer is in the name: an outsider who calls himself `local`, or like somebody who has yet to come, must
+        # not be taken for them. A name that is taken all the same gives way to the id.
+        for name in (f"{said.name or said.subject} ({said.issuer} {said.subject})", str(id)):
+            async with self._database.transaction() as session:
+                if (found := (await session.execute(_FIND_OUTSIDER, who)).one_or_none()) is not None:
+                    return found
+            async with self._database.transaction(id) as session:
+                await session.execute(_MAKE_OUTSIDER, {"id": id, "name": name, **who})
+        async with self._database.transaction() as session:
+            return (await session.execute(_FIND_OUTSIDER, who)).one()
+
+
+async def resolve_caller(
+    database: Database, token: str, *, guest_scopes: Iterable[str] = (), address: str | None = None
+) -> Caller:
+    """The caller that `token` stands for, with no limits and no outside issuers. Raises Unauthorized for one that is
+    malformed, unknown, expired or revoked."""
+    return await Resolver(database, guest_scopes=guest_scopes).resolve(token, address=address)
+
+
+def _read_issuer(token: str) -> Any:
+    """What a JWT says of who issued it, not yet verified."""
+    try:
+        return jwt.decode(token, options={"verify_signature": False}).get("iss")
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        raise Unauthorized(NOT_OURS) from None
+
+
+def create_resolver(settings: Settings, database: Database, agents: Collection[str]) -> Resolver:
+    """The resolver that the settings describe; `agents` are the scopes that the agents' tools need.
+
+    Where the settings do not say what a guest holds, it is what the agents need, but nothing that is reserved for
+    staff. `GUEST_SCOPES` it always holds.
+    """
+    agents = frozenset(agents) | {_FORMS}
+    guests = settings.guest_scopes
+    return Resolver(
+        database,
+        guest_scopes=GUEST_SCOPES | frozenset(agents - reserved() if guests is None else guests),
+        roles=define_roles(settings.roles, agents),
+        issuers=Issuers(settings.issuers) if settings.issuers else None,
+        limits=Limits(
+            per_caller=settings.rate_per_caller,
+            per_address=settings.rate_per_address,
+            guests_per_address=settings.rate_guests_per_address,
+        ),
+    )
