@@ -36,6 +36,7 @@ from openai.types.responses import (
     ResponseTextDeltaEvent,
 )
 
+from agent_server.conversations.items import assistant_message, tool_call_item, tool_output_item, user_message
 from agent_server.errors import ModelFailed
 from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.models.breaker import BreakerOpen
@@ -43,7 +44,6 @@ from agent_server.models.providers import OFFLINE, Fault, ModelChoice, Models, b
 from agent_server.offline.model import OfflineModel
 from agent_server.orchestrator.context import TurnContext, passage_body
 from agent_server.turns.events import AgentChosen, Cited, Event, Reset, TextDelta, TextDone, ToolCalled, ToolReturned
-from agent_server.turns.journal import NewItem
 
 log = structlog.get_logger()
 
@@ -141,9 +141,9 @@ class JournaledModel(Model):
         first to be given it. A call that is replayed takes none: its answer did not heed them."""
         if self._name == OFFLINE:
             return items  # it answers one message: what is put into its turn is answered in a turn of its own
-        steered = list(items)
+        steered: list[Any] = list(items)
         for call, text in reversed(await self._turn.attempt.journal.take_steers(n)):
-            steered.insert(min(self._turn.input_lengths[call], len(items)), {"role": "user", "content": text})
+            steered.insert(min(self._turn.input_lengths[call], len(items)), user_message(text).body)
         return steered
 
     async def _ask(self, n: int, sha: bytes, request: _Request) -> Response:
@@ -237,10 +237,8 @@ class JournaledModel(Model):
                 text = _text(output)
                 cited = writer.cited_in(text)
                 items.append(
-                    NewItem(
-                        {"role": "assistant", "content": text},
-                        role="assistant",
-                        text=text,
+                    assistant_message(
+                        text,
                         agent=self._agent,
                         model=response.model,
                         prompt_sha=prompt.sha,
@@ -248,20 +246,17 @@ class JournaledModel(Model):
                     )
                 )
             elif isinstance(output, ResponseFunctionToolCall):
-                call = {"type": "function_call", "call_id": output.call_id, "name": output.name}
-                items.append(NewItem({**call, "arguments": output.arguments}))
+                items.append(tool_call_item(output.call_id, output.name, output.arguments))
                 if output.name in handoffs:
                     # The run loop makes this output itself; later turns need it beside the call.
                     to = json.dumps({"assistant": handoffs[output.name]})
-                    items.append(NewItem({"type": "function_call_output", "call_id": output.call_id, "output": to}))
+                    items.append(tool_output_item(output.call_id, to))
                 else:
                     events.append(ToolCalled(output.call_id, output.name, _arguments(output.arguments)))
                     if output.name not in offered:  # the run loop answers this itself, too
                         told = unknown_tool(output.name)
                         events.append(ToolReturned(output.call_id, output.name, None, told))
-                        items.append(
-                            NewItem({"type": "function_call_output", "call_id": output.call_id, "output": told})
-                        )
+                        items.append(tool_output_item(output.call_id, told))
         await self._turn.attempt.journal.record_model_call(
             n,
             agent=self._agent,

@@ -13,6 +13,7 @@ from agents.result import RunResultStreaming
 
 from agent_server.calls.call import Interrupted, Runtime
 from agent_server.conversations.history import history
+from agent_server.conversations.items import assistant_message, user_message
 from agent_server.conversations.models import Conversation, Item
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
 from agent_server.errors import AgentServerError, ModelFailed
@@ -26,7 +27,6 @@ from agent_server.orchestrator.replay import JournaledModels, unknown_tool
 from agent_server.prompts import AgentPrompt
 from agent_server.routing import Decision, Ranked, RoutedAgent, Router, subjects
 from agent_server.turns.events import AgentChosen, Cited, Event, PassagesFound, TextDelta, TextDone
-from agent_server.turns.journal import NewItem
 from agent_server.turns.runner import Attempt, Outcome
 from agent_server.workspace import Workspace
 
@@ -59,7 +59,7 @@ class Orchestrator:
         if urgent is not None and turn.urgent is None:
             await self._answer_emergency(turn, urgent)
         entry = turn.decision.agent if turn.decision.decided_by != "model" else self.workspace.entry
-        messages: list[Any] = [*history(earlier), {"role": "user", "content": attempt.message}]
+        messages: list[Any] = [*history(earlier), user_message(attempt.message).body]
         result = Runner.run_streamed(
             self.agents[entry],
             messages,
@@ -145,10 +145,8 @@ class Orchestrator:
             TextDelta(URGENT_CALL, text),
             TextDone(URGENT_CALL),
         )
-        item = NewItem(
-            {"role": "assistant", "content": text},
-            role="assistant",
-            text=text,
+        item = assistant_message(
+            text,
             agent=prompt.name if prompt else None,
             prompt_sha=prompt.sha if prompt else None,
             sources=[passage_body(cited)],

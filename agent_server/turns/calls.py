@@ -9,10 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.calls.call import OutcomeUnknown, Recorded
 from agent_server.calls.confirmations import Question
+from agent_server.conversations.items import tool_output_item
 from agent_server.db import storable
 from agent_server.tool import OUTSIDE
 from agent_server.turns.events import ConfirmationAsked, Event, ToolReturned
-from agent_server.turns.journal import Fenced, Journal, NewItem, fenced
+from agent_server.turns.journal import Fenced, Journal, fenced
 from agent_server.turns.models import ToolCall
 
 _INSERT = """
@@ -75,7 +76,7 @@ class CallLedger:
         events: list[Event] = [ToolReturned(self.call_id, self.name, outcome.output, outcome.error)]
         if question is not None:
             events.append(ConfirmationAsked(self.call_id, **asdict(question)))
-        item = NewItem(output_item(self.call_id, outcome))
+        item = tool_output_item(self.call_id, output_text(outcome))
         # A stop undoes what is only in this transaction; what has happened outside must be on record.
         recorded = await self.journal.write(
             session,
@@ -104,7 +105,3 @@ def output_text(outcome: Recorded) -> str:
     if outcome.error is not None:
         return outcome.error
     return outcome.output if isinstance(outcome.output, str) else json.dumps(outcome.output, ensure_ascii=False)
-
-
-def output_item(call_id: str, outcome: Recorded) -> dict[str, Any]:
-    return {"type": "function_call_output", "call_id": call_id, "output": output_text(outcome)}

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from agent_server.calls.call import Interrupted
+from agent_server.conversations.items import NewItem, insert_items, items_json, user_message
 from agent_server.db import Database, after_commit, storable
 from agent_server.turns.events import Event, Numbered, Reset, Steered, TextDelta, TextDone, body_of, from_row
 from agent_server.turns.hub import Hub
@@ -34,21 +35,14 @@ _MINE = "where owner_id = :owner_id and id = :id and epoch = :epoch and status =
 # commit.
 _WRITE = """
     with fence as (
-        update turn set {set} {mine} returning last_event, last_item, cancel and :heed_stop as stop, steers),
-    logged as (
+        update turn set {set} {mine}
+        returning owner_id, conversation_id, id, turn_no, last_event, last_item, cancel and :heed_stop as stop, steers),
+    new_event as (
         insert into event (owner_id, turn_id, seq, kind, body, at)
         select :owner_id, :id, f.last_event - :events + e.n, e.row ->> 'kind', e.row -> 'body', now()
         from fence f cross join json_array_elements(cast(:new_events as json)) with ordinality e(row, n)
         where not f.stop),
-    said as (
-        insert into item (owner_id, conversation_id, turn_id, turn_no, k, role, text, agent, model, prompt_sha, body,
-                          sources, created_at)
-        select :owner_id, :conversation_id, :id, :turn_no, f.last_item - :items + i.n, r.role, r.text, r.agent,
-               r.model, r.prompt_sha, r.body, r.sources, now()
-        from fence f cross join jsonb_array_elements(cast(:new_items as jsonb)) with ordinality i(row, n)
-        cross join jsonb_to_record(i.row)
-             as r(role text, text text, agent text, model text, prompt_sha text, body jsonb, sources jsonb)
-        where not f.stop),
+    new_item as ({items}),
     also as ({also})
     select last_event, stop, steers, (select count(*) from also) as also from fence"""
 
@@ -56,7 +50,8 @@ _WRITE = """
 def fenced(also: str = "select where false", *, set: str = "") -> TextClause:
     """A statement for `Journal.write`. `also` writes something of its own where `fence` has a row that is not `stop`, and
     returns a row for each; `set` is what else changes of the turn."""
-    return text(_WRITE.format(set=f"{set} {_COUNTERS}", mine=_MINE, also=also))
+    items = insert_items("(select * from fence where not stop)")
+    return text(_WRITE.format(set=f"{set} {_COUNTERS}", mine=_MINE, items=items, also=also))
 
 
 _APPEND: Final = fenced()
@@ -66,7 +61,7 @@ _RESPONSE: Final = fenced("""
 _FINISH: Final = fenced(
     """
     update conversation c set agent = coalesce(:agent, c.agent), updated_at = now() from fence
-    where c.owner_id = :owner_id and c.id = :conversation_id returning 1""",
+    where c.owner_id = :owner_id and c.id = fence.conversation_id returning 1""",
     set="""status = :status, finished_at = now(), agent = :agent, usage = cast(:usage as jsonb),
         error = cast(:error as jsonb),""",
 )
@@ -87,19 +82,6 @@ class Fenced(Interrupted):
 
 class StopRequested(Interrupted):
     """The turn was cancelled while this attempt ran."""
-
-
-@dataclass(frozen=True)
-class NewItem:
-    """An item to append to the conversation (see `conversations.models.Item`)."""
-
-    body: dict[str, Any]
-    role: str | None = None
-    text: str | None = None
-    agent: str | None = None
-    model: str | None = None
-    prompt_sha: str | None = None
-    sources: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -164,13 +146,11 @@ class Journal:
                 {
                     **self._key,
                     "epoch": self.epoch,
-                    "conversation_id": self.conversation_id,
-                    "turn_no": self.turn_no,
                     "heed_stop": heed_stop,
                     "events": len(events),
                     "items": len(items),
                     "new_events": new_events,
-                    "new_items": _json([vars(item) for item in items]),
+                    "new_items": items_json(items),
                     **values,
                 },
             )
@@ -218,8 +198,9 @@ class Journal:
         if n > self._answered and len(self._taken) < self.steers:
             async with self.transaction() as session:
                 waiting = (await session.execute(_WAITING_STEERS, self._key)).all()
-                items = [NewItem({"role": "user", "content": said}, role="user", text=said) for _, said in waiting]
-                await self.write(session, [Steered(said) for _, said in waiting], items)
+                await self.write(
+                    session, [Steered(said) for _, said in waiting], [user_message(said) for _, said in waiting]
+                )
                 await session.execute(_TAKE_STEERS, {**self._key, "n": n, "taken": [i for i, _ in waiting]})
             self._taken += [(n, said) for _, said in waiting]
         return [(call, said) for call, said in self._taken if call <= n]

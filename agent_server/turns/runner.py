@@ -19,12 +19,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
 from agent_server.caller import Caller
+from agent_server.conversations.items import assistant_message
 from agent_server.db import Database, Swept, is_full, new_id, sweep
 from agent_server.errors import AgentServerError, Internal, TimedOut, Unavailable
 from agent_server.log import without_secrets
 from agent_server.turns.events import Cancelled, Done, Event, Failed
 from agent_server.turns.hub import Hub
-from agent_server.turns.journal import Fenced, Journal, NewItem, StopRequested
+from agent_server.turns.journal import Fenced, Journal, StopRequested
 from agent_server.turns.leases import CLAIM, FORGET, RELEASE, RELEASE_ONE, STOP_QUEUED, STOP_RUNNING
 from agent_server.turns.liveness import DEAD_AFTER
 from agent_server.turns.models import Status, Turn
@@ -274,8 +275,8 @@ class Runner:
 
     async def _cancelled(self, journal: Journal) -> None:
         text = await journal.interrupted_text()
-        said = [NewItem({"role": "assistant", "content": text}, role="assistant", text=text)] if text else []
-        await journal.finish("cancelled", Cancelled(), items=said)
+        items = [assistant_message(text)] if text else []
+        await journal.finish("cancelled", Cancelled(), items=items)
         log.info("turn.cancelled")
 
     async def _failed(self, journal: Journal, code: str, message: str) -> None:

@@ -14,6 +14,7 @@ from sqlmodel import select
 
 from agent_server.caller import Caller
 from agent_server.calls.call import Recorded
+from agent_server.conversations.items import assistant_message
 from agent_server.conversations.models import Conversation
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database
@@ -21,7 +22,7 @@ from agent_server.tool import ToolContext, tool
 from agent_server.turns.calls import output_text
 from agent_server.turns.events import Cancelled, Done, Failed, Numbered, TextDelta, TextDone
 from agent_server.turns.hub import Hub
-from agent_server.turns.journal import Fenced, Journal, NewItem, StopRequested
+from agent_server.turns.journal import Fenced, Journal, StopRequested
 from agent_server.turns.models import Turn
 from agent_server.turns.runner import Attempt
 from tests.conftest import everything
@@ -50,7 +51,7 @@ async def test_numbers_are_dense_and_in_order_however_many_write_at_once(databas
         async def write(n: int) -> None:
             for i in range(4):
                 events = [TextDelta(n, f"{i}.{j}") for j in range(n % 3 + 1)]
-                await journal.append(*events, items=[NewItem({"role": "assistant", "content": f"{n} {i}"})])
+                await journal.append(*events, items=[assistant_message(f"{n} {i}")])
 
         await asyncio.gather(*(write(n) for n in range(12)))
         await journal.finish("done", Done())
@@ -83,7 +84,7 @@ async def test_an_attempt_that_was_taken_over_writes_nothing(database: Database,
         async with everything(database) as session:
             await session.execute(text("update turn set epoch = epoch + 1 where id = :id"), {"id": turn.id})
         with pytest.raises(Fenced):
-            await stale.append(TextDelta(1, "late"), items=[NewItem({"role": "assistant", "content": "late"})])
+            await stale.append(TextDelta(1, "late"), items=[assistant_message("late")])
         with pytest.raises(Fenced):
             await stale.record_model_call(1, agent="a", request_sha=b"", response={}, events=(), items=())
         with pytest.raises(Fenced):
@@ -149,7 +150,7 @@ async def test_a_stop_is_noticed_at_the_next_write_of_which_nothing_is_kept(data
 async def test_what_a_model_writes_is_stored_also_where_postgres_cannot_hold_it(database: Database, me: Caller) -> None:
     async with replica(database, never) as here:
         turn, journal = await _open(here, me)
-        await journal.append(TextDelta(1, "a\x00b\ud800"), items=[NewItem({"role": "assistant", "content": "\x00"})])
+        await journal.append(TextDelta(1, "a\x00b\ud800"), items=[assistant_message("\x00")])
         await journal.finish("done", Done())
         assert (await here.read_to_the_end(turn))[0] == Numbered(1, TextDelta(1, "a�b�"))
 
@@ -268,6 +269,6 @@ async def test_a_deletion_waits_for_a_write_and_never_the_other_way_round(databa
             await journal.write(session, [TextDelta(1, "x")])
             deleting = asyncio.create_task(delete(turn.conversation_id))
             await until(somebody_waits)
-            await journal.write(session, items=[NewItem({"role": "assistant", "content": "x"})])
+            await journal.write(session, items=[assistant_message("x")])
         await deleting
         assert await count(database, "turn") == 0

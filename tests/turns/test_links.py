@@ -11,13 +11,13 @@ from sqlalchemy import text
 from sqlmodel import col, select
 
 from agent_server.caller import Caller
+from agent_server.conversations.items import assistant_message
 from agent_server.conversations.models import Conversation, Item
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database
 from agent_server.errors import Unavailable
 from agent_server.tool import ToolContext, tool
 from agent_server.turns.events import Numbered, TextDelta, TextDone
-from agent_server.turns.journal import NewItem
 from agent_server.turns.liveness import LOCK_SPACE
 from agent_server.turns.models import Turn
 from agent_server.turns.runner import Attempt, Outcome
@@ -68,7 +68,7 @@ class Talk:
                 request_sha=b"",
                 response={},
                 events=[TextDelta(1, "float."), TextDone(1)],
-                items=[NewItem({"role": "assistant", "content": "Fins float."}, role="assistant", text="Fins float.")],
+                items=[assistant_message("Fins float.")],
             )
         await call(self.database, attempt, note_down)
         return Outcome("assistant")

@@ -12,13 +12,14 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from agent_server.caller import Caller
+from agent_server.conversations.items import assistant_message
 from agent_server.conversations.models import Conversation
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database, new_id
 from agent_server.errors import AgentServerError, ModelFailed, Unavailable
 from agent_server.tool import ToolContext, tool
 from agent_server.turns.events import Cancelled, Done, Failed, Reset, TextDelta, TextDone, ToolReturned
-from agent_server.turns.journal import Fenced, NewItem
+from agent_server.turns.journal import Fenced
 from agent_server.turns.models import Turn
 from agent_server.turns.runner import MAX_ATTEMPTS, Attempt, Outcome
 from tests.conftest import everything
@@ -63,7 +64,7 @@ async def note_down(context: ToolContext, note: str) -> str:
 
 async def test_an_answered_turn_is_done_with_its_agent_and_its_usage(database: Database, me: Caller) -> None:
     async def run(attempt: Attempt) -> Outcome:
-        await attempt.journal.append(TextDelta(1, "hi"), TextDone(1), items=[NewItem({"role": "assistant"})])
+        await attempt.journal.append(TextDelta(1, "hi"), TextDone(1), items=[assistant_message("hi")])
         return Outcome("diving", {"requests": 1})
 
     async with replica(database, run) as here:

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import text
 
 from agent_server.caller import Caller
+from agent_server.conversations.items import NewItem, assistant_message
 from agent_server.db import Database
 from agent_server.errors import InvalidInput
 from agent_server.turns.events import Cancelled, Done, Event, Steered, TextDelta, TextDone
-from agent_server.turns.journal import NewItem
 from agent_server.turns.models import Turn
 from agent_server.turns.runner import Attempt, Outcome
 from tests.conftest import everything
@@ -34,7 +34,7 @@ class Talk:
             if n in journaled:
                 continue
             said = f"call {n} of {attempt.message}"
-            item = NewItem({"role": "assistant", "content": said}, role="assistant", text=said)
+            item = assistant_message(said)
             events: list[Event] = [TextDelta(n, said), TextDone(n)]
             await journal.record_model_call(
                 n, agent="a", request_sha=b"", response={"n": n}, events=events, items=[item]
@@ -182,7 +182,7 @@ async def test_however_they_meet_each_message_is_answered_once(database: Databas
         for n in (1, 2):
             given = await attempt.journal.take_steers(n)
             texts = [attempt.message, *(said for _, said in given)] if n == 2 else []
-            items = [NewItem({"answered": said}) for said in texts]
+            items = [NewItem(body={"answered": said}) for said in texts]
             await attempt.journal.append(items=items)
         return Outcome()
 
