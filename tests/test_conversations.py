@@ -11,7 +11,7 @@ from agent_server.conversations.items import NewItem
 from agent_server.conversations.models import Item
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
 from agent_server.db import SYSTEM, Database
-from agent_server.turns.runner import Attempt, Outcome
+from agent_server.turns.attempt import Attempt, Outcome
 from tests.conftest import everything
 from tests.turns.ledger import answer, ended, replica, until
 

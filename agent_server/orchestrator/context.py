@@ -10,9 +10,9 @@ from agent_server.knowledge.search import Passage
 from agent_server.offline.pieces import CitedPassage
 from agent_server.routing import Decision
 from agent_server.tool import Tool
+from agent_server.turns.attempt import Attempt
 from agent_server.turns.events import Event, PassagesFound
 from agent_server.turns.models import ModelCall
-from agent_server.turns.runner import Attempt
 from agent_server.workspace import Workspace
 
 

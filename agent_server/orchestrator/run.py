@@ -26,8 +26,8 @@ from agent_server.orchestrator.context import TurnContext, passage_body
 from agent_server.orchestrator.replay import JournaledModels, unknown_tool
 from agent_server.prompts import AgentPrompt
 from agent_server.routing import Decision, Ranked, RoutedAgent, Router, subjects
+from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import AgentChosen, Cited, Event, PassagesFound, TextDelta, TextDone
-from agent_server.turns.runner import Attempt, Outcome
 from agent_server.workspace import Workspace
 
 URGENT_CALL = 0
@@ -114,8 +114,7 @@ class Orchestrator:
             urgent=None,
             ends=time.monotonic() + self.runtime.settings.turn_timeout,
         )
-        if attempt.resumed:
-            await _restore(turn)
+        _restore(turn)
         return turn, earlier, urgent
 
     def _decide(self, attempt: Attempt, conversation: Conversation) -> Decision:
@@ -163,12 +162,12 @@ def create_router(workspace: Workspace, embedder: Embedder) -> Router:
     return Router(embedder, agents, subjects(workspace.content) if len(agents) > 1 else ())
 
 
-async def _restore(turn: TurnContext) -> None:
-    """Take up an earlier attempt from the log: its model responses, its passages, what it has shown."""
-    journal = turn.attempt.journal
-    turn.journaled = await journal.model_calls()
-    for numbered in await journal.events():
-        match numbered.event:
+def _restore(turn: TurnContext) -> None:
+    """Take up what earlier attempts left: their model responses, their passages, what they have shown."""
+    earlier = turn.attempt.earlier
+    turn.journaled = earlier.model_calls
+    for event in earlier.events:
+        match event:
             case PassagesFound() as found:
                 turn.found(found)
             case AgentChosen(name=name):

@@ -27,7 +27,7 @@ _FINISH = fenced(f"""{_INSERT} state = excluded.state, result = excluded.result,
     where tool_call.state = 'started' returning 1""")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CallLedger:
     """The ledger of one tool call (`call.Ledger`): its record, event and item commit with the tool's effect."""
 
@@ -61,7 +61,7 @@ class CallLedger:
 
     @property
     def _earlier(self) -> ToolCall | None:
-        return self.journal.tool_calls.get(self.call_id)
+        return self.journal.earlier.tool_calls.get(self.call_id)
 
     async def start(self) -> None:
         seen = self._earlier.epoch if self._earlier is not None else None

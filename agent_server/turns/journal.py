@@ -8,21 +8,21 @@ over writes nothing more), the allotment of event numbers (dense, and visible in
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col, select
 
 from agent_server.calls.call import Interrupted
 from agent_server.conversations.items import NewItem, insert_items, items_json, user_message
 from agent_server.db import Database, after_commit, storable
-from agent_server.turns.events import Event, Numbered, Reset, Steered, TextDelta, TextDone, body_of, from_row
+from agent_server.turns.earlier import NOTHING, Earlier
+from agent_server.turns.events import Event, Numbered, Steered, body_of, from_row
 from agent_server.turns.hub import Hub
-from agent_server.turns.models import ModelCall, Status, ToolCall, TurnEvent
+from agent_server.turns.models import Status
 from agent_server.turns.steering import release_steers
 
 _COUNTERS = """
@@ -70,10 +70,6 @@ _WAITING_STEERS = text("""
     select i, text from steer where owner_id = :owner_id and turn_id = :id and consumed_n is null order by i""")
 _TAKE_STEERS = text("""
     update steer set consumed_n = :n where owner_id = :owner_id and turn_id = :id and i = any(cast(:taken as int[]))""")
-_ANSWERED = text("select coalesce(max(n), 0) from model_call where owner_id = :owner_id and turn_id = :id")
-_TAKEN_STEERS = text("""
-    select consumed_n, text from steer where owner_id = :owner_id and turn_id = :id and consumed_n is not null
-    order by i""")
 
 
 class Fenced(Interrupted):
@@ -84,10 +80,10 @@ class StopRequested(Interrupted):
     """The turn was cancelled while this attempt ran."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Journal:
-    """The log of one attempt of one turn. `steers` is how many messages have been put into the turn so far, as the last
-    write saw it; `tool_calls` are the calls that earlier attempts noted, by id."""
+    """Writes what one attempt of a turn does. `steers` is how many messages have been put into the turn so far, as the
+    last write saw it; `earlier` is what earlier attempts have stored."""
 
     database: Database
     hub: Hub
@@ -97,9 +93,10 @@ class Journal:
     turn_no: int
     epoch: int
     steers: int = 0
-    tool_calls: dict[str, ToolCall] = field(default_factory=dict)
-    _answered: int = 0
-    _taken: list[tuple[int, str]] = field(default_factory=list)
+    earlier: Earlier = NOTHING
+
+    def __post_init__(self) -> None:
+        self._taken = list(self.earlier.steers)
 
     @property
     def _key(self) -> dict[str, Any]:
@@ -108,16 +105,6 @@ class Journal:
     def transaction(self) -> AbstractAsyncContextManager[AsyncSession]:
         """A transaction for the turn's owner."""
         return self.database.transaction(self.owner_id)
-
-    async def load(self) -> None:
-        """Take up what earlier attempts noted beside the model's responses."""
-        async with self.transaction() as session:
-            calls = await session.execute(
-                select(ToolCall).where(col(ToolCall.owner_id) == self.owner_id, col(ToolCall.turn_id) == self.turn_id)
-            )
-            self.tool_calls = {row.call_id: row for row in calls.scalars()}
-            self._answered = (await session.execute(_ANSWERED, self._key)).scalar_one()
-            self._taken = [(n, said) for n, said in await session.execute(_TAKEN_STEERS, self._key)]
 
     async def append(self, *events: Event, items: Sequence[NewItem] = ()) -> None:
         """Write in a transaction of its own. Raises Fenced or StopRequested."""
@@ -164,7 +151,7 @@ class Journal:
             # as whoever reads the rows will have them
             stored = [from_row(row["kind"], row["body"]) for row in json.loads(new_events)]
             numbered = [Numbered(seq, event) for seq, event in enumerate(stored, written.last_event - len(events) + 1)]
-            after_commit(session, lambda: self.hub.published(self.turn_id, numbered))
+            after_commit(session, lambda: self.hub.publish(self.turn_id, numbered))
         return int(written.also)
 
     async def record_model_call(
@@ -182,20 +169,10 @@ class Journal:
         async with self.transaction() as session:
             await self.write(session, events, items, statement=_RESPONSE, values=values)
 
-    async def model_calls(self) -> dict[int, ModelCall]:
-        """What earlier attempts of this turn were answered, by number."""
-        async with self.transaction() as session:
-            rows = await session.execute(
-                select(ModelCall).where(
-                    col(ModelCall.owner_id) == self.owner_id, col(ModelCall.turn_id) == self.turn_id
-                )
-            )
-            return {row.n: row for row in rows.scalars()}
-
     async def take_steers(self, n: int) -> list[tuple[int, str]]:
         """The messages put into the turn that model call `n` is given: those that earlier calls were the first to be
         given, and what has come since, each with the number of that call. Raises Fenced or StopRequested."""
-        if n > self._answered and len(self._taken) < self.steers:
+        if n > self.earlier.last_call and len(self._taken) < self.steers:
             async with self.transaction() as session:
                 waiting = (await session.execute(_WAITING_STEERS, self._key)).all()
                 await self.write(
@@ -204,16 +181,6 @@ class Journal:
                 await session.execute(_TAKE_STEERS, {**self._key, "n": n, "taken": [i for i, _ in waiting]})
             self._taken += [(n, said) for _, said in waiting]
         return [(call, said) for call, said in self._taken if call <= n]
-
-    async def events(self) -> list[Numbered]:
-        """The log so far."""
-        async with self.transaction() as session:
-            rows = await session.execute(
-                select(TurnEvent.seq, TurnEvent.kind, TurnEvent.body)
-                .where(col(TurnEvent.owner_id) == self.owner_id, col(TurnEvent.turn_id) == self.turn_id)
-                .order_by(col(TurnEvent.seq))
-            )
-            return [Numbered(seq, from_row(kind, body)) for seq, kind, body in rows]
 
     async def finish(
         self,
@@ -236,25 +203,6 @@ class Journal:
             if self.steers == len(self._taken):
                 return False
             return await release_steers(session, self.owner_id, self.turn_id, answer=status != "cancelled")
-
-    async def interrupted_text(self) -> str:
-        """What was shown of an answer that did not come to its end."""
-        return "".join((await self._unfinished()).values())
-
-    async def reset_unfinished(self) -> None:
-        """Take back what an earlier attempt showed of a model call that it did not finish: it is made again."""
-        if unfinished := await self._unfinished():
-            await self.append(*(Reset(call) for call in unfinished))
-
-    async def _unfinished(self) -> dict[int, str]:
-        shown: dict[int, str] = {}
-        for numbered in await self.events():
-            match numbered.event:
-                case TextDelta(call=call, text=text):
-                    shown[call] = shown.get(call, "") + text
-                case TextDone(call=call) | Reset(call=call):
-                    shown.pop(call, None)
-        return shown
 
 
 def _json(value: Any) -> str:

@@ -19,12 +19,12 @@ from agent_server.conversations.models import Conversation
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database
 from agent_server.tool import ToolContext, tool
+from agent_server.turns.attempt import Attempt
 from agent_server.turns.calls import output_text
 from agent_server.turns.events import Cancelled, Done, Failed, Numbered, TextDelta, TextDone
 from agent_server.turns.hub import Hub
 from agent_server.turns.journal import Fenced, Journal, StopRequested
 from agent_server.turns.models import Turn
-from agent_server.turns.runner import Attempt
 from tests.conftest import everything
 from tests.turns.ledger import Replica, answer, bodies, call, count, never, read_turn, replica, until
 
@@ -75,7 +75,7 @@ async def make_conversation(context: ToolContext, title: str) -> str:
 
 
 def _attempt(journal: Journal, caller: Caller) -> Attempt:
-    return Attempt(journal=journal, caller=caller, message="", agent=None, number=1, resumed=False)
+    return Attempt(journal=journal, caller=caller, message="", agent=None, number=1)
 
 
 async def test_an_attempt_that_was_taken_over_writes_nothing(database: Database, me: Caller) -> None:
@@ -109,7 +109,7 @@ async def test_a_tools_effect_its_record_its_event_and_its_item_are_one(database
         assert await call(database, attempt, make_conversation, title="first") == "first"
         with pytest.raises(Fenced):  # it has its outcome; an attempt that does not know that writes no other
             await call(database, attempt, make_conversation, title="first")
-        await journal.load()
+        attempt = _attempt(await here.journal(turn), me)
         assert await call(database, attempt, make_conversation, title="first") == "first"  # replayed
         assert await count(database, "conversation") == 2
         assert await _log(database, turn) == [(1, "tool_done")]
@@ -207,9 +207,9 @@ async def test_the_log_read_in_any_parts_is_the_whole_log(database: Database, me
 
 async def test_the_shown_part_of_an_answer_without_its_end_is_known(database: Database, me: Caller) -> None:
     async with replica(database, never) as here:
-        _, journal = await _open(here, me)
+        turn, journal = await _open(here, me)
         await journal.append(TextDelta(1, "first"), TextDone(1), TextDelta(2, "a "), TextDelta(2, "half"))
-        assert await journal.interrupted_text() == "a half"
+        assert (await here.journal(turn)).earlier.unfinished_texts == {2: "a half"}
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from agent_server.caller import Caller
 from agent_server.conversations.items import NewItem, assistant_message
 from agent_server.db import Database
 from agent_server.errors import InvalidInput
+from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Cancelled, Done, Event, Steered, TextDelta, TextDone
 from agent_server.turns.models import Turn
-from agent_server.turns.runner import Attempt, Outcome
 from tests.conftest import everything
 from tests.turns.ledger import Replica, bodies, count, ended, kill, never, replica, until
 
@@ -27,11 +27,10 @@ class Talk:
 
     async def __call__(self, attempt: Attempt) -> Outcome:
         journal = attempt.journal
-        journaled = await journal.model_calls() if attempt.resumed else {}
         for n in range(1, self.calls + 1):
             given = await journal.take_steers(n)
             self.given.append(given)
-            if n in journaled:
+            if n in attempt.earlier.model_calls:
                 continue
             said = f"call {n} of {attempt.message}"
             item = assistant_message(said)

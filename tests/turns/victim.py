@@ -20,9 +20,9 @@ from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database, new_id
 from agent_server.errors import AgentServerError
 from agent_server.tool import Tool, ToolContext, tool
+from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.calls import CallLedger
 from agent_server.turns.events import Event, TextDelta, TextDone, ToolCalled
-from agent_server.turns.runner import Attempt, Outcome
 from tests.turns.ledger import SETTINGS, replica
 
 POINTS = {
@@ -102,8 +102,7 @@ class Talk:
     world: World
 
     async def __call__(self, attempt: Attempt) -> Outcome:
-        journal = attempt.journal
-        journaled = await journal.model_calls() if attempt.resumed else {}
+        journaled = attempt.earlier.model_calls
         for n in (1, 2):
             response = journaled[n].response if n in journaled else await self._ask(attempt, n)
             await self.world.reach(f"answered {n}")
@@ -138,7 +137,9 @@ class Talk:
                 {},
                 caller=attempt.caller,
                 surface="agent",
-                ledger=CallLedger(attempt.journal, call_id, tool.name, tool.effect, b""),
+                ledger=CallLedger(
+                    journal=attempt.journal, call_id=call_id, name=tool.name, effect=tool.effect, args_sha=b""
+                ),
             )
         except AgentServerError as error:
             if error.code != "outcome_unknown":
