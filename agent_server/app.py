@@ -39,6 +39,7 @@ from agent_server.server import Server
 from agent_server.settings import Settings
 from agent_server.turns.housekeeping import expire_confirmations, expire_guests, expire_logins, prune_events
 from agent_server.turns.hub import Hub
+from agent_server.turns.replica import Replica
 from agent_server.turns.runner import Runner
 from agent_server.version import VERSION
 from agent_server.workspace import Workspace
@@ -93,9 +94,10 @@ def create_server(settings: Settings, workspace: Workspace, database: Database) 
     embedder = Embedder()
     forms = FormTools({tool.name: tool for tool in workspace.tools.values() if tool.form})
     runtime = Runtime(settings=settings, database=database, resources={Embedder: embedder, FormTools: forms})
-    model, hub = choose_model(settings), Hub(database)
+    model, replica = choose_model(settings), Replica(database)
+    hub = Hub(database, send=replica.signals.send)
     orchestrator = Orchestrator(runtime, workspace, Models(settings), model, embedder)
-    runner = Runner(database, hub, orchestrator.run, turn_timeout=settings.turn_timeout)
+    runner = Runner(database, replica, hub, orchestrator.run, turn_timeout=settings.turn_timeout)
     jobs = Jobs(
         database,
         [

@@ -49,16 +49,16 @@ class Server:
             self.database,
             caller,
             message,
-            replica=self.runner.replica,
+            replica=self.runner.replica.id,
             queue_limit=self.settings.queue_limit,
             can_run=self.runner.has_slot,
         )
         if accepted.interrupted is not None:
-            self.runner.interrupted(accepted.interrupted)
-        if accepted.fresh and accepted.turn.owner == self.runner.replica:
+            self.runner.announce_stop(accepted.interrupted)
+        if accepted.fresh and accepted.turn.owner == self.runner.replica.id:
             self.runner.begin(accepted.turn)
         elif accepted.fresh:
-            self.runner.queued()
+            self.runner.announce_work()
         return accepted
 
 

@@ -21,9 +21,11 @@ from agent_server.caller import Caller
 from agent_server.db import Database, new_id
 from agent_server.log import configure_logging
 from agent_server.turns.accept import Message, accept
+from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import TextDelta
 from agent_server.turns.hub import Hub
-from agent_server.turns.runner import Attempt, Outcome, Runner
+from agent_server.turns.replica import Replica
+from agent_server.turns.runner import Runner
 from bench.postgres import ROOT, count_connections, fresh_database
 from bench.table import percentile, print_table
 from tests.conftest import everything
@@ -37,7 +39,8 @@ async def write(url: str, turns: int) -> None:
     Prints the turns, then for each written event `[turn, number, when it was committed]`.
     """
     database = Database(url)
-    hub, journals, all_begun = Hub(database), [], asyncio.Event()
+    replica, journals, all_begun = Replica(database), [], asyncio.Event()
+    hub = Hub(database, send=replica.signals.send)
 
     async def run(attempt: Attempt) -> Outcome:
         journals.append(attempt.journal)
@@ -46,12 +49,12 @@ async def write(url: str, turns: int) -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    runner = Runner(database, hub, run, slots=turns, turn_timeout=3600)
+    runner = Runner(database, replica, hub, run, slots=turns, turn_timeout=3600)
     await runner.start()
     for _ in range(turns):
         caller = Caller(id=new_id(), kind="user", scopes=frozenset({"*"}))
         message = Message(text="What is it?")
-        accepted = await accept(database, caller, message, replica=runner.replica, queue_limit=5, can_run=True)
+        accepted = await accept(database, caller, message, replica=runner.replica.id, queue_limit=5, can_run=True)
         runner.begin(accepted.turn)
     await all_begun.wait()
     print(json.dumps([(str(j.owner_id), str(j.turn_id)) for j in journals]), flush=True)
@@ -91,8 +94,9 @@ async def measure(url: str, followers: int, turns: int) -> list[tuple[object, ..
     assert writer.stdout is not None and writer.stdin is not None
     before = await count_connections(url)
     database = Database(url)
-    hub = Hub(database)
-    runner = Runner(database, hub, _none, slots=0)
+    replica = Replica(database)
+    hub = Hub(database, send=replica.signals.send)
+    runner = Runner(database, replica, hub, _none, slots=0)
     await runner.start()
     received: list[tuple[UUID, int, float]] = []
 

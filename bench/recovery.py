@@ -21,10 +21,12 @@ from agent_server.caller import Caller
 from agent_server.db import Database, new_id
 from agent_server.log import configure_logging
 from agent_server.turns.accept import Message, accept
+from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Reset, TextDelta
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn
-from agent_server.turns.runner import BEAT_SECONDS, Attempt, Outcome, Runner
+from agent_server.turns.replica import BEAT_SECONDS, Replica
+from agent_server.turns.runner import Runner
 from bench.postgres import ROOT, fresh_database
 from bench.table import percentile, print_table
 from tests.conftest import everything
@@ -35,8 +37,8 @@ _FORGET = text("update replica set lock_key = null where id = (select owner from
 class Survivor(Runner):
     """The other replica, which notes when it begins a turn."""
 
-    def __init__(self, database: Database, hub: Hub) -> None:
-        super().__init__(database, hub, self._answer)
+    def __init__(self, database: Database, replica: Replica, hub: Hub) -> None:
+        super().__init__(database, replica, hub, self._answer)
         self.claimed: dict[UUID, float] = {}
 
     def begin(self, turn: Turn) -> None:
@@ -59,12 +61,13 @@ async def victim(url: str, caller_id: str) -> None:
             await attempt.journal.append(TextDelta(1, "and is "))
 
     database = Database(url)
-    hub = Hub(database)
-    runner = Runner(database, hub, run)
+    replica = Replica(database)
+    hub = Hub(database, send=replica.signals.send)
+    runner = Runner(database, replica, hub, run)
     await runner.start()
     caller = Caller(id=UUID(caller_id), kind="user", scopes=frozenset({"*"}))
     message = Message(text="What is it?")
-    accepted = await accept(database, caller, message, replica=runner.replica, queue_limit=5, can_run=True)
+    accepted = await accept(database, caller, message, replica=runner.replica.id, queue_limit=5, can_run=True)
     runner.begin(accepted.turn)
     await asyncio.Event().wait()
 
@@ -107,8 +110,9 @@ async def kill_one(database: Database, hub: Hub, survivor: Survivor, *, locked: 
 async def measure(url: str, kills: int) -> None:
     rows = []
     database = Database(url)
-    hub = Hub(database)
-    survivor = Survivor(database, hub)
+    replica = Replica(database)
+    hub = Hub(database, send=replica.signals.send)
+    survivor = Survivor(database, replica, hub)
     await survivor.start()
     for name, locked in (("the lock", True), ("the heartbeat alone", False)):
         took = []

@@ -49,6 +49,7 @@ from agent_server.prompts import AgentPrompt
 from agent_server.settings import load_settings
 from agent_server.turns.accept import Message, accept
 from agent_server.turns.hub import Hub
+from agent_server.turns.replica import Replica
 from agent_server.turns.runner import Runner as TurnRunner
 from agent_server.workspace import Workspace
 from bench.postgres import fresh_database
@@ -207,7 +208,7 @@ class Ours:
         """One turn; returns the conversation's id."""
         message = Message(text=MESSAGE, conversation_id=conversation, client_key=new_id().hex)
         accepted = await accept(
-            self.database, self.caller, message, replica=self.runner.replica, queue_limit=5, can_run=True
+            self.database, self.caller, message, replica=self.runner.replica.id, queue_limit=5, can_run=True
         )
         self.runner.begin(accepted.turn)
         kinds = [n.event.kind async for n in self.hub.follow(self.caller.id, accepted.turn.id) if n is not None]
@@ -216,7 +217,9 @@ class Ours:
 
 
 @asynccontextmanager
-async def ledger(url: str, model: Scripted, caller_id: UUID | None = None) -> AsyncIterator[Ours]:
+async def ledger(
+    url: str, model: Scripted, caller_id: UUID | None = None, *, hints: bool = True
+) -> AsyncIterator[Ours]:
     settings, database, embedder = load_settings(environment="test"), Database(url), Embedder()
     workspace = Workspace(
         root=Path("."), name="bench", tools={look_up.name: look_up}, agents={PROMPT.name: PROMPT}, entry=PROMPT.name
@@ -225,8 +228,9 @@ async def ledger(url: str, model: Scripted, caller_id: UUID | None = None) -> As
     models.model = model
     runtime = Runtime(settings=settings, database=database)
     orchestrator = Orchestrator(runtime, workspace, models, ModelChoice("openai/scripted"), embedder)
-    hub = Hub(database)
-    runner = TurnRunner(database, hub, orchestrator.run)
+    replica = Replica(database)
+    hub = Hub(database, send=replica.signals.send if hints else None)
+    runner = TurnRunner(database, replica, hub, orchestrator.run)
     await runner.start()
     try:
         yield Ours(database, hub, runner, Caller(id=caller_id or new_id(), kind="user", scopes=frozenset({"*"})))
@@ -287,8 +291,7 @@ async def _writes(url: str, model: Scripted, turns: int, later: bool) -> tuple[s
         conversations = [await ours.answer(None) if later else None for _ in range(turns)]
         caller_id = ours.caller.id
     before = await _rows(url)
-    async with ledger(url, model, caller_id) as ours:
-        ours.hub.announce = lambda _: None  # a NOTIFY takes a transaction number, too
+    async with ledger(url, model, caller_id, hints=False) as ours:  # a NOTIFY takes a transaction number, too
         statements, transactions = count_of_turns(ours.database)
         written = -await _transaction_number(url)
         for conversation in conversations:

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from agent_server.caller import Caller
 from agent_server.conversations.history import history
+from agent_server.conversations.items import NewItem
 from agent_server.conversations.models import Item
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
 from agent_server.db import SYSTEM, Database
-from agent_server.turns.journal import NewItem
-from agent_server.turns.runner import Attempt, Outcome
+from agent_server.turns.attempt import Attempt, Outcome
 from tests.conftest import everything
 from tests.turns.ledger import answer, ended, replica, until
 
@@ -85,7 +85,7 @@ def test_a_history_cut_in_the_middle_of_a_call_begins_with_the_next_message() ->
 
 async def test_the_latest_items_are_the_end_of_the_conversation_in_order(database: Database, me: Caller) -> None:
     async def run(attempt: Attempt) -> Outcome:
-        items = [NewItem({"n": attempt.message, "k": k}) for k in range(3)]
+        items = [NewItem(body={"n": attempt.message, "k": k}) for k in range(3)]
         await attempt.journal.append(items=items)
         return Outcome()
 

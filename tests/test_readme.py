@@ -22,8 +22,8 @@ from starlette.routing import Route
 from agent_server.caller import Caller
 from agent_server.db import Database
 from agent_server.errors import AgentServerError
+from agent_server.turns.attempt import Attempt
 from agent_server.turns.calls import CallLedger
-from agent_server.turns.runner import Attempt
 from tests.conftest import ROOT, copy_of
 from tests.server import Start
 from tests.serving import serving
@@ -200,14 +200,14 @@ async def test_the_printer_of_the_documentation_is_asked_what_became_of_a_label(
         orders = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, spec.name, orders)
         spec.loader.exec_module(orders)
-        journal = await here.journal(await here.send(me))
-        cut_off = CallLedger(journal, "call_1", "print_label", "once", b"")
+        turn = await here.send(me)
+        journal = await here.journal(turn)
+        cut_off = CallLedger(journal=journal, call_id="call_1", name="print_label", effect="once", args_sha=b"")
         await cut_off.start()
         if became == "printed":
             there.jobs.append(cut_off.idempotency_key)
         there.forgetful = became == "forgotten"
-        await journal.load()
-        attempt = Attempt(journal=journal, caller=me, message="", agent=None, number=2, resumed=True)
+        attempt = Attempt(journal=await here.journal(turn), caller=me, message="", agent=None, number=2)
         if became == "forgotten":
             with pytest.raises(AgentServerError, match="Do not call print_label again"):
                 await call(database, attempt, orders.print_label, order="AB-123456")

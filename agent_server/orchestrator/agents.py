@@ -67,11 +67,11 @@ def function_tool(tool: Tool[..., Any]) -> FunctionTool:
         if task := asyncio.current_task():
             turn.tool_calls.add(task)
         ledger = CallLedger(
-            turn.attempt.journal,
-            context.tool_call_id,
-            tool.name,
-            tool.effect,
-            hashlib.sha256(arguments.encode()).digest(),
+            journal=turn.attempt.journal,
+            call_id=context.tool_call_id,
+            name=tool.name,
+            effect=tool.effect,
+            args_sha=hashlib.sha256(arguments.encode()).digest(),
             render=lambda outcome: turn.citations.render(tool, outcome),
         )
         try:

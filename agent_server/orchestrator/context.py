@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agent_server.calls.call import Runtime
 from agent_server.knowledge.search import Passage
 from agent_server.offline.pieces import CitedPassage
-from agent_server.turns.runner import Attempt
+from agent_server.turns.attempt import Attempt
 
 if TYPE_CHECKING:
     from agent_server.orchestrator.citations import Citations

@@ -27,6 +27,7 @@ from openai.types.responses import (
 )
 
 from agent_server.calls.ledger import failure_text
+from agent_server.conversations.items import NewItem, assistant_message, tool_call_item, tool_output_item, user_message
 from agent_server.errors import ModelFailed, NotFound
 from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.models.answer import Begin, answer, message_text
@@ -37,9 +38,7 @@ from agent_server.offline.pieces import CitedPassage
 from agent_server.orchestrator.context import TurnContext, passage_body
 from agent_server.routing import Decision
 from agent_server.tool import Tool
-from agent_server.turns.calls import output_item
 from agent_server.turns.events import AgentChosen, Cited, Event, Reset, TextDelta, TextDone, ToolCalled, ToolReturned
-from agent_server.turns.journal import NewItem
 from agent_server.turns.models import ModelCall
 from agent_server.workspace import Workspace
 
@@ -159,10 +158,10 @@ class JournaledModel(Model):
         """
         if self._name == OFFLINE:
             return items  # it answers one message: what is put into its turn is answered in a turn of its own
-        steered = list(items)
+        steered: list[Any] = list(items)
         for call, text in reversed(await self._turn.attempt.journal.take_steers(n)):
             place = min(self._models.input_lengths[call], len(items))
-            steered.insert(place, {"role": "user", "content": text})
+            steered.insert(place, user_message(text).body)
         return steered
 
     async def _ask(self, n: int, sha: bytes, request: _Request) -> Response:
@@ -231,10 +230,8 @@ class JournaledModel(Model):
 
     def _message_item(self, message: ResponseOutputMessage, model: str) -> NewItem:
         text = message_text(message)
-        return NewItem(
-            {"role": "assistant", "content": text},
-            role="assistant",
-            text=text,
+        return assistant_message(
+            text,
             agent=self._agent,
             model=model,
             prompt_sha=self._models.workspace.agents[self._agent].sha,
@@ -302,18 +299,18 @@ def _record_call(call: ResponseFunctionToolCall, request: _Request) -> tuple[lis
 
     The outputs that the run loop makes itself are among them: no ledger records those.
     """
-    body = {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments}
+    item = tool_call_item(call.call_id, call.name, call.arguments)
     for handoff in request.handoffs:
         if handoff.tool_name == call.name:
             # Later turns need the output beside the call.
             to = json.dumps({"assistant": handoff.agent_name})
-            return [], [NewItem(body), NewItem(output_item(call.call_id, to))]
+            return [], [item, tool_output_item(call.call_id, to)]
     events: list[Event] = [ToolCalled(call.call_id, call.name, _arguments(call.arguments))]
     if call.name in {tool.name for tool in request.tools}:
-        return events, [NewItem(body)]
+        return events, [item]
     failure = unknown_tool(call.name)
     events.append(ToolReturned(call.call_id, call.name, None, failure))
-    return events, [NewItem(body), NewItem(output_item(call.call_id, failure, failed=True))]
+    return events, [item, tool_output_item(call.call_id, failure, failed=True)]
 
 
 def unknown_tool(name: str) -> str:

@@ -15,6 +15,7 @@ from agents.result import RunResultStreaming
 from agent_server.calls.call import Runtime
 from agent_server.calls.ledger import Interrupted
 from agent_server.conversations.history import history
+from agent_server.conversations.items import assistant_message, user_message
 from agent_server.conversations.models import Conversation, Item
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
 from agent_server.errors import AgentServerError, ModelFailed
@@ -29,9 +30,8 @@ from agent_server.orchestrator.context import Briefing, TurnContext, passage_bod
 from agent_server.orchestrator.replay import JournaledModels, unknown_tool
 from agent_server.prompts import AgentPrompt
 from agent_server.routing import Decision, Ranked, RoutedAgent, Router, subjects
+from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import AgentChosen, Cited, Event, PassagesFound, TextDelta, TextDone
-from agent_server.turns.journal import NewItem
-from agent_server.turns.runner import Attempt, Outcome
 from agent_server.workspace import Workspace
 
 EMERGENCY_CALL = 0
@@ -60,10 +60,7 @@ class Orchestrator:
     async def run(self, attempt: Attempt) -> Outcome:
         """Run the attempt to its end. What is promised to the user goes through the attempt's journal."""
         ends = time.monotonic() + self.runtime.settings.turn_timeout
-        journal = attempt.journal
-        model_calls = await journal.model_calls() if attempt.resumed else {}
-        log = [numbered.event for numbered in await journal.events()] if attempt.resumed else []
-        decision, past, turn = await self._prepare(attempt, log)
+        decision, past, turn = await self._prepare(attempt)
         models = JournaledModels(
             turn=turn,
             workspace=self.workspace,
@@ -71,12 +68,12 @@ class Orchestrator:
             models=self.models,
             default=self.default,
             embedder=self.embedder,
-            journaled=model_calls,
-            announced=_find_announced(log),
+            journaled=attempt.earlier.model_calls,
+            announced=_find_announced(attempt.earlier.events),
             ends=ends,
         )
         entry = decision.agent if decision.decided_by != "model" else self.workspace.entry
-        messages: list[Any] = [*past, {"role": "user", "content": attempt.message}]
+        messages: list[Any] = [*past, user_message(attempt.message).body]
         result = Runner.run_streamed(
             self.agents[entry],
             messages,
@@ -109,9 +106,9 @@ class Orchestrator:
             },
         )
 
-    async def _prepare(self, attempt: Attempt, log: Sequence[Event]) -> tuple[Decision, list[Any], TurnContext]:
-        """Everything that the run loop starts from. `log` has the events of earlier attempts."""
-        journal = attempt.journal
+    async def _prepare(self, attempt: Attempt) -> tuple[Decision, list[Any], TurnContext]:
+        """Everything that the run loop starts from."""
+        journal, log = attempt.journal, attempt.earlier.events
         async with self.runtime.database.transaction(attempt.caller.id) as session:
             conversations = ConversationRepository(session, attempt.caller)
             conversation = await conversations.get(journal.conversation_id)
@@ -162,10 +159,8 @@ class Orchestrator:
             TextDelta(EMERGENCY_CALL, text),
             TextDone(EMERGENCY_CALL),
         )
-        item = NewItem(
-            {"role": "assistant", "content": text},
-            role="assistant",
-            text=text,
+        item = assistant_message(
+            text,
             agent=prompt.name if prompt else None,
             prompt_sha=prompt.sha if prompt else None,
             sources=[passage_body(cited)],

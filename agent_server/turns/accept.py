@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import insert, literal, text
@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
 from agent_server.caller import Caller
+from agent_server.conversations.items import insert_items, items_json, user_message
 from agent_server.conversations.models import Conversation
-from agent_server.db import Database, new_id, now
+from agent_server.db import Database, new_id
 from agent_server.errors import Busy, InvalidInput, NotFound, TooMany
 from agent_server.turns.models import Turn
 from agent_server.turns.steering import add_steer, find_steerable
@@ -40,7 +41,8 @@ _WAITING = text("""
 _NEW_CONVERSATION = (
     postgresql.insert(SQLModel.metadata.tables["conversation"]).on_conflict_do_nothing().returning(literal(1))
 )
-_NEW_TURN, _NEW_ITEM = (insert(SQLModel.metadata.tables[name]) for name in ("turn", "item"))
+_NEW_TURN = insert(SQLModel.metadata.tables["turn"])
+_FIRST_ITEM = text(insert_items("(select * from turn where owner_id = :owner_id and id = :id)"))
 _FOLLOWED = text("update turn set followed_at = now() where owner_id = :owner_id and id = :id")
 
 
@@ -118,7 +120,8 @@ async def accept(
             },
         )
         await session.execute(_NEW_TURN, turn.model_dump())
-        await session.execute(_NEW_ITEM, _user_item(turn, message.text))
+        first_item = {"owner_id": caller.id, "id": turn.id, "new_items": items_json([user_message(message.text)])}
+        await session.execute(_FIRST_ITEM, first_item)
         if message.leave_after is not None:
             await session.execute(_FOLLOWED, {"owner_id": caller.id, "id": turn.id})
         return Accepted(turn, fresh=True, interrupted=running)
@@ -165,18 +168,3 @@ def _title(message: str) -> str:
 async def _waiting(session: AsyncSession, caller: Caller, conversation_id: UUID) -> Sequence[UUID]:
     """The turn that runs in a conversation and those that wait behind it, in order."""
     return (await session.execute(_WAITING, {"owner_id": caller.id, "id": conversation_id})).scalars().all()
-
-
-def _user_item(turn: Turn, message: str) -> dict[str, Any]:
-    return {
-        "owner_id": turn.owner_id,
-        "conversation_id": turn.conversation_id,
-        "turn_no": turn.turn_no,
-        "k": 1,
-        "turn_id": turn.id,
-        "role": "user",
-        "text": message,
-        "body": {"role": "user", "content": message},
-        "sources": [],
-        "created_at": now(),
-    }

@@ -10,10 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.calls.confirmations import Question
 from agent_server.calls.ledger import CallOutcome, OutcomeUnknown, outcome_text
+from agent_server.conversations.items import tool_output_item
 from agent_server.db import storable
 from agent_server.tool import OUTSIDE
 from agent_server.turns.events import ConfirmationAsked, Event, ToolReturned
-from agent_server.turns.journal import Fenced, Journal, NewItem, fenced
+from agent_server.turns.journal import Fenced, Journal, fenced
 from agent_server.turns.models import ToolCall
 
 _INSERT = """
@@ -36,7 +37,7 @@ def render_plainly(outcome: CallOutcome) -> tuple[str, Sequence[Event]]:
     return outcome_text(outcome), ()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CallLedger:
     """The ledger of one tool call. Its record, event and item commit with the tool's effect."""
 
@@ -71,7 +72,7 @@ class CallLedger:
 
     @property
     def _earlier(self) -> ToolCall | None:
-        return self.journal.tool_calls.get(self.call_id)
+        return self.journal.earlier.tool_calls.get(self.call_id)
 
     async def start(self) -> None:
         seen = self._earlier.epoch if self._earlier is not None else None
@@ -87,7 +88,7 @@ class CallLedger:
         events: list[Event] = [*found, ToolReturned(self.call_id, self.name, outcome.output, outcome.error)]
         if question is not None:
             events.append(ConfirmationAsked(self.call_id, **asdict(question)))
-        item = NewItem(output_item(self.call_id, text, failed=outcome.error is not None))
+        item = tool_output_item(self.call_id, text, failed=outcome.error is not None)
         # A stop undoes what is only in this transaction; what has happened outside must be on record.
         recorded = await self.journal.write(
             session,
@@ -109,9 +110,3 @@ class CallLedger:
             "state": state,
             "result": json.dumps(storable(asdict(outcome))) if outcome else None,
         }
-
-
-def output_item(call_id: str, text: str, *, failed: bool = False) -> dict[str, Any]:
-    """The output of a call as models are given it. The status of one that failed is OpenAI's word for it."""
-    body = {"type": "function_call_output", "call_id": call_id, "output": text}
-    return {**body, "status": "incomplete"} if failed else body

@@ -22,6 +22,7 @@ from agent_server.db import Database
 from agent_server.errors import Unavailable
 from agent_server.turns.events import LAST, Cancelled, Done, Failed, Numbered, Snapshot, from_row
 from agent_server.turns.models import FINISHED, Turn
+from agent_server.turns.signals import Hint, TurnGrew
 
 log = structlog.get_logger()
 
@@ -89,12 +90,13 @@ class _Feed:
 
 
 class Hub:
-    """Who follows what in this process."""
+    """Who follows what in this process. By `send` the other replicas are told of each turn that this one has written
+    to; a process that only reads has nothing to send."""
 
-    def __init__(self, database: Database, *, idle_seconds: float = IDLE_SECONDS) -> None:
-        self._database, self._idle_seconds = database, idle_seconds
-        self.announce: Callable[[UUID], None] = lambda _: None
-        """Told of each turn that this process has written to, for the other replicas."""
+    def __init__(
+        self, database: Database, *, send: Callable[[Hint], None] | None = None, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
+        self._database, self._send, self._idle_seconds = database, send, idle_seconds
         self._feeds: dict[UUID, _Feed] = {}
         self._dirty: set[UUID] = set()
         self._unread: set[UUID] = set()
@@ -102,18 +104,19 @@ class Hub:
         self._reader: asyncio.Task[None] | None = None
         self._closed = False
 
-    def grown(self, turn_id: UUID) -> None:
-        """There may be events to read, of whichever replica."""
+    def mark_grown(self, turn_id: UUID) -> None:
+        """Have the turn's events looked for, if anybody follows it."""
         if turn_id in self._feeds:
             self._dirty.add(turn_id)
             self._woken.set()
 
-    def published(self, turn_id: UUID, events: Sequence[Numbered]) -> None:
-        """Events that this process has just committed."""
-        self.announce(turn_id)
+    def publish(self, turn_id: UUID, events: Sequence[Numbered]) -> None:
+        """Give followers the events that this process has just committed."""
+        if self._send is not None:
+            self._send(TurnGrew(turn_id))
         feed = self._feeds.get(turn_id)
         if feed is not None and not feed.extend(events):
-            self.grown(turn_id)
+            self.mark_grown(turn_id)
 
     def close(self) -> None:
         """End every stream where it is: its reader resumes on another replica."""
@@ -129,7 +132,7 @@ class Hub:
         `Snapshot` and the last event. A database that is away is waited for; raises Unavailable when it stays away for
         `OUTAGE_SECONDS`, and Moved when this process ends before the turn does.
         """
-        with self._followed(owner_id, turn_id, after) as (feed, woken):
+        with self._join(owner_id, turn_id, after) as (feed, woken):
             for numbered in await self._before(feed, after):
                 yield numbered
                 after = numbered.seq
@@ -152,7 +155,7 @@ class Hub:
                     yield None
 
     @contextmanager
-    def _followed(self, owner_id: UUID, turn_id: UUID, after: int) -> Iterator[tuple[_Feed, asyncio.Event]]:
+    def _join(self, owner_id: UUID, turn_id: UUID, after: int) -> Iterator[tuple[_Feed, asyncio.Event]]:
         feed = self._feeds.get(turn_id)
         if feed is None:
             feed = self._feeds[turn_id] = _Feed(owner_id, turn_id, after)
@@ -208,7 +211,7 @@ class Hub:
         dirty, self._dirty = (self._dirty | asked) & self._feeds.keys(), set()
         try:
             if asked:
-                dirty -= asked - await self._grown_of(asked)
+                dirty -= asked - await self._find_grown(asked)
             by_owner: defaultdict[UUID, dict[UUID, int]] = defaultdict(dict)
             for id in dirty & self._feeds.keys():
                 by_owner[self._feeds[id].owner_id][id] = self._feeds[id].last
@@ -223,7 +226,7 @@ class Hub:
             self._dirty |= dirty
             raise
 
-    async def _grown_of(self, asked: set[UUID]) -> set[UUID]:
+    async def _find_grown(self, asked: set[UUID]) -> set[UUID]:
         """Those of the turns that have more events than are known here; ends the feeds that nothing more can come of."""
         feeds = [self._feeds[id] for id in asked]
         owners = [feed.owner_id for feed in feeds]

@@ -8,20 +8,21 @@ over writes nothing more), the allotment of event numbers (dense, and visible in
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col, select
 
 from agent_server.calls.ledger import Interrupted
+from agent_server.conversations.items import NewItem, insert_items, items_json, user_message
 from agent_server.db import Database, after_commit, storable
-from agent_server.turns.events import Event, Numbered, Reset, Steered, TextDelta, TextDone, body_of, from_row
+from agent_server.turns.earlier import NOTHING, Earlier
+from agent_server.turns.events import Event, Numbered, Steered, body_of, from_row
 from agent_server.turns.hub import Hub
-from agent_server.turns.models import ModelCall, Status, ToolCall, TurnEvent
+from agent_server.turns.models import Status
 from agent_server.turns.steering import release_steers
 
 _COUNTERS = """
@@ -34,21 +35,14 @@ _MINE = "where owner_id = :owner_id and id = :id and epoch = :epoch and status =
 # commit.
 _WRITE = """
     with fence as (
-        update turn set {set} {mine} returning last_event, last_item, cancel and :heed_stop as stop, steers),
-    logged as (
+        update turn set {set} {mine}
+        returning owner_id, conversation_id, id, turn_no, last_event, last_item, cancel and :heed_stop as stop, steers),
+    new_event as (
         insert into event (owner_id, turn_id, seq, kind, body, at)
         select :owner_id, :id, f.last_event - :events + e.n, e.row ->> 'kind', e.row -> 'body', now()
         from fence f cross join json_array_elements(cast(:new_events as json)) with ordinality e(row, n)
         where not f.stop),
-    said as (
-        insert into item (owner_id, conversation_id, turn_id, turn_no, k, role, text, agent, model, prompt_sha, body,
-                          sources, created_at)
-        select :owner_id, :conversation_id, :id, :turn_no, f.last_item - :items + i.n, r.role, r.text, r.agent,
-               r.model, r.prompt_sha, r.body, r.sources, now()
-        from fence f cross join jsonb_array_elements(cast(:new_items as jsonb)) with ordinality i(row, n)
-        cross join jsonb_to_record(i.row)
-             as r(role text, text text, agent text, model text, prompt_sha text, body jsonb, sources jsonb)
-        where not f.stop),
+    new_item as ({items}),
     also as ({also})
     select last_event, stop, steers, (select count(*) from also) as also from fence"""
 
@@ -56,7 +50,8 @@ _WRITE = """
 def fenced(also: str = "select where false", *, set: str = "") -> TextClause:
     """A statement for `Journal.write`. `also` writes something of its own where `fence` has a row that is not `stop`, and
     returns a row for each; `set` is what else changes of the turn."""
-    return text(_WRITE.format(set=f"{set} {_COUNTERS}", mine=_MINE, also=also))
+    items = insert_items("(select * from fence where not stop)")
+    return text(_WRITE.format(set=f"{set} {_COUNTERS}", mine=_MINE, items=items, also=also))
 
 
 _APPEND: Final = fenced()
@@ -66,7 +61,7 @@ _RESPONSE: Final = fenced("""
 _FINISH: Final = fenced(
     """
     update conversation c set agent = coalesce(:agent, c.agent), updated_at = now() from fence
-    where c.owner_id = :owner_id and c.id = :conversation_id returning 1""",
+    where c.owner_id = :owner_id and c.id = fence.conversation_id returning 1""",
     set="""status = :status, finished_at = now(), agent = :agent, usage = cast(:usage as jsonb),
         error = cast(:error as jsonb),""",
 )
@@ -75,10 +70,6 @@ _WAITING_STEERS = text("""
     select i, text from steer where owner_id = :owner_id and turn_id = :id and consumed_n is null order by i""")
 _TAKE_STEERS = text("""
     update steer set consumed_n = :n where owner_id = :owner_id and turn_id = :id and i = any(cast(:taken as int[]))""")
-_ANSWERED = text("select coalesce(max(n), 0) from model_call where owner_id = :owner_id and turn_id = :id")
-_TAKEN_STEERS = text("""
-    select consumed_n, text from steer where owner_id = :owner_id and turn_id = :id and consumed_n is not null
-    order by i""")
 
 
 class Fenced(Interrupted):
@@ -89,23 +80,10 @@ class StopRequested(Interrupted):
     """The turn was cancelled while this attempt ran."""
 
 
-@dataclass(frozen=True)
-class NewItem:
-    """An item to append to the conversation (see `conversations.models.Item`)."""
-
-    body: dict[str, Any]
-    role: str | None = None
-    text: str | None = None
-    agent: str | None = None
-    model: str | None = None
-    prompt_sha: str | None = None
-    sources: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass
+@dataclass(kw_only=True)
 class Journal:
-    """The log of one attempt of one turn. `steers` is how many messages have been put into the turn so far, as the last
-    write saw it; `tool_calls` are the calls that earlier attempts noted, by id."""
+    """Writes what one attempt of a turn does. `steers` is how many messages have been put into the turn so far, as the
+    last write saw it; `earlier` is what earlier attempts have stored."""
 
     database: Database
     hub: Hub
@@ -115,9 +93,10 @@ class Journal:
     turn_no: int
     epoch: int
     steers: int = 0
-    tool_calls: dict[str, ToolCall] = field(default_factory=dict)
-    _answered: int = 0
-    _taken: list[tuple[int, str]] = field(default_factory=list)
+    earlier: Earlier = NOTHING
+
+    def __post_init__(self) -> None:
+        self._taken = list(self.earlier.steers)
 
     @property
     def _key(self) -> dict[str, Any]:
@@ -126,16 +105,6 @@ class Journal:
     def transaction(self) -> AbstractAsyncContextManager[AsyncSession]:
         """A transaction for the turn's owner."""
         return self.database.transaction(self.owner_id)
-
-    async def load(self) -> None:
-        """Take up what earlier attempts noted beside the model's responses."""
-        async with self.transaction() as session:
-            calls = await session.execute(
-                select(ToolCall).where(col(ToolCall.owner_id) == self.owner_id, col(ToolCall.turn_id) == self.turn_id)
-            )
-            self.tool_calls = {row.call_id: row for row in calls.scalars()}
-            self._answered = (await session.execute(_ANSWERED, self._key)).scalar_one()
-            self._taken = [(n, said) for n, said in await session.execute(_TAKEN_STEERS, self._key)]
 
     async def append(self, *events: Event, items: Sequence[NewItem] = ()) -> None:
         """Write in a transaction of its own. Raises Fenced or StopRequested."""
@@ -164,13 +133,11 @@ class Journal:
                 {
                     **self._key,
                     "epoch": self.epoch,
-                    "conversation_id": self.conversation_id,
-                    "turn_no": self.turn_no,
                     "heed_stop": heed_stop,
                     "events": len(events),
                     "items": len(items),
                     "new_events": new_events,
-                    "new_items": _json([vars(item) for item in items]),
+                    "new_items": items_json(items),
                     **values,
                 },
             )
@@ -184,7 +151,7 @@ class Journal:
             # as whoever reads the rows will have them
             stored = [from_row(row["kind"], row["body"]) for row in json.loads(new_events)]
             numbered = [Numbered(seq, event) for seq, event in enumerate(stored, written.last_event - len(events) + 1)]
-            after_commit(session, lambda: self.hub.published(self.turn_id, numbered))
+            after_commit(session, lambda: self.hub.publish(self.turn_id, numbered))
         return int(written.also)
 
     async def record_model_call(
@@ -202,37 +169,18 @@ class Journal:
         async with self.transaction() as session:
             await self.write(session, events, items, statement=_RESPONSE, values=values)
 
-    async def model_calls(self) -> dict[int, ModelCall]:
-        """What earlier attempts of this turn were answered, by number."""
-        async with self.transaction() as session:
-            rows = await session.execute(
-                select(ModelCall).where(
-                    col(ModelCall.owner_id) == self.owner_id, col(ModelCall.turn_id) == self.turn_id
-                )
-            )
-            return {row.n: row for row in rows.scalars()}
-
     async def take_steers(self, n: int) -> list[tuple[int, str]]:
         """The messages put into the turn that model call `n` is given: those that earlier calls were the first to be
         given, and what has come since, each with the number of that call. Raises Fenced or StopRequested."""
-        if n > self._answered and len(self._taken) < self.steers:
+        if n > self.earlier.last_call and len(self._taken) < self.steers:
             async with self.transaction() as session:
                 waiting = (await session.execute(_WAITING_STEERS, self._key)).all()
-                items = [NewItem({"role": "user", "content": said}, role="user", text=said) for _, said in waiting]
-                await self.write(session, [Steered(said) for _, said in waiting], items)
+                await self.write(
+                    session, [Steered(said) for _, said in waiting], [user_message(said) for _, said in waiting]
+                )
                 await session.execute(_TAKE_STEERS, {**self._key, "n": n, "taken": [i for i, _ in waiting]})
             self._taken += [(n, said) for _, said in waiting]
         return [(call, said) for call, said in self._taken if call <= n]
-
-    async def events(self) -> list[Numbered]:
-        """The log so far."""
-        async with self.transaction() as session:
-            rows = await session.execute(
-                select(TurnEvent.seq, TurnEvent.kind, TurnEvent.body)
-                .where(col(TurnEvent.owner_id) == self.owner_id, col(TurnEvent.turn_id) == self.turn_id)
-                .order_by(col(TurnEvent.seq))
-            )
-            return [Numbered(seq, from_row(kind, body)) for seq, kind, body in rows]
 
     async def finish(
         self,
@@ -255,25 +203,6 @@ class Journal:
             if self.steers == len(self._taken):
                 return False
             return await release_steers(session, self.owner_id, self.turn_id, answer=status != "cancelled")
-
-    async def interrupted_text(self) -> str:
-        """What was shown of an answer that did not come to its end."""
-        return "".join((await self._unfinished()).values())
-
-    async def reset_unfinished(self) -> None:
-        """Take back what an earlier attempt showed of a model call that it did not finish: it is made again."""
-        if unfinished := await self._unfinished():
-            await self.append(*(Reset(call) for call in unfinished))
-
-    async def _unfinished(self) -> dict[int, str]:
-        shown: dict[int, str] = {}
-        for numbered in await self.events():
-            match numbered.event:
-                case TextDelta(call=call, text=text):
-                    shown[call] = shown.get(call, "") + text
-                case TextDone(call=call) | Reset(call=call):
-                    shown.pop(call, None)
-        return shown
 
 
 def _json(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""The process's one direct connection: hints to and from the other replicas, its heartbeat, and the lock that says it
-lives.
+"""The one direct connection of a process, for what needs a session of its own.
 
-A hint says that there may be more to read or to do, never what: a lost one costs a poll interval. Hints are gathered
+It carries hints to and from the other replicas and the heartbeat, and it holds the lock that says that the process
+lives. A hint says that there may be more to read or to do, never what: a lost one costs a poll interval. Hints are gathered
 for `GATHER_SECONDS` and sent apart from the transactions they speak of: a NOTIFY inside each commit makes commits seven
 times slower, since Postgres serialises them.
 """
@@ -11,10 +11,9 @@ import contextlib
 import re
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, assert_never
 from uuid import UUID
 
 import asyncpg
@@ -42,19 +41,37 @@ _LOCK = "select pg_try_advisory_lock($1, $2)"
 
 
 @dataclass(frozen=True)
-class Listener:
-    """Whom the hints of other replicas are for."""
+class TurnGrew:
+    """There may be events of the turn to read."""
 
-    grown: Callable[[UUID], None]
-    stopped: Callable[[UUID], None]
-    work: Callable[[], None]
+    turn_id: UUID
+
+
+@dataclass(frozen=True)
+class TurnStopped:
+    """The turn's row says that it is to stop."""
+
+    turn_id: UUID
+
+
+@dataclass(frozen=True)
+class WorkWaits:
+    """There may be a turn that nobody runs."""
+
+
+Hint = TurnGrew | TurnStopped | WorkWaits
 
 
 class Signals:
-    """Connects, and connects again, until it is closed. `changed` is called when the lock was lost or taken."""
+    """Connects, and connects again, until it is closed.
 
-    def __init__(self, database: Database, replica: UUID, listener: Listener, changed: Callable[[], None]) -> None:
-        self._database, self._replica, self._listener, self._changed = database, replica, listener, changed
+    `received` has the hints of other replicas. `lock_changed` is set when the lock was lost or taken.
+    """
+
+    def __init__(self, database: Database, replica: UUID) -> None:
+        self._database, self._replica = database, replica
+        self.received: asyncio.Queue[Hint] = asyncio.Queue()
+        self.lock_changed = asyncio.Event()
         self._connection: asyncpg.Connection | None = None
         self._lock: tuple[int, datetime] | None = None
         self._hints: set[str] = set()
@@ -63,7 +80,7 @@ class Signals:
 
     async def start(self) -> None:
         await self._connect()
-        self._tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._stay_connected())]
+        self._tasks = [asyncio.create_task(self._send_hints()), asyncio.create_task(self._stay_connected())]
 
     async def close(self) -> None:
         """Send what is left, and let go of the lock."""
@@ -73,19 +90,15 @@ class Signals:
         with contextlib.suppress(Exception):
             await self._flush()
         if self._connection is not None:
-            self._connection.remove_termination_listener(self._terminated)
+            self._connection.remove_termination_listener(self._drop_ended)
             with contextlib.suppress(Exception):
                 await self._connection.close(timeout=2)
             self._connection = None
 
-    def turn_grew(self, turn_id: UUID) -> None:
-        self._hint(f"e{turn_id.hex}")
-
-    def turn_stopped(self, turn_id: UUID) -> None:
-        self._hint(f"s{turn_id.hex}")
-
-    def work_waits(self) -> None:
-        self._hint("w")
+    def send(self, hint: Hint) -> None:
+        """Send a hint to the other replicas, soon; never waits."""
+        self._hints.add(_encode(hint))
+        self._hinted.set()
 
     async def beat(self) -> None:
         """Say that this replica lives. Raises Unavailable.
@@ -101,11 +114,7 @@ class Signals:
             connection = await session.connection()
             await connection.exec_driver_sql(_BEAT, (self._replica, key, server_started))
 
-    def _hint(self, hint: str) -> None:
-        self._hints.add(hint)
-        self._hinted.set()
-
-    async def _send(self) -> None:
+    async def _send_hints(self) -> None:
         sent = 0.0
         while True:
             await self._hinted.wait()
@@ -130,15 +139,13 @@ class Signals:
                 self._hints.update(hints)
                 raise
 
-    def _received(self, _: Any, __: int, ___: str, payload: str) -> None:
+    def _receive(self, _: Any, __: int, ___: str, payload: str) -> None:
         sender, *hints = payload.split(",")
         if sender == self._replica.hex:
             return
-        for kind, id in ((hint[:1], hint[1:]) for hint in hints):
-            if kind == "w":
-                self._listener.work()
-            elif kind in "es" and _ID.fullmatch(id):  # another version of the server may have more kinds
-                (self._listener.grown if kind == "e" else self._listener.stopped)(UUID(id))
+        for hint in map(_decode, hints):
+            if hint is not None:
+                self.received.put_nowait(hint)
 
     async def _stay_connected(self) -> None:
         wait = 0.05
@@ -147,7 +154,7 @@ class Signals:
             try:
                 if self._connection is None:
                     await self._connect()
-                    self._changed()
+                    self.lock_changed.set()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(CHECK_SECONDS):
                         await self._dropped.wait()
@@ -164,11 +171,11 @@ class Signals:
         while not await connection.fetchval(_LOCK, LOCK_SPACE, key := secrets.randbelow(2**31)):
             pass
         started = await connection.fetchval("select pg_postmaster_start_time()")
-        await connection.add_listener(CHANNEL, self._received)
-        connection.add_termination_listener(self._terminated)
+        await connection.add_listener(CHANNEL, self._receive)
+        connection.add_termination_listener(self._drop_ended)
         self._connection, self._lock = connection, (key, started)
 
-    def _terminated(self, connection: Any) -> None:
+    def _drop_ended(self, connection: Any) -> None:
         if connection is self._connection:
             self._drop()
 
@@ -177,7 +184,29 @@ class Signals:
         if (connection := self._connection) is not None:
             log.warning("database.direct_lost")
             self._connection = self._lock = None
-            connection.remove_termination_listener(self._terminated)
+            connection.remove_termination_listener(self._drop_ended)
             connection.terminate()
             self._dropped.set()
-            self._changed()
+            self.lock_changed.set()
+
+
+def _encode(hint: Hint) -> str:
+    match hint:
+        case TurnGrew(turn_id):
+            return f"e{turn_id.hex}"
+        case TurnStopped(turn_id):
+            return f"s{turn_id.hex}"
+        case WorkWaits():
+            return "w"
+        case _:
+            assert_never(hint)
+
+
+def _decode(text: str) -> Hint | None:
+    """The hint, or None for one of a kind that only another version of the server knows."""
+    kind, id = text[:1], text[1:]
+    if kind == "w":
+        return WorkWaits()
+    if kind not in ("e", "s") or not _ID.fullmatch(id):
+        return None
+    return TurnGrew(UUID(id)) if kind == "e" else TurnStopped(UUID(id))

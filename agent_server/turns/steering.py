@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from agent_server.conversations.items import insert_items, items_json, user_message
 from agent_server.db import new_id
 
 _RUNNING = text("""
@@ -31,25 +32,21 @@ _NUMBER = text("""
     where owner_id = :owner_id and id = (select conversation_id from turn where owner_id = :owner_id and id = :id)
     returning next_turn - 1""")
 
-_NEXT = text("""
-    with made as (
+_NEXT = text(f"""
+    with next as (
         insert into turn (owner_id, id, conversation_id, turn_no, client_key, body_sha, status, epoch, attempts,
                           last_event, last_item, cancel, input, created_at)
         select owner_id, :new_id, conversation_id, :turn_no, :client_key, :body_sha, 'queued', 1, 0, 0, 1, false,
                jsonb_build_object('message', cast(:text as text), 'agent', null, 'caller', input -> 'caller'), now()
         from turn where owner_id = :owner_id and id = :id
-        returning owner_id, id, conversation_id, turn_no)
-    insert into item (owner_id, conversation_id, turn_id, turn_no, k, role, text, body, sources, created_at)
-    select owner_id, conversation_id, id, turn_no, 1, 'user', cast(:text as text),
-           jsonb_build_object('role', 'user', 'content', cast(:text as text)), '[]', now() from made""")
+        returning owner_id, id, conversation_id, turn_no, last_item)
+    {insert_items("next")}""")  # noqa: S608  # SQL of our own
 
-_KEEP = text("""
-    with kept as (
+_KEEP = text(f"""
+    with of_turn as (
         update turn set last_item = last_item + 1 where owner_id = :owner_id and id = :id
         returning owner_id, id, conversation_id, turn_no, last_item)
-    insert into item (owner_id, conversation_id, turn_id, turn_no, k, role, text, body, sources, created_at)
-    select owner_id, conversation_id, id, turn_no, last_item, 'user', cast(:text as text),
-           jsonb_build_object('role', 'user', 'content', cast(:text as text)), '[]', now() from kept""")
+    {insert_items("of_turn")}""")  # noqa: S608  # SQL of our own
 
 
 async def find_steerable(session: AsyncSession, owner_id: UUID, conversation_id: UUID) -> UUID | None:
@@ -76,10 +73,11 @@ async def release_steers(session: AsyncSession, owner_id: UUID, turn_id: UUID, *
     key = {"owner_id": owner_id, "id": turn_id}
     left = sorted((await session.execute(_LEFT if answer else _DROP, key)).all(), key=lambda row: int(row.i))
     for row in left:
+        new_items = items_json([user_message(row.text)])
         if not answer:
-            await session.execute(_KEEP, {**key, "text": row.text})
+            await session.execute(_KEEP, {**key, "new_items": new_items})
             continue
         number = (await session.execute(_NUMBER, key)).scalar_one()
         values = {"client_key": row.client_key, "body_sha": row.body_sha, "text": row.text}
-        await session.execute(_NEXT, {**key, **values, "turn_no": number, "new_id": new_id()})
+        await session.execute(_NEXT, {**key, **values, "new_items": new_items, "turn_no": number, "new_id": new_id()})
     return answer and bool(left)

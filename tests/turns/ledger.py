@@ -17,12 +17,15 @@ from agent_server.db import Database, new_id
 from agent_server.settings import load_settings
 from agent_server.tool import Tool
 from agent_server.turns.accept import Accepted, Message, accept
+from agent_server.turns.attempt import Attempt, Outcome, Run
 from agent_server.turns.calls import CallLedger
-from agent_server.turns.events import Numbered
+from agent_server.turns.earlier import read_earlier
+from agent_server.turns.events import Numbered, from_row
 from agent_server.turns.hub import Hub
 from agent_server.turns.journal import Journal
-from agent_server.turns.models import Turn
-from agent_server.turns.runner import Attempt, Outcome, Run, Runner
+from agent_server.turns.models import Turn, TurnEvent
+from agent_server.turns.replica import Replica as Process
+from agent_server.turns.runner import Runner
 from tests.conftest import everything
 
 SETTINGS = load_settings(environment="test", tool_timeout=20.0)
@@ -41,7 +44,7 @@ class Replica:
             self.database,
             caller,
             Message(text=message, **more),
-            replica=self.runner.replica,
+            replica=self.runner.replica.id,
             queue_limit=queue_limit,
             can_run=self.runner.has_slot,
         )
@@ -50,11 +53,11 @@ class Replica:
         """What POST /api/chat does with a message."""
         accepted = await self.accept(caller, message, **more)
         if accepted.interrupted is not None:
-            self.runner.interrupted(accepted.interrupted)
-        if accepted.fresh and accepted.turn.owner == self.runner.replica:
+            self.runner.announce_stop(accepted.interrupted)
+        if accepted.fresh and accepted.turn.owner == self.runner.replica.id:
             self.runner.begin(accepted.turn)
         elif accepted.fresh:
-            self.runner.queued()
+            self.runner.announce_work()
         return accepted.turn
 
     async def read_to_the_end(self, turn: Turn, after: int = 0) -> list[Numbered]:
@@ -67,15 +70,23 @@ class Replica:
         """The journal of an attempt under the turn's present epoch."""
         row = await read_turn(self.database, turn)
         return Journal(
-            self.database, self.hub, row.owner_id, row.conversation_id, row.id, turn_no=row.turn_no, epoch=row.epoch
+            database=self.database,
+            hub=self.hub,
+            owner_id=row.owner_id,
+            conversation_id=row.conversation_id,
+            turn_id=row.id,
+            turn_no=row.turn_no,
+            epoch=row.epoch,
+            earlier=await read_earlier(self.database, owner_id=row.owner_id, turn_id=row.id),
         )
 
 
 @asynccontextmanager
 async def replica(database: Database, run: Run, **more: Any) -> AsyncIterator[Replica]:
     """A replica that runs turns by `run`."""
-    hub = Hub(database)
-    runner = Runner(database, hub, run, **more)
+    process = Process(database)
+    hub = Hub(database, send=process.signals.send)
+    runner = Runner(database, process, hub, run, **more)
     await runner.start()
     try:
         yield Replica(database, hub, runner)
@@ -102,7 +113,7 @@ def call(database: Database, attempt: Attempt, tool: Tool[..., Any], call_id: st
         arguments,
         caller=attempt.caller,
         surface="agent",
-        ledger=CallLedger(attempt.journal, call_id, tool.name, tool.effect, b""),
+        ledger=CallLedger(journal=attempt.journal, call_id=call_id, name=tool.name, effect=tool.effect, args_sha=b""),
     )
 
 
@@ -116,6 +127,17 @@ async def kill(database: Database, turn: Turn) -> None:
 async def read_turn(database: Database, turn: Turn) -> Turn:
     async with everything(database) as session:
         return await session.get_one(Turn, (turn.owner_id, turn.id))
+
+
+async def read_log(database: Database, turn: Turn) -> list[Numbered]:
+    """The events of a turn, as the table has them."""
+    async with everything(database) as session:
+        rows = await session.execute(
+            select(TurnEvent.seq, TurnEvent.kind, TurnEvent.body)
+            .where(col(TurnEvent.turn_id) == turn.id)
+            .order_by(col(TurnEvent.seq))
+        )
+        return [Numbered(seq, from_row(kind, body)) for seq, kind, body in rows]
 
 
 async def bodies(database: Database, conversation_id: UUID) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ async def test_a_turn_is_stored_with_its_message_before_it_is_promised(database:
     async with replica(database, never) as here:
         accepted = await here.accept(me, "How deep?", agent="diving")
         stored = await read_turn(database, accepted.turn)
-        assert (stored.status, stored.owner, stored.epoch, stored.attempts) == ("running", here.runner.replica, 1, 1)
+        assert (stored.status, stored.owner, stored.epoch, stored.attempts) == ("running", here.runner.replica.id, 1, 1)
         assert stored.input == {"message": "How deep?", "agent": "diving", "caller": {"kind": "user", "scopes": ["*"]}}
         assert await bodies(database, stored.conversation_id) == [{"role": "user", "content": "How deep?"}]
 

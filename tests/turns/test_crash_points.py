@@ -18,6 +18,7 @@ import pytest
 
 from agent_server.caller import Caller
 from agent_server.db import Database, new_id
+from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import (
     Done,
     Event,
@@ -31,7 +32,6 @@ from agent_server.turns.events import (
 )
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn
-from agent_server.turns.runner import Attempt, Outcome
 from tests.conftest import ROOT
 from tests.turns.ledger import Replica, bodies, count, ended, never, read_turn, replica, until
 from tests.turns.victim import HOLD, KEY, POINTS, TOOLS, Talk, World
@@ -301,7 +301,7 @@ async def test_a_process_that_cannot_say_that_it_lives_stops_before_another_goes
         turn = await silent.send(me)
         await outside.execute(f"""
             create function mute() returns trigger language plpgsql as $$ begin
-              if new.id = '{silent.runner.replica}' then raise exception 'mute'; end if; return new; end $$""")
+              if new.id = '{silent.runner.replica.id}' then raise exception 'mute'; end if; return new; end $$""")
         await outside.execute("create trigger mute before update on replica for each row execute function mute()")
         await alive.read_to_the_end(turn)
     assert happened[0] == "stopped"

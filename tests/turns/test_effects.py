@@ -14,10 +14,10 @@ from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database
 from agent_server.errors import AgentServerError, Conflict, DidNotHappen, Unavailable, WorkspaceInvalid
 from agent_server.tool import Tool, ToolContext, tool
+from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Cancelled, ToolCalled, ToolReturned
 from agent_server.turns.journal import StopRequested
 from agent_server.turns.models import Turn
-from agent_server.turns.runner import Attempt, Outcome
 from tests.conftest import everything
 from tests.turns.ledger import Replica, call, count, kill, never, read_turn, replica, until
 
@@ -399,7 +399,7 @@ async def test_a_call_that_is_made_once_the_turn_is_to_stop_is_not_made_or_not_k
 async def _attempt(here: Replica, database: Database, me: Caller) -> Attempt:
     """An attempt of a turn of which nothing else writes, over a database of its own."""
     journal = replace(await here.journal(await here.send(me)), database=database)
-    return Attempt(journal=journal, caller=me, message="hello", agent=None, number=1, resumed=False)
+    return Attempt(journal=journal, caller=me, message="hello", agent=None, number=1)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import text
 
 from agent_server.caller import Caller
+from agent_server.conversations.items import assistant_message
 from agent_server.db import Database, new_id
 from agent_server.identity.credentials import issue_guest
 from agent_server.jobs import Job, Jobs
+from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Done, Snapshot, TextDelta, TextDone
 from agent_server.turns.housekeeping import expire_confirmations, expire_guests, expire_logins, prune_events
-from agent_server.turns.journal import NewItem
-from agent_server.turns.runner import Attempt, Outcome
 from tests.conftest import everything
 from tests.rows import insert_row_of_everything
 from tests.turns.ledger import answer, count, replica, until
@@ -85,7 +85,7 @@ async def test_a_job_that_fails_is_tried_again_later_and_its_failure_is_told_to_
 
 
 async def _said(attempt: Attempt) -> Outcome:
-    item = NewItem({"role": "assistant", "content": "hello"}, role="assistant", text="hello", agent="assistant")
+    item = assistant_message("hello", agent="assistant")
     await attempt.journal.append(TextDelta(1, "hel"), TextDelta(1, "lo"), TextDone(1), items=[item])
     return Outcome("assistant", {"requests": 1})
 

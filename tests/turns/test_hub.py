@@ -1,5 +1,7 @@
 """Following a turn: no event is passed over, in whichever order a process hears of them, and none is made up."""
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -8,7 +10,6 @@ from agent_server.caller import Caller
 from agent_server.db import Database
 from agent_server.turns.events import Done, TextDelta
 from agent_server.turns.hub import Hub
-from agent_server.turns.journal import Journal
 from tests.conftest import everything
 from tests.turns.ledger import never, replica
 
@@ -20,7 +21,7 @@ async def test_what_this_process_writes_does_not_overtake_what_another_wrote_bef
     async with replica(database, never) as elsewhere:
         turn = (await elsewhere.accept(me)).turn
         theirs, hub = await elsewhere.journal(turn), Hub(database, idle_seconds=0.2)
-        ours = Journal(database, hub, me.id, turn.conversation_id, turn.id, turn.turn_no, turn.epoch)
+        ours = replace(theirs, hub=hub)
         events = hub.follow(me.id, turn.id)
         assert await anext(events) is None
         await theirs.append(TextDelta(1, "theirs"), TextDelta(1, "too"))
@@ -35,7 +36,7 @@ async def test_what_was_not_committed_is_not_followed(database: Database, me: Ca
     async with replica(database, never) as here:
         turn = (await here.accept(me)).turn
         hub = Hub(database, idle_seconds=0.2)
-        journal = Journal(database, hub, me.id, turn.conversation_id, turn.id, turn.turn_no, turn.epoch)
+        journal = replace(await here.journal(turn), hub=hub)
         events = hub.follow(me.id, turn.id)
         assert await anext(events) is None
         async with everything(database) as session:

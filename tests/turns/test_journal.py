@@ -14,15 +14,16 @@ from sqlmodel import select
 
 from agent_server.caller import Caller
 from agent_server.calls.ledger import CallOutcome, outcome_text
+from agent_server.conversations.items import assistant_message
 from agent_server.conversations.models import Conversation
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database
 from agent_server.tool import ToolContext, tool
+from agent_server.turns.attempt import Attempt
 from agent_server.turns.events import Cancelled, Done, Failed, Numbered, TextDelta, TextDone
 from agent_server.turns.hub import Hub
-from agent_server.turns.journal import Fenced, Journal, NewItem, StopRequested
+from agent_server.turns.journal import Fenced, Journal, StopRequested
 from agent_server.turns.models import Turn
-from agent_server.turns.runner import Attempt
 from tests.conftest import everything
 from tests.turns.ledger import Replica, answer, bodies, call, count, never, read_turn, replica, until
 
@@ -49,7 +50,7 @@ async def test_numbers_are_dense_and_in_order_however_many_write_at_once(databas
         async def write(n: int) -> None:
             for i in range(4):
                 events = [TextDelta(n, f"{i}.{j}") for j in range(n % 3 + 1)]
-                await journal.append(*events, items=[NewItem({"role": "assistant", "content": f"{n} {i}"})])
+                await journal.append(*events, items=[assistant_message(f"{n} {i}")])
 
         await asyncio.gather(*(write(n) for n in range(12)))
         await journal.finish("done", Done())
@@ -73,7 +74,7 @@ async def make_conversation(context: ToolContext, title: str) -> str:
 
 
 def _attempt(journal: Journal, caller: Caller) -> Attempt:
-    return Attempt(journal=journal, caller=caller, message="", agent=None, number=1, resumed=False)
+    return Attempt(journal=journal, caller=caller, message="", agent=None, number=1)
 
 
 async def test_an_attempt_that_was_taken_over_writes_nothing(database: Database, me: Caller) -> None:
@@ -82,7 +83,7 @@ async def test_an_attempt_that_was_taken_over_writes_nothing(database: Database,
         async with everything(database) as session:
             await session.execute(text("update turn set epoch = epoch + 1 where id = :id"), {"id": turn.id})
         with pytest.raises(Fenced):
-            await stale.append(TextDelta(1, "late"), items=[NewItem({"role": "assistant", "content": "late"})])
+            await stale.append(TextDelta(1, "late"), items=[assistant_message("late")])
         with pytest.raises(Fenced):
             await stale.record_model_call(1, agent="a", request_sha=b"", response={}, events=(), items=())
         with pytest.raises(Fenced):
@@ -107,7 +108,7 @@ async def test_a_tools_effect_its_record_its_event_and_its_item_are_one(database
         assert await call(database, attempt, make_conversation, title="first") == "first"
         with pytest.raises(Fenced):  # it has its outcome; an attempt that does not know that writes no other
             await call(database, attempt, make_conversation, title="first")
-        await journal.load()
+        attempt = _attempt(await here.journal(turn), me)
         assert await call(database, attempt, make_conversation, title="first") == "first"  # replayed
         assert await count(database, "conversation") == 2
         assert await _log(database, turn) == [(1, "tool_done")]
@@ -148,7 +149,7 @@ async def test_a_stop_is_noticed_at_the_next_write_of_which_nothing_is_kept(data
 async def test_what_a_model_writes_is_stored_also_where_postgres_cannot_hold_it(database: Database, me: Caller) -> None:
     async with replica(database, never) as here:
         turn, journal = await _open(here, me)
-        await journal.append(TextDelta(1, "a\x00b\ud800"), items=[NewItem({"role": "assistant", "content": "\x00"})])
+        await journal.append(TextDelta(1, "a\x00b\ud800"), items=[assistant_message("\x00")])
         await journal.finish("done", Done())
         assert (await here.read_to_the_end(turn))[0] == Numbered(1, TextDelta(1, "a�b�"))
 
@@ -205,9 +206,9 @@ async def test_the_log_read_in_any_parts_is_the_whole_log(database: Database, me
 
 async def test_the_shown_part_of_an_answer_without_its_end_is_known(database: Database, me: Caller) -> None:
     async with replica(database, never) as here:
-        _, journal = await _open(here, me)
+        turn, journal = await _open(here, me)
         await journal.append(TextDelta(1, "first"), TextDone(1), TextDelta(2, "a "), TextDelta(2, "half"))
-        assert await journal.interrupted_text() == "a half"
+        assert (await here.journal(turn)).earlier.unfinished_texts == {2: "a half"}
 
 
 @pytest.mark.parametrize(
@@ -267,6 +268,6 @@ async def test_a_deletion_waits_for_a_write_and_never_the_other_way_round(databa
             await journal.write(session, [TextDelta(1, "x")])
             deleting = asyncio.create_task(delete(turn.conversation_id))
             await until(somebody_waits)
-            await journal.write(session, items=[NewItem({"role": "assistant", "content": "x"})])
+            await journal.write(session, items=[assistant_message("x")])
         await deleting
         assert await count(database, "turn") == 0

@@ -11,19 +11,19 @@ from sqlalchemy import text
 from sqlmodel import col, select
 
 from agent_server.caller import Caller
+from agent_server.conversations.items import assistant_message
 from agent_server.conversations.models import Conversation, Item
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database
 from agent_server.errors import Unavailable
 from agent_server.tool import ToolContext, tool
+from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Numbered, TextDelta, TextDone
-from agent_server.turns.journal import NewItem
 from agent_server.turns.liveness import LOCK_SPACE
 from agent_server.turns.models import Turn
-from agent_server.turns.runner import Attempt, Outcome
 from tests.conftest import everything
 from tests.proxy import Proxy, proxied
-from tests.turns.ledger import Replica, call, count, ended, read_turn, replica, until
+from tests.turns.ledger import Replica, call, count, ended, read_log, read_turn, replica, until
 
 _LOCKED = f"""
     select r.id from replica r join pg_locks l on l.objid = r.lock_key::oid
@@ -53,7 +53,7 @@ class Talk:
     async def __call__(self, attempt: Attempt) -> Outcome:
         journal = attempt.journal
         self.ran.append(journal.epoch)
-        answered = await journal.model_calls() if attempt.resumed else {}
+        answered = attempt.earlier.model_calls
         if not answered:
             await journal.append(TextDelta(1, "Fins "))
             try:
@@ -68,7 +68,7 @@ class Talk:
                 request_sha=b"",
                 response={},
                 events=[TextDelta(1, "float."), TextDone(1)],
-                items=[NewItem({"role": "assistant", "content": "Fins float."}, role="assistant", text="Fins float.")],
+                items=[assistant_message("Fins float.")],
             )
         await call(self.database, attempt, note_down)
         return Outcome("assistant")
@@ -97,7 +97,7 @@ class Pair:
         assert await count(database, NOTES) == len(turns)
 
     async def events(self, turn: Turn) -> list[Numbered]:
-        return await (await self.direct.journal(turn)).events()
+        return await read_log(self.direct.database, turn)
 
     async def serves_again(self, me: Caller) -> list[Turn]:
         """Wait until the replica behind the proxy is known to live, takes a message and claims the one that waits behind
@@ -126,7 +126,7 @@ class Pair:
     async def _alive(self) -> bool:
         async with everything(self.direct.database) as session:
             locks = await session.execute(text(_LOCKED))
-            return self.behind.runner.replica in set(locks.scalars())
+            return self.behind.runner.replica.id in set(locks.scalars())
 
 
 async def _said(database: Database, turn: Turn) -> list[str]:

@@ -62,9 +62,9 @@ MUTANTS = [
     ),
     Mutant(
         "responses are served from the journal",
-        "agent_server/turns/journal.py",
-        "return {row.n: row for row in rows.scalars()}",
-        "return {}",
+        "agent_server/turns/earlier.py",
+        "model_calls={row.n: row for row in model_calls.scalars()}",
+        "model_calls={}",
         f"{_KILLED}[answered 1-stored]",
     ),
     Mutant(
@@ -76,8 +76,8 @@ MUTANTS = [
     ),
     Mutant(
         "text of an unfinished call is taken back",
-        "agent_server/turns/journal.py",
-        "if unfinished := await self._unfinished():",
+        "agent_server/turns/attempt.py",
+        "if unfinished := earlier.unfinished_texts:",
         "if unfinished := dict[int, str]():",
         f"{_KILLED}[shown 1-stored]",
     ),
@@ -139,14 +139,14 @@ MUTANTS = [
     ),
     Mutant(
         "one of those that claim a turn gets it",
-        "agent_server/turns/leases.py",
+        "agent_server/turns/claims.py",
         "and id = :id and epoch = :epoch and status in ('queued', 'running')",
         "and id = :id and status in ('queued', 'running')",
         "test_crash_points.py::test_of_two_that_take_up_a_turn_one_gets_it",
     ),
     Mutant(
         "only a turn that has not ended is claimed",
-        "agent_server/turns/leases.py",
+        "agent_server/turns/claims.py",
         "and id = :id and epoch = :epoch and status in ('queued', 'running')",
         "and id = :id and epoch = :epoch",
         "test_crash_points.py::test_a_turn_that_ends_while_it_is_taken_up_is_not_begun",
@@ -154,7 +154,7 @@ MUTANTS = [
     Mutant(
         "the silent stop themselves",
         "agent_server/turns/runner.py",
-        "if self._silent and (running",
+        "if self.replica.is_silent and (running",
         "if False and (running",
         "test_crash_points.py::test_a_process_that_cannot_say_that_it_lives_stops_before_another_goes_on",
     ),

@@ -6,9 +6,9 @@ from sqlalchemy import text
 
 from agent_server.caller import Caller
 from agent_server.db import Database
+from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Cancelled, Done, TextDelta
 from agent_server.turns.liveness import LOCK_SPACE
-from agent_server.turns.runner import Attempt, Outcome
 from tests.conftest import everything
 from tests.turns.ledger import answer, count, never, read_turn, replica, until
 
@@ -79,7 +79,7 @@ async def test_a_draining_replica_finishes_what_it_can_and_hands_over_the_rest(d
 
     async def run(attempt: Attempt) -> Outcome:
         await attempt.journal.append(TextDelta(1, attempt.message))
-        if attempt.message == "long" and not attempt.resumed:
+        if attempt.message == "long" and not attempt.earlier.events:
             await never(attempt)
         await go_on.wait()
         return Outcome("assistant")

@@ -12,15 +12,17 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from agent_server.caller import Caller
+from agent_server.conversations.items import assistant_message
 from agent_server.conversations.models import Conversation
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database, new_id
 from agent_server.errors import AgentServerError, ModelFailed, Unavailable
 from agent_server.tool import ToolContext, tool
+from agent_server.turns.attempt import MAX_ATTEMPTS, Attempt, Outcome
+from agent_server.turns.earlier import read_earlier
 from agent_server.turns.events import Cancelled, Done, Failed, Reset, TextDelta, TextDone, ToolReturned
-from agent_server.turns.journal import Fenced, NewItem
+from agent_server.turns.journal import Fenced
 from agent_server.turns.models import Turn
-from agent_server.turns.runner import MAX_ATTEMPTS, Attempt, Outcome
 from tests.conftest import everything
 from tests.turns.ledger import answer, bodies, call, count, ended, kill, never, read_turn, replica, until
 
@@ -63,7 +65,7 @@ async def note_down(context: ToolContext, note: str) -> str:
 
 async def test_an_answered_turn_is_done_with_its_agent_and_its_usage(database: Database, me: Caller) -> None:
     async def run(attempt: Attempt) -> Outcome:
-        await attempt.journal.append(TextDelta(1, "hi"), TextDone(1), items=[NewItem({"role": "assistant"})])
+        await attempt.journal.append(TextDelta(1, "hi"), TextDone(1), items=[assistant_message("hi")])
         return Outcome("diving", {"requests": 1})
 
     async with replica(database, run) as here:
@@ -340,7 +342,7 @@ async def test_model_responses_are_there_for_whoever_takes_over(database: Databa
     asked: list[int] = []
 
     async def run(attempt: Attempt) -> Outcome:
-        journaled = await attempt.journal.model_calls()
+        journaled = attempt.earlier.model_calls
         for n in (1, 2, 3):
             if n not in journaled:
                 asked.append(n)
@@ -350,7 +352,8 @@ async def test_model_responses_are_there_for_whoever_takes_over(database: Databa
                 )
                 if n == 2 and attempt.number == 1:
                     await never(attempt)
-        assert [row.response["said"] for _, row in sorted((await attempt.journal.model_calls()).items())] == [1, 2, 3]
+        stored = await read_earlier(database, owner_id=me.id, turn_id=attempt.journal.turn_id)
+        assert [row.response["said"] for _, row in sorted(stored.model_calls.items())] == [1, 2, 3]
         return Outcome()
 
     async with replica(database, run) as dead, replica(database, run) as alive:

@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import text
 
 from agent_server.caller import Caller
+from agent_server.conversations.items import NewItem, assistant_message
 from agent_server.db import Database
 from agent_server.errors import InvalidInput
+from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Cancelled, Done, Event, Steered, TextDelta, TextDone
-from agent_server.turns.journal import NewItem
 from agent_server.turns.models import Turn
-from agent_server.turns.runner import Attempt, Outcome
 from tests.conftest import everything
 from tests.turns.ledger import Replica, bodies, count, ended, kill, never, replica, until
 
@@ -27,14 +27,13 @@ class Talk:
 
     async def __call__(self, attempt: Attempt) -> Outcome:
         journal = attempt.journal
-        journaled = await journal.model_calls() if attempt.resumed else {}
         for n in range(1, self.calls + 1):
             given = await journal.take_steers(n)
             self.given.append(given)
-            if n in journaled:
+            if n in attempt.earlier.model_calls:
                 continue
             said = f"call {n} of {attempt.message}"
-            item = NewItem({"role": "assistant", "content": said}, role="assistant", text=said)
+            item = assistant_message(said)
             events: list[Event] = [TextDelta(n, said), TextDone(n)]
             await journal.record_model_call(
                 n, agent="a", request_sha=b"", response={"n": n}, events=events, items=[item]
@@ -182,7 +181,7 @@ async def test_however_they_meet_each_message_is_answered_once(database: Databas
         for n in (1, 2):
             given = await attempt.journal.take_steers(n)
             texts = [attempt.message, *(said for _, said in given)] if n == 2 else []
-            items = [NewItem({"answered": said}) for said in texts]
+            items = [NewItem(body={"answered": said}) for said in texts]
             await attempt.journal.append(items=items)
         return Outcome()
 

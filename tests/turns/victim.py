@@ -14,15 +14,15 @@ import asyncpg
 
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime, call_tool
+from agent_server.conversations.items import assistant_message, tool_call_item
 from agent_server.conversations.models import Conversation
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database, new_id
 from agent_server.errors import AgentServerError
 from agent_server.tool import Tool, ToolContext, tool
+from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.calls import CallLedger
 from agent_server.turns.events import Event, TextDelta, TextDone, ToolCalled
-from agent_server.turns.journal import NewItem
-from agent_server.turns.runner import Attempt, Outcome
 from tests.turns.ledger import SETTINGS, replica
 
 POINTS = {
@@ -102,8 +102,7 @@ class Talk:
     world: World
 
     async def __call__(self, attempt: Attempt) -> Outcome:
-        journal = attempt.journal
-        journaled = await journal.model_calls() if attempt.resumed else {}
+        journaled = attempt.earlier.model_calls
         for n in (1, 2):
             response = journaled[n].response if n in journaled else await self._ask(attempt, n)
             await self.world.reach(f"answered {n}")
@@ -119,11 +118,11 @@ class Talk:
         said = f"Answer {n} is this."
         response = {"said": said, "call_id": f"call_{new_id().hex}"}  # a model that is asked again makes up another
         events: list[Event] = [TextDelta(n, "is this."), TextDone(n)]
-        items = [NewItem({"role": "assistant", "content": said}, role="assistant", text=said)]
+        items = [assistant_message(said)]
         if n == 1:
             call_id, name = response["call_id"], TOOLS[attempt.message].name
             events.append(ToolCalled(call_id, name, {}))
-            items.append(NewItem({"type": "function_call", "call_id": call_id, "name": name, "arguments": "{}"}))
+            items.append(tool_call_item(call_id, name, "{}"))
         await attempt.journal.record_model_call(
             n, agent="assistant", request_sha=b"", response=response, events=events, items=items
         )
@@ -138,7 +137,9 @@ class Talk:
                 {},
                 caller=attempt.caller,
                 surface="agent",
-                ledger=CallLedger(attempt.journal, call_id, tool.name, tool.effect, b""),
+                ledger=CallLedger(
+                    journal=attempt.journal, call_id=call_id, name=tool.name, effect=tool.effect, args_sha=b""
+                ),
             )
         except AgentServerError as error:
             if error.code != "outcome_unknown":

@@ -1,0 +1,184 @@
+"""One attempt of a turn, from what earlier ones left to an end that is stored."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Set
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from agent_server.caller import Caller
+from agent_server.conversations.items import assistant_message
+from agent_server.db import Database, is_full
+from agent_server.errors import AgentServerError, Internal, TimedOut, Unavailable
+from agent_server.log import without_secrets
+from agent_server.turns.claims import Claims
+from agent_server.turns.earlier import NOTHING, Earlier, find_unfinished, read_earlier, read_events
+from agent_server.turns.events import Cancelled, Done, Failed, Reset
+from agent_server.turns.hub import Hub
+from agent_server.turns.journal import Fenced, Journal, StopRequested
+from agent_server.turns.models import Turn
+
+log = structlog.get_logger()
+
+MAX_ATTEMPTS = 5
+PAUSE_SECONDS = 5.0
+"""How long a turn is left alone for which the database had no room, or this process no connection."""
+
+
+@dataclass
+class Outcome:
+    """How an attempt ended: the specialist that answered, and what the models used."""
+
+    agent: str | None = None
+    usage: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One attempt of one turn, which the `run` function is given.
+
+    `number` counts the attempts that were not let go in good order.
+    """
+
+    journal: Journal
+    caller: Caller
+    message: str
+    agent: str | None
+    number: int
+
+    @property
+    def earlier(self) -> Earlier:
+        """What earlier attempts have stored of the turn."""
+        return self.journal.earlier
+
+
+Run = Callable[[Attempt], Awaitable[Outcome]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempts:
+    """Makes attempts of turns that are this replica's. `given_up` are the turns whose attempts are cancelled so that
+    another replica goes on with them; any other attempt that is cancelled ends its turn."""
+
+    database: Database
+    hub: Hub
+    claims: Claims
+    run: Run
+    turn_timeout: float
+    given_up: Set[UUID]
+
+    async def make(self, turn: Turn) -> bool:
+        """Make an attempt of a turn. Returns whether it leaves a turn that waits for a replica."""
+        structlog.contextvars.bind_contextvars(
+            conversation_id=str(turn.conversation_id), turn_id=str(turn.id), caller=str(turn.owner_id)
+        )
+        began = time.monotonic()
+        try:
+            return await self._run_to_end(turn)
+        except Fenced:
+            log.info("turn.fenced", epoch=turn.epoch)
+        except Unavailable as error:
+            # The turn stays `running` under this epoch: let it go, so that the sweep takes it up again.
+            log.warning("turn.interrupted", reason="database unavailable")
+            return await self._release(turn, error, seconds=time.monotonic() - began)
+        except Exception:  # its end could not be written: `release_lost` finds it, and it is tried up to MAX_ATTEMPTS
+            log.exception("turn.unended")
+        return False
+
+    async def _release(self, turn: Turn, error: Unavailable, *, seconds: float) -> bool:
+        while is_full(error):
+            await asyncio.sleep(PAUSE_SECONDS)  # or a model would be asked again and again for what cannot be kept
+            try:
+                await self.claims.release(turn.owner_id, turn.id, turn.epoch, seconds=seconds, full=True)
+                return True
+            except Unavailable as again:
+                error = again
+        with contextlib.suppress(Unavailable):  # then `release_lost` finds it, once the database is back
+            await self.claims.release(turn.owner_id, turn.id, turn.epoch, seconds=seconds)
+            return True
+        return False
+
+    async def _run_to_end(self, turn: Turn) -> bool:
+        journal = self._journal(turn, NOTHING)
+        try:
+            if turn.attempts > MAX_ATTEMPTS:
+                raise Internal(f"This turn was cut off {MAX_ATTEMPTS} times and", secrets.token_hex(6))
+            if turn.cancel:
+                raise StopRequested
+            if turn.last_event > 0 or turn.attempts > 1:
+                earlier = await read_earlier(self.database, owner_id=turn.owner_id, turn_id=turn.id)
+                journal = self._journal(turn, earlier)
+                if unfinished := earlier.unfinished_texts:  # these calls are made again
+                    await journal.append(*(Reset(call) for call in unfinished))
+            outcome = await self._run_in_time(turn, journal)
+            work_waits = await journal.finish(
+                "done", Done(outcome.agent, outcome.usage), agent=outcome.agent, usage=outcome.usage
+            )
+            log.info("turn.done", agent=outcome.agent)
+            return work_waits
+        except StopRequested:
+            await _end_cancelled(journal)
+        except asyncio.CancelledError:
+            if turn.id in self.given_up:
+                raise
+            await _end_cancelled(journal)
+        except (Fenced, Unavailable):
+            raise
+        except AgentServerError as error:
+            log.warning("turn.failed", code=error.code, reason=error.message)
+            return await _end_failed(journal, error.code, error.message)
+        except Exception:  # the one catch-all of a turn: a bug ends it with a reference, not with silence
+            bug = Internal("The answer", secrets.token_hex(6))
+            log.exception("turn.failed", code=bug.code, reference=bug.reference)
+            return await _end_failed(journal, bug.code, bug.message)
+        return False
+
+    def _journal(self, turn: Turn, earlier: Earlier) -> Journal:
+        return Journal(
+            database=self.database,
+            hub=self.hub,
+            owner_id=turn.owner_id,
+            conversation_id=turn.conversation_id,
+            turn_id=turn.id,
+            turn_no=turn.turn_no,
+            epoch=turn.epoch,
+            steers=turn.steers,
+            earlier=earlier,
+        )
+
+    async def _run_in_time(self, turn: Turn, journal: Journal) -> Outcome:
+        caller = turn.input["caller"]
+        attempt = Attempt(
+            journal=journal,
+            caller=Caller(id=turn.owner_id, kind=caller["kind"], scopes=frozenset(caller["scopes"])),
+            message=turn.input["message"],
+            agent=turn.input.get("agent"),
+            number=turn.attempts,
+        )
+        deadline = asyncio.timeout(self.turn_timeout)
+        try:
+            async with deadline:
+                return await self.run(attempt)
+        except TimeoutError:
+            if not deadline.expired():  # a bug of the run's own
+                raise
+            raise TimedOut(f"The answer took longer than {self.turn_timeout:g} seconds") from None
+
+
+async def _end_cancelled(journal: Journal) -> None:
+    """End a turn that was stopped; what was shown of its answer stays in the conversation."""
+    async with journal.transaction() as session:
+        events = await read_events(session, owner_id=journal.owner_id, turn_id=journal.turn_id)
+    text = "".join(find_unfinished(events).values())
+    await journal.finish("cancelled", Cancelled(), items=[assistant_message(text)] if text else [])
+    log.info("turn.cancelled")
+
+
+async def _end_failed(journal: Journal, code: str, message: str) -> bool:
+    message = without_secrets(message)
+    return await journal.finish("failed", Failed(code, message), error={"code": code, "message": message})

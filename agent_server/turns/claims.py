@@ -1,0 +1,137 @@
+"""Whose a turn is: how a replica claims turns, and lets go of them.
+
+A turn that is queued behind nothing, was let go at a shutdown, or belongs to a dead replica (`liveness`) is claimed by
+compare-and-set on its epoch. A replica that is taken for dead and is not, because it was frozen, finds the epoch of its
+turn gone at its next write.
+"""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import select
+
+from agent_server.db import Database, Swept, sweep
+from agent_server.turns.liveness import DEAD_AFTER
+from agent_server.turns.models import Turn
+
+log = structlog.get_logger()
+
+_CLAIM = text("""
+    update turn t set status = 'running', owner = :me, epoch = epoch + 1, attempts = attempts + 1
+    where owner_id = :owner_id and id = :id and epoch = :epoch and status in ('queued', 'running')
+      and not exists (select from turn b where b.owner_id = t.owner_id and b.conversation_id = t.conversation_id
+                      and b.status = 'running' and b.id <> t.id)
+    returning t.*""")
+
+# What was let go in good order does not count as an attempt that failed, nor what a restart of the database broke off,
+# nor what it had no room for.
+_RELEASE_ALL = text("""
+    update turn set owner = null, attempts = greatest(attempts - 1, 0)
+    where owner_id = any(cast(:owners as uuid[])) and owner = :me and status = 'running'""")
+_RELEASE = text("""
+    update turn set owner = null,
+        attempts = attempts - (:full or pg_postmaster_start_time() > now() - :seconds * interval '1 second')::int
+    where owner_id = :owner_id and id = :id and owner = :me and epoch = :epoch and status = 'running'""")
+_STOP_RUNNING = text("""
+    update turn set cancel = true where owner_id = :owner_id and id = :id and status = 'running'""")
+_STOP_QUEUED = text("""
+    with stopped as (
+        update turn set status = 'cancelled', cancel = true, finished_at = now(), last_event = last_event + 1
+        where owner_id = :owner_id and id = :id and status = 'queued' returning owner_id, id, last_event)
+    insert into event (owner_id, turn_id, seq, kind, body, at)
+    select owner_id, id, last_event, 'cancelled', '{}', now() from stopped""")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Turns that a sweep has found. `free` are to be claimed, `left` are to be stopped because nobody follows them.
+
+    With `suspects` there are others, of a replica whose lock is free and whose heartbeat is fresh: look again soon.
+    """
+
+    free: Sequence[Swept]
+    left: Sequence[Swept]
+    suspects: bool
+
+
+class Claims:
+    """The turns that are one replica's by their rows. `running` is in each method what the replica is at work on."""
+
+    def __init__(self, database: Database, replica: UUID) -> None:
+        self._database, self._replica = database, replica
+        self._suspected: set[tuple[UUID, int]] = set()
+        self._unattended: set[UUID] = set()
+
+    async def find(self, *, has_room: bool, running: Collection[UUID]) -> Found:
+        """Look for turns that nobody runs, where the replica has room for them, and for those that nobody follows."""
+        async with self._database.transaction() as session:
+            candidates = await sweep(session, "claimable", seconds=DEAD_AFTER) if has_room else []
+            left = await sweep(session, "left")
+        before, self._suspected = self._suspected, {(turn.id, turn.epoch) for turn in candidates if not turn.certain}
+        free = [
+            turn for turn in candidates if turn.id not in running and (turn.certain or (turn.id, turn.epoch) in before)
+        ]
+        return Found(free=free, left=left, suspects=bool(self._suspected - before))
+
+    async def claim(self, turns: Sequence[Swept]) -> tuple[Sequence[Turn], Sequence[BaseException]]:
+        """Make turns this replica's. Returns those that it got, and what went wrong with others."""
+        results = await asyncio.gather(*map(self._claim_one, turns), return_exceptions=True)
+        claimed = [turn for turn in results if isinstance(turn, Turn)]
+        for turn in claimed:
+            log.info("turn.claimed", turn_id=str(turn.id), attempt=turn.attempts)
+        return claimed, [error for error in results if isinstance(error, BaseException)]
+
+    async def _claim_one(self, turn: Swept) -> Turn | None:
+        try:
+            async with self._database.transaction(turn.owner_id) as session:
+                claim = {"me": self._replica, "owner_id": turn.owner_id, "id": turn.id, "epoch": turn.epoch}
+                return (await session.execute(select(Turn).from_statement(_CLAIM), claim)).scalar_one_or_none()
+        except IntegrityError:  # another replica started another turn of this conversation in the same instant
+            return None
+
+    async def release(self, owner_id: UUID, id: UUID, epoch: int, *, seconds: float, full: bool = False) -> None:
+        """Leave a turn that this replica has held for so many seconds to whoever has room for it.
+
+        `full` says that the database had no room for what was to be written.
+        """
+        values = {"owner_id": owner_id, "id": id, "me": self._replica, "epoch": epoch, "seconds": seconds, "full": full}
+        async with self._database.transaction(owner_id) as session:
+            await session.execute(_RELEASE, values)
+
+    async def release_lost(self, running: Collection[UUID]) -> bool:
+        """Let go of turns that are this replica's by their rows and that it does not run. Returns whether there are any.
+
+        Such a turn is left where the answer to a commit was lost with the connection: accepted or claimed, not begun;
+        interrupted, not let go. It counts as lost when two looks in a row find it, as a turn is accepted a moment
+        before it is begun.
+        """
+        held = {turn.id: turn for turn in await self._find_held()}
+        before, self._unattended = self._unattended, held.keys() - set(running)
+        lost = [held[id] for id in before & self._unattended]
+        for turn in lost:
+            log.warning("turn.lost", turn_id=str(turn.id))
+            await self.release(turn.owner_id, turn.id, turn.epoch, seconds=DEAD_AFTER)
+        return bool(lost)
+
+    async def release_all(self) -> None:
+        """Let go of all turns of this replica's, in good order."""
+        if held := await self._find_held():
+            owners = {turn.owner_id for turn in held}
+            async with self._database.transaction(*owners) as session:
+                await session.execute(_RELEASE_ALL, {"me": self._replica, "owners": list(owners)})
+
+    async def _find_held(self) -> Sequence[Swept]:
+        async with self._database.transaction() as session:
+            return await sweep(session, "held", replica=self._replica)
+
+
+async def mark_stopped(database: Database, owner_id: UUID, turn_id: UUID) -> None:
+    """End a turn that waits in the queue, and ask whoever runs it to stop a turn that runs."""
+    async with database.transaction(owner_id) as session:
+        for statement in (_STOP_QUEUED, _STOP_RUNNING):
+            await session.execute(statement, {"owner_id": owner_id, "id": turn_id})

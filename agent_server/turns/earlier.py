@@ -1,0 +1,85 @@
+"""What an attempt of a turn takes over from the attempts before it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from agent_server.db import Database
+from agent_server.turns.events import Event, Reset, TextDelta, TextDone, from_row
+from agent_server.turns.models import ModelCall, ToolCall, TurnEvent
+
+_TAKEN_STEERS = text("""
+    select consumed_n, text from steer where owner_id = :owner_id and turn_id = :id and consumed_n is not null
+    order by i""")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """What earlier attempts have stored of a turn. It is empty for a first attempt.
+
+    `model_calls` is the journal, by number of the call. `tool_calls` is the ledger, by the call's id. `steers` are the
+    messages that were put into the turn and given to a model call, each with the number of the first call that had it.
+    `events` is the log in its order.
+    """
+
+    model_calls: Mapping[int, ModelCall] = field(default_factory=dict)
+    tool_calls: Mapping[str, ToolCall] = field(default_factory=dict)
+    steers: Sequence[tuple[int, str]] = ()
+    events: Sequence[Event] = ()
+
+    @property
+    def last_call(self) -> int:
+        """The number of the last model call that was answered, 0 before the first."""
+        return max(self.model_calls, default=0)
+
+    @property
+    def unfinished_texts(self) -> Mapping[int, str]:
+        """What was shown of model calls that did not come to their end, by number of the call."""
+        return find_unfinished(self.events)
+
+
+NOTHING = Earlier()
+
+
+async def read_earlier(database: Database, *, owner_id: UUID, turn_id: UUID) -> Earlier:
+    """Read all that is stored of a turn, in one transaction. Raises Unavailable."""
+    async with database.transaction(owner_id) as session:
+        model_calls = await session.execute(
+            select(ModelCall).where(col(ModelCall.owner_id) == owner_id, col(ModelCall.turn_id) == turn_id)
+        )
+        tool_calls = await session.execute(
+            select(ToolCall).where(col(ToolCall.owner_id) == owner_id, col(ToolCall.turn_id) == turn_id)
+        )
+        steers = await session.execute(_TAKEN_STEERS, {"owner_id": owner_id, "id": turn_id})
+        return Earlier(
+            model_calls={row.n: row for row in model_calls.scalars()},
+            tool_calls={row.call_id: row for row in tool_calls.scalars()},
+            steers=[(n, message) for n, message in steers],
+            events=await read_events(session, owner_id=owner_id, turn_id=turn_id),
+        )
+
+
+async def read_events(session: AsyncSession, *, owner_id: UUID, turn_id: UUID) -> Sequence[Event]:
+    """The log of a turn so far."""
+    rows = await session.execute(
+        select(TurnEvent.kind, TurnEvent.body)
+        .where(col(TurnEvent.owner_id) == owner_id, col(TurnEvent.turn_id) == turn_id)
+        .order_by(col(TurnEvent.seq))
+    )
+    return [from_row(kind, body) for kind, body in rows]
+
+
+def find_unfinished(events: Iterable[Event]) -> Mapping[int, str]:
+    """The text of model calls that these events begin and do not end, by number of the call."""
+    shown: dict[int, str] = {}
+    for event in events:
+        match event:
+            case TextDelta(call=call, text=text):
+                shown[call] = shown.get(call, "") + text
+            case TextDone(call=call) | Reset(call=call):
+                shown.pop(call, None)
+    return shown

@@ -1,0 +1,26 @@
+"""Work that a process does again and again, whatever becomes of it."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from agent_server.errors import Unavailable
+
+log = structlog.get_logger()
+
+
+async def repeat(seconds: float, work: Callable[[], Awaitable[None]], soon: asyncio.Event) -> None:
+    """Do `work` every so many seconds, and when `soon` is set."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await soon.wait()
+        soon.clear()
+        try:
+            await work()
+        except Unavailable:
+            log.warning("database.unavailable")
+        except Exception:  # a replica that has stopped beating loses its turns, one that has stopped sweeping its queue
+            log.exception("runner.failed")

@@ -1,0 +1,56 @@
+"""This process among the others that run turns: its id, its heartbeat, its connection to them."""
+
+import asyncio
+import contextlib
+import time
+
+from sqlalchemy import text
+
+from agent_server.db import Database, new_id
+from agent_server.errors import Unavailable
+from agent_server.turns.liveness import DEAD_AFTER
+from agent_server.turns.repeat import repeat
+from agent_server.turns.signals import Signals
+
+BEAT_SECONDS = 1.0
+STOP_AFTER = DEAD_AFTER - 1.0
+"""Seconds without a heartbeat after which a replica stops its own runs: before the others take it for dead."""
+
+_FORGET = text("delete from replica where id = :me or beat < now() - interval '1 hour'")
+
+
+class Replica:
+    """Says that it lives from `start` to `close`. `signals` are the hints to and from the other replicas."""
+
+    def __init__(self, database: Database) -> None:
+        self.id = new_id()
+        self.signals = Signals(database, self.id)
+        self._database = database
+        self._beaten = time.monotonic()
+        self._beating: asyncio.Task[None] | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it is so long since this replica could say that it lives that others may take it for dead."""
+        return time.monotonic() - self._beaten > STOP_AFTER
+
+    async def start(self) -> None:
+        """Announce this replica. Raises Unavailable."""
+        await self.signals.start()
+        await self._beat()
+        self._beating = asyncio.create_task(repeat(BEAT_SECONDS, self._beat, self.signals.lock_changed))
+
+    async def close(self) -> None:
+        """Take leave of the other replicas."""
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
+        with contextlib.suppress(Unavailable):
+            async with self._database.transaction() as session:
+                await session.execute(_FORGET, {"me": self.id})
+        await self.signals.close()
+
+    async def _beat(self) -> None:
+        began = time.monotonic()
+        await self.signals.beat()
+        self._beaten = began
