@@ -74,12 +74,12 @@ class Server:
 def create_resolver(settings: Settings, workspace: Workspace, database: Database) -> Resolver:
     """Who callers are and what they may do, by the settings; where they say nothing, a guest's agents may use what the
     tools need that they list, but nothing that is reserved for staff; its own talk and profile are a guest's always."""
-    agents = workspace.agent_scopes | {"forms:read"}
+    agents, staff = workspace.agent_scopes | {"forms:read"}, workspace.staff_scopes
     guests = settings.guest_scopes
     return Resolver(
         database,
-        guest_scopes=GUEST_SCOPES | frozenset(agents - reserved() if guests is None else guests),
-        roles=define_roles(settings.roles, agents),
+        guest_scopes=GUEST_SCOPES | frozenset(agents - reserved() - staff if guests is None else guests),
+        roles=define_roles(settings.roles, agents, staff),
         issuers=Issuers(settings.issuers) if settings.issuers else None,
         limits=Limits(
             per_caller=settings.rate_per_caller,

@@ -1,4 +1,4 @@
-"""/api/tools: every tool as `POST /api/tools/{name}` with its own OpenAPI entry; /api/lead for the form of a lead."""
+"""/api/tools: every tool as `POST /api/tools/{name}` with its own OpenAPI entry; and each form at the route that its tool declares."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -14,8 +14,6 @@ from agent_server.http.auth import CallerDep, ChatterDep, MemberDep
 from agent_server.server import Server, ServerDep
 from agent_server.tool import Tool, describe
 from agent_server.workspace import Workspace
-
-LEAD_TOOL = "capture_lead"
 
 REFUSED: dict[int | str, dict[str, Any]] = {404: {}, 409: {}, 504: {}}
 """What a tool may be refused with beyond what holds everywhere: what it names is not there, or it took too long."""
@@ -33,8 +31,8 @@ def create_router(workspace: Workspace) -> APIRouter:
 
     for tool in workspace.tools.values():
         _add_route(router, tool)
-    if LEAD_TOOL in workspace.tools:
-        _add_lead_route(router, workspace.tools[LEAD_TOOL])
+        if tool.route is not None:
+            _add_form_route(router, tool, tool.route)
 
     @router.post("/api/tools/{name}", include_in_schema=False)
     async def unknown_tool(name: str, caller: MemberDep, server: ServerDep) -> None:
@@ -66,13 +64,23 @@ def _add_route(router: APIRouter, tool: Tool[..., Any]) -> None:
     )
 
 
-def _add_lead_route(router: APIRouter, tool: Tool[..., Any]) -> None:
-    @router.post("/api/lead", summary=tool.title, responses=REFUSED, openapi_extra=_openapi(tool))
-    async def lead(
+def _add_form_route(router: APIRouter, tool: Tool[..., Any], path: str) -> None:
+    async def send_form(
         request: Request, caller: ChatterDep, server: ServerDep, x_conversation_id: ConversationHeader = None
     ) -> JSONResponse:
-        """Leave an address to be contacted at: the form of the tool `capture_lead`, for guests too."""
         return await _call(tool, request, caller, server, x_conversation_id)
+
+    router.add_api_route(
+        path,
+        send_form,
+        methods=["POST"],
+        name=f"{tool.name}_form",
+        summary=tool.title,
+        description=f"{tool.form}\n\nThe form of the tool `{tool.name}`, for guests too.",
+        response_class=JSONResponse,
+        responses=REFUSED,
+        openapi_extra=_openapi(tool),
+    )
 
 
 async def _call(

@@ -22,7 +22,6 @@ from agent_server.identity.credentials import find_user, issue_key, list_keys, p
 from agent_server.identity.models import ApiKey, User
 from agent_server.knowledge.parse import read_content
 from agent_server.models.providers import choose_model
-from agent_server.phrases import template_problems
 from agent_server.seed import seed_problems
 from agent_server.server import create_resolver
 
@@ -46,10 +45,6 @@ def _mistakes(session: Session) -> list[Problem]:
     except WorkspaceInvalid as error:
         found += error.problems
     else:
-        for tool in workspace.tools.values():
-            path = Path(tool.file)
-            file = path.relative_to(root).as_posix() if path.is_relative_to(root) else tool.file
-            found += [Problem(file, tool.line, f"tool {tool.name}: {m}") for m in template_problems(tool)]
         found += seed_problems(workspace.seeds, root)
     _, problems = read_content(root / "content")
     return [*found, *problems]
