@@ -112,7 +112,7 @@ def create_server(settings: Settings, workspace: Workspace, database: Database) 
     return Server(
         runtime=runtime,
         workspace=workspace,
-        resolver=create_resolver(settings, database, workspace.agent_scopes),
+        resolver=create_resolver(settings, database, agents=workspace.agent_scopes, staff=workspace.staff_scopes),
         hub=hub,
         runner=runner,
         jobs=jobs,

@@ -43,6 +43,24 @@ NESTING = 100
 
 _NAME = re.compile(r"[a-z_]{1,40}")
 _SCOPE = re.compile(r"[a-z_]+:[a-z_]+")
+_ROUTE = re.compile(r"/api/([a-z]+(?:-[a-z]+)*)")
+ENGINE_ROUTES = frozenset(
+    {
+        "admin",
+        "audit",
+        "auth",
+        "chat",
+        "confirmations",
+        "conversations",
+        "documents",
+        "files",
+        "guest",
+        "health",
+        "keys",
+    }
+    | {"me", "page", "passages", "session", "tools", "turns", "users"}
+)
+"""What may follow `/api/` in a tool's `route` no more: the engine answers there, or may one day."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +101,9 @@ class Tool(Generic[P, R]):
     scope: str
     effect: Effect
     destructive: bool
+    staff: bool
     form: str
+    route: str | None
     phrases: tuple[str, ...]
     function: Callable[Concatenate[ToolContext, P], Awaitable[R]]
     reconcile: Callable[..., Awaitable[Any]] | None
@@ -101,6 +121,11 @@ class Tool(Generic[P, R]):
             p.name: (hints[p.name], ... if p.default is p.empty else p.default) for p in parameters
         }
         return create_model(self.name, __config__=ConfigDict(extra="forbid"), **fields)
+
+    def has_result(self, cls: type[Any]) -> bool:
+        """Whether the declared result is a `cls`."""
+        declared = get_type_hints(self.function)["return"]
+        return isinstance(declared, type) and issubclass(declared, cls)
 
     @cached_property
     def returns(self) -> TypeAdapter[R]:
@@ -154,8 +179,10 @@ def tool(
     scope: str,
     effect: Effect,
     destructive: bool = False,
+    staff: bool = False,
     title: str | None = None,
     form: str = "",
+    route: str | None = None,
     phrases: Sequence[str] = (),
     reconcile: Callable[..., Awaitable[Any]] | None = None,
 ) -> Callable[[Callable[Concatenate[ToolContext, P], Awaitable[R]]], Tool[P, R]]:
@@ -165,9 +192,12 @@ def tool(
         scope: what a caller must hold, `resource:verb`.
         effect: what a call changes (see `Effect`); there is no default.
         destructive: True where a call loses something for good.
+        staff: True where its scope is for staff: the role `staff` holds it, and no user or guest does by default.
         title: its name for people; by default its name in words.
         form: what a person is told above a form of the arguments; where it is given, the offline model offers the form
             instead of calling the tool, and guests may send it.
+        route: a short address of the form beside `/api/tools/<name>`, as in "/api/lead"; one is made a guest there who
+            has no credential.
         phrases: sentences that plainly ask for it, with `{argument}` where an argument stands and `[...]` around
             words that may be missing: "add {title} to my list". The offline model calls the tool when a message is
             one of them.
@@ -190,7 +220,9 @@ def tool(
             scope=scope,
             effect=effect,
             destructive=destructive,
+            staff=staff,
             form=form,
+            route=route,
             phrases=tuple(phrases),
             function=function,
             reconcile=reconcile,
@@ -228,6 +260,8 @@ def _mistakes(tool: Tool[Any, Any]) -> Sequence[str]:
         found.append(f"without a type: {', '.join(unannotated)}")
     if signature.return_annotation is signature.empty:
         found.append("needs a return type: it becomes the output schema")
+    if tool.route is not None:
+        found += _mistakes_of_route(tool, tool.route)
     if tool.reconcile is not None:
         found += _mistakes_of_reconcile(tool, tool.reconcile)
     if not found:
@@ -236,6 +270,15 @@ def _mistakes(tool: Tool[Any, Any]) -> Sequence[str]:
         except (PydanticUserError, NameError, TypeError) as error:
             found.append(f"its types have no JSON schema: {str(error).splitlines()[0]}")
     return found
+
+
+def _mistakes_of_route(tool: Tool[Any, Any], route: str) -> Iterator[str]:
+    if not tool.form:
+        yield "route is the address of a form: declare form, what a person is told above it, beside it"
+    if (parts := _ROUTE.fullmatch(route)) is None:
+        yield f"route {route!r} is not /api/ and one word, as in /api/lead"
+    elif parts[1] in ENGINE_ROUTES:
+        yield f"route {route!r} is the server's own; choose another word"
 
 
 def _mistakes_of_reconcile(tool: Tool[Any, Any], reconcile: Callable[..., Awaitable[Any]]) -> Sequence[str]:

@@ -13,6 +13,7 @@ from agent_server.calls import forms
 from agent_server.conversations import tools as conversation_tools
 from agent_server.errors import Mistake, WorkspaceInvalid
 from agent_server.knowledge import tools as knowledge_tools
+from agent_server.phrases import template_problems
 from agent_server.prompts import AgentPrompt, load_prompts
 from agent_server.seed import SeedFile
 from agent_server.tool import Tool, collected_mistakes
@@ -69,6 +70,11 @@ class Workspace:
         """The scopes of every tool that some agent may call."""
         return frozenset(self.tools[name].scope for agent in self.agents.values() for name in agent.tools)
 
+    @property
+    def staff_scopes(self) -> frozenset[str]:
+        """The scopes of the tools that are for staff."""
+        return frozenset(tool.scope for tool in self.tools.values() if tool.staff)
+
 
 def load_workspace(root: Path) -> Workspace:
     """Load `root`. Raises WorkspaceInvalid with every mistake in tools/ and prompts/, each with file and line."""
@@ -82,7 +88,7 @@ def load_workspace(root: Path) -> Workspace:
     tools, clashes = _collect_tools(modules, engine_tools, root)
     imported = not problems
     agents, mistakes = load_prompts(root / "prompts", root)
-    problems += [*clashes, *mistakes]
+    problems += [*clashes, *mistakes, *_wrong_phrases(tools, root, problems)]
     files = {path.stem for path in (root / "prompts").glob("*.md")} - {"README"}
     problems += _unknown_names(agents, tools, files, tools_loaded=imported)
     if problems:
@@ -127,7 +133,7 @@ def _import_tools(root: Path) -> tuple[list[ModuleType], list[Mistake]]:
             try:
                 modules.append(importlib.import_module(name))
             except Exception as error:  # noqa: BLE001  # a user's module may raise anything at import; each is a mistake to report
-                problems.append(_import_problem(error, path, root))
+                problems.append(_import_mistake(error, path, root))
     problems += [replace(mistake, file=_relative(mistake.file, root)) for mistake in mistakes]
     return modules, problems
 
@@ -149,7 +155,7 @@ def _make_importable(root: Path) -> None:
         sys.modules["tools"] = package
 
 
-def _import_problem(error: Exception, path: Path, root: Path) -> Mistake:
+def _import_mistake(error: Exception, path: Path, root: Path) -> Mistake:
     file, line = path, None
     if isinstance(error, SyntaxError) and error.filename:
         file, line = Path(error.filename), error.lineno
@@ -171,18 +177,33 @@ def _collect_tools(
 ) -> tuple[dict[str, Tool[..., Any]], list[Mistake]]:
     tools = {tool.name: tool for tool in engine_tools}
     problems: list[Mistake] = []
+    routes: dict[str, Tool[..., Any]] = {}
     for tool in _of_type(modules, Tool):
         other = tools.setdefault(tool.name, tool)
         if other is not tool:
-            where = f"{_relative(other.file, root)}:{other.line}"
+            problems.append(_mistake(tool, root, f"there is one already, {_place(other, root)}; rename one"))
+        elif tool.route is not None and (other := routes.setdefault(tool.route, tool)) is not tool:
             problems.append(
-                Mistake(
-                    _relative(tool.file, root),
-                    tool.line,
-                    f"tool {tool.name}: there is one already, {where}; rename one",
-                )
+                _mistake(tool, root, f"route {tool.route!r} is that of {other.name} already, {_place(other, root)}")
             )
     return tools, problems
+
+
+def _mistake(tool: Tool[..., Any], root: Path, message: str) -> Mistake:
+    return Mistake(_relative(tool.file, root), tool.line, f"tool {tool.name}: {message}")
+
+
+def _place(tool: Tool[..., Any], root: Path) -> str:
+    return f"{_relative(tool.file, root)}:{tool.line}"
+
+
+def _wrong_phrases(tools: Mapping[str, Tool[..., Any]], root: Path, found: Sequence[Mistake]) -> Iterator[Mistake]:
+    """What is wrong with the phrases of the tools that have no mistake of `found` in their declaration."""
+    places = {(problem.file, problem.line) for problem in found}
+    for tool in tools.values():
+        # the phrases of a tool are read by its schema, which a tool with a wrong declaration may not have
+        if (_relative(tool.file, root), tool.line) not in places:
+            yield from (_mistake(tool, root, message) for message in template_problems(tool))
 
 
 def _of_type(modules: Sequence[ModuleType], cls: type[Any]) -> Iterator[Any]:

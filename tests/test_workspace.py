@@ -4,14 +4,19 @@ What has tools is loaded in a process of its own: `tools` of two workspaces cann
 """
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from agent_server.errors import WorkspaceInvalid
-from agent_server.workspace import load_workspace
+from agent_server.identity.roles import define_roles
+from agent_server.knowledge.tools import Passages, search_knowledge
+from agent_server.tool import ENGINE_ROUTES, ToolContext, tool
+from agent_server.workspace import Workspace, load_workspace
 from tests.commands import agent_server
-from tests.test_prompts import write
+from tests.conftest import ROOT
+from tests.test_prompts import only, write
 
 TOOL = '''
 from agent_server import ToolContext, tool
@@ -164,6 +169,87 @@ def test_every_tool_that_cannot_work_is_named_where_it_is_declared(tmp_path: Pat
     no_effect = line_of(DECLARATIONS, '@tool(scope="things:read")')
     assert f"tools/all.py:{no_effect}: does not import: TypeError: tool() missing 1 required" in found[-1]
     assert len(found) == 11
+
+
+FORM = """
+from agent_server import ToolContext, tool
+
+@tool(scope="things:write", effect="stored", {options})
+async def {name}(context: ToolContext, size: int = 1) -> int:
+    "Ask for things."
+    return size
+"""
+
+
+def test_a_route_that_no_form_could_have_is_a_mistake_as_is_one_that_two_have(tmp_path: Path) -> None:
+    form = "route is the address of a form: declare form, what a person is told above it, beside it"
+    cases = {
+        "bare": ('route="/api/lead"', form),
+        "outside": ('form="Ask.", route="/lead"', "route '/lead' is not /api/ and one word, as in /api/lead"),
+        "below": ('form="Ask.", route="/api/a/b"', "route '/api/a/b' is not /api/ and one word, as in /api/lead"),
+        "ours": ('form="Ask.", route="/api/chat"', "route '/api/chat' is the server's own; choose another word"),
+        "one": ('form="Ask.", route="/api/ask"', None),
+        "two": ('form="Ask.", route="/api/ask"', "route '/api/ask' is that of one already, tools/one.py:4"),
+    }
+    files = {f"tools/{name}.py": FORM.format(name=name, options=options) for name, (options, _) in cases.items()}
+    assert checked(lay_out(tmp_path, files)) == sorted(
+        f"tools/{name}.py:4: tool {name}: {mistake}" for name, (_, mistake) in cases.items() if mistake
+    )
+
+
+def test_no_route_of_the_server_is_free_for_a_tool() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "agent_server" / "api").rglob("*.py"))
+    assert set(re.findall(r'"/api/([a-z]+)', sources)) <= ENGINE_ROUTES
+
+
+def test_a_scope_is_for_staff_because_its_tool_says_so(tmp_path: Path) -> None:
+    @tool(scope="things:write", effect="stored")
+    async def ask(context: ToolContext) -> None:
+        """Ask for things."""
+
+    @tool(scope="things:read", effect="read", staff=True)
+    async def list_asked(context: ToolContext) -> None:
+        """List what everybody asked for."""
+
+    prompt = write(tmp_path, guide="---\nname: guide\ndescription: x\ntools: [ask, list_asked]\n---\nHelp.\n")
+    workspace = Workspace(
+        root=tmp_path,
+        name="x",
+        tools={t.name: t for t in (ask, list_asked)},
+        agents={"guide": only(prompt)},
+        entry="guide",
+    )
+    assert workspace.staff_scopes == {"things:read"}
+    roles = define_roles({}, workspace.agent_scopes, workspace.staff_scopes)
+    assert "things:read" in roles.of(["staff"]) - roles.of(["user"])
+    assert "things:write" in roles.of(["user"])
+
+
+def test_a_result_is_passages_by_its_type(tmp_path: Path) -> None:
+    class Cases(Passages):
+        """Passages of another source."""
+
+    @tool(scope="cases:read", effect="read")
+    async def find_cases(context: ToolContext) -> Cases:
+        """Find cases."""
+        return Cases(hits=[])
+
+    @tool(scope="cases:read", effect="read")
+    async def count_cases(context: ToolContext) -> list[Passages]:
+        """Count cases."""
+        return []
+
+    assert [t.has_result(Passages) for t in (search_knowledge, find_cases, count_cases)] == [True, True, False]
+
+
+def test_a_mistake_in_a_phrase_is_refused_by_every_command_in_the_same_words(tmp_path: Path) -> None:
+    text = TOOL.format(name="count_things").replace('"read")', '"read", phrases=("count {size}", "count ["))')
+    lay_out(tmp_path, {"tools/things.py": text})
+    found = checked(tmp_path)
+    assert [line.partition(": phrase ")[0] for line in found] == ["tools/things.py:5: tool count_things"] * 2
+    for command in (["serve", "--port", "0"], ["tool", "list"]):
+        done = agent_server(*command, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr.splitlines()) == (1, "", found)
 
 
 def test_a_phrase_or_a_handoff_that_names_nothing_is_a_mistake_too(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from agent_server.api import (
     docs,
     health,
     keys,
-    lead,
     me,
     messages,
     page,
@@ -27,7 +26,7 @@ from agent_server.workspace import Workspace
 
 
 def create_routers(workspace: Workspace) -> Sequence[APIRouter]:
-    """Every router, of which two have the routes of a workspace's tools."""
+    """Every router. The one of the tools is made from the workspace."""
     return (
         chat.router,
         turns.router,
@@ -44,6 +43,5 @@ def create_routers(workspace: Workspace) -> Sequence[APIRouter]:
         me.router,
         audit.router,
         confirmations.router,
-        lead.create_router(workspace),
         tools.create_router(workspace),
     )

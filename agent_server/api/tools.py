@@ -1,4 +1,7 @@
-"""/api/tools: each tool as `POST /api/tools/{name}`, with its own OpenAPI entry."""
+"""Each tool as `POST /api/tools/{name}` with its own OpenAPI entry.
+
+A form is also sent to the route that its tool declares, such as `/api/lead`.
+"""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -10,7 +13,7 @@ from agent_server.caller import Caller
 from agent_server.calls.call import call_tool
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.errors import NotFound
-from agent_server.http.auth import CallerDep, MemberDep, ServerDep
+from agent_server.http.auth import CallerDep, ChatterDep, MemberDep, ServerDep
 from agent_server.identity.rights import require_member
 from agent_server.server import Server
 from agent_server.tool import Tool, describe
@@ -32,6 +35,8 @@ def create_router(workspace: Workspace) -> APIRouter:
 
     for tool in workspace.tools.values():
         _add_route(router, tool)
+        if tool.route is not None:
+            _add_form_route(router, tool, tool.route)
 
     @router.post("/api/tools/{name}", include_in_schema=False)
     async def unknown_tool(name: str, caller: MemberDep, server: ServerDep) -> None:
@@ -47,7 +52,7 @@ def _add_route(router: APIRouter, tool: Tool[..., Any]) -> None:
     ) -> JSONResponse:
         if not tool.form:
             require_member(caller)
-        return await call_by_rest(tool, request, caller, server, x_conversation_id)
+        return await _call_by_rest(tool, request, caller, server, x_conversation_id)
 
     router.add_api_route(
         f"/api/tools/{tool.name}",
@@ -59,11 +64,30 @@ def _add_route(router: APIRouter, tool: Tool[..., Any]) -> None:
         description=f"{tool.description}\n\nScope `{tool.scope}`, effect `{tool.effect}`.",
         response_class=JSONResponse,
         responses=REFUSED,
-        openapi_extra=describe_operation(tool),
+        openapi_extra=_describe_operation(tool),
     )
 
 
-async def call_by_rest(
+def _add_form_route(router: APIRouter, tool: Tool[..., Any], path: str) -> None:
+    async def send_form(
+        request: Request, caller: ChatterDep, server: ServerDep, x_conversation_id: ConversationHeader = None
+    ) -> JSONResponse:
+        return await _call_by_rest(tool, request, caller, server, x_conversation_id)
+
+    router.add_api_route(
+        path,
+        send_form,
+        methods=["POST"],
+        name=f"{tool.name}_form",
+        summary=tool.title,
+        description=f"{tool.form}\n\nThe form of the tool `{tool.name}`, for guests too.",
+        response_class=JSONResponse,
+        responses=REFUSED,
+        openapi_extra=_describe_operation(tool),
+    )
+
+
+async def _call_by_rest(
     tool: Tool[..., Any], request: Request, caller: Caller, server: Server, conversation_id: UUID | None
 ) -> JSONResponse:
     """Call the tool with the body as its arguments. Raises as `call_tool`, and NotFound for the conversation."""
@@ -83,7 +107,7 @@ async def call_by_rest(
     return JSONResponse(output)
 
 
-def describe_operation(tool: Tool[..., Any]) -> dict[str, Any]:
+def _describe_operation(tool: Tool[..., Any]) -> dict[str, Any]:
     """The operation's schemas, whole in place: a reference to `$defs` would point outside them."""
     return {
         "requestBody": {

@@ -11,7 +11,6 @@ import asyncio
 import json
 import secrets
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from agent_server.calls.confirmations import (
     question_of,
 )
 from agent_server.calls.ledger import CallOutcome, Interrupted, Ledger, OutcomeUnknown, RecordedFailure, failure_text
-from agent_server.db import Database, new_id, now
+from agent_server.db import Database, DatabaseAway, new_id, now
 from agent_server.errors import AgentServerError, DidNotHappen, Internal, TimedOut, Unavailable
 from agent_server.identity.rights import require
 from agent_server.settings import Settings
@@ -52,10 +51,6 @@ class Runtime:
     settings: Settings
     database: Database
     resources: Mapping[type[Any], Any] = field(default_factory=dict)
-
-
-class _ToolFailed(Exception):
-    """A tool's own trouble with files or the network, which its transaction would take for the database's."""
 
 
 async def call_tool(
@@ -166,7 +161,9 @@ class _Call:
         async def ask(context: ToolContext, **values: Any) -> Any:
             try:
                 found = await reconcile(context, **values)
-            except Unavailable as error:  # the other side; ours that is away ends the attempt, and the next one asks
+            except DatabaseAway:  # ours: that ends the attempt, and the next one asks
+                raise
+            except Unavailable as error:
                 raise OutcomeUnknown(self.tool.name) from error
             if found is None:
                 raise OutcomeUnknown(self.tool.name)
@@ -232,19 +229,16 @@ class _Call:
             idempotency_key=self.idempotency_key,
             resources=self.runtime.resources,
         )
-        deadline = asyncio.timeout(seconds)
         try:
-            async with deadline:
+            async with asyncio.timeout(seconds) as deadline:
                 output = self.tool.dump(await function(context, **values))
             # what no surface could send is not committed
             json.dumps(output, ensure_ascii=False, allow_nan=False).encode()
             return output
-        except OSError as error:
-            if isinstance(error, TimeoutError) and deadline.expired():
+        except TimeoutError:
+            if deadline.expired():
                 raise TimedOut(self._late(seconds)) from None
-            if _of_the_database(error):
-                raise
-            raise _ToolFailed from error
+            raise
 
     def _late(self, seconds: float) -> str:
         late = f"{self.tool.name} took longer than {seconds:g} seconds and was stopped"
@@ -288,12 +282,6 @@ def _replayed(recorded: CallOutcome) -> Any:
 
 def _key_of(caller: Caller, tool: Tool[..., Any], sent: str | None) -> str:
     return str(new_id() if sent is None else uuid5(caller.id, f"{tool.name}:{sent}"))
-
-
-def _of_the_database(error: OSError) -> bool:
-    """Whether `error` was raised by a statement of the tool's: a session connects with its first one."""
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_globals.get("__name__", "").startswith("sqlalchemy.") for frame, _ in frames)
 
 
 async def _to_its_end(made: Coroutine[Any, Any, Any]) -> Any:

@@ -24,7 +24,6 @@ from agent_server.identity.resolver import create_resolver
 from agent_server.identity.users import find_user, page_users
 from agent_server.knowledge.parse import read_content
 from agent_server.models.choice import choose_model
-from agent_server.phrases import template_problems
 from agent_server.seed import seed_problems
 
 
@@ -47,10 +46,6 @@ def _mistakes(session: Session) -> list[Mistake]:
     except WorkspaceInvalid as error:
         found += error.problems
     else:
-        for tool in workspace.tools.values():
-            path = Path(tool.file)
-            file = path.relative_to(root).as_posix() if path.is_relative_to(root) else tool.file
-            found += [Mistake(file, tool.line, f"tool {tool.name}: {m}") for m in template_problems(tool)]
         found += seed_problems(workspace.seeds, root)
     _, problems = read_content(root / "content")
     return [*found, *problems]
@@ -143,7 +138,12 @@ async def db_revision(session: Session, message: str) -> None:
 
 def accounts_of(session: Session, database: Database) -> Accounts:
     """The accounts, with the roles of the settings; the command line is not limited."""
-    return Accounts(database, create_resolver(session.settings, database, session.workspace.agent_scopes))
+    return Accounts(
+        database,
+        create_resolver(
+            session.settings, database, agents=session.workspace.agent_scopes, staff=session.workspace.staff_scopes
+        ),
+    )
 
 
 async def key_create(

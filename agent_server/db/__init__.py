@@ -1,6 +1,6 @@
 """Postgres: one engine per process, one way to a transaction."""
 
-from agent_server.db.database import Database, after_commit, is_full
+from agent_server.db.database import Database, DatabaseAway, after_commit, is_full
 from agent_server.db.sweep import Swept, What, sweep
 from agent_server.db.types import (
     OWN_DATA,
@@ -21,6 +21,7 @@ __all__ = [
     "SYSTEM",
     "Access",
     "Database",
+    "DatabaseAway",
     "Owned",
     "Shared",
     "Submitted",

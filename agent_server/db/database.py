@@ -9,13 +9,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
 import asyncpg
-from asyncpg import PostgresConnectionError, PostgresError
+from asyncpg import PostgresConnectionError
 from sqlalchemy import AdaptedConnection, Connection, ExceptionContext, NullPool, event, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
 
 from agent_server.db.isolation import APP_ROLE, ensure_roles, preamble, refuse_unguarded
 from agent_server.errors import InvalidInput, Unavailable
@@ -47,6 +47,7 @@ _POOLED: Mapping[str, Any] = {
     "prepared_statement_cache_size": 0,
     "prepared_statement_name_func": lambda: "",
 }
+_AWAY = "The database cannot be reached; try again in a moment"
 _NO_SUCH_ROLE = frozenset({"22023", "42501", "42704"})
 """`set role` to one that is not there, and to one that the user is no member of."""
 _NOT_OUR_SESSION = frozenset({"26000", "42P05"})
@@ -57,11 +58,15 @@ THROUGH_POOLER = (
 )
 
 
+class DatabaseAway(Unavailable):
+    """Our own database cannot be reached, gave a transaction up, or has no room."""
+
+
 class Database:
     """A pool of connections to one Postgres database.
 
-    `transaction()` is the only way to a connection: it commits when the block ends, rolls back when it raises, and
-    turns a lost or refused connection into `Unavailable`. Where there is a `direct_url`, `url` may lead through a pooler
+    `transaction()` is the only way to a connection: it commits when the block ends and rolls back when it raises. A
+    connection that is lost or refused raises DatabaseAway. Where there is a `direct_url`, `url` may lead through a pooler
     in transaction mode: then nothing is expected of a session, neither prepared statements nor settings. `owner` is for
     migrations: it leads past the pooler as the user who owns the tables (`owner_url`, where that is not the one who
     reads and writes them), and waits as long as it takes.
@@ -88,14 +93,15 @@ class Database:
         self.pool = _engine(
             url,
             pooled=direct_url is not None,
+            poolclass=_Pool,
             answer_timeout=answer_timeout,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=pool_timeout,
             pool_recycle=1800,
         )
-        self._patient = _engine(self.direct_url, pooled=False, poolclass=NullPool)
-        self.owner = _engine(owner_url or self.direct_url, pooled=False, poolclass=NullPool)
+        self._patient = _engine(self.direct_url, pooled=False, poolclass=_NoPool)
+        self.owner = _engine(owner_url or self.direct_url, pooled=False, poolclass=_NoPool)
         event.listen(self.pool.sync_engine, "checkout", _refuse_closed)
         event.listen(self.pool.sync_engine, "handle_error", _give_up_the_silent)
         self._sessions = async_sessionmaker(
@@ -108,23 +114,18 @@ class Database:
     ) -> AsyncIterator[AsyncSession]:
         """One transaction, which reaches the rows of these `owners` and those that `scopes` open, and no others
         (`db.isolation`). A `patient` one is made on a connection of its own, past any pooler, and its statements may
-        take longer than those of requests. Raises Unavailable when the database cannot be reached or goes away in the
-        middle."""
+        take longer than those of requests. Statements and the commit raise DatabaseAway when the database cannot be
+        reached or goes away in the middle."""
+        session = self._sessions(bind=self._patient) if patient else self._sessions()
+        session.sync_session.info[_PREAMBLE] = preamble(owners, scopes) + ("" if patient else self._limits)
+        # What the block raises comes out as it is: an OSError of its own is no outage of the database. Those of the
+        # database are known where they arise, in `_Pool` and `_translate`.
         try:
-            session = self._sessions(bind=self._patient) if patient else self._sessions()
-            session.sync_session.info[_PREAMBLE] = preamble(owners, scopes) + ("" if patient else self._limits)
-            try:
-                yield session
-            except BaseException:
-                await _uncut(session.close())
-                raise
-            await _uncut(_commit(session))
-        except (PoolTimeout, OSError, PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
-            if _has_no_room(error):
-                raise Unavailable("The database has no room for this; try again later") from error
-            if is_away(error):
-                raise Unavailable("The database cannot be reached; try again in a moment") from error
+            yield session
+        except BaseException:
+            await _uncut(session.close())
             raise
+        await _uncut(_commit(session))
 
     async def direct(self) -> asyncpg.Connection:
         """A connection of its own, past any pooler, for what needs a session: LISTEN and locks that it holds.
@@ -137,7 +138,7 @@ class Database:
             connection = await asyncpg.connect(address.replace("+asyncpg", "", 1), **options)
             await connection.execute(_DIRECT, timeout=5)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise Unavailable("The database cannot be reached; try again in a moment") from error
+            raise DatabaseAway(_AWAY) from error
         return connection
 
     async def make_login(self) -> None:
@@ -146,21 +147,17 @@ class Database:
             try:
                 async with self.owner.begin() as connection:
                     await connection.run_sync(ensure_roles, self.url)
-            except (OSError, PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
-                if is_away(error):
-                    raise Unavailable("The database cannot be reached as the owner of its tables") from error
-                raise
+            except DatabaseAway as error:
+                raise DatabaseAway("The database cannot be reached as the owner of its tables") from error.__cause__
 
     async def check(self) -> None:
         """Raises Unavailable unless the database answers, InvalidInput where only a pooler in transaction mode does."""
         try:
             async with self.pool.connect() as connection:
                 await connection.execute(text("select 1"))
-        except (PoolTimeout, OSError, PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
-            if isinstance(error, DBAPIError) and not_our_session(error.orig):
+        except DBAPIError as error:
+            if not_our_session(error.orig):
                 raise InvalidInput(f"DATABASE_URL: {THROUGH_POOLER}") from None
-            if is_away(error):
-                raise Unavailable("The database cannot be reached; try again in a moment") from error
             raise
 
     async def check_isolation(self, *, login_too: bool) -> None:
@@ -184,6 +181,30 @@ class Database:
 
     async def close(self) -> None:
         await self.pool.dispose()
+
+
+class _Pool(AsyncAdaptedQueuePool):
+    """A pool that raises DatabaseAway where no connection is to be had."""
+
+    def connect(self) -> PoolProxiedConnection:
+        try:
+            return super().connect()
+        except Exception as error:
+            if (away := _as_away(error)) is not None:
+                raise away from error
+            raise
+
+
+class _NoPool(NullPool):
+    """The same for connections that are made for one use."""
+
+    def connect(self) -> PoolProxiedConnection:
+        try:
+            return super().connect()
+        except Exception as error:
+            if (away := _as_away(error)) is not None:
+                raise away from error
+            raise
 
 
 class _Session(Session):
@@ -248,6 +269,7 @@ def _engine(url: str, *, pooled: bool, answer_timeout: float | None = None, **po
         **connect_args,
     }
     engine = create_async_engine(address, connect_args=arguments, hide_parameters=True, **pool)
+    event.listen(engine.sync_engine, "handle_error", _translate)
     if not pooled:
         event.listen(engine.sync_engine, "connect", _set_session)
     return engine
@@ -273,7 +295,20 @@ def _give_up_the_silent(context: ExceptionContext) -> None:
         context.invalidate_pool_on_disconnect = True  # SQLAlchemy itself gives up the one connection only
 
 
-def is_away(error: Exception) -> bool:
+def _translate(context: ExceptionContext) -> DatabaseAway | None:
+    """What is raised in place of the error of a statement, a commit or a rollback, where that says that the database is
+    away."""
+    error = context.sqlalchemy_exception or context.original_exception
+    return _as_away(error) if isinstance(error, Exception) else None  # it may also be a cancellation
+
+
+def _as_away(error: Exception) -> DatabaseAway | None:
+    if _has_no_room(error):
+        return DatabaseAway("The database has no room for this; try again later")
+    return DatabaseAway(_AWAY) if _is_away(error) else None
+
+
+def _is_away(error: Exception) -> bool:
     """Whether `error` says that the database cannot be reached now, or gave the transaction up; else it is a bug of
     ours. Errors of a new connection come as asyncpg raises them, those of a statement as SQLAlchemy wraps them."""
     if not isinstance(error, DBAPIError):

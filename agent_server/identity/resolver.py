@@ -218,8 +218,11 @@ def _read_issuer(token: str) -> Any:
         raise Unauthorized(NOT_OURS) from None
 
 
-def create_resolver(settings: Settings, database: Database, agents: Collection[str]) -> Resolver:
-    """The resolver that the settings describe; `agents` are the scopes that the agents' tools need.
+def create_resolver(
+    settings: Settings, database: Database, *, agents: Collection[str], staff: Collection[str]
+) -> Resolver:
+    """The resolver that the settings describe; `agents` are the scopes that the agents' tools need, `staff` those
+    that tools declare for staff.
 
     Where the settings do not say what a guest holds, it is what the agents need, but nothing that is reserved for
     staff. `GUEST_SCOPES` it always holds.
@@ -228,8 +231,8 @@ def create_resolver(settings: Settings, database: Database, agents: Collection[s
     guests = settings.guest_scopes
     return Resolver(
         database,
-        guest_scopes=GUEST_SCOPES | frozenset(agents - reserved() if guests is None else guests),
-        roles=define_roles(settings.roles, agents),
+        guest_scopes=GUEST_SCOPES | frozenset(agents - reserved() - frozenset(staff) if guests is None else guests),
+        roles=define_roles(settings.roles, agents, staff),
         issuers=Issuers(settings.issuers) if settings.issuers else None,
         limits=Limits(
             per_caller=settings.rate_per_caller,

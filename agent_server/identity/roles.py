@@ -13,7 +13,7 @@ OWN_ACCOUNT = frozenset(
     {"account:read", "account:write", "keys:read", "keys:write", "conversations:read", "conversations:write"}
 )
 """What every user may do with what is its own."""
-FOR_STAFF = frozenset({"leads:read", "audit:read", "users:read"})
+FOR_STAFF = frozenset({"audit:read", "users:read"})
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,14 @@ class Roles:
                 raise InvalidInput(f"roles: {name!r} may {', '.join(more)}, which you may not; ask somebody who does")
 
 
-def define_roles(given: Mapping[str, Collection[str] | None], agents: Collection[str]) -> Roles:
+def define_roles(
+    given: Mapping[str, Collection[str] | None], agents: Collection[str], staff: Collection[str] = ()
+) -> Roles:
     """The roles of the settings beside `user`, `staff` and `admin`, which they may define anew. `agents` are the scopes
-    that the agents' tools need: a `user` has them, but for those that open what is reserved for staff."""
-    user = (frozenset(agents) - reserved()) | OWN_ACCOUNT
-    roles = {USER: user, STAFF: user | FOR_STAFF, ADMIN: frozenset({"*"})}
+    that the agents' tools need: a `user` has them, but for those that are for staff. `staff` are the scopes that tools
+    declare to be for staff."""
+    user = (frozenset(agents) - reserved() - frozenset(staff)) | OWN_ACCOUNT
+    roles = {USER: user, STAFF: user | FOR_STAFF | frozenset(staff), ADMIN: frozenset({"*"})}
     return Roles({**roles, **{name: user if scopes is None else frozenset(scopes) for name, scopes in given.items()}})
 
 

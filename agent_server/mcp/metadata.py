@@ -8,13 +8,12 @@ from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel
-from sqlmodel import SQLModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from agent_server.caller import Caller
-from agent_server.db.isolation import access_of
 from agent_server.errors import Forbidden, Unauthorized
+from agent_server.identity.roles import reserved
 from agent_server.mcp.resources import Documents
 from agent_server.settings import Settings
 from agent_server.tool import Tool
@@ -96,13 +95,13 @@ class Resource:
 def describe_resource(
     settings: Settings, name: str, tools: Iterable[Tool[..., Any]], documents: Documents | None
 ) -> Resource:
-    """The resource that these tools and documents make. Scopes that open rows of other owners are for staff: clients
-    are not told to ask every user for them."""
-    staff = {
-        scope for a in map(access_of, SQLModel.metadata.sorted_tables) if a for scope in (a.read_scope, a.write_scope)
-    }
+    """The resource that these tools and documents make. Scopes for staff are left out: clients are not told to ask
+    every user for them."""
+    staff = set(reserved())
     effects: Mapping[str, set[str]] = {"read": set(), "write": set()}
     for tool in tools:
+        if tool.staff:
+            staff.add(tool.scope)
         effects["read" if tool.effect == "read" else "write"].add(tool.scope)
     if documents is not None:
         effects["read"].add(documents.scope)

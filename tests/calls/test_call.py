@@ -3,6 +3,7 @@
 import asyncio
 from typing import Annotated, Any
 
+import asyncpg
 import pytest
 from dirty_equals import IsPartialDict
 from pydantic import Field
@@ -83,6 +84,20 @@ async def reads_no_file(context: ToolContext) -> str:
     """Write a row, then fail to read a file: no failure of the database's."""
     await _write(context)
     raise FileNotFoundError("/etc/secret/path")
+
+
+@tool(scope="notes:write", effect="stored")
+async def reaches_no_server(context: ToolContext) -> str:
+    """Write a row, then fail to reach a server: no failure of the database's."""
+    await _write(context)
+    raise ConnectionRefusedError("internal detail")
+
+
+@tool(scope="notes:write", effect="stored")
+async def reaches_no_database_of_its_own(context: ToolContext) -> str:
+    """Write a row, then find a database of the tool's own away."""
+    await _write(context)
+    raise asyncpg.CannotConnectNowError("internal detail")
 
 
 @tool(scope="notes:write", effect="stored")
@@ -211,6 +226,8 @@ async def test_a_call_that_works_is_kept_and_recorded(runtime: Runtime, me: Call
         (hangs_in_the_database, {}, "timed_out"),
         (loses_patience_itself, {}, "internal"),
         (reads_no_file, {}, "internal"),
+        (reaches_no_server, {}, "internal"),
+        (reaches_no_database_of_its_own, {}, "internal"),
         (returns_nonsense, {}, "internal"),
         (returns_no_number, {}, "internal"),
         (writes_twice, {}, "internal"),

@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from agent_server.db import Database
+from agent_server.db import Database, DatabaseAway, after_commit
 from agent_server.db.database import asyncpg_url
 from agent_server.errors import InvalidInput, Unavailable
 from tests.conftest import everything
@@ -183,6 +187,67 @@ async def test_a_lock_that_is_not_given_in_time_is_an_outage(database: Database)
         await session.execute(text("lock table t"))
         with pytest.raises(Unavailable):
             await read()
+
+
+# What the block of a transaction may raise that is no word of our database: of a file, a socket, a library, or of a
+# connection that the block made itself to a database of its own.
+FOREIGN = (
+    OSError, FileNotFoundError, PermissionError, BlockingIOError, ConnectionError, ConnectionRefusedError,
+    ConnectionResetError, BrokenPipeError, TimeoutError, PoolTimeout, DBAPIError, OperationalError,
+    asyncpg.PostgresError, asyncpg.DiskFullError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError,
+    asyncpg.InterfaceError, asyncpg.TooManyConnectionsError, asyncpg.SerializationError, Unavailable, ZeroDivisionError,
+)  # fmt: skip
+
+
+def _foreign(kind: type[Exception], message: str) -> Exception:
+    if issubclass(kind, DBAPIError):
+        return kind(None, None, asyncpg.CannotConnectNowError(message), connection_invalidated=True)
+    return kind(message)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@given(kind=st.sampled_from(FOREIGN), message=st.text(max_size=20), first=st.booleans())
+def test_what_the_block_of_a_transaction_raises_comes_out_as_it_is(
+    url: str, kind: type[Exception], message: str, first: bool
+) -> None:
+    error = _foreign(kind, message)
+
+    async def run() -> None:
+        database = Database(url)
+        try:
+            async with database.transaction() as session:
+                if first:
+                    await session.execute(text("select 1"))
+                raise error
+        finally:
+            await database.close()
+
+    with pytest.raises(kind) as raised:
+        asyncio.run(run())
+    assert raised.value is error
+
+
+async def test_what_is_called_after_a_commit_may_raise_what_it_likes(database: Database) -> None:
+    def call() -> None:
+        raise ConnectionRefusedError("of another server")
+
+    async def commit() -> None:
+        async with database.transaction() as session:
+            await session.execute(text("select 1"))
+            after_commit(session, call)
+
+    with pytest.raises(ConnectionRefusedError):
+        await commit()
+
+
+async def test_a_database_that_is_away_is_told_from_another_at_the_statement(database: Database) -> None:
+    away = Database("postgresql://u:p@127.0.0.1:1/d")
+    async with database.transaction() as session:
+        with pytest.raises(DatabaseAway):
+            async with away.transaction() as other:
+                await other.execute(text("select 1"))
+        assert (await session.execute(text("select 1"))).scalar_one() == 1
+    await away.close()
 
 
 @asynccontextmanager

@@ -113,6 +113,8 @@ async def find_label(context: ToolContext) -> str | None:
     await WORLD.reach("asked")
     if isinstance(finds, Exception):
         raise finds
+    if callable(finds):
+        return str(await finds(context))
     return finds if finds is None else f"{finds} {context.idempotency_key.partition(':')[2]}"
 
 
@@ -144,6 +146,8 @@ def _calls(tool: Tool[..., Any], told: list[str]) -> Callable[[Attempt], Awaitab
 async def _answer(attempt: Attempt, tool: Tool[..., Any]) -> str:
     try:
         answer = await call(attempt.journal.database, attempt, tool)
+    except Unavailable:  # as in a turn of the orchestrator's: it ends the attempt
+        raise
     except AgentServerError as error:
         answer = error.message if error.code == "internal" else f"{error.code}: {error.message}"
     await WORLD.reach("recorded")
@@ -248,6 +252,22 @@ async def test_a_tool_that_can_be_asked_is_asked_what_became_of_the_call(
     assert "printer" not in answer
     assert await _audit(database) == ["outcome_unknown" if told == "outcome_unknown: " else "ok"]
     assert await _states(database) == ["done"]
+
+
+async def test_an_attempt_that_loses_its_own_database_while_it_asks_is_followed_by_one_that_asks_again(
+    database: Database, me: Caller, world: World
+) -> None:
+    """Whoever took that for the other side's being away would never learn what became of the call."""
+
+    async def ask(context: ToolContext) -> str:
+        if world.asked == 1:
+            await context.session.execute(text("do $$ begin raise sqlstate '57P01'; end $$"))
+        return "found"
+
+    told: list[str] = []
+    world.holds, world.finds = ["acted"], ask
+    await _taken_over(database, me, _calls(print_label, told), 1)
+    assert (told, world.asked, len(world.did)) == (["found"], 2, 1)
 
 
 @pytest.mark.parametrize("point", ["called", "recorded"])

@@ -302,7 +302,7 @@ async def test_a_tool_that_acts_once_and_was_cut_off_is_not_run_again_and_the_mo
     # Whoever reads the log or the history later knows what the model was told.
     assert events == [ToolReturned("call_1", "send_letter", None, told[0]), Done()]
     assert (await bodies(database, turn.conversation_id))[1:] == [
-        {"type": "function_call_output", "call_id": "call_1", "output": told[0]}
+        {"type": "function_call_output", "call_id": "call_1", "output": told[0], "status": "incomplete"}
     ]
     async with everything(database) as session:
         assert (await session.execute(text("select outcome from audit"))).all() == [("outcome_unknown",)]

@@ -57,6 +57,7 @@ class Leads(BaseModel):
     effect="stored",
     title="Get in touch",
     form="Leave your address, and a person will get in touch with you.",
+    route="/api/lead",
     phrases=(
         "have [someone|somebody|a person] [write to|contact|call|phone|email|e-mail] me [about {interest}]",
         "can [someone|somebody|a person] [write to|contact|call|phone|email|e-mail] me [about {interest}]",
@@ -119,7 +120,7 @@ def _stripped(text: str | None) -> str | None:
     return text.strip() or None if text else None
 
 
-@tool(scope="leads:read", effect="read")
+@tool(scope="leads:read", effect="read", staff=True)
 async def list_leads(
     context: ToolContext,
     limit: Annotated[int, Field(ge=1, le=100, description="How many, at most.")] = 20,
