@@ -1,6 +1,6 @@
 """What a request is answered with: the parts of this process, reached through `request.app.state`."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -38,7 +38,7 @@ class Server:
     runner: Runner
     jobs: Jobs
     model: ModelChoice
-    prepare: Callable[[], object]
+    prepare: Callable[[], Awaitable[object]]
 
     @property
     def settings(self) -> Settings:

@@ -13,11 +13,11 @@ from agents.tool_context import ToolContext as SDKToolContext
 from agent_server.calls.call import Recorded, call_tool
 from agent_server.calls.forms import offer_form
 from agent_server.errors import AgentServerError
-from agent_server.knowledge.embedders.wordllama import Embedder
-from agent_server.knowledge.search import Passage, search
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.passages import CitedPassage, Passage, passage_body
+from agent_server.knowledge.search import search
 from agent_server.knowledge.tools import search_knowledge
-from agent_server.offline.pieces import CitedPassage
-from agent_server.orchestrator.context import TurnContext, passage_body
+from agent_server.orchestrator.context import TurnContext
 from agent_server.prompts import AgentPrompt
 from agent_server.tool import Tool
 from agent_server.turns.calls import CallLedger, output_text

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent_server.calls.call import Runtime
-from agent_server.knowledge.search import Passage
-from agent_server.offline.pieces import CitedPassage
+from agent_server.knowledge.passages import CitedPassage, Passage, passage_of
 from agent_server.routing import Decision
 from agent_server.tool import Tool
 from agent_server.turns.events import Event, PassagesFound
@@ -73,25 +72,3 @@ class TurnContext:
         self.cited.update({c.passage.id: c for c in cited})
         if event.agent is not None:
             self.by_agent[event.agent] = cited
-
-
-def passage_body(cited: CitedPassage) -> dict[str, Any]:
-    """A cited passage as events and messages keep it: the text as it was when it was cited."""
-    p = cited.passage
-    return {
-        "n": cited.n,
-        "passage": p.id,
-        "document": p.document,
-        "collection": p.collection,
-        "title": p.title,
-        "heading": p.heading,
-        "text": p.text,
-        "start": p.start,
-        "end": p.end,
-        "score": round(p.score, 4),
-    }
-
-
-def passage_of(body: Mapping[str, Any]) -> Passage:
-    names = ("document", "collection", "title", "heading", "text", "start", "end", "score")
-    return Passage(id=body["passage"], **{name: body[name] for name in names})

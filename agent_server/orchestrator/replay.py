@@ -37,11 +37,12 @@ from openai.types.responses import (
 )
 
 from agent_server.errors import ModelFailed
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.passages import passage_body
 from agent_server.models.breaker import BreakerOpen
 from agent_server.models.providers import OFFLINE, Fault, ModelChoice, Models, broke_off, fault_of
 from agent_server.offline.model import OfflineModel
-from agent_server.orchestrator.context import TurnContext, passage_body
+from agent_server.orchestrator.context import TurnContext
 from agent_server.turns.events import AgentChosen, Cited, Event, Reset, TextDelta, TextDone, ToolCalled, ToolReturned
 from agent_server.turns.journal import NewItem
 

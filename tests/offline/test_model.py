@@ -15,10 +15,10 @@ from openai.types.responses import ResponseTextDeltaEvent
 from pydantic import BaseModel, Field
 
 from agent_server import ToolContext, tool
-from agent_server.knowledge.embedders.wordllama import Embedder
-from agent_server.knowledge.search import Passage
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.embedders.wordllama import WordLlama
+from agent_server.knowledge.passages import CitedPassage, Passage
 from agent_server.offline.model import AFTER_URGENT, GREETING, NOTHING_FOUND, OfflineModel
-from agent_server.offline.pieces import CitedPassage
 from agent_server.tool import Tool
 
 
@@ -91,7 +91,7 @@ KETTLES = passage(1, "Fill the kettle with cold water. A kettle of 1.7 litres bo
 
 @pytest.fixture(scope="module")
 def embedder() -> Embedder:
-    return Embedder()
+    return WordLlama()
 
 
 def function_tool(name: str, output: Any, calls: list[tuple[str, Any]]) -> FunctionTool:
