@@ -1,6 +1,8 @@
 """Texts become unit vectors, by the embedder that ships or by any other, and nobody waits for it but who asked."""
 
 import asyncio
+import json
+import re
 import subprocess
 import sys
 import threading
@@ -25,7 +27,8 @@ from agent_server.knowledge.passages import CitedPassage
 from agent_server.knowledge.search import search
 from agent_server.offline.quote import select
 from agent_server.routing import RoutedAgent, Subject, build_router
-from tests.conftest import everything
+from tests.commands import agent_server, empty_database
+from tests.conftest import ROOT, everything
 from tests.knowledge.conftest import Write
 
 EMBEDDER = WordLlama()
@@ -76,34 +79,22 @@ def test_the_model_is_not_loaded_before_the_first_text() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-STRANGER = """
-import numpy as np
+(EXAMPLE,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "content.md").read_text(), re.DOTALL)
+MISTAKEN = """
 
-class Letters:
-    \"\"\"Counts letters.\"\"\"
-    name = "letters"
-    dimensions = 26
-
-    async def embed(self, texts):
-        counts = np.array([[text.lower().count(chr(97 + i)) for i in range(26)] for text in texts], dtype=np.float32)
-        lengths = np.linalg.norm(counts.reshape(-1, 26), axis=1, keepdims=True)
-        return np.divide(counts.reshape(-1, 26), lengths, out=np.zeros((len(texts), 26), np.float32), where=lengths > 0)
-
-def create_embedder():
-    return Letters()
-
-class Unnamed(Letters):
+class Unnamed(Trigrams):
     name = ""
 
-class Huge(Letters):
+class Huge(Trigrams):
     dimensions = 16_001
 
-class Waits(Letters):
+class Waits(Trigrams):
     def embed(self, texts):
-        return super().embed(texts)
+        return super()._embed(texts)
 
-class Short(Letters):
-    dimensions = 7
+class Short(Trigrams):
+    def _embed(self, texts):
+        return super()._embed(texts)[:, :7]
 """
 
 
@@ -111,7 +102,7 @@ class Short(Letters):
 def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a module with an embedder that the engine has never heard of."""
     name = f"stranger_{uuid4().hex}"
-    (tmp_path / f"{name}.py").write_text(STRANGER)
+    (tmp_path / f"{name}.py").write_text(EXAMPLE + MISTAKEN)
     monkeypatch.syspath_prepend(tmp_path)
     return name
 
@@ -122,8 +113,8 @@ def installed(tmp_path: Path, stranger: str) -> str:
     info = tmp_path / f"{stranger}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {stranger}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[agent_server.embedders]\nletters = {stranger}:Letters\n")
-    return "letters"
+    (info / "entry_points.txt").write_text(f"[agent_server.embedders]\ntrigrams = {stranger}:Trigrams\n")
+    return "trigrams"
 
 
 async def test_an_embedder_of_ones_own_is_used_and_left_again(
@@ -131,7 +122,7 @@ async def test_an_embedder_of_ones_own_is_used_and_left_again(
 ) -> None:
     write("a.md", "# Zzz\n\nzzz zzz")
     write("b.md", "# Apples\n\nApples are red.")
-    own, shipped = get_embedder(f"{stranger}:Letters"), get_embedder("wordllama")
+    own, shipped = get_embedder(f"{stranger}:Trigrams"), get_embedder("wordllama")
     for embedder, other in ((shipped, own), (own, shipped), (shipped, own)):
         report = await ingest(database, embedder, content)
         assert report.added + report.changed == 2
@@ -146,6 +137,29 @@ async def test_an_embedder_of_ones_own_is_used_and_left_again(
     assert (await ingest(database, shipped, content)).unchanged == 2
 
 
+def test_the_setting_names_an_embedder_in_the_workspace(write: Write, content: Path, postgres: str) -> None:
+    write("a.md", "# Apples\n\nApples are red.")
+    tools = content.parent / "tools"
+    tools.mkdir()
+    (tools / "trigrams.py").write_text(EXAMPLE)
+    with empty_database(postgres) as url:
+
+        def find(embedder: str) -> subprocess.CompletedProcess[str]:
+            return agent_server(
+                *("content", "search", "aples", "--json"),
+                cwd=content.parent,
+                DATABASE_URL=url,
+                AGENT_SERVER_EMBEDDER=embedder,
+            )
+
+        found, refused = find("tools.trigrams:Trigrams"), find("trigrams")
+    assert found.returncode == 0, found.stderr
+    (hit,) = json.loads(found.stdout)["hits"]
+    assert (hit["document"], hit["score"] > 0.1) == ("a.md", True)
+    assert refused.returncode == 1
+    assert "AGENT_SERVER_EMBEDDER: there is no embedder 'trigrams'; there are wordllama" in refused.stderr
+
+
 async def test_a_search_in_the_middle_of_a_change_of_embedder_finds_old_and_new(
     stranger: str, write: Write, content: Path, database: Database
 ) -> None:
@@ -153,7 +167,7 @@ async def test_a_search_in_the_middle_of_a_change_of_embedder_finds_old_and_new(
     await ingest(database, get_embedder("wordllama"), content)
     write("new.md", "# New\n\nApples are green.")
     (content / "old.md").unlink()
-    own = get_embedder(f"{stranger}:Letters")
+    own = get_embedder(f"{stranger}:Trigrams")
     await ingest(database, own, content, prune=False)
     async with everything(database) as session:
         hits = await search(session, own, "apples are")
@@ -163,9 +177,9 @@ async def test_a_search_in_the_middle_of_a_change_of_embedder_finds_old_and_new(
 
 async def test_an_installed_package_offers_its_embedder_by_name(installed: str) -> None:
     embedder = get_embedder(installed)
-    assert (embedder.name, embedder.dimensions) == ("letters", 26)
-    assert (await embedder.embed(["abc"])).shape == (1, 26)
-    with pytest.raises(InvalidInput, match="there are letters, wordllama, or"):
+    assert (embedder.name, embedder.dimensions) == ("trigrams-1", 512)
+    assert (await embedder.embed(["abc"])).shape == (1, 512)
+    with pytest.raises(InvalidInput, match="there are trigrams, wordllama, or"):
         get_embedder("nothing")
 
 
@@ -194,7 +208,7 @@ async def test_vectors_of_another_size_than_promised_are_not_stored(
     stranger: str, write: Write, content: Path, database: Database
 ) -> None:
     write("a.md", "# A\n\nApples.")
-    with pytest.raises(ValueError, match=r"the embedder letters promises the shape \(1, 7\) and gave \(1, 26\)"):
+    with pytest.raises(ValueError, match=r"the embedder trigrams-1 promises the shape \(1, 512\) and gave \(1, 7\)"):
         await ingest(database, get_embedder(f"{stranger}:Short"), content)
 
 
