@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agent_server.errors import Unavailable as Unavailable
     from agent_server.identity.profiles import read_profile as read_profile
     from agent_server.identity.profiles import update_profile as update_profile
-    from agent_server.knowledge.search import Passage as Passage
+    from agent_server.knowledge.passages import Passage as Passage
     from agent_server.knowledge.tools import Passages as Passages
     from agent_server.repository import Page as Page
     from agent_server.repository import Repository as Repository
@@ -49,7 +49,7 @@ _HOME = {
     "NotFound": "agent_server.errors",
     "Owned": "agent_server.db",
     "Page": "agent_server.repository",
-    "Passage": "agent_server.knowledge.search",
+    "Passage": "agent_server.knowledge.passages",
     "Passages": "agent_server.knowledge.tools",
     "Repository": "agent_server.repository",
     "SeedFile": "agent_server.seed",

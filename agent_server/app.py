@@ -26,7 +26,8 @@ from agent_server.http.problems import PROBLEMS
 from agent_server.identity.limits import expire_rates
 from agent_server.identity.resolver import create_resolver
 from agent_server.jobs import Job, Jobs
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders import get_embedder
+from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.search import DocumentSummary, list_documents, read_document
 from agent_server.mcp import Documents, canonical_address, mcp_app
@@ -91,7 +92,7 @@ async def migrate(settings: Settings, workspace: Workspace, database: Database) 
 
 def create_server(settings: Settings, workspace: Workspace, database: Database) -> Server:
     """The parts of a process, not yet running."""
-    embedder = Embedder()
+    embedder = get_embedder(settings.embedder)
     forms = FormTools({tool.name: tool for tool in workspace.tools.values() if tool.form})
     runtime = Runtime(settings=settings, database=database, resources={Embedder: embedder, FormTools: forms})
     model, replica = choose_model(settings), Replica(database)
@@ -117,7 +118,7 @@ def create_server(settings: Settings, workspace: Workspace, database: Database) 
         runner=runner,
         jobs=jobs,
         model=model,
-        prepare=lambda: orchestrator.router,
+        prepare=orchestrator.get_router,
     )
 
 

@@ -11,26 +11,29 @@ content, the highest sharpness and the floor of sureness were set lower than lea
 a look at tests/routing_messages.yaml: the figures on those messages are therefore a little too good.
 """
 
+import asyncio
 import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent_server import phrases
 from agent_server.knowledge.chunk import SEPARATOR, chunk
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.parse import read_content
 from agent_server.knowledge.words import COMMON, stem, words
 from agent_server.tool import Tool
 
 DecidedBy = Literal["meaning", "sticky", "model", "only", "request"]
 Floats = NDArray[np.float64]
+Vector: TypeAlias = NDArray[np.float32]
+Vectors: TypeAlias = NDArray[np.float32]
 
 # What a text counts for; an example is 1.
 _DESCRIPTION, _TOPIC, _PHRASE, _HEADING = 2.0, 0.5, 0.5, 0.3
@@ -107,55 +110,56 @@ def subjects(content: Path) -> list[Subject]:
     """The sections of the content folder; pages with mistakes are left out."""
     pages, _ = read_content(content)
     return [
-        Subject(page.collection, passage.heading.replace(SEPARATOR, " "), passage.text)
+        Subject(page.collection, piece.heading.replace(SEPARATOR, " "), piece.text)
         for page in pages
-        for passage in chunk(page)
+        for piece in chunk(page)
     ]
 
 
+async def build_router(embedder: Embedder, agents: Sequence[RoutedAgent], content: Sequence[Subject] = ()) -> "Router":
+    """The router over these agents. Raises ValueError where there is none.
+
+    It takes a second or more, for which the event loop stays free.
+    """
+    if not agents:
+        raise ValueError("there is no agent to route to")
+    if len(agents) == 1:
+        return Router(embedder, [agents[0].name], None)
+    content = content[:: math.ceil(len(content) / _MOST_SUBJECTS) or 1]
+    samples = _samples(agents, content)
+    vectors = await embedder.embed([sample.text for sample in samples])
+    sections = await embedder.embed([_section_text(subject) for subject in content]) if content else None
+    ranking = await asyncio.to_thread(_Ranking, agents, samples, vectors, content, sections)
+    return Router(embedder, [agent.name for agent in agents], ranking)
+
+
 class Router:
-    """Ranks the agents of a workspace for a message. Built once: what it knows is computed when it is made."""
+    """Ranks the agents of a workspace for a message; `ranking` is None where there is one agent."""
 
-    def __init__(self, embedder: Embedder, agents: Sequence[RoutedAgent], content: Sequence[Subject] = ()) -> None:
-        if not agents:
-            raise ValueError("there is no agent to route to")
-        self._agents = agents
-        self._names = [agent.name for agent in agents]
-        if len(agents) == 1:
-            return
-        self._embedder = embedder
-        content = content[:: math.ceil(len(content) / _MOST_SUBJECTS) or 1]
-        self._content = _Content(embedder, agents, content) if content else None
-        samples = _samples(agents, content)
-        self._known = {_said(s.text): s for s in reversed(samples) if s.is_example}
-        self._owners = _owners(agents)
-        self._vocabulary = _Vocabulary([*(s.text for s in samples), *(s.text for s in content)])
-        self._regression = _Regression(embedder, samples)
-        self._calibrate(samples)
+    def __init__(self, embedder: Embedder, names: Sequence[str], ranking: "_Ranking | None") -> None:
+        self._embedder, self._names, self._ranking = embedder, names, ranking
 
-    def rank(self, message: str) -> list[Ranked]:
+    async def rank(self, message: str) -> list[Ranked]:
         """The agents, most likely first; the confidences add up to 1 or, for a message unlike anything known, less."""
-        if len(self._agents) == 1:
+        if self._ranking is None:
             return [Ranked(self._names[0], 1.0)]
-        if (certain := self._certain(message)) is not None:
+        if (certain := self._ranking.certain(message)) is not None:
             confidences = np.full(len(self._names), 0.01 / (len(self._names) - 1))
             confidences[certain] = 0.99
         else:
-            scores = self._regression.predict(message)
-            if self._content is not None:
-                scores = scores + _CONTENT * self._content.shares(message)
-            confidences = _softmax(self._sharpness * scores) * min(1.0, self._known_share(message) / self._familiar)
+            (vector,) = await self._embedder.embed([message])
+            confidences = self._ranking.confidences(message, vector)
         order = np.argsort(-confidences, kind="stable")
         return [Ranked(self._names[i], float(confidences[i])) for i in order]
 
-    def decide(self, message: str, last: str | None) -> Decision:
+    async def decide(self, message: str, last: str | None) -> Decision:
         """Who takes `message`, in a conversation where `last` answered before."""
-        ranked = self.rank(message)
+        ranked = await self.rank(message)
         best = ranked[0]
-        if len(ranked) == 1:
+        if self._ranking is None:
             return Decision(best.name, 1.0, "only", ranked)
         before = next((r for r in ranked if r.name == last), None)
-        sure = best.confidence >= self._sure
+        sure = best.confidence >= self._ranking.sure
         if before is not None and before != best and _follows(message) and best.confidence < 0.99:
             return Decision(before.name, before.confidence, "sticky", ranked)
         if sure:
@@ -164,9 +168,35 @@ class Router:
             return Decision(before.name, before.confidence, "sticky", ranked)
         return Decision(best.name, best.confidence, "model", ranked)
 
-    def _certain(self, message: str) -> int | None:
+
+class _Ranking:
+    """What is known of two or more agents. Made once from their samples and the content, with the vectors of both."""
+
+    def __init__(
+        self,
+        agents: Sequence[RoutedAgent],
+        samples: Sequence["_Sample"],
+        vectors: Vectors,
+        content: Sequence[Subject],
+        sections: Vectors | None,
+    ) -> None:
+        self._content = _Content(agents, content, sections) if sections is not None else None
+        self._known = {tuple(words(s.text)): s for s in reversed(samples) if s.is_example}
+        self._owners = _owners(agents)
+        self._vocabulary = _Vocabulary([*(s.text for s in samples), *(s.text for s in content)])
+        self._regression = _Regression(samples, vectors)
+        self._calibrate(samples, vectors)
+
+    def confidences(self, message: str, vector: Vector) -> Floats:
+        """How likely each agent is the one that is meant."""
+        scores = self._regression.predict(message, vector)
+        if self._content is not None:
+            scores = scores + _CONTENT * self._content.shares(message, vector)
+        return _softmax(self._sharpness * scores) * min(1.0, self._known_share(message) / self._familiar)
+
+    def certain(self, message: str) -> int | None:
         """The agent that has the message as an example, or the only one with a tool that the message plainly asks for."""
-        if known := self._known.get(_said(message)):
+        if known := self._known.get(tuple(words(message))):
             return int(np.argmax(known.label))
         asked = phrases.match(message, self._owners)
         return self._owners[asked.tool] if asked else None
@@ -178,21 +208,21 @@ class Router:
         known = sum(weight for word, weight in weights.items() if self._vocabulary.counts[word] > own)
         return known / sum(weights.values()) if weights else 1.0
 
-    def _calibrate(self, samples: Sequence["_Sample"]) -> None:
+    def _calibrate(self, samples: Sequence["_Sample"], vectors: Vectors) -> None:
         """Learn from the examples, each predicted without itself, how far scores are to be trusted."""
         rows = [i for i, sample in enumerate(samples) if sample.is_example]
-        self._sharpness, self._sure, self._familiar = _SHARPNESS, _SURE, _FAMILIAR
+        self._sharpness, self.sure, self._familiar = _SHARPNESS, _SURE, _FAMILIAR
         if len(rows) < _ENOUGH_EXAMPLES:
             return
         scores = self._regression.leave_one_out(rows)
         if self._content is not None:
-            scores = scores + _CONTENT * np.array([self._content.shares(samples[i].text) for i in rows])
+            scores = scores + _CONTENT * np.array([self._content.shares(samples[i].text, vectors[i]) for i in rows])
         truth = np.array([np.argmax(samples[i].label) for i in rows])
         shares = [self._known_share(samples[i].text, own=True) for i in rows]
         self._familiar = min(max(float(np.quantile(shares, 0.25)), 0.3), _FAMILIAR)
         self._sharpness = min(_SHARPNESSES, key=lambda t: _loss(t * scores, truth))
         confidences = _softmax(self._sharpness * scores)
-        self._sure = _threshold(confidences.max(axis=1), confidences.argmax(axis=1) == truth)
+        self.sure = _threshold(confidences.max(axis=1), confidences.argmax(axis=1) == truth)
 
 
 @dataclass(frozen=True)
@@ -270,26 +300,28 @@ class _Vocabulary:
 class _Regression:
     """Kernel ridge regression from texts to agents."""
 
-    def __init__(self, embedder: Embedder, samples: Sequence[_Sample]) -> None:
-        self._embedder = embedder
+    def __init__(self, samples: Sequence[_Sample], vectors: Vectors) -> None:
         self._terms = Counter(term for sample in samples for term in _terms(sample.text))
         self._places = {term: place for place, term in enumerate(self._terms)}
         self._n = len(samples)
-        self._lexical = self._word_vectors([s.text for s in samples])
-        dense = embedder.embed([s.text for s in samples]).astype(np.float64)
+        lexical = self._word_vectors([s.text for s in samples])
+        # by term: a message has a few of the thousands, and only their rows are read (all of them take 20 ms)
+        self._by_term = np.ascontiguousarray(lexical.T)
+        dense = vectors.astype(np.float64)
         own = [i for i, s in enumerate(samples) if s.is_example or s.weight == _DESCRIPTION]
         self._mean = dense[own].mean(axis=0)
         self._dense = _unit(dense - self._mean)
-        kernel = self._dense @ self._dense.T + _WORDS * self._lexical @ self._lexical.T
+        kernel = self._dense @ self._dense.T + _WORDS * lexical @ lexical.T
         self._inverse = np.linalg.inv(kernel + np.diag(_RIDGE / np.array([s.weight for s in samples])))
         labels = np.array([s.label for s in samples])
         self._targets = labels - 1 / labels.shape[1]
         self._dual = self._inverse @ self._targets
 
-    def predict(self, message: str) -> Floats:
+    def predict(self, message: str, vector: Vector) -> Floats:
         """A score for each agent."""
-        dense = _unit(self._embedder.embed([message]).astype(np.float64) - self._mean)
-        near = (dense @ self._dense.T + _WORDS * self._word_vectors([message]) @ self._lexical.T)[0]
+        dense = _unit(vector[None].astype(np.float64) - self._mean)
+        places, weights = self._weigh(message)
+        near = (dense @ self._dense.T)[0] + _WORDS * weights @ self._by_term[places]
         scores: Floats = near @ self._dual
         return scores
 
@@ -301,20 +333,28 @@ class _Regression:
     def _word_vectors(self, texts: Sequence[str]) -> Floats:
         vectors = np.zeros((len(texts), len(self._places)))
         for row, text in enumerate(texts):
-            for term in _terms(text):
-                if (place := self._places.get(term)) is not None:
-                    vectors[row, place] = math.log(1 + self._n / self._terms[term])
-        return _unit(vectors)
+            places, weights = self._weigh(text)
+            vectors[row, places] = weights
+        return vectors
+
+    def _weigh(self, text: str) -> tuple[list[int], Floats]:
+        """The places of the text's known terms, and their weights as a vector of length 1."""
+        terms = sorted((place, term) for term in _terms(text) if (place := self._places.get(term)) is not None)
+        weights = np.array([math.log(1 + self._n / self._terms[term]) for _, term in terms])
+        return [place for place, _ in terms], _unit(weights)
+
+
+def _section_text(subject: Subject) -> str:
+    """What a section is compared by; its heading counts twice."""
+    return f"{subject.heading} {subject.heading}\n{subject.text}"
 
 
 class _Content:
     """The sections of the content, and for whom those nearest to a message speak."""
 
-    def __init__(self, embedder: Embedder, agents: Sequence[RoutedAgent], content: Sequence[Subject]) -> None:
-        self._embedder = embedder
-        texts = [f"{s.heading} {s.heading}\n{s.text}" for s in content]
-        self._dense = embedder.embed(texts)
-        self._counts = [Counter(map(stem, words(text))) for text in texts]
+    def __init__(self, agents: Sequence[RoutedAgent], content: Sequence[Subject], vectors: Vectors) -> None:
+        self._dense = vectors
+        self._counts = [Counter(map(stem, words(_section_text(subject)))) for subject in content]
         self._df = Counter(word for counts in self._counts for word in counts)
         lengths = np.array([counts.total() for counts in self._counts])
         self._length = 1.2 * (0.25 + 0.75 * lengths / max(float(lengths.mean()), 1.0))
@@ -326,9 +366,9 @@ class _Content:
         self._shares = np.array([shares(s.collection) for s in content])
         self._silent = np.array([agent.knowledge == () or agent.knowledge == [] for agent in agents])
 
-    def shares(self, message: str) -> Floats:
+    def shares(self, message: str, vector: Vector) -> Floats:
         """The shares of the agents in the nearest sections; an agent without content is neither for nor against."""
-        scores = 0.5 * (self._dense @ self._embedder.embed([message])[0]) + self._bm25(message)
+        scores = 0.5 * (self._dense @ vector) + self._bm25(message)
         nearest = np.argsort(-scores, kind="stable")[:_NEAREST]
         weights = np.exp((scores[nearest] - scores[nearest[0]]) / 0.05)
         shares: Floats = weights @ self._shares[nearest] / weights.sum()
@@ -351,10 +391,6 @@ def _terms(text: str) -> set[str]:
     """The stems of a text and its pairs of neighbours: "how do" and "remind me" tell agents apart as topics do."""
     stems = [stem(word) for word in words(text)]
     return {*stems, *(f"{a} {b}" for a, b in zip(["^", *stems], stems, strict=False))}
-
-
-def _said(text: str) -> tuple[str, ...]:
-    return tuple(words(text))
 
 
 def _follows(message: str) -> bool:

@@ -1,6 +1,6 @@
 """The parts of one process, which every surface is given."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent_server.caller import Caller
@@ -29,7 +29,7 @@ class Server:
     runner: Runner
     jobs: Jobs
     model: ModelChoice
-    prepare: Callable[[], object]
+    prepare: Callable[[], Awaitable[object]]
 
     @property
     def settings(self) -> Settings:

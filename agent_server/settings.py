@@ -226,6 +226,10 @@ class Settings(BaseSettings):
         float, Field(ge=0, description="Passages scoring below this are not relevant (0 to 1.5, see docs).")
     ] = 0.35
 
+    embedder: Annotated[
+        str, Field(min_length=1, description="What makes vectors of texts: its name, or `package.module:factory`.")
+    ] = "wordllama"
+
     offline_words_per_second: Annotated[
         float, Field(ge=0, description="Pace at which the offline model's quotes appear; 0: at once.")
     ] = 60.0

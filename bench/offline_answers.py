@@ -14,10 +14,10 @@ import yaml
 from agent_server.db import Database
 from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import upgrade
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.wordllama import WordLlama
 from agent_server.knowledge.ingest import ingest
+from agent_server.knowledge.passages import CitedPassage
 from agent_server.knowledge.search import search
-from agent_server.offline.pieces import CitedPassage
 from agent_server.offline.quote import select
 from agent_server.settings import Settings
 from tests.conftest import everything
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 
 
 async def measure(url: str, show: str | None) -> None:
-    settings, database, embedder = Settings(), Database(url), Embedder()
+    settings, database, embedder = Settings(), Database(url), WordLlama()
     await upgrade(database, ROOT)
     report = await ingest(database, embedder, ROOT / "content")
     print(f"{report.added} documents, {report.chunks} passages")
@@ -42,7 +42,7 @@ async def measure(url: str, show: str | None) -> None:
                 min_score=settings.search_min_score,
             )
         cited = [CitedPassage(n, passage) for n, passage in enumerate(passages, 1)]
-        answer = select(asked["question"], cited, embedder)
+        answer = await select(asked["question"], cited, embedder)
         text = answer.text if answer else "-"
         wrong = []
         if asked["documents"]:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from agent_server.db import Database
 from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import upgrade
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.wordllama import WordLlama
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.search import search
 from tests.conftest import everything
@@ -47,21 +47,21 @@ class Collection:
     judged: Mapping[str, Mapping[str, float]]
 
 
-class NoWords(Embedder):
+class NoWords(WordLlama):
     """Leaves the lexical half alone: every vector is zero."""
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return np.zeros((len(texts), self.dimensions), dtype=np.float32)
 
 
-class Fixed(Embedder):
+class Fixed(WordLlama):
     """Leaves the dense half alone: the query's vector, whatever the text (which is empty then)."""
 
     def __init__(self, vector: NDArray[np.float32]) -> None:
         super().__init__()
         self.vector = vector
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return self.vector[None]
 
 
@@ -94,14 +94,14 @@ def figures(ranking: Sequence[str], grades: Mapping[str, float]) -> tuple[float,
 
 
 async def measure(url: str, collection: Collection, content: Path) -> None:
-    database, embedder = Database(url), Embedder()
+    database, embedder = Database(url), WordLlama()
     await upgrade(database, ROOT)
     ids: dict[str, str] = {}
     for number, (id, page) in enumerate(collection.pages.items()):
         name = f"{number:06}.md"
         ids[name] = id
         (content / name).write_text(page, encoding="utf-8")
-    embedder.embed(["the model is loaded before the clock starts"])
+    await embedder.embed(["the model is loaded before the clock starts"])
     report = await ingest(database, embedder, content)
     for problem in report.problems:
         print(problem, file=sys.stderr)
@@ -118,7 +118,7 @@ async def measure(url: str, collection: Collection, content: Path) -> None:
                     case "lexical":
                         hits = await search(session, NoWords(), query, limit=MOST)
                     case "dense":
-                        hits = await search(session, Fixed(embedder.embed([query])[0]), "", limit=MOST)
+                        hits = await search(session, Fixed((await embedder.embed([query]))[0]), "", limit=MOST)
                     case _:
                         hits = await search(session, embedder, query, limit=MOST)
                         seconds.append(time.perf_counter() - started)

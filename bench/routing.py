@@ -3,6 +3,7 @@
 python -m bench.routing [--all]      --all prints every message, not only the wrong ones
 """
 
+import asyncio
 import sys
 import time
 from collections.abc import Sequence
@@ -12,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from agent_server.knowledge.embedders.wordllama import Embedder
-from agent_server.routing import RoutedAgent, Router, subjects
+from agent_server.knowledge.embedders.wordllama import WordLlama
+from agent_server.routing import RoutedAgent, build_router, subjects
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,26 +57,26 @@ def report(name: str, rows: Sequence[tuple[str, str | None, Any]], *, everything
             print(f"  {best.confidence:.2f} {decision.decided_by:8} {best.name:14} {agent or '-':14} {message}")
 
 
-def main() -> None:
+async def measure() -> None:
     everything = "--all" in sys.argv
-    embedder, agents, content = Embedder(), load_agents(), subjects(ROOT / "content")
+    embedder, agents, content = WordLlama(), load_agents(), subjects(ROOT / "content")
     started = time.perf_counter()
-    router = Router(embedder, agents, content)
+    router = await build_router(embedder, agents, content)
     print(f"built in {time.perf_counter() - started:.2f} s: {len(agents)} agents, {len(content)} sections")
     rows: list[tuple[str, str | None, Any]] = []
     for place, agent in enumerate(agents):
         for example in agent.examples:  # a router that has never seen the example, calibration included
             kept = replace(agent, examples=[e for e in agent.examples if e != example])
-            without = Router(embedder, [*agents[:place], kept, *agents[place + 1 :]], content)
-            rows.append((example, agent.name, without.decide(example, None)))
+            without = await build_router(embedder, [*agents[:place], kept, *agents[place + 1 :]], content)
+            rows.append((example, agent.name, await without.decide(example, None)))
     report("leave-one-out", rows, everything=everything)
     held_out = yaml.safe_load((ROOT / "tests" / "routing_messages.yaml").read_text())
     started = time.perf_counter()
-    rows = [(m["message"], m["agent"], router.decide(m["message"], None)) for m in held_out]
+    rows = [(m["message"], m["agent"], await router.decide(m["message"], None)) for m in held_out]
     seconds = (time.perf_counter() - started) / len(rows)
     report("held out", rows, everything=everything)
     print(f"{seconds * 1000:.2f} ms a message")
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(measure())

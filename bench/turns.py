@@ -40,7 +40,7 @@ from agent_server import ToolContext, tool
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.db import Database, new_id
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.wordllama import WordLlama
 from agent_server.log import configure_logging
 from agent_server.models.choice import ModelChoice
 from agent_server.models.providers import Models
@@ -220,7 +220,7 @@ class Ours:
 async def ledger(
     url: str, model: Scripted, caller_id: UUID | None = None, *, hints: bool = True
 ) -> AsyncIterator[Ours]:
-    settings, database, embedder = load_settings(environment="test"), Database(url), Embedder()
+    settings, database, embedder = load_settings(environment="test"), Database(url), WordLlama()
     workspace = Workspace(
         root=Path("."), name="bench", tools={look_up.name: look_up}, agents={PROMPT.name: PROMPT}, entry=PROMPT.name
     )

@@ -17,7 +17,7 @@ from agent_server.caller import Caller
 from agent_server.db import Database, new_id
 from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import upgrade
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.wordllama import WordLlama
 from agent_server.knowledge.ingest import ingest
 from agent_server.log import configure_logging
 from agent_server.seed import load_seeds
@@ -98,7 +98,7 @@ def stocked_template(postgres: str, template: str) -> str:
         database = Database(database_url(postgres, "template_stocked"))
         workspace = load_workspace(ROOT)
         await load_seeds(database, workspace.seeds)
-        await ingest(database, Embedder(), workspace.content)
+        await ingest(database, WordLlama(), workspace.content)
         await database.close()
 
     asyncio.run(make())

@@ -13,7 +13,7 @@ from agent_server.app import create_app, create_server
 from agent_server.db import Database, new_id
 from agent_server.http.listener import configured
 from agent_server.identity.credentials import issue_key
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.protocols import PROTOCOLS
 from agent_server.protocols.base import Protocol

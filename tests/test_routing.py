@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from agent_server import ToolContext, tool
-from agent_server.knowledge.embedders.wordllama import Embedder
-from agent_server.routing import Decision, RoutedAgent, Router, Subject, subjects
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.embedders.wordllama import WordLlama
+from agent_server.routing import Decision, RoutedAgent, Router, Subject, build_router, subjects
 
 BREAD = RoutedAgent(
     "bread",
@@ -54,48 +55,54 @@ CONTENT = [
 
 @pytest.fixture(scope="module")
 def embedder() -> Embedder:
-    return Embedder()
+    return WordLlama()
 
 
 @pytest.fixture(scope="module")
-def router(embedder: Embedder) -> Router:
-    return Router(embedder, [BREAD, BIKES, NOTES], CONTENT)
+async def router(embedder: Embedder) -> Router:
+    return await build_router(embedder, [BREAD, BIKES, NOTES], CONTENT)
 
 
 def chosen(decision: Decision) -> tuple[str, str]:
     return decision.agent, decision.decided_by
 
 
-def test_a_message_goes_to_the_agent_that_is_surely_meant(router: Router) -> None:
-    assert chosen(router.decide("How long must bread dough rise in a cold kitchen?", None)) == ("bread", "meaning")
-    assert chosen(router.decide("My bicycle chain and brakes need oil", None)) == ("bikes", "meaning")
+async def test_a_message_goes_to_the_agent_that_is_surely_meant(router: Router) -> None:
+    assert chosen(await router.decide("How long must bread dough rise in a cold kitchen?", None)) == (
+        "bread",
+        "meaning",
+    )
+    assert chosen(await router.decide("My bicycle chain and brakes need oil", None)) == ("bikes", "meaning")
 
 
-def test_an_example_in_other_letters_and_signs_is_certain(router: Router) -> None:
-    decision = router.decide("my BRAKES squeal!!", None)
+async def test_an_example_in_other_letters_and_signs_is_certain(router: Router) -> None:
+    decision = await router.decide("my BRAKES squeal!!", None)
 
     assert (chosen(decision), decision.confidence) == (("bikes", "meaning"), 0.99)
 
 
-def test_what_the_content_says_counts_where_the_examples_are_silent(router: Router) -> None:
-    assert router.rank("How do I store croissants?")[0].name == "bread"
-    assert router.rank("tighten a spoke nipple")[0].name == "bikes"
+async def test_what_the_content_says_counts_where_the_examples_are_silent(router: Router) -> None:
+    assert (await router.rank("How do I store croissants?"))[0].name == "bread"
+    assert (await router.rank("tighten a spoke nipple"))[0].name == "bikes"
 
 
-def test_what_nobody_takes_is_left_to_the_model(router: Router) -> None:
+async def test_what_nobody_takes_is_left_to_the_model(router: Router) -> None:
     for message in ("Who won the world cup in 1990?", "Should I invest in bitcoin?", "", "???", "Привет, как дела?"):
-        assert router.decide(message, None).decided_by == "model"
+        assert (await router.decide(message, None)).decided_by == "model"
 
 
-def test_an_agent_without_examples_is_known_by_its_description(router: Router) -> None:
-    assert router.rank("Delete the notes I keep")[0].name == "notes"
+async def test_an_agent_without_examples_is_known_by_its_description(router: Router) -> None:
+    assert (await router.rank("Delete the notes I keep"))[0].name == "notes"
 
 
-def test_a_single_agent_takes_everything(embedder: Embedder) -> None:
-    assert chosen(Router(embedder, [BREAD]).decide("How do I patch a tube?", None)) == ("bread", "only")
+async def test_a_single_agent_takes_everything(embedder: Embedder) -> None:
+    assert chosen(await (await build_router(embedder, [BREAD])).decide("How do I patch a tube?", None)) == (
+        "bread",
+        "only",
+    )
 
 
-def test_a_message_that_is_a_phrase_of_its_tool_goes_to_the_only_agent_that_has_it(embedder: Embedder) -> None:
+async def test_a_message_that_is_a_phrase_of_its_tool_goes_to_the_only_agent_that_has_it(embedder: Embedder) -> None:
     class Note(BaseModel):
         text: str
 
@@ -107,29 +114,33 @@ def test_a_message_that_is_a_phrase_of_its_tool_goes_to_the_only_agent_that_has_
     notes = RoutedAgent(NOTES.name, NOTES.description, tools=[write_note])
     asked = "Please write down: oil the chain and the brakes of the bicycle"
 
-    assert chosen(Router(embedder, [BREAD, BIKES, notes]).decide(asked, None)) == ("notes", "meaning")
+    router = await build_router(embedder, [BREAD, BIKES, notes])
+    assert chosen(await router.decide(asked, None)) == ("notes", "meaning")
     bikes = RoutedAgent(BIKES.name, BIKES.description, BIKES.examples, tools=[write_note])
-    assert Router(embedder, [BREAD, bikes, notes]).rank(asked)[0].name == "bikes"
+    router = await build_router(embedder, [BREAD, bikes, notes])
+    assert (await router.rank(asked))[0].name == "bikes"
 
 
 @pytest.mark.parametrize("message", ["and in winter?", "yes please", "what about the other one?", "why?", "how long?"])
-def test_a_short_follow_up_stays_with_the_agent_of_the_last_answer(router: Router, message: str) -> None:
-    assert chosen(router.decide(message, "bikes")) == ("bikes", "sticky")
-    assert chosen(router.decide(message, "bread")) == ("bread", "sticky")
+async def test_a_short_follow_up_stays_with_the_agent_of_the_last_answer(router: Router, message: str) -> None:
+    assert chosen(await router.decide(message, "bikes")) == ("bikes", "sticky")
+    assert chosen(await router.decide(message, "bread")) == ("bread", "sticky")
 
 
-def test_a_clear_change_of_subject_leaves_the_last_agent(router: Router) -> None:
-    assert chosen(router.decide("Which flour is best for rye bread?", "bikes")) == ("bread", "meaning")
+async def test_a_clear_change_of_subject_leaves_the_last_agent(router: Router) -> None:
+    assert chosen(await router.decide("Which flour is best for rye bread?", "bikes")) == ("bread", "meaning")
 
 
-def test_an_agent_that_is_gone_does_not_hold_the_conversation(router: Router) -> None:
-    assert router.decide("and in winter?", "gardening").decided_by == "model"
+async def test_an_agent_that_is_gone_does_not_hold_the_conversation(router: Router) -> None:
+    assert (await router.decide("and in winter?", "gardening")).decided_by == "model"
 
 
-def test_two_agents_with_a_description_only_are_enough(embedder: Embedder) -> None:
-    router = Router(embedder, [RoutedAgent("bread", BREAD.description), RoutedAgent("bikes", BIKES.description)])
+async def test_two_agents_with_a_description_only_are_enough(embedder: Embedder) -> None:
+    router = await build_router(
+        embedder, [RoutedAgent("bread", BREAD.description), RoutedAgent("bikes", BIKES.description)]
+    )
 
-    assert [router.rank(m)[0].name for m in ("yeast dough", "squealing brakes")] == ["bread", "bikes"]
+    assert [(await router.rank(m))[0].name for m in ("yeast dough", "squealing brakes")] == ["bread", "bikes"]
 
 
 def test_the_sections_of_a_content_folder_are_its_subjects(tmp_path: Path) -> None:
@@ -142,13 +153,10 @@ def test_the_sections_of_a_content_folder_are_its_subjects(tmp_path: Path) -> No
 
 @settings(deadline=None)
 @given(message=st.text(max_size=200))
-def test_any_message_is_ranked_with_confidences_that_add_up_to_at_most_one(message: str) -> None:
-    ranked = _ROUTER.rank(message)
+async def test_any_message_is_ranked_with_confidences_that_add_up_to_at_most_one(router: Router, message: str) -> None:
+    ranked = await router.rank(message)
 
     assert {r.name for r in ranked} == {"bread", "bikes", "notes"}
     assert all(r.confidence >= 0 for r in ranked)
     assert sum(r.confidence for r in ranked) <= 1.0001
     assert [r.confidence for r in ranked] == sorted((r.confidence for r in ranked), reverse=True)
-
-
-_ROUTER = Router(Embedder(), [BREAD, BIKES, NOTES], CONTENT)

@@ -16,7 +16,8 @@ from agent_server.db import Database
 from agent_server.errors import InvalidInput
 from agent_server.knowledge import ingest as ingestion
 from agent_server.knowledge import search as searching
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders import get_embedder
+from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.parse import read_content
 
 BENCHMARK_LIMIT = 20
@@ -47,7 +48,8 @@ async def validate(session: Session, as_json: bool) -> int:
 
 
 async def ingest(session: Session, as_json: bool) -> int:
-    report = await ingest_with_progress(await session.database(), Embedder(), session.workspace.content)
+    database, embedder = await session.database(), get_embedder(session.settings.embedder)
+    report = await ingest_with_progress(database, embedder, session.workspace.content)
     if as_json:
         show({**vars(report), "problems": [vars(problem) for problem in report.problems]})
     else:
@@ -63,7 +65,7 @@ async def ingest(session: Session, as_json: bool) -> int:
 async def search(session: Session, query: str | None, stdin: bool, limit: int, as_json: bool) -> None:
     if (query is None) == (not stdin):
         raise typer.BadParameter("Give one QUERY, or --stdin with a query per line")
-    database, embedder = await session.database(), Embedder()
+    database, embedder = await session.database(), get_embedder(session.settings.embedder)
     await ingestion.ingest(database, embedder, session.workspace.content)
     for text in [query] if query is not None else [line.strip() for line in sys.stdin if line.strip()]:
         async with database.transaction() as transaction:
@@ -77,7 +79,7 @@ async def search(session: Session, query: str | None, stdin: bool, limit: int, a
 
 async def benchmark(session: Session, questions: Path, as_json: bool) -> None:
     """Reciprocal rank and recall of the judged documents, by the statement that answers real questions."""
-    database, embedder = await session.database(), Embedder()
+    database, embedder = await session.database(), get_embedder(session.settings.embedder)
     await ingestion.ingest(database, embedder, session.workspace.content)
     ranks: dict[str, int | None] = {}
     for judged in _judged(questions):

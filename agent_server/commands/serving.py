@@ -31,7 +31,7 @@ from agent_server.errors import AgentServerError, InvalidInput
 from agent_server.http.listener import configured
 from agent_server.identity.credentials import LOCAL_KEY, issue_key, somebody_can_sign_in
 from agent_server.identity.resolver import resolve_caller
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.parse import SUFFIXES
 from agent_server.log import configure_logging
 from agent_server.mcp import create_mcp_server, serve_stdio
@@ -219,7 +219,7 @@ async def _ingest(server: Server) -> None:
 
 async def _run(server: Server, listener: socket.socket, key: str | None, *, announce: bool) -> int:
     """Serve until a signal says to stop; returns the exit code."""
-    await asyncio.to_thread(server.prepare)
+    await server.prepare()
     http = _Draining(configured(create_app(server), server.settings), server, key, announce=announce)
     await http.serve([listener])
     return 130 if http.interrupted else 0

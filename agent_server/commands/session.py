@@ -16,7 +16,7 @@ from agent_server.errors import InvalidInput, Unavailable
 from agent_server.identity.models import User
 from agent_server.identity.resolver import resolve_caller
 from agent_server.identity.users import create_user, find_user
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.seed import load_seeds
 from agent_server.server import Server

@@ -12,7 +12,7 @@ from agent_server.caller import Caller
 from agent_server.calls.consent import confirm_call, decline_call
 from agent_server.commands.session import Session, fail, say, show
 from agent_server.errors import AgentServerError, InvalidInput
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders import get_embedder
 from agent_server.orchestrator.run import create_router
 from agent_server.server import Server
 from agent_server.turns.accept import Message
@@ -129,9 +129,9 @@ async def _settle(server: Server, caller: Caller, asked: ConfirmationAsked) -> N
 async def route(session: Session, message: str | None, stdin: bool, as_json: bool) -> None:
     if (message is None) == (not stdin):
         raise typer.BadParameter("Give one MESSAGE, or --stdin with a message per line")
-    router = create_router(session.workspace, Embedder())
+    router = await create_router(session.workspace, get_embedder(session.settings.embedder))
     for text in [message] if message is not None else [line.strip() for line in sys.stdin if line.strip()]:
-        decision = router.decide(text, None)
+        decision = await router.decide(text, None)
         confidence = round(decision.confidence, 4)
         if as_json:
             agent = {"agent": decision.agent, "confidence": confidence, "decided_by": decision.decided_by}

@@ -18,7 +18,7 @@ SEPARATOR = " > "
 
 
 @dataclass(frozen=True)
-class Passage:
+class TextChunk:
     """`text` is exactly the file's characters `start` to `end`; `id` is its name in citations, `words` what the index
     reads of the text."""
 
@@ -37,7 +37,7 @@ class _Section:
     end: int
 
 
-def chunk(page: ContentPage) -> list[Passage]:
+def chunk(page: ContentPage) -> list[TextChunk]:
     """The passages of a page, in order: at least one; none cuts a fence or table that fits."""
     splitter = MarkdownSplitter(MAX_CHARACTERS)
     pieces = [
@@ -45,14 +45,14 @@ def chunk(page: ContentPage) -> list[Passage]:
         for section in _merged(list(_sections(page)))
         for offset, text in splitter.chunk_indices(page.text[section.start : section.end])
     ]
-    passages: list[Passage] = []
+    passages: list[TextChunk] = []
     seen: dict[str, int] = {}
     for section, start, text, words in [piece for piece in pieces if _says_something(piece[3])] or pieces[:1]:
         heading = SEPARATOR.join(section.path)
         key = "\n".join((page.path, heading, text))
         again = seen[key] = seen.get(key, 0) + 1
         id = hashlib.sha256(f"{key}\n{again}".encode()).hexdigest()[:20]
-        passages.append(Passage(id, heading, text, start, start + len(text), words))
+        passages.append(TextChunk(id, heading, text, start, start + len(text), words))
     return passages
 
 

@@ -19,7 +19,6 @@ from sqlmodel import Field, SQLModel
 
 from agent_server.db import Access, Shared, Timestamps
 
-DIMENSIONS = 256
 LEX_SPACE = 1_000_000_000
 
 
@@ -60,7 +59,7 @@ class Chunk(Shared, table=True):
     end: int = Field(sa_column_kwargs={"name": "end_offset"})
     tsv: Any = Field(sa_type=TSVECTOR)
     lex: Any = Field(default=None, sa_type=SPARSEVEC(LEX_SPACE), nullable=True)
-    emb: Any = Field(sa_type=HALFVEC(DIMENSIONS))
+    emb: Any = Field(sa_type=HALFVEC())
 
 
 class Term(SQLModel, table=True):

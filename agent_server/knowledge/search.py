@@ -17,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db import SYSTEM, storable
 from agent_server.errors import NotFound
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.passages import Passage
 
 POOL = 100
 """Candidates that each half brings in."""
@@ -53,13 +54,14 @@ _SEARCH = text(f"""
         order by c.lex <#> q.sv limit {POOL}),
     dense as (
         select c.id from chunk c
-        where :has_vector and c.owner_id = :owner_id
+        where :has_vector and vector_dims(c.emb) = :dimensions and c.owner_id = :owner_id
           and (:everywhere or c.collection = any(cast(:collections as text[])))
-        order by (c.emb <=> cast(:vector as halfvec(256))) + 0 limit {POOL}),
+        order by (c.emb <=> cast(:vector as halfvec)) + 0 limit {POOL}),
     candidates as (
         select c.id, c.document_id, c.passage,
-               coalesce(-(c.lex <#> q.sv) / nullif(q.bound, 0), 0) + case when :has_vector
-               then coalesce({DENSE_WEIGHT} * nullif(1 - (c.emb <=> cast(:vector as halfvec(256))), 'NaN'), 0) else 0 end as score
+               coalesce(-(c.lex <#> q.sv) / nullif(q.bound, 0), 0) + case
+               when :has_vector and vector_dims(c.emb) = :dimensions
+               then coalesce({DENSE_WEIGHT} * nullif(1 - (c.emb <=> cast(:vector as halfvec)), 'NaN'), 0) else 0 end as score
         from (select id from lexical union select id from dense) found
         join chunk c on c.owner_id = :owner_id and c.id = found.id cross join q),
     ranked as (
@@ -88,22 +90,6 @@ _URGENT = text(
 )
 
 
-@dataclass(frozen=True)
-class Passage:
-    """A piece of a document, and how well it matches. `id` is derived from its place and text: a citation of it is
-    either this very text or gone. `start` and `end` are character offsets in the file."""
-
-    id: str
-    document: str
-    collection: str
-    title: str
-    heading: str
-    text: str
-    start: int
-    end: int
-    score: float
-
-
 async def search(
     session: AsyncSession,
     embedder: Embedder,
@@ -119,12 +105,13 @@ async def search(
     Any text is a query: an empty one and one of stop words find nothing or little, operators are words.
     """
     query = storable(query[:MAX_QUERY]).strip()
-    vector = embedder.embed([query])[0]
+    (vector,) = await embedder.embed([query])
     values = {
         "owner_id": owner,
         "query": query,
         "vector": "[" + ",".join(f"{x:.6g}" for x in vector) + "]",
         "has_vector": bool(vector.any()),
+        "dimensions": len(vector),
         "everywhere": collections is None,
         "collections": list(collections or ()),
         "limit": limit,

@@ -6,8 +6,8 @@ from pydantic import BaseModel, Field
 
 from agent_server.errors import InvalidInput
 from agent_server.knowledge import search as knowledge
-from agent_server.knowledge.embedders.wordllama import Embedder
-from agent_server.knowledge.search import Passage
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.passages import Passage
 from agent_server.tool import ToolContext, tool
 
 DOCUMENT_CHARACTERS = 20_000
@@ -58,7 +58,7 @@ async def search_knowledge(
     """Search the content and return the passages that best match, each with its document, heading and text."""
     if collections is not None:
         await _refuse_unknown(context, collections)
-    embedder = context.resource(Embedder)
+    embedder = context.resource(Embedder)  # type: ignore[type-abstract]  # whichever implementation the server has
     return Passages(hits=await knowledge.search(context.session, embedder, query, collections=collections, limit=limit))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agent_server.knowledge.search import Passage
+from agent_server.knowledge.passages import CitedPassage
 
 _SENTENCE = re.compile(r"(?<=[.!?])[\"'”)\]*_]*\s+(?=[\"'“(\[`*_]*[A-Z0-9])")
 _ABBREVIATION = re.compile(
@@ -18,14 +18,6 @@ _HEADING_LINE = re.compile(r"^ {0,3}#{1,6}\s+(.*?)\s*#*$")
 _RULE = re.compile(r"^\s*([-=*_]\s*){3,}$")
 _DIVIDER = re.compile(r"^\s*\|?\s*:?-{2,}.*$")
 _IGNORED = re.compile(r"^\s*(!!!|\?\?\?|:::|<!--|<[/!a-zA-Z][^>]*>\s*$|\[\^?[^\]]+\]:)")
-
-
-@dataclass(frozen=True)
-class CitedPassage:
-    """A passage and the number it is cited by."""
-
-    n: int
-    passage: Passage
 
 
 @dataclass(frozen=True)

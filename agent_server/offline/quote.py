@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.passages import CitedPassage
 from agent_server.knowledge.words import COMMON, stem, words
-from agent_server.offline.pieces import CitedPassage, Piece, pieces_of
+from agent_server.offline.pieces import Piece, pieces_of
 
 MOST_PIECES = 6
 _MOST_LIST_ITEMS = 8
@@ -87,7 +88,9 @@ class Answer:
     cited: tuple[int, ...]
 
 
-def select(question: str, passages: Sequence[CitedPassage], embedder: Embedder, *, context: str = "") -> Answer | None:
+async def select(
+    question: str, passages: Sequence[CitedPassage], embedder: Embedder, *, context: str = ""
+) -> Answer | None:
     """What of `passages` answers `question`, or None where nothing does.
 
     `context` is what a short follow-up ("and in winter?") follows: its words count, but less than the question's own.
@@ -96,11 +99,14 @@ def select(question: str, passages: Sequence[CitedPassage], embedder: Embedder, 
     parts = _parts(question)
     if not pieces or not parts:
         return None
-    scorer = _Scorer(pieces, {cited.n: cited.passage.score for cited in passages}, embedder)
+    vectors = await _embed(pieces, parts, embedder)
+    scorer = _Scorer(pieces, {cited.n: cited.passage.score for cited in passages}, vectors)
     most = max(2, MOST_PIECES // len(parts)) if len(parts) > 1 else MOST_PIECES - 1
     taken: list[Piece] = []
     answers: list[tuple[str, list[Piece]]] = []
-    scored = [scorer.score(part, before) for part, before in zip(parts, [context, *parts], strict=False)]
+    scored = [
+        scorer.score(i, part, before) for i, (part, before) in enumerate(zip(parts, [context, *parts], strict=False))
+    ]
     for i, part in enumerate(parts):
         # a piece belongs to the part that it answers best
         rival = np.max(
@@ -161,27 +167,41 @@ class _Scores:
     fits: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class _Vectors:
+    """The vectors of the pieces with and without their headings, and of the parts."""
+
+    headed: NDArray[np.float32]
+    bare: NDArray[np.float32]
+    parts: NDArray[np.float32]
+
+
+async def _embed(pieces: Sequence[Piece], parts: Sequence[str], embedder: Embedder) -> _Vectors:
+    headed, bare = [f"{piece.heading}. {piece.text}" for piece in pieces], [piece.text for piece in pieces]
+    # one call: an embedder may be a round trip over a network
+    vectors = await embedder.embed([*headed, *bare, *parts])
+    return _Vectors(*np.split(vectors, [len(pieces), 2 * len(pieces)]))
+
+
 class _Scorer:
     """Scores the pieces for a part of the question."""
 
-    def __init__(self, pieces: Sequence[Piece], scores: Mapping[int, float], embedder: Embedder) -> None:
-        self._embedder, self._pieces = embedder, pieces
+    def __init__(self, pieces: Sequence[Piece], scores: Mapping[int, float], vectors: _Vectors) -> None:
+        self._pieces, self._vectors = pieces, vectors
         self._own = [{stem(word) for word in words(piece.text)} for piece in pieces]
         self._above = [{stem(word) for word in words(f"{piece.heading} {piece.lead}")} for piece in pieces]
         self._df = Counter(word for own in self._own for word in own)
-        self._vectors = embedder.embed([f"{piece.heading}. {piece.text}" for piece in pieces])
-        self._bare = embedder.embed([piece.text for piece in pieces])
         self._ranges = [[(float(a), float(b)) for a, b in _RANGE.findall(piece.text)] for piece in pieces]
         self._passage = _PASSAGE * np.array([scores[piece.n] for piece in pieces])
 
-    def score(self, part: str, before: str) -> _Scores:
+    def score(self, number: int, part: str, before: str) -> _Scores:
         wanted = self._wanted(part, before)
         total = sum(wanted.values()) or 1.0
         held = np.array(
             [sum(weight * self._holds(i, word) for word, weight in wanted.items()) for i in range(len(self._pieces))]
         )
-        vector = self._embedder.embed([part])[0]
-        dense = np.maximum(self._vectors @ vector, self._bare @ vector).astype(np.float64)
+        vector = self._vectors.parts[number]
+        dense = np.maximum(self._vectors.headed @ vector, self._vectors.bare @ vector).astype(np.float64)
         fits = np.array([self._fits(part, i) for i in range(len(self._pieces))])
         about = [sum(weight for word, weight in wanted.items() if word in above) / total for above in self._above]
         return _Scores(held / total + _DENSE * dense + self._passage + fits, held / total, np.array(about), fits)

@@ -16,9 +16,9 @@ from agent_server.calls.call import call_tool
 from agent_server.calls.forms import offer_form
 from agent_server.calls.ledger import CallOutcome, failure_text
 from agent_server.errors import AgentServerError, Unavailable
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.passages import CitedPassage
 from agent_server.knowledge.search import search
-from agent_server.offline.pieces import CitedPassage
 from agent_server.orchestrator.context import TurnContext
 from agent_server.prompts import AgentPrompt
 from agent_server.tool import Tool

@@ -6,10 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
 from agent_server.calls.ledger import CallOutcome, outcome_text
-from agent_server.knowledge.search import Passage
+from agent_server.knowledge.passages import CitedPassage, Passage, passage_body, passage_of
 from agent_server.knowledge.tools import Passages
-from agent_server.offline.pieces import CitedPassage
-from agent_server.orchestrator.context import passage_body, passage_of
 from agent_server.tool import Tool
 from agent_server.turns.events import Event, PassagesFound
 

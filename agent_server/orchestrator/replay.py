@@ -29,13 +29,13 @@ from openai.types.responses import (
 from agent_server.calls.ledger import failure_text
 from agent_server.conversations.items import NewItem, assistant_message, tool_call_item, tool_output_item, user_message
 from agent_server.errors import ModelFailed, NotFound
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.passages import CitedPassage, passage_body
 from agent_server.models.answer import Begin, answer, message_text
 from agent_server.models.choice import OFFLINE, ModelChoice
 from agent_server.models.providers import Models
 from agent_server.offline.model import OfflineModel
-from agent_server.offline.pieces import CitedPassage
-from agent_server.orchestrator.context import TurnContext, passage_body
+from agent_server.orchestrator.context import TurnContext
 from agent_server.routing import Decision
 from agent_server.tool import Tool
 from agent_server.turns.events import AgentChosen, Cited, Event, Reset, TextDelta, TextDone, ToolCalled, ToolReturned

@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any
 
 from agents import Agent, RunConfig, Runner
@@ -20,16 +19,17 @@ from agent_server.conversations.models import Conversation, Item
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
 from agent_server.errors import AgentServerError, ModelFailed
 from agent_server.identity.models import Profile
-from agent_server.knowledge.embedders.wordllama import Embedder
-from agent_server.knowledge.search import Passage, find_urgent
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.passages import Passage, passage_body
+from agent_server.knowledge.search import find_urgent
 from agent_server.models.choice import ModelChoice
 from agent_server.models.providers import Models
 from agent_server.orchestrator.agents import compile_agents
 from agent_server.orchestrator.citations import Citations
-from agent_server.orchestrator.context import Briefing, TurnContext, passage_body
+from agent_server.orchestrator.context import Briefing, TurnContext
 from agent_server.orchestrator.replay import JournaledModels, unknown_tool
 from agent_server.prompts import AgentPrompt
-from agent_server.routing import Decision, Ranked, RoutedAgent, Router, subjects
+from agent_server.routing import Decision, Ranked, RoutedAgent, Router, build_router, subjects
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import AgentChosen, Cited, Event, PassagesFound, TextDelta, TextDone
 from agent_server.workspace import Workspace
@@ -51,11 +51,15 @@ class Orchestrator:
 
     def __post_init__(self) -> None:
         self.agents: dict[str, Agent[TurnContext]] = compile_agents(self.workspace, self.embedder)
+        self._router: Router | None = None
+        self._building = asyncio.Lock()
 
-    @cached_property
-    def router(self) -> Router:
+    async def get_router(self) -> Router:
         """The router. Making it takes a second or more, so `Server.prepare` asks for it before the first turn."""
-        return create_router(self.workspace, self.embedder)
+        async with self._building:
+            if self._router is None:
+                self._router = await create_router(self.workspace, self.embedder)
+        return self._router
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Run the attempt to its end. What is promised to the user goes through the attempt's journal."""
@@ -128,13 +132,13 @@ class Orchestrator:
             emergency=emergency,
         )
         turn = TurnContext(attempt=attempt, runtime=self.runtime, briefing=briefing, citations=citations)
-        return self._decide(attempt, conversation), history(earlier), turn
+        return await self._decide(attempt, conversation), history(earlier), turn
 
-    def _decide(self, attempt: Attempt, conversation: Conversation) -> Decision:
+    async def _decide(self, attempt: Attempt, conversation: Conversation) -> Decision:
         if attempt.agent is not None:
             return Decision(attempt.agent, 1.0, "request", [Ranked(attempt.agent, 1.0)])
         last = conversation.agent if conversation.agent in self.workspace.agents else None
-        return self.router.decide(attempt.message, last)
+        return await (await self.get_router()).decide(attempt.message, last)
 
     def _responsible_for(self, collection: str) -> AgentPrompt | None:
         """The agent that answers from a collection. One that names it first goes before the others."""
@@ -169,13 +173,14 @@ class Orchestrator:
         return text
 
 
-def create_router(workspace: Workspace, embedder: Embedder) -> Router:
+async def create_router(workspace: Workspace, embedder: Embedder) -> Router:
     """The router over the workspace's specialists."""
     agents = [
         RoutedAgent(a.name, a.description, a.examples, a.knowledge, [workspace.tools[name] for name in a.tools])
         for a in workspace.specialists
     ]
-    return Router(embedder, agents, subjects(workspace.content) if len(agents) > 1 else ())
+    content = await asyncio.to_thread(subjects, workspace.content) if len(agents) > 1 else ()
+    return await build_router(embedder, agents, content)
 
 
 def _find_emergency(log: Sequence[Event]) -> str | None:

@@ -37,15 +37,24 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
     ("statement", "says"),
     [
         (
-            "update alembic_version set version_num = 'engine_0002' where version_num = 'engine_0003'",
-            {"pending_migrations": ["engine_0003"]},
+            "update alembic_version set version_num = 'engine_0003' where version_num = 'engine_0004'",
+            {"pending_migrations": ["engine_0004"]},
         ),
         (
             "drop table chunk, alembic_version cascade",
-            {"pending_migrations": ["engine_0001", "workspace_0001", "workspace_0002", "engine_0002", "engine_0003"]},
+            {
+                "pending_migrations": [
+                    "engine_0001",
+                    "workspace_0001",
+                    "workspace_0002",
+                    "engine_0002",
+                    "engine_0003",
+                    "engine_0004",
+                ]
+            },
         ),
         (
-            "update alembic_version set version_num = 'from_the_future' where version_num = 'engine_0003'",
+            "update alembic_version set version_num = 'from_the_future' where version_num = 'engine_0004'",
             {"status": "unavailable"},
         ),
     ],

@@ -1,15 +1,19 @@
 """Migrations: from nothing to the models and back, on real Postgres."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sqlalchemy import inspect, text
 
 from agent_server.db import Database
 from agent_server.db.migrate import current, downgrade, drift, pending, upgrade
 from agent_server.errors import InvalidInput
+from agent_server.knowledge.ingest import ingest
 from agent_server.workspace import load_workspace
 from tests.conftest import ROOT, database_url, execute
 
@@ -42,11 +46,36 @@ async def test_migrations_bring_an_empty_database_to_the_models_and_back_to_noth
     await database.close()
 
 
+@pytest.mark.parametrize(("size", "kept"), [(256, 1), (26, 0)])
+async def test_going_back_to_vectors_of_one_size_keeps_an_index_of_that_size_and_empties_another(
+    database: Database, tmp_path: Path, size: int, kept: int
+) -> None:
+    class Constant:
+        name, dimensions = "constant", size
+
+        async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            return np.full((len(texts), size), size**-0.5, dtype=np.float32)
+
+    (tmp_path / "a.md").write_text("# Apples\n\nApples are red.")
+    load_workspace(ROOT)
+    await ingest(database, Constant(), tmp_path)
+    await downgrade(database, ROOT, "engine@engine_0003")
+    async with database.owner.connect() as connection:
+        for table in ("document", "chunk", "corpus"):
+            assert (await connection.execute(text(f"select count(*) from {table}"))).scalar_one() == kept
+        guarded = "select relforcerowsecurity from pg_class where relname = 'chunk'"
+        assert (await connection.execute(text(guarded))).scalar_one()
+    await upgrade(database, ROOT)
+    async with database.owner.connect() as connection:
+        assert await connection.run_sync(drift) == []
+    assert (await ingest(database, Constant(), tmp_path)).added == 1 - kept
+
+
 async def test_two_replicas_that_start_together_migrate_once(empty: str) -> None:
     first, second = Database(empty), Database(empty)
     await asyncio.gather(upgrade(first, ROOT), upgrade(second, ROOT))
     async with first.owner.connect() as connection:
-        assert await connection.run_sync(current) == ["engine_0003", "workspace_0002"]
+        assert await connection.run_sync(current) == ["engine_0004", "workspace_0002"]
     await first.close()
     await second.close()
 

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.embedders.wordllama import WordLlama
 
 Write = Callable[[str, str], Path]
 
 
 @pytest.fixture(scope="session")
 def embedder() -> Embedder:
-    return Embedder()
+    return WordLlama()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_server.knowledge.chunk import MAX_CHARACTERS, Passage, chunk
+from agent_server.knowledge.chunk import MAX_CHARACTERS, TextChunk, chunk
 from agent_server.knowledge.parse import ContentPage, read_page
 from tests.knowledge.conftest import Write
 
@@ -28,7 +28,7 @@ class Cut:
     def __init__(self, write: Write, content: Path) -> None:
         self.write, self.content = write, content
 
-    def __call__(self, text: str, path: str = "guide/a.md") -> tuple[ContentPage, list[Passage]]:
+    def __call__(self, text: str, path: str = "guide/a.md") -> tuple[ContentPage, list[TextChunk]]:
         page = read_page(self.write(path, text), self.content)
         assert isinstance(page, ContentPage), page
         return page, chunk(page)

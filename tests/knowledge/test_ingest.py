@@ -1,7 +1,6 @@
 """The index follows the folder: only what has changed is touched, and no query sees a document half done."""
 
 import asyncio
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from sqlalchemy import text
 
 from agent_server.db import Database
 from agent_server.errors import Mistake
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.wordllama import WordLlama
 from agent_server.knowledge.ingest import BATCH, PIVOT, IngestReport, Progress, ingest
 from agent_server.knowledge.parse import content_files
 from agent_server.knowledge.search import list_documents, read_document, search
@@ -22,15 +21,15 @@ from tests.conftest import everything
 from tests.knowledge.conftest import Write
 
 
-class Counting(Embedder):
+class Counting(WordLlama):
     """The embedder, counting the texts that it is given."""
 
     def __init__(self) -> None:
         self.texts = 0
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         self.texts += len(texts)
-        return super().embed(texts)
+        return await super().embed(texts)
 
 
 def counts(report: IngestReport) -> tuple[int, int, int, int]:
@@ -93,11 +92,11 @@ async def test_only_what_has_changed_is_embedded_and_written(write: Write, conte
 
 async def test_a_document_keeps_its_id_when_its_text_changes(write: Write, content: Path, database: Database) -> None:
     write("a.md", "# A\n\nOne.")
-    await ingest(database, Embedder(), content)
+    await ingest(database, WordLlama(), content)
     async with everything(database) as session:
         (before,) = await list_documents(session)
     write("a.md", "# B\n\nTwo.")
-    await ingest(database, Embedder(), content)
+    await ingest(database, WordLlama(), content)
     async with everything(database) as session:
         (after,) = await list_documents(session)
     assert (before.id, before.title, after.title) == (after.id, "A", "B")
@@ -108,7 +107,7 @@ async def test_another_embedder_makes_every_document_anew(write: Write, content:
         name = "other"
 
     write("a.md", "# A\n\nApples.")
-    await ingest(database, Embedder(), content)
+    await ingest(database, WordLlama(), content)
     other = Other()
     assert counts(await ingest(database, other, content)) == (0, 1, 0, 0)
     assert other.texts == 1
@@ -119,10 +118,10 @@ async def test_a_page_with_a_mistake_keeps_its_previous_version(
 ) -> None:
     write("a.md", "# A\n\nApples are red.")
     write("b.md", "# B\n\nBananas.")
-    await ingest(database, Embedder(), content)
+    await ingest(database, WordLlama(), content)
     write("a.md", "no title any more")
     write("b.md", "# B\n\nBerries.")
-    report = await ingest(database, Embedder(), content)
+    report = await ingest(database, WordLlama(), content)
     assert [str(problem).partition(": write")[0] for problem in report.problems] == ["content/a.md:1: has no title"]
     assert all(isinstance(problem, Mistake) for problem in report.problems)
     assert counts(report) == (0, 1, 0, 0)
@@ -133,16 +132,16 @@ async def test_a_page_with_a_mistake_keeps_its_previous_version(
 
 async def test_documents_without_a_file_can_be_kept(write: Write, content: Path, database: Database) -> None:
     file = write("a.md", "# A\n\nApples.")
-    await ingest(database, Embedder(), content)
+    await ingest(database, WordLlama(), content)
     file.unlink()
-    assert counts(await ingest(database, Embedder(), content, prune=False)) == (0, 0, 0, 0)
+    assert counts(await ingest(database, WordLlama(), content, prune=False)) == (0, 0, 0, 0)
     assert await query(database, "select path from document") == [("a.md",)]
-    assert counts(await ingest(database, Embedder(), content)) == (0, 0, 1, 0)
+    assert counts(await ingest(database, WordLlama(), content)) == (0, 0, 1, 0)
     assert await index(database) == [[], [], [], [(0, PIVOT)]]
 
 
 async def test_a_folder_that_is_not_there_is_empty(content: Path, database: Database) -> None:
-    assert counts(await ingest(database, Embedder(), content / "nothing")) == (0, 0, 0, 0)
+    assert counts(await ingest(database, WordLlama(), content / "nothing")) == (0, 0, 0, 0)
 
 
 async def test_progress_is_told_batch_by_batch(write: Write, content: Path, database: Database) -> None:
@@ -151,29 +150,14 @@ async def test_progress_is_told_batch_by_batch(write: Write, content: Path, data
     for path in paths:
         write(path, f"# {path}\n\ntext")
     told: list[Progress] = []
-    report = await ingest(database, Embedder(), content, progress=told.append)
+    report = await ingest(database, WordLlama(), content, progress=told.append)
     assert told == [*(Progress(done, total, paths[done]) for done in (0, BATCH, 2 * BATCH)), Progress(total, total, "")]
     assert report.added == report.chunks == total
     assert await query(database, "select count(*) from document") == [(total,)]
 
 
-async def test_the_event_loop_is_free_while_pages_are_embedded(write: Write, content: Path, database: Database) -> None:
-    class Patient(Embedder):
-        """Embeds once the event loop has said so."""
-
-        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-            go = threading.Event()
-            loop.call_soon_threadsafe(go.set)
-            assert go.wait(30), "the event loop stands still"
-            return super().embed(texts)
-
-    loop = asyncio.get_running_loop()
-    write("a.md", "# A\n\nApples.")
-    assert counts(await ingest(database, Patient(), content)) == (1, 0, 0, 0)
-
-
 async def test_no_query_sees_a_document_half_done(write: Write, content: Path, database: Database) -> None:
-    embedder = Embedder()
+    embedder = WordLlama()
     paragraph = "The word of this version is {word}. " * 30
 
     def write_version(word: str) -> None:
@@ -209,12 +193,12 @@ async def test_ingests_at_the_same_time_write_everything_once(
         write(f"{number}.md", f"# Page {number}\n\nWord{number} and word{number + 1} are here.")
     other = Database(url)
     try:
-        await asyncio.gather(*(ingest(each, Embedder(), content) for each in (database, other, database, other)))
+        await asyncio.gather(*(ingest(each, WordLlama(), content) for each in (database, other, database, other)))
         assert await query(database, "select count(*) from document where updated_at > created_at") == [(0,)]
         for number in range(half):
             (content / f"{number}.md").unlink()
             write(f"{number + half}.md", f"# Page {number}\n\nWord{number} alone.")
-        await asyncio.gather(*(ingest(each, Embedder(), content) for each in (database, other, database, other)))
+        await asyncio.gather(*(ingest(each, WordLlama(), content) for each in (database, other, database, other)))
     finally:
         await other.close()
     assert await query(database, "select count(*), count(distinct path) from document") == [(half, half)]
@@ -247,16 +231,16 @@ async def test_after_any_edits_the_index_is_that_of_a_fresh_ingest(
                 (content / path).unlink(missing_ok=True)
             else:
                 write(path, page)
-        await ingest(database, Embedder(), content)
+        await ingest(database, WordLlama(), content)
         assert await query(database, STATISTICS) == await query(database, TRUE_STATISTICS)
     for file in content_files(content):
         if file.read_text() == "no title":
             file.unlink()  # its previous version is kept, which a fresh index cannot have
-    await ingest(database, Embedder(), content)
+    await ingest(database, WordLlama(), content)
     edited = await index(database)
     async with everything(database) as session:
         await session.execute(text("truncate document, chunk, term, corpus"))
-    await ingest(database, Embedder(), content)
+    await ingest(database, WordLlama(), content)
     fresh = await index(database)
     assert edited[:3] == fresh[:3]
     assert [size for size in edited[3] if size[0]] == [size for size in fresh[3] if size[0]]

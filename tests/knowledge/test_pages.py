@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent_server.errors import Mistake
 from agent_server.knowledge.chunk import MAX_CHARACTERS, chunk
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.wordllama import WordLlama
 from agent_server.knowledge.parse import ContentPage, read_content, read_page
 
 LINES = st.sampled_from(
@@ -98,8 +98,8 @@ def test_all_of_a_documentation_is_read_and_hidden_files_are_not(tmp_path: Path)
     assert problems == []
 
 
-def test_a_vector_has_length_one_or_none() -> None:
-    vectors = Embedder().embed(["Diving is fun", "", "Scuba diving is great fun", "word " * 50_000])
+async def test_a_vector_has_length_one_or_none() -> None:
+    vectors = await WordLlama().embed(["Diving is fun", "", "Scuba diving is great fun", "word " * 50_000])
     lengths = [float((vector**2).sum()) for vector in vectors]
     assert lengths == pytest.approx([1, 0, 1, 1], abs=1e-5)
     assert float(vectors[0] @ vectors[2]) > float(vectors[0] @ vectors[3])

@@ -13,11 +13,12 @@ from sqlalchemy import event, text
 
 from agent_server.db import Database
 from agent_server.errors import NotFound
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.embedders.wordllama import WordLlama
 from agent_server.knowledge.ingest import ingest
+from agent_server.knowledge.passages import Passage
 from agent_server.knowledge.search import (
     DENSE_WEIGHT,
-    Passage,
     find_urgent,
     get_passage,
     list_documents,
@@ -80,19 +81,19 @@ OUTSIDE = (
 )
 
 
-class WordsOnly(Embedder):
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+class WordsOnly(WordLlama):
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return np.zeros((len(texts), self.dimensions), dtype=np.float32)
 
 
-class MeaningOnly(Embedder):
+class MeaningOnly(WordLlama):
     """The vector of one query, whatever the text."""
 
     def __init__(self, query: str) -> None:
         self.query = query
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return super().embed([self.query])
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return await super().embed([self.query])
 
 
 class Find:
@@ -262,7 +263,7 @@ async def test_a_passage_without_any_token_is_no_trouble(
     await ingest(database, embedder, content)
     async with everything(database) as session:
         await session.execute(
-            text("update chunk set emb = array_fill(0, array[256])::halfvec(256) where heading = 'Pears'")
+            text("update chunk set emb = array_fill(0, array[vector_dims(emb)])::halfvec where heading = 'Pears'")
         )
     hits = await Find(database, embedder)("apples and pears")
     assert sorted(hit.title for hit in hits) == ["Apples", "Pears"]
@@ -336,7 +337,7 @@ async def test_an_urgent_message_finds_its_page(
 ) -> None:
     write("fire.md", URGENT)
     write("shop.md", "# The shop is on fire\n\nA novel. We smell smoke in it.")
-    await ingest(database, Embedder(), content)
+    await ingest(database, WordLlama(), content)
     async with everything(database) as session:
         passage = await find_urgent(session, message)
     assert (passage.text.splitlines()[0] if passage else None) == ("Leave at once." if found else None)

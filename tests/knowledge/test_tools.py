@@ -10,7 +10,7 @@ from agent_server.caller import Caller
 from agent_server.calls.call import Runtime, call_tool
 from agent_server.db import Database
 from agent_server.errors import Forbidden, InvalidInput, NotFound
-from agent_server.knowledge.embedders.wordllama import Embedder
+from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.tools import DOCUMENT_CHARACTERS, list_documents, read_document, search_knowledge
 from agent_server.settings import Settings

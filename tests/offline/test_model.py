@@ -15,10 +15,11 @@ from openai.types.responses import ResponseTextDeltaEvent
 from pydantic import BaseModel, Field
 
 from agent_server import ToolContext, tool
-from agent_server.knowledge.embedders.wordllama import Embedder
-from agent_server.knowledge.search import Passage
+from agent_server.calls.forms import Form, offer_form
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.embedders.wordllama import WordLlama
+from agent_server.knowledge.passages import CitedPassage, Passage
 from agent_server.offline.model import AFTER_URGENT, GREETING, NOTHING_FOUND, OfflineModel
-from agent_server.offline.pieces import CitedPassage
 from agent_server.tool import Tool
 
 
@@ -63,7 +64,7 @@ async def capture_lead(
     raise NotImplementedError
 
 
-TOOLS: Mapping[str, Tool[..., Any]] = {t.name: t for t in (create_task, list_tasks, capture_lead)}
+TOOLS: Mapping[str, Tool[..., Any]] = {t.name: t for t in (create_task, list_tasks, capture_lead, offer_form)}
 
 
 @dataclass
@@ -91,7 +92,7 @@ KETTLES = passage(1, "Fill the kettle with cold water. A kettle of 1.7 litres bo
 
 @pytest.fixture(scope="module")
 def embedder() -> Embedder:
-    return Embedder()
+    return WordLlama()
 
 
 def function_tool(name: str, output: Any, calls: list[tuple[str, Any]]) -> FunctionTool:
@@ -193,6 +194,22 @@ async def test_a_tool_with_a_form_is_offered_as_its_form(run: Run) -> None:
     assert calls == [
         ("offer_form", {"tool": "capture_lead", "arguments": {"email": "ann@example.org", "interest": "kettles"}})
     ]
+    assert answer == "Please fill in the form “Be contacted” and send it."
+
+
+async def test_the_tool_that_gives_a_form_may_have_any_name(run: Run) -> None:
+    @tool(scope="forms:read", effect="read")
+    async def ask_in_writing(context: ToolContext, tool: str, arguments: dict[str, str]) -> Form:
+        """Show a form."""
+        raise NotImplementedError
+
+    answer, calls = await run(
+        Turn("Contact me about kettles", tools={**TOOLS, "ask_in_writing": ask_in_writing}),
+        capture_lead={},
+        ask_in_writing={"tool": "capture_lead", "title": "Be contacted", "fields": []},
+    )
+
+    assert [name for name, _ in calls] == ["ask_in_writing"]
     assert answer == "Please fill in the form “Be contacted” and send it."
 
 

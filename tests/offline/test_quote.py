@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_server.knowledge.embedders.wordllama import Embedder
-from agent_server.knowledge.search import Passage
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.embedders.wordllama import WordLlama
+from agent_server.knowledge.passages import CitedPassage, Passage
 from agent_server.knowledge.words import stem
-from agent_server.offline.pieces import CitedPassage
 from agent_server.offline.quote import select
 
 
@@ -37,24 +37,24 @@ SIZES = passage(
 
 @pytest.fixture(scope="module")
 def embedder() -> Embedder:
-    return Embedder()
+    return WordLlama()
 
 
-def answer(question: str, *passages: CitedPassage, embedder: Embedder, context: str = "") -> str | None:
-    found = select(question, passages, embedder, context=context)
+async def answer(question: str, *passages: CitedPassage, embedder: Embedder, context: str = "") -> str | None:
+    found = await select(question, passages, embedder, context=context)
     return found.text if found else None
 
 
-def test_the_sentence_that_answers_is_quoted_without_markup_and_cited(embedder: Embedder) -> None:
-    found = select("How long does a kettle take to boil?", [SCALE, KETTLES], embedder)
+async def test_the_sentence_that_answers_is_quoted_without_markup_and_cited(embedder: Embedder) -> None:
+    found = await select("How long does a kettle take to boil?", [SCALE, KETTLES], embedder)
 
     assert found is not None
     assert found.text == "From the content:\n\n> A kettle of 1.7 litres boils in about four minutes. [1]"
     assert found.cited == (1,)
 
 
-def test_a_numbered_list_is_quoted_whole_with_its_lead_in(embedder: Embedder) -> None:
-    text = answer("How do I remove lime from my kettle?", KETTLES, SCALE, embedder=embedder)
+async def test_a_numbered_list_is_quoted_whole_with_its_lead_in(embedder: Embedder) -> None:
+    text = await answer("How do I remove lime from my kettle?", KETTLES, SCALE, embedder=embedder)
 
     assert text is not None
     assert text.startswith(
@@ -64,14 +64,14 @@ def test_a_numbered_list_is_quoted_whole_with_its_lead_in(embedder: Embedder) ->
     )
 
 
-def test_a_table_row_is_written_out_with_the_names_of_its_columns(embedder: Embedder) -> None:
-    assert answer("How many watts does a travel kettle have?", SIZES, embedder=embedder) == (
+async def test_a_table_row_is_written_out_with_the_names_of_its_columns(embedder: Embedder) -> None:
+    assert await answer("How many watts does a travel kettle have?", SIZES, embedder=embedder) == (
         "From the content:\n\n> - Travel kettle: Litres: 0.5; Watts: 700 [3]"
     )
 
 
-def test_each_part_of_a_question_is_answered_by_itself(embedder: Embedder) -> None:
-    text = answer(
+async def test_each_part_of_a_question_is_answered_by_itself(embedder: Embedder) -> None:
+    text = await answer(
         "How long does a kettle take to boil, and how many watts does the travel kettle have?",
         KETTLES,
         SIZES,
@@ -85,8 +85,8 @@ def test_each_part_of_a_question_is_answered_by_itself(embedder: Embedder) -> No
     )
 
 
-def test_a_part_that_nothing_answers_is_said_to_be_unanswered(embedder: Embedder) -> None:
-    text = answer("How long does a kettle take to boil? Who painted the Mona Lisa?", KETTLES, embedder=embedder)
+async def test_a_part_that_nothing_answers_is_said_to_be_unanswered(embedder: Embedder) -> None:
+    text = await answer("How long does a kettle take to boil? Who painted the Mona Lisa?", KETTLES, embedder=embedder)
 
     assert text is not None
     assert text.endswith("**Who painted the Mona Lisa?**\n\nThe content has nothing on this.")
@@ -96,55 +96,55 @@ def test_a_part_that_nothing_answers_is_said_to_be_unanswered(embedder: Embedder
     "question",
     ["Who won the football world cup in 1990?", "What does a kettle cost?", "Translate this into Japanese", "", "?!"],
 )
-def test_what_the_passages_do_not_answer_is_no_answer(embedder: Embedder, question: str) -> None:
-    assert answer(question, KETTLES, SCALE, SIZES, embedder=embedder) is None
+async def test_what_the_passages_do_not_answer_is_no_answer(embedder: Embedder, question: str) -> None:
+    assert await answer(question, KETTLES, SCALE, SIZES, embedder=embedder) is None
 
 
-def test_without_passages_there_is_no_answer(embedder: Embedder) -> None:
-    assert answer("How long does a kettle take to boil?", embedder=embedder) is None
+async def test_without_passages_there_is_no_answer(embedder: Embedder) -> None:
+    assert await answer("How long does a kettle take to boil?", embedder=embedder) is None
 
 
-def test_nearly_the_same_sentence_is_quoted_once(embedder: Embedder) -> None:
+async def test_nearly_the_same_sentence_is_quoted_once(embedder: Embedder) -> None:
     again = passage(4, "Kettles", "A kettle of 1.7 litres boils in four minutes.", score=0.8)
 
-    found = select("How long does a kettle take to boil?", [KETTLES, again], embedder)
+    found = await select("How long does a kettle take to boil?", [KETTLES, again], embedder)
 
     assert found is not None
     assert len(found.cited) == 1
 
 
-def test_a_number_within_a_range_is_found(embedder: Embedder) -> None:
+async def test_a_number_within_a_range_is_found(embedder: Embedder) -> None:
     suits = passage(1, "Tea", "Water of 70 to 80 degrees is for green tea. Water of 90 to 98 degrees is for black tea.")
 
-    assert answer("Which tea takes 75 degree water?", suits, embedder=embedder) == (
+    assert await answer("Which tea takes 75 degree water?", suits, embedder=embedder) == (
         "From the content:\n\n> Water of 70 to 80 degrees is for green tea. [1]"
     )
 
 
-def test_a_follow_up_is_read_with_what_it_follows(embedder: Embedder) -> None:
+async def test_a_follow_up_is_read_with_what_it_follows(embedder: Embedder) -> None:
     cold = passage(1, "Kettles", "A kettle takes five minutes in winter. A pan takes nine minutes in winter.")
 
-    text = answer("and in winter?", cold, embedder=embedder, context="How long does a pan take to boil?")
+    text = await answer("and in winter?", cold, embedder=embedder, context="How long does a pan take to boil?")
 
     assert text is not None
     assert "A pan takes nine minutes in winter. [1]" in text
 
 
-def test_code_is_quoted_whole_when_the_question_is_about_usage(embedder: Embedder) -> None:
+async def test_code_is_quoted_whole_when_the_question_is_about_usage(embedder: Embedder) -> None:
     usage = passage(
         1,
         "Client > Connecting",
         "Connect the client like this:\n\n```python\nclient = Client()\n\nclient.connect()\n```\n",
     )
 
-    assert answer("How do I connect the client?", usage, embedder=embedder) == (
+    assert await answer("How do I connect the client?", usage, embedder=embedder) == (
         "From the content:\n\n"
         "> Connect the client like this:\n>\n> ```python\n> client = Client()\n>\n> client.connect()\n> ```\n>\n> [1]"
     )
 
 
-def test_an_abbreviation_does_not_end_a_sentence(embedder: Embedder) -> None:
-    text = answer("What kind of water do I fill a kettle with?", KETTLES, embedder=embedder)
+async def test_an_abbreviation_does_not_end_a_sentence(embedder: Embedder) -> None:
+    text = await answer("What kind of water do I fill a kettle with?", KETTLES, embedder=embedder)
 
     assert text is not None
     assert "Fill a kettle, e.g. a steel one, with cold water only." in text
@@ -157,10 +157,10 @@ def test_forms_of_a_word_have_one_stem() -> None:
 
 @settings(deadline=None)
 @given(question=st.text(max_size=120), text=st.text(alphabet=st.sampled_from("ab1 .|-#>*`[]()\n:?"), max_size=200))
-def test_any_question_and_any_markdown_are_survived(question: str, text: str) -> None:
-    found = select(question, [passage(1, "A > B", text)], _EMBEDDER)
+async def test_any_question_and_any_markdown_are_survived(question: str, text: str) -> None:
+    found = await select(question, [passage(1, "A > B", text)], _EMBEDDER)
 
     assert found is None or found.cited == (1,)
 
 
-_EMBEDDER = Embedder()
+_EMBEDDER = WordLlama()

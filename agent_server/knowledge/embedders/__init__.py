@@ -1,1 +1,82 @@
-"""Embedders: texts to vectors."""
+"""Embedders: a module of this folder is one, and so is what an installed package or the workspace brings along."""
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NoReturn
+
+from agent_server.errors import InvalidInput
+from agent_server.knowledge.embedders.base import MAX_DIMENSIONS, Embedder
+
+GROUP = "agent_server.embedders"
+FACTORY = "create_embedder"
+_SETTING = "AGENT_SERVER_EMBEDDER"
+
+
+def get_embedder(name: str) -> Embedder:
+    """The embedder that the setting names.
+
+    The name is that of a module in this folder, of an entry point in `GROUP`, or `package.module:factory`.
+    Raises InvalidInput with the names that there are.
+    """
+    factory = _find_factory(name)
+    embedder = factory() if callable(factory) else factory
+    if problem := _find_problem(embedder):
+        raise InvalidInput(f"{_SETTING}: {name} gives no embedder: {problem}")
+    found: Embedder = embedder
+    return found
+
+
+def _find_factory(name: str) -> Callable[[], Any] | Any:
+    if ":" in name:
+        return _import_factory(*name.split(":", 1))
+    if name in _list_modules():
+        return _import_factory(f"{__name__}.{name}", FACTORY)
+    if name in (points := _list_entry_points()):
+        return _import_factory(points[name].module, points[name].attr or FACTORY)
+    there = ", ".join(sorted({*_list_modules(), *_list_entry_points()}))
+    raise InvalidInput(f"{_SETTING}: there is no embedder {name!r}; there are {there}, or your own as module:factory")
+
+
+def _list_modules() -> list[str]:
+    # `base` is the protocol and no embedder
+    return [module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"]
+
+
+def _list_entry_points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _import_factory(module: str, attribute: str) -> Any:
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            _refuse(module, f"it imports {error.name}, which is not installed", error)
+        _refuse(module, "there is no such module", error)
+    except (ImportError, SyntaxError, ValueError) as error:
+        _refuse(module, str(error), error)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise InvalidInput(f"{_SETTING}: {module} has no {attribute}")
+        found = getattr(found, part)
+    return found
+
+
+def _refuse(module: str, reason: str, error: Exception) -> NoReturn:
+    raise InvalidInput(f"{_SETTING}: {module} cannot be imported: {reason}") from error
+
+
+def _find_problem(embedder: Any) -> str | None:
+    """What keeps a factory's result from being an embedder."""
+    name, dimensions = getattr(embedder, "name", None), getattr(embedder, "dimensions", None)
+    if not isinstance(name, str) or not name:
+        return "it needs a `name`"
+    if not isinstance(dimensions, int) or not 1 <= dimensions <= MAX_DIMENSIONS:
+        return f"it needs `dimensions`, 1 to {MAX_DIMENSIONS}"
+    if not inspect.iscoroutinefunction(getattr(embedder, "embed", None)):
+        return "it needs `async def embed(self, texts)`"
+    return None

@@ -1,0 +1,37 @@
+"""What an embedder is."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_DIMENSIONS = 16_000
+"""What a column of pgvector's `halfvec` can store."""
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Texts to vectors whose dot product says how near two texts are in meaning."""
+
+    @property
+    def name(self) -> str:
+        """Names the vectors: pages are embedded again when it changes."""
+
+    @property
+    def dimensions(self) -> int:
+        """The length of every vector."""
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """A row for each text in the shape (len(texts), dimensions).
+
+        A row has the length 1, or is all zeros for a text without tokens. The event loop stays free meanwhile.
+        """
+        raise NotImplementedError
+
+
+def check_vectors(embedder: Embedder, vectors: NDArray[np.float32], texts: Sequence[str]) -> None:
+    """Raises ValueError unless there is a vector of the promised size for each text."""
+    promised = (len(texts), embedder.dimensions)
+    if vectors.shape != promised:
+        raise ValueError(f"the embedder {embedder.name} promises the shape {promised} and gave {vectors.shape}")
