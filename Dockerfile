@@ -14,7 +14,7 @@ WORKDIR /build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /venv
 COPY requirements.lock ./
-RUN /venv/bin/pip install --require-hashes -r requirements.lock
+RUN /venv/bin/pip install --no-deps --require-hashes -r requirements.lock && /venv/bin/pip check
 COPY pyproject.toml README.md LICENSE ./
 COPY migrations ./migrations
 COPY agent_server ./agent_server

@@ -1,43 +1,34 @@
 # Two commands: `make serve` and `make test`. Each does all of its own set-up; the first run takes a minute or two.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
+LOCK ?= requirements-dev.lock
 BIN := $(VENV)/bin
 PORT ?= 8000
 WORKSPACE ?= .
+export VENV LOCK BIN STRICT
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev serve test cover lint lock bench chaos fuzz clean
+.PHONY: help serve test check quick lint types contracts secrets vulnerabilities install dev programs cover chaos fuzz \
+	bench lock release licences clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
-
-install: $(VENV)/.installed ## Install what the server needs, into .venv
-
-dev: $(VENV)/.dev ## Install what the tests need as well
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: install ## Serve on http://127.0.0.1:8000 (PORT=, WORKSPACE=)
 	@$(BIN)/agent-server serve --workspace $(WORKSPACE) --port $(PORT)
 
-test: dev ## Run lint, types, import contracts, scans for secrets and vulnerabilities, and tests
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports
-	@BIN=$(BIN) .ci/secrets
-	@BIN=$(BIN) .ci/vulnerabilities
+test: dev programs ## Run everything: checks, the scan for vulnerabilities, all tests (STRICT=1: fail if one cannot run)
+	@$(MAKE) --no-print-directory -k -j 2 types secrets lint contracts licences vulnerabilities
 	@$(BIN)/pytest -n 2
 
-cover: dev ## Run the tests and say which lines none of them runs (half as fast)
+check: dev ## Run lint, types, import contracts, the scans for secrets and licences (under a minute)
+	@$(MAKE) --no-print-directory -k -j 2 types secrets lint contracts licences
+
+quick: dev ## Run the tests without those that kill, mutate and fill things (under four minutes)
+	@$(BIN)/pytest -n 2 -m "not slow"
+
+cover: dev ## Run all tests and say which lines none of them runs (half as fast)
 	@$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered
-
-lint: dev ## Only lint, types, import contracts and the scan for secrets
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && BIN=$(BIN) .ci/secrets
-
-lock: ## Resolve the dependencies anew
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		pyproject.toml --extra build -o requirements.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		pyproject.toml --extra build --extra dev -c requirements.lock -o requirements-dev.lock
 
 chaos: dev ## Count what replicas lose that are killed, frozen and cut off under load (ARGS="--turns 150 --kills 10")
 	@$(BIN)/python -m tests.chaos $(ARGS)
@@ -48,20 +39,51 @@ fuzz: dev ## Send 10,000 requests made from the OpenAPI document and count what 
 bench: dev ## Measure what turns, followers, streams and recovery cost (about ten minutes)
 	@for each in isolation turns followers streams "recovery --kills 10"; do $(BIN)/python -m bench.$$each || exit 1; done
 
+install: $(VENV)/.installed ## Install what the server needs, into .venv
+
+dev: $(VENV)/.dev ## Install what the tests need as well
+
+programs: dev ## Install the programs that tests need beside Python, where this user may (Debian, Ubuntu)
+	@$(BIN)/python -m tests.needs
+
+lock: ## Resolve the dependencies anew, with uv (ARGS=--upgrade: to the newest)
+	$(COMPILE) $(ARGS) --extra build -o requirements.lock
+	$(COMPILE) $(ARGS) --extra build --extra dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --upgrade --resolution lowest-direct --extra build --extra dev -o requirements-oldest.lock
+
+release: dev ## Cut a release: version, changelog, commit and tag (VERSION=1.2.3)
+	@$(BIN)/python .ci/release "$(VERSION)"
+
 clean: ## Remove the virtual environment and the embedded database
 	rm -rf $(VENV) .data
 
-$(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Set PYTHON=") if sys.version_info < (3, 11) else None'
-	@$(PYTHON) -m venv $(VENV)
+# The parts of `make check`, which runs them beside each other.
+lint:
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-$(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/python
-	@echo "Installing the locked dependencies into $(VENV) ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+types:
+	@$(BIN)/mypy
+
+contracts:
+	@$(BIN)/lint-imports --no-logo
+
+secrets:
+	@.ci/secrets
+
+licences:
+	@$(BIN)/python .ci/licences
+	@if git rev-parse --git-dir >/dev/null 2>&1; then $(BIN)/python .ci/release --check; fi
+
+vulnerabilities:
+	@.ci/vulnerabilities
+
+COMPILE = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) .ci/install.py requirements.lock
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock $(VENV)/.installed
-	@echo "Installing the tools of the tests into $(VENV) ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	@touch $@
+# This lock holds all of the other, so that one run of pip is enough for both.
+$(VENV)/.dev: $(LOCK) pyproject.toml
+	@$(PYTHON) .ci/install.py $(LOCK)
+	@touch $(VENV)/.installed $@

@@ -23,9 +23,19 @@ from agent_server.log import configure_logging
 from agent_server.seed import load_seeds
 from agent_server.workspace import load_workspace
 
-pytest_plugins = ["tests.server", "tests.owners"]
+pytest_plugins = ["tests.server", "tests.owners", "tests.needs"]
 
 ROOT = Path(__file__).parent.parent
+
+
+SLOW = ("/chaos/", "/test_crash_points.py", "/test_disk_full.py", "/test_mutations.py", "/test_pooler.py")
+"""What `make quick` leaves out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(name in item.nodeid for name in SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

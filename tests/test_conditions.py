@@ -20,6 +20,7 @@ from agent_server.db import Database
 from agent_server.orchestrator.replay import FLUSH_SECONDS
 from tests.commands import PATIENCE, Serving, serving
 from tests.conftest import ROOT, fetch
+from tests.needs import find_faketime
 from tests.scripted import Call, Say, Step, scripted_openai
 from tests.server import starter
 from tests.sse import read_frames
@@ -154,11 +155,12 @@ def reference(tmp_path: Path) -> Path:
 
 def _clock(offset: str) -> dict[str, str]:
     """The variables of a process whose clock is wrong by `offset`; the clock that only counts is left alone."""
-    library = next(Path("/usr/lib").glob("**/faketime/libfaketimeMT.so.1"), None)
-    assert library is not None, "there is no libfaketime: install it with `apt-get install faketime`"
-    return {"LD_PRELOAD": str(library), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    library = find_faketime()
+    assert library is not None
+    return {"LD_PRELOAD": library, "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
+@pytest.mark.needs("faketime")
 async def test_replicas_whose_clocks_are_two_hours_apart_leave_each_other_their_turns(
     reference: Path, stocked_url: str
 ) -> None:

@@ -21,12 +21,14 @@ from agent_server.db.migrate import upgrade
 from agent_server.errors import InvalidInput, Unavailable
 from tests.commands import PATIENCE, agent_server, empty_database, serving
 from tests.conftest import ROOT
+from tests.needs import find_program
 from tests.scripted import Call, Say, Step, scripted_openai
 from tests.server import Client, starter
 from tests.sse import read_frames, text_of
 
 SMALL = Path(__file__).parent / "other_workspace"
-BINARY = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+BINARY = find_program("pgbouncer")
+pytestmark = pytest.mark.needs("pgbouncer")
 SECRET = "opens-everything-0123456789"
 REFUSAL = (
     "leads through a pooler in transaction mode; the server must listen on a connection of its own: set "
@@ -40,7 +42,7 @@ Pooler = Callable[..., str]
 @contextmanager
 def pgbouncer(url: str, mode: Mode, connections: int) -> Iterator[str]:
     """A pgbouncer in front of the server of `url`; the URL of the same database through it."""
-    assert BINARY, "no pgbouncer: install it with `apt-get install pgbouncer`"
+    assert BINARY is not None
     parts = urlsplit(url)
     sockets = Path(parse_qs(parts.query)["host"][0])
     owner = sockets.stat()  # it refuses to run as root, and others may not open the server's socket

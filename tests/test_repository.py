@@ -54,7 +54,7 @@ SECRETS = {
 def tracked() -> Sequence[str]:
     """Every file that is in version control, or would be."""
     if not (ROOT / ".git").exists():
-        pytest.skip("not a checkout")
+        pytest.skip("this is no git checkout")
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     return [name for name in listed if (ROOT / name).is_file()]

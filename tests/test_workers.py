@@ -22,12 +22,13 @@ import pytest
 from agent_server.turns.liveness import LOCK_SPACE
 from tests.commands import PATIENCE, Serving, serving
 from tests.conftest import ROOT, fetch
+from tests.needs import find_program
 from tests.scripted import Call, Say, ScriptedOpenAI, Step, scripted_openai
 from tests.server import Start
 from tests.sse import read_frames
 from tests.test_serve import until
 
-NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+NGINX = find_program("nginx")
 ANSWER = "It is on your list."
 
 
@@ -256,7 +257,7 @@ def test_workers_end_with_the_process_that_started_them(by: signal.Signals, refe
 @asynccontextmanager
 async def nginx(*replicas: httpx.URL) -> AsyncIterator[str]:
     """The nginx that docs/deploy.md shows, in front of these; its address."""
-    assert NGINX, "no nginx: install it with `apt-get install nginx-light`"
+    assert NGINX is not None
     shown = re.search("```nginx\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
     assert shown is not None
     port = free_port()
@@ -281,6 +282,7 @@ async def nginx(*replicas: httpx.URL) -> AsyncIterator[str]:
         shutil.rmtree(folder)
 
 
+@pytest.mark.needs("nginx")
 async def test_behind_a_load_balancer_a_stream_is_resumed_on_whichever_replica_comes(start: Start) -> None:
     held = asyncio.Event()
     async with (

@@ -8,8 +8,9 @@ from playwright.async_api import async_playwright, expect
 from sqlalchemy import text
 
 from tests.conftest import everything
+from tests.needs import find_chromium
 from tests.server import Client
-from tests.web.test_page import ARGUMENTS, CHROMIUM
+from tests.web.test_page import ARGUMENTS
 
 
 async def test_health_tells_version_and_model_and_asks_nothing_of_the_database(client: Client) -> None:
@@ -86,11 +87,11 @@ async def test_the_docs_name_no_other_host(client: Client) -> None:
         assert answer.headers["Cache-Control"] == "max-age=86400"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: set CHROMIUM to its path")
+@pytest.mark.needs("chromium")
 async def test_the_docs_work_in_a_browser_under_the_pages_own_policy(client: Client) -> None:
     complaints, asked = [], []
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
         page = await browser.new_page()
         page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -29,6 +29,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.needs("pgbouncer")
 async def test_replicas_that_are_killed_lose_no_turn_and_do_nothing_twice(folder: Path) -> None:
     (tally,) = await run(["kill"], 36, 4, folder, lambda *_: None, pooler=True)
     assert [(finding.check, finding.what) for finding in tally.findings] == []

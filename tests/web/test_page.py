@@ -1,8 +1,6 @@
 """What a person can do with the chat page, in a real browser, against a server with scripted answers."""
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -10,10 +8,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
 
+from tests.needs import find_chromium
 from tests.web.fake_server import FLYING, STATIC, Fake, problem, said, serving
 from tests.web.fake_server import answered as stored_answer
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",
@@ -26,7 +24,7 @@ ARGUMENTS = [
 PHONE = {"viewport": {"width": 375, "height": 720}, "is_mobile": True, "has_touch": True}
 ROUTINE = re.compile(r"Failed to load resource: (the server responded with a status of|net::ERR_)")
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: set CHROMIUM to its path")
+pytestmark = pytest.mark.needs("chromium")
 expect.set_options(timeout=15_000)
 
 Open = Callable[..., Page]
@@ -35,7 +33,7 @@ Open = Callable[..., Page]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
         yield browser
         browser.close()
 

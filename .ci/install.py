@@ -1,0 +1,115 @@
+"""Install a lock and this project into .venv: `python3 .ci/install.py requirements.lock` (VENV= for another folder).
+
+The lock is complete, so pip has nothing to resolve: `--no-deps`. With its resolver it would take `coverage[toml]`, which
+a package requires, for something else than the `coverage==` of the lock, and fail on the day of coverage's next release.
+`pip check` then says whether all that is required is there.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from os import environ
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS_BETWEEN_LINES = 5
+"""Where the output is no terminal, and a line cannot be written over."""
+
+
+def main(lock: str) -> None:
+    if sys.version_info < (3, 11):
+        fail(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}. Set PYTHON=")
+    venv = Path(environ.get("VENV", ".venv"))
+    began = time.monotonic()
+    python = make_venv(venv)
+    install_lock(python, Path(lock))
+    project = ["install", "-q", "--no-deps", "--no-build-isolation", "--no-compile", "-e", str(ROOT)]
+    run(pip(python, *project), f"pip could not install the project into {venv}")
+    # Not left to pip, which uses one core; not left to the first import, where a warning of the compiler is shown.
+    subprocess.run([python, "-W", "ignore", "-m", "compileall", "-qq", "-j", "0", str(venv)], check=False)
+    run(
+        pip(python, "check"),
+        f"What is in {venv} does not fit together. If it was made from an older lock, delete it and try again",
+    )
+    say(f"Installed in {time.monotonic() - began:.0f} seconds.\n")
+
+
+def make_venv(venv: Path) -> str:
+    """Returns the interpreter of the environment, made if there is none."""
+    python = venv / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    if python.exists():
+        return str(python)
+    if find_spec("ensurepip") is None:  # Debian has it in a package of its own
+        package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+        if subprocess.run([ROOT / ".ci" / "apt", package], check=False).returncode:
+            fail(f"This Python has no venv. Install it: sudo apt-get install {package}")
+    run([sys.executable, "-m", "venv", str(venv)], f"{venv} could not be made")
+    return str(python)
+
+
+def pip(python: str, *arguments: str) -> list[str]:
+    return [python, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+
+
+def install_command(python: str, lock: Path) -> list[str]:
+    """The command that needs no resolver, and prints a line per package."""
+    options = ["--no-deps", "--require-hashes", "--no-compile", "--progress-bar", "off"]
+    return pip(python, "install", *options, "-r", str(lock))
+
+
+def install_lock(python: str, lock: Path) -> None:
+    """Install the lock and show how far it is: pip shows a wall of text or, with `-q`, nothing for minutes."""
+    total = len(re.findall(r"^[\w.-]+==", lock.read_text(encoding="utf-8"), re.MULTILINE))
+    say(f"Installing {lock.name} ...\n")
+    output: list[str] = []
+    done, shown = 0, time.monotonic()
+    clear = "\r\033[K" if sys.stdout.isatty() else ""
+    with subprocess.Popen(
+        install_command(python, lock), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            output.append(line)
+            total -= line.startswith("Ignoring ")  # for another system or another Python
+            if package := re.match(
+                r"(?:Collecting|Requirement already satisfied:) (\S+?)==|Processing \S*/(\w+)-", line
+            ):
+                done += 1
+                if clear:
+                    say(f"{clear}  {done} of {total}: {package[1] or package[2]}")
+                elif time.monotonic() - shown > SECONDS_BETWEEN_LINES:
+                    say(f"  {done} of {total}\n")
+                    shown = time.monotonic()
+            if line.startswith("Installing collected packages"):
+                say(f"{clear}  {done} of {total}; unpacking ...\n")
+    if process.returncode:
+        fail(f"pip could not install {lock.name}:\n{told(output)}")
+
+
+def run(command: list[str], failure: str) -> None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        fail(f"{failure}:\n{told(done.stdout.splitlines(keepends=True))}")
+
+
+def told(output: list[str]) -> str:
+    """The end of pip's output, without what it says of indexes that some machines are told of and that are not there."""
+    return "".join([line for line in output if "is ignored: it is neither a file" not in line][-20:])
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def fail(message: str) -> NoReturn:
+    sys.exit(message.rstrip())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
