@@ -1,4 +1,4 @@
-"""The REST routes: a router for each noun."""
+"""The REST routes with a router for each noun."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ from agent_server.workspace import Workspace
 
 
 def create_routers(workspace: Workspace) -> Sequence[APIRouter]:
-    """Every router, of which two have the routes of a workspace's tools."""
+    """Every router. Two of them have the routes of a workspace's tools."""
     return (
         chat.router,
         turns.router,

@@ -1,4 +1,4 @@
-"""/api/lead: the form of the tool `capture_lead`, where the workspace has one."""
+"""The form of the tool `capture_lead` at /api/lead."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -11,7 +11,7 @@ LEAD_TOOL = "capture_lead"
 
 
 def create_router(workspace: Workspace) -> APIRouter:
-    """The route, or none."""
+    """The route where the workspace has the tool."""
     router = APIRouter(tags=["tools"])
     if LEAD_TOOL not in workspace.tools:
         return router
@@ -21,7 +21,7 @@ def create_router(workspace: Workspace) -> APIRouter:
     async def lead(
         request: Request, caller: ChatterDep, server: ServerDep, x_conversation_id: ConversationHeader = None
     ) -> JSONResponse:
-        """Leave an address to be contacted at: the form of the tool `capture_lead`, for guests too."""
+        """Leave an address to be contacted at. This is the form of the tool `capture_lead`, for guests too."""
         return await call_by_rest(tool, request, caller, server, x_conversation_id)
 
     return router

@@ -1,4 +1,4 @@
-"""/api/tools: each tool as `POST /api/tools/{name}`, with its own OpenAPI entry."""
+"""Each tool as `POST /api/tools/{name}` with its own OpenAPI entry."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -84,7 +84,7 @@ async def call_by_rest(
 
 
 def describe_operation(tool: Tool[..., Any]) -> dict[str, Any]:
-    """The operation's schemas, whole in place: a reference to `$defs` would point outside them."""
+    """The operation's schemas in one piece. A reference to `$defs` would point outside them."""
     return {
         "requestBody": {
             "required": True,
@@ -100,7 +100,7 @@ def describe_operation(tool: Tool[..., Any]) -> dict[str, Any]:
 
 
 def inline_definitions(schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` with each `#/$defs/X` replaced by what it stands for (a recursive one by any object)."""
+    """`schema` with each `#/$defs/X` replaced by what it stands for. A recursive one becomes any object."""
     definitions = schema.get("$defs", {})
 
     def walk(value: Any, path: tuple[str, ...]) -> Any:
