@@ -50,5 +50,6 @@ async def read_audit(
 ) -> AuditPage:
     """What is on record of one caller. This is for staff, also of one who was erased."""
     async with server.database.transaction(caller.id, scopes=("audit:read",)) as session:
+        # The repository filters by its owner. That staff may read another's rows is the scope of the transaction.
         page = await AuditRepository(session, Caller(id=subject, kind="user")).page(limit, cursor)
     return AuditPage.model_validate(page, from_attributes=True)

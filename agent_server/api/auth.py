@@ -92,6 +92,7 @@ async def refresh(body: Refresh, act: ActDep, accounts: AccountsDep, server: Ser
 async def _tokens(server: Server, accounts: Accounts, login: SignedIn) -> Tokens:
     minutes = server.settings.access_token_minutes
     access = issue_access(await server.resolver.secret.get(), login.owner_id, login.login_id, minutes)
+    # Resolved as the next request will be, so that the scopes in the answer are those that it will have.
     caller = await server.resolver.resolve(access)
     return Tokens(
         access_token=access,

@@ -69,6 +69,7 @@ async def read_confirmation(id: UUID, caller: ReaderDep, server: ServerDep) -> C
 @router.post("/api/confirmations/{id}", responses={409: {}, 504: {}})
 async def answer_confirmation(id: UUID, body: Decision, caller: WriterDep, server: ServerDep) -> DecisionResult:
     """Answer a question. With `true` the call is made now, as the caller; with `false` it never is."""
+    # The surface is the agent's: it is the agent's call that was waiting.
     if not body.confirm:
         await decline_call(server.runtime, id, caller=caller, surface="agent")
         return DecisionResult(id=id, status="declined")

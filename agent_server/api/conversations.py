@@ -85,7 +85,7 @@ async def delete_conversation(conversation: str, caller: WriterDep, server: Serv
     async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
         open_turns = await TurnRepository(session, caller).unfinished(row.id)
-    for turn in reversed(open_turns):
+    for turn in reversed(open_turns):  # what waits first, so that none of it starts when the running one ends
         await server.runner.stop_turn(turn.owner_id, turn.id)
     async with server.database.transaction(caller.id) as session:
         conversations = ConversationRepository(session, caller)

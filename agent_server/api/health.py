@@ -62,6 +62,7 @@ async def health(server: ServerDep) -> Health:
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
 async def ready(server: ServerDep) -> JSONResponse:
     """Whether requests can be answered. The database answers, no migration is pending, the process is not stopping."""
+    # A load balancer that is told at once sends nothing more to a process that is about to end.
     if server.runner.closing:
         return Readiness(status="stopping").response()
     pool = server.database.pool_status()

@@ -13,6 +13,7 @@ LEAD_TOOL = "capture_lead"
 def create_router(workspace: Workspace) -> APIRouter:
     """The route where the workspace has the tool."""
     router = APIRouter(tags=["tools"])
+    # A route of its own beside the tool's: it makes a guest where there is no credential.
     if LEAD_TOOL not in workspace.tools:
         return router
     tool = workspace.tools[LEAD_TOOL]

@@ -52,6 +52,7 @@ async def read_own_audit(
 @router.get("/api/me/export", response_model=Export)
 async def export(caller: SelfReaderDep, act: ActDep, server: ServerDep) -> StreamingResponse:
     """All that the caller owns as one JSON document."""
+    # On record before the first byte: a client that leaves in the middle has read what came by then.
     async with server.database.transaction(caller.id) as session:
         await act.record(session, caller.id, "account.exported", kind=caller.kind)
     return StreamingResponse(

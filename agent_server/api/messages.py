@@ -137,6 +137,7 @@ def _read_tools(items: Sequence[Item]) -> list[ToolUse]:
     uses = []
     for item in items:
         body = item.body
+        # A handoff is a call to the model, and to people the next agent's name.
         if body.get("type") != "function_call" or body["name"].startswith(HANDOFF):
             continue
         output = outputs.get(body["call_id"])

@@ -33,6 +33,7 @@ def create_router(workspace: Workspace) -> APIRouter:
     for tool in workspace.tools.values():
         _add_route(router, tool)
 
+    # After the tools' own routes, so that it takes what they leave.
     @router.post("/api/tools/{name}", include_in_schema=False)
     async def unknown_tool(name: str, caller: MemberDep, server: ServerDep) -> None:
         there = ", ".join(t.name for t in server.workspace.tools.values() if caller.may(t.scope))
@@ -70,6 +71,7 @@ async def call_by_rest(
     if conversation_id is not None:
         async with server.database.transaction(caller.id) as session:
             await ConversationRepository(session, caller).get(conversation_id)
+    # Bytes that are no UTF-8 come through as half characters, which the tool's own validation refuses by field.
     arguments = (await request.body()).decode("utf-8", "surrogateescape")
     output = await call_tool(
         server.runtime,

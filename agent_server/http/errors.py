@@ -46,6 +46,7 @@ class ErrorFormats:
         return JSONResponse(body, status, _headers(error), media_type=wanted.media_type)
 
 
+# The same in every format: clients act on these without looking at the body.
 def _headers(error: AgentServerError) -> dict[str, str]:
     headers: dict[str, str] = {}
     if error.retry_after is not None:

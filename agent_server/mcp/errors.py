@@ -24,6 +24,7 @@ from agent_server.log import without_secrets
 
 log = structlog.get_logger()
 
+# By class and not by status, which JSON-RPC does not have. Whatever is not listed is the server's fault.
 _CLIENTS_FAULT = (Conflict, Forbidden, InvalidInput, TooLarge, TooMany, Unauthorized)
 
 
