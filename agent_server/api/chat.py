@@ -114,7 +114,10 @@ async def resume(
     last_event_id: Annotated[str | None, Header()] = None,
     x_render: Annotated[Literal["html"] | None, Header()] = None,
 ) -> Response:
-    """The running turn from its start or what comes after `Last-Event-ID`. That may be of a turn that has ended since."""
+    """The running turn from its start or what comes after `Last-Event-ID`.
+
+    That may be of a turn that has ended since.
+    """
     async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
         turns = TurnRepository(session, caller)

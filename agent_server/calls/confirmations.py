@@ -106,7 +106,10 @@ class ConfirmationRepository(Repository[Confirmation]):
     model = Confirmation
 
     async def get_open(self, id: UUID) -> Confirmation:
-        """The question that waits for its answer. Raises NotFound, and Conflict for one that was answered or has expired."""
+        """The question that waits for its answer.
+
+        Raises NotFound, and Conflict for one that was answered or has expired.
+        """
         row = await self.get(id)
         if row.used_at is not None:
             raise Conflict("This has been answered already; each question is answered once")

@@ -15,7 +15,10 @@ from agent_server.tool import Tool
 
 
 async def get_open_confirmation(runtime: Runtime, id: UUID, caller: Caller) -> Confirmation:
-    """The question that waits for its answer. Raises NotFound, and Conflict for one that was answered or has expired."""
+    """The question that waits for its answer.
+
+    Raises NotFound, and Conflict for one that was answered or has expired.
+    """
     async with runtime.database.transaction(caller.id) as session:
         return await ConfirmationRepository(session, caller).get_open(id)
 

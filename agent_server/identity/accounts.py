@@ -169,8 +169,11 @@ class Accounts:
             raise InvalidInput(f"{name}: {message}", [FieldError(name, message)])
 
     async def claim(self, act: Act, caller: Caller, guest_token: str) -> None:
-        """Make the caller's what a guest has. The token is the proof, and the guest then is no more. Raises InvalidInput for
-        one that is none, and Conflict while the guest is being answered."""
+        """Make the caller's what a guest has.
+
+        The token is the proof, and the guest then is no more. Raises InvalidInput for one that is none, and Conflict
+        while the guest is being answered.
+        """
         guest = _parse_guest(guest_token)
         async with self.database.transaction(guest[0], caller.id, scopes=(OWN_DATA,)) as session:
             await _claim(session, act, guest, caller.id)
@@ -218,8 +221,10 @@ class Accounts:
         password: str | None = None,
         roles: Sequence[str] = (),
     ) -> User:
-        """A new user that staff or the operator makes. The operator is None. Raises InvalidInput, and Conflict where the name or the
-        e-mail is taken."""
+        """A new user that staff or the operator makes.
+
+        The operator is None. Raises InvalidInput, and Conflict where the name or the e-mail is taken.
+        """
         self.resolver.roles.check(roles, None if maker is None else maker.scopes)
         hashed = None
         if password is not None:
@@ -243,7 +248,9 @@ class Accounts:
         disabled: bool | None = None,
         password: str | None = None,
     ) -> User:
-        """Change what is given. Who is disabled, or has a new password, is signed out; keys of the disabled do not work.
+        """Change what is given.
+
+        Who is disabled, or has a new password, is signed out; keys of the disabled do not work.
 
         Raises NotFound, InvalidInput, and Forbidden for a user who may more than the maker.
         """
@@ -314,7 +321,10 @@ def _parse_guest(token: str) -> tuple[UUID, bytes]:
 
 
 def _guest_error(error: Unauthorized) -> InvalidInput:
-    """What is wrong with the guest's token. It is no Unauthorized, after which a client would give up its own credential."""
+    """What is wrong with the guest's token.
+
+    It is no Unauthorized, after which a client would give up its own credential.
+    """
     return InvalidInput(f"guest_token: {error.message}", [FieldError("guest_token", error.message)])
 
 

@@ -364,8 +364,10 @@ def _read_keys(body: bytes) -> Mapping[str | None, Sequence[_PublishedKey]]:
 
 
 def _read_key(jwk: dict[str, Any]) -> _PublishedKey | None:
-    """The key, or None for one of no use here. Such a one is for encryption, unknown, weak, or private, which everybody can
-    sign with now."""
+    """The key, or None for one of no use here.
+
+    Such a one is for encryption, unknown, weak, or private, which everybody can sign with now.
+    """
     kind = str(jwk.get("kty"))
     algorithms = _FITTING.get((kind, "" if kind == "RSA" else str(jwk.get("crv"))), frozenset())
     if jwk.get("alg") is not None:

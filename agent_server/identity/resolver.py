@@ -1,6 +1,7 @@
 """From a credential to the caller that it stands for.
 
-The caller's requests are counted. Nothing is kept in the process: what is revoked or disabled is refused by the next request on any replica.
+The caller's requests are counted. Nothing is kept in the process: what is revoked or disabled is refused by the next
+request on any replica.
 """
 
 from collections.abc import Collection, Iterable, Mapping

@@ -23,7 +23,10 @@ class Roles:
     scopes: Mapping[str, frozenset[str]]
 
     def of(self, names: Iterable[str]) -> frozenset[str]:
-        """The scopes of somebody with these roles. Without any they are those of a `user`; unknown roles are ignored."""
+        """The scopes of somebody with these roles.
+
+        Without any they are those of a `user`; unknown roles are ignored.
+        """
         held = [self.scopes[name] for name in names if name in self.scopes]
         return frozenset().union(*held) if held else self.scopes[USER]
 
@@ -37,8 +40,11 @@ class Roles:
 
 
 def define_roles(given: Mapping[str, Collection[str] | None], agents: Collection[str]) -> Roles:
-    """The roles of the settings beside `user`, `staff` and `admin`. The settings may define these anew. `agents` are the scopes
-    that the agents' tools need: a `user` has them, but for those that open what is reserved for staff."""
+    """The roles of the settings beside `user`, `staff` and `admin`.
+
+    The settings may define these anew. `agents` are the scopes that the agents' tools need: a `user` has them, but for
+    those that open what is reserved for staff.
+    """
     user = (frozenset(agents) - staff_scopes()) | OWN_ACCOUNT
     roles = {USER: user, STAFF: user | FOR_STAFF, ADMIN: frozenset({"*"})}
     return Roles({**roles, **{name: user if scopes is None else frozenset(scopes) for name, scopes in given.items()}})

@@ -3,7 +3,8 @@
 The credential is in `Authorization: Bearer` and nowhere else, and no guest's.
 
 What is refused is answered before the protocol begins, with the status and the challenge of RFC 6750, which tells an
-OAuth client where to get a token and which scope to ask for; the body is a JSON-RPC error, the only kind that MCP clients show to their user.
+OAuth client where to get a token and which scope to ask for. The body is a JSON-RPC error, the only kind that MCP
+clients show to their user.
 """
 
 from collections.abc import Awaitable, Callable
@@ -25,8 +26,11 @@ from agent_server.mcp.metadata import Resource
 
 
 class Resolve(Protocol):
-    """Finds the caller that a token stands for. It is one of ours, or one of an outside issuer for this resource. Raises
-    Unauthorized, and TooMany for a caller or an `address` that asks too often."""
+    """Finds the caller that a token stands for.
+
+    It is one of ours, or one of an outside issuer for this resource. Raises Unauthorized, and TooMany for a caller or
+    an `address` that asks too often.
+    """
 
     def __call__(self, token: str, /, *, address: str | None) -> Awaitable[Caller]: ...
 
@@ -108,7 +112,10 @@ def _token_of(request: Request) -> str | None:
 
 
 def _strip_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers without white space around `Mcp-*`. httptools leaves it, and the SDK compares them to the body as they are."""
+    """The headers without white space around `Mcp-*`.
+
+    httptools leaves it, and the SDK compares them to the body as they are.
+    """
     return [(name, value.strip() if name.startswith(b"mcp-") else value) for name, value in headers]
 
 

@@ -41,7 +41,10 @@ class ResourceMetadata(BaseModel):
 
 
 def canonical_address(settings: Settings) -> str | None:
-    """The resource that a token must be for in its `aud`. None where the server has not been told its public address."""
+    """The resource that a token must be for in its `aud`.
+
+    None where the server has not been told its public address.
+    """
     public = settings.public_url
     return f"{public}{PATH}" if public else None
 

@@ -51,7 +51,10 @@ def _is_object(tool: Tool[..., Any]) -> bool:
 
 
 def _output_schema(tool: Tool[..., Any]) -> dict[str, Any]:
-    """The schema of the structured content. It was an object until the protocol of 2026, so the rest goes in `result`."""
+    """The schema of the structured content.
+
+    It was an object until the protocol of 2026, so the rest goes in `result`.
+    """
     schema = tool.output_schema
     if _is_object(tool):
         return schema

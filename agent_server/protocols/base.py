@@ -2,10 +2,10 @@
 
 Where each is spoken, server-sent events, and our own events as they are stored:
 
-id: <turn>:<seq>            the last frame of an event, or its only one
-id: <turn>:<seq>.<part>     a frame before the last of an event that makes several
-: ping                      nothing happens, and the connection is alive
-retry: 100                  this process ends before the turn does: connect again, with `Last-Event-ID`
+    id: <turn>:<seq>            the last frame of an event, or its only one
+    id: <turn>:<seq>.<part>     a frame before the last of an event that makes several
+    : ping                      nothing happens, and the connection is alive
+    retry: 100                  this process ends before the turn does: connect again, with `Last-Event-ID`
 """
 
 import json
