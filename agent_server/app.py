@@ -1,4 +1,4 @@
-"""Composition: a process's parts from settings and workspace, and the ASGI app over them; nothing else."""
+"""Composition of a process's parts and of the ASGI app over them."""
 
 import gc
 from collections.abc import AsyncIterator, Sequence
@@ -49,7 +49,7 @@ INGEST = "ingest"
 
 
 def connect(settings: Settings) -> Database:
-    """The database of the settings; without one, the embedded server with its data under the workspace's `.data/`.
+    """The database of the settings or else the embedded server with its data under the workspace's `.data/`.
 
     Raises Unavailable when the embedded server does not start, InvalidInput where a deployed server has no database.
     """
@@ -66,7 +66,7 @@ def connect(settings: Settings) -> Database:
 
 
 async def migrate(settings: Settings, workspace: Workspace, database: Database) -> Sequence[str]:
-    """Bring the database to this version; returns the tables that were made without a migration.
+    """Bring the database to this version and return the tables that were made without a migration.
 
     Raises InvalidInput where the settings say not to, and where a workspace's tables have no migration in production:
     while a workspace is being written its tables are made as declared, a deployed one must be able to go back.
@@ -91,7 +91,7 @@ async def migrate(settings: Settings, workspace: Workspace, database: Database) 
 
 
 def create_server(settings: Settings, workspace: Workspace, database: Database) -> Server:
-    """The parts of a process, not yet running."""
+    """The parts of a process that does not run yet."""
     embedder = get_embedder(settings.embedder)
     forms = FormTools({tool.name: tool for tool in workspace.tools.values() if tool.form})
     runtime = Runtime(settings=settings, database=database, resources={Embedder: embedder, FormTools: forms})
@@ -123,7 +123,7 @@ def create_server(settings: Settings, workspace: Workspace, database: Database) 
 
 
 def create_app(server: Server, protocols: Sequence[Protocol] = PROTOCOLS) -> FastAPI:
-    """The ASGI app: REST, chat by these protocols, MCP, the page. Its lifespan runs the turns."""
+    """The ASGI app of a process that speaks these protocols. Its lifespan runs the turns."""
 
     resource = canonical_address(server.settings)
 
@@ -177,7 +177,7 @@ def create_app(server: Server, protocols: Sequence[Protocol] = PROTOCOLS) -> Fas
 
 
 def _add_middleware(app: FastAPI, settings: Settings, formats: ErrorFormats) -> None:
-    """From the inside out: what is added last is asked first."""
+    """From the inside out. What is added last is asked first."""
     app.add_middleware(BodyMiddleware, limit=settings.body_limit, timeout=settings.body_timeout)
     app.add_middleware(RefusalMiddleware, formats=formats)
     app.add_middleware(BugMiddleware, formats=formats)
@@ -189,17 +189,17 @@ def _add_middleware(app: FastAPI, settings: Settings, formats: ErrorFormats) -> 
 
 
 def documents(server: Server) -> Documents:
-    """The content, as MCP resources."""
+    """The content as MCP resources."""
 
-    async def listed() -> Sequence[DocumentSummary]:
+    async def list_all() -> Sequence[DocumentSummary]:
         async with server.database.transaction() as session:
             return await list_documents(session)
 
-    async def text(path: str) -> str:
+    async def read(path: str) -> str:
         async with server.database.transaction() as session:
             return await read_document(session, path)
 
-    return Documents(scope="knowledge:read", list_documents=listed, read_document=text)
+    return Documents(scope="knowledge:read", list_documents=list_all, read_document=read)
 
 
 def instructions(workspace: Workspace) -> str:

@@ -26,14 +26,14 @@ from uuid import UUID
 
 @dataclass(frozen=True)
 class FieldError:
-    """What is wrong with one argument: `field` is its dotted path, `message` says what would be right."""
+    """What is wrong with one argument. `field` is its dotted path, `message` says what would be right."""
 
     field: str
     message: str
 
 
 class AgentServerError(Exception):
-    """An expected failure, with a message that is safe to show to a caller or a model."""
+    """An expected failure with a message that is safe to show to a caller or a model."""
 
     code: str = "internal"
     retry_after: int | None = None
@@ -44,7 +44,7 @@ class AgentServerError(Exception):
 
 
 class InvalidInput(AgentServerError):
-    """The caller sent something wrong; `fields` names each wrong argument."""
+    """The caller sent something wrong. `fields` names each wrong argument."""
 
     code = "invalid_input"
 
@@ -54,13 +54,13 @@ class InvalidInput(AgentServerError):
 
 
 class Unauthorized(AgentServerError):
-    """No credential, or one that is not valid."""
+    """There is no valid credential."""
 
     code = "unauthorized"
 
 
 class Forbidden(AgentServerError):
-    """A valid caller that may not do this; `scope` is the one it lacks, if a scope would do."""
+    """A valid caller that may not do this. `scope` is the one it lacks, if a scope would do."""
 
     code = "forbidden"
 
@@ -70,7 +70,7 @@ class Forbidden(AgentServerError):
 
 
 class NotFound(AgentServerError):
-    """Not there, or not the caller's."""
+    """Not there or not the caller's."""
 
     code = "not_found"
 
@@ -82,7 +82,7 @@ class Conflict(AgentServerError):
 
 
 class Busy(Conflict):
-    """A conversation is still answering; `turn_id` is the turn that runs."""
+    """A conversation is still answering. `turn_id` is the turn that runs."""
 
     def __init__(self, message: str, turn_id: UUID) -> None:
         super().__init__(message)
@@ -90,7 +90,7 @@ class Busy(Conflict):
 
 
 class TooMany(AgentServerError):
-    """A limit is reached; try again in `retry_after` seconds."""
+    """A limit is reached. Try again in `retry_after` seconds."""
 
     code = "too_many_requests"
     retry_after = 5
@@ -103,7 +103,7 @@ class TooLarge(AgentServerError):
 
 
 class Unavailable(AgentServerError):
-    """Something the server needs (the database) is away; try again in `retry_after` seconds."""
+    """Something the server needs is away. Try again in `retry_after` seconds."""
 
     code = "unavailable"
     retry_after = 2
@@ -122,7 +122,7 @@ class TimedOut(AgentServerError):
 
 
 class Internal(AgentServerError):
-    """A bug: the caller gets a reference, the log line with that reference has the traceback."""
+    """A bug of ours. The caller gets a reference, and the log line with that reference has the traceback."""
 
     def __init__(self, what: str, reference: str) -> None:
         super().__init__(f"{what} failed; this is our fault. Reference {reference}")
@@ -131,7 +131,7 @@ class Internal(AgentServerError):
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake in a workspace: `file` relative to its root, `line` 1-based where known."""
+    """One mistake in a workspace. `file` is relative to its root, `line` 1-based where known."""
 
     file: str
     line: int | None
@@ -142,11 +142,11 @@ class Mistake:
 
 
 class DidNotHappen(Exception):
-    """Raised by a tool's `reconcile`, and never shown: the call it was asked about had no effect, and can have none."""
+    """Raised by a tool's `reconcile` and never shown. The call it was asked about had no effect, and can have none."""
 
 
 class WorkspaceInvalid(AgentServerError):
-    """A workspace with mistakes: all of them, each with file and line."""
+    """A workspace with all of its mistakes."""
 
     code = "workspace_invalid"
 

@@ -1,4 +1,4 @@
-"""The parts of one process, which every surface is given."""
+"""The parts of one process that every surface is given."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Server:
         return self.runtime.database
 
     async def accept(self, caller: Caller, message: Message) -> Accepted:
-        """Store a message and begin its turn, or queue it. Raises as `turns.accept`, and InvalidInput for a text that
+        """Store a message and begin or queue its turn. Raises as `turns.accept`, and InvalidInput for a text that
         is empty, too long or cannot be stored, and for an agent that is not there."""
         check_text(message.text, self.settings.message_limit)
         if message.agent is not None and message.agent not in self.workspace.agents:

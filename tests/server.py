@@ -11,7 +11,7 @@ import pytest
 
 from agent_server.app import create_app, create_server
 from agent_server.db import Database, new_id
-from agent_server.http.listener import configured
+from agent_server.http.listener import create_config
 from agent_server.identity.credentials import issue_key
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
@@ -101,7 +101,7 @@ def starter(database: Database) -> Start:
             key = (await issue_key(session, new_id(), name="t", scopes=["*"])).text
         app = create_app(server, protocols)
         async with (
-            serving(app, configured(app, server.settings)) as base,
+            serving(app, create_config(app, server.settings)) as base,
             httpx.AsyncClient(base_url=base, timeout=30) as http,
         ):
             yield Client(server, http, key)

@@ -1,4 +1,4 @@
-"""The REST routes: a router for each noun."""
+"""The REST routes with a router for each noun."""
 
 from collections.abc import Sequence
 

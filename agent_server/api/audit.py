@@ -1,4 +1,4 @@
-"""/api/audit: what is on record of a caller, for staff."""
+"""What is on record of a caller at /api/audit."""
 
 from datetime import datetime
 from typing import Annotated
@@ -16,7 +16,7 @@ router = APIRouter(tags=["audit"])
 
 
 class AuditView(BaseModel):
-    """One act: a tool's name, or an act of identity such as `auth.login`."""
+    """One act. `action` is a tool's name or an act of identity such as `auth.login`."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -34,7 +34,7 @@ class AuditView(BaseModel):
 
 
 class AuditPage(BaseModel):
-    """Acts, the latest first."""
+    """Acts with the latest first."""
 
     items: list[AuditView]
     next_cursor: str | None
@@ -48,7 +48,8 @@ async def read_audit(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> AuditPage:
-    """What is on record of one caller, for staff; also of one who was erased."""
+    """What is on record of one caller. This is for staff, also of one who was erased."""
     async with server.database.transaction(caller.id, scopes=("audit:read",)) as session:
+        # The repository filters by its owner. That staff may read another's rows is the scope of the transaction.
         page = await AuditRepository(session, Caller(id=subject, kind="user")).page(limit, cursor)
     return AuditPage.model_validate(page, from_attributes=True)

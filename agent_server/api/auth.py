@@ -1,4 +1,4 @@
-"""/api/auth: signing in and out, passwords, and a guest who becomes a user."""
+"""Logins and passwords at /api/auth."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -19,7 +19,7 @@ router = APIRouter(tags=["auth"])
 
 
 class Login(Body):
-    """Who signs in; what the guest of `guest_token` has is theirs from then on."""
+    """Who signs in. What the guest of `guest_token` has is theirs from then on."""
 
     email: str = Field(max_length=320)
     password: Given
@@ -33,20 +33,20 @@ class Refresh(Body):
 
 
 class Logout(Body):
-    """`everywhere` ends every login of the user; API keys work on."""
+    """`everywhere` ends every login of the user. API keys work on."""
 
     everywhere: StrictBool = False
 
 
 class NewPassword(Body):
-    """Another password; every other login ends."""
+    """Another password. Every other login ends."""
 
     current: Given
     new: Password
 
 
 class Claim(Body):
-    """A guest, by its token."""
+    """A guest by its token."""
 
     guest_token: GuestToken
 
@@ -64,7 +64,7 @@ class Me(BaseModel):
 
 
 class Tokens(BaseModel):
-    """Send `access_token` as `Authorization: Bearer`; when it is over, after `expires_in` seconds, send `refresh_token`
+    """Send `access_token` as `Authorization: Bearer`. When it is over, after `expires_in` seconds, send `refresh_token`
     to /api/auth/refresh, once."""
 
     access_token: str
@@ -85,13 +85,14 @@ async def log_in(body: Login, act: ActDep, accounts: AccountsDep, server: Server
 
 @router.post("/api/auth/refresh", responses={401: {}}, dependencies=[Depends(count_address)])
 async def refresh(body: Refresh, act: ActDep, accounts: AccountsDep, server: ServerDep) -> Tokens:
-    """New tokens for a refresh token, which works once: one that is used again ends the login."""
+    """New tokens for a refresh token. It works once, and one that is used again ends the login."""
     return await _tokens(server, accounts, await accounts.refresh(act, body.refresh_token))
 
 
 async def _tokens(server: Server, accounts: Accounts, login: SignedIn) -> Tokens:
     minutes = server.settings.access_token_minutes
     access = issue_access(await server.resolver.secret.get(), login.owner_id, login.login_id, minutes)
+    # Resolved as the next request will be, so that the scopes in the answer are those that it will have.
     caller = await server.resolver.resolve(access)
     return Tokens(
         access_token=access,
@@ -116,7 +117,7 @@ async def _me(accounts: Accounts, caller: Caller) -> Me:
 
 @router.post("/api/auth/logout", status_code=204, responses={409: {}})
 async def log_out(caller: CallerDep, act: ActDep, accounts: AccountsDep, body: Logout | None = None) -> None:
-    """End this login, or every login of the user: access and refresh tokens are refused from then on."""
+    """End this login or every login of the user. Access and refresh tokens are refused from then on."""
     if caller.login_id is None:  # who signed in may leave, whatever its roles
         require(caller, "account:write")
     await accounts.sign_out(act, caller, everywhere=body is not None and body.everywhere)
@@ -124,7 +125,7 @@ async def log_out(caller: CallerDep, act: ActDep, accounts: AccountsDep, body: L
 
 @router.get("/api/auth/me")
 async def me(caller: Annotated[Caller, caller_with("account:read")], accounts: AccountsDep) -> Me:
-    """Who is calling, and what they may do."""
+    """Who is calling and what they may do."""
     return await _me(accounts, caller)
 
 
@@ -146,5 +147,5 @@ async def claim(
     act: ActDep,
     accounts: AccountsDep,
 ) -> None:
-    """Make the guest's conversations, profile and all else the caller's; the guest's token ends."""
+    """Make all that is the guest's the caller's. The guest's token ends."""
     await accounts.claim(act, caller, body.guest_token)

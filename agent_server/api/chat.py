@@ -1,4 +1,4 @@
-"""/api/chat: a message and its answer, as the AI SDK's stream or as one document."""
+"""A message and its answer at /api/chat."""
 
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -114,7 +114,10 @@ async def resume(
     last_event_id: Annotated[str | None, Header()] = None,
     x_render: Annotated[Literal["html"] | None, Header()] = None,
 ) -> Response:
-    """The running turn from its start, or what comes after `Last-Event-ID`, also of a turn that has ended since."""
+    """The running turn from its start or what comes after `Last-Event-ID`.
+
+    That may be of a turn that has ended since.
+    """
     async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
         turns = TurnRepository(session, caller)
@@ -130,7 +133,7 @@ async def resume(
 
 @router.post("/api/chat/{conversation}/stop", status_code=202)
 async def stop(conversation: str, caller: WriterDep, server: ServerDep) -> dict[str, bool]:
-    """Stop the running turn of a conversation and what waits behind it; `stopped` says whether there was one."""
+    """Stop the running turn of a conversation and what waits behind it. `stopped` says whether there was one."""
     async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
         open_turns = await TurnRepository(session, caller).unfinished(row.id)

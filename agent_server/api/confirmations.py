@@ -1,4 +1,4 @@
-"""/api/confirmations: the questions that a turn asks before something is lost for good, and their answers."""
+"""Questions before something is lost for good and their answers at /api/confirmations."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, StrictBool
 
-from agent_server.calls.confirmations import ConfirmationRepository, worded
+from agent_server.calls.confirmations import ConfirmationRepository, word_question
 from agent_server.calls.consent import confirm_call, decline_call
 from agent_server.db import now
 from agent_server.http.auth import ReaderDep, ServerDep, WriterDep
@@ -31,7 +31,7 @@ class ConfirmationView(BaseModel):
 
 
 class Decision(BaseModel):
-    """The caller's word; it counts once."""
+    """The caller's word. It counts once."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -39,7 +39,7 @@ class Decision(BaseModel):
 
 
 class DecisionResult(BaseModel):
-    """What became of the call; `output` is the tool's result."""
+    """What became of the call. `output` is the tool's result."""
 
     id: UUID
     status: Literal["confirmed", "declined"]
@@ -48,7 +48,7 @@ class DecisionResult(BaseModel):
 
 @router.get("/api/confirmations/{id}")
 async def read_confirmation(id: UUID, caller: ReaderDep, server: ServerDep) -> ConfirmationView:
-    """What the caller was asked, and whether it has been answered."""
+    """What the caller was asked and whether it has been answered."""
     async with server.database.transaction(caller.id) as session:
         row = await ConfirmationRepository(session, caller).get(id)
     tool = server.workspace.tools.get(row.tool)
@@ -61,14 +61,15 @@ async def read_confirmation(id: UUID, caller: ReaderDep, server: ServerDep) -> C
     return ConfirmationView(
         **row.model_dump(include=set(ConfirmationView.model_fields)),
         title=title,
-        question=worded(title, row.arguments),
+        question=word_question(title, row.arguments),
         status=status,
     )
 
 
 @router.post("/api/confirmations/{id}", responses={409: {}, 504: {}})
 async def answer_confirmation(id: UUID, body: Decision, caller: WriterDep, server: ServerDep) -> DecisionResult:
-    """Answer it: with `true` the call is made now, as the caller; with `false` it never is."""
+    """Answer a question. With `true` the call is made now, as the caller; with `false` it never is."""
+    # The surface is the agent's: it is the agent's call that was waiting.
     if not body.confirm:
         await decline_call(server.runtime, id, caller=caller, surface="agent")
         return DecisionResult(id=id, status="declined")

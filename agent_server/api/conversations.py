@@ -1,4 +1,4 @@
-"""/api/conversations: list, search, read, rename, delete."""
+"""The caller's conversations at /api/conversations."""
 
 from datetime import datetime
 from typing import Annotated
@@ -18,7 +18,7 @@ router = APIRouter(tags=["conversations"])
 
 
 class ConversationView(BaseModel):
-    """A conversation; `agent` is the specialist that answered last."""
+    """A conversation. `agent` is the specialist that answered last."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -30,7 +30,7 @@ class ConversationView(BaseModel):
 
 
 class ConversationPage(BaseModel):
-    """Conversations, latest activity first."""
+    """Conversations with the latest activity first."""
 
     items: list[ConversationView]
     next_cursor: str | None
@@ -52,7 +52,7 @@ async def list_conversations(
     cursor: str | None = None,
     q: Annotated[str | None, Query(max_length=200, description="Words in the title or in a message.")] = None,
 ) -> ConversationPage:
-    """The caller's conversations, latest first; with `q`, those that hold it."""
+    """The caller's conversations with the latest first. With `q` they are those that hold it."""
     refuse_unstorable(q or "", ("q",))
     async with server.database.transaction(caller.id) as session:
         page = await ConversationRepository(session, caller).recent(limit, cursor, q)
@@ -81,11 +81,11 @@ async def rename_conversation(
 
 @router.delete("/api/conversations/{conversation}", status_code=204)
 async def delete_conversation(conversation: str, caller: WriterDep, server: ServerDep) -> None:
-    """Delete it with all its messages; an answer that is being written is stopped."""
+    """Delete it with all its messages. An answer that is being written is stopped."""
     async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
         open_turns = await TurnRepository(session, caller).unfinished(row.id)
-    for turn in reversed(open_turns):
+    for turn in reversed(open_turns):  # what waits first, so that none of it starts when the running one ends
         await server.runner.stop_turn(turn.owner_id, turn.id)
     async with server.database.transaction(caller.id) as session:
         conversations = ConversationRepository(session, caller)

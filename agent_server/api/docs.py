@@ -1,4 +1,7 @@
-"""/docs: the OpenAPI document as a page, from files of this machine and under the page's own content policy."""
+"""The OpenAPI document as a page at /docs.
+
+Its files are of this machine, and its content policy is the chat page's.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path

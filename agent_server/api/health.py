@@ -1,4 +1,4 @@
-"""/health and /readyz: what state the process is in."""
+"""The state of the process at /health and /readyz."""
 
 from datetime import UTC, datetime
 from typing import Literal
@@ -23,7 +23,7 @@ PROBES = frozenset({"/health", "/readyz"})
 
 
 class ModelView(BaseModel):
-    """The model that answers; `offline` where none is asked over a network."""
+    """The model that answers. It is `offline` where none is asked over a network."""
 
     name: str
     offline: bool
@@ -39,7 +39,7 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether requests can be answered; beside `status`, what is known of it."""
+    """Whether requests can be answered. The rest is what is known of it."""
 
     status: Literal["ok", "stopping", "unavailable", "migrations pending"]
     database_ok: bool | None = None
@@ -55,13 +55,14 @@ class Readiness(BaseModel):
 
 @router.get("/health")
 async def health(server: ServerDep) -> Health:
-    """Whether this process serves; asks nothing of the database."""
+    """Whether this process serves. It asks nothing of the database."""
     return Health(timestamp=datetime.now(UTC), version=VERSION, model=describe_model(server))
 
 
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
 async def ready(server: ServerDep) -> JSONResponse:
-    """Whether requests can be answered: the database answers, no migration is pending, the process is not stopping."""
+    """Whether requests can be answered. The database answers, no migration is pending, the process is not stopping."""
+    # A load balancer that is told at once sends nothing more to a process that is about to end.
     if server.runner.closing:
         return Readiness(status="stopping").response()
     pool = server.database.pool_status()

@@ -1,4 +1,4 @@
-"""/api/keys: the caller's own API keys."""
+"""The caller's own API keys at /api/keys."""
 
 from datetime import datetime
 from typing import Annotated
@@ -16,7 +16,7 @@ router = APIRouter(tags=["keys"])
 
 
 class KeyView(BaseModel):
-    """A key without its text; `last_used_at` is right to the minute."""
+    """A key without its text. `last_used_at` is right to the minute."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -30,7 +30,7 @@ class KeyView(BaseModel):
 
 
 class NewKey(Body):
-    """A key: what it is for, what it may do, and for how many days (until it is revoked, where none are given)."""
+    """A key to be made. Without `days` it lasts until it is revoked."""
 
     name: Name
     scopes: list[Scope] = Field(min_length=1, max_length=100)
@@ -38,14 +38,14 @@ class NewKey(Body):
 
 
 class MadeKey(KeyView):
-    """A key, with its text, which is shown this once."""
+    """A key with its text. That is shown this once."""
 
     key: str
 
 
 @router.get("/api/keys")
 async def read_keys(caller: Annotated[Caller, member_with("keys:read")], server: ServerDep) -> list[KeyView]:
-    """The caller's API keys, newest first."""
+    """The caller's API keys with the newest first."""
     async with server.database.transaction(caller.id) as session:
         return [KeyView.model_validate(key) for key in await list_keys(session, caller.id)]
 
@@ -54,7 +54,7 @@ async def read_keys(caller: Annotated[Caller, member_with("keys:read")], server:
 async def create_key(
     body: NewKey, caller: Annotated[Caller, member_with("keys:write")], act: ActDep, accounts: AccountsDep
 ) -> MadeKey:
-    """Make a key for the caller, which may no more than the caller itself."""
+    """Make a key for the caller. It may no more than the caller itself."""
     made = await accounts.make_key(act, caller, body.name, body.scopes, body.days)
     return MadeKey(**KeyView.model_validate(made.row).model_dump(), key=made.text)
 
@@ -63,5 +63,5 @@ async def create_key(
 async def delete_key(
     id: UUID, caller: Annotated[Caller, member_with("keys:write")], act: ActDep, accounts: AccountsDep
 ) -> None:
-    """End a key of the caller's: the next request with it is refused."""
+    """End a key of the caller's. The next request with it is refused."""
     await accounts.end_key(act, caller, id)

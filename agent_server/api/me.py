@@ -1,4 +1,4 @@
-"""/api/me: all that a caller owns, exported and erased, and what is on record of it."""
+"""All that a caller owns at /api/me."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -23,7 +23,7 @@ router = APIRouter(tags=["me"])
 
 
 class Export(BaseModel):
-    """All that a caller owns: the rows of each table, without hashes of secrets."""
+    """All that a caller owns. These are the rows of each table, without hashes of secrets."""
 
     id: UUID
     exported_at: datetime
@@ -31,7 +31,7 @@ class Export(BaseModel):
 
 
 class Erasure(Body):
-    """The password, of a user who has one."""
+    """The password of a user who has one."""
 
     password: Given | None = None
 
@@ -51,18 +51,19 @@ async def read_own_audit(
 
 @router.get("/api/me/export", response_model=Export)
 async def export(caller: SelfReaderDep, act: ActDep, server: ServerDep) -> StreamingResponse:
-    """All that the caller owns, as one JSON document."""
+    """All that the caller owns as one JSON document."""
+    # On record before the first byte: a client that leaves in the middle has read what came by then.
     async with server.database.transaction(caller.id) as session:
         await act.record(session, caller.id, "account.exported", kind=caller.kind)
     return StreamingResponse(
-        _document(server, caller),
+        _write_document(server, caller),
         media_type="application/json",
         headers={"Content-Disposition": 'attachment; filename="export.json"'},
     )
 
 
-async def _document(server: Server, caller: Caller) -> AsyncIterator[bytes]:
-    """The export, written as it is read."""
+async def _write_document(server: Server, caller: Caller) -> AsyncIterator[bytes]:
+    """The export as it is read."""
     yield b'{"id": %s, "exported_at": %s, "tables": {' % (to_json(caller.id), to_json(now()))
     open_table = None
     async for table, rows in export_rows(server.database, caller.id):
@@ -70,14 +71,14 @@ async def _document(server: Server, caller: Caller) -> AsyncIterator[bytes]:
             yield (b"" if open_table is None else b"], ") + to_json(table) + b": ["
             first, open_table = True, table
         for row in rows:
-            yield (b"" if first else b", ") + to_json(row, inf_nan_mode="null", fallback=_listed)
+            yield (b"" if first else b", ") + to_json(row, inf_nan_mode="null", fallback=_encode_value)
             first = False
     yield b"" if open_table is None else b"]"
     yield b"}}"
 
 
-def _listed(value: Any) -> Any:
-    """A vector as a list, and what else JSON has no word for as text."""
+def _encode_value(value: Any) -> Any:
+    """A vector as a list and what else JSON has no word for as text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
@@ -89,5 +90,5 @@ async def erase(
     server: ServerDep,
     body: Erasure | None = None,
 ) -> None:
-    """Remove the caller and all that it owns, for good. Its credentials end; of its audit an id is left."""
+    """Remove the caller and all that it owns for good. Its credentials end; of its audit an id is left."""
     await accounts.erase(act, caller, None if body is None else body.password, server.runner.stop_turn)

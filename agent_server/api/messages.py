@@ -1,4 +1,7 @@
-"""/api/conversations/{conversation}/messages: one message of the user and one answer for each turn."""
+"""The messages of a conversation as people read them.
+
+Each turn is one message of the user and one answer.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +41,7 @@ class ToolUse:
 
 @dataclass
 class ReadMessage:
-    """A message with what belongs to it; `status` is its turn's."""
+    """A message with what belongs to it. `status` is its turn's."""
 
     id: str
     role: str
@@ -54,7 +57,7 @@ class ReadMessage:
 
 
 class MessagePage(BaseModel):
-    """Messages, oldest first."""
+    """Messages with the oldest first."""
 
     items: list[dict[str, Any]]
     next_cursor: str | None
@@ -69,7 +72,7 @@ async def list_messages(
     cursor: str | None = None,
     render: Literal["html"] | None = None,
 ) -> MessagePage:
-    """The messages, oldest first; with `render=html`, answers also as sanitised HTML blocks."""
+    """The messages with the oldest first. With `render=html` answers are also given as sanitised HTML blocks."""
     async with server.database.transaction(caller.id) as session:
         conversations = ConversationRepository(session, caller)
         row = await conversations.get(client_conversation_id(conversation, caller))
@@ -88,7 +91,7 @@ def _view(message: ReadMessage, *, html: bool) -> dict[str, Any]:
 
 
 def messages_of(items: Iterable[Item], turns: Mapping[UUID, Turn]) -> list[ReadMessage]:
-    """The messages in `items` (in order), whose turns are `turns`."""
+    """The messages in `items`. These are in order, and their turns are `turns`."""
     messages: list[ReadMessage] = []
     for turn_id, group in groupby(items, key=lambda item: item.turn_id):
         turn, of_turn = turns[turn_id], list(group)
@@ -134,6 +137,7 @@ def _read_tools(items: Sequence[Item]) -> list[ToolUse]:
     uses = []
     for item in items:
         body = item.body
+        # A handoff is a call to the model, and to people the next agent's name.
         if body.get("type") != "function_call" or body["name"].startswith(HANDOFF):
             continue
         use = ToolUse(body["call_id"], body["name"], _read_json(body["arguments"]))

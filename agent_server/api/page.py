@@ -1,4 +1,4 @@
-"""/api/page: what the chat page needs to know before it asks."""
+"""What the chat page needs to know before it asks."""
 
 from fastapi import APIRouter
 from pydantic import BaseModel

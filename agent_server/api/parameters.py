@@ -1,4 +1,4 @@
-"""What several routes take: fields of bodies, pages of a list, and on whose behalf an account changes."""
+"""Parameters that several routes take."""
 
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from agent_server.tool import refuse_unstorable
 
 
 class Body(BaseModel):
-    """A body with fields that are ours, whose text can be stored."""
+    """A body with no unknown fields and no text that cannot be stored."""
 
     model_config = ConfigDict(extra="forbid")
 

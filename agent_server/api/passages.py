@@ -1,4 +1,4 @@
-"""/api/passages: what a citation opens."""
+"""What a citation opens at /api/passages."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ router = APIRouter(tags=["conversations"])
 
 
 class PassageView(BaseModel):
-    """A passage of the content as it now is; `start` and `end` are character offsets in the document's file."""
+    """A passage of the content as it now is. `start` and `end` are character offsets in the document's file."""
 
     id: str
     document: str

@@ -1,4 +1,4 @@
-"""/api/session: a guest's session and profile."""
+"""A guest's session and profile at /api/session."""
 
 from datetime import datetime
 from typing import Any
@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent_server.caller import Caller
 from agent_server.conversations.repository import ConversationRepository
-from agent_server.db import new_id
 from agent_server.errors import NotFound
-from agent_server.http.auth import SelfReaderDep, SelfWriterDep, ServerDep, create_guest
+from agent_server.http.auth import SelfReaderDep, SelfWriterDep, ServerDep, address_of
 from agent_server.identity.models import Guest
 from agent_server.identity.profiles import read_profile, update_profile
 from agent_server.server import Server
@@ -29,7 +28,7 @@ class NewSession(BaseModel):
 
 
 class SessionView(BaseModel):
-    """A guest's session; `token` is given once, when it is made."""
+    """A guest's session. `token` is given once, when it is made."""
 
     id: UUID
     token: str | None = None
@@ -40,10 +39,10 @@ class SessionView(BaseModel):
 
 @router.post("/api/session", status_code=201)
 async def create_session(request: Request, server: ServerDep, body: NewSession | None = None) -> SessionView:
-    """Begin a guest's session: send its token as `Authorization: Bearer` from then on."""
+    """Begin a guest's session. Send its token as `Authorization: Bearer` from then on."""
     profile = (body or NewSession()).profile
     refuse_unstorable(profile, ("profile",))
-    guest = await create_guest(request, server, new_id(), profile)
+    guest = await server.resolver.create_guest(server.settings.guest_hours, address_of(request), profile)
     return (await _view(server, Caller(id=guest.row.id, kind="guest"), guest.row.id)).model_copy(
         update={"token": guest.token}
     )
@@ -56,7 +55,7 @@ async def read_session(id: UUID, caller: SelfReaderDep, server: ServerDep) -> Se
 
 
 class ProfileChange(BaseModel):
-    """Keys to set; null drops a key; what is not named stays."""
+    """Keys to set. Null drops a key; what is not named stays."""
 
     model_config = ConfigDict(extra="forbid")
 

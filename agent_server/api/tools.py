@@ -38,6 +38,7 @@ def create_router(workspace: Workspace) -> APIRouter:
         if tool.route is not None:
             _add_form_route(router, tool, tool.route)
 
+    # After the tools' own routes, so that it takes what they leave.
     @router.post("/api/tools/{name}", include_in_schema=False)
     async def unknown_tool(name: str, caller: MemberDep, server: ServerDep) -> None:
         there = ", ".join(t.name for t in server.workspace.tools.values() if caller.may(t.scope))
@@ -94,6 +95,7 @@ async def _call_by_rest(
     if conversation_id is not None:
         async with server.database.transaction(caller.id) as session:
             await ConversationRepository(session, caller).get(conversation_id)
+    # Bytes that are no UTF-8 come through as half characters, which the tool's own validation refuses by field.
     arguments = (await request.body()).decode("utf-8", "surrogateescape")
     output = await call_tool(
         server.runtime,
@@ -108,7 +110,7 @@ async def _call_by_rest(
 
 
 def _describe_operation(tool: Tool[..., Any]) -> dict[str, Any]:
-    """The operation's schemas, whole in place: a reference to `$defs` would point outside them."""
+    """The operation's schemas in one piece. A reference to `$defs` would point outside them."""
     return {
         "requestBody": {
             "required": True,
@@ -124,7 +126,7 @@ def _describe_operation(tool: Tool[..., Any]) -> dict[str, Any]:
 
 
 def inline_definitions(schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` with each `#/$defs/X` replaced by what it stands for (a recursive one by any object)."""
+    """`schema` with each `#/$defs/X` replaced by what it stands for. A recursive one becomes any object."""
     definitions = schema.get("$defs", {})
 
     def walk(value: Any, path: tuple[str, ...]) -> Any:

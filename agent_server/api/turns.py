@@ -1,4 +1,4 @@
-"""/api/turns: how a turn stands, its events, and its end before the time."""
+"""How a turn stands and its events at /api/turns."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -30,7 +30,7 @@ class TurnView(BaseModel):
 
 @router.get("/api/turns/{turn}")
 async def read_turn(turn: UUID, caller: ReaderDep, server: ServerDep) -> TurnView:
-    """Status, agent, usage and error of a turn."""
+    """How a turn stands."""
     async with server.database.transaction(caller.id) as session:
         row = await TurnRepository(session, caller).get(turn)
     return TurnView.model_validate(row, from_attributes=True)
@@ -38,7 +38,7 @@ async def read_turn(turn: UUID, caller: ReaderDep, server: ServerDep) -> TurnVie
 
 @router.post("/api/turns/{turn}/cancel", status_code=202)
 async def cancel_turn(turn: UUID, caller: WriterDep, server: ServerDep) -> dict[str, bool]:
-    """Stop a turn, running or waiting; `stopped` is False where it had ended."""
+    """Stop a turn that runs or waits. `stopped` is False where it had ended."""
     async with server.database.transaction(caller.id) as session:
         row = await TurnRepository(session, caller).get(turn)
     if row.finished_at is None:
@@ -52,7 +52,7 @@ async def cancel_turn(turn: UUID, caller: WriterDep, server: ServerDep) -> dict[
 async def read_events(
     turn: UUID, caller: ReaderDep, server: ServerDep, last_event_id: Annotated[str | None, Header()] = None
 ) -> Response:
-    """The turn's own events, `id: <turn>:<seq>`, from the start or after `Last-Event-ID`, to the last."""
+    """The turn's own events from the start or after `Last-Event-ID`. Each has `id: <turn>:<seq>`."""
     async with server.database.transaction(caller.id) as session:
         row = await TurnRepository(session, caller).get(turn)
     cursor = parse_cursor(last_event_id, row.id)

@@ -1,4 +1,4 @@
-"""/api/users: every user, for staff."""
+"""Every user at /api/users."""
 
 from datetime import datetime
 from typing import Annotated
@@ -31,14 +31,14 @@ class UserView(BaseModel):
 
 
 class UserPage(BaseModel):
-    """Users, newest first."""
+    """Users with the newest first."""
 
     items: list[UserView]
     next_cursor: str | None
 
 
 class NewUser(Body):
-    """A user, who signs in by e-mail and password where both are given."""
+    """A user to be made. They sign in by e-mail and password where both are given."""
 
     name: Name
     email: EmailStr | None = None
@@ -47,7 +47,7 @@ class NewUser(Body):
 
 
 class UserChange(Body):
-    """What is to be changed; what is left out stays."""
+    """What is to be changed. What is left out stays."""
 
     roles: list[Name] | None = Field(default=None, max_length=20)
     disabled: StrictBool | None = None
@@ -71,7 +71,7 @@ async def read_users(
 async def create_user(
     body: NewUser, caller: Annotated[Caller, member_with("users:write")], act: ActDep, accounts: AccountsDep
 ) -> UserView:
-    """Make a user, with no role that may more than the caller."""
+    """Make a user with no role that may more than the caller."""
     user = await accounts.make_user(act, caller, body.name, email=body.email, password=body.password, roles=body.roles)
     return UserView.model_validate(user)
 

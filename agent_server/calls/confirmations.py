@@ -1,4 +1,4 @@
-"""What a user is asked before something is lost for good: each answer counts once.
+"""What a user is asked before something is lost for good. Each answer counts once.
 
 asked       the call is recorded as not made, with its question, in one transaction
 answered    the row is marked and the call made in one transaction; where its effect is outside our database, the
@@ -47,7 +47,7 @@ def find_asker(tool: Tool[..., Any], surface: Surface) -> Asker:
 
 
 class Confirmation(Owned, table=True):
-    """A call of a destructive tool that waits for its caller's word, until `expires_at`; `used_at` is when it was given,
+    """A call of a destructive tool that waits for its caller's word until `expires_at`. `used_at` is when it was given,
     and `confirmed` what it was."""
 
     __tablename__ = "confirmation"
@@ -64,7 +64,7 @@ class Confirmation(Owned, table=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A confirmation as clients are asked for it; `expires_at` is ISO 8601."""
+    """A confirmation as clients are asked for it. `expires_at` is ISO 8601."""
 
     id: str
     tool: str
@@ -81,13 +81,13 @@ def question_of(row: Confirmation, title: str) -> Question:
         tool=row.tool,
         title=title,
         arguments=row.arguments,
-        question=worded(title, row.arguments),
+        question=word_question(title, row.arguments),
         expires_at=row.expires_at.isoformat(),
     )
 
 
-def worded(title: str, arguments: Mapping[str, Any]) -> str:
-    """The question for people, with what the call would be given: the model chose it, and may have chosen wrongly."""
+def word_question(title: str, arguments: Mapping[str, Any]) -> str:
+    """The question for people with what the call would be given. The model chose that, and may have chosen wrongly."""
     given = [f"{name.replace('_', ' ')}: {_short(value)}" for name, value in arguments.items() if value is not None]
     return f"{title} ({'; '.join(given)})?" if given else f"{title}?"
 
@@ -106,7 +106,10 @@ class ConfirmationRepository(Repository[Confirmation]):
     model = Confirmation
 
     async def get_open(self, id: UUID) -> Confirmation:
-        """Raises NotFound, and Conflict for one that was answered or has expired."""
+        """The question that waits for its answer.
+
+        Raises NotFound, and Conflict for one that was answered or has expired.
+        """
         row = await self.get(id)
         if row.used_at is not None:
             raise Conflict("This has been answered already; each question is answered once")
@@ -127,8 +130,8 @@ class ConfirmationRepository(Repository[Confirmation]):
 
 
 @dataclass
-class Confirmed:
-    """What makes a call happen once that its caller has said yes to (`call.Ledger`). It is no part of a turn any more."""
+class ConfirmationLedger:
+    """The `call.Ledger` of a call that its caller has said yes to. It is no part of a turn any more."""
 
     database: Database
     caller: Caller

@@ -1,4 +1,4 @@
-"""The caller's word about a call that waits for it: the call is made as the caller, or not at all, once."""
+"""The caller's word about a call that waits for it. The call is made once, as the caller, or not at all."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +9,16 @@ import structlog
 from agent_server.audit import AuditRepository, Surface
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime, authorise_call, call_tool
-from agent_server.calls.confirmations import Confirmation, ConfirmationRepository, Confirmed
+from agent_server.calls.confirmations import Confirmation, ConfirmationLedger, ConfirmationRepository
 from agent_server.errors import Conflict
 from agent_server.tool import Tool
 
 
 async def get_open_confirmation(runtime: Runtime, id: UUID, caller: Caller) -> Confirmation:
-    """Raises NotFound, and Conflict for one that was answered or has expired."""
+    """The question that waits for its answer.
+
+    Raises NotFound, and Conflict for one that was answered or has expired.
+    """
     async with runtime.database.transaction(caller.id) as session:
         return await ConfirmationRepository(session, caller).get_open(id)
 
@@ -23,7 +26,7 @@ async def get_open_confirmation(runtime: Runtime, id: UUID, caller: Caller) -> C
 async def confirm_call(
     runtime: Runtime, tools: Mapping[str, Tool[..., Any]], id: UUID, *, caller: Caller, surface: Surface
 ) -> Any:
-    """Make the call that the caller was asked about, and return its result. Raises as `get_open_confirmation` and
+    """Make the call that the caller was asked about and return its result. Raises as `get_open_confirmation` and
     `call_tool`; of two answers at once, one has an effect and the other raises Conflict."""
     row = await get_open_confirmation(runtime, id, caller)
     tool = tools.get(row.tool)
@@ -31,7 +34,7 @@ async def confirm_call(
         raise Conflict(f"There is no tool {row.tool} any more, so this cannot be done")
     # Before the ledger is there, which a refusal would use up: another key of the caller's may still confirm.
     await authorise_call(runtime, tool, caller=caller, surface=surface)
-    ledger = Confirmed(runtime.database, caller, row)
+    ledger = ConfirmationLedger(runtime.database, caller, row)
     return await call_tool(runtime, tool, row.arguments, caller=caller, surface=surface, ledger=ledger)
 
 

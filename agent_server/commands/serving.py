@@ -28,7 +28,7 @@ from agent_server.commands.session import LOCAL, Session, fail, get_user, open_d
 from agent_server.db import Database
 from agent_server.db.direct import check_direct
 from agent_server.errors import AgentServerError, InvalidInput
-from agent_server.http.listener import configured
+from agent_server.http.listener import create_config
 from agent_server.identity.credentials import LOCAL_KEY, issue_key, somebody_can_sign_in
 from agent_server.identity.resolver import resolve_caller
 from agent_server.knowledge.embedders.base import Embedder
@@ -220,7 +220,7 @@ async def _ingest(server: Server) -> None:
 async def _run(server: Server, listener: socket.socket, key: str | None, *, announce: bool) -> int:
     """Serve until a signal says to stop; returns the exit code."""
     await server.prepare()
-    http = _Draining(configured(create_app(server), server.settings), server, key, announce=announce)
+    http = _Draining(create_config(create_app(server), server.settings), server, key, announce=announce)
     await http.serve([listener])
     return 130 if http.interrupted else 0
 

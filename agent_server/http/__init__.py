@@ -1,1 +1,1 @@
-"""REST, the chat stream and the page's files: translation only; every rule is below."""
+"""What every HTTP request goes through whatever its route is."""

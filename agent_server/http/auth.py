@@ -1,17 +1,16 @@
-"""Who is calling, by the credential in `Authorization: Bearer`, and what a route asks them to hold."""
+"""Who is calling and what a route asks them to hold.
 
-from collections.abc import Awaitable, Callable, Mapping
+A credential counts in `Authorization: Bearer` and nowhere else.
+"""
+
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, cast
-from uuid import UUID
 
 import structlog
 from fastapi import Depends, Request
 
 from agent_server.caller import Caller
-from agent_server.db import new_id
 from agent_server.errors import Unauthorized
-from agent_server.identity.credentials import IssuedGuest, issue_guest
-from agent_server.identity.profiles import update_profile
 from agent_server.identity.rights import require, require_member
 from agent_server.server import Server
 
@@ -26,7 +25,7 @@ ServerDep = Annotated[Server, Depends(get_server)]
 
 
 def address_of(request: Request) -> str | None:
-    """The address that a request comes from, as the listener says; None where that is no network."""
+    """The address that a request comes from. It is None where that is no network."""
     return None if request.client is None else request.client.host
 
 
@@ -49,7 +48,7 @@ async def count_address(request: Request, server: ServerDep) -> None:
 
 
 async def get_caller(request: Request, server: ServerDep) -> Caller:
-    """The caller, guest or not. Raises Unauthorized and TooMany."""
+    """The caller of any kind. Raises Unauthorized and TooMany."""
     caller = await _find_caller(request, server)
     if caller is None:
         raise Unauthorized("This needs a credential: send `Authorization: Bearer <API key>`")
@@ -57,29 +56,16 @@ async def get_caller(request: Request, server: ServerDep) -> Caller:
 
 
 async def get_caller_or_new_guest(request: Request, server: ServerDep) -> Caller:
-    """The caller, or a new guest where there is no credential.
+    """The caller or else a new guest.
 
     `RequestMiddleware` sends the guest's token as `X-Guest-Token` whatever the answer is: the guest is made by then.
     """
     caller = await _find_caller(request, server)
     if caller is not None:
         return caller
-    guest = Caller(id=new_id(), kind="guest", scopes=server.resolver.guest_scopes)
-    request.state.guest_token = (await create_guest(request, server, guest.id)).token
-    return guest
-
-
-async def create_guest(
-    request: Request, server: Server, id: UUID, profile: Mapping[str, Any] | None = None
-) -> IssuedGuest:
-    """A guest with this id and profile. Raises TooMany, and InvalidInput as `update_profile`."""
-    await server.resolver.secret.get()
-    async with server.database.transaction(id) as session:
-        await server.resolver.count_guest(session, address_of(request))
-        issued = await issue_guest(session, id, server.settings.guest_hours)
-        if profile:
-            await update_profile(session, Caller(id=id, kind="guest"), profile)
-    return issued
+    issued = await server.resolver.create_guest(server.settings.guest_hours, address_of(request))
+    request.state.guest_token = issued.token
+    return Caller(id=issued.row.id, kind="guest", scopes=server.resolver.guest_scopes)
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]
@@ -87,7 +73,7 @@ ChatterDep = Annotated[Caller, Depends(get_caller_or_new_guest)]
 
 
 async def get_member(caller: CallerDep) -> Caller:
-    """The caller, who is no guest. Raises Forbidden."""
+    """The caller who is no guest. Raises Forbidden."""
     require_member(caller)
     return caller
 

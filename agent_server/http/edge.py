@@ -1,20 +1,20 @@
-"""What a request must be before anybody looks at what it asks for; what is wrong is raised.
+"""What a request must be before anybody looks at what it asks for.
 
 Its `Host` is a name of this server's: a page elsewhere must not reach a server on this machine by DNS rebinding. Its
 `Origin`, where it may change something, is this server's own or one that was set. It carries one credential at most,
-and its head and its body are of a size, a shape and a pace that one request may have.
+and its head and its body are of a size, a shape and a pace that one request may have. What is wrong is raised, and
+answered by `RefusalMiddleware`.
 """
 
 import asyncio
 import re
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_server.errors import FieldError, Forbidden, InvalidInput, TooLarge, Unauthorized
-from agent_server.http.middleware import App, Receive, Scope, Send
 from agent_server.http.statuses import (
     AddressTooLong,
     BadRequest,
@@ -42,9 +42,9 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class EdgeMiddleware:
-    """Refuses what is wrong with a request's head; `any_host` are paths that are asked for by any `Host` or none."""
+    """Refuses what is wrong with a request's head. `any_host` are paths that are asked for by any `Host` or none."""
 
-    def __init__(self, app: App, *, settings: Settings, any_host: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, *, settings: Settings, any_host: Collection[str] = ()) -> None:
         known = settings.known_hosts
         self._app, self._exempt = app, frozenset(any_host)
         self._any_host, self._hosts = "*" in known, frozenset(known)
@@ -101,7 +101,7 @@ class CorsMiddleware(CORSMiddleware):
     """Lets pages of the origins that were set call the API. They send their credential themselves: browsers are never
     allowed to add one. To others it says nothing at all of what is allowed."""
 
-    def __init__(self, app: App, *, origins: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, *, origins: Sequence[str]) -> None:
         exposed = ("WWW-Authenticate", "X-Conversation-Id", "X-Turn-Id", "X-Guest-Token", "X-Request-Id", "Retry-After")
         super().__init__(
             app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
@@ -117,9 +117,12 @@ class CorsMiddleware(CORSMiddleware):
 
 
 class BodyMiddleware:
-    """Reads the whole body before the app is asked, and refuses one that is too large, packed, too deep or too slow."""
+    """Reads the whole body before the app is asked.
 
-    def __init__(self, app: App, *, limit: int, timeout: float) -> None:
+    It refuses one that is too large, packed, too deep or too slow.
+    """
+
+    def __init__(self, app: ASGIApp, *, limit: int, timeout: float) -> None:
         self._app, self._limit, self._timeout = app, limit, timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,7 +136,7 @@ class BodyMiddleware:
         await self._app(scope, _replay(body, receive), send)
 
     async def _read(self, headers: Mapping[str, str], receive: Receive) -> bytes | None:
-        """The body; None where the client has left."""
+        """The body. It is None where the client has left."""
         if headers.get("content-encoding", "identity").strip().lower() != "identity":
             raise UnsupportedMediaType("Content-Encoding: a packed body is not read here; send it as it is")
         declared = headers.get("content-length", "0")
@@ -143,11 +146,11 @@ class BodyMiddleware:
             return b""
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._received(receive)
+                return await self._receive_body(receive)
         except TimeoutError:
             raise RequestTimedOut(f"The body was not there after {self._timeout:g} seconds") from None
 
-    async def _received(self, receive: Receive) -> bytes | None:
+    async def _receive_body(self, receive: Receive) -> bytes | None:
         body = bytearray()
         while True:
             message = await receive()
@@ -188,14 +191,14 @@ def _is_deep(body: bytes) -> bool:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body that was read, then whatever comes (a disconnect)."""
+    """A `receive` that gives the body that was read. After it comes whatever comes, which is a disconnect."""
     sent = False
 
-    async def replayed() -> MutableMapping[str, Any]:
+    async def receive_again() -> Message:
         nonlocal sent
         if sent:
             return await receive()
         sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return replayed
+    return receive_again

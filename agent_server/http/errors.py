@@ -1,4 +1,4 @@
-"""ErrorFormats as responses, in the format of the protocol that is spoken at the path.
+"""Errors as responses in the format of the path.
 
 Who refuses a request raises an AgentServerError and knows neither status nor format. `statuses` has the one; the
 other is that of the longest prefix of the path, RFC 9457 (`problems`) where no prefix has one.
@@ -15,12 +15,12 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from agent_server.errors import AgentServerError, FieldError, Forbidden, InvalidInput, NotFound, Unauthorized
-from agent_server.http.statuses import MethodNotAllowed, RequestTimedOut, status_of
+from agent_server.http.statuses import MethodNotAllowed, RequestTimedOut, find_error, status_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorFormat:
-    """How a protocol writes an error; `model` is the class of what `render` returns, given the error and its status."""
+    """How a protocol writes an error with its status. `model` is the class of what `render` returns."""
 
     render: Callable[[AgentServerError, int], BaseModel]
     model: type[BaseModel]
@@ -29,7 +29,7 @@ class ErrorFormat:
 
 @dataclass(frozen=True)
 class ErrorFormats:
-    """The formats of one app: `default`, and by prefix those of the paths below it."""
+    """The formats of one app by the prefix of a path."""
 
     default: ErrorFormat
     by_prefix: Mapping[str, ErrorFormat]
@@ -46,6 +46,7 @@ class ErrorFormats:
         return JSONResponse(body, status, _headers(error), media_type=wanted.media_type)
 
 
+# The same in every format: clients act on these without looking at the body.
 def _headers(error: AgentServerError) -> dict[str, str]:
     headers: dict[str, str] = {}
     if error.retry_after is not None:
@@ -62,7 +63,7 @@ def _headers(error: AgentServerError) -> dict[str, str]:
 
 
 def install(app: FastAPI) -> None:
-    """Raise what the framework refuses as errors of ours, which `RefusalMiddleware` answers."""
+    """Raise what the framework refuses as errors of ours. `RefusalMiddleware` answers them."""
 
     @app.exception_handler(RequestValidationError)
     async def validation(_: Request, error: RequestValidationError) -> NoReturn:
@@ -75,8 +76,10 @@ def install(app: FastAPI) -> None:
                 raise _invalid_input([FieldError("body", "not JSON in UTF-8")]) from None
             case 405:
                 raise MethodNotAllowed(str(error.detail), (error.headers or {}).get("Allow")) from None
-            case _:
+            case 404:
                 raise NotFound("There is nothing at this address; see /docs") from None
+            case status:
+                raise find_error(status)(str(error.detail)) from None
 
 
 def _invalid_input(fields: list[FieldError]) -> InvalidInput:
@@ -84,7 +87,7 @@ def _invalid_input(fields: list[FieldError]) -> InvalidInput:
 
 
 def _field(error: Mapping[str, Any]) -> FieldError:
-    """One complaint without what was sent: the value may be a secret, and is the caller's anyway."""
+    """One complaint without what was sent. The value may be a secret, and is the caller's anyway."""
     where = ".".join(str(part) for part in error["loc"] if part != "body") or "body"
     if error["type"] == "json_invalid":
         return FieldError("body", f"not JSON: {error.get('ctx', {}).get('error', 'invalid')}")

@@ -1,4 +1,7 @@
-"""The app on a socket: which proxies are believed, how long a request may take to come, what is no HTTP at all."""
+"""The app on a socket.
+
+Which proxies are believed, how long a request may take to come, and what is no HTTP at all.
+"""
 
 import asyncio
 import sys
@@ -8,12 +11,13 @@ from uuid import uuid4
 
 import h11
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent_server.errors import AgentServerError
 from agent_server.http.edge import HEAD_LIMIT, HEADERS_MESSAGE
 from agent_server.http.errors import ErrorFormats
-from agent_server.http.middleware import App, RawHeaders, guards
+from agent_server.http.middleware import RawHeaders, guards
 from agent_server.http.problems import PROBLEMS
 from agent_server.http.statuses import BadRequest, HeadersTooLarge, status_of
 from agent_server.settings import Settings
@@ -24,7 +28,7 @@ GRACE = 2.0
 """Seconds beyond the body's timeout, so that the app's 408 comes first where the app is reading."""
 
 
-def configured(app: App, settings: Settings) -> uvicorn.Config:
+def create_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     """How uvicorn is to serve `app`."""
     protocol = partial(_Protocol, patience=settings.body_timeout + GRACE, guards=guards(settings.public_url))
     return uvicorn.Config(
@@ -43,7 +47,9 @@ def configured(app: App, settings: Settings) -> uvicorn.Config:
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's, for which a head may take for ever to come, and what was refused may be sent for ever.
+    """uvicorn's protocol with an end to patience.
+
+    By itself a head may take for ever to come, and what was refused may be sent for ever.
 
     A request that is not there `patience` seconds after its first byte, or a connection's first that long after it
     was opened, ends the connection. What is no HTTP is answered as the app would.

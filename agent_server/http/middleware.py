@@ -1,4 +1,6 @@
-"""Around every request: its id, its log line, the headers that guard a browser, and the answers to what is raised.
+"""What is around every request.
+
+Its id, its log line, the headers that guard a browser, and the answers to what is raised.
 
 From the outside in: `RequestMiddleware`, `RefusalMiddleware`, `EdgeMiddleware`, CORS where it was set, `BugMiddleware`,
 `RefusalMiddleware` again, `BodyMiddleware`. The second one is inside of CORS, because pages of other origins must be
@@ -9,12 +11,12 @@ variables.
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_server.errors import AgentServerError, Internal
 from agent_server.http.errors import ErrorFormats
@@ -22,10 +24,6 @@ from agent_server.log import masked
 
 log = structlog.get_logger()
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
 _BEGUN = "answer_begun"
@@ -55,12 +53,10 @@ def guards(public_url: str | None) -> RawHeaders:
 
 
 class RequestMiddleware:
-    """Gives every request an id and a log line, and its answer the headers that guard a browser.
+    """Gives every request an id and a log line and its answer the headers that guard a browser."""
 
-    `quiet` are paths without a log line: those that a load balancer asks for all the time.
-    """
-
-    def __init__(self, app: App, *, public_url: str | None, quiet: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, *, public_url: str | None, quiet: Collection[str] = ()) -> None:
+        # A load balancer asks for the quiet paths all the time, and they have no log line.
         self._app, self._guards, self._quiet = app, guards(public_url), frozenset(quiet)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,14 +70,14 @@ class RequestMiddleware:
         started, status = time.perf_counter(), 500
         state = scope.setdefault("state", {})
 
-        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status, state[_BEGUN] = message["status"], True
                 own = [(b"x-request-id", request_id.encode("latin-1"))]
                 if "guest_token" in state:  # also of an error: the guest is made
                     own.append((b"x-guest-token", state["guest_token"].encode()))
-                message["headers"] = _guarded([*message.get("headers", ()), *own], self._guards)
+                message["headers"] = _add_guards([*message.get("headers", ()), *own], self._guards)
             await send(message)
 
         try:
@@ -94,7 +90,7 @@ class RequestMiddleware:
                 )
 
 
-def _guarded(headers: RawHeaders, guards: RawHeaders) -> RawHeaders:
+def _add_guards(headers: RawHeaders, guards: RawHeaders) -> RawHeaders:
     present = {name for name, _ in headers}
     return [*headers, *(pair for pair in guards if pair[0] not in present)]
 
@@ -102,7 +98,7 @@ def _guarded(headers: RawHeaders, guards: RawHeaders) -> RawHeaders:
 class RefusalMiddleware:
     """Answers what is raised inside of it as the caller's or the server's expected failure."""
 
-    def __init__(self, app: App, *, formats: ErrorFormats) -> None:
+    def __init__(self, app: ASGIApp, *, formats: ErrorFormats) -> None:
         self._app, self._formats = app, formats
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,9 +111,9 @@ class RefusalMiddleware:
 
 
 class BugMiddleware:
-    """Answers anything else with a reference, and logs it whole: the one catch-all of HTTP."""
+    """Answers anything else with a reference. It is logged whole."""
 
-    def __init__(self, app: App, *, formats: ErrorFormats) -> None:
+    def __init__(self, app: ASGIApp, *, formats: ErrorFormats) -> None:
         self._app, self._formats = app, formats
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

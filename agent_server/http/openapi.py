@@ -1,4 +1,4 @@
-"""/openapi.json beyond what FastAPI knows: the credential, and the refusals of every operation as problem documents.
+"""The credential and the refusals of every operation in /openapi.json.
 
 What a route is refused with follows from what it is: one that asks for a caller has 401 and 403, one that names
 something 404, one that reads something 422. A route declares only what cannot be seen of it, by its number
@@ -50,12 +50,12 @@ _NOTHING_SAID = {"schema": {"$ref": "#/components/schemas/HTTPValidationError"}}
 
 
 def describe(app: FastAPI, formats: ErrorFormats) -> None:
-    """Complete the document of `app`, which has all of its routes by now."""
+    """Complete the document of an app that has all of its routes by now."""
     generate = app.openapi
-    app.openapi = cache(lambda: _completed(generate(), app.routes, formats))  # type: ignore[method-assign]  # as FastAPI documents it
+    app.openapi = cache(lambda: _complete_document(generate(), app.routes, formats))  # type: ignore[method-assign]  # as FastAPI documents it
 
 
-def _completed(document: dict[str, Any], routes: Sequence[BaseRoute], formats: ErrorFormats) -> dict[str, Any]:
+def _complete_document(document: dict[str, Any], routes: Sequence[BaseRoute], formats: ErrorFormats) -> dict[str, Any]:
     components = document.setdefault("components", {})
     components["securitySchemes"] = {"bearer": BEARER}
     schemas = components.setdefault("schemas", {})
@@ -66,22 +66,24 @@ def _completed(document: dict[str, Any], routes: Sequence[BaseRoute], formats: E
     for context in iter_route_contexts(routes):
         route = context.original_route
         if isinstance(route, APIRoute) and route.include_in_schema:
-            asked = {call for call in _calls(route.dependant) if call is not None}
+            asked = {call for call in _list_calls(route.dependant) if call is not None}
             for method in route.methods or ():
                 path = str(context.path_format)
-                _complete(document["paths"][path][method.lower()], path, asked, formats.format_of(path))
+                _complete_operation(document["paths"][path][method.lower()], path, asked, formats.format_of(path))
     return document
 
 
-def _calls(dependant: Dependant) -> Iterator[Callable[..., Any] | None]:
+def _list_calls(dependant: Dependant) -> Iterator[Callable[..., Any] | None]:
     for each in dependant.dependencies:
         yield each.call
-        yield from _calls(each)
+        yield from _list_calls(each)
 
 
-def _complete(operation: dict[str, Any], path: str, asked: set[Callable[..., Any]], format: ErrorFormat) -> None:
+def _complete_operation(
+    operation: dict[str, Any], path: str, asked: set[Callable[..., Any]], format: ErrorFormat
+) -> None:
     for parameter in operation.get("parameters", ()):
-        parameter["schema"] = _said(parameter["schema"])
+        parameter["schema"] = _drop_null(parameter["schema"])
     responses: dict[str, Any] = operation["responses"]
     statuses = {*ALWAYS, *(int(status) for status in responses if status >= "400")}
     if get_caller in asked:
@@ -95,12 +97,12 @@ def _complete(operation: dict[str, Any], path: str, asked: set[Callable[..., Any
     if "requestBody" in operation or "parameters" in operation:
         statuses.add(422)
     for status in sorted(statuses):
-        responses[str(status)] = _refusal(status, responses.get(str(status), {}), format)
+        responses[str(status)] = _describe_refusal(status, responses.get(str(status), {}), format)
     operation["responses"] = dict(sorted(responses.items()))
 
 
-def _said(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a parameter that is there: no text in an address or a header is null, one leaves it out."""
+def _drop_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a parameter that is there. No text in an address or a header is null: one leaves it out."""
     if "anyOf" not in schema:
         return schema
     kinds = [each for each in schema["anyOf"] if each != {"type": "null"}]
@@ -108,7 +110,7 @@ def _said(schema: dict[str, Any]) -> dict[str, Any]:
     return {**rest, **kinds[0]} if len(kinds) == 1 else {**rest, "anyOf": kinds}
 
 
-def _refusal(status: int, declared: dict[str, Any], format: ErrorFormat) -> dict[str, Any]:
+def _describe_refusal(status: int, declared: dict[str, Any], format: ErrorFormat) -> dict[str, Any]:
     """A refusal's entry. What a route says of it stays, but for the shape of an error, which is its protocol's."""
     own = {kind: content for kind, content in declared.get("content", {}).items() if content != _NOTHING_SAID}
     headers = {
@@ -116,10 +118,6 @@ def _refusal(status: int, declared: dict[str, Any], format: ErrorFormat) -> dict
     }
     return {
         "description": REFUSALS[status],
-        "content": {**own, **_content(format)},
+        "content": {**own, format.media_type: {"schema": {"$ref": f"#/components/schemas/{format.model.__name__}"}}},
         **({"headers": headers} if headers else {}),
     }
-
-
-def _content(format: ErrorFormat) -> dict[str, Any]:
-    return {format.media_type: {"schema": {"$ref": f"#/components/schemas/{format.model.__name__}"}}}

@@ -1,4 +1,4 @@
-"""ErrorFormats as RFC 9457 problem details, with a `code` of ours and the request id."""
+"""Errors as RFC 9457 problem details with a `code` of ours and the request id."""
 
 from http import HTTPStatus
 from uuid import UUID
@@ -11,21 +11,17 @@ from agent_server.http.errors import ErrorFormat
 from agent_server.log import without_secrets
 
 
-def _is_none(value: object) -> bool:
-    return value is None
-
-
 class Problem(BaseModel):
-    """RFC 9457: what went wrong, for programs (`code`, `errors`) and for people (`detail`)."""
+    """RFC 9457. `code` and `errors` are for programs and `detail` is for people."""
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
     code: str
-    request_id: str | None = Field(None, exclude_if=_is_none)
-    errors: list[dict[str, str]] | None = Field(None, exclude_if=_is_none)
-    turn_id: UUID | None = Field(None, exclude_if=_is_none)
+    request_id: str | None = Field(None, exclude_if=lambda value: value is None)
+    errors: list[dict[str, str]] | None = Field(None, exclude_if=lambda value: value is None)
+    turn_id: UUID | None = Field(None, exclude_if=lambda value: value is None)
 
 
 def render_problem(error: AgentServerError, status: int) -> Problem:

@@ -1,4 +1,4 @@
-"""The HTTP status of each error, and the errors that only HTTP knows."""
+"""The HTTP status of each error and the errors that only HTTP knows."""
 
 from collections.abc import Mapping
 
@@ -19,14 +19,10 @@ from agent_server.errors import (
 
 
 class BadRequest(AgentServerError):
-    """The bytes are no HTTP request."""
-
     code = "bad_request"
 
 
 class MethodNotAllowed(AgentServerError):
-    """The address is there, and takes other methods."""
-
     code = "method_not_allowed"
 
     def __init__(self, message: str, allowed: str | None) -> None:
@@ -35,19 +31,15 @@ class MethodNotAllowed(AgentServerError):
 
 
 class RequestTimedOut(AgentServerError):
-    """The body did not come in time."""
-
     code = "request_timed_out"
 
 
 class AddressTooLong(AgentServerError):
-    """Path and query are over the limit."""
-
     code = "address_too_long"
 
 
 class UnsupportedMediaType(AgentServerError):
-    """The body is of a type, or packed in a way, that is not read here."""
+    """The body is of a type that is not read here or packed."""
 
     code = "unsupported_media_type"
 
@@ -59,8 +51,6 @@ class Misdirected(AgentServerError):
 
 
 class HeadersTooLarge(AgentServerError):
-    """There are too many headers, or too long ones."""
-
     code = "headers_too_large"
 
 
@@ -89,5 +79,10 @@ STATUSES: Mapping[type[AgentServerError], int] = {
 
 
 def status_of(error: type[AgentServerError]) -> int:
-    """The status of a class of errors, which is that of its nearest base in the table."""
+    """The status of a class of errors. It is that of the nearest base in the table."""
     return next(STATUSES[base] for base in error.__mro__ if base in STATUSES)
+
+
+def find_error(status: int) -> type[AgentServerError]:
+    """The class that a status is for. It is BadRequest where there is none."""
+    return next((error for error, of_it in STATUSES.items() if of_it == status), BadRequest)

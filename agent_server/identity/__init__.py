@@ -1,1 +1,1 @@
-"""Who is calling, and what they may do."""
+"""Who is calling and what they may do."""

@@ -1,4 +1,4 @@
-"""What becomes of accounts: signing in and out, passwords, keys, the claim of a guest, erasure. Each act is on record."""
+"""What becomes of accounts. Each act is on record."""
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -48,7 +48,7 @@ Stop = Callable[[UUID, UUID], Awaitable[None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Act:
-    """An act on its way: on which surface, from where, since when."""
+    """An act on its way."""
 
     surface: Surface
     address: str | None = None
@@ -71,22 +71,22 @@ class Act:
 
 @dataclass(frozen=True)
 class Accounts:
-    """The accounts of one database, as `resolver` finds their callers."""
+    """The accounts of one database. `resolver` finds their callers."""
 
     database: Database
     resolver: Resolver
 
     async def sign_in(self, act: Act, email: str, password: str, *, guest_token: str | None, days: int) -> SignedIn:
-        """A new login; with `guest_token`, what the guest has is the user's from then on.
+        """A new login. With `guest_token` what the guest has is the user's from then on.
 
         Raises Unauthorized, TooMany, and as `claim`; then there is no login.
         """
-        guest = None if guest_token is None else _guest_of(guest_token)
+        guest = None if guest_token is None else _parse_guest(guest_token)
         async with self.database.transaction() as session:
             found = (await session.execute(_FIND_LOGIN, {"email": email.lower()})).one_or_none()
-        verdict = await self._verified(act, email, password, None if found is None else found.password_hash)
+        verdict = await self._verify(act, email, password, None if found is None else found.password_hash)
         if found is None or verdict == "wrong" or found.disabled_at is not None:
-            await self._failed(act, None if found is None else found.id)
+            await self._record_failure(act, None if found is None else found.id)
             raise Unauthorized(_WRONG if found is None or verdict == "wrong" else _DISABLED)
         fresh = await hash_password(password) if verdict == "outdated" else None
         owners = [found.id, *([] if guest is None else [guest[0]])]
@@ -101,13 +101,13 @@ class Accounts:
             await act.record(session, user.id, "auth.login")
         return login
 
-    async def _failed(self, act: Act, owner_id: UUID | None) -> None:
+    async def _record_failure(self, act: Act, owner_id: UUID | None) -> None:
         if owner_id is not None:
             async with self.database.transaction(owner_id) as session:
                 await act.record(session, owner_id, "auth.login_failed", outcome="unauthorized")
 
-    async def _verified(self, act: Act, email: str, password: str, stored: str | None) -> Verdict:
-        """Whether the password is right; wrong ones are counted, and too many raise TooMany whatever this one is.
+    async def _verify(self, act: Act, email: str, password: str, stored: str | None) -> Verdict:
+        """Whether the password is right. Wrong ones are counted, and too many raise TooMany whatever this one is.
 
         Counted beforehand, since of many that come at once none knows of the others' failure.
         """
@@ -137,7 +137,7 @@ class Accounts:
         return login
 
     async def sign_out(self, act: Act, caller: Caller, *, everywhere: bool) -> None:
-        """End the caller's login, or all of its user's. Its API keys work on. Raises Conflict for who has none."""
+        """End the caller's login or all of its user's. Its API keys work on. Raises Conflict for who has none."""
         if caller.login_id is None and not everywhere:
             raise Conflict("This credential is not of a login; an API key is ended by DELETE /api/keys/{id}")
         async with self.database.transaction(caller.id) as session:
@@ -145,7 +145,7 @@ class Accounts:
             await act.record(session, caller.id, "auth.logout", kind=caller.kind)
 
     async def change_password(self, act: Act, caller: Caller, current: str, new: str) -> None:
-        """Another password; ends all other logins. Raises InvalidInput, TooMany, and Conflict for who has none."""
+        """Change the password. All other logins end. Raises InvalidInput, TooMany, and Conflict for who has none."""
         user = await self.find(caller.id)
         if user is None or user.password_hash is None:
             raise Conflict("This account has no password: whoever runs this server can set one")
@@ -157,26 +157,29 @@ class Accounts:
             await act.record(session, caller.id, "user.changed")
 
     async def find(self, id: UUID) -> User | None:
-        """The account of a user, for the user itself; a guest has none."""
+        """The account of a user for the user itself. A guest has none."""
         async with self.database.transaction(id) as session:
             return await session.get(User, id)
 
     async def _prove(self, act: Act, user: User, password: str | None, name: str) -> None:
-        """Raises InvalidInput unless `password` is the user's, and TooMany as `sign_in`."""
+        """Raises InvalidInput unless `password` is the user's. Raises TooMany as `sign_in`."""
         email = user.email or str(user.id)
-        if password is None or await self._verified(act, email, password, user.password_hash) == "wrong":
+        if password is None or await self._verify(act, email, password, user.password_hash) == "wrong":
             message = "is not your password"
             raise InvalidInput(f"{name}: {message}", [FieldError(name, message)])
 
     async def claim(self, act: Act, caller: Caller, guest_token: str) -> None:
-        """Make the caller's what a guest has, who then is no more: the token is the proof. Raises InvalidInput for
-        one that is none, and Conflict while the guest is being answered."""
-        guest = _guest_of(guest_token)
+        """Make the caller's what a guest has.
+
+        The token is the proof, and the guest then is no more. Raises InvalidInput for one that is none, and Conflict
+        while the guest is being answered.
+        """
+        guest = _parse_guest(guest_token)
         async with self.database.transaction(guest[0], caller.id, scopes=(OWN_DATA,)) as session:
             await _claim(session, act, guest, caller.id)
 
     async def erase(self, act: Act, caller: Caller, password: str | None, stop: Stop) -> None:
-        """Remove all that the caller owns, and the caller; its turns are stopped. Of the audit only an id is left.
+        """Remove the caller and all that it owns. Its turns are stopped. Of the audit only an id is left.
 
         Raises InvalidInput unless a user who has a password gives it, and TooMany.
         """
@@ -218,8 +221,10 @@ class Accounts:
         password: str | None = None,
         roles: Sequence[str] = (),
     ) -> User:
-        """A new user, made by staff or by the operator (None). Raises InvalidInput, and Conflict where the name or the
-        e-mail is taken."""
+        """A new user that staff or the operator makes.
+
+        The operator is None. Raises InvalidInput, and Conflict where the name or the e-mail is taken.
+        """
         self.resolver.roles.check(roles, None if maker is None else maker.scopes)
         hashed = None
         if password is not None:
@@ -228,9 +233,9 @@ class Accounts:
             check_password(password, email)
             hashed = await hash_password(password)
         id = new_id()
-        async with self._on(id, maker) as session:
+        async with self._begin(id, maker) as session:
             user = await create_user(session, name, id=id, email=email, password_hash=hashed, roles=roles)
-            await self._record_on(session, act, id, maker, "user.created")
+            await self._record_for_both(session, act, id, maker, "user.created")
         return user
 
     async def change_user(
@@ -243,18 +248,20 @@ class Accounts:
         disabled: bool | None = None,
         password: str | None = None,
     ) -> User:
-        """Change what is given. Who is disabled, or has a new password, is signed out; keys of the disabled do not work.
+        """Change what is given.
+
+        Who is disabled, or has a new password, is signed out; keys of the disabled do not work.
 
         Raises NotFound, InvalidInput, and Forbidden for a user who may more than the maker.
         """
         self._check_reach(maker, await self._get_user(id, maker))
         self.resolver.roles.check(roles or (), None if maker is None else maker.scopes)
         hashed = None if password is None else await hash_password(password)
-        async with self._on(id, maker) as session:
+        async with self._begin(id, maker) as session:
             user = await session.get_one(User, id, with_for_update=True)
             self._check_reach(maker, user)
             if password is not None:
-                _check_new(user, password)
+                _check_new_password(user, password)
                 user.password_hash = hashed
             if roles is not None:
                 user.roles = sorted(set(roles))
@@ -262,11 +269,11 @@ class Accounts:
                 user.disabled_at = (user.disabled_at or now()) if disabled else None
             if disabled or password is not None:
                 await end_logins(session, id)
-            await self._record_on(session, act, id, maker, "user.changed")
+            await self._record_for_both(session, act, id, maker, "user.changed")
         return user
 
     async def _get_user(self, id: UUID, maker: Caller | None) -> User:
-        async with self._on(id, maker) as session:
+        async with self._begin(id, maker) as session:
             user = await session.get(User, id)
         if user is None:
             raise NotFound(f"There is no user {id}; list them to see which there are")
@@ -276,13 +283,15 @@ class Accounts:
         if maker is not None and (more := beyond(self.resolver.roles.of(user.roles), maker.scopes)):
             raise Forbidden(f"This user may {', '.join(more)}, which you may not; ask somebody who does", more[0])
 
-    def _on(self, id: UUID, maker: Caller | None) -> AbstractAsyncContextManager[AsyncSession]:
+    def _begin(self, id: UUID, maker: Caller | None) -> AbstractAsyncContextManager[AsyncSession]:
         """A transaction for an act on another's account."""
         makers = () if maker is None else (maker.id,)
         return self.database.transaction(id, *makers, scopes=("users:read", "users:write"))
 
-    async def _record_on(self, session: AsyncSession, act: Act, id: UUID, maker: Caller | None, action: str) -> None:
-        """On record for both: who did it, and whom it was done to."""
+    async def _record_for_both(
+        self, session: AsyncSession, act: Act, id: UUID, maker: Caller | None, action: str
+    ) -> None:
+        """Record an act for whoever did it and for whom it was done to."""
         if maker is None or maker.id != id:
             await act.record(session, id, action, kind="operator" if maker is None else "staff")
         if maker is not None:
@@ -292,7 +301,7 @@ class Accounts:
 _NEEDS_EMAIL = FieldError("email", "one signs in with it and the password; give both")
 
 
-def _check_new(user: User, password: str) -> None:
+def _check_new_password(user: User, password: str) -> None:
     if user.email is None:
         raise InvalidInput(f"{_NEEDS_EMAIL.field}: {_NEEDS_EMAIL.message}", [_NEEDS_EMAIL])
     check_password(password, user.email)
@@ -304,15 +313,18 @@ async def _set_password(session: AsyncSession, id: UUID, hashed: str, *, spared:
     await end_logins(session, id, spared=spared)
 
 
-def _guest_of(token: str) -> tuple[UUID, bytes]:
+def _parse_guest(token: str) -> tuple[UUID, bytes]:
     try:
         return parse_guest(token)
     except Unauthorized as error:
-        raise _no_guest(error) from None
+        raise _guest_error(error) from None
 
 
-def _no_guest(error: Unauthorized) -> InvalidInput:
-    """What is wrong with the guest's token: not a 401, after which a client would give up its own credential."""
+def _guest_error(error: Unauthorized) -> InvalidInput:
+    """What is wrong with the guest's token.
+
+    It is no Unauthorized, after which a client would give up its own credential.
+    """
     return InvalidInput(f"guest_token: {error.message}", [FieldError("guest_token", error.message)])
 
 
@@ -320,7 +332,7 @@ async def _claim(session: AsyncSession, act: Act, guest: tuple[UUID, bytes], use
     try:
         row = await check_guest(session, *guest, lock=True)
     except Unauthorized as error:
-        raise _no_guest(error) from None
+        raise _guest_error(error) from None
     await move_rows(session, row.id, user_id)
     await session.delete(row)
     await session.flush()

@@ -1,4 +1,4 @@
-"""API keys and guests' tokens: made, checked, revoked.
+"""API keys and guests' tokens.
 
     ask_<id>.<secret>     API key: its owner, with the scopes of the key
     asg_<id>.<secret>     guest's token
@@ -37,7 +37,7 @@ SCOPE = re.compile(r"\*|[a-z_]+:([a-z_]+|\*)")
 
 @dataclass(frozen=True)
 class IssuedKey:
-    """A key just made: the only time its text is known."""
+    """A key just made. Its text is known this once."""
 
     row: ApiKey
     text: str
@@ -45,7 +45,7 @@ class IssuedKey:
 
 @dataclass(frozen=True)
 class IssuedGuest:
-    """A guest just made, with the token that is shown once."""
+    """A guest just made with the token that is shown once."""
 
     row: Guest
     token: str
@@ -57,7 +57,7 @@ def _new_secret() -> tuple[str, bytes]:
 
 
 def parse_token(token: str) -> tuple[str, UUID, bytes]:
-    """The prefix, the id and the hash of the secret of a key or a guest's token. Raises Unauthorized."""
+    """The prefix and the id and the hash of the secret in a token. Raises Unauthorized."""
     prefix, _, rest = token.partition("_")
     id, _, secret = rest.partition(".")
     try:

@@ -1,4 +1,6 @@
-"""Tokens of outside issuers (Better Auth, any OpenID or OAuth server): JWTs, each verified with its issuer's keys only.
+"""Tokens of outside issuers.
+
+They are JWTs of Better Auth or any OpenID or OAuth server, each verified with its issuer's keys only.
 
 What a token says of itself is used for two look-ups before it is verified, and for nothing else: `iss` picks one of
 the configured issuers, compared to the letter, and `kid` picks one of that issuer's keys. `alg` must be one that is
@@ -108,10 +110,10 @@ class Issuers:
         self, issuers: Sequence[Issuer], *, clock: Clock = time.monotonic, fetch_seconds: float = FETCH_SECONDS
     ) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
-        self._keys = {issuer.issuer: _keys_of(issuer, clock, fetch_seconds) for issuer in issuers}
+        self._keys = {issuer.issuer: _create_keys(issuer, clock, fetch_seconds) for issuer in issuers}
 
     async def verify(self, token: str, *, audience: Collection[str] = ()) -> OutsideToken:
-        """What `token` says, once it is verified; `audience` is accepted beside the issuer's own.
+        """What `token` says once it is verified. `audience` is accepted beside the issuer's own.
 
         Raises Unauthorized, and Unavailable when the issuer's keys are not known and cannot be had.
         """
@@ -119,8 +121,8 @@ class Issuers:
             raise Unauthorized(f"This is no JWT: three parts in base64url, at most {MAX_TOKEN} characters together")
         try:
             unverified = jwt.decode_complete(token, options={"verify_signature": False})
-            issuer = self._issuer_of(unverified["payload"])
-            claims = await self._verified(token, issuer, unverified["header"], [*issuer.audience, *audience])
+            issuer = self._find_issuer(unverified["payload"])
+            claims = await self._verify_claims(token, issuer, unverified["header"], [*issuer.audience, *audience])
         except jwt.PyJWTError as error:
             raise Unauthorized(_refusal(error)) from None
         return _read_claims(issuer, claims)
@@ -130,14 +132,14 @@ class Issuers:
         for keys in self._keys.values():
             await keys.close()
 
-    def _issuer_of(self, claims: Mapping[str, Any]) -> Issuer:
+    def _find_issuer(self, claims: Mapping[str, Any]) -> Issuer:
         named = claims.get("iss")
         issuer = self._issuers.get(named) if isinstance(named, str) else None
         if issuer is None:
             raise Unauthorized("This token's issuer is not known here; AGENT_SERVER_ISSUERS lists those that are")
         return issuer
 
-    async def _verified(
+    async def _verify_claims(
         self, token: str, issuer: Issuer, header: Mapping[str, Any], audience: Sequence[str]
     ) -> Mapping[str, Any]:
         algorithm, kid = header.get("alg"), header.get("kid")
@@ -147,14 +149,14 @@ class Issuers:
         key = await keys.find(kid, algorithm)
         while key is not None:
             try:
-                return _decoded(token, key, algorithm, issuer.issuer, audience)
+                return _decode(token, key, algorithm, issuer.issuer, audience)
             except jwt.InvalidSignatureError:
                 # a key without an id cannot be told from the one that took its place, but by trying
                 key = await keys.find(kid, algorithm, unlike=key) if kid is None else None
         raise jwt.InvalidSignatureError
 
 
-def _decoded(token: str, key: Key, algorithm: str, issuer: str, audience: Sequence[str]) -> Mapping[str, Any]:
+def _decode(token: str, key: Key, algorithm: str, issuer: str, audience: Sequence[str]) -> Mapping[str, Any]:
     return jwt.decode(
         token,
         key,
@@ -214,12 +216,12 @@ class _Keys(Protocol):
     """What the tokens of one issuer are verified with."""
 
     async def find(self, kid: str | None, algorithm: str, *, unlike: Key | None = None) -> Key | None:
-        """The only key there is for a token with this header, but `unlike`. Raises Unavailable."""
+        """The only key there is for a token with this header. It is none that is `unlike`. Raises Unavailable."""
 
     async def close(self) -> None: ...
 
 
-def _keys_of(issuer: Issuer, clock: Clock, fetch_seconds: float) -> _Keys:
+def _create_keys(issuer: Issuer, clock: Clock, fetch_seconds: float) -> _Keys:
     if issuer.jwks_url is not None:
         return _PublishedKeys(issuer.jwks_url, clock, fetch_seconds)
     assert issuer.secret is not None, "an Issuer has one of the two"
@@ -245,20 +247,20 @@ class _PublishedKey:
 
 @dataclass(frozen=True)
 class _KeySet:
-    """What a `jwks_url` answered; the keys by their ids (None: those without)."""
+    """What a `jwks_url` answered. The keys are by their ids, and by None those without."""
 
     asked_at: float
     keys: Mapping[str | None, Sequence[_PublishedKey]]
 
     def fitting(self, kid: str | None, algorithm: str) -> AllowedPublicKeys | None:
-        """The key of that id, or where there is no id any key, if exactly one fits."""
+        """The key of that id if exactly one fits. Without an id any key may."""
         named = self.keys.get(kid, ()) if kid is not None else [key for keys in self.keys.values() for key in keys]
         fitting = [key.public for key in named if algorithm in key.algorithms]
         return fitting[0] if len(fitting) == 1 else None
 
 
 class _PublishedKeys:
-    """The keys at a `jwks_url`, as of the last time that they could be had."""
+    """The keys at a `jwks_url` as of the last time that they could be had."""
 
     def __init__(self, url: str, clock: Clock, fetch_seconds: float) -> None:
         self._url = url
@@ -291,7 +293,7 @@ class _PublishedKeys:
         await self._client.aclose()
 
     async def _current(self, kid: str | None) -> _KeySet:
-        """The keys at hand, or, where there are none, as they are published. Raises Unavailable."""
+        """The keys at hand or else as they are published. Raises Unavailable."""
         now = self._clock()
         if self._set is not None and now - self._set.asked_at >= KEPT_SECONDS:
             self._set = None
@@ -311,7 +313,7 @@ class _PublishedKeys:
         return kid not in self._missed and now - self._missed_at >= ANY_ID_SECONDS
 
     def _ask(self, *sought: str | None) -> asyncio.Task[None]:
-        """The request that is under way, else a new one; `sought` is the key id that it is made for, if it is."""
+        """The request that is under way or else a new one. `sought` is the key id that it is made for, if it is."""
         if self._request is None:
             # a task of its own: whoever began to wait for it may be gone before it ends
             self._request = asyncio.create_task(self._fetch(sought))
@@ -362,7 +364,10 @@ def _read_keys(body: bytes) -> Mapping[str | None, Sequence[_PublishedKey]]:
 
 
 def _read_key(jwk: dict[str, Any]) -> _PublishedKey | None:
-    """None for a key of no use here: for encryption, unknown, weak, or private, which everybody can sign with now."""
+    """The key, or None for one of no use here.
+
+    Such a one is for encryption, unknown, weak, or private, which everybody can sign with now.
+    """
     kind = str(jwk.get("kty"))
     algorithms = _FITTING.get((kind, "" if kind == "RSA" else str(jwk.get("crv"))), frozenset())
     if jwk.get("alg") is not None:

@@ -1,4 +1,4 @@
-"""Limits that all replicas share, by the clock of the database.
+"""Limits that all replicas share by the clock of the database.
 
 One row per key says when it will have paid for all it has done: the generic cell rate algorithm (ITU-T I.371, annex A).
 A key is a hash (`limit_key`): addresses and e-mails are not written down.
@@ -36,7 +36,7 @@ _EXPIRE = text("delete from rate where free_at < now()")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What is taken of ordinary requests; 0 is no limit."""
+    """What is taken of ordinary requests. 0 is no limit."""
 
     per_caller: int = 0
     """Requests a minute."""
@@ -47,12 +47,12 @@ class Limits:
 
 
 def limit_key(secret: bytes, kind: str, of: str) -> str:
-    """The key under which something is limited: it says nothing of `of` to whoever does not have `secret`."""
+    """The key under which something is limited. It says nothing of `of` to whoever does not have `secret`."""
     return f"{kind}:{hmac.new(secret, f'{kind}:{of}'.encode('utf-8', 'surrogatepass'), hashlib.sha256).hexdigest()}"
 
 
 async def take(session: AsyncSession, key: str, *, per_seconds: float, burst: int) -> None:
-    """Count one act of `key`, which may have `burst` of them at once and as many again in `per_seconds`.
+    """Count one act of `key`. It may have `burst` of them at once and as many again in `per_seconds`.
 
     Counts with the transaction. Raises TooMany with the seconds after which one more will be let through.
     """
@@ -67,7 +67,7 @@ async def take(session: AsyncSession, key: str, *, per_seconds: float, burst: in
 
 
 async def give_back(session: AsyncSession, key: str, *, per_seconds: float, burst: int) -> None:
-    """Undo one `take`: what was counted turned out to be no act to be limited."""
+    """Undo one `take`. What was counted turned out to be no act to be limited."""
     await session.execute(_GIVE_BACK, {"key": key, "cost": per_seconds / burst})
 
 

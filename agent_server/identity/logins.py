@@ -1,4 +1,4 @@
-"""Users who signed in: a short access token for each request, and a refresh token for the next one.
+"""Users who signed in.
 
     access token     JWT (RFC 9068: `typ` at+jwt), HS256; says who (`sub`) and by which login (`sid`), not what one may:
                      each request reads the login and the account, so that what is taken away is gone at once
@@ -48,7 +48,7 @@ _END = text("""
 
 
 class SigningSecret:
-    """The secret that access tokens are signed with: the same on every replica, read once by each."""
+    """The secret that access tokens are signed with. It is the same on every replica and read once by each."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -73,7 +73,7 @@ class Access:
 
 @dataclass(frozen=True)
 class SignedIn:
-    """A login that goes on: the refresh token is shown this once."""
+    """A login that goes on. The refresh token is shown this once."""
 
     owner_id: UUID
     login_id: UUID
@@ -135,7 +135,7 @@ def _refuse_ended(row: Any) -> None:
 
 
 async def begin_login(session: AsyncSession, owner_id: UUID, days: int) -> SignedIn:
-    """A login of this user, which ends after so many days however often it is refreshed."""
+    """A login of this user. It ends after so many days however often it is refreshed."""
     login = Login(owner_id=owner_id, id=new_id(), expires_at=now() + timedelta(days=days))
     session.add(login)
     await session.flush()
@@ -170,7 +170,7 @@ def _parse(token: str) -> tuple[UUID, UUID, bytes]:
 
 
 async def refresh_login(session: AsyncSession, token: str) -> SignedIn | None:
-    """The next refresh token for this one; None when it has been used before, which ends the login (commit that).
+    """The next refresh token for this one. None when it has been used before, which ends the login: commit that.
 
     Raises Unauthorized.
     """
@@ -191,5 +191,5 @@ async def refresh_login(session: AsyncSession, token: str) -> SignedIn | None:
 async def end_logins(
     session: AsyncSession, owner_id: UUID, id: UUID | None = None, *, spared: UUID | None = None
 ) -> None:
-    """End one login, or all of a user's but `spared`; what has ended stays as it is."""
+    """End one login or all of a user's but `spared`. What has ended stays as it is."""
     await session.execute(_END, {"owner_id": owner_id, "id": id, "spared": spared})

@@ -1,4 +1,4 @@
-"""Rows of identity: users, how they sign in, their API keys, guests, profiles, limits."""
+"""Rows of identity."""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -35,7 +35,7 @@ class User(Timestamps, table=True):
 
 
 class ApiKey(Owned, Timestamps, table=True):
-    """A key as `ask_<id>.<secret>`; only the SHA-256 of its secret is stored (256 random bits need no slow hash).
+    """A key as `ask_<id>.<secret>`. Only the SHA-256 of its secret is stored: 256 random bits need no slow hash.
 
     `last_used_at` is right to the minute: a key in use is not written to at each request.
     """
@@ -53,7 +53,7 @@ class ApiKey(Owned, Timestamps, table=True):
 
 
 class Login(Owned, table=True):
-    """A user who signed in, on one device: its access tokens work until it expires or is revoked."""
+    """A user who signed in on one device. Its access tokens work until it expires or is revoked."""
 
     __tablename__ = "login"
 
@@ -63,7 +63,7 @@ class Login(Owned, table=True):
 
 
 class RefreshToken(SQLModel, table=True):
-    """One of the refresh tokens of a login, of which each works once: one that is used again was stolen."""
+    """One of the refresh tokens of a login. Each works once, and one that is used again was stolen."""
 
     __tablename__ = "refresh_token"
     __table_args__ = (
@@ -80,7 +80,7 @@ class RefreshToken(SQLModel, table=True):
 
 
 class SigningKey(SQLModel, table=True):
-    """What the server's own access tokens are signed with: made once, the same on every replica."""
+    """What the server's own access tokens are signed with. It is made once and the same on every replica."""
 
     __tablename__ = "signing_key"
 
@@ -89,8 +89,8 @@ class SigningKey(SQLModel, table=True):
 
 
 class Rate(SQLModel, table=True):
-    """A limited caller or address: `free_at` is when it will have paid for all it has done (GCRA's theoretical arrival
-    time). Unlogged: after a crash of the database everybody starts anew."""
+    """A limited caller or address. `free_at` is when it will have paid for all it has done, GCRA's theoretical arrival
+    time. Unlogged: after a crash of the database everybody starts anew."""
 
     __tablename__ = "rate"
     __table_args__: ClassVar[Any] = {"prefixes": ["UNLOGGED"]}
@@ -100,7 +100,7 @@ class Rate(SQLModel, table=True):
 
 
 class Guest(Timestamps, table=True):
-    """A visitor without an account, until `expires_at`; its token is `asg_<id>.<secret>`."""
+    """A visitor without an account until `expires_at`. Its token is `asg_<id>.<secret>`."""
 
     __tablename__ = "guest"
     access: ClassVar[Access] = Access(column="id")
@@ -111,7 +111,7 @@ class Guest(Timestamps, table=True):
 
 
 class Profile(SQLModel, table=True):
-    """What is known of a caller, as the workspace's tools and the caller fill it in."""
+    """What is known of a caller. The workspace's tools and the caller fill it in."""
 
     __tablename__ = "profile"
 

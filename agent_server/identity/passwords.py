@@ -1,4 +1,7 @@
-"""Passwords: Argon2id with the parameters of RFC 9106 for little memory (64 MiB, 3 passes, 4 lanes)."""
+"""Passwords by Argon2id.
+
+The parameters are those of RFC 9106 for little memory: 64 MiB, 3 passes, 4 lanes.
+"""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Profiles: what is known of a caller, a small JSON object."""
+"""What is known of a caller as a small JSON object."""
 
 import json
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ MAX_BYTES = 8_192
 
 
 async def read_profile(session: AsyncSession, caller: Caller) -> dict[str, Any]:
-    """What is known of the caller; empty for one who has told nothing."""
+    """What is known of the caller. It is empty for one who has told nothing."""
     row = await session.get(Profile, caller.id)
     return dict(row.body) if row else {}
 
 
 async def update_profile(session: AsyncSession, caller: Caller, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Set the given keys, drop those given as None, keep the rest. Raises InvalidInput when it grows too large."""
+    """Change the given keys and keep the rest. None drops a key. Raises InvalidInput when it grows too large."""
     try:
         json.dumps(changes, allow_nan=False)
     except ValueError:

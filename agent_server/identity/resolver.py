@@ -1,9 +1,10 @@
-"""From a credential to the caller that it stands for, whose requests are counted.
+"""From a credential to the caller that it stands for.
 
-Nothing is kept in the process: what is revoked or disabled is refused by the next request on any replica.
+The caller's requests are counted. Nothing is kept in the process: what is revoked or disabled is refused by the next
+request on any replica.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -22,15 +23,18 @@ from agent_server.identity.credentials import (
     NOT_OURS,
     SCOPE,
     UNKNOWN,
+    IssuedGuest,
     check_guest,
+    issue_guest,
     parse_token,
     refuse_expired,
 )
 from agent_server.identity.issuers import Issuers
 from agent_server.identity.limits import HOUR, MINUTE, Limits, limit_key, take
 from agent_server.identity.logins import OURS, SigningSecret, read_access, roles_of_login
+from agent_server.identity.profiles import update_profile
 from agent_server.identity.rights import GUEST_SCOPES
-from agent_server.identity.roles import Roles, define_roles, narrowed, reserved
+from agent_server.identity.roles import Roles, define_roles, narrow, staff_scopes
 from agent_server.settings import Settings
 
 _TOUCH_KEY = text("update api_key set last_used_at = now() where owner_id = :owner_id and id = :id")
@@ -70,7 +74,7 @@ class Verifier(Protocol):
 
 
 class Resolver:
-    """Finds the caller that a credential stands for, and counts its requests."""
+    """Finds the caller that a credential stands for and counts its requests."""
 
     def __init__(
         self,
@@ -88,7 +92,7 @@ class Resolver:
         self._database, self._issuers = database, issuers
 
     async def resolve(self, token: str, *, address: str | None = None, audience: Collection[str] = ()) -> Caller:
-        """The caller of `token`, whose request comes from `address`; `audience` is what an outside token may be meant
+        """The caller of `token`. Its request comes from `address`; `audience` is what an outside token may be meant
         for beside what was configured. Raises Unauthorized, TooMany, and Unavailable where an issuer's keys cannot be
         had."""
         try:
@@ -110,6 +114,19 @@ class Resolver:
         """Count a new guest from there. Raises TooMany."""
         await self.count_address(session, address)
         await self._count(session, "guests", address, HOUR, self.limits.guests_per_address)
+
+    async def create_guest(
+        self, hours: int, address: str | None, profile: Mapping[str, Any] | None = None
+    ) -> IssuedGuest:
+        """A new guest from that address. Raises TooMany, and InvalidInput as `update_profile`."""
+        id = new_id()
+        await self.secret.get()  # before a transaction is open: there would have to be a second connection
+        async with self._database.transaction(id) as session:
+            await self.count_guest(session, address)
+            issued = await issue_guest(session, id, hours)
+            if profile:
+                await update_profile(session, Caller(id=id, kind="guest"), profile)
+        return issued
 
     async def _count(self, session: AsyncSession, kind: str, of: str | None, seconds: float, burst: int) -> None:
         if of is not None and burst:
@@ -183,11 +200,11 @@ class Resolver:
         roles = frozenset(account.roles) | (said.roles & self.roles.scopes.keys())
         scopes = self.roles.of(roles)
         if said.scopes is not None:
-            scopes = narrowed(scopes, filter(SCOPE.fullmatch, said.scopes))
+            scopes = narrow(scopes, filter(SCOPE.fullmatch, said.scopes))
         return Caller(id=account.id, kind="user", scopes=scopes, roles=roles, expires_at=said.expires_at)
 
     async def _get_account(self, said: OutsideToken) -> Any:
-        """The account of an outside user, made at first sight."""
+        """The account of an outside user. It is made at first sight."""
         who = {"issuer": said.issuer, "subject": said.subject}
         id = new_id()
         # The issuer is in the name: an outsider who calls himself `local`, or like somebody who has yet to come, must
@@ -205,13 +222,13 @@ class Resolver:
 async def resolve_caller(
     database: Database, token: str, *, guest_scopes: Iterable[str] = (), address: str | None = None
 ) -> Caller:
-    """The caller that `token` stands for, with no limits and no outside issuers. Raises Unauthorized for one that is
+    """The caller that `token` stands for without limits and outside issuers. Raises Unauthorized for one that is
     malformed, unknown, expired or revoked."""
     return await Resolver(database, guest_scopes=guest_scopes).resolve(token, address=address)
 
 
 def _read_issuer(token: str) -> Any:
-    """What a JWT says of who issued it, not yet verified."""
+    """What an unverified JWT says of who issued it."""
     try:
         return jwt.decode(token, options={"verify_signature": False}).get("iss")
     except (jwt.PyJWTError, ValueError, RecursionError):
@@ -221,8 +238,9 @@ def _read_issuer(token: str) -> Any:
 def create_resolver(
     settings: Settings, database: Database, *, agents: Collection[str], staff: Collection[str]
 ) -> Resolver:
-    """The resolver that the settings describe; `agents` are the scopes that the agents' tools need, `staff` those
-    that tools declare for staff.
+    """The resolver that the settings describe.
+
+    `agents` are the scopes that the agents' tools need, `staff` those that tools declare for staff.
 
     Where the settings do not say what a guest holds, it is what the agents need, but nothing that is reserved for
     staff. `GUEST_SCOPES` it always holds.
@@ -231,7 +249,7 @@ def create_resolver(
     guests = settings.guest_scopes
     return Resolver(
         database,
-        guest_scopes=GUEST_SCOPES | frozenset(agents - reserved() - frozenset(staff) if guests is None else guests),
+        guest_scopes=GUEST_SCOPES | frozenset(agents - staff_scopes() - frozenset(staff) if guests is None else guests),
         roles=define_roles(settings.roles, agents, staff),
         issuers=Issuers(settings.issuers) if settings.issuers else None,
         limits=Limits(

@@ -1,4 +1,4 @@
-"""What a caller may do: by the scopes it holds, and for a guest beyond them."""
+"""What a caller may do by its scopes and its kind."""
 
 from agent_server.caller import Caller
 from agent_server.errors import Forbidden
@@ -8,7 +8,7 @@ GUEST_SCOPES = frozenset({"conversations:read", "conversations:write", "account:
 
 
 def require(caller: Caller, scope: str, what: str = "This") -> None:
-    """Raises Forbidden for a caller who lacks `scope`; `what` is the subject of the message."""
+    """Raises Forbidden for a caller who lacks `scope`. `what` is the subject of the message."""
     if not caller.may(scope):
         raise Forbidden(f"{what} needs the scope {scope}, which this caller lacks", scope)
 
@@ -17,7 +17,7 @@ NEEDS_KEY = "this needs an API key (`agent-server key create` makes one)"
 
 
 def require_member(caller: Caller, needs: str = NEEDS_KEY, scope: str | None = None) -> None:
-    """Raises Forbidden for a guest; `needs` says what would be right.
+    """Raises Forbidden for a guest. `needs` says what would be right.
 
     No scope can say this. A guest holds the scopes of its agents' tools, so that they can act for it, and those of an
     account, so that it can change its profile; keys and roles name the same scopes. What a guest may do only through

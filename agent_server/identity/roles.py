@@ -1,4 +1,4 @@
-"""Roles: sets of scopes, by name."""
+"""Roles are named sets of scopes."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,12 +23,15 @@ class Roles:
     scopes: Mapping[str, frozenset[str]]
 
     def of(self, names: Iterable[str]) -> frozenset[str]:
-        """The scopes of somebody with these roles; without any, of a `user`. Roles that there are none of are nothing."""
+        """The scopes of somebody with these roles.
+
+        Without any they are those of a `user`; unknown roles are ignored.
+        """
         held = [self.scopes[name] for name in names if name in self.scopes]
         return frozenset().union(*held) if held else self.scopes[USER]
 
     def check(self, names: Collection[str], giver: Collection[str] | None = None) -> None:
-        """Raises InvalidInput for a role that is not there, and for one that holds more than the scopes of `giver`."""
+        """Raises InvalidInput for a role that is not there or holds more than the scopes of `giver`."""
         for name in names:
             if name not in self.scopes:
                 raise InvalidInput(f"roles: there is no {name!r}; there are {', '.join(sorted(self.scopes))}")
@@ -39,23 +42,25 @@ class Roles:
 def define_roles(
     given: Mapping[str, Collection[str] | None], agents: Collection[str], staff: Collection[str] = ()
 ) -> Roles:
-    """The roles of the settings beside `user`, `staff` and `admin`, which they may define anew. `agents` are the scopes
-    that the agents' tools need: a `user` has them, but for those that are for staff. `staff` are the scopes that tools
-    declare to be for staff."""
-    user = (frozenset(agents) - reserved() - frozenset(staff)) | OWN_ACCOUNT
+    """The roles of the settings beside `user`, `staff` and `admin`.
+
+    The settings may define these anew. `agents` are the scopes that the agents' tools need: a `user` has them, but for
+    those that are for staff. `staff` are the scopes that tools declare to be for staff.
+    """
+    user = (frozenset(agents) - staff_scopes() - frozenset(staff)) | OWN_ACCOUNT
     roles = {USER: user, STAFF: user | FOR_STAFF | frozenset(staff), ADMIN: frozenset({"*"})}
     return Roles({**roles, **{name: user if scopes is None else frozenset(scopes) for name, scopes in given.items()}})
 
 
-def reserved() -> frozenset[str]:
-    """The scopes that open rows of all owners, in whichever table: nobody has them by default."""
+def staff_scopes() -> frozenset[str]:
+    """The scopes that open rows of all owners in whichever table. Nobody has them by default."""
     found = (access_of(table) for table in SQLModel.metadata.sorted_tables)
     scopes = {scope for access in found if access is not None for scope in (access.read_scope, access.write_scope)}
     return frozenset(scope for scope in scopes if scope is not None)
 
 
 def covers(held: Collection[str], scope: str) -> bool:
-    """Whether whoever holds these scopes may all that `scope`, which may be `resource:*` or `*`, lets one do."""
+    """Whether these scopes allow all that `scope` does. That may be `resource:*` or `*`."""
     return not {scope, f"{scope.partition(':')[0]}:*", "*"}.isdisjoint(held)
 
 
@@ -64,7 +69,7 @@ def beyond(scopes: Iterable[str], held: Collection[str]) -> list[str]:
     return sorted(scope for scope in scopes if not covers(held, scope))
 
 
-def narrowed(scopes: Collection[str], asked: Iterable[str]) -> frozenset[str]:
+def narrow(scopes: Collection[str], asked: Iterable[str]) -> frozenset[str]:
     """What is both in `scopes` and in `asked`."""
     asked = frozenset(asked)
     return frozenset(s for s in asked if covers(scopes, s)) | frozenset(s for s in scopes if covers(asked, s))

@@ -1,4 +1,4 @@
-"""Users, as rows: made, found, listed."""
+"""The rows of users."""
 
 from collections.abc import Iterable, Sequence
 from uuid import UUID
@@ -39,7 +39,10 @@ async def find_user(session: AsyncSession, name: str) -> User | None:
 
 
 async def page_users(session: AsyncSession, limit: int, cursor: str | None = None) -> tuple[Sequence[User], str | None]:
-    """So many users, newest first, and the cursor of the next page. Raises InvalidInput for a cursor that is none."""
+    """So many users with the newest first and the cursor of the next page.
+
+    Raises InvalidInput for a cursor that is none.
+    """
     statement = select(User).order_by(col(User.id).desc()).limit(limit + 1)
     if cursor is not None:
         try:

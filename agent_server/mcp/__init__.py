@@ -1,4 +1,6 @@
-"""The tools and the knowledge over the Model Context Protocol, both generations, over HTTP and stdio.
+"""The tools and the knowledge over the Model Context Protocol.
+
+Both generations of it are spoken, over HTTP and stdio.
 
 Nothing is kept between two requests: any replica may answer any of them. Importing this package imports the MCP SDK,
 which is heavy: do it where it is needed.

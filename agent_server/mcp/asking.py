@@ -1,4 +1,6 @@
-"""Asking the user of a client before something is lost for good (protocol of 2026: `InputRequiredResult`).
+"""Ask the user of a client before something is lost for good.
+
+This is `InputRequiredResult` of the protocol of 2026.
 
 The first answer to a destructive call is a question with a `requestState`; the client puts it to its user and calls
 again with both. The state is the id of the question's row, the same on every replica. It is not sealed, because it
@@ -40,7 +42,7 @@ def can_ask(context: ServerRequestContext[Any, Any]) -> bool:
 async def ask(
     runtime: Runtime, tool: Tool[..., Any], arguments: Mapping[str, Any], caller: Caller
 ) -> types.InputRequiredResult:
-    """Raises Forbidden and InvalidInput, as the call would."""
+    """The question in place of the call. Raises Forbidden and InvalidInput, as the call would."""
     question = await ask_first(runtime, tool, arguments, caller=caller, surface="mcp")
     form = types.ElicitRequestFormParams(
         message=f"{question.question} This cannot be undone.",
@@ -55,15 +57,15 @@ async def ask(
     )
 
 
-async def answered(
+async def answer_call(
     runtime: Runtime, tool: Tool[..., Any], params: types.CallToolRequestParams, caller: Caller
 ) -> Any | types.CallToolResult:
-    """The output of the call that the client's user was asked about, or the result that says it was not made.
+    """The output of the call that the client's user was asked about. It may be a result that says it was not made.
 
     Raises MCPError for a state that is not this caller's for this call, or is used up or has expired, and as
     `call_tool`.
     """
-    row = await _row(runtime, tool, params, caller)
+    row = await _find_confirmation(runtime, tool, params, caller)
     response = (params.input_responses or {}).get(_ANSWER)
     if not isinstance(response, types.ElicitResult):
         raise MCPError(types.INVALID_PARAMS, f"inputResponses.{_ANSWER}: send what the user answered to the question")
@@ -74,7 +76,7 @@ async def answered(
     return types.CallToolResult(content=[types.TextContent(text=said_no)], is_error=True)
 
 
-async def _row(
+async def _find_confirmation(
     runtime: Runtime, tool: Tool[..., Any], params: types.CallToolRequestParams, caller: Caller
 ) -> Confirmation:
     try:

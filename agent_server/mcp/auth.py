@@ -1,7 +1,10 @@
-"""Who may speak MCP over HTTP: an API key in `Authorization: Bearer`, nowhere else, and no guest.
+"""Who may speak MCP over HTTP.
+
+The credential is in `Authorization: Bearer` and nowhere else, and no guest's.
 
 What is refused is answered before the protocol begins, with the status and the challenge of RFC 6750, which tells an
-OAuth client where to get a token and which scope to ask for; the body is a JSON-RPC error, the only kind that MCP clients show to their user.
+OAuth client where to get a token and which scope to ask for. The body is a JSON-RPC error, the only kind that MCP
+clients show to their user.
 """
 
 from collections.abc import Awaitable, Callable
@@ -23,8 +26,11 @@ from agent_server.mcp.metadata import Resource
 
 
 class Resolve(Protocol):
-    """Finds the caller that a token stands for: one of ours, or one of an outside issuer for this resource. Raises
-    Unauthorized, and TooMany for a caller or an `address` that asks too often."""
+    """Finds the caller that a token stands for.
+
+    It is one of ours, or one of an outside issuer for this resource. Raises Unauthorized, and TooMany for a caller or
+    an `address` that asks too often.
+    """
 
     def __call__(self, token: str, /, *, address: str | None) -> Awaitable[Caller]: ...
 
@@ -41,7 +47,7 @@ def current_caller() -> Caller:
 
 
 class Authenticated:
-    """Lets a request through to `app` when its caller may make it; `current_caller()` then says who that is."""
+    """Lets a request through to `app` when its caller may make it. `current_caller()` then says who that is."""
 
     def __init__(
         self, app: ASGIApp, *, resolve: Resolve, authorise: Authorise, body_limit: int, resource: Resource
@@ -53,18 +59,18 @@ class Authenticated:
         self.resource = resource
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope = {**scope, "headers": _stripped(scope["headers"])}
+        scope = {**scope, "headers": _strip_headers(scope["headers"])}
         request = Request(scope, receive)
         token, caller = _token_of(request), None
         try:
-            caller = await self._member(token, request)
+            caller = await self._get_member(token, request)
             if request.method != "POST":  # legacy GET would hold a stream open on which a stateless server says nothing
                 await Response(status_code=405, headers={"Allow": "POST"})(scope, receive, send)
                 return
-            body = await self._body(request)
-            await self.authorise(caller, _parsed(body))
+            body = await self._read_body(request)
+            await self.authorise(caller, _parse(body))
         except AgentServerError as error:
-            await self._refusal(request, error, caller, token_sent=token is not None)(scope, receive, send)
+            await self._render_refusal(request, error, caller, token_sent=token is not None)(scope, receive, send)
             return
         except ClientDisconnect:  # in the middle of its own request: nobody is left to answer
             return
@@ -75,14 +81,14 @@ class Authenticated:
         finally:
             _caller.reset(was)
 
-    async def _member(self, token: str | None, request: Request) -> Caller:
+    async def _get_member(self, token: str | None, request: Request) -> Caller:
         if token is None:
             raise Unauthorized("MCP needs an API key: send `Authorization: Bearer <API key>`")
         caller = await self.resolve(token, address=request.client and request.client.host)
         require_member(caller, "MCP needs an API key (`agent-server key create` makes one)")
         return caller
 
-    def _refusal(
+    def _render_refusal(
         self, request: Request, error: AgentServerError, caller: Caller | None, *, token_sent: bool
     ) -> Response:
         headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
@@ -91,7 +97,7 @@ class Authenticated:
         body = error_data(error).model_dump(exclude_none=True)
         return JSONResponse({"jsonrpc": "2.0", "id": None, "error": body}, status_of(type(error)), headers)
 
-    async def _body(self, request: Request) -> bytes:
+    async def _read_body(self, request: Request) -> bytes:
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
@@ -105,12 +111,15 @@ def _token_of(request: Request) -> str | None:
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
-def _stripped(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """httptools leaves the white space around a header's value, and the SDK compares `Mcp-*` to the body as they are."""
+def _strip_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers without white space around `Mcp-*`.
+
+    httptools leaves it, and the SDK compares them to the body as they are.
+    """
     return [(name, value.strip() if name.startswith(b"mcp-") else value) for name, value in headers]
 
 
-def _parsed(body: bytes) -> Any:
+def _parse(body: bytes) -> Any:
     try:
         return from_json(body)
     except ValueError:  # the protocol has its own answer to that
@@ -118,7 +127,7 @@ def _parsed(body: bytes) -> Any:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """`receive` with the body that was read already; after it come disconnects, which cancel the call."""
+    """`receive` with the body that was read already. After it come disconnects, which cancel the call."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:

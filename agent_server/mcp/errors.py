@@ -1,4 +1,4 @@
-"""Our errors as JSON-RPC errors, and the one catch-all of this surface."""
+"""Our errors as JSON-RPC errors."""
 
 import secrets
 from typing import Any
@@ -24,11 +24,12 @@ from agent_server.log import without_secrets
 
 log = structlog.get_logger()
 
+# By class and not by status, which JSON-RPC does not have. Whatever is not listed is the server's fault.
 _CLIENTS_FAULT = (Conflict, Forbidden, InvalidInput, TooLarge, TooMany, Unauthorized)
 
 
 def error_data(error: AgentServerError, **data: Any) -> ErrorData:
-    """`error` as JSON-RPC has it: `code: message` for people, our code and the missing scope for programs."""
+    """`error` as JSON-RPC has it. `code: message` is for people, our code and the missing scope for programs."""
     if isinstance(error, Forbidden) and error.scope is not None:
         data["scope"] = error.scope
     return ErrorData(
@@ -45,7 +46,7 @@ def _number_of(error: AgentServerError) -> int:
 
 
 async def render_errors(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-    """What a request may fail with: the SDK's own answer to anything else shows the exception's text to the client."""
+    """Render what a request fails with. The SDK's own answer to a bug would show the exception's text to the client."""
     try:
         return await call_next(ctx)
     except MCPError as error:  # the SDK's own repeats the method, which is the client's to choose

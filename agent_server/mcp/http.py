@@ -1,4 +1,4 @@
-"""`/mcp`: Streamable HTTP, stateless, so that any replica answers any request."""
+"""Streamable HTTP at `/mcp`. It is stateless, so that any replica answers any request."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -32,7 +32,7 @@ class McpApp:
 
     @property
     def routes(self) -> Sequence[Route]:
-        """`/mcp` and `/mcp/`, both answered: a mount would redirect one to the other, and clients do not follow."""
+        """`/mcp` and `/mcp/`. A mount would redirect one to the other, and clients do not follow."""
         return [Route(path, endpoint=self.asgi, include_in_schema=False) for path in ("/mcp", "/mcp/")]
 
 
@@ -46,7 +46,7 @@ def mcp_app(
     resolve: Resolve,
     documents: Documents | None = None,
 ) -> McpApp:
-    """`tools` and `documents` over HTTP, for the callers that `resolve` finds by their token."""
+    """`tools` and `documents` over HTTP for the callers that `resolve` finds by their token."""
     server = create_mcp_server(
         runtime,
         tools,
@@ -83,7 +83,7 @@ def mcp_app(
 
 
 def _security(settings: Settings) -> TransportSecuritySettings:
-    """Which `Host` and `Origin` may be named, once more: the edge has asked already, and knows patterns, too."""
+    """Which `Host` and `Origin` may be named. The edge has asked already, and knows patterns, too."""
     known, origins = settings.known_hosts, settings.cors_origins
     if "*" in origins or any(host.startswith("*") for host in known):
         return TransportSecuritySettings(enable_dns_rebinding_protection=False)

@@ -1,5 +1,8 @@
-"""What an OAuth client is told of `/mcp` as a protected resource: the document of RFC 9728 and the challenges of RFC
-6750, from which it learns where to get a token, for which resource (RFC 8707) and with which scopes."""
+"""What an OAuth client is told of `/mcp` as a protected resource.
+
+From the document of RFC 9728 and the challenges of RFC 6750 it learns where to get a token, for which resource (RFC
+8707) and with which scopes.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -13,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from agent_server.caller import Caller
 from agent_server.errors import Forbidden, Unauthorized
-from agent_server.identity.roles import reserved
+from agent_server.identity.roles import staff_scopes
 from agent_server.mcp.resources import Documents
 from agent_server.settings import Settings
 from agent_server.tool import Tool
@@ -38,7 +41,10 @@ class ResourceMetadata(BaseModel):
 
 
 def canonical_address(settings: Settings) -> str | None:
-    """The resource that a token must be for (`aud`); None where the server has not been told its public address."""
+    """The resource that a token must be for in its `aud`.
+
+    None where the server has not been told its public address.
+    """
     public = settings.public_url
     return f"{public}{PATH}" if public else None
 
@@ -55,7 +61,7 @@ class Resource:
 
     def metadata(self, request: Request) -> ResourceMetadata:
         return ResourceMetadata(
-            resource=self._base(request) + PATH,
+            resource=self._base_address(request) + PATH,
             authorization_servers=list(self.issuers),
             scopes_supported=sorted(self.scopes),
             bearer_methods_supported=["header"],
@@ -69,23 +75,23 @@ class Resource:
         described = re.sub(r"[^ !#-\[\]-~]", "'", error.message)  # RFC 6750: ASCII without quote and backslash
         parameters: dict[str, str] = {}
         if isinstance(error, Forbidden):
-            parameters = {"error": "insufficient_scope", "scope": self._wanted(error, caller)}
+            parameters = {"error": "insufficient_scope", "scope": self._scopes_to_ask(error, caller)}
         else:
             parameters = {"error": "invalid_token"} if token_sent else {}
             parameters["scope"] = " ".join(sorted(self.reading))
         if "error" in parameters:
             parameters["error_description"] = described
-        parameters["resource_metadata"] = f"{self._base(request)}{WELL_KNOWN}{PATH}"
+        parameters["resource_metadata"] = f"{self._base_address(request)}{WELL_KNOWN}{PATH}"
         return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters.items() if value)
 
-    def _wanted(self, error: Forbidden, caller: Caller | None) -> str:
-        """The scope that is missing and those that the caller holds: a new token for the one alone would lose them."""
+    def _scopes_to_ask(self, error: Forbidden, caller: Caller | None) -> str:
+        """The scope that is missing and those that the caller holds. A new token for the one alone would lose them."""
         if error.scope is None:
             return ""
         held = {scope for scope in self.scopes if caller is not None and caller.may(scope)}
         return " ".join(sorted({error.scope, *held}))
 
-    def _base(self, request: Request) -> str:
+    def _base_address(self, request: Request) -> str:
         if self.address is not None:
             return self.address.removesuffix(PATH)
         host = request.headers.get("host", "")
@@ -97,7 +103,7 @@ def describe_resource(
 ) -> Resource:
     """The resource that these tools and documents make. Scopes for staff are left out: clients are not told to ask
     every user for them."""
-    staff = set(reserved())
+    staff = set(staff_scopes())
     effects: Mapping[str, set[str]] = {"read": set(), "write": set()}
     for tool in tools:
         if tool.staff:
@@ -109,13 +115,13 @@ def describe_resource(
         name=name,
         address=canonical_address(settings),
         issuers=tuple(issuer.issuer for issuer in settings.issuers),
-        scopes=frozenset((effects["read"] | effects["write"]) - staff),
-        reading=frozenset(effects["read"] - staff),
+        scopes=frozenset((effects["read"] | effects["write"]) - staff_scopes()),
+        reading=frozenset(effects["read"] - staff_scopes()),
     )
 
 
 def metadata_router(resource: Resource) -> APIRouter:
-    """The document, at both of its addresses."""
+    """The document at both of its addresses."""
     router = APIRouter(tags=["mcp"])
 
     async def read(request: Request) -> JSONResponse:

@@ -18,7 +18,7 @@ _MARKDOWN = "text/markdown"
 
 
 class Document(Protocol):
-    """What a list says of a document; `path` is its file, relative to content/."""
+    """What a list says of a document. `path` is its file, relative to content/."""
 
     @property
     def path(self) -> str: ...
@@ -29,7 +29,7 @@ class Document(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Documents:
-    """Where documents come from, and the scope that a caller must hold to see them.
+    """Where documents come from and the scope that a caller must hold to see them.
 
     `read_document` returns the Markdown of the document at a path, and raises NotFound.
     """
@@ -39,7 +39,7 @@ class Documents:
     read_document: Callable[[str], Awaitable[str]]
 
     async def resources(self, caller: Caller) -> list[types.Resource]:
-        """What `caller` may read, in the order of the paths."""
+        """What `caller` may read in the order of the paths."""
         if not caller.may(self.scope):
             return []
         documents = sorted(await self.list_documents(), key=lambda document: document.path)
@@ -62,7 +62,7 @@ class Documents:
         ]
 
     async def read(self, caller: Caller, uri: str) -> types.TextResourceContents:
-        """Raises Forbidden, and MCPError with the address for a document that is not there."""
+        """The text of a document. Raises Forbidden, and MCPError with the address for one that is not there."""
         self.authorise(caller)
         path = unquote(uri.removeprefix(_SCHEME))
         try:

@@ -1,4 +1,4 @@
-"""The MCP server: it lists what the caller may use, and hands each call to `call_tool`."""
+"""The MCP server. It lists what the caller may use, and hands each call to `call_tool`."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -16,10 +16,10 @@ from agent_server.calls.call import Runtime, call_tool
 from agent_server.calls.confirmations import find_asker
 from agent_server.errors import AgentServerError, Forbidden
 from agent_server.log import without_secrets
-from agent_server.mcp.asking import answered, ask, can_ask
+from agent_server.mcp.asking import answer_call, ask, can_ask
 from agent_server.mcp.errors import render_errors
 from agent_server.mcp.resources import Documents
-from agent_server.mcp.tools import describe, failed, succeeded
+from agent_server.mcp.tools import describe, render_failure, render_output
 from agent_server.tool import Tool
 
 _LIST_CACHE = CacheHint(ttl_ms=60_000, scope="private")
@@ -37,7 +37,7 @@ def create_mcp_server(
     caller: Callable[[], Caller],
     documents: Documents | None = None,
 ) -> Server:
-    """A server of `tools`, and of `documents` as resources; `caller` says who makes the request being answered.
+    """A server of `tools` and of `documents` as resources. `caller` says who makes the request being answered.
 
     A call fails as the model can read it (a result with `isError`), save for a tool that is not there or not the
     caller's to use: that is an error of the protocol.
@@ -57,7 +57,7 @@ def create_mcp_server(
             raise _unknown_tool(params.name, [tool.name for tool, _ in listed if me.may(tool.scope)])
         try:
             if params.request_state is not None:
-                output = await answered(runtime, tool, params, me)
+                output = await answer_call(runtime, tool, params, me)
             elif find_asker(tool, "mcp") == "client" and can_ask(context):
                 return await ask(runtime, tool, params.arguments or {}, me)
             else:
@@ -65,8 +65,8 @@ def create_mcp_server(
         except Forbidden:
             raise
         except AgentServerError as error:
-            return failed(error)
-        return output if isinstance(output, types.CallToolResult) else succeeded(tool, output)
+            return render_failure(error)
+        return output if isinstance(output, types.CallToolResult) else render_output(tool, output)
 
     server = Server(
         name,

@@ -1,4 +1,4 @@
-"""A tool as MCP lists it, and its outcome as MCP returns it."""
+"""A tool as MCP lists it and its outcome as MCP returns it."""
 
 import json
 from typing import Any
@@ -29,8 +29,8 @@ def describe(tool: Tool[..., Any]) -> types.Tool:
     )
 
 
-def succeeded(tool: Tool[..., Any], output: Any) -> types.CallToolResult:
-    """`output` as structured content, and the same as compact text for clients that read only that.
+def render_output(tool: Tool[..., Any], output: Any) -> types.CallToolResult:
+    """`output` as structured content and as compact text for clients that read only that.
 
     Raises ValueError for a result that JSON cannot hold.
     """
@@ -40,8 +40,8 @@ def succeeded(tool: Tool[..., Any], output: Any) -> types.CallToolResult:
     return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=structured)
 
 
-def failed(error: AgentServerError) -> types.CallToolResult:
-    """A failure that the model reads, and may correct."""
+def render_failure(error: AgentServerError) -> types.CallToolResult:
+    """A failure that the model reads and may correct."""
     text = without_secrets(f"{error.code}: {error.message}")
     return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True)
 
@@ -51,7 +51,10 @@ def _is_object(tool: Tool[..., Any]) -> bool:
 
 
 def _output_schema(tool: Tool[..., Any]) -> dict[str, Any]:
-    """The schema of the structured content, which was an object until the protocol of 2026: the rest goes in `result`."""
+    """The schema of the structured content.
+
+    It was an object until the protocol of 2026, so the rest goes in `result`.
+    """
     schema = tool.output_schema
     if _is_object(tool):
         return schema

@@ -1,4 +1,6 @@
-"""The protocols that chat clients speak: a folder each, over the same events.
+"""The protocols that chat clients speak.
+
+Each is a folder over the same events.
 
 To add one, write its folder (`request` in, `stream` out, its errors and routes) and list its `Protocol` here.
 """

@@ -1,9 +1,11 @@
-"""What protocols share: where each is spoken, server-sent events, and our own events as they are stored.
+"""What protocols share.
 
-id: <turn>:<seq>            the last frame of an event, or its only one
-id: <turn>:<seq>.<part>     a frame before the last of an event that makes several
-: ping                      nothing happens, and the connection is alive
-retry: 100                  this process ends before the turn does: connect again, with `Last-Event-ID`
+Where each is spoken, server-sent events, and our own events as they are stored:
+
+    id: <turn>:<seq>            the last frame of an event, or its only one
+    id: <turn>:<seq>.<part>     a frame before the last of an event that makes several
+    : ping                      nothing happens, and the connection is alive
+    retry: 100                  this process ends before the turn does: connect again, with `Last-Event-ID`
 """
 
 import json
@@ -28,7 +30,7 @@ AGAIN = b"retry: 100\n\n"
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """A protocol of chat clients, spoken at `prefix` and below.
+    """A protocol of chat clients that is spoken at `prefix` and below.
 
     Every error there is written in the format `errors`, also those of the edge and of the routing. `router` has the
     routes, whose paths begin with the prefix; it is None where `api` has them.
@@ -41,7 +43,7 @@ class Protocol:
 
 @dataclass(frozen=True, order=True)
 class Cursor:
-    """A place in a turn's stream: after frame `part` of event `seq`; part 0 is the whole event."""
+    """A place in a turn's stream. It is after frame `part` of event `seq`, where part 0 is the whole event."""
 
     seq: int
     part: int = 0
@@ -74,7 +76,7 @@ def encode_frame(turn_id: UUID, place: Cursor, data: Any, event: str | None = No
 
 
 async def event_stream(turn_id: UUID, events: AsyncIterator[Numbered | None]) -> AsyncIterator[bytes]:
-    """Our own events, one frame each."""
+    """Our own events with one frame each."""
     try:
         async for numbered in events:
             if numbered is None:

@@ -1,1 +1,4 @@
-"""The chat page (`static/`, own ES modules without a build step) and the Markdown it shows (`render`)."""
+"""The chat page and the Markdown it shows.
+
+`static/` has own ES modules without a build step, `render` the Markdown.
+"""

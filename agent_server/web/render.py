@@ -1,4 +1,4 @@
-"""Markdown of an answer -> sanitised HTML, one string per top-level block.
+"""Markdown of an answer -> sanitised HTML with one string per top-level block.
 
 Two walls: the parser never passes HTML through, and nh3 keeps only what is on the list below. The page may therefore
 put the result into its document as it is. Images become links: loading one would tell a stranger's server what was
@@ -82,7 +82,7 @@ _SANITISER = nh3.Cleaner(
 
 
 class _Block(NamedTuple):
-    """A top-level block: its tokens and the lines it covers, `end` exclusive."""
+    """A top-level block. It has its tokens and the lines it covers, `end` exclusive."""
 
     tokens: Sequence[Token]
     start: int
@@ -90,13 +90,13 @@ class _Block(NamedTuple):
 
 
 def render_blocks(text: str, citations: Collection[int] = ()) -> list[str]:
-    """HTML of each top-level block; `[n]` becomes `<a class="cite" href="#cite-n">` for the n in `citations`."""
+    """HTML of each top-level block. `[n]` becomes `<a class="cite" href="#cite-n">` for the n in `citations`."""
     known = frozenset(citations)
     return [_render(block, known) for block in _parse(_clean_characters(text), known)]
 
 
 class BlockRenderer:
-    """The same for a text that grows, parsed again only from the last block that can still change."""
+    """The same for a text that grows. It is parsed again only from the last block that can still change."""
 
     def __init__(self) -> None:
         self._text = ""
@@ -119,7 +119,7 @@ class BlockRenderer:
         return changed + [(i, "") for i in range(len(after), len(before))]
 
     def _settle(self, blocks: Sequence[_Block]) -> None:
-        """All blocks on finished lines are final except the last: what follows may still join that one."""
+        """All blocks on finished lines are final except the last. What follows may still join that one."""
         unsettled = self._text[self._offset :]
         whole = [block for block in blocks if block.end <= unsettled.count("\n")]
         if len(whole) > 1:
@@ -128,7 +128,7 @@ class BlockRenderer:
 
 
 def _clean_characters(text: str) -> str:
-    """Line ends as "\\n", and no half surrogate pairs, which cannot be encoded."""
+    """Line ends as "\\n" and no half surrogate pairs. These cannot be encoded."""
     return _SURROGATE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
@@ -151,7 +151,7 @@ def _render(block: _Block, citations: frozenset[int]) -> str:
 
 
 def _citation_rule(state: StateInline, silent: bool) -> bool:
-    """`[1]` and `[1, 2]`, if at least one of the numbers is known; the others stay text."""
+    """`[1]` and `[1, 2]` if at least one of the numbers is known. The others stay text."""
     match = _CITATION.match(state.src, state.pos, state.posMax)
     if not match:
         return False
@@ -165,7 +165,7 @@ def _citation_rule(state: StateInline, silent: bool) -> bool:
 
 
 def _url_rule(state: StateInline, silent: bool) -> bool:
-    """A bare http(s) address, met at its colon: the text before it has been read already."""
+    """A bare address that is met at its colon. The text before it has been read already."""
     scheme = _SCHEME.search(state.pending[-8:])
     match = _URL.match(state.src, state.pos, state.posMax)
     if silent or state.linkLevel or not scheme or not match:
@@ -183,7 +183,7 @@ def _url_rule(state: StateInline, silent: bool) -> bool:
 
 
 def _plain_rule(state: StateCore) -> None:
-    """Run before the inline parser, which skips what is not of type `inline`."""
+    """Run before the inline parser. That skips what is not of type `inline`."""
     for token in state.tokens:
         if token.type == "inline" and (
             len(token.content) > _LONGEST_INLINE or sum(map(token.content.count, "[<&")) > _MOST_MARKS
@@ -204,7 +204,7 @@ def _citation(_: RendererHTML, tokens: Sequence[Token], idx: int, _options: Opti
 
 
 def _code(_: RendererHTML, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: Any) -> str:
-    """A fence, or an indented block, which has no language."""
+    """A fence or an indented block. The latter has no language."""
     code = tokens[idx].content
     language = re.sub(r"[^\w+#-]", "", tokens[idx].info.strip().split(" ")[0].lower())[:20]
     if language in _LANGUAGES and len(code) <= _LONGEST_HIGHLIGHT:
@@ -233,13 +233,13 @@ def _heading(renderer: RendererHTML, tokens: Sequence[Token], idx: int, options:
 
 
 def _table(renderer: RendererHTML, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Any) -> str:
-    """In a box of its own, so that a wide table scrolls and the page does not."""
+    """A table in a box of its own. A wide one scrolls then, and the page does not."""
     html = renderer.renderToken(tokens, idx, options, env)
     return f'<div class="table">{html}' if tokens[idx].nesting == 1 else f"{html}</div>"
 
 
 def _cell(renderer: RendererHTML, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Any) -> str:
-    """The parser aligns by a style attribute, which the page's policy forbids."""
+    """A cell that is aligned by its class. The parser's style attribute is forbidden by the page's policy."""
     if style := tokens[idx].attrs.pop("style", None):
         tokens[idx].attrs["class"] = str(style).removeprefix("text-align:")
     return renderer.renderToken(tokens, idx, options, env)

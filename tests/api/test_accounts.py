@@ -20,7 +20,7 @@ from agent_server.db import new_id, now
 from agent_server.db.isolation import access_of
 from agent_server.identity.accounts import Accounts, Act
 from agent_server.identity.limits import FAILED_LOGINS_PER_ACCOUNT, FAILED_LOGINS_PER_ADDRESS
-from agent_server.identity.roles import reserved
+from agent_server.identity.roles import staff_scopes
 from tests.conftest import everything
 from tests.rows import insert_row_of_everything, owned_tables
 from tests.server import Client, Start
@@ -129,10 +129,10 @@ async def test_a_user_signs_in_and_is_who_it_is(people: People) -> None:
 async def test_a_user_may_what_the_agents_need_and_nothing_that_is_for_staff(people: People) -> None:
     scopes = set((await people.signed_in())["user"]["scopes"])
     assert {"tasks:write", "leads:write", "account:read", "keys:write", "conversations:write"} <= scopes
-    assert reserved() >= {"users:read", "users:write", "audit:read"}
-    assert not scopes & reserved()
+    assert staff_scopes() >= {"users:read", "users:write", "audit:read"}
+    assert not scopes & staff_scopes()
     assert not scopes & {"*", "account:*", "account:data"}
-    assert not people.client.server.resolver.guest_scopes & reserved()
+    assert not people.client.server.resolver.guest_scopes & staff_scopes()
     for path in ("/api/users", f"/api/audit?subject={people.ids['bob']}"):
         assert (await people.http.get(path, headers=await people.headers())).status_code == 403
         assert (await people.http.get(path, headers=await people.headers("sam@example.com"))).status_code == 200

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID, uuid4
 
 import httpx
@@ -15,7 +15,9 @@ import pytest
 from dirty_equals import IsDatetime, IsUUID
 
 from agent_server import Caller, Conflict, Tool, ToolContext, tool
+from agent_server.audit import Surface
 from agent_server.calls.call import Runtime, call_tool
+from agent_server.calls.confirmations import ASKERS
 from agent_server.calls.consent import confirm_call, decline_call
 from agent_server.db import Database
 from agent_server.settings import Settings
@@ -244,6 +246,10 @@ async def test_a_tool_that_fails_after_a_yes_fails_as_elsewhere_and_is_not_tried
     assert (failed.status_code, failed.json()["detail"]) == (404, rest.json()["detail"])
     assert (await talk.answer(question["id"], confirm=True)).status_code == 409
     assert await talk.audit() == [("agent", "asked"), ("agent", "not_found"), ("rest", "not_found")]
+
+
+def test_it_is_said_of_every_surface_who_asks() -> None:
+    assert set(ASKERS) == set(get_args(Surface))
 
 
 async def test_the_call_over_rest_is_the_users_own_word(talk: Talk) -> None:

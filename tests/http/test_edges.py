@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from agent_server.errors import InvalidInput
-from agent_server.http.listener import configured
+from agent_server.http.listener import create_config
 from agent_server.settings import load_settings, variable_of
 from tests.api.routes import BODIES, ELSEWHERE, filled, raw, routes
 from tests.server import Client, Start
@@ -330,7 +330,7 @@ async def mirror(*trusted: str) -> AsyncIterator[httpx.AsyncClient]:
 
     settings = load_settings(trusted_proxies=trusted)
     async with (
-        serving(app, configured(app, settings)) as base,
+        serving(app, create_config(app, settings)) as base,
         httpx.AsyncClient(base_url=base) as http,
     ):
         yield http

@@ -14,7 +14,7 @@ from agent_server.db import Database, now
 from agent_server.errors import Unauthorized
 from agent_server.identity.logins import issue_access
 from agent_server.identity.resolver import Resolver
-from agent_server.identity.roles import OWN_ACCOUNT, Roles, define_roles, narrowed, reserved
+from agent_server.identity.roles import OWN_ACCOUNT, Roles, define_roles, narrow, staff_scopes
 from agent_server.identity.users import create_user
 from tests.conftest import everything
 
@@ -79,7 +79,7 @@ async def test_the_account_of_an_outsider_is_made_once_however_many_come_at_once
     resolver = _resolver(database, Issuer(Said(name="Ann")))
     callers = await asyncio.gather(*(resolver.resolve(_token(), audience=["here"]) for _ in range(6)))
     assert len({caller.id for caller in callers}) == 1
-    assert callers[0].scopes == (AGENTS - reserved()) | OWN_ACCOUNT
+    assert callers[0].scopes == (AGENTS - staff_scopes()) | OWN_ACCOUNT
     other = await _resolver(database, Issuer(Said(subject="bob"))).resolve(_token())
     elsewhere = await _resolver(database, Issuer(Said(issuer="https://other.example"))).resolve(_token())
     assert len({callers[0].id, other.id, elsewhere.id}) == 3
@@ -106,9 +106,9 @@ async def test_a_disabled_outsider_is_refused(database: Database) -> None:
 @pytest.mark.parametrize(
     ("scopes", "roles", "given", "expected"),
     [
-        (None, set(), [], (AGENTS - reserved()) | OWN_ACCOUNT),
+        (None, set(), [], (AGENTS - staff_scopes()) | OWN_ACCOUNT),
         (None, {"clerk"}, [], {"notes:*", "tasks:read"}),
-        (None, {"root", "no such role"}, [], (AGENTS - reserved()) | OWN_ACCOUNT),
+        (None, {"root", "no such role"}, [], (AGENTS - staff_scopes()) | OWN_ACCOUNT),
         (None, set(), ["clerk"], {"notes:*", "tasks:read"}),
         (None, {"admin"}, [], {"*"}),
         (set(), {"admin"}, [], set()),
@@ -143,15 +143,15 @@ async def test_our_tokens_are_signed_with_one_secret_on_all_replicas(database: D
 def test_roles_of_the_settings_stand_beside_ours_and_in_their_place() -> None:
     roles = define_roles({"support": ["leads:read"], "staff": None, "user": ["tasks:read"]}, AGENTS)
     assert roles.of(["support"]) == {"leads:read"}
-    assert roles.of(["staff"]) == (AGENTS - reserved()) | OWN_ACCOUNT
+    assert roles.of(["staff"]) == (AGENTS - staff_scopes()) | OWN_ACCOUNT
     assert roles.of([]) == roles.of(["gone"]) == {"tasks:read"}
     assert roles.of(["support", "user"]) == {"leads:read", "tasks:read"}
 
 
 def test_a_role_by_default_holds_nothing_that_is_for_staff() -> None:
-    roles = define_roles({}, AGENTS | reserved())
-    assert not roles.of([]) & reserved()
-    assert Roles({"user": frozenset()}).of([]) == narrowed({"*"}, []) == frozenset()
+    roles = define_roles({}, AGENTS | staff_scopes())
+    assert not roles.of([]) & staff_scopes()
+    assert Roles({"user": frozenset()}).of([]) == narrow({"*"}, []) == frozenset()
 
 
 async def test_a_token_says_nothing_without_its_login(database: Database) -> None:

@@ -1,4 +1,4 @@
-"""The AI SDK's UI message stream, which `useChat` and our page speak."""
+"""The AI SDK's UI message stream as `useChat` and our page speak it."""
 
 from agent_server.protocols.base import Protocol
 

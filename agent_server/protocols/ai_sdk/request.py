@@ -1,4 +1,4 @@
-"""What the AI SDK's `useChat` sends, and a plain message, as a message to a turn."""
+"""The message in a request of the AI SDK's `useChat` or of a plain client."""
 
 import hashlib
 from typing import Literal
@@ -15,7 +15,7 @@ KEY_LENGTH = 200
 
 
 class UIPart(BaseModel):
-    """One part of an AI SDK message; only `text` parts are read."""
+    """One part of an AI SDK message. Only `text` parts are read."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -44,7 +44,7 @@ _ONLY_MESSAGES: JsonDict = {
 
 
 class ChatRequest(BaseModel):
-    """A message to answer: `message`, or the AI SDK's `messages`, of which the last one is answered."""
+    """A message to answer. It is `message` or the last of the AI SDK's `messages`."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"oneOf": [_ONLY_MESSAGE, _ONLY_MESSAGES]})
 
@@ -80,7 +80,7 @@ class ChatRequest(BaseModel):
 
     @property
     def client_key(self) -> str | None:
-        """The AI SDK's id of the message, where a repeat of it is the same send."""
+        """The AI SDK's id of the message. It is None where a repeat is another send."""
         if self.messages is None or self.trigger != "submit-message" or self._last.id is None:
             return None
         return f"message:{hashlib.sha256(f'{self.id}:{self._last.id}'.encode()).hexdigest()}"
@@ -108,7 +108,7 @@ def read_message(request: ChatRequest, caller: Caller, idempotency_key: str | No
 
 
 def _read_conversation_id(request: ChatRequest, caller: Caller) -> tuple[UUID | None, bool]:
-    """The conversation that is meant, and whether to make it where it is not there.
+    """The conversation that is meant and whether to make it where it is not there.
 
     `useChat` makes up its chat ids, so that each stands for one conversation of this caller.
     """
@@ -120,7 +120,7 @@ def _read_conversation_id(request: ChatRequest, caller: Caller) -> tuple[UUID | 
 
 
 def client_conversation_id(id: str, caller: Caller) -> UUID:
-    """Our id of the conversation that this caller's client calls `id`; our own ids stand for themselves."""
+    """Our id of the conversation that this caller's client calls `id`. Our own ids stand for themselves."""
     try:
         own = UUID(id)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Turn events -> AI SDK UI message stream v1, as server-sent events.
+"""Turn events -> AI SDK UI message stream v1.
 
 The encoder's output depends on the events alone, so a resumed stream is the rest of the undropped one, byte for byte.
 """
@@ -187,7 +187,7 @@ def _source(passage: dict[str, Any]) -> Chunk:
 async def ui_message_stream(
     events: AsyncIterator[Numbered | None], encoder: UIMessageEncoder, after: Cursor | None
 ) -> AsyncIterator[bytes]:
-    """The frames of the stream that come after `after`, with pings while nothing happens.
+    """The frames of the stream that come after `after`. Pings come while nothing happens.
 
     A stream that ends without `[DONE]` goes on elsewhere.
     """
