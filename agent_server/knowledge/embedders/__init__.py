@@ -1,4 +1,7 @@
-"""Embedders: a module of this folder is one, and so is what an installed package or the workspace brings along."""
+"""Embedders by name.
+
+A module of this folder is one, and so is what an installed package or the workspace brings along.
+"""
 
 import importlib
 import importlib.util
@@ -54,6 +57,7 @@ def _import_factory(module: str, attribute: str) -> Any:
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
+        # a missing module may be the one that was named, or one that it imports: the way out is not the same
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             _refuse(module, f"it imports {error.name}, which is not installed", error)
         _refuse(module, "there is no such module", error)
