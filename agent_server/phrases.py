@@ -1,4 +1,6 @@
-"""Phrases: the sentences that plainly ask for a tool, `@tool(phrases=["add {title} [to my [list|tasks]]"])`.
+"""The sentences that plainly ask for a tool.
+
+A tool declares them: `@tool(phrases=["add {title} [to my [list|tasks]]"])`.
 
     words          as they stand; case, punctuation and spacing do not matter
     {argument}     one or more words, which must be valid for that argument of the tool
@@ -49,18 +51,18 @@ _FORMATS = {
 
 @dataclass(frozen=True)
 class PhraseMatch:
-    """The tool that a message plainly asks for, and the arguments it gives, as text."""
+    """The tool that a message plainly asks for. `arguments` are what the message gives, as text."""
 
     tool: Tool[..., Any]
     arguments: dict[str, str]
 
 
 def match(message: str, tools: Iterable[Tool[..., Any]]) -> PhraseMatch | None:
-    """The tool of `tools` that one of its phrases says `message` asks for, if it is one tool."""
+    """The tool that `message` asks for by one of its phrases. It is None unless it is one tool."""
     found = [
         (words, PhraseMatch(tool, arguments))
         for tool in tools
-        for words, arguments in _matches(message, _compiled(tool))
+        for words, arguments in _matches(message, _compile(tool))
     ]
     most = max((words for words, _ in found), default=0)
     best = [candidate for words, candidate in found if words == most]
@@ -122,13 +124,13 @@ class _Phrases:
 
 
 @lru_cache(maxsize=1024)
-def _compiled(tool: Tool[..., Any]) -> _Phrases:
+def _compile(tool: Tool[..., Any]) -> _Phrases:
     good = [phrase for phrase in tool.phrases if not any(_problems(phrase, tool))]
     return _Phrases(tool, tuple(_graph(_parse(phrase)) for phrase in good), _formats(tool))
 
 
 def _formats(tool: Tool[..., Any]) -> dict[str, str]:
-    """The arguments that are recognised by their format, with it."""
+    """The arguments that are recognised by their format."""
     found = {}
     for name, about in tool.input_schema["properties"].items():
         for kind in (about, *about.get("anyOf", ())):
@@ -233,7 +235,7 @@ class _Message:
         self.words = tuple(_plain(text[start:end]) for start, end in self.spans)
 
     def between(self, first: int, end: int) -> str:
-        """The words first to end-1 as they were written, with the signs that belong to them."""
+        """The words first to end-1 as they were written. The signs that belong to them stay."""
         least = self.spans[first - 1][1] if first else 0
         start, stop = self.spans[first][0], self.spans[end - 1][1]
         while start > least and not self.text[start - 1].isspace():
@@ -241,10 +243,10 @@ class _Message:
         after = self.text[stop : self.spans[end][0] if end < len(self.spans) else len(self.text)]
         if end < len(self.spans):  # signs that touch the next word are the next word's
             after = after[: len(after) - len(re.split(r"\s", after)[-1])] or after.strip()
-        return _unquoted(self.text[start:stop] + after)
+        return _unquote(self.text[start:stop] + after)
 
     def starts(self) -> Sequence[int]:
-        """Where the request may begin, behind all courtesies first."""
+        """Where the request may begin. The place behind all courtesies comes first."""
         places = [0]
         while skipped := next((w for w in _BEFORE if self.words[places[-1] :][: len(w)] == w), None):
             places.append(places[-1] + len(skipped))
@@ -258,7 +260,7 @@ class _Message:
 
 
 def _matches(message: str, compiled: _Phrases) -> Iterator[tuple[int, dict[str, str]]]:
-    """Every phrase that `message` is, as (its own words, the arguments)."""
+    """Every phrase that `message` is. Each is the number of its own words, and the arguments."""
     rest, taken = _take_formats(message, compiled.formats)
     for text, given in ((rest, taken), (message, {})) if taken else ((message, {}),):
         said = _Message(text)
@@ -273,7 +275,7 @@ def _matches(message: str, compiled: _Phrases) -> Iterator[tuple[int, dict[str, 
 
 
 def _take_formats(message: str, formats: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """The message without the values that are known by their format, and those values."""
+    """The message without the values that are known by their format. The values come beside it."""
     taken: dict[str, str] = {}
     for name, kind in formats.items():
         if found := _FORMATS[kind].search(message):
@@ -295,7 +297,7 @@ def _match(phrase: _Phrase, said: _Message, tool: Tool[..., Any]) -> tuple[int, 
 
 @dataclass
 class _Walk:
-    """The way through a template that uses the most of its words, found once for every step and word."""
+    """The way through a template that uses the most of its words. It is found once for every step and word."""
 
     steps: Sequence[_Step]
     said: _Message
@@ -325,15 +327,15 @@ class _Walk:
                 for stop in range(word + 1, self.end + 1):
                     if (rest := self.best(then, stop)) is None:
                         continue
-                    value = _accepted(self.tool, name, self.said.between(word, stop))
+                    value = _check_value(self.tool, name, self.said.between(word, stop))
                     if value is not None:
                         yield rest[0], {name: value, **rest[1]}
             case _:
                 assert_never(step)
 
 
-def _accepted(tool: Tool[..., Any], name: str, value: str) -> str | None:
-    """`value` as the argument takes it: as written, or in lower case where it must be one of a few words."""
+def _check_value(tool: Tool[..., Any], name: str, value: str) -> str | None:
+    """`value` as the argument takes it. That is as written, or in lower case where it must be one of a few words."""
     for text in dict.fromkeys((value, value.lower())):
         try:
             tool.arguments.__pydantic_validator__.validate_assignment(tool.arguments.model_construct(), name, text)
@@ -347,8 +349,11 @@ def _plain(word: str) -> str:
     return word.casefold().replace("’", "'")
 
 
-def _unquoted(text: str) -> str:
-    """Without the punctuation of the sentence around it, and without quotes or brackets that hold nothing else."""
+def _unquote(text: str) -> str:
+    """The text without the punctuation of the sentence around it.
+
+    Quotes and brackets that hold nothing else go as well.
+    """
     text = text.strip().lstrip(",;:.!?…").rstrip(",;:.!?… –—").strip()
     for opening, closing in ('""', "''", "“”", "‘’", "«»", "„“", "()", "``"):
         inner = text.removeprefix(opening).removesuffix(closing)

@@ -1,4 +1,4 @@
-"""Which agent takes a message, by meaning.
+"""Which agent takes a message by its meaning.
 
 The texts of a workspace are the training set: each agent's examples, its description, what its tools are asked with,
 and the headings of the content it answers from. A kernel ridge regression over them (cosine of the embeddings plus
@@ -68,8 +68,10 @@ _FOLLOW_UP_WORDS = 8
 
 @dataclass(frozen=True)
 class RoutedAgent:
-    """An agent as the router knows it: `knowledge` are its collections, its main one first (None: all), `tools` the
-    tools whose phrases are asked of it."""
+    """An agent as the router knows it.
+
+    `knowledge` are its collections, its main one first (None: all), `tools` the tools whose phrases are asked of it.
+    """
 
     name: str
     description: str
@@ -80,7 +82,7 @@ class RoutedAgent:
 
 @dataclass(frozen=True)
 class Subject:
-    """A section of the content: what a collection is about."""
+    """A section of the content. It tells what its collection is about."""
 
     collection: str
     heading: str
@@ -89,7 +91,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Ranked:
-    """An agent and how likely it is the one that is meant, 0 to 1."""
+    """An agent and how likely it is the one that is meant. `confidence` is 0 to 1."""
 
     name: str
     confidence: float
@@ -97,8 +99,11 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Decision:
-    """Who takes the message: the only one there is, one that is surely meant, the one that had the last word, or, by
-    `model`, whoever the triage agent's model says, `agent` being the best guess. `request`: the client named it."""
+    """Who takes the message.
+
+    `only`: the only agent there is; `meaning`: one that is surely meant; `sticky`: the one that had the last word;
+    `model`: whoever the triage agent's model says, `agent` being the best guess; `request`: the client named it.
+    """
 
     agent: str
     confidence: float
@@ -107,7 +112,7 @@ class Decision:
 
 
 def subjects(content: Path) -> list[Subject]:
-    """The sections of the content folder; pages with mistakes are left out."""
+    """The sections of the content folder. Pages with mistakes are left out."""
     pages, _ = read_content(content)
     return [
         Subject(page.collection, piece.heading.replace(SEPARATOR, " "), piece.text)
@@ -129,18 +134,22 @@ async def build_router(embedder: Embedder, agents: Sequence[RoutedAgent], conten
     samples = _samples(agents, content)
     vectors = await embedder.embed([sample.text for sample in samples])
     sections = await embedder.embed([_section_text(subject) for subject in content]) if content else None
+    # inverting a matrix with a row for each text takes most of a second
     ranking = await asyncio.to_thread(_Ranking, agents, samples, vectors, content, sections)
     return Router(embedder, [agent.name for agent in agents], ranking)
 
 
 class Router:
-    """Ranks the agents of a workspace for a message; `ranking` is None where there is one agent."""
+    """Ranks the agents of a workspace for a message. `ranking` is None where there is one agent."""
 
     def __init__(self, embedder: Embedder, names: Sequence[str], ranking: "_Ranking | None") -> None:
         self._embedder, self._names, self._ranking = embedder, names, ranking
 
     async def rank(self, message: str) -> list[Ranked]:
-        """The agents, most likely first; the confidences add up to 1 or, for a message unlike anything known, less."""
+        """The agents with the likeliest one first.
+
+        The confidences add up to 1 or, for a message unlike anything known, less.
+        """
         if self._ranking is None:
             return [Ranked(self._names[0], 1.0)]
         if (certain := self._ranking.certain(message)) is not None:
@@ -153,7 +162,7 @@ class Router:
         return [Ranked(self._names[i], float(confidences[i])) for i in order]
 
     async def decide(self, message: str, last: str | None) -> Decision:
-        """Who takes `message`, in a conversation where `last` answered before."""
+        """Who takes `message` in a conversation where `last` answered before."""
         ranked = await self.rank(message)
         best = ranked[0]
         if self._ranking is None:
@@ -192,24 +201,30 @@ class _Ranking:
         scores = self._regression.predict(message, vector)
         if self._content is not None:
             scores = scores + _CONTENT * self._content.shares(message, vector)
-        return _softmax(self._sharpness * scores) * min(1.0, self._known_share(message) / self._familiar)
+        return _softmax(self._sharpness * scores) * min(1.0, self._share_known(message) / self._familiar)
 
     def certain(self, message: str) -> int | None:
-        """The agent that has the message as an example, or the only one with a tool that the message plainly asks for."""
+        """The agent that has the message as an example.
+
+        Else it is the only one with a tool that the message plainly asks for.
+        """
         if known := self._known.get(tuple(words(message))):
             return int(np.argmax(known.label))
         asked = phrases.match(message, self._owners)
         return self._owners[asked.tool] if asked else None
 
-    def _known_share(self, message: str, *, own: bool = False) -> float:
-        """The share of a message's words, rare ones counting for more, that the workspace has; `own`: elsewhere."""
+    def _share_known(self, message: str, *, own: bool = False) -> float:
+        """The share of a message's words that the workspace has.
+
+        Rare ones count for more. `own`: the message is a sample itself, whose words must stand elsewhere too.
+        """
         said = {stem(word) for word in words(message) if word not in COMMON}
         weights = {word: self._vocabulary.idf(word) for word in said}
         known = sum(weight for word, weight in weights.items() if self._vocabulary.counts[word] > own)
         return known / sum(weights.values()) if weights else 1.0
 
     def _calibrate(self, samples: Sequence["_Sample"], vectors: Vectors) -> None:
-        """Learn from the examples, each predicted without itself, how far scores are to be trusted."""
+        """Learn from the examples how far scores are to be trusted. Each is predicted without itself."""
         rows = [i for i, sample in enumerate(samples) if sample.is_example]
         self._sharpness, self.sure, self._familiar = _SHARPNESS, _SURE, _FAMILIAR
         if len(rows) < _ENOUGH_EXAMPLES:
@@ -218,7 +233,7 @@ class _Ranking:
         if self._content is not None:
             scores = scores + _CONTENT * np.array([self._content.shares(samples[i].text, vectors[i]) for i in rows])
         truth = np.array([np.argmax(samples[i].label) for i in rows])
-        shares = [self._known_share(samples[i].text, own=True) for i in rows]
+        shares = [self._share_known(samples[i].text, own=True) for i in rows]
         self._familiar = min(max(float(np.quantile(shares, 0.25)), 0.3), _FAMILIAR)
         self._sharpness = min(_SHARPNESSES, key=lambda t: _loss(t * scores, truth))
         confidences = _softmax(self._sharpness * scores)
@@ -227,7 +242,7 @@ class _Ranking:
 
 @dataclass(frozen=True)
 class _Sample:
-    """A text and for whom it speaks, in shares of 1."""
+    """A text and for whom it speaks. `label` has a share for each agent, 1 in all."""
 
     text: str
     label: Floats
@@ -262,7 +277,7 @@ def _bare(phrase: str) -> str:
 
 
 def _shares(agents: Sequence[RoutedAgent]) -> Any:
-    """Collection -> for whom it speaks: for those that answer from it, more for one that names it earlier."""
+    """Collection -> for whom it speaks. It speaks for those that answer from it, more for one that names it earlier."""
 
     def shares(collection: str) -> Floats:
         weights = np.array([_claim(agent.knowledge, collection) for agent in agents])
@@ -278,7 +293,7 @@ def _claim(knowledge: Sequence[str] | None, collection: str) -> float:
 
 
 def _owners(agents: Sequence[RoutedAgent]) -> Mapping[Tool[..., Any], int]:
-    """The tools that one agent alone has, with the agent's place."""
+    """The tools that one agent alone has with the agent's place."""
     owners: dict[Tool[..., Any], int] = {}
     count = Counter(tool for agent in agents for tool in agent.tools)
     for place, agent in enumerate(agents):
@@ -287,7 +302,7 @@ def _owners(agents: Sequence[RoutedAgent]) -> Mapping[Tool[..., Any], int]:
 
 
 class _Vocabulary:
-    """In how many texts each word stands, by its stem."""
+    """In how many texts each stem stands."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.counts = Counter(word for text in texts for word in set(map(stem, words(text))))
@@ -326,7 +341,7 @@ class _Regression:
         return scores
 
     def leave_one_out(self, rows: Sequence[int]) -> Floats:
-        """What would be predicted for the samples at `rows`, had each not been there."""
+        """What would be predicted for samples that had not been there. `rows` are their places."""
         scores: Floats = self._targets[rows] - self._dual[rows] / np.diag(self._inverse)[rows, None]
         return scores
 
@@ -338,19 +353,19 @@ class _Regression:
         return vectors
 
     def _weigh(self, text: str) -> tuple[list[int], Floats]:
-        """The places of the text's known terms, and their weights as a vector of length 1."""
+        """The places of the text's known terms and what each weighs. The weights are a vector of length 1."""
         terms = sorted((place, term) for term in _terms(text) if (place := self._places.get(term)) is not None)
         weights = np.array([math.log(1 + self._n / self._terms[term]) for _, term in terms])
         return [place for place, _ in terms], _unit(weights)
 
 
 def _section_text(subject: Subject) -> str:
-    """What a section is compared by; its heading counts twice."""
+    """What a section is compared by. Its heading counts twice."""
     return f"{subject.heading} {subject.heading}\n{subject.text}"
 
 
 class _Content:
-    """The sections of the content, and for whom those nearest to a message speak."""
+    """The sections of the content and for whom the nearest of them speak."""
 
     def __init__(self, agents: Sequence[RoutedAgent], content: Sequence[Subject], vectors: Vectors) -> None:
         self._dense = vectors
@@ -367,7 +382,7 @@ class _Content:
         self._silent = np.array([agent.knowledge == () or agent.knowledge == [] for agent in agents])
 
     def shares(self, message: str, vector: Vector) -> Floats:
-        """The shares of the agents in the nearest sections; an agent without content is neither for nor against."""
+        """The shares of the agents in the nearest sections. An agent without content is neither for nor against."""
         scores = 0.5 * (self._dense @ vector) + self._bm25(message)
         nearest = np.argsort(-scores, kind="stable")[:_NEAREST]
         weights = np.exp((scores[nearest] - scores[nearest[0]]) / 0.05)
@@ -388,13 +403,16 @@ class _Content:
 
 
 def _terms(text: str) -> set[str]:
-    """The stems of a text and its pairs of neighbours: "how do" and "remind me" tell agents apart as topics do."""
+    """The stems of a text and its pairs of neighbours. "How do" and "remind me" tell agents apart as topics do."""
     stems = [stem(word) for word in words(text)]
     return {*stems, *(f"{a} {b}" for a, b in zip(["^", *stems], stems, strict=False))}
 
 
 def _follows(message: str) -> bool:
-    """Whether a message only makes sense after another: short, and it begins or ends like one, or names nothing."""
+    """Whether a message only makes sense after another.
+
+    Such a message is short, and it begins or ends like one, or names nothing.
+    """
     said = words(message)
     if len(said) > _FOLLOW_UP_WORDS:
         return False
@@ -418,7 +436,7 @@ def _loss(scores: Floats, truth: NDArray[np.int64]) -> float:
 
 
 def _threshold(confidences: Floats, right: NDArray[np.bool_]) -> float:
-    """The lowest confidence, `_SURE` or more, above which the examples are nearly always right."""
+    """The lowest confidence above which the examples are nearly always right. It is `_SURE` or more."""
     order = np.argsort(-confidences)
     precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     good = np.flatnonzero(precision >= _RIGHT_WHEN_SURE)

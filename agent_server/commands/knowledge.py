@@ -24,7 +24,7 @@ BENCHMARK_LIMIT = 20
 
 
 async def ingest_with_progress(database: Database, embedder: Embedder, content: Path) -> ingestion.IngestReport:
-    """Ingest, with a bar where standard error is a terminal."""
+    """Ingest with a bar where standard error is a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -78,11 +78,11 @@ async def search(session: Session, query: str | None, stdin: bool, limit: int, a
 
 
 async def benchmark(session: Session, questions: Path, as_json: bool) -> None:
-    """Reciprocal rank and recall of the judged documents, by the statement that answers real questions."""
+    """Show how early a search finds the judged documents. The search is the one that answers real questions."""
     database, embedder = await session.database(), get_embedder(session.settings.embedder)
     await ingestion.ingest(database, embedder, session.workspace.content)
     ranks: dict[str, int | None] = {}
-    for judged in _judged(questions):
+    for judged in _read_judged(questions):
         async with database.transaction() as transaction:
             hits = await searching.search(transaction, embedder, judged.question, limit=BENCHMARK_LIMIT)
         documents = list(dict.fromkeys(hit.document for hit in hits))
@@ -108,7 +108,7 @@ class _Judged(BaseModel):
 _JUDGED = TypeAdapter(Annotated[list[_Judged], Field(min_length=1)])
 
 
-def _judged(path: Path) -> list[_Judged]:
+def _read_judged(path: Path) -> list[_Judged]:
     """The judged questions in a YAML list or JSON lines. Raises InvalidInput."""
     try:
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,7 @@
-"""A page -> passages: sections by heading, split where they are too long, with heading path and offsets."""
+"""A page -> chunks of text that can be found and cited.
+
+A page is cut at its headings, and a section that is too long is split. Each chunk has its heading path and offsets.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -19,8 +22,11 @@ SEPARATOR = " > "
 
 @dataclass(frozen=True)
 class TextChunk:
-    """`text` is exactly the file's characters `start` to `end`; `id` is its name in citations, `words` what the index
-    reads of the text."""
+    """A piece of a page's text.
+
+    `text` is exactly the file's characters `start` to `end`. `id` is its name in citations, `words` what the index
+    reads of the text.
+    """
 
     id: str
     heading: str
@@ -38,11 +44,11 @@ class _Section:
 
 
 def chunk(page: ContentPage) -> list[TextChunk]:
-    """The passages of a page, in order: at least one; none cuts a fence or table that fits."""
+    """The chunks of a page in order. There is at least one; none cuts a fence or table that fits."""
     splitter = MarkdownSplitter(MAX_CHARACTERS)
     pieces = [
         (section, section.start + offset, text, markup.words(text))
-        for section in _merged(list(_sections(page)))
+        for section in _merge(list(_sections(page)))
         for offset, text in splitter.chunk_indices(page.text[section.start : section.end])
     ]
     passages: list[TextChunk] = []
@@ -62,7 +68,7 @@ def _says_something(words: str) -> bool:
 
 
 def _sections(page: ContentPage) -> Iterator[_Section]:
-    """The page cut at its headings; a section's path is the title and the headings down to it."""
+    """The page cut at its headings. A section's path is the title and the headings down to it."""
     above: list[tuple[int, str]] = []
     section = _Section((page.title,), page.offset, len(page.text))
     for heading in headings(page.body):
@@ -75,8 +81,8 @@ def _sections(page: ContentPage) -> Iterator[_Section]:
     yield section
 
 
-def _merged(sections: list[_Section]) -> Iterator[_Section]:
-    """Sections, the very short ones together with what follows under the same parent."""
+def _merge(sections: list[_Section]) -> Iterator[_Section]:
+    """Sections without the very short ones. Those go together with what follows under the same parent."""
     held = sections[0]
     for section in sections[1:]:
         parent = held.path[:-1] or held.path

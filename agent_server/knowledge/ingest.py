@@ -1,7 +1,9 @@
-"""content/ -> documents and chunks: only what has changed, in batches that no query sees half done.
+"""content/ -> documents and chunks.
 
-One writer at a time stores a batch, under an advisory lock, and looks again at what is stored when it has the lock: two
-processes that ingest the same folder neither wait for each other's rows nor write anything twice.
+Only what has changed is written, in batches that no query sees half done.
+
+One writer at a time stores a batch, under an advisory lock, and looks again at what is stored when it has the lock:
+two processes that ingest the same folder neither wait for each other's rows nor write anything twice.
 """
 
 import asyncio
@@ -75,7 +77,7 @@ _FORGET_DOCUMENTS = text("delete from document where owner_id = :owner_id and id
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an ingest is, in documents; `document` is the one at hand."""
+    """How far an ingest is in documents. `document` is the one at hand."""
 
     done: int
     total: int
@@ -84,7 +86,7 @@ class Progress:
 
 @dataclass
 class IngestReport:
-    """What an ingest did, in documents and chunks; a page with a mistake keeps its previous version."""
+    """What an ingest did. It counts documents and chunks. A page with a mistake keeps its previous version."""
 
     added: int = 0
     changed: int = 0
@@ -96,8 +98,8 @@ class IngestReport:
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A page with its chunks and their vectors, as pgvector spells them."""
+class _PreparedPage:
+    """A page with its chunks and their vectors as pgvector spells them."""
 
     page: ContentPage
     sha: str
@@ -122,7 +124,7 @@ async def ingest(
     report = IngestReport()
     pages, broken = await asyncio.to_thread(_read, content, report)
     async with database.transaction(SYSTEM) as session:
-        stored = await _stored(session)
+        stored = await _read_stored(session)
     todo = [page for page in pages if stored.get(page.path, (None, ""))[1] != _sha(page, embedder)]
     present = broken.union(page.path for page in pages)
     gone = [path for path in stored if path not in present] if prune else []
@@ -154,7 +156,7 @@ def _sha(page: ContentPage, embedder: Embedder) -> str:
     return f"{page.sha}/{VERSION}/{embedder.name}/{PIVOT:g}"
 
 
-async def _stored(session: AsyncSession) -> dict[str, tuple[UUID, str]]:
+async def _read_stored(session: AsyncSession) -> dict[str, tuple[UUID, str]]:
     return {path: (id, sha) for path, id, sha in await session.execute(_STORED, {"owner_id": SYSTEM})}
 
 
@@ -165,10 +167,10 @@ async def _store_all(
     report: IngestReport,
     progress: Callable[[Progress], None] | None,
 ) -> None:
-    """Store the pages in batches; the next batch is embedded while Postgres works on this one."""
+    """Store the pages in batches. The next batch is embedded while Postgres works on this one."""
     batches = [pages[first : first + BATCH] for first in range(0, len(pages), BATCH)]
 
-    def begin(batch: Sequence[ContentPage]) -> asyncio.Task[list[_Prepared]]:
+    def begin(batch: Sequence[ContentPage]) -> asyncio.Task[list[_PreparedPage]]:
         return asyncio.create_task(_prepare(batch, embedder))
 
     upcoming = begin(batches[0]) if batches else None
@@ -184,14 +186,16 @@ async def _store_all(
         progress(Progress(len(pages), len(pages), ""))
 
 
-async def _prepare(batch: Sequence[ContentPage], embedder: Embedder) -> list[_Prepared]:
+async def _prepare(batch: Sequence[ContentPage], embedder: Embedder) -> list[_PreparedPage]:
     """The pages cut and embedded. A batch takes tenths of a second, so none of it is done on the event loop."""
     chunked = await asyncio.to_thread(lambda: [(page, chunk(page)) for page in batch])
     texts = [f"{_about(page, piece)}\n{piece.words}" for page, pieces in chunked for piece in pieces]
     vectors = await embedder.embed(texts)
     check_vectors(embedder, vectors, texts)
     spelled = iter(await asyncio.to_thread(_spell, vectors))
-    return [_Prepared(page, _sha(page, embedder), pieces, [next(spelled) for _ in pieces]) for page, pieces in chunked]
+    return [
+        _PreparedPage(page, _sha(page, embedder), pieces, [next(spelled) for _ in pieces]) for page, pieces in chunked
+    ]
 
 
 def _spell(vectors: NDArray[np.float32]) -> list[str]:
@@ -200,21 +204,24 @@ def _spell(vectors: NDArray[np.float32]) -> list[str]:
 
 
 def _about(page: ContentPage, piece: TextChunk) -> str:
-    """What a chunk is about beside its text: its headings, what the page says of itself, and the page's name.
+    """What a chunk is about beside its text.
 
-    Measured on the documentation of four projects: with the last two MRR is .89, without .86; leaving out what the name
-    repeats of the title costs .01 (it counts the title once more).
+    These are its headings, what the page says of itself, and the page's name. Measured on the documentation of four
+    projects: with the last two MRR is .89, without .86; leaving out what the name repeats of the title costs .01 (it
+    counts the title once more).
     """
     name = re.sub(r"[-_/.]+", " ", _ORDERING.sub(r"\1", page.path.rpartition(".")[0]))
     return " ".join((piece.heading.replace(SEPARATOR, " "), page.description, *page.tags, name))
 
 
-async def _store(database: Database, prepared: Sequence[_Prepared]) -> None:
-    """Replace the documents in one transaction, statistics included; those that another process has stored by now are
-    left as they are."""
+async def _store(database: Database, prepared: Sequence[_PreparedPage]) -> None:
+    """Replace the documents and the statistics in one transaction.
+
+    Those that another process has stored by now are left as they are.
+    """
     async with database.transaction(SYSTEM, patient=True) as session:
         await _lock(session)
-        stored = await _stored(session)
+        stored = await _read_stored(session)
         todo = [one for one in prepared if stored.get(one.page.path, (None, ""))[1] != one.sha]
         ids = {one.page.path: stored[one.page.path][0] if one.page.path in stored else new_id() for one in todo}
         await _forget_chunks(session, [ids[path] for path in ids if path in stored])
@@ -225,7 +232,7 @@ async def _store(database: Database, prepared: Sequence[_Prepared]) -> None:
         await session.execute(_COUNT_IN, {"owner_id": SYSTEM, "pivot": PIVOT, "ids": list(ids.values())})
 
 
-def _document(id: UUID, one: _Prepared) -> dict[str, Any]:
+def _document(id: UUID, one: _PreparedPage) -> dict[str, Any]:
     return {
         "id": str(id),
         "path": one.page.path,
@@ -238,7 +245,7 @@ def _document(id: UUID, one: _Prepared) -> dict[str, Any]:
     }
 
 
-def _rows(document_id: UUID, one: _Prepared) -> Iterator[dict[str, Any]]:
+def _rows(document_id: UUID, one: _PreparedPage) -> Iterator[dict[str, Any]]:
     for ordinal, (piece, vector) in enumerate(zip(one.chunks, one.vectors, strict=True)):
         yield {
             "id": str(new_id()),
@@ -259,14 +266,14 @@ def _rows(document_id: UUID, one: _Prepared) -> Iterator[dict[str, Any]]:
 async def _remove(database: Database, paths: Sequence[str]) -> None:
     async with database.transaction(SYSTEM, patient=True) as session:
         await _lock(session)
-        stored = await _stored(session)
+        stored = await _read_stored(session)
         ids = [stored[path][0] for path in paths if path in stored]
         await _forget_chunks(session, ids)
         await session.execute(_FORGET_DOCUMENTS, {"owner_id": SYSTEM, "ids": ids})
 
 
 async def _lock(session: AsyncSession) -> None:
-    """One writer at a time; readers are not held up. A batch may take longer than a query may."""
+    """Let one writer at a time in. Readers are not held up. A batch may take longer than a query may."""
     await session.execute(text("set local statement_timeout = 0"))
     await session.execute(text("set local lock_timeout = 0"))
     await session.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})

@@ -1,4 +1,4 @@
-"""Markdown, and what projects mix into it (HTML, MDX, Jinja), as the words that a reader sees."""
+"""Markdown as the words that a reader sees. Projects mix HTML, MDX and Jinja into it."""
 
 import html
 import re
@@ -17,31 +17,37 @@ _BRACKETS = str.maketrans("<>", "  ")
 
 
 def words(markdown: str) -> str:
-    """`markdown` for an index: links as their texts; comments, tags and link targets left out. Code keeps what is in
-    its own tags, which the index would take for markup and drop."""
+    """`markdown` as an index reads it.
+
+    Links are their texts; comments, tags and link targets are left out. Code keeps what is in its own tags, which the
+    index would take for markup and drop.
+    """
     text, code = _without_code(markdown)
     text = _LINK.sub(r"\1", _TAG.sub(" ", _TARGET.sub("", text)))
     return _with_code(text, [part.translate(_BRACKETS) for part in code])
 
 
 def heading(markdown: str) -> str:
-    """A heading in one line, without its markup."""
+    """A heading in one line without its markup."""
     text, code = _without_code(markdown)
     text = _ESCAPED.sub(r"\1", _EMPHASIS.sub("", _ATTRIBUTES.sub("", _LINK.sub(r"\1", _TAG.sub("", text)))))
     return " ".join(_with_code(html.unescape(text), [part.strip("` ") for part in code]).split())
 
 
 def _without_code(markdown: str) -> tuple[str, list[str]]:
-    """The text without comments, a mark in the place of each piece of code, and the pieces."""
+    """The text with a mark in the place of each piece of code.
+
+    Comments are left out. The pieces of code come beside it.
+    """
     code: list[str] = []
 
-    def replaced(found: re.Match[str]) -> str:
+    def take_out(found: re.Match[str]) -> str:
         if found["comment"]:
             return " "
         code.append(found[0])
         return f"\x00{len(code) - 1}\x00"
 
-    return _OPAQUE.sub(replaced, markdown), code
+    return _OPAQUE.sub(take_out, markdown), code
 
 
 def _with_code(text: str, code: list[str]) -> str:

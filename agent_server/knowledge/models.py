@@ -1,4 +1,6 @@
-"""Rows of the knowledge: documents, their chunks, and how often each word occurs.
+"""Rows of the knowledge.
+
+These are documents, their chunks, and how often each word occurs.
 
 Content is shared: its owner is the system. A chunk carries both halves of the search: `lex`, the document side of BM25
 as a sparse vector at hash(lexeme), and `emb`, its embedding. The query side (how rare a word is) comes from `term` and
@@ -38,7 +40,10 @@ class Document(Shared, Timestamps, table=True):
 
 
 class Chunk(Shared, table=True):
-    """A passage: `text` is the file's characters `start` to `end`; `passage` names it in citations."""
+    """A piece of a document that can be found and cited.
+
+    `text` is the file's characters `start` to `end`; `passage` names it in citations.
+    """
 
     __tablename__ = "chunk"
     __table_args__ = (

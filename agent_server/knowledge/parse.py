@@ -1,6 +1,7 @@
-"""A Markdown file -> a page: front matter, title, text; and every mistake in it with its line.
+"""A Markdown file -> a page.
 
-Content may be any project's documentation: unknown front matter is left alone, a first heading serves as the title.
+A page is front matter, title and text. Every mistake is named with its line. Content may be any project's
+documentation: unknown front matter is left alone, a first heading serves as the title.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ _BLOCKS.core.ruler.enableOnly(["normalize", "block"])
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading of the page itself, not of a quotation or a list in it: `start` is its character in the text."""
+    """A heading of the page itself. One in a quotation or a list is none. `start` is its character in the text."""
 
     start: int
     level: int
@@ -38,9 +39,10 @@ class Heading:
 
 @dataclass(frozen=True, kw_only=True)
 class ContentPage:
-    """A page as its file has it; `body` starts at character `offset` of `text`, the whole file.
+    """A page as its file has it.
 
-    Characters are those of the file read as text: UTF-8 without its byte order mark, every line ended by one newline.
+    `body` starts at character `offset` of `text`, the whole file. Characters are those of the file read as text: UTF-8
+    without its byte order mark, every line ended by one newline.
     """
 
     path: str
@@ -59,7 +61,7 @@ class ContentPage:
 
 
 class _Mistake(Exception):
-    """What is wrong, and on which line."""
+    """What is wrong and on which line."""
 
     def __init__(self, line: int | None, message: str) -> None:
         super().__init__(message)
@@ -67,7 +69,10 @@ class _Mistake(Exception):
 
 
 def read_content(folder: Path) -> tuple[list[ContentPage], list[Mistake]]:
-    """Every page under `folder`, in the order of their paths, and every mistake; a page with one is left out."""
+    """Every page under `folder` and every mistake.
+
+    Pages are in the order of their paths; one with a mistake is left out.
+    """
     pages: list[ContentPage] = []
     problems: list[Mistake] = []
     for path in content_files(folder):
@@ -80,13 +85,13 @@ def read_content(folder: Path) -> tuple[list[ContentPage], list[Mistake]]:
 
 
 def content_files(folder: Path) -> Sequence[Path]:
-    """The content files under `folder`, hidden ones left out."""
+    """The content files under `folder` without the hidden ones."""
     files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     return sorted(path for path in files if not any(p.startswith(".") for p in path.relative_to(folder).parts))
 
 
 def read_page(path: Path, folder: Path) -> ContentPage | Mistake:
-    """One page, or what is wrong with it."""
+    """One page or what is wrong with it."""
     name = path.relative_to(folder).as_posix()
     try:
         return _page(name, path.read_bytes())
@@ -99,7 +104,7 @@ def read_page(path: Path, folder: Path) -> ContentPage | Mistake:
 def _page(name: str, content: bytes) -> ContentPage:
     if any("\ud800" <= character <= "\udfff" for character in name):
         raise _Mistake(None, "has a name that is not UTF-8; rename the file")
-    text = _decoded(content)
+    text = _decode(content)
     front, offset = _front_matter(text)
     body = text[offset:]
     title = _title(front, text) or first_heading(body)
@@ -120,7 +125,7 @@ def _page(name: str, content: bytes) -> ContentPage:
     )
 
 
-def _decoded(content: bytes) -> str:
+def _decode(content: bytes) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -132,7 +137,7 @@ def _decoded(content: bytes) -> str:
 
 
 def _front_matter(text: str) -> tuple[Mapping[str, Any], int]:
-    """The front matter, and where the body starts."""
+    """The front matter and where the body starts."""
     first, _, rest = text.partition("\n")
     if first.rstrip() != "---":
         return {}, 0
@@ -165,7 +170,7 @@ def _title(front: Mapping[str, Any], text: str) -> str:
 
 
 def _tags(tags: Any) -> tuple[str, ...]:
-    """Tags in whatever form a project writes them: a list, or words between commas."""
+    """Tags in whatever form a project writes them. They are a list, or words between commas."""
     listed = tags.split(",") if isinstance(tags, str) else tags if isinstance(tags, list) else ()
     return tuple(str(tag).strip() for tag in listed if isinstance(tag, str | int | float) and str(tag).strip())
 
@@ -185,7 +190,7 @@ def _line_of(key: str, text: str) -> int:
 
 
 def first_heading(body: str) -> str | None:
-    """The text of the first heading, of level 1 if there is one."""
+    """The text of the first heading of level 1. Without one it is that of the first heading."""
     found = [heading for heading in headings(body) if heading.text]
     top = next((heading.text for heading in found if heading.level == 1), None)
     html = _HTML_HEADING.search(body)
@@ -193,7 +198,7 @@ def first_heading(body: str) -> str | None:
 
 
 def headings(body: str) -> list[Heading]:
-    """The headings, in order: those that Markdown itself sees, none in code, comments, quotations or lists."""
+    """The headings that Markdown itself sees in their order. Those in code, comments, quotations and lists are none."""
     starts = [0]
     for line in body.split("\n"):
         starts.append(starts[-1] + len(line) + 1)

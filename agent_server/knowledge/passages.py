@@ -1,4 +1,4 @@
-"""Passages: pieces of the content as they are found and cited."""
+"""Pieces of the content as they are found and cited."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of a document, and how well it matches.
+    """A piece of a document that was found.
 
-    `id` is derived from its place and text: a citation of it is either this very text or gone. `start` and `end` are
-    character offsets in the file.
+    `score` says how well it matches. `id` is derived from its place and text: a citation of it is either this very
+    text or gone. `start` and `end` are character offsets in the file.
     """
 
     id: str
@@ -33,7 +33,7 @@ class CitedPassage:
 
 
 def passage_body(cited: CitedPassage) -> dict[str, Any]:
-    """A cited passage as events and messages keep it: the text as it was when it was cited."""
+    """A cited passage as events and messages keep it. The text is as it was when it was cited."""
     p = cited.passage
     return {
         "n": cited.n,

@@ -1,4 +1,4 @@
-"""Search: BM25 and cosine similarity in one statement, one round trip.
+"""Search by words and by meaning in one statement.
 
 A passage's score is its BM25 as a share of the highest BM25 that any passage could have for this query, plus half its
 cosine similarity: a calibrated sum, comparable between queries, so that "nothing relevant" has a threshold. Measured
@@ -32,6 +32,8 @@ among ten passages, and no fewer answers are among five; a fixed number of passa
 MAX_QUERY = 4_000
 """Characters of a query that are read."""
 
+# Comparing vectors of two sizes is an error, and both are there while pages are embedded anew: hence `vector_dims`. It
+# costs nothing that can be measured, since the comparison reads the vector anyway.
 _SEARCH = text(f"""
     with p as materialized (
         select v.lexeme, coalesce(t.n, 0) as df, cardinality(v.positions) as qtf,
@@ -100,9 +102,10 @@ async def search(
     min_score: float = 0.0,
     owner: UUID = SYSTEM,
 ) -> list[Passage]:
-    """The `limit` passages that best match `query`, best first, within `collections` (None: all of them).
+    """The `limit` passages that best match `query` with the best first.
 
-    Any text is a query: an empty one and one of stop words find nothing or little, operators are words.
+    They are within `collections`; None is all of them. Any text is a query: an empty one and one of stop words find
+    nothing or little, operators are words.
     """
     query = storable(query[:MAX_QUERY]).strip()
     (vector,) = await embedder.embed([query])
@@ -151,7 +154,7 @@ class DocumentSummary:
 
 
 async def list_documents(session: AsyncSession) -> list[DocumentSummary]:
-    """Every document, by path."""
+    """Every document in the order of the paths."""
     rows = await session.execute(
         text("select id, path, collection, title, description from document where owner_id = :owner_id order by path"),
         {"owner_id": SYSTEM},

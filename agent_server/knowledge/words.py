@@ -1,4 +1,7 @@
-"""Words, stems, and the words that say nothing of what a text is about: English, as the search's configuration is."""
+"""Words and their stems.
+
+Some words say nothing of what a text is about. All is for English, as the search's configuration is.
+"""
 
 import re
 from functools import lru_cache
@@ -17,13 +20,13 @@ COMMON = frozenset(
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case, numbers among them."""
+    """The words and numbers of a text in lower case."""
     return [found.replace("’", "'") for found in _WORD.findall(text.casefold())]
 
 
 @lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
-    """A word without its English ending: diver, dives and diving are one."""
+    """A word without its English ending. `diver`, `dives` and `diving` are one."""
     word = word.removesuffix("'s")
     if len(word) < 3 or not word.isalpha():
         return word

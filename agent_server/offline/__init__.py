@@ -1,1 +1,1 @@
-"""Answers in the words of the content, without a language model."""
+"""Answers in the words of the content without a language model."""

@@ -1,4 +1,4 @@
-"""The offline model: what answers when no language model is configured.
+"""The model that answers when no language model is configured.
 
 It generates nothing. Each call ends in one of these, the first that fits:
     the output of a tool it has called   told in plain words
@@ -45,7 +45,7 @@ _GREETING = re.compile(
 
 
 class OfflineTurn(Protocol):
-    """What the model needs to know of the turn; all of it is read when the model is called."""
+    """What the model needs to know of the turn. All of it is read when the model is called."""
 
     @property
     def message(self) -> str:
@@ -53,7 +53,7 @@ class OfflineTurn(Protocol):
 
     @property
     def query(self) -> str:
-        """The message together with what it follows, where it is a short follow-up."""
+        """The message together with what it follows. Only a short follow-up follows something."""
 
     @property
     def passages(self) -> Sequence[CitedPassage]:
@@ -64,11 +64,11 @@ class OfflineTurn(Protocol):
 
     @property
     def ranked_agents(self) -> Sequence[str]:
-        """The agents by how likely they are meant, best first."""
+        """The agents with the likeliest one first."""
 
     @property
     def urgent(self) -> str | None:
-        """The emergency advice that has been shown before this call, if any."""
+        """The emergency advice that has been shown before this call."""
 
 
 class OfflineModel(Model):
@@ -103,7 +103,7 @@ class OfflineModel(Model):
         tracing: ModelTracing,
         **kwargs: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
-        """The events of a Responses stream, the text word by word."""
+        """The events of a Responses stream with the text word by word."""
         response = await self._respond(input, tools, handoffs)
         for event in stream_events(response):
             if self._pause and isinstance(event, ResponseTextDeltaEvent):
@@ -133,7 +133,7 @@ class OfflineModel(Model):
         return await self._quote()
 
     def _find_better(self, handoffs: Sequence[Handoff[Any, Any]]) -> Handoff[Any, Any] | None:
-        """The hand-off to the agent that is most likely meant; the running agent has none to itself."""
+        """The hand-off to the agent that is most likely meant. The running agent has none to itself."""
         best = next(iter(self._turn.ranked_agents), None)
         return next((handoff for handoff in handoffs if handoff.agent_name == best), None)
 
@@ -147,7 +147,7 @@ class OfflineModel(Model):
 
 
 def _call(asked: phrases.PhraseMatch, usable: Sequence[Tool[..., Any]]) -> Reply:
-    """The call that a message asks for, of the tool or of the one that gives its form."""
+    """The call that a message asks for. Where the tool has a form, it is a call of the tool that gives forms."""
     form = next((tool for tool in usable if gives_form(tool)), None)
     if asked.tool.form and form is not None:
         return Call(form.name, _json({"tool": asked.tool.name, "arguments": asked.arguments}))
@@ -158,7 +158,10 @@ def _call(asked: phrases.PhraseMatch, usable: Sequence[Tool[..., Any]]) -> Reply
 
 
 def _read_turn(input: str | list[TResponseInputItem]) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """The calls since the user's message (call id -> name), and the outputs since the model's last call or word."""
+    """What has happened since the user's message.
+
+    These are the calls (call id -> name), and the outputs since the model's last call or word.
+    """
     calls: dict[str, str] = {}
     outputs: list[tuple[str, str]] = []
     for item in input if isinstance(input, list) else ():

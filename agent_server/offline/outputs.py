@@ -16,7 +16,7 @@ _MOST_FIELDS, _MOST_CHARACTERS = 8, 300
 
 
 def tell(name: str, tool: Tool[..., Any] | None, output: str) -> str:
-    """The output of a call of the tool `name`, which is None where it is none of the workspace's."""
+    """A tool's output in plain words. `tool` is None where `name` is none of the workspace's tools."""
     title = tool.title if tool else name_in_words(name)
     try:
         value = json.loads(output)
@@ -45,7 +45,7 @@ def _render(title: str, value: Any) -> str:
 
 
 def _list_in(value: Any) -> Sequence[Any] | None:
-    """The entries, where a result is a list or holds one and little else."""
+    """The entries where a result is a list or holds one and little else."""
     if isinstance(value, list):
         return value
     if isinstance(value, Mapping):
@@ -73,7 +73,7 @@ def _line(entry: Any) -> str:
 
 
 def _describe(entry: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]]]:
-    """What an object is called, and its other fields that say something to a person."""
+    """What an object is called and what else a person wants to know of it."""
     by = next((key for key in _NAMED_BY if isinstance(entry.get(key), str) and entry[key]), None)
     fields = [
         (name_in_words(key), text)

@@ -1,5 +1,8 @@
-"""A retrieved passage -> the pieces that can be quoted: sentences, list items, table rows, code blocks, each verbatim but
-for its inline markup; a table row is written out with the names of its columns."""
+"""A passage -> the pieces that can be quoted.
+
+These are sentences, list items, table rows and code blocks. Each is verbatim but for its inline markup; a table row
+is written out with the names of its columns.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -36,7 +39,7 @@ class Piece:
 
 
 def pieces_of(cited: CitedPassage) -> Iterator[Piece]:
-    """The quotable pieces of a passage, in order."""
+    """The quotable pieces of a passage in order."""
     heading, above = cited.passage.heading or cited.passage.title, cited.passage.title
     if not heading.startswith(above):
         heading = f"{above} {heading}"
@@ -60,7 +63,7 @@ _Shape = Literal["sentence", "item", "row", "code"]
 
 
 def _blocks(text: str) -> Iterator[tuple[str, list[str]]]:
-    """A Markdown text as (heading | code | table | list | text, its lines)."""
+    """A Markdown text as kinds of blocks with their lines. A kind is heading, code, table, list or text."""
     kind, lines, fence = "", [], ""
     for line in text.splitlines():
         mark = _FENCE.match(line)
@@ -111,7 +114,7 @@ def _block_pieces(kind: str, lines: Sequence[str]) -> Iterator[tuple[_Shape, str
 
 
 def _rows(lines: Sequence[str]) -> Iterator[str]:
-    """Each row with the names of its columns; a row of a table without a header as its cells."""
+    """Each row with the names of its columns. A row of a table without a header is its cells."""
     table = [[_display(cell) for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))] for line in lines]
     if len(lines) < 2 or not _DIVIDER.match(lines[1]):
         yield from ("; ".join(filter(None, row)) for row in table if any(row))
@@ -148,7 +151,7 @@ def _sentences(text: str) -> Iterator[str]:
 
 
 def _display(text: str) -> str:
-    """Without inline markup; code stays as it is."""
+    """The text without inline markup. Code stays as it is."""
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)|\[\^[^\]]+\]|<[^<>\s][^<>]*>", "", text)
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
     parts = re.split(r"(`[^`]*`)", text)

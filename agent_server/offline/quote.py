@@ -1,4 +1,4 @@
-"""Answers in the words of the content: the sentences of the retrieved passages that answer a question, cited.
+"""The sentences of the passages that answer a question.
 
 A passage is cut into sentences, list items, table rows and code blocks; a question into its parts. For each part the
 pieces are scored by the share of the part's words they hold (rare words count for more, words of the heading above for
@@ -82,7 +82,10 @@ _ASKS_CODE = re.compile(
 
 @dataclass(frozen=True)
 class Answer:
-    """Markdown in the content's words, and the passages it cites, in the order of their first mark."""
+    """An answer in the content's words.
+
+    `text` is Markdown. `cited` are the passages in the order of their first mark.
+    """
 
     text: str
     cited: tuple[int, ...]
@@ -91,9 +94,10 @@ class Answer:
 async def select(
     question: str, passages: Sequence[CitedPassage], embedder: Embedder, *, context: str = ""
 ) -> Answer | None:
-    """What of `passages` answers `question`, or None where nothing does.
+    """What of `passages` answers `question`.
 
-    `context` is what a short follow-up ("and in winter?") follows: its words count, but less than the question's own.
+    It is None where nothing does. `context` is what a short follow-up ("and in winter?") follows: its words count,
+    but less than the question's own.
     """
     pieces = [piece for cited in passages for piece in pieces_of(cited)]
     parts = _parts(question)
@@ -126,7 +130,7 @@ async def select(
 
 
 def _parts(question: str) -> list[str]:
-    """The questions in a message; a statement goes with the question after it, or before it if it is the last."""
+    """The questions in a message. A statement goes with the question after it, or before it if it is the last."""
     parts: list[str] = []
     said = ""
     for sentence in re.split(r"(?<=[.!?])\s+", " ".join(question.split())):
@@ -144,7 +148,7 @@ def _parts(question: str) -> list[str]:
 
 
 def _clauses(sentence: str) -> list[str]:
-    """The questions of a sentence: it is cut before "and how ..." where both sides name something."""
+    """The questions of a sentence. It is cut before "and how ..." where both sides name something."""
     if not _QUESTION.match(sentence) and "?" not in sentence:
         return [sentence]
     clauses: list[str] = []
@@ -158,8 +162,11 @@ def _clauses(sentence: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _Scores:
-    """Each piece's score, its share of the part's words, the share that its heading and lead-in hold, and how much it
-    is of the kind that is asked for."""
+    """How well each piece answers a part of the question.
+
+    `held` is its share of the part's words, `about` the share that its heading and lead-in hold, and `fits` how much
+    it is of the kind that is asked for.
+    """
 
     scores: NDArray[np.float64]
     held: NDArray[np.float64]
@@ -169,7 +176,7 @@ class _Scores:
 
 @dataclass(frozen=True)
 class _Vectors:
-    """The vectors of the pieces with and without their headings, and of the parts."""
+    """The vectors of the pieces and of the question's parts. A piece has one with its heading and one without."""
 
     headed: NDArray[np.float32]
     bare: NDArray[np.float32]
@@ -195,7 +202,7 @@ class _Scorer:
         self._passage = _PASSAGE * np.array([scores[piece.n] for piece in pieces])
 
     def score(self, number: int, part: str, before: str) -> _Scores:
-        wanted = self._wanted(part, before)
+        wanted = self._weigh(part, before)
         total = sum(wanted.values()) or 1.0
         held = np.array(
             [sum(weight * self._holds(i, word) for word, weight in wanted.items()) for i in range(len(self._pieces))]
@@ -206,8 +213,11 @@ class _Scorer:
         about = [sum(weight for word, weight in wanted.items() if word in above) / total for above in self._above]
         return _Scores(held / total + _DENSE * dense + self._passage + fits, held / total, np.array(about), fits)
 
-    def _wanted(self, part: str, before: str) -> dict[str, float]:
-        """The words of the part with what each counts for; of what it follows, where it only points at it."""
+    def _weigh(self, part: str, before: str) -> dict[str, float]:
+        """What each word of the part counts for.
+
+        The words of what it follows count as well, where it only points at it.
+        """
         own = list(dict.fromkeys(stem(w) for w in words(part) if w not in COMMON))
         measured = {stem(w) for w in _ASKS_HOW.findall(part.lower())}  # "how cold" asks for degrees, not for "cold"
         if _ASKS_TIME.search(part):
@@ -219,7 +229,10 @@ class _Scorer:
         return wanted or {stem(w): 1.0 for w in words(part)}
 
     def _idf(self, word: str) -> float:
-        """What a word counts for: more if it is rare among the pieces; a word that none holds tells them not apart."""
+        """What a word counts for.
+
+        It is more if the word is rare among the pieces; a word that none holds tells them not apart.
+        """
         n, df = len(self._pieces), self._df[word]
         return 0.5 + math.log(1 + (n - df + 0.5) / (df + 0.5)) if df else 1.5
 
@@ -232,7 +245,10 @@ class _Scorer:
         return above if word in self._above[i] else 0.0
 
     def _fits(self, part: str, i: int) -> float:
-        """Whether a piece is of the kind that is asked for: a figure, a time, a definition, an entry of a list."""
+        """How much a piece is of the kind that is asked for.
+
+        Kinds are a figure, a time, a definition, an entry of a list.
+        """
         piece = self._pieces[i]
         figure = _ASKS_FIGURE.search(part) and (_FIGURE.search(piece.text))
         time = _ASKS_TIME.search(part)
@@ -247,8 +263,10 @@ class _Scorer:
 def _best(
     part: str, scored: _Scores, rival: NDArray[np.float64], pieces: Sequence[Piece], taken: Sequence[Piece], most: int
 ) -> list[Piece]:
-    """The pieces that answer the part, best first; a list that is the answer comes whole. `rival` is how well each
-    piece answers another part."""
+    """The pieces that answer the part with the best first.
+
+    A list that is the answer comes whole. `rival` is how well each piece answers another part.
+    """
     code, price = _ASKS_CODE.search(part), _ASKS_PRICE.search(part)
     usable = np.array([(p.kind != "code" or code) and (not price or _PRICE.search(p.text)) for p in pieces], dtype=bool)
     scores = np.where(usable, scored.scores, -1.0)
@@ -282,8 +300,11 @@ def _best(
 def _with_nearest(
     found: list[Piece], passages: Sequence[CitedPassage], scored: _Scores, pieces: Sequence[Piece]
 ) -> list[Piece]:
-    """`found`, and before it the best of the passage that was retrieved with clearly the highest score, where nothing
-    of that is in it: whoever wants to read on should be led to the page that is nearest to the question as a whole."""
+    """`found` together with the best of the nearest passage.
+
+    That is the passage that was retrieved with clearly the highest score, where nothing of it is in `found`: whoever
+    wants to read on should be led to the page that is nearest to the question as a whole.
+    """
     nearest, *rest = sorted(passages, key=lambda cited: -cited.passage.score)
     cited = {piece.n for piece in found}
     own = [i for i, piece in enumerate(pieces) if piece.n == nearest.n and piece.kind != "code"]
@@ -318,7 +339,7 @@ def _title(part: str) -> str:
 
 
 def _quotes(pieces: Sequence[Piece]) -> str:
-    """A quotation from each passage, best first; neighbours in a passage stay together in their order."""
+    """A quotation from each passage with the best first. Neighbours in a passage stay together in their order."""
     by_passage: dict[int, list[Piece]] = {}
     for piece in pieces:
         by_passage.setdefault(piece.n, []).append(piece)
@@ -328,7 +349,7 @@ def _quotes(pieces: Sequence[Piece]) -> str:
 
 
 def _runs(pieces: Sequence[Piece]) -> list[list[Piece]]:
-    """The pieces in runs of neighbours, the run with the best piece first; a list is one run."""
+    """The pieces in runs of neighbours. The run with the best piece comes first; a list is one run."""
     runs: list[list[Piece]] = []
     for piece in sorted(pieces, key=lambda p: p.place):
         before = runs[-1][-1] if runs else None
@@ -341,7 +362,7 @@ def _runs(pieces: Sequence[Piece]) -> list[list[Piece]]:
 
 
 def _lines(runs: Sequence[Sequence[Piece]], n: int) -> list[str]:
-    """The runs as lines, each run with its citation."""
+    """The runs as lines with a citation for each run."""
     lines: list[str] = []
     for run in runs:
         first = run[0]

@@ -1,4 +1,4 @@
-"""A reply as the SDK's Response, and as the events that lead to it."""
+"""A reply as the response that the SDK wants. It comes whole, or as the events that lead to it."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ NAME = "offline"
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a tool; `arguments` are JSON."""
+    """A call of a tool. `arguments` are JSON."""
 
     name: str
     arguments: str
@@ -89,7 +89,7 @@ def create_response(reply: Reply, seed: str) -> Response:
 
 
 def stream_events(response: Response) -> Iterator[TResponseStreamEvent]:
-    """The response as the events that lead to it, numbered from 0."""
+    """The events that lead to the response. They are numbered from 0."""
     for number, event in enumerate(_list_events(response)):
         event.sequence_number = number
         yield event

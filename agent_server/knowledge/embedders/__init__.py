@@ -1,10 +1,11 @@
-"""Embedders: a module of this folder is one, and so is what an installed package or the workspace brings along."""
+"""Embedders by name.
+
+A module of this folder is one, and so is what an installed package or the workspace brings along.
+"""
 
 import importlib
-import importlib.util
 import inspect
 import pkgutil
-from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NoReturn
 
@@ -22,21 +23,22 @@ def get_embedder(name: str) -> Embedder:
     The name is that of a module in this folder, of an entry point in `GROUP`, or `package.module:factory`.
     Raises InvalidInput with the names that there are.
     """
-    factory = _find_factory(name)
-    embedder = factory() if callable(factory) else factory
+    given = _import_by_name(name)
+    embedder = given() if callable(given) else given
     if problem := _find_problem(embedder):
         raise InvalidInput(f"{_SETTING}: {name} gives no embedder: {problem}")
     found: Embedder = embedder
     return found
 
 
-def _find_factory(name: str) -> Callable[[], Any] | Any:
+def _import_by_name(name: str) -> Any:
+    """What makes the embedder, or the embedder itself."""
     if ":" in name:
-        return _import_factory(*name.split(":", 1))
+        return _import_attribute(*name.split(":", 1))
     if name in _list_modules():
-        return _import_factory(f"{__name__}.{name}", FACTORY)
+        return _import_attribute(f"{__name__}.{name}", FACTORY)
     if name in (points := _list_entry_points()):
-        return _import_factory(points[name].module, points[name].attr or FACTORY)
+        return _import_attribute(points[name].module, points[name].attr or FACTORY)
     there = ", ".join(sorted({*_list_modules(), *_list_entry_points()}))
     raise InvalidInput(f"{_SETTING}: there is no embedder {name!r}; there are {there}, or your own as module:factory")
 
@@ -50,10 +52,11 @@ def _list_entry_points() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
-def _import_factory(module: str, attribute: str) -> Any:
+def _import_attribute(module: str, attribute: str) -> Any:
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
+        # a missing module may be the one that was named, or one that it imports: the way out is not the same
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             _refuse(module, f"it imports {error.name}, which is not installed", error)
         _refuse(module, "there is no such module", error)

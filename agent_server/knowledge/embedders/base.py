@@ -16,7 +16,7 @@ class Embedder(Protocol):
 
     @property
     def name(self) -> str:
-        """Names the vectors: pages are embedded again when it changes."""
+        """The name of the vectors. Pages are embedded again when it changes."""
 
     @property
     def dimensions(self) -> int:

@@ -1,4 +1,4 @@
-"""Embeddings without a download: WordLlama's token table, which ships in its wheel."""
+"""Embeddings without a download. WordLlama's token table ships in its wheel."""
 
 import asyncio
 import functools
@@ -59,7 +59,7 @@ _LOADING = threading.Lock()
 
 
 def _load() -> Any:
-    """The token table and its tokenizer, once per process: 32 MB that nobody changes."""
+    """The token table and its tokenizer. There is one per process: 32 MB that nobody changes."""
     with _LOADING:
         return _load_once()
 
