@@ -9,9 +9,11 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import structlog
-from sqlalchemy import text
+from sqlalchemy import DateTime, text
+from sqlmodel import Field, SQLModel
 
 from agent_server.db import Database
 from agent_server.errors import Unavailable
@@ -40,9 +42,23 @@ _FAILED = text("""
     where kind = :kind""")
 
 
+class JobRow(SQLModel, table=True):
+    """When each `kind` of job is due next, and how often in a row it has failed."""
+
+    __tablename__ = "job"
+
+    kind: str = Field(primary_key=True)
+    due_at: datetime = Field(sa_type=DateTime(timezone=True))
+    failures: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    finished_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+
+
 @dataclass(frozen=True)
 class Job:
-    """`run` is done every so many seconds; with None, when it is asked for and when whoever was asked has died."""
+    """Work of one `kind`.
+
+    `run` is done every so many seconds; with None, when it is asked for and when whoever was asked has died.
+    """
 
     kind: str
     run: Callable[[], Awaitable[object]]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_, text
-from sqlmodel import col, select
+from sqlalchemy import Table, and_, delete, func, or_
+from sqlmodel import SQLModel, col, select
 
 from agent_server.conversations.models import Conversation, Item
 from agent_server.errors import InvalidInput
@@ -35,14 +35,26 @@ class ConversationRepository(Repository[Conversation]):
         return Page(rows[:limit], f"{rows[limit - 1].updated_at.isoformat()}~{rows[limit - 1].id}" if more else None)
 
     async def remove(self, row: Conversation) -> None:
-        # An attempt locks its turn and then the conversation: in the other order the two would wait for each other.
-        turns = "select 1 from turn where owner_id = :owner_id and conversation_id = :id for update"
-        await self.session.execute(text(turns), {"owner_id": self.owner, "id": row.id})
+        # What hangs on the conversation goes before it, though it would go by itself: an attempt locks its turn and
+        # then the conversation, and a deletion in the other order would wait for it while it waits for the deletion.
+        for table in _dependents():
+            await self.session.execute(
+                delete(table).where(table.c.owner_id == self.owner, table.c.conversation_id == row.id)
+            )
         await super().remove(row)
 
     async def count(self) -> int:
         statement = select(func.count()).select_from(Conversation).where(col(Conversation.owner_id) == self.owner)
         return (await self.session.execute(statement)).scalar_one()
+
+
+def _dependents() -> list[Table]:
+    """The tables whose rows hang on a conversation, whichever packages declare them."""
+    return [
+        table
+        for table in SQLModel.metadata.sorted_tables
+        if any(key.referred_table.name == Conversation.__tablename__ for key in table.foreign_key_constraints)
+    ]
 
 
 _LIKE = str.maketrans({"%": r"\%", "_": r"\_", "\\": r"\\"})

@@ -25,14 +25,6 @@ BATCH = 200
 # Locked before it is looked whether a turn is unfinished: whoever stores a message locks its conversation first.
 _LOCK_CONVERSATIONS = text("select id from conversation where owner_id = :guest for update")
 _UNFINISHED = text("select 1 from turn where owner_id = :guest and status in ('queued', 'running') limit 1")
-# An idempotency key is the guest's word, and the user may have said the same.
-_FORGET_KEYS = [
-    text("update turn set client_key = null where owner_id = :guest and client_key is not null"),
-    text("update steer set client_key = null where owner_id = :guest and client_key is not null"),
-]
-_TURNS = text("""
-    select id from turn where owner_id = :owner_id and status in ('queued', 'running')
-    order by conversation_id, turn_no desc""")
 _SECRET_COLUMNS = frozenset({"password_hash"})
 # A credential of the guest's must not become the user's: it would have been given to somebody else.
 _CREDENTIALS = frozenset({ApiKey.__tablename__, Login.__tablename__, RefreshToken.__tablename__})
@@ -57,8 +49,10 @@ async def move_rows(session: AsyncSession, guest: UUID, user: UUID) -> None:
     await session.execute(_LOCK_CONVERSATIONS, {"guest": guest})
     if (await session.execute(_UNFINISHED, {"guest": guest})).first() is not None:
         raise Conflict("The guest is still being answered; wait for the answer, or stop it, and try again")
-    for statement in _FORGET_KEYS:
-        await session.execute(statement, {"guest": guest})
+    for table, owner, _ in _owned():
+        # An idempotency key is the guest's word, and the user may have said the same.
+        if (key := table.columns.get("client_key")) is not None:
+            await session.execute(update(table).where(owner == guest, key.is_not(None)).values({key: None}))
     await _merge_profiles(session, guest, user)
     for table, owner, changes in _owned():
         if table.name in _CREDENTIALS:
@@ -92,11 +86,6 @@ async def erase_rows(session: AsyncSession, owner_id: UUID) -> None:
     for table, owner, changes in reversed(list(_owned())):
         if changes:
             await session.execute(delete(table).where(owner == owner_id))
-
-
-async def unfinished_turns(session: AsyncSession, owner_id: UUID) -> Sequence[UUID]:
-    """The turns of a caller that are not over, in each conversation the last one first."""
-    return (await session.execute(_TURNS, {"owner_id": owner_id})).scalars().all()
 
 
 async def export_rows(database: Database, owner_id: UUID) -> AsyncIterator[tuple[str, Sequence[Mapping[str, Any]]]]:

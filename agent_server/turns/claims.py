@@ -46,6 +46,11 @@ _STOP_QUEUED = text("""
     insert into event (owner_id, turn_id, seq, kind, body, at)
     select owner_id, id, last_event, 'cancelled', '{}', now() from stopped""")
 
+# The last one first: none that waits is begun because the one before it is stopped.
+_OPEN = text("""
+    select id from turn where owner_id = :owner_id and status in ('queued', 'running')
+    order by conversation_id, turn_no desc""")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
@@ -135,3 +140,9 @@ async def mark_stopped(database: Database, owner_id: UUID, turn_id: UUID) -> Non
     async with database.transaction(owner_id) as session:
         for statement in (_STOP_QUEUED, _STOP_RUNNING):
             await session.execute(statement, {"owner_id": owner_id, "id": turn_id})
+
+
+async def find_open(database: Database, owner_id: UUID) -> Sequence[UUID]:
+    """The turns of an owner that have not ended, in each conversation the last one first."""
+    async with database.transaction(owner_id) as session:
+        return (await session.execute(_OPEN, {"owner_id": owner_id})).scalars().all()

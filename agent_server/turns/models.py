@@ -165,14 +165,3 @@ class Replica(SQLModel, table=True):
     beat: datetime = Field(sa_type=DateTime(timezone=True))
     lock_key: int | None = None
     server_started: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
-
-
-class Job(SQLModel, table=True):
-    """Work that is nobody's request: when each `kind` is due next, and how often it has failed since it last did not."""
-
-    __tablename__ = "job"
-
-    kind: str = Field(primary_key=True)
-    due_at: datetime = Field(sa_type=DateTime(timezone=True))
-    failures: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
-    finished_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))

@@ -12,7 +12,7 @@ import structlog
 from agent_server.db import Database
 from agent_server.errors import Unavailable
 from agent_server.turns.attempt import Attempts, Run
-from agent_server.turns.claims import Claims, mark_stopped
+from agent_server.turns.claims import Claims, find_open, mark_stopped
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn
 from agent_server.turns.repeat import repeat
@@ -138,6 +138,11 @@ class Runner:
         self._hub.mark_grown(turn_id)
         self.announce_stop(turn_id)
         self.replica.signals.send(TurnGrew(turn_id))
+
+    async def stop_all(self, owner_id: UUID) -> None:
+        """Cancel all turns of one owner."""
+        for turn_id in await find_open(self._database, owner_id):
+            await self.stop_turn(owner_id, turn_id)
 
     def announce_stop(self, turn_id: UUID) -> None:
         """Stop a turn whose row says that it is to stop, wherever it runs."""
