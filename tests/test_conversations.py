@@ -98,8 +98,15 @@ async def test_the_latest_items_are_the_end_of_the_conversation_in_order(databas
         conversations = ConversationRepository(session, me)
         row = await conversations.get(turns[0].conversation_id)
         items = ItemRepository(conversations, row.id)
-        assert [(i.turn_no, i.k) for i in await items.latest(6)] == [(3, 3), (3, 4), (4, 1), (4, 2), (4, 3), (4, 4)]
-        assert len(await items.latest(100)) == 16
+        assert [(i.turn_no, i.k) for i in await items.list_latest(6)] == [
+            (3, 3),
+            (3, 4),
+            (4, 1),
+            (4, 2),
+            (4, 3),
+            (4, 4),
+        ]
+        assert len(await items.list_latest(100)) == 16
 
 
 async def test_a_repository_sees_its_callers_rows_alone(database: Database, me: Caller, other: Caller) -> None:
@@ -109,7 +116,7 @@ async def test_a_repository_sees_its_callers_rows_alone(database: Database, me: 
     async with everything(database) as session:
         repository = ConversationRepository(session, me)
         assert await repository.count() == 1
-        assert [row.id for row in (await repository.recent(10, words="same")).items] == [mine]
+        assert [row.id for row in (await repository.page_recent(10, words="same")).items] == [mine]
         assert await ConversationRepository(session, other).find(mine) is None
-        assert await ItemRepository(ConversationRepository(session, other), mine).latest(10) == []
+        assert await ItemRepository(ConversationRepository(session, other), mine).list_latest(10) == []
         assert (await ItemRepository(ConversationRepository(session, other), mine).page(10)).items == []

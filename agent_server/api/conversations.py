@@ -68,7 +68,7 @@ async def list_conversations(
     """The caller's conversations, latest first; with `q`, those that hold it."""
     refuse_unstorable(q or "", ("q",))
     async with server.database.transaction(caller.id) as session:
-        page = await ConversationRepository(session, caller).recent(limit, cursor, q)
+        page = await ConversationRepository(session, caller).page_recent(limit, cursor, q)
     return ConversationPage.model_validate(page, from_attributes=True)
 
 
@@ -97,7 +97,7 @@ async def delete_conversation(conversation: str, caller: WriterDep, server: Serv
     """Delete it with all its messages; an answer that is being written is stopped."""
     async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
-        open_turns = await TurnRepository(session, caller).unfinished(row.id)
+        open_turns = await TurnRepository(session, caller).find_open(row.id)
     for turn in reversed(open_turns):
         await server.runner.stop_turn(turn.owner_id, turn.id)
     async with server.database.transaction(caller.id) as session:
@@ -120,7 +120,7 @@ async def list_messages(
         row = await conversations.get(client_conversation_id(conversation, caller))
         page = await ItemRepository(conversations, row.id).page(limit, cursor)
         numbers = sorted({item.turn_no for item in page.items})
-        turns = {turn.id: turn for turn in await TurnRepository(session, caller).of_conversation(row.id, numbers)}
+        turns = {turn.id: turn for turn in await TurnRepository(session, caller).list_by_number(row.id, numbers)}
     items = [_view(message, html=render == "html") for message in messages_of(page.items, turns)]
     return MessagePage(items=items, next_cursor=page.next_cursor)
 

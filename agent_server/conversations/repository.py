@@ -1,4 +1,4 @@
-"""Conversations and their messages, as their owner may see them."""
+"""Conversations and their messages as their owner may see them."""
 
 import re
 from collections.abc import Sequence
@@ -17,8 +17,9 @@ from agent_server.repository import Page, Repository
 class ConversationRepository(Repository[Conversation]):
     model = Conversation
 
-    async def recent(self, limit: int, cursor: str | None = None, words: str | None = None) -> Page[Conversation]:
-        """Conversations by last activity; with `words`, those whose title or messages hold it. Raises InvalidInput."""
+    async def page_recent(self, limit: int, cursor: str | None = None, words: str | None = None) -> Page[Conversation]:
+        """Conversations by last activity. With `words`, only those whose title or messages hold it. Raises
+        InvalidInput."""
         statement = self.visible()
         if words:
             pattern = f"%{words.translate(_LIKE)}%"
@@ -49,7 +50,7 @@ class ConversationRepository(Repository[Conversation]):
 
 
 def _dependents() -> list[Table]:
-    """The tables whose rows hang on a conversation, whichever packages declare them."""
+    """The tables whose rows hang on a conversation. Any package may declare one."""
     return [
         table
         for table in SQLModel.metadata.sorted_tables
@@ -70,21 +71,22 @@ def _parse(cursor: str) -> tuple[datetime, UUID]:
 
 @dataclass(frozen=True)
 class ItemPage:
-    """Items in the order of the conversation, and the cursor of the next page, None after the last."""
+    """Items in the order of the conversation. `next_cursor` is None after the last page."""
 
     items: Sequence[Item]
     next_cursor: str | None
 
 
 class ItemRepository:
-    """The items of one conversation of the caller's; `get` the conversation first."""
+    """The items of one conversation of the caller's. `get` the conversation first."""
 
     def __init__(self, conversations: ConversationRepository, conversation_id: UUID) -> None:
         self.session = conversations.session
         self.owner, self.conversation_id = conversations.owner, conversation_id
 
     async def page(self, limit: int, cursor: str | None = None) -> ItemPage:
-        """Whole turns, oldest first, at least one and about `limit` items; `cursor` is the last turn's number."""
+        """Whole turns, oldest first. A page has at least one turn and about `limit` items; `cursor` is the last turn's
+        number."""
         if cursor is not None and not re.fullmatch("[0-9]{1,9}", cursor):
             raise InvalidInput("cursor: not one of ours; pass next_cursor of the page before, or leave it out")
         after = int(cursor or 0)
@@ -112,8 +114,8 @@ class ItemRepository:
             return ItemPage(whole, str(whole[-1].turn_no))
         return await self.page(limit * 2, cursor)  # one turn longer than a page
 
-    async def latest(self, limit: int) -> Sequence[Item]:
-        """The last `limit` items, in order."""
+    async def list_latest(self, limit: int) -> Sequence[Item]:
+        """The last `limit` items in their order."""
         rows = await self.session.execute(
             select(Item)
             .where(col(Item.owner_id) == self.owner, col(Item.conversation_id) == self.conversation_id)

@@ -98,7 +98,9 @@ class Orchestrator:
         async with self.runtime.database.transaction(attempt.caller.id) as session:
             conversations = ConversationRepository(session, attempt.caller)
             conversation = await conversations.get(journal.conversation_id)
-            items = await ItemRepository(conversations, conversation.id).latest(self.runtime.settings.history_limit)
+            items = await ItemRepository(conversations, conversation.id).list_latest(
+                self.runtime.settings.history_limit
+            )
             profile = await session.get(Profile, attempt.caller.id)
             urgent = await find_urgent(session, attempt.message)
         earlier = [item for item in items if item.turn_no < journal.turn_no]

@@ -1,4 +1,4 @@
-"""One attempt of a turn, from what earlier ones left to an end that is stored."""
+"""One attempt of a turn. It starts from what earlier ones left, and its end is stored."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from agent_server.db import Database, is_full
 from agent_server.errors import AgentServerError, Internal, TimedOut, Unavailable
 from agent_server.log import without_secrets
 from agent_server.turns.claims import Claims
-from agent_server.turns.earlier import NOTHING, Earlier, find_unfinished, read_earlier, read_events
+from agent_server.turns.earlier import NOTHING, Earlier, find_partial_texts, read_earlier, read_events
 from agent_server.turns.events import Cancelled, Done, Failed, Reset
 from agent_server.turns.hub import Hub
 from agent_server.turns.journal import Fenced, Journal, StopRequested
@@ -32,7 +32,7 @@ PAUSE_SECONDS = 5.0
 
 @dataclass
 class Outcome:
-    """How an attempt ended: the specialist that answered, and what the models used."""
+    """How an attempt ended. `agent` is the specialist that answered, `usage` what the models used."""
 
     agent: str | None = None
     usage: dict[str, Any] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One attempt of one turn, which the `run` function is given.
+    """One attempt of one turn as the `run` function is given it.
 
     `number` counts the attempts that were not let go in good order.
     """
@@ -113,7 +113,7 @@ class Attempts:
             if turn.last_event > 0 or turn.attempts > 1:
                 earlier = await read_earlier(self.database, owner_id=turn.owner_id, turn_id=turn.id)
                 journal = self._journal(turn, earlier)
-                if unfinished := earlier.unfinished_texts:  # these calls are made again
+                if unfinished := earlier.partial_texts:  # these calls are made again
                     await journal.append(*(Reset(call) for call in unfinished))
             outcome = await self._run_in_time(turn, journal)
             work_waits = await journal.finish(
@@ -171,10 +171,10 @@ class Attempts:
 
 
 async def _end_cancelled(journal: Journal) -> None:
-    """End a turn that was stopped; what was shown of its answer stays in the conversation."""
+    """End a turn that was stopped. What was shown of its answer stays in the conversation."""
     async with journal.transaction() as session:
         events = await read_events(session, owner_id=journal.owner_id, turn_id=journal.turn_id)
-    text = "".join(find_unfinished(events).values())
+    text = "".join(find_partial_texts(events).values())
     await journal.finish("cancelled", Cancelled(), items=[assistant_message(text)] if text else [])
     log.info("turn.cancelled")
 

@@ -1,4 +1,4 @@
-"""The ledger of a turn's tool calls: what makes an effect happen once."""
+"""The ledger of a turn's tool calls, which makes an effect happen once."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from agent_server.conversations.items import tool_output_item
 from agent_server.db import storable
 from agent_server.tool import OUTSIDE
 from agent_server.turns.events import ConfirmationAsked, Event, ToolReturned
-from agent_server.turns.journal import Fenced, Journal, fenced
+from agent_server.turns.journal import Fenced, Journal, fence_statement
 from agent_server.turns.models import ToolCall
 
 _INSERT = """
@@ -22,14 +22,14 @@ _INSERT = """
     from fence where not stop
     on conflict (owner_id, turn_id, call_id) do update set"""
 # Either writes no row where there is one that this attempt has not seen: of one that has started the call, or ended it.
-_START = fenced(f"{_INSERT} epoch = excluded.epoch where tool_call.epoch = :seen returning 1")
-_FINISH = fenced(f"""{_INSERT} state = excluded.state, result = excluded.result, epoch = excluded.epoch
+_START = fence_statement(f"{_INSERT} epoch = excluded.epoch where tool_call.epoch = :seen returning 1")
+_FINISH = fence_statement(f"""{_INSERT} state = excluded.state, result = excluded.result, epoch = excluded.epoch
     where tool_call.state = 'started' returning 1""")
 
 
 @dataclass(kw_only=True)
 class CallLedger:
-    """The ledger of one tool call (`call.Ledger`): its record, event and item commit with the tool's effect."""
+    """The ledger of one tool call. Its record, event and item commit with the tool's effect."""
 
     journal: Journal
     call_id: str

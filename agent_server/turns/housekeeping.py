@@ -1,4 +1,4 @@
-"""What is removed when its time is over: the streams of finished turns, guests, logins, questions."""
+"""What is removed when its time is over."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
@@ -37,7 +37,7 @@ _PRUNE = text("""
 
 
 async def prune_events(database: Database, hours: int) -> int:
-    """Remove the events of turns that ended more than so many hours ago; returns how many turns those were."""
+    """Remove the events of turns that ended more than so many hours ago. Returns how many turns those were."""
 
     async def prune(session: AsyncSession, rows: Sequence[Swept]) -> None:
         await session.execute(_PRUNE, {"owners": [row.owner_id for row in rows], "ids": [row.id for row in rows]})
@@ -46,12 +46,13 @@ async def prune_events(database: Database, hours: int) -> int:
 
 
 async def expire_guests(database: Database) -> int:
-    """Remove guests whose sessions are over, with their conversations and profiles; returns how many."""
+    """Remove guests whose sessions are over. Their conversations and profiles go too. Returns how many guests those
+    were."""
     return await _remove(database, "expired_guests", GUEST_GRACE_HOURS, _forget_guests, "guests.expired")
 
 
 async def expire_logins(database: Database) -> int:
-    """Remove what is left of users' logins that are over; returns how many."""
+    """Remove what is left of users' logins that are over. Returns how many."""
 
     async def forget(session: AsyncSession, rows: Sequence[Swept]) -> None:
         await session.execute(delete(Login).where(tuple_(col(Login.owner_id), col(Login.id)).in_(_keys(rows))))
@@ -60,7 +61,7 @@ async def expire_logins(database: Database) -> int:
 
 
 async def expire_confirmations(database: Database) -> int:
-    """Remove questions that can no longer be answered, a day after; returns how many."""
+    """Remove questions that can no longer be answered. They are kept for a day. Returns how many were removed."""
 
     async def forget(session: AsyncSession, rows: Sequence[Swept]) -> None:
         key = tuple_(col(Confirmation.owner_id), col(Confirmation.id))

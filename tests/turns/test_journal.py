@@ -209,7 +209,7 @@ async def test_the_shown_part_of_an_answer_without_its_end_is_known(database: Da
     async with replica(database, never) as here:
         turn, journal = await _open(here, me)
         await journal.append(TextDelta(1, "first"), TextDone(1), TextDelta(2, "a "), TextDelta(2, "half"))
-        assert (await here.journal(turn)).earlier.unfinished_texts == {2: "a half"}
+        assert (await here.journal(turn)).earlier.partial_texts == {2: "a half"}
 
 
 @pytest.mark.parametrize(
