@@ -86,7 +86,7 @@ def test_a_history_cut_in_the_middle_of_a_call_begins_with_the_next_message() ->
 async def test_the_latest_items_are_the_end_of_the_conversation_in_order(database: Database, me: Caller) -> None:
     async def run(attempt: Attempt) -> Outcome:
         items = [NewItem(body={"n": attempt.message, "k": k}) for k in range(3)]
-        await attempt.journal.append(items=items)
+        await attempt.writer.append(items=items)
         return Outcome()
 
     async with replica(database, run) as here:

@@ -28,7 +28,7 @@ ALLOWED = {
     ("agent_server/turns/accept.py", "conversation"): "a turn takes its number from its conversation in the "
     "transaction that stores it",
     ("agent_server/turns/steering.py", "conversation"): "as accept: a message that becomes a turn is given a number",
-    ("agent_server/turns/journal.py", "conversation"): "a turn's end and its conversation's time are one statement, "
+    ("agent_server/turns/writer.py", "conversation"): "a turn's end and its conversation's time are one statement, "
     "one round trip",
 }
 """Which module names which table of another package, and why it may."""

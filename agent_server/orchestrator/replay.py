@@ -142,7 +142,7 @@ class JournaledModel(Model):
         if self._name == OFFLINE:
             return items  # it answers one message: what is put into its turn is answered in a turn of its own
         steered: list[Any] = list(items)
-        for call, text in reversed(await self._turn.attempt.journal.take_steers(n)):
+        for call, text in reversed(await self._turn.attempt.writer.take_steers(n)):
             steered.insert(min(self._turn.input_lengths[call], len(items)), user_message(text).body)
         return steered
 
@@ -257,7 +257,7 @@ class JournaledModel(Model):
                         told = unknown_tool(output.name)
                         events.append(ToolReturned(output.call_id, output.name, None, told))
                         items.append(tool_output_item(output.call_id, told))
-        await self._turn.attempt.journal.record_model_call(
+        await self._turn.attempt.writer.record_model_call(
             n,
             agent=self._agent,
             request_sha=sha,
@@ -281,13 +281,13 @@ class _TextWriter:
         self._text += delta
         self._buffer += delta
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
-            await self._turn.attempt.journal.append(*self._events())
+            await self._turn.attempt.writer.append(*self._events())
             self._flushed = time.monotonic()
 
     async def void(self) -> None:
         """Take back what was shown."""
         if self._flushed:
-            await self._turn.attempt.journal.append(Reset(self._call))
+            await self._turn.attempt.writer.append(Reset(self._call))
         self._text, self._buffer, self._cited, self._flushed = "", "", set(), 0.0
 
     def rest(self) -> list[Event]:

@@ -54,7 +54,7 @@ class Orchestrator:
         return create_router(self.workspace, self.embedder)
 
     async def run(self, attempt: Attempt) -> Outcome:
-        """Run the attempt to its end. What is promised to the user goes through the attempt's journal."""
+        """Run the attempt to its end. What is promised to the user goes through the attempt's writer."""
         turn, earlier, urgent = await self._context(attempt)
         if urgent is not None and turn.urgent is None:
             await self._answer_emergency(turn, urgent)
@@ -94,16 +94,16 @@ class Orchestrator:
 
     async def _context(self, attempt: Attempt) -> tuple[TurnContext, Sequence[Item], Passage | None]:
         """What the attempt starts from: its state, the items of earlier turns, the page for an emergency."""
-        journal = attempt.journal
+        writer = attempt.writer
         async with self.runtime.database.transaction(attempt.caller.id) as session:
             conversations = ConversationRepository(session, attempt.caller)
-            conversation = await conversations.get(journal.conversation_id)
+            conversation = await conversations.get(writer.conversation_id)
             items = await ItemRepository(conversations, conversation.id).list_latest(
                 self.runtime.settings.history_limit
             )
             profile = await session.get(Profile, attempt.caller.id)
             urgent = await find_urgent(session, attempt.message)
-        earlier = [item for item in items if item.turn_no < journal.turn_no]
+        earlier = [item for item in items if item.turn_no < writer.turn_no]
         turn = TurnContext(
             attempt=attempt,
             runtime=self.runtime,
@@ -152,7 +152,7 @@ class Orchestrator:
             prompt_sha=prompt.sha if prompt else None,
             sources=[passage_body(cited)],
         )
-        await turn.attempt.journal.append(*events, items=[item])
+        await turn.attempt.writer.append(*events, items=[item])
 
 
 def create_router(workspace: Workspace, embedder: Embedder) -> Router:

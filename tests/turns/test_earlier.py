@@ -22,12 +22,12 @@ async def test_an_attempt_is_given_what_the_one_before_it_stored_and_the_first_i
 
     async def dies(attempt: Attempt) -> Outcome:
         given.append(attempt.earlier)
-        journal = attempt.journal
-        await journal.append(*PAGE)
-        await here.send(me, "in blue", conversation_id=journal.conversation_id, on_busy="steer")
-        await journal.append()  # sees that a message has been put into the turn
-        assert await journal.take_steers(1) == [(1, "in blue")]
-        await journal.record_model_call(
+        writer = attempt.writer
+        await writer.append(*PAGE)
+        await here.send(me, "in blue", conversation_id=writer.conversation_id, on_busy="steer")
+        await writer.append()  # sees that a message has been put into the turn
+        assert await writer.take_steers(1) == [(1, "in blue")]
+        await writer.record_model_call(
             1,
             agent="diving",
             request_sha=b"",
@@ -35,7 +35,7 @@ async def test_an_attempt_is_given_what_the_one_before_it_stored_and_the_first_i
             events=[TextDelta(1, "Yes"), TextDone(1)],
             items=(),
         )
-        await journal.append(TextDelta(2, "No"))
+        await writer.append(TextDelta(2, "No"))
         return await never(attempt)
 
     async def takes_over(attempt: Attempt) -> Outcome:

@@ -1,6 +1,6 @@
 """The one way to write what an attempt does.
 
-Every write of an attempt goes through `Journal.write`, which first raises the turn's counters under its row lock, but
+Every write of an attempt goes through `TurnWriter.write`, which first raises the turn's counters under its row lock, but
 only while the turn still runs under this attempt's epoch. That one statement is the fence (an attempt that was taken
 over writes nothing more), the allotment of event numbers (dense, and visible in order), and where a stop is noticed.
 """
@@ -31,7 +31,7 @@ _COUNTERS = """
 
 _MINE = "where owner_id = :owner_id and id = :id and epoch = :epoch and status = 'running'"
 
-# The fence and all that is written under it are one statement: a journal write is one round trip beside begin and
+# The fence and all that is written under it are one statement: a write is one round trip beside begin and
 # commit.
 _WRITE = """
     with fence as (
@@ -48,7 +48,7 @@ _WRITE = """
 
 
 def fence_statement(also: str = "select where false", *, set: str = "") -> TextClause:
-    """A statement for `Journal.write`. `also` writes something of its own where `fence` has a row that is not `stop`, and
+    """A statement for `TurnWriter.write`. `also` writes something of its own where `fence` has a row that is not `stop`, and
     returns a row for each; `set` is what else changes of the turn."""
     items = insert_items("(select * from fence where not stop)")
     return text(_WRITE.format(set=f"{set} {_COUNTERS}", mine=_MINE, items=items, also=also))
@@ -81,7 +81,7 @@ class StopRequested(Interrupted):
 
 
 @dataclass(kw_only=True)
-class Journal:
+class TurnWriter:
     """Writes what one attempt of a turn does. `steers` is how many messages have been put into the turn so far, as the
     last write saw it; `earlier` is what earlier attempts have stored."""
 
