@@ -1,4 +1,4 @@
-"""Work that is nobody's request: when it is due it is done by one replica, and by another when that one dies.
+"""Work that is nobody's request. When it is due it is done by one replica, and by another when that one dies.
 
 Whoever does a job holds an advisory lock on a connection of its own; the lock goes with the process. A job that was cut
 off is still due, so it is done again from its start: what a job does must bear that.
@@ -9,9 +9,11 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import structlog
-from sqlalchemy import text
+from sqlalchemy import DateTime, text
+from sqlmodel import Field, SQLModel
 
 from agent_server.db import Database
 from agent_server.errors import Unavailable
@@ -40,9 +42,23 @@ _FAILED = text("""
     where kind = :kind""")
 
 
+class JobRow(SQLModel, table=True):
+    """When each kind of job is due next. `failures` counts those in a row."""
+
+    __tablename__ = "job"
+
+    kind: str = Field(primary_key=True)
+    due_at: datetime = Field(sa_type=DateTime(timezone=True))
+    failures: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    finished_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+
+
 @dataclass(frozen=True)
 class Job:
-    """`run` is done every so many seconds; with None, when it is asked for and when whoever was asked has died."""
+    """Work of one `kind`.
+
+    `run` is done every so many seconds; with None, when it is asked for and when whoever was asked has died.
+    """
 
     kind: str
     run: Callable[[], Awaitable[object]]
@@ -50,7 +66,7 @@ class Job:
 
 
 class Jobs:
-    """Looks for jobs that are due, until it is closed."""
+    """Looks for jobs that are due until it is closed."""
 
     def __init__(self, database: Database, jobs: Sequence[Job]) -> None:
         self._database, self._jobs = database, {job.kind: job for job in jobs}
@@ -64,15 +80,15 @@ class Jobs:
         self._looking = asyncio.create_task(self._look())
 
     async def close(self) -> None:
-        """Stop; a job that is being done is left to another replica."""
+        """Stop looking. A job that is being done is left to another replica."""
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
 
     async def do(self, kind: str, run: Callable[[], Awaitable[object]]) -> None:
-        """Do a job now, after whoever is doing it, by `run`. Raises what it raises, and Unavailable."""
+        """Do a job now by `run`. It waits for whoever is doing the job. Raises what it raises, and Unavailable."""
         while True:
-            async with self._held(kind) as mine:
+            async with self._hold(kind) as mine:
                 if mine:
                     async with self._database.transaction() as session:
                         await session.execute(_DUE_NOW, {"kind": kind})
@@ -94,7 +110,7 @@ class Jobs:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _do_if_due(self, kind: str) -> None:
-        async with self._held(kind) as mine:
+        async with self._hold(kind) as mine:
             if not mine:
                 return
             async with self._database.transaction() as session:
@@ -118,8 +134,8 @@ class Jobs:
             await session.execute(_DONE, values)
 
     @asynccontextmanager
-    async def _held(self, kind: str) -> AsyncIterator[bool]:
-        """Whether this process, and no other, does the job for as long as the block."""
+    async def _hold(self, kind: str) -> AsyncIterator[bool]:
+        """Hold the lock of a job for as long as the block. Yields whether this process got it."""
         connection = await self._database.direct()
         try:
             yield await connection.fetchval("select pg_try_advisory_lock($1, hashtext($2))", LOCK_SPACE, kind)

@@ -1,4 +1,4 @@
-"""Reads and writes of one table, as one caller may see it."""
+"""Reads and writes of one table as one caller may see it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +18,15 @@ M = TypeVar("M", bound=Owned | Shared)
 
 @dataclass(frozen=True)
 class Page(Generic[M]):
-    """Rows, newest first, and the cursor of the next page, None after the last."""
+    """Rows, newest first. `next_cursor` is None after the last page."""
 
     items: Sequence[M]
     next_cursor: str | None
 
 
 class Repository(Generic[M]):
-    """Subclass it with `model`, and add a method for each question you ask of the table.
+    """The base of a table's repository. Subclass it with `model`, and add a method for each question you ask of the
+    table.
 
     Every statement starts from `visible()`, so a row that is not the caller's is a row that is not there.
     """
@@ -44,7 +45,7 @@ class Repository(Generic[M]):
         return select(self.model).where(col(self.model.owner_id) == self.owner)
 
     async def find(self, id: UUID, *, lock: bool = False) -> M | None:
-        """The row, or None; `lock=True` holds it until the transaction ends, for read-change-write."""
+        """The row or None. `lock=True` holds it until the transaction ends, for read-change-write."""
         statement = self.visible().where(col(self.model.id) == id)
         return (await self.session.execute(statement.with_for_update() if lock else statement)).scalar_one_or_none()
 
@@ -57,7 +58,8 @@ class Repository(Generic[M]):
         return row
 
     async def page(self, limit: int, cursor: str | None = None, statement: SelectOfScalar[M] | None = None) -> Page[M]:
-        """`limit` rows of `statement` (default: all visible), newest first, after `cursor`. Raises InvalidInput."""
+        """`limit` rows of `statement` after `cursor`, newest first. The default is all visible rows. Raises
+        InvalidInput."""
         statement = self.visible() if statement is None else statement
         if cursor is not None:
             statement = statement.where(col(self.model.id) < cursor_id(cursor))

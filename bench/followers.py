@@ -39,12 +39,12 @@ async def write(url: str, turns: int) -> None:
     Prints the turns, then for each written event `[turn, number, when it was committed]`.
     """
     database = Database(url)
-    replica, journals, all_begun = Replica(database), [], asyncio.Event()
+    replica, writers, all_begun = Replica(database), [], asyncio.Event()
     hub = Hub(database, send=replica.signals.send)
 
     async def run(attempt: Attempt) -> Outcome:
-        journals.append(attempt.journal)
-        if len(journals) == turns:
+        writers.append(attempt.writer)
+        if len(writers) == turns:
             all_begun.set()
         await asyncio.Event().wait()
         raise AssertionError
@@ -57,14 +57,14 @@ async def write(url: str, turns: int) -> None:
         accepted = await accept(database, caller, message, replica=runner.replica.id, queue_limit=5, can_run=True)
         runner.begin(accepted.turn)
     await all_begun.wait()
-    print(json.dumps([(str(j.owner_id), str(j.turn_id)) for j in journals]), flush=True)
+    print(json.dumps([(str(j.owner_id), str(j.turn_id)) for j in writers]), flush=True)
     written = []
     for count, pause in ((CALM, 0.05), (BURST, 0.0)):
         await asyncio.to_thread(sys.stdin.readline)
         for number in range(count):
-            journal = journals[number % min(turns, ACTIVE)]
-            await journal.append(TextDelta(1, f"{number} "))
-            written.append((str(journal.turn_id), time.perf_counter()))
+            writer = writers[number % min(turns, ACTIVE)]
+            await writer.append(TextDelta(1, f"{number} "))
+            written.append((str(writer.turn_id), time.perf_counter()))
             await asyncio.sleep(pause)
         print(json.dumps(written), flush=True)
         written = []

@@ -46,7 +46,7 @@ class Survivor(Runner):
         super().begin(turn)
 
     async def _answer(self, attempt: Attempt) -> Outcome:
-        await attempt.journal.append(TextDelta(1, "Again: "))
+        await attempt.writer.append(TextDelta(1, "Again: "))
         return Outcome("assistant")
 
 
@@ -54,11 +54,11 @@ async def victim(url: str, caller_id: str) -> None:
     """Answer one turn without end, in pieces."""
 
     async def run(attempt: Attempt) -> Outcome:
-        await attempt.journal.append(TextDelta(1, "It is "))
-        print(attempt.journal.turn_id, flush=True)
+        await attempt.writer.append(TextDelta(1, "It is "))
+        print(attempt.writer.turn_id, flush=True)
         while True:
             await asyncio.sleep(0.08)
-            await attempt.journal.append(TextDelta(1, "and is "))
+            await attempt.writer.append(TextDelta(1, "and is "))
 
     database = Database(url)
     replica = Replica(database)

@@ -10,6 +10,7 @@ import agent_server.audit
 import agent_server.calls.confirmations
 import agent_server.conversations.models
 import agent_server.identity.models
+import agent_server.jobs
 import agent_server.knowledge.models
 import agent_server.seed
 import agent_server.turns.models  # noqa: F401

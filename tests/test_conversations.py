@@ -86,7 +86,7 @@ def test_a_history_cut_in_the_middle_of_a_call_begins_with_the_next_message() ->
 async def test_the_latest_items_are_the_end_of_the_conversation_in_order(database: Database, me: Caller) -> None:
     async def run(attempt: Attempt) -> Outcome:
         items = [NewItem(body={"n": attempt.message, "k": k}) for k in range(3)]
-        await attempt.journal.append(items=items)
+        await attempt.writer.append(items=items)
         return Outcome()
 
     async with replica(database, run) as here:
@@ -98,7 +98,7 @@ async def test_the_latest_items_are_the_end_of_the_conversation_in_order(databas
         conversations = ConversationRepository(session, me)
         row = await conversations.get(turns[0].conversation_id)
         items = ItemRepository(conversations, row.id)
-        assert [(i.turn_no, i.k) for i in await items.latest(6, before=5)] == [
+        assert [(i.turn_no, i.k) for i in await items.list_latest(6, before=5)] == [
             (3, 3),
             (3, 4),
             (4, 1),
@@ -106,7 +106,7 @@ async def test_the_latest_items_are_the_end_of_the_conversation_in_order(databas
             (4, 3),
             (4, 4),
         ]
-        assert len(await items.latest(100, before=5)) == 16
+        assert len(await items.list_latest(100, before=5)) == 16
 
 
 async def test_a_repository_sees_its_callers_rows_alone(database: Database, me: Caller, other: Caller) -> None:
@@ -116,7 +116,7 @@ async def test_a_repository_sees_its_callers_rows_alone(database: Database, me: 
     async with everything(database) as session:
         repository = ConversationRepository(session, me)
         assert await repository.count() == 1
-        assert [row.id for row in (await repository.recent(10, words="same")).items] == [mine]
+        assert [row.id for row in (await repository.page_recent(10, words="same")).items] == [mine]
         assert await ConversationRepository(session, other).find(mine) is None
-        assert await ItemRepository(ConversationRepository(session, other), mine).latest(10, before=5) == []
+        assert await ItemRepository(ConversationRepository(session, other), mine).list_latest(10, before=5) == []
         assert (await ItemRepository(ConversationRepository(session, other), mine).page(10)).items == []

@@ -201,13 +201,13 @@ async def test_the_printer_of_the_documentation_is_asked_what_became_of_a_label(
         monkeypatch.setitem(sys.modules, spec.name, orders)
         spec.loader.exec_module(orders)
         turn = await here.send(me)
-        journal = await here.journal(turn)
-        cut_off = CallLedger(journal=journal, call_id="call_1", name="print_label", effect="once", args_sha=b"")
+        writer = await here.writer(turn)
+        cut_off = CallLedger(writer=writer, call_id="call_1", name="print_label", effect="once", args_sha=b"")
         await cut_off.start()
         if became == "printed":
             there.jobs.append(cut_off.idempotency_key)
         there.forgetful = became == "forgotten"
-        attempt = Attempt(journal=await here.journal(turn), caller=me, message="", agent=None, number=2)
+        attempt = Attempt(writer=await here.writer(turn), caller=me, message="", agent=None, number=2)
         if became == "forgotten":
             with pytest.raises(AgentServerError, match="Do not call print_label again"):
                 await call(database, attempt, orders.print_label, order="AB-123456")

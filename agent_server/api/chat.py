@@ -123,7 +123,7 @@ async def resume(
         turns = TurnRepository(session, caller)
         turn: Turn | None
         if last_event_id:
-            turn = await turns.of_cursor(last_event_id, row.id)
+            turn = await turns.get_by_cursor(last_event_id, row.id)
         else:
             turn = await turns.find_running(row.id)
     if turn is None:
@@ -136,7 +136,7 @@ async def stop(conversation: str, caller: WriterDep, server: ServerDep) -> dict[
     """Stop the running turn of a conversation and what waits behind it. `stopped` says whether there was one."""
     async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
-        open_turns = await TurnRepository(session, caller).unfinished(row.id)
+        open_turns = await TurnRepository(session, caller).find_open(row.id)
     for turn in reversed(open_turns):  # what waits first, so that none of it starts when the running one ends
         await server.runner.stop_turn(turn.owner_id, turn.id)
     return {"stopped": bool(open_turns)}

@@ -55,7 +55,7 @@ async def list_conversations(
     """The caller's conversations with the latest first. With `q` they are those that hold it."""
     refuse_unstorable(q or "", ("q",))
     async with server.database.transaction(caller.id) as session:
-        page = await ConversationRepository(session, caller).recent(limit, cursor, q)
+        page = await ConversationRepository(session, caller).page_recent(limit, cursor, q)
     return ConversationPage.model_validate(page, from_attributes=True)
 
 
@@ -84,8 +84,8 @@ async def delete_conversation(conversation: str, caller: WriterDep, server: Serv
     """Delete it with all its messages. An answer that is being written is stopped."""
     async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
-        open_turns = await TurnRepository(session, caller).unfinished(row.id)
-    for turn in reversed(open_turns):  # what waits first, so that none of it starts when the running one ends
+        open_turns = await TurnRepository(session, caller).find_open(row.id)
+    for turn in reversed(open_turns):
         await server.runner.stop_turn(turn.owner_id, turn.id)
     async with server.database.transaction(caller.id) as session:
         conversations = ConversationRepository(session, caller)

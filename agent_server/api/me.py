@@ -91,4 +91,4 @@ async def erase(
     body: Erasure | None = None,
 ) -> None:
     """Remove the caller and all that it owns for good. Its credentials end; of its audit an id is left."""
-    await accounts.erase(act, caller, None if body is None else body.password, server.runner.stop_turn)
+    await accounts.erase(act, caller, None if body is None else body.password, server.runner.stop_all)

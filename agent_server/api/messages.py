@@ -78,7 +78,7 @@ async def list_messages(
         row = await conversations.get(client_conversation_id(conversation, caller))
         page = await ItemRepository(conversations, row.id).page(limit, cursor)
         numbers = sorted({item.turn_no for item in page.items})
-        turns = {turn.id: turn for turn in await TurnRepository(session, caller).of_conversation(row.id, numbers)}
+        turns = {turn.id: turn for turn in await TurnRepository(session, caller).list_by_number(row.id, numbers)}
     items = [_view(message, html=render == "html") for message in messages_of(page.items, turns)]
     return MessagePage(items=items, next_cursor=page.next_cursor)
 

@@ -77,7 +77,7 @@ async def _view(server: Server, caller: Caller, id: UUID) -> SessionView:
         guest = await session.get(Guest, id) if id == caller.id else None
         if guest is None:
             raise NotFound(f"There is no session {id} of yours")
-        latest = await ConversationRepository(session, caller).recent(1)
+        latest = await ConversationRepository(session, caller).page_recent(1)
         profile = await read_profile(session, caller)
     return SessionView(
         id=guest.id,

@@ -7,7 +7,7 @@ from agent_server.conversations.models import Item
 
 
 def history(items: Sequence[Item]) -> list[dict[str, Any]]:
-    """The bodies of `items` (in order) that a model can be given.
+    """The bodies of `items` that a model can be given, in order.
 
     A call without its output and an output without its call are left out: providers refuse them, and both occur, where
     the bound on history cuts a turn in two and where a turn was stopped between a call and its result. The history

@@ -14,7 +14,7 @@ from agent_server.db import storable
 
 @dataclass(frozen=True, kw_only=True)
 class NewItem:
-    """An item that is still to be written (see `conversations.models.Item`)."""
+    """An item that is still to be written to `conversations.models.Item`."""
 
     body: dict[str, Any]
     role: str | None = None
@@ -63,7 +63,7 @@ def tool_output_item(call_id: str, output: str, *, failed: bool = False) -> NewI
 
 
 def insert_items(turn: str) -> str:
-    """SQL that appends the items in the parameter `new_items` (see `items_json`) to a turn.
+    """SQL that appends the items in the parameter `new_items` to a turn. `items_json` makes the parameter.
 
     `turn` is what the statement selects from: one row with `owner_id`, `conversation_id`, `id` and `turn_no` of the
     turn, and its `last_item` with the new items already counted. Where it has no row, nothing is written. It is SQL and

@@ -17,7 +17,8 @@ from agent_server.db import Owned, Timestamps, now
 
 
 class Conversation(Owned, Timestamps, table=True):
-    """`next_turn` numbers the turns under this row's lock; `agent` is the specialist that answered last."""
+    """A conversation of one owner. `next_turn` numbers the turns under this row's lock; `agent` is the specialist that
+    answered last."""
 
     __tablename__ = "conversation"
     __table_args__ = (Index("ix_conversation_owner_updated", "owner_id", "updated_at"),)
@@ -28,7 +29,8 @@ class Conversation(Owned, Timestamps, table=True):
 
 
 class Item(SQLModel, table=True):
-    """`role` and `text` are set for messages only; `sources` are the passages an answer cites, as they then were."""
+    """One entry of a model's input or output. `role` and `text` are set for messages only; `sources` are the passages
+    an answer cites, as they then were."""
 
     __tablename__ = "item"
     __table_args__ = (

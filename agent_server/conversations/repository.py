@@ -1,4 +1,4 @@
-"""Conversations and their messages, as their owner may see them."""
+"""Conversations and their messages as their owner may see them."""
 
 import re
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_, text
-from sqlmodel import col, select
+from sqlalchemy import Table, and_, delete, func, or_
+from sqlmodel import SQLModel, col, select
 
 from agent_server.conversations.models import Conversation, Item
 from agent_server.errors import InvalidInput
@@ -17,8 +17,9 @@ from agent_server.repository import Page, Repository
 class ConversationRepository(Repository[Conversation]):
     model = Conversation
 
-    async def recent(self, limit: int, cursor: str | None = None, words: str | None = None) -> Page[Conversation]:
-        """Conversations by last activity; with `words`, those whose title or messages hold it. Raises InvalidInput."""
+    async def page_recent(self, limit: int, cursor: str | None = None, words: str | None = None) -> Page[Conversation]:
+        """Conversations by last activity. With `words`, only those whose title or messages hold it. Raises
+        InvalidInput."""
         statement = self.visible()
         if words:
             pattern = f"%{words.translate(_LIKE)}%"
@@ -35,14 +36,26 @@ class ConversationRepository(Repository[Conversation]):
         return Page(rows[:limit], f"{rows[limit - 1].updated_at.isoformat()}~{rows[limit - 1].id}" if more else None)
 
     async def remove(self, row: Conversation) -> None:
-        # An attempt locks its turn and then the conversation: in the other order the two would wait for each other.
-        turns = "select 1 from turn where owner_id = :owner_id and conversation_id = :id for update"
-        await self.session.execute(text(turns), {"owner_id": self.owner, "id": row.id})
+        # What hangs on the conversation goes before it, though it would go by itself: an attempt locks its turn and
+        # then the conversation, and a deletion in the other order would wait for it while it waits for the deletion.
+        for table in _dependents():
+            await self.session.execute(
+                delete(table).where(table.c.owner_id == self.owner, table.c.conversation_id == row.id)
+            )
         await super().remove(row)
 
     async def count(self) -> int:
         statement = select(func.count()).select_from(Conversation).where(col(Conversation.owner_id) == self.owner)
         return (await self.session.execute(statement)).scalar_one()
+
+
+def _dependents() -> list[Table]:
+    """The tables whose rows hang on a conversation. Any package may declare one."""
+    return [
+        table
+        for table in SQLModel.metadata.sorted_tables
+        if any(key.referred_table.name == Conversation.__tablename__ for key in table.foreign_key_constraints)
+    ]
 
 
 _LIKE = str.maketrans({"%": r"\%", "_": r"\_", "\\": r"\\"})
@@ -58,21 +71,22 @@ def _parse(cursor: str) -> tuple[datetime, UUID]:
 
 @dataclass(frozen=True)
 class ItemPage:
-    """Items in the order of the conversation, and the cursor of the next page, None after the last."""
+    """Items in the order of the conversation. `next_cursor` is None after the last page."""
 
     items: Sequence[Item]
     next_cursor: str | None
 
 
 class ItemRepository:
-    """The items of one conversation of the caller's; `get` the conversation first."""
+    """The items of one conversation of the caller's. `get` the conversation first."""
 
     def __init__(self, conversations: ConversationRepository, conversation_id: UUID) -> None:
         self.session = conversations.session
         self.owner, self.conversation_id = conversations.owner, conversation_id
 
     async def page(self, limit: int, cursor: str | None = None) -> ItemPage:
-        """Whole turns, oldest first, at least one and about `limit` items; `cursor` is the last turn's number."""
+        """Whole turns, oldest first. A page has at least one turn and about `limit` items; `cursor` is the last turn's
+        number."""
         if cursor is not None and not re.fullmatch("[0-9]{1,9}", cursor):
             raise InvalidInput("cursor: not one of ours; pass next_cursor of the page before, or leave it out")
         after = int(cursor or 0)
@@ -100,8 +114,8 @@ class ItemRepository:
             return ItemPage(whole, str(whole[-1].turn_no))
         return await self.page(limit * 2, cursor)  # one turn longer than a page
 
-    async def latest(self, limit: int, *, before: int) -> Sequence[Item]:
-        """The last `limit` items of the turns before the one with the number `before`, in order."""
+    async def list_latest(self, limit: int, *, before: int) -> Sequence[Item]:
+        """The last `limit` items of the turns before number `before` in their order."""
         rows = await self.session.execute(
             select(Item)
             .where(

@@ -69,7 +69,7 @@ class Deleted(BaseModel):
 @tool(scope="conversations:read", effect="read")
 async def list_conversations(context: ToolContext, limit: Limit = 20, cursor: Cursor = None) -> Conversations:
     """List the caller's conversations, latest activity first."""
-    page = await context.repository(ConversationRepository).recent(limit, cursor)
+    page = await context.repository(ConversationRepository).page_recent(limit, cursor)
     return Conversations.model_validate(page, from_attributes=True)
 
 
@@ -81,7 +81,7 @@ async def search_conversations(
     cursor: Cursor = None,
 ) -> Conversations:
     """Find the caller's conversations whose title or messages hold a text, latest activity first."""
-    page = await context.repository(ConversationRepository).recent(limit, cursor, text)
+    page = await context.repository(ConversationRepository).page_recent(limit, cursor, text)
     return Conversations.model_validate(page, from_attributes=True)
 
 

@@ -1,4 +1,4 @@
-"""What work that is nobody's request has to do: the one look across owners, which shows ids and nothing else.
+"""The one look across owners. It finds what is due and shows nothing but ids.
 
 The function `sweep` of the database (migrations/engine) is owned by a role that may read no more than it needs. What is
 then done with a row is done for its owner, in a transaction that names it.
@@ -21,7 +21,7 @@ _SWEEP = text("select * from sweep(:what, :replica, :seconds, :batch)")
 
 
 class Swept(NamedTuple):
-    """A row to look after, by its owner and id; `epoch` is a turn's."""
+    """A row to look after. `epoch` is a turn's."""
 
     owner_id: UUID
     id: UUID
@@ -32,6 +32,6 @@ class Swept(NamedTuple):
 async def sweep(
     session: AsyncSession, what: What, *, replica: UUID | None = None, seconds: float = 0, batch: int = 32
 ) -> Sequence[Swept]:
-    """Up to `batch` rows (all, of those that a replica holds)."""
+    """Find up to `batch` rows. Of those that a replica holds it finds all."""
     values = {"what": what, "replica": replica, "seconds": seconds, "batch": batch}
     return [Swept(*row) for row in await session.execute(_SWEEP, values)]

@@ -32,7 +32,7 @@ from agent_server.identity.limits import (
 )
 from agent_server.identity.logins import SignedIn, begin_login, end_logins, refresh_login, refresh_owner
 from agent_server.identity.models import ApiKey, User
-from agent_server.identity.own_data import erase_rows, move_rows, unfinished_turns
+from agent_server.identity.own_data import erase_rows, move_rows
 from agent_server.identity.passwords import Verdict, check_password, hash_password, verify_password
 from agent_server.identity.resolver import Resolver
 from agent_server.identity.roles import beyond
@@ -42,8 +42,8 @@ _FIND_LOGIN = text("select id, password_hash, disabled_at from find_login(:email
 _WRONG = "E-mail and password do not belong together"
 _DISABLED = "This account is disabled; ask whoever runs this server"
 
-Stop = Callable[[UUID, UUID], Awaitable[None]]
-"""Stops a turn of an owner."""
+Stop = Callable[[UUID], Awaitable[None]]
+"""Stops all turns of an owner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,10 +186,7 @@ class Accounts:
         user = await self.find(caller.id)
         if user is not None and user.password_hash is not None:
             await self._prove(act, user, password, "password")
-        async with self.database.transaction(caller.id) as session:
-            turns = await unfinished_turns(session, caller.id)
-        for turn in turns:
-            await stop(caller.id, turn)
+        await stop(caller.id)
         async with self.database.transaction(caller.id, scopes=(OWN_DATA,)) as session:
             await erase_rows(session, caller.id)
             await act.record(session, caller.id, "account.erased", kind=caller.kind)

@@ -1,4 +1,4 @@
-"""All that a caller owns, in whichever table: moved to another owner, exported, erased.
+"""All that a caller owns in any table, to be moved to another owner, exported or erased.
 
 The tables are those that the models declare, the workspace's among them: one that is new is in here by itself. The
 transaction must hold `OWN_DATA`, without which rows that were handed in are not there.
@@ -25,23 +25,15 @@ BATCH = 200
 # Locked before it is looked whether a turn is unfinished: whoever stores a message locks its conversation first.
 _LOCK_CONVERSATIONS = text("select id from conversation where owner_id = :guest for update")
 _UNFINISHED = text("select 1 from turn where owner_id = :guest and status in ('queued', 'running') limit 1")
-# An idempotency key is the guest's word, and the user may have said the same.
-_FORGET_KEYS = [
-    text("update turn set client_key = null where owner_id = :guest and client_key is not null"),
-    text("update steer set client_key = null where owner_id = :guest and client_key is not null"),
-]
-_TURNS = text("""
-    select id from turn where owner_id = :owner_id and status in ('queued', 'running')
-    order by conversation_id, turn_no desc""")
 _SECRET_COLUMNS = frozenset({"password_hash"})
 # A credential of the guest's must not become the user's: it would have been given to somebody else.
 _CREDENTIALS = frozenset({ApiKey.__tablename__, Login.__tablename__, RefreshToken.__tablename__})
 _NOT_MOVED = _CREDENTIALS | {User.__tablename__, Guest.__tablename__, Profile.__tablename__}
 
 
-def _owned() -> Iterator[tuple[Table, ColumnElement[UUID], bool]]:
-    """Every table whose rows are callers', parents first: with the column of the owner, and whether rows are ever
-    removed."""
+def _tables_of_owners() -> Iterator[tuple[Table, ColumnElement[UUID], bool]]:
+    """Every table whose rows are callers', parents first. Beside each: the column of the owner, and whether rows are
+    ever removed."""
     for table in SQLModel.metadata.sorted_tables:
         access = access_of(table)
         if access is not None and not access.shared:
@@ -49,7 +41,7 @@ def _owned() -> Iterator[tuple[Table, ColumnElement[UUID], bool]]:
 
 
 async def move_rows(session: AsyncSession, guest: UUID, user: UUID) -> None:
-    """Make what is a guest's a user's, all but the guest itself, its audit, and credentials, which end; of two profiles
+    """Make what is a guest's a user's. The guest itself and its audit stay, its credentials end, and of two profiles
     the user's wins.
 
     Raises Conflict while the guest is being answered, and where a row of the user's is in the way.
@@ -57,10 +49,12 @@ async def move_rows(session: AsyncSession, guest: UUID, user: UUID) -> None:
     await session.execute(_LOCK_CONVERSATIONS, {"guest": guest})
     if (await session.execute(_UNFINISHED, {"guest": guest})).first() is not None:
         raise Conflict("The guest is still being answered; wait for the answer, or stop it, and try again")
-    for statement in _FORGET_KEYS:
-        await session.execute(statement, {"guest": guest})
+    for table, owner, _ in _tables_of_owners():
+        # An idempotency key is the guest's word, and the user may have said the same.
+        if (key := table.columns.get("client_key")) is not None:
+            await session.execute(update(table).where(owner == guest, key.is_not(None)).values({key: None}))
     await _merge_profiles(session, guest, user)
-    for table, owner, changes in _owned():
+    for table, owner, changes in _tables_of_owners():
         if table.name in _CREDENTIALS:
             await session.execute(delete(table).where(owner == guest))
         if not changes or table.name in _NOT_MOVED:
@@ -88,20 +82,15 @@ async def _merge_profiles(session: AsyncSession, guest: UUID, user: UUID) -> Non
 
 
 async def erase_rows(session: AsyncSession, owner_id: UUID) -> None:
-    """Remove all that a caller owns, the caller itself included; the audit stays, of an id that stands for nobody."""
-    for table, owner, changes in reversed(list(_owned())):
+    """Remove all that a caller owns and the caller itself. The audit stays, of an id that stands for nobody."""
+    for table, owner, changes in reversed(list(_tables_of_owners())):
         if changes:
             await session.execute(delete(table).where(owner == owner_id))
 
 
-async def unfinished_turns(session: AsyncSession, owner_id: UUID) -> Sequence[UUID]:
-    """The turns of a caller that are not over, in each conversation the last one first."""
-    return (await session.execute(_TURNS, {"owner_id": owner_id})).scalars().all()
-
-
 async def export_rows(database: Database, owner_id: UUID) -> AsyncIterator[tuple[str, Sequence[Mapping[str, Any]]]]:
-    """All that a caller owns, table by table, a batch at a time; each table is named at least once."""
-    for table, owner, _ in _owned():
+    """Read all that a caller owns, a batch at a time. Each table is named at least once."""
+    for table, owner, _ in _tables_of_owners():
         keys, last = list(table.primary_key.columns), None
         while True:
             statement = select(table).where(owner == owner_id).order_by(*keys).limit(BATCH)
@@ -109,14 +98,14 @@ async def export_rows(database: Database, owner_id: UUID) -> AsyncIterator[tuple
                 statement = statement.where(tuple_(*keys) > tuple_(*last))
             async with database.transaction(owner_id, scopes=(OWN_DATA,)) as session:
                 rows = (await session.execute(statement)).all()
-            yield table.name, [_shown(table, row) for row in rows]
+            yield table.name, [_fields_to_show(table, row) for row in rows]
             if len(rows) < BATCH:
                 break
             last = [rows[-1]._mapping[key] for key in keys]
 
 
-def _shown(table: Table, row: Any) -> dict[str, Any]:
-    """A row without its secrets: hashes of tokens and of what was sent are no use to whom they are about."""
+def _fields_to_show(table: Table, row: Any) -> dict[str, Any]:
+    """A row without its secrets. Hashes of tokens and of what was sent are no use to whom they are about."""
     return {
         column.name: storable(row._mapping[column])
         for column in table.columns

@@ -67,7 +67,7 @@ def function_tool(tool: Tool[..., Any]) -> FunctionTool:
         if task := asyncio.current_task():
             turn.tool_calls.add(task)
         ledger = CallLedger(
-            journal=turn.attempt.journal,
+            writer=turn.attempt.writer,
             call_id=context.tool_call_id,
             name=tool.name,
             effect=tool.effect,

@@ -159,7 +159,7 @@ class JournaledModel(Model):
         if self._name == OFFLINE:
             return items  # it answers one message: what is put into its turn is answered in a turn of its own
         steered: list[Any] = list(items)
-        for call, text in reversed(await self._turn.attempt.journal.take_steers(n)):
+        for call, text in reversed(await self._turn.attempt.writer.take_steers(n)):
             place = min(self._models.input_lengths[call], len(items))
             steered.insert(place, user_message(text).body)
         return steered
@@ -219,7 +219,7 @@ class JournaledModel(Model):
                 more_events, more_items = _record_call(output, request)
                 events += more_events
                 items += more_items
-        await self._turn.attempt.journal.record_model_call(
+        await self._turn.attempt.writer.record_model_call(
             n,
             agent=self._agent,
             request_sha=sha,
@@ -269,12 +269,12 @@ class _TextWriter:
         self._text += delta
         self._buffer += delta
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
-            await self._turn.attempt.journal.append(*self._take_events())
+            await self._turn.attempt.writer.append(*self._take_events())
             self._flushed = time.monotonic()
 
     async def void(self) -> None:
         if self._flushed:
-            await self._turn.attempt.journal.append(Reset(self._call))
+            await self._turn.attempt.writer.append(Reset(self._call))
         self._text, self._buffer, self._cited, self._flushed = "", "", set(), 0.0
 
     def take_rest(self) -> list[Event]:

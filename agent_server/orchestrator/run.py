@@ -62,7 +62,7 @@ class Orchestrator:
         return self._router
 
     async def run(self, attempt: Attempt) -> Outcome:
-        """Run the attempt to its end. What is promised to the user goes through the attempt's journal."""
+        """Run the attempt to its end. What is promised to the user goes through the attempt's writer."""
         ends = time.monotonic() + self.runtime.settings.turn_timeout
         decision, past, turn = await self._prepare(attempt)
         models = JournaledModels(
@@ -112,12 +112,12 @@ class Orchestrator:
 
     async def _prepare(self, attempt: Attempt) -> tuple[Decision, list[Any], TurnContext]:
         """Everything that the run loop starts from."""
-        journal, log = attempt.journal, attempt.earlier.events
+        writer, log = attempt.writer, attempt.earlier.events
         async with self.runtime.database.transaction(attempt.caller.id) as session:
             conversations = ConversationRepository(session, attempt.caller)
-            conversation = await conversations.get(journal.conversation_id)
-            earlier = await ItemRepository(conversations, conversation.id).latest(
-                self.runtime.settings.history_limit, before=journal.turn_no
+            conversation = await conversations.get(writer.conversation_id)
+            earlier = await ItemRepository(conversations, conversation.id).list_latest(
+                self.runtime.settings.history_limit, before=writer.turn_no
             )
             profile = await session.get(Profile, attempt.caller.id)
             emergency_page = await find_urgent(session, attempt.message)
@@ -169,7 +169,7 @@ class Orchestrator:
             prompt_sha=prompt.sha if prompt else None,
             sources=[passage_body(cited)],
         )
-        await attempt.journal.append(*events, items=[item])
+        await attempt.writer.append(*events, items=[item])
         return text
 
 

@@ -1,1 +1,1 @@
-"""The turn ledger: a turn is accepted once, runs once at a time, and its tool effects happen once."""
+"""Turns: each is accepted once and runs once at a time, and its tools' effects happen once."""

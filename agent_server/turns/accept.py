@@ -1,4 +1,4 @@
-"""Accepting a turn: one transaction that commits before the client is promised anything."""
+"""Accepting a turn is one transaction that commits before the client is promised anything."""
 
 import hashlib
 import json
@@ -48,7 +48,7 @@ _FOLLOWED = text("update turn set followed_at = now() where owner_id = :owner_id
 
 @dataclass(frozen=True)
 class Accepted:
-    """The stored turn; `fresh` is False where it was there before: the same request had been accepted, or the message
+    """The stored turn. `fresh` is False where it was there before: the same request had been accepted, or the message
     was put into the running turn. `interrupted` is the turn that this one asked to stop."""
 
     turn: Turn
@@ -58,9 +58,8 @@ class Accepted:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What a client sends: `text`, in a conversation of the caller's or a new one; `create` where a conversation that
-    is not there yet is to be made with that id; `agent` where it names who answers; `leave_after` where the turn is to be cancelled when
-    nobody has followed it for so many seconds."""
+    """What a client sends. `create` says that a conversation with an unknown id is to be made; `agent` names who
+    answers; the turn is cancelled when nobody has followed it for `leave_after` seconds."""
 
     text: str
     conversation_id: UUID | None = None
@@ -74,26 +73,27 @@ class Message:
 async def accept(
     database: Database, caller: Caller, message: Message, *, replica: UUID, queue_limit: int, can_run: bool
 ) -> Accepted:
-    """Store the message and its turn; running and owned by `replica` if the conversation is idle and it `can_run`.
+    """Store the message and its turn. `replica` owns it and it is running if the conversation is idle and it `can_run`;
+    else it is queued.
 
     The same `client_key` with the same body is the same turn; with another body it is refused. Raises NotFound for a
     conversation that is not the caller's, InvalidInput, Busy (`on_busy` reject) and TooMany (the queue is full).
     """
     sha = hashlib.sha256(json.dumps([str(message.conversation_id), message.text, message.agent]).encode()).digest()
     async with database.transaction(caller.id) as session:
-        if message.client_key is not None and (before := await _sent_before(session, caller, message.client_key)):
+        if message.client_key is not None and (before := await _find_sent(session, caller, message.client_key)):
             turn, sent = before
             if sent != sha:
                 raise InvalidInput("This Idempotency-Key was used for another message; use a new key for a new message")
             return Accepted(turn, fresh=False)
-        running = await _running(session, caller, message)
+        running = await _find_running(session, caller, message)
         if running is not None and message.on_busy == "steer":
             await add_steer(
                 session, caller.id, running, message=message.text, client_key=message.client_key, body_sha=sha
             )
             return Accepted(await session.get_one(Turn, (caller.id, running)), fresh=False)
-        conversation, turn_no = await _conversation(session, caller, message)
-        waiting = await _waiting(session, caller, conversation) if turn_no > 1 else []
+        conversation, turn_no = await _take_number(session, caller, message)
+        waiting = await _find_waiting(session, caller, conversation) if turn_no > 1 else []
         if waiting and message.on_busy == "reject":
             raise Busy("This conversation is still answering; wait, stop it, or send with on_busy: queue", waiting[0])
         if len(waiting) > queue_limit:
@@ -127,15 +127,15 @@ async def accept(
         return Accepted(turn, fresh=True, interrupted=running)
 
 
-async def _running(session: AsyncSession, caller: Caller, message: Message) -> UUID | None:
-    """The running turn that the message is to be put into, or to stop; None where it is not for that."""
+async def _find_running(session: AsyncSession, caller: Caller, message: Message) -> UUID | None:
+    """Find the running turn that the message is to be put into or to stop. None where the message is not for that."""
     if message.conversation_id is None or message.on_busy not in ("steer", "interrupt"):
         return None
     return await find_steerable(session, caller.id, message.conversation_id)
 
 
-async def _sent_before(session: AsyncSession, caller: Caller, key: str) -> tuple[Turn, bytes] | None:
-    """The turn that the message with this key began or was put into, and the hash of its body."""
+async def _find_sent(session: AsyncSession, caller: Caller, key: str) -> tuple[Turn, bytes] | None:
+    """Find the turn that the message with this key began or was put into. Beside it: the hash of that message's body."""
     # Two copies of one request may arrive together; the second waits here until the first has committed.
     await session.execute(
         text("select pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"{caller.id}:{key}"}
@@ -144,8 +144,8 @@ async def _sent_before(session: AsyncSession, caller: Caller, key: str) -> tuple
     return None if sent is None else (await session.get_one(Turn, (caller.id, sent.turn_id)), sent.body_sha)
 
 
-async def _conversation(session: AsyncSession, caller: Caller, message: Message) -> tuple[UUID, int]:
-    """The conversation and the number of its new turn; locks the conversation's row until the commit."""
+async def _take_number(session: AsyncSession, caller: Caller, message: Message) -> tuple[UUID, int]:
+    """The conversation and the number of its new turn. The conversation's row is locked until the commit."""
     id = message.conversation_id or new_id()
     key = {"owner_id": caller.id, "id": id}
     number = None if message.conversation_id is None else (await session.execute(_NUMBER, key)).scalar()
@@ -165,6 +165,6 @@ def _title(message: str) -> str:
     return title if len(title) <= TITLE_LENGTH else title[: TITLE_LENGTH - 1].rsplit(" ", 1)[0] + "…"
 
 
-async def _waiting(session: AsyncSession, caller: Caller, conversation_id: UUID) -> Sequence[UUID]:
-    """The turn that runs in a conversation and those that wait behind it, in order."""
+async def _find_waiting(session: AsyncSession, caller: Caller, conversation_id: UUID) -> Sequence[UUID]:
+    """The turn that runs in a conversation and those that wait behind it. They are in order."""
     return (await session.execute(_WAITING, {"owner_id": caller.id, "id": conversation_id})).scalars().all()

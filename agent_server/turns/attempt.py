@@ -1,4 +1,4 @@
-"""One attempt of a turn, from what earlier ones left to an end that is stored."""
+"""One attempt of a turn. It starts from what earlier ones left, and its end is stored."""
 
 import asyncio
 import contextlib
@@ -17,11 +17,11 @@ from agent_server.db import Database, is_full
 from agent_server.errors import AgentServerError, Internal, TimedOut, Unavailable
 from agent_server.log import without_secrets
 from agent_server.turns.claims import Claims
-from agent_server.turns.earlier import NOTHING, Earlier, find_unfinished, read_earlier, read_events
+from agent_server.turns.earlier import NOTHING, Earlier, find_partial_texts, read_earlier, read_events
 from agent_server.turns.events import Cancelled, Done, Failed, Reset
 from agent_server.turns.hub import Hub
-from agent_server.turns.journal import Fenced, Journal, StopRequested
 from agent_server.turns.models import Turn
+from agent_server.turns.writer import Fenced, StopRequested, TurnWriter
 
 log = structlog.get_logger()
 
@@ -32,7 +32,7 @@ PAUSE_SECONDS = 5.0
 
 @dataclass
 class Outcome:
-    """How an attempt ended: the specialist that answered, and what the models used."""
+    """How an attempt ended. `agent` is the specialist that answered, `usage` what the models used."""
 
     agent: str | None = None
     usage: dict[str, Any] = field(default_factory=dict)
@@ -40,12 +40,12 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One attempt of one turn, which the `run` function is given.
+    """One attempt of one turn as the `run` function is given it.
 
     `number` counts the attempts that were not let go in good order.
     """
 
-    journal: Journal
+    writer: TurnWriter
     caller: Caller
     message: str
     agent: str | None
@@ -54,7 +54,7 @@ class Attempt:
     @property
     def earlier(self) -> Earlier:
         """What earlier attempts have stored of the turn."""
-        return self.journal.earlier
+        return self.writer.earlier
 
 
 Run = Callable[[Attempt], Awaitable[Outcome]]
@@ -104,7 +104,7 @@ class Attempts:
         return False
 
     async def _run_to_end(self, turn: Turn) -> bool:
-        journal = self._journal(turn, NOTHING)
+        writer = self._writer(turn, NOTHING)
         try:
             if turn.attempts > MAX_ATTEMPTS:
                 raise Internal(f"This turn was cut off {MAX_ATTEMPTS} times and", secrets.token_hex(6))
@@ -112,34 +112,34 @@ class Attempts:
                 raise StopRequested
             if turn.last_event > 0 or turn.attempts > 1:
                 earlier = await read_earlier(self.database, owner_id=turn.owner_id, turn_id=turn.id)
-                journal = self._journal(turn, earlier)
-                if unfinished := earlier.unfinished_texts:  # these calls are made again
-                    await journal.append(*(Reset(call) for call in unfinished))
-            outcome = await self._run_in_time(turn, journal)
-            work_waits = await journal.finish(
+                writer = self._writer(turn, earlier)
+                if unfinished := earlier.partial_texts:  # these calls are made again
+                    await writer.append(*(Reset(call) for call in unfinished))
+            outcome = await self._run_in_time(turn, writer)
+            work_waits = await writer.finish(
                 "done", Done(outcome.agent, outcome.usage), agent=outcome.agent, usage=outcome.usage
             )
             log.info("turn.done", agent=outcome.agent)
             return work_waits
         except StopRequested:
-            await _end_cancelled(journal)
+            await _end_cancelled(writer)
         except asyncio.CancelledError:
             if turn.id in self.given_up:
                 raise
-            await _end_cancelled(journal)
+            await _end_cancelled(writer)
         except (Fenced, Unavailable):
             raise
         except AgentServerError as error:
             log.warning("turn.failed", code=error.code, reason=error.message)
-            return await _end_failed(journal, error.code, error.message)
+            return await _end_failed(writer, error.code, error.message)
         except Exception:  # the one catch-all of a turn: a bug ends it with a reference, not with silence
             bug = Internal("The answer", secrets.token_hex(6))
             log.exception("turn.failed", code=bug.code, reference=bug.reference)
-            return await _end_failed(journal, bug.code, bug.message)
+            return await _end_failed(writer, bug.code, bug.message)
         return False
 
-    def _journal(self, turn: Turn, earlier: Earlier) -> Journal:
-        return Journal(
+    def _writer(self, turn: Turn, earlier: Earlier) -> TurnWriter:
+        return TurnWriter(
             database=self.database,
             hub=self.hub,
             owner_id=turn.owner_id,
@@ -151,10 +151,10 @@ class Attempts:
             earlier=earlier,
         )
 
-    async def _run_in_time(self, turn: Turn, journal: Journal) -> Outcome:
+    async def _run_in_time(self, turn: Turn, writer: TurnWriter) -> Outcome:
         caller = turn.input["caller"]
         attempt = Attempt(
-            journal=journal,
+            writer=writer,
             caller=Caller(id=turn.owner_id, kind=caller["kind"], scopes=frozenset(caller["scopes"])),
             message=turn.input["message"],
             agent=turn.input.get("agent"),
@@ -170,15 +170,15 @@ class Attempts:
             raise TimedOut(f"The answer took longer than {self.turn_timeout:g} seconds") from None
 
 
-async def _end_cancelled(journal: Journal) -> None:
-    """End a turn that was stopped; what was shown of its answer stays in the conversation."""
-    async with journal.transaction() as session:
-        events = await read_events(session, owner_id=journal.owner_id, turn_id=journal.turn_id)
-    text = "".join(find_unfinished(events).values())
-    await journal.finish("cancelled", Cancelled(), items=[assistant_message(text)] if text else [])
+async def _end_cancelled(writer: TurnWriter) -> None:
+    """End a turn that was stopped. What was shown of its answer stays in the conversation."""
+    async with writer.transaction() as session:
+        events = await read_events(session, owner_id=writer.owner_id, turn_id=writer.turn_id)
+    text = "".join(find_partial_texts(events).values())
+    await writer.finish("cancelled", Cancelled(), items=[assistant_message(text)] if text else [])
     log.info("turn.cancelled")
 
 
-async def _end_failed(journal: Journal, code: str, message: str) -> bool:
+async def _end_failed(writer: TurnWriter, code: str, message: str) -> bool:
     message = without_secrets(message)
-    return await journal.finish("failed", Failed(code, message), error={"code": code, "message": message})
+    return await writer.finish("failed", Failed(code, message), error={"code": code, "message": message})

@@ -1,4 +1,4 @@
-"""The ledger of a turn's tool calls: what makes an effect happen once."""
+"""The ledger of a turn's tool calls, which makes an effect happen once."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ from agent_server.conversations.items import tool_output_item
 from agent_server.db import storable
 from agent_server.tool import OUTSIDE
 from agent_server.turns.events import ConfirmationAsked, Event, ToolReturned
-from agent_server.turns.journal import Fenced, Journal, fenced
 from agent_server.turns.models import ToolCall
+from agent_server.turns.writer import Fenced, TurnWriter, fence_statement
 
 _INSERT = """
     insert into tool_call (owner_id, turn_id, call_id, name, effect, args_sha, state, result, epoch)
@@ -23,8 +23,8 @@ _INSERT = """
     from fence where not stop
     on conflict (owner_id, turn_id, call_id) do update set"""
 # Either writes no row where there is one that this attempt has not seen: of one that has started the call, or ended it.
-_START = fenced(f"{_INSERT} epoch = excluded.epoch where tool_call.epoch = :seen returning 1")
-_FINISH = fenced(f"""{_INSERT} state = excluded.state, result = excluded.result, epoch = excluded.epoch
+_START = fence_statement(f"{_INSERT} epoch = excluded.epoch where tool_call.epoch = :seen returning 1")
+_FINISH = fence_statement(f"""{_INSERT} state = excluded.state, result = excluded.result, epoch = excluded.epoch
     where tool_call.state = 'started' returning 1""")
 
 
@@ -41,7 +41,7 @@ def render_plainly(outcome: CallOutcome) -> tuple[str, Sequence[Event]]:
 class CallLedger:
     """The ledger of one tool call. Its record, event and item commit with the tool's effect."""
 
-    journal: Journal
+    writer: TurnWriter
     call_id: str
     name: str
     effect: str
@@ -51,15 +51,15 @@ class CallLedger:
 
     @property
     def conversation_id(self) -> UUID:
-        return self.journal.conversation_id
+        return self.writer.conversation_id
 
     @property
     def turn_id(self) -> UUID:
-        return self.journal.turn_id
+        return self.writer.turn_id
 
     @property
     def idempotency_key(self) -> str:
-        return f"{self.journal.turn_id}:{self.call_id}"
+        return f"{self.writer.turn_id}:{self.call_id}"
 
     @property
     def recorded(self) -> CallOutcome | None:
@@ -72,12 +72,12 @@ class CallLedger:
 
     @property
     def _earlier(self) -> ToolCall | None:
-        return self.journal.earlier.tool_calls.get(self.call_id)
+        return self.writer.earlier.tool_calls.get(self.call_id)
 
     async def start(self) -> None:
         seen = self._earlier.epoch if self._earlier is not None else None
-        async with self.journal.transaction() as session:
-            noted = await self.journal.write(
+        async with self.writer.transaction() as session:
+            noted = await self.writer.write(
                 session, statement=_START, values={**self._row("started", None), "seen": seen}
             )
             if not noted and self.effect == "once":
@@ -90,7 +90,7 @@ class CallLedger:
             events.append(ConfirmationAsked(self.call_id, **asdict(question)))
         item = tool_output_item(self.call_id, text, failed=outcome.error is not None)
         # A stop undoes what is only in this transaction; what has happened outside must be on record.
-        recorded = await self.journal.write(
+        recorded = await self.writer.write(
             session,
             events,
             (item,),

@@ -1,4 +1,4 @@
-"""Whose a turn is: how a replica claims turns, and lets go of them.
+"""How a replica claims turns and lets go of them.
 
 A turn that is queued behind nothing, was let go at a shutdown, or belongs to a dead replica (`liveness`) is claimed by
 compare-and-set on its epoch. A replica that is taken for dead and is not, because it was frozen, finds the epoch of its
@@ -46,6 +46,11 @@ _STOP_QUEUED = text("""
     insert into event (owner_id, turn_id, seq, kind, body, at)
     select owner_id, id, last_event, 'cancelled', '{}', now() from stopped""")
 
+# The last one first: none that waits is begun because the one before it is stopped.
+_OPEN = text("""
+    select id from turn where owner_id = :owner_id and status in ('queued', 'running')
+    order by conversation_id, turn_no desc""")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
@@ -68,7 +73,8 @@ class Claims:
         self._unattended: set[UUID] = set()
 
     async def find(self, *, has_room: bool, running: Collection[UUID]) -> Found:
-        """Look for turns that nobody runs, where the replica has room for them, and for those that nobody follows."""
+        """Look for turns that nobody runs and for those that nobody follows. The former are looked for where the
+        replica has room."""
         async with self._database.transaction() as session:
             candidates = await sweep(session, "claimable", seconds=DEAD_AFTER) if has_room else []
             left = await sweep(session, "left")
@@ -119,7 +125,7 @@ class Claims:
         return bool(lost)
 
     async def release_all(self) -> None:
-        """Let go of all turns of this replica's, in good order."""
+        """Let go of all turns of this replica's. They have not failed."""
         if held := await self._find_held():
             owners = {turn.owner_id for turn in held}
             async with self._database.transaction(*owners) as session:
@@ -131,7 +137,13 @@ class Claims:
 
 
 async def mark_stopped(database: Database, owner_id: UUID, turn_id: UUID) -> None:
-    """End a turn that waits in the queue, and ask whoever runs it to stop a turn that runs."""
+    """End a turn that waits in the queue. Whoever runs a turn that runs is asked to stop it."""
     async with database.transaction(owner_id) as session:
         for statement in (_STOP_QUEUED, _STOP_RUNNING):
             await session.execute(statement, {"owner_id": owner_id, "id": turn_id})
+
+
+async def find_open(database: Database, owner_id: UUID) -> Sequence[UUID]:
+    """The turns of an owner that have not ended. In each conversation the last one is first."""
+    async with database.transaction(owner_id) as session:
+        return (await session.execute(_OPEN, {"owner_id": owner_id})).scalars().all()

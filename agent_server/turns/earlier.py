@@ -33,20 +33,20 @@ class Earlier:
 
     @property
     def last_call(self) -> int:
-        """The number of the last model call that was answered, 0 before the first."""
+        """The number of the last model call that was answered. It is 0 before the first."""
         return max(self.model_calls, default=0)
 
     @property
-    def unfinished_texts(self) -> Mapping[int, str]:
-        """What was shown of model calls that did not come to their end, by number of the call."""
-        return find_unfinished(self.events)
+    def partial_texts(self) -> Mapping[int, str]:
+        """What was shown of model calls that did not come to their end. It is by number of the call."""
+        return find_partial_texts(self.events)
 
 
 NOTHING = Earlier()
 
 
 async def read_earlier(database: Database, *, owner_id: UUID, turn_id: UUID) -> Earlier:
-    """Read all that is stored of a turn, in one transaction. Raises Unavailable."""
+    """Read all that is stored of a turn in one transaction. Raises Unavailable."""
     async with database.transaction(owner_id) as session:
         model_calls = await session.execute(
             select(ModelCall).where(col(ModelCall.owner_id) == owner_id, col(ModelCall.turn_id) == turn_id)
@@ -73,8 +73,8 @@ async def read_events(session: AsyncSession, *, owner_id: UUID, turn_id: UUID) -
     return [from_row(kind, body) for kind, body in rows]
 
 
-def find_unfinished(events: Iterable[Event]) -> Mapping[int, str]:
-    """The text of model calls that these events begin and do not end, by number of the call."""
+def find_partial_texts(events: Iterable[Event]) -> Mapping[int, str]:
+    """The text of model calls that these events begin and do not end. It is by number of the call."""
     shown: dict[int, str] = {}
     for event in events:
         match event:

@@ -1,6 +1,5 @@
-"""What happens in a turn, as clients may know it: one closed union, numbered per turn, the truth that every encoder
-renders. `kind` and the fields are what `GET /api/turns/{turn}/events` sends.
-"""
+"""What happens in a turn as clients may know it. Events are one closed union, numbered per turn; every encoder renders
+them. `kind` and the fields are what `GET /api/turns/{turn}/events` sends."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
@@ -8,7 +7,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class AgentChosen:
-    """`name` answers from here on; `decided_by` is `meaning`, `sticky`, `model`, `only` or `request`."""
+    """An agent answers from here on. `decided_by` is `meaning`, `sticky`, `model`, `only` or `request`."""
 
     kind: ClassVar[str] = "agent"
     name: str
@@ -18,8 +17,8 @@ class AgentChosen:
 
 @dataclass(frozen=True)
 class PassagesFound:
-    """Passages that the answer may cite, each with its number `n`; `agent` is whom they were looked up for, None
-    where a tool found them."""
+    """Passages that the answer may cite by their number `n`. `agent` is whom they were looked up for, None where a tool
+    found them."""
 
     kind: ClassVar[str] = "passages"
     passages: list[dict[str, Any]]
@@ -36,7 +35,7 @@ class Cited:
 
 @dataclass(frozen=True)
 class TextDelta:
-    """More text of model call `call`; provisional until `text_done`, dropped by `reset`."""
+    """More text of model call `call`. It is provisional until `text_done`, and dropped by `reset`."""
 
     kind: ClassVar[str] = "text"
     call: int
@@ -53,7 +52,7 @@ class TextDone:
 
 @dataclass(frozen=True)
 class Reset:
-    """The text of `call` so far is void: the call starts over."""
+    """The text of `call` so far is void. The call starts over."""
 
     kind: ClassVar[str] = "reset"
     call: int
@@ -61,7 +60,7 @@ class Reset:
 
 @dataclass(frozen=True)
 class ToolCalled:
-    """The model asked for a tool; its effect, if any, has not happened yet."""
+    """The model asked for a tool. Its effect has not happened yet."""
 
     kind: ClassVar[str] = "tool"
     call_id: str
@@ -82,7 +81,8 @@ class ToolReturned:
 
 @dataclass(frozen=True)
 class ConfirmationAsked:
-    """The call was not made: the user is asked first, by `POST /api/confirmations/{id}`, until `expires_at`."""
+    """The call was not made and the user is asked first. The answer is `POST /api/confirmations/{id}`, until
+    `expires_at`."""
 
     kind: ClassVar[str] = "confirmation"
     call_id: str
@@ -96,7 +96,7 @@ class ConfirmationAsked:
 
 @dataclass(frozen=True)
 class Steered:
-    """A message of the user's, put into the turn while it ran; the model has it from its next call on."""
+    """A message of the user's that was put into the turn while it ran. The model has it from its next call on."""
 
     kind: ClassVar[str] = "steered"
     text: str
@@ -104,7 +104,7 @@ class Steered:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is left of a turn whose events are past retention: its messages, in place of all that came before."""
+    """What is left of a turn whose events are past retention. Its messages stand in place of all that came before."""
 
     kind: ClassVar[str] = "snapshot"
     messages: list[dict[str, Any]]
@@ -112,7 +112,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Other:
-    """An event that a newer version of the server wrote and this one does not know: handed on as it is."""
+    """An event that a newer version of the server wrote. It is handed on as it is."""
 
     kind: str
     body: dict[str, Any]
@@ -185,7 +185,7 @@ _KINDS: dict[str, type[Any]] = {
 
 @dataclass(frozen=True)
 class Numbered:
-    """An event with its place in the turn's log, from 1, without gaps."""
+    """An event with its place in the turn's log. Places count from 1 without gaps."""
 
     seq: int
     event: Event
@@ -197,5 +197,5 @@ def from_row(kind: str, body: dict[str, Any]) -> Event:
 
 
 def body_of(event: Event) -> dict[str, Any]:
-    """The fields of `event`, JSON-ready."""
+    """The fields of `event` as JSON-ready data."""
     return event.body if isinstance(event, Other) else asdict(event)

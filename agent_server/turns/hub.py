@@ -1,4 +1,4 @@
-"""Following turns: one reader per process, however many clients follow.
+"""Following turns. A process has one reader however many clients follow.
 
 What this process writes reaches its followers from memory, once it is committed; what others write is read when they
 hint at it (`Signals`), and looked for every `POLL_SECONDS` in any case. The rows are the truth: a hint that is lost, or
@@ -50,12 +50,12 @@ _FOLLOWED = text("""
 
 
 class Moved(Exception):
-    """This process is ending, the turn goes on elsewhere: resume there."""
+    """This process is ending and the turn goes on elsewhere. Resume there."""
 
 
 @dataclass(eq=False)
 class _Feed:
-    """The events of one turn as far as this process knows them: all with a number above `start`, up to `last`."""
+    """The events of one turn as far as this process knows them. It has all with a number above `start` up to `last`."""
 
     owner_id: UUID
     turn_id: UUID
@@ -70,7 +70,7 @@ class _Feed:
         return self.start + len(self.events)
 
     def extend(self, events: Sequence[Numbered]) -> bool:
-        """Take up `events`, which are in order; False where some before them are missing."""
+        """Take up events in their order. Returns False where some before them are missing."""
         new = [numbered for numbered in events if numbered.seq > self.last]
         if new and new[0].seq != self.last + 1:
             return False
@@ -105,7 +105,7 @@ class Hub:
         self._closed = False
 
     def mark_grown(self, turn_id: UUID) -> None:
-        """Have the turn's events looked for, if anybody follows it."""
+        """Have the turn's events looked for if anybody follows it."""
         if turn_id in self._feeds:
             self._dirty.add(turn_id)
             self._woken.set()
@@ -119,13 +119,14 @@ class Hub:
             self.mark_grown(turn_id)
 
     def close(self) -> None:
-        """End every stream where it is: its reader resumes on another replica."""
+        """End every stream where it is. Its reader resumes on another replica."""
         self._closed = True
         for feed in self._feeds.values():
             feed.wake()
 
     async def follow(self, owner_id: UUID, turn_id: UUID, after: int = 0) -> AsyncIterator[Numbered | None]:
-        """The turn's events with a number above `after`, in order, as they are written, on whichever replica.
+        """Yield the turn's events with a number above `after`. They come in order as they are written, on whichever
+        replica.
 
         Yields None when nothing came for `idle_seconds`: a moment to send a keep-alive. Ends after the last event, at
         once when the turn has ended with nothing left to send. Of a turn whose events are past retention it yields one
@@ -133,7 +134,7 @@ class Hub:
         `OUTAGE_SECONDS`, and Moved when this process ends before the turn does.
         """
         with self._join(owner_id, turn_id, after) as (feed, woken):
-            for numbered in await self._before(feed, after):
+            for numbered in await self._read_missed(feed, after):
                 yield numbered
                 after = numbered.seq
             while True:
@@ -173,16 +174,16 @@ class Hub:
                 del self._feeds[turn_id]
                 self._woken.set()
 
-    async def _before(self, feed: _Feed, after: int) -> Sequence[Numbered]:
+    async def _read_missed(self, feed: _Feed, after: int) -> Sequence[Numbered]:
         """What a follower lacks that came before the feed was begun."""
         if after >= feed.start:
             return ()
         async with self._database.transaction(feed.owner_id) as session:
-            found = await _events(session, feed.owner_id, {feed.turn_id: after})
+            found = await _read_events(session, feed.owner_id, {feed.turn_id: after})
         return [numbered for numbered in found.get(feed.turn_id, ()) if numbered.seq <= feed.start]
 
     async def _read_on(self) -> None:
-        """Read for every feed until there is none; the states of their turns first, and then every `POLL_SECONDS`."""
+        """Read for every feed until there is none. The states of their turns come first, and then every `POLL_SECONDS`."""
         loop = asyncio.get_running_loop()
         polled, answered = -POLL_SECONDS, loop.time()
         while self._feeds:
@@ -217,7 +218,7 @@ class Hub:
                 by_owner[self._feeds[id].owner_id][id] = self._feeds[id].last
             for owner_id, after in by_owner.items():
                 async with self._database.transaction(owner_id) as session:
-                    found = await _events(session, owner_id, after)
+                    found = await _read_events(session, owner_id, after)
                 for id, events in found.items():
                     if (feed := self._feeds.get(id)) is not None:
                         feed.extend(events)
@@ -227,7 +228,7 @@ class Hub:
             raise
 
     async def _find_grown(self, asked: set[UUID]) -> set[UUID]:
-        """Those of the turns that have more events than are known here; ends the feeds that nothing more can come of."""
+        """Those of the turns that have more events than are known here. Feeds that nothing more can come of are ended."""
         feeds = [self._feeds[id] for id in asked]
         owners = [feed.owner_id for feed in feeds]
         keys = {"owners": owners, "ids": [feed.turn_id for feed in feeds]}
@@ -249,7 +250,7 @@ class Hub:
         return grown
 
     async def _summarise(self, feed: _Feed) -> None:
-        """What is left of a turn past retention: its messages in one event, and how it ended."""
+        """Put what is left of a turn past retention into its feed. That is its messages in one event and how it ended."""
         async with self._database.transaction(feed.owner_id) as session:
             turn = await session.get_one(Turn, (feed.owner_id, feed.turn_id))
             items = await session.execute(
@@ -267,10 +268,10 @@ class Hub:
                 if item.role is not None
             ]
         feed.start, feed.events = turn.last_event - 2, []
-        feed.extend([Numbered(turn.last_event - 1, Snapshot(said)), Numbered(turn.last_event, _ending(turn))])
+        feed.extend([Numbered(turn.last_event - 1, Snapshot(said)), Numbered(turn.last_event, _last_event(turn))])
 
 
-def _ending(turn: Turn) -> Done | Failed | Cancelled:
+def _last_event(turn: Turn) -> Done | Failed | Cancelled:
     match turn.status:
         case "done":
             return Done(turn.agent, turn.usage or {})
@@ -280,7 +281,7 @@ def _ending(turn: Turn) -> Done | Failed | Cancelled:
             return Cancelled()
 
 
-async def _events(session: AsyncSession, owner_id: UUID, after: dict[UUID, int]) -> dict[UUID, list[Numbered]]:
+async def _read_events(session: AsyncSession, owner_id: UUID, after: dict[UUID, int]) -> dict[UUID, list[Numbered]]:
     """The events of one owner's turns with numbers above those given."""
     found: dict[UUID, list[Numbered]] = {}
     keys = {"owner_id": owner_id, "ids": list(after), "after": list(after.values())}

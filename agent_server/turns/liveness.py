@@ -1,4 +1,5 @@
-"""Who is alive: each replica's heartbeat, on the database's clock, and the advisory lock of its direct connection.
+"""How a replica is known to live. It has a heartbeat on the database's clock, and an advisory lock on its direct
+connection.
 
 The function `sweep` (migrations/engine) looks at both: a lock that is free says that its process is dead, at once; not
 where the server that held it has been restarted since.

@@ -1,4 +1,4 @@
-"""Rows of the turn ledger.
+"""Rows of turns.
 
 A turn is queued, then running, then done, failed or cancelled. While it runs, `owner` is the replica that runs it and
 `epoch` the fence: every write of an attempt names the epoch it was started with, and a takeover raises it.
@@ -92,7 +92,7 @@ class Turn(Owned, table=True):
 
 
 class ModelCall(SQLModel, table=True):
-    """The journal: the `n`th model response of a turn, committed before the run loop sees it."""
+    """The journal. The `n`th model response of a turn is committed before the run loop sees it."""
 
     __tablename__ = "model_call"
     __table_args__ = (_of_turn(),)
@@ -106,7 +106,7 @@ class ModelCall(SQLModel, table=True):
 
 
 class ToolCall(SQLModel, table=True):
-    """The ledger: a tool call of a turn; `state` is `started` or `done`, `result` the output or the error."""
+    """The ledger. `state` of a tool call is `started` or `done`, `result` the output or the error."""
 
     __tablename__ = "tool_call"
     __table_args__ = (_of_turn(),)
@@ -123,7 +123,7 @@ class ToolCall(SQLModel, table=True):
 
 
 class TurnEvent(SQLModel, table=True):
-    """The log that clients follow: dense `seq` per turn, allotted under the turn's row lock."""
+    """The log that clients follow. `seq` is dense per turn, allotted under the turn's row lock."""
 
     __tablename__ = "event"
     __table_args__ = (_of_turn(),)
@@ -137,7 +137,7 @@ class TurnEvent(SQLModel, table=True):
 
 
 class Steer(SQLModel, table=True):
-    """The `i`th message put into a running turn; `consumed_n` is the model call that was the first to be given it."""
+    """The `i`th message put into a running turn. `consumed_n` is the model call that was the first to be given it."""
 
     __tablename__ = "steer"
     __table_args__ = (_of_turn(), UniqueConstraint("owner_id", "client_key"))
@@ -153,7 +153,7 @@ class Steer(SQLModel, table=True):
 
 
 class Replica(SQLModel, table=True):
-    """A process that runs turns; `beat` is when it last said so, by the database's clock.
+    """A process that runs turns. `beat` is when it last said so, by the database's clock.
 
     `lock_key` is the advisory lock that its direct connection holds, on the server that started at `server_started`:
     while that server runs, a lock that is free says that the process is dead. None: only `beat` says it.
@@ -165,14 +165,3 @@ class Replica(SQLModel, table=True):
     beat: datetime = Field(sa_type=DateTime(timezone=True))
     lock_key: int | None = None
     server_started: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
-
-
-class Job(SQLModel, table=True):
-    """Work that is nobody's request: when each `kind` is due next, and how often it has failed since it last did not."""
-
-    __tablename__ = "job"
-
-    kind: str = Field(primary_key=True)
-    due_at: datetime = Field(sa_type=DateTime(timezone=True))
-    failures: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
-    finished_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))

@@ -1,4 +1,4 @@
-"""Work that a process does again and again, whatever becomes of it."""
+"""Work that a process does again and again whatever becomes of it."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ log = structlog.get_logger()
 
 
 async def repeat(seconds: float, work: Callable[[], Awaitable[None]], soon: asyncio.Event) -> None:
-    """Do `work` every so many seconds, and when `soon` is set."""
+    """Do `work` every so many seconds and when `soon` is set."""
     while True:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):

@@ -1,4 +1,4 @@
-"""This process among the others that run turns: its id, its heartbeat, its connection to them."""
+"""This process among the others that run turns."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Turns, as their owner may see them."""
+"""Turns as their owner may see them."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -14,18 +14,18 @@ from agent_server.turns.models import Turn
 class TurnRepository(Repository[Turn]):
     model = Turn
 
-    async def unfinished(self, conversation_id: UUID) -> Sequence[Turn]:
-        """The running turn and those that wait behind it, in order."""
+    async def find_open(self, conversation_id: UUID) -> Sequence[Turn]:
+        """The running turn and those that wait behind it. They are in order."""
         statement = self.visible().where(
             col(Turn.conversation_id) == conversation_id, col(Turn.status).in_(("queued", "running"))
         )
         return (await self.session.execute(statement.order_by(col(Turn.turn_no)))).scalars().all()
 
     async def find_running(self, conversation_id: UUID) -> Turn | None:
-        """The turn that is being answered, or the first that waits to be."""
-        return next(iter(await self.unfinished(conversation_id)), None)
+        """The turn that is being answered or the first that waits to be."""
+        return next(iter(await self.find_open(conversation_id)), None)
 
-    async def of_cursor(self, cursor: str, conversation_id: UUID) -> Turn:
+    async def get_by_cursor(self, cursor: str, conversation_id: UUID) -> Turn:
         """The turn that a `Last-Event-ID` names. Raises InvalidInput, and NotFound outside this conversation."""
         try:
             turn = await self.get(UUID(cursor.partition(":")[0]))
@@ -35,7 +35,7 @@ class TurnRepository(Repository[Turn]):
             raise NotFound(f"There is no turn {turn.id} in this conversation")
         return turn
 
-    async def of_conversation(self, conversation_id: UUID, turn_numbers: Sequence[int]) -> Sequence[Turn]:
+    async def list_by_number(self, conversation_id: UUID, turn_numbers: Sequence[int]) -> Sequence[Turn]:
         """The turns with these numbers."""
         statement = self.visible().where(
             col(Turn.conversation_id) == conversation_id, col(Turn.turn_no).in_(turn_numbers)
@@ -43,7 +43,7 @@ class TurnRepository(Repository[Turn]):
         return (await self.session.execute(statement)).scalars().all()
 
     async def items(self, turn: Turn) -> Sequence[Item]:
-        """The items of a turn, in order."""
+        """The items of a turn in their order."""
         statement = select(Item).where(
             col(Item.owner_id) == self.owner,
             col(Item.conversation_id) == turn.conversation_id,

@@ -1,4 +1,4 @@
-"""The turns that this process runs: a task for each, which belongs to no socket, in so many slots."""
+"""The turns that this process runs. Each has a task that belongs to no socket, in one of so many slots."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ import structlog
 from agent_server.db import Database
 from agent_server.errors import Unavailable
 from agent_server.turns.attempt import Attempts, Run
-from agent_server.turns.claims import Claims, mark_stopped
+from agent_server.turns.claims import Claims, find_open, mark_stopped
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn
 from agent_server.turns.repeat import repeat
@@ -27,7 +27,7 @@ SECOND_LOOK_SECONDS = 0.1
 
 
 class Runner:
-    """Runs the turns that `replica` holds, up to `slots` at once."""
+    """Runs up to `slots` turns that `replica` holds."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Runner:
         return not self.closing and len(self._tasks) < self._slots
 
     async def start(self) -> None:
-        """Announce this replica, then sweep until `close`. Raises Unavailable."""
+        """Announce this replica and sweep until `close`. Raises Unavailable."""
         await self.replica.start()
         self._freed.set()  # the first sweep is at once
         self._background = {
@@ -77,7 +77,8 @@ class Runner:
         }
 
     async def drain(self, seconds: float) -> None:
-        """Take no more turns, wait so long for those that run here, hand over the rest at once and end the streams.
+        """Take no more turns and wait so long for those that run here. Then the rest is handed over at once and the
+        streams are ended.
 
         A second call with 0 cuts the waiting of the first short.
         """
@@ -88,7 +89,7 @@ class Runner:
         await asyncio.shield(self._drained)
 
     async def close(self) -> None:
-        """Let go of what still runs, at once; nothing of it is lost."""
+        """Let go at once of what still runs. Nothing of it is lost."""
         await self.drain(0)
         for task in self._background:
             task.cancel()
@@ -110,7 +111,7 @@ class Runner:
         self._hub.close()
 
     def begin(self, turn: Turn) -> None:
-        """Run a turn that this replica owns, in a task of its own."""
+        """Run a turn that this replica owns. It has a task of its own."""
         if self.closing or turn.id in self._tasks:
             return
         task = asyncio.create_task(self._attempt(turn), name=f"turn {turn.id}")
@@ -133,14 +134,19 @@ class Runner:
         self.replica.signals.send(WorkWaits())
 
     async def stop_turn(self, owner_id: UUID, turn_id: UUID) -> None:
-        """Cancel a turn, wherever it runs; in the queue before it starts."""
+        """Cancel a turn wherever it runs. One that is queued never starts."""
         await mark_stopped(self._database, owner_id, turn_id)
         self._hub.mark_grown(turn_id)
         self.announce_stop(turn_id)
         self.replica.signals.send(TurnGrew(turn_id))
 
+    async def stop_all(self, owner_id: UUID) -> None:
+        """Cancel all turns of one owner."""
+        for turn_id in await find_open(self._database, owner_id):
+            await self.stop_turn(owner_id, turn_id)
+
     def announce_stop(self, turn_id: UUID) -> None:
-        """Stop a turn whose row says that it is to stop, wherever it runs."""
+        """Stop a turn whose row says that it is to stop."""
         self._stop_here(turn_id)
         self.replica.signals.send(TurnStopped(turn_id))
 
@@ -189,7 +195,8 @@ class Runner:
                     assert_never(hint)
 
     async def _watch(self) -> None:
-        """Stop the runs of a process that cannot say that it lives, before others take them for a dead one's."""
+        """Stop the runs of a process that cannot say that it lives. It must be before others take them for a dead
+        one's."""
         while True:
             await asyncio.sleep(BEAT_SECONDS / 4)
             if self.replica.is_silent and (running := self._tasks.keys() - self._given_up):

@@ -1,4 +1,4 @@
-"""The one direct connection of a process, for what needs a session of its own.
+"""The one direct connection of a process for what needs a session of its own.
 
 It carries hints to and from the other replicas and the heartbeat, and it holds the lock that says that the process
 lives. A hint says that there may be more to read or to do, never what: a lost one costs a poll interval. Hints are gathered
@@ -63,7 +63,7 @@ Hint = TurnGrew | TurnStopped | WorkWaits
 
 
 class Signals:
-    """Connects, and connects again, until it is closed.
+    """Hints to and from other replicas. It connects, and connects again, until it is closed.
 
     `received` has the hints of other replicas. `lock_changed` is set when the lock was lost or taken.
     """
@@ -83,20 +83,20 @@ class Signals:
         self._tasks = [asyncio.create_task(self._send_hints()), asyncio.create_task(self._stay_connected())]
 
     async def close(self) -> None:
-        """Send what is left, and let go of the lock."""
+        """Send what is left and let go of the lock."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(Exception):
             await self._flush()
         if self._connection is not None:
-            self._connection.remove_termination_listener(self._drop_ended)
+            self._connection.remove_termination_listener(self._notice_end)
             with contextlib.suppress(Exception):
                 await self._connection.close(timeout=2)
             self._connection = None
 
     def send(self, hint: Hint) -> None:
-        """Send a hint to the other replicas, soon; never waits."""
+        """Send a hint to the other replicas soon. It never waits."""
         self._hints.add(_encode(hint))
         self._hinted.set()
 
@@ -172,19 +172,20 @@ class Signals:
             pass
         started = await connection.fetchval("select pg_postmaster_start_time()")
         await connection.add_listener(CHANNEL, self._receive)
-        connection.add_termination_listener(self._drop_ended)
+        connection.add_termination_listener(self._notice_end)
         self._connection, self._lock = connection, (key, started)
 
-    def _drop_ended(self, connection: Any) -> None:
+    def _notice_end(self, connection: Any) -> None:
         if connection is self._connection:
             self._drop()
 
     def _drop(self) -> None:
-        """The lock went with the connection: from here on the heartbeat alone speaks, and says so at once."""
+        """Give up the connection and the lock that went with it. From here on the heartbeat alone speaks, and says so
+        at once."""
         if (connection := self._connection) is not None:
             log.warning("database.direct_lost")
             self._connection = self._lock = None
-            connection.remove_termination_listener(self._drop_ended)
+            connection.remove_termination_listener(self._notice_end)
             connection.terminate()
             self._dropped.set()
             self.lock_changed.set()
@@ -203,7 +204,7 @@ def _encode(hint: Hint) -> str:
 
 
 def _decode(text: str) -> Hint | None:
-    """The hint, or None for one of a kind that only another version of the server knows."""
+    """The hint of a text. None for one of a kind that only another version of the server knows."""
     kind, id = text[:1], text[1:]
     if kind == "w":
         return WorkWaits()

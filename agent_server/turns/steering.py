@@ -1,4 +1,4 @@
-"""Messages put into a running turn: stored beside it, given to its next model call, never lost."""
+"""Messages that are put into a running turn. Each is stored beside it, given to its next model call, and never lost."""
 
 from typing import Any
 from uuid import UUID
@@ -50,7 +50,7 @@ _KEEP = text(f"""
 
 
 async def find_steerable(session: AsyncSession, owner_id: UUID, conversation_id: UUID) -> UUID | None:
-    """The running turn of a conversation, locked until the transaction ends.
+    """The running turn of a conversation. It is locked until the transaction ends.
 
     Lock it before the conversation: the write that ends a turn takes the two in that order.
     """
@@ -68,8 +68,8 @@ async def add_steer(
 
 
 async def release_steers(session: AsyncSession, owner_id: UUID, turn_id: UUID, *, answer: bool) -> bool:
-    """What no model call of an ending turn was given: turns that wait to be answered, or, without `answer`, messages
-    that stay in the conversation. Returns whether there are turns to run."""
+    """Release what no model call of an ending turn was given. With `answer` these are turns that wait to be answered,
+    else messages that stay in the conversation. Returns whether there are turns to run."""
     key = {"owner_id": owner_id, "id": turn_id}
     left = sorted((await session.execute(_LEFT if answer else _DROP, key)).all(), key=lambda row: int(row.i))
     for row in left:

@@ -22,10 +22,10 @@ from agent_server.turns.calls import CallLedger
 from agent_server.turns.earlier import read_earlier
 from agent_server.turns.events import Numbered, from_row
 from agent_server.turns.hub import Hub
-from agent_server.turns.journal import Journal
 from agent_server.turns.models import Turn, TurnEvent
 from agent_server.turns.replica import Replica as Process
 from agent_server.turns.runner import Runner
+from agent_server.turns.writer import TurnWriter
 from tests.conftest import everything
 
 SETTINGS = load_settings(environment="test", tool_timeout=20.0)
@@ -66,10 +66,10 @@ class Replica:
             events = self.hub.follow(turn.owner_id, turn.id, after)
             return [numbered async for numbered in events if numbered is not None]
 
-    async def journal(self, turn: Turn) -> Journal:
-        """The journal of an attempt under the turn's present epoch."""
+    async def writer(self, turn: Turn) -> TurnWriter:
+        """The writer of an attempt under the turn's present epoch."""
         row = await read_turn(self.database, turn)
-        return Journal(
+        return TurnWriter(
             database=self.database,
             hub=self.hub,
             owner_id=row.owner_id,
@@ -113,7 +113,7 @@ def call(database: Database, attempt: Attempt, tool: Tool[..., Any], call_id: st
         arguments,
         caller=attempt.caller,
         surface="agent",
-        ledger=CallLedger(journal=attempt.journal, call_id=call_id, name=tool.name, effect=tool.effect, args_sha=b""),
+        ledger=CallLedger(writer=attempt.writer, call_id=call_id, name=tool.name, effect=tool.effect, args_sha=b""),
     )
 
 

@@ -16,8 +16,8 @@ from agent_server.errors import AgentServerError, Conflict, DidNotHappen, Unavai
 from agent_server.tool import Tool, ToolContext, tool
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Cancelled, ToolCalled, ToolReturned
-from agent_server.turns.journal import StopRequested
 from agent_server.turns.models import Turn
+from agent_server.turns.writer import StopRequested
 from tests.conftest import everything
 from tests.turns.ledger import Replica, call, count, kill, never, read_turn, replica, until
 
@@ -133,7 +133,7 @@ def _calls(tool: Tool[..., Any], told: list[str]) -> Callable[[Attempt], Awaitab
     async def run(attempt: Attempt) -> Outcome:
         try:
             if attempt.number == 1:
-                await attempt.journal.append(ToolCalled("call_1", tool.name, {}))
+                await attempt.writer.append(ToolCalled("call_1", tool.name, {}))
             await WORLD.reach("called")
             told.append(await _answer(attempt, tool))
             return Outcome()
@@ -145,7 +145,7 @@ def _calls(tool: Tool[..., Any], told: list[str]) -> Callable[[Attempt], Awaitab
 
 async def _answer(attempt: Attempt, tool: Tool[..., Any]) -> str:
     try:
-        answer = await call(attempt.journal.database, attempt, tool)
+        answer = await call(attempt.writer.database, attempt, tool)
     except Unavailable:  # as in a turn of the orchestrator's: it ends the attempt
         raise
     except AgentServerError as error:
@@ -418,8 +418,8 @@ async def test_a_call_that_is_made_once_the_turn_is_to_stop_is_not_made_or_not_k
 
 async def _attempt(here: Replica, database: Database, me: Caller) -> Attempt:
     """An attempt of a turn of which nothing else writes, over a database of its own."""
-    journal = replace(await here.journal(await here.send(me)), database=database)
-    return Attempt(journal=journal, caller=me, message="hello", agent=None, number=1)
+    writer = replace(await here.writer(await here.send(me)), database=database)
+    return Attempt(writer=writer, caller=me, message="hello", agent=None, number=1)
 
 
 @pytest.mark.parametrize(

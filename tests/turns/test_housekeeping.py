@@ -86,7 +86,7 @@ async def test_a_job_that_fails_is_tried_again_later_and_its_failure_is_told_to_
 
 async def _said(attempt: Attempt) -> Outcome:
     item = assistant_message("hello", agent="assistant")
-    await attempt.journal.append(TextDelta(1, "hel"), TextDelta(1, "lo"), TextDone(1), items=[item])
+    await attempt.writer.append(TextDelta(1, "hel"), TextDelta(1, "lo"), TextDone(1), items=[item])
     return Outcome("assistant", {"requests": 1})
 
 

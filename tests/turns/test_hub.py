@@ -20,7 +20,7 @@ async def test_what_this_process_writes_does_not_overtake_what_another_wrote_bef
     """The hub hears of its own events as they are committed, and here has no connection that hints at the others."""
     async with replica(database, never) as elsewhere:
         turn = (await elsewhere.accept(me)).turn
-        theirs, hub = await elsewhere.journal(turn), Hub(database, idle_seconds=0.2)
+        theirs, hub = await elsewhere.writer(turn), Hub(database, idle_seconds=0.2)
         ours = replace(theirs, hub=hub)
         events = hub.follow(me.id, turn.id)
         assert await anext(events) is None
@@ -36,7 +36,7 @@ async def test_what_was_not_committed_is_not_followed(database: Database, me: Ca
     async with replica(database, never) as here:
         turn = (await here.accept(me)).turn
         hub = Hub(database, idle_seconds=0.2)
-        journal = replace(await here.journal(turn), hub=hub)
+        writer = replace(await here.writer(turn), hub=hub)
         events = hub.follow(me.id, turn.id)
         assert await anext(events) is None
         async with everything(database) as session:
@@ -51,8 +51,8 @@ async def test_what_was_not_committed_is_not_followed(database: Database, me: Ca
                 for each row execute function refuse()""")
             )
         with pytest.raises(DBAPIError, match="refused"):
-            await journal.append(TextDelta(1, "refused"))
-        await journal.append(TextDelta(1, "kept"))
-        await journal.finish("done", Done())
+            await writer.append(TextDelta(1, "refused"))
+        await writer.append(TextDelta(1, "kept"))
+        await writer.finish("done", Done())
         followed = [numbered async for numbered in events if numbered is not None]
     assert [(numbered.seq, numbered.event) for numbered in followed] == [(1, TextDelta(1, "kept")), (2, Done())]

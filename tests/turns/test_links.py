@@ -51,18 +51,18 @@ class Talk:
     """The epochs of the attempts."""
 
     async def __call__(self, attempt: Attempt) -> Outcome:
-        journal = attempt.journal
-        self.ran.append(journal.epoch)
+        writer = attempt.writer
+        self.ran.append(writer.epoch)
         answered = attempt.earlier.model_calls
         if not answered:
-            await journal.append(TextDelta(1, "Fins "))
+            await writer.append(TextDelta(1, "Fins "))
             try:
                 if self.meanwhile is not None:
                     await self.meanwhile(attempt)
             except asyncio.CancelledError:
                 self.cancelled += 1
                 raise
-            await journal.record_model_call(
+            await writer.record_model_call(
                 1,
                 agent="assistant",
                 request_sha=b"",
@@ -228,8 +228,8 @@ async def test_a_write_that_a_half_open_link_holds_back_neither_keeps_the_turn_n
     hung = asyncio.Event()
 
     async def write(attempt: Attempt) -> None:
-        async with attempt.journal.transaction() as session:
-            await attempt.journal.write(session, [TextDelta(1, "or ")])
+        async with attempt.writer.transaction() as session:
+            await attempt.writer.write(session, [TextDelta(1, "or ")])
             pair.proxy.hang()  # the row is locked, and the commit stays on its way
             hung.set()
 

@@ -34,17 +34,17 @@ class Mutant:
 MUTANTS = [
     Mutant(
         "the fence knows the attempt",
-        "agent_server/turns/journal.py",
+        "agent_server/turns/writer.py",
         " and epoch = :epoch and status = 'running'\"",
         " and status = 'running'\"",
-        "test_journal.py::test_an_attempt_that_was_taken_over_writes_nothing",
+        "test_writer.py::test_an_attempt_that_was_taken_over_writes_nothing",
     ),
     Mutant(
         "the fence knows the end",
-        "agent_server/turns/journal.py",
+        "agent_server/turns/writer.py",
         " and epoch = :epoch and status = 'running'\"",
         ' and epoch = :epoch"',
-        "test_journal.py::test_a_turn_ends_once",
+        "test_writer.py::test_a_turn_ends_once",
     ),
     Mutant(
         "a call outside is fenced before it is made",
@@ -55,7 +55,7 @@ MUTANTS = [
     ),
     Mutant(
         "a response is one transaction with its events and items",
-        "agent_server/turns/journal.py",
+        "agent_server/turns/writer.py",
         "            await self.write(session, events, items, statement=_RESPONSE,",
         "            await self.append(*events, items=items)\n            await self.write(session, statement=_RESPONSE,",
         f"{_KILLED}[answering 1-stored]",
@@ -77,7 +77,7 @@ MUTANTS = [
     Mutant(
         "text of an unfinished call is taken back",
         "agent_server/turns/attempt.py",
-        "if unfinished := earlier.unfinished_texts:",
+        "if unfinished := earlier.partial_texts:",
         "if unfinished := dict[int, str]():",
         f"{_KILLED}[shown 1-stored]",
     ),
@@ -98,8 +98,8 @@ MUTANTS = [
     Mutant(
         "a call that is made again has the same key",
         "agent_server/turns/calls.py",
-        'return f"{self.journal.turn_id}:{self.call_id}"',
-        'return f"{self.journal.turn_id}:{self.call_id}:{self.journal.epoch}"',
+        'return f"{self.writer.turn_id}:{self.call_id}"',
+        'return f"{self.writer.turn_id}:{self.call_id}:{self.writer.epoch}"',
         f"{_KILLED}[acted-keyed]",
     ),
     Mutant(
@@ -135,7 +135,7 @@ MUTANTS = [
         "migrations/engine/0001_tables.py",
         '"uq_turn_one_running",\n        "turn",\n        ["owner_id", "conversation_id"],\n        unique=True,',
         '"uq_turn_one_running",\n        "turn",\n        ["owner_id", "conversation_id"],\n        unique=False,',
-        "test_journal.py::test_the_index_allows_one_running_turn_in_a_conversation",
+        "test_writer.py::test_the_index_allows_one_running_turn_in_a_conversation",
     ),
     Mutant(
         "one of those that claim a turn gets it",
@@ -181,7 +181,7 @@ MUTANTS = [
     ),
     Mutant(
         "no message is lost with the turn it was put into",
-        "agent_server/turns/journal.py",
+        "agent_server/turns/writer.py",
         "if self.steers == len(self._taken):",
         "if self.steers >= len(self._taken):",
         "test_steering.py::test_a_message_that_no_model_call_was_given_is_a_turn_of_its_own",

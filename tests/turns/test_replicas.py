@@ -27,7 +27,7 @@ async def test_many_followers_share_one_connection(database: Database, me: Calle
 
     async def run(attempt: Attempt) -> Outcome:
         await go_on.wait()
-        await attempt.journal.append(TextDelta(1, "x"))
+        await attempt.writer.append(TextDelta(1, "x"))
         return Outcome("assistant")
 
     async with replica(database, run) as here, replica(database, never) as there:
@@ -78,7 +78,7 @@ async def test_a_draining_replica_finishes_what_it_can_and_hands_over_the_rest(d
     go_on = asyncio.Event()
 
     async def run(attempt: Attempt) -> Outcome:
-        await attempt.journal.append(TextDelta(1, attempt.message))
+        await attempt.writer.append(TextDelta(1, attempt.message))
         if attempt.message == "long" and not attempt.earlier.events:
             await never(attempt)
         await go_on.wait()

@@ -21,8 +21,8 @@ from agent_server.tool import ToolContext, tool
 from agent_server.turns.attempt import MAX_ATTEMPTS, Attempt, Outcome
 from agent_server.turns.earlier import read_earlier
 from agent_server.turns.events import Cancelled, Done, Failed, Reset, TextDelta, TextDone, ToolReturned
-from agent_server.turns.journal import Fenced
 from agent_server.turns.models import Turn
+from agent_server.turns.writer import Fenced
 from tests.conftest import everything
 from tests.turns.ledger import answer, bodies, call, count, ended, kill, never, read_turn, replica, until
 
@@ -65,7 +65,7 @@ async def note_down(context: ToolContext, note: str) -> str:
 
 async def test_an_answered_turn_is_done_with_its_agent_and_its_usage(database: Database, me: Caller) -> None:
     async def run(attempt: Attempt) -> Outcome:
-        await attempt.journal.append(TextDelta(1, "hi"), TextDone(1), items=[assistant_message("hi")])
+        await attempt.writer.append(TextDelta(1, "hi"), TextDone(1), items=[assistant_message("hi")])
         return Outcome("diving", {"requests": 1})
 
     async with replica(database, run) as here:
@@ -181,7 +181,7 @@ async def test_a_full_replica_takes_the_next_turn_when_one_ends(database: Databa
 
 async def test_a_shutdown_lets_go_and_whoever_starts_next_finishes(database: Database, me: Caller) -> None:
     async def half(attempt: Attempt) -> Outcome:
-        await attempt.journal.append(TextDelta(1, "half"))
+        await attempt.writer.append(TextDelta(1, "half"))
         return await never(attempt)
 
     async with replica(database, half) as here:
@@ -207,10 +207,10 @@ async def test_the_turn_of_a_dead_replica_is_taken_over_and_the_dead_one_writes_
     fenced: asyncio.Queue[bool] = asyncio.Queue()
 
     async def slow(attempt: Attempt) -> Outcome:
-        await attempt.journal.append(TextDone(1), TextDelta(2, "of the first"))
+        await attempt.writer.append(TextDone(1), TextDelta(2, "of the first"))
         await go_on.wait()
         try:
-            await attempt.journal.append(TextDelta(2, "too late"))
+            await attempt.writer.append(TextDelta(2, "too late"))
         except Fenced:
             fenced.put_nowait(True)
             raise
@@ -218,7 +218,7 @@ async def test_the_turn_of_a_dead_replica_is_taken_over_and_the_dead_one_writes_
 
     async def quick(attempt: Attempt) -> Outcome:
         assert attempt.number == 2
-        await attempt.journal.append(TextDelta(2, "of the second"), TextDone(2))
+        await attempt.writer.append(TextDelta(2, "of the second"), TextDone(2))
         return Outcome("b")
 
     async with replica(database, slow) as dead, replica(database, quick) as alive:
@@ -274,12 +274,12 @@ def _cut_off_in(tool: Any, told: list[str]) -> tuple[Callable[[Attempt], Awaitab
     """A run that hangs in the tool, and the run that takes over."""
 
     async def dies(attempt: Attempt) -> Outcome:
-        await call(attempt.journal.database, attempt, tool, note="hang")
+        await call(attempt.writer.database, attempt, tool, note="hang")
         return Outcome()
 
     async def takes_over(attempt: Attempt) -> Outcome:
         try:
-            told.append(await call(attempt.journal.database, attempt, tool, note="hang"))
+            told.append(await call(attempt.writer.database, attempt, tool, note="hang"))
         except AgentServerError as error:
             told.append(error.message if error.code == "internal" else f"{error.code}: {error.message}")
         return Outcome()
@@ -347,12 +347,12 @@ async def test_model_responses_are_there_for_whoever_takes_over(database: Databa
             if n not in journaled:
                 asked.append(n)
                 response = {"said": n, "odd": "\u0000"}
-                await attempt.journal.record_model_call(
+                await attempt.writer.record_model_call(
                     n, agent="a", request_sha=b"r", response=response, events=[TextDelta(n, "x"), TextDone(n)], items=()
                 )
                 if n == 2 and attempt.number == 1:
                     await never(attempt)
-        stored = await read_earlier(database, owner_id=me.id, turn_id=attempt.journal.turn_id)
+        stored = await read_earlier(database, owner_id=me.id, turn_id=attempt.writer.turn_id)
         assert [row.response["said"] for _, row in sorted(stored.model_calls.items())] == [1, 2, 3]
         return Outcome()
 
@@ -383,7 +383,7 @@ async def test_after_too_many_attempts_a_turn_fails_with_a_reason(database: Data
 
 async def test_a_stop_keeps_the_partial_answer_as_a_message(database: Database, me: Caller) -> None:
     async def talks(attempt: Attempt) -> Outcome:
-        await attempt.journal.append(TextDelta(1, "one "), TextDelta(1, "two"))
+        await attempt.writer.append(TextDelta(1, "one "), TextDelta(1, "two"))
         return await never(attempt)
 
     async with replica(database, talks) as here:
@@ -427,7 +427,7 @@ async def test_a_stop_is_heeded_on_another_replica_at_its_next_write(database: D
 
     async def run(attempt: Attempt) -> Outcome:
         await go_on.wait()
-        await attempt.journal.append(TextDelta(1, "x"))
+        await attempt.writer.append(TextDelta(1, "x"))
         return Outcome()
 
     async with replica(database, run) as here, replica(database, never) as there:

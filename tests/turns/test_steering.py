@@ -26,20 +26,20 @@ class Talk:
         self.given: list[list[tuple[int, str]]] = []
 
     async def __call__(self, attempt: Attempt) -> Outcome:
-        journal = attempt.journal
+        writer = attempt.writer
         for n in range(1, self.calls + 1):
-            given = await journal.take_steers(n)
+            given = await writer.take_steers(n)
             self.given.append(given)
             if n in attempt.earlier.model_calls:
                 continue
             said = f"call {n} of {attempt.message}"
             item = assistant_message(said)
             events: list[Event] = [TextDelta(n, said), TextDone(n)]
-            await journal.record_model_call(
+            await writer.record_model_call(
                 n, agent="a", request_sha=b"", response={"n": n}, events=events, items=[item]
             )
             await self.go_on[n - 1].wait()
-            await journal.append()  # as a tool's record between two calls
+            await writer.append()  # as a tool's record between two calls
         return Outcome("a")
 
 
@@ -179,10 +179,10 @@ async def test_however_they_meet_each_message_is_answered_once(database: Databas
 
     async def run(attempt: Attempt) -> Outcome:
         for n in (1, 2):
-            given = await attempt.journal.take_steers(n)
+            given = await attempt.writer.take_steers(n)
             texts = [attempt.message, *(said for _, said in given)] if n == 2 else []
             items = [NewItem(body={"answered": said}) for said in texts]
-            await attempt.journal.append(items=items)
+            await attempt.writer.append(items=items)
         return Outcome()
 
     async with replica(database, run) as here, replica(database, run) as there:

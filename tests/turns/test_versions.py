@@ -20,7 +20,7 @@ async def test_an_event_of_a_newer_version_is_handed_on_and_breaks_no_stream(dat
 
     async def run(attempt: Attempt) -> Outcome:
         await go_on.wait()
-        await attempt.journal.append(TextDelta(1, "x"))
+        await attempt.writer.append(TextDelta(1, "x"))
         return Outcome()
 
     async with replica(database, run) as here:

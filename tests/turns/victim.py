@@ -113,7 +113,7 @@ class Talk:
 
     async def _ask(self, attempt: Attempt, n: int) -> dict[str, str]:
         await self.world.happen(f"asked {n}")
-        await attempt.journal.append(TextDelta(n, f"Answer {n} "))
+        await attempt.writer.append(TextDelta(n, f"Answer {n} "))
         await self.world.reach(f"shown {n}")
         said = f"Answer {n} is this."
         response = {"said": said, "call_id": f"call_{new_id().hex}"}  # a model that is asked again makes up another
@@ -123,7 +123,7 @@ class Talk:
             call_id, name = response["call_id"], TOOLS[attempt.message].name
             events.append(ToolCalled(call_id, name, {}))
             items.append(tool_call_item(call_id, name, "{}"))
-        await attempt.journal.record_model_call(
+        await attempt.writer.record_model_call(
             n, agent="assistant", request_sha=b"", response=response, events=events, items=items
         )
         return response
@@ -138,7 +138,7 @@ class Talk:
                 caller=attempt.caller,
                 surface="agent",
                 ledger=CallLedger(
-                    journal=attempt.journal, call_id=call_id, name=tool.name, effect=tool.effect, args_sha=b""
+                    writer=attempt.writer, call_id=call_id, name=tool.name, effect=tool.effect, args_sha=b""
                 ),
             )
         except AgentServerError as error:

@@ -1,6 +1,6 @@
-"""Writing a turn's log, fenced.
+"""The one way to write what an attempt does.
 
-Every write of an attempt goes through `Journal.write`, which first raises the turn's counters under its row lock, but
+Every write of an attempt goes through `TurnWriter.write`, which first raises the turn's counters under its row lock, but
 only while the turn still runs under this attempt's epoch. That one statement is the fence (an attempt that was taken
 over writes nothing more), the allotment of event numbers (dense, and visible in order), and where a stop is noticed.
 """
@@ -31,7 +31,7 @@ _COUNTERS = """
 
 _MINE = "where owner_id = :owner_id and id = :id and epoch = :epoch and status = 'running'"
 
-# The fence and all that is written under it are one statement: a journal write is one round trip beside begin and
+# The fence and all that is written under it are one statement: a write is one round trip beside begin and
 # commit.
 _WRITE = """
     with fence as (
@@ -47,18 +47,18 @@ _WRITE = """
     select last_event, stop, steers, (select count(*) from also) as also from fence"""
 
 
-def fenced(also: str = "select where false", *, set: str = "") -> TextClause:
-    """A statement for `Journal.write`. `also` writes something of its own where `fence` has a row that is not `stop`, and
+def fence_statement(also: str = "select where false", *, set: str = "") -> TextClause:
+    """A statement for `TurnWriter.write`. `also` writes something of its own where `fence` has a row that is not `stop`, and
     returns a row for each; `set` is what else changes of the turn."""
     items = insert_items("(select * from fence where not stop)")
     return text(_WRITE.format(set=f"{set} {_COUNTERS}", mine=_MINE, items=items, also=also))
 
 
-_APPEND: Final = fenced()
-_RESPONSE: Final = fenced("""
+_APPEND: Final = fence_statement()
+_RESPONSE: Final = fence_statement("""
     insert into model_call (owner_id, turn_id, n, agent, request_sha, response)
     select :owner_id, :id, :n, :agent, :request_sha, cast(:response as json) from fence where not stop returning 1""")
-_FINISH: Final = fenced(
+_FINISH: Final = fence_statement(
     """
     update conversation c set agent = coalesce(:agent, c.agent), updated_at = now() from fence
     where c.owner_id = :owner_id and c.id = fence.conversation_id returning 1""",
@@ -73,7 +73,7 @@ _TAKE_STEERS = text("""
 
 
 class Fenced(Interrupted):
-    """The turn is no longer this attempt's: stop, and write nothing."""
+    """The turn is no longer this attempt's. Stop and write nothing."""
 
 
 class StopRequested(Interrupted):
@@ -81,7 +81,7 @@ class StopRequested(Interrupted):
 
 
 @dataclass(kw_only=True)
-class Journal:
+class TurnWriter:
     """Writes what one attempt of a turn does. `steers` is how many messages have been put into the turn so far, as the
     last write saw it; `earlier` is what earlier attempts have stored."""
 
@@ -121,10 +121,10 @@ class Journal:
         statement: TextClause = _APPEND,
         values: Mapping[str, Any] = MappingProxyType({}),
     ) -> int:
-        """Write in `session`'s transaction; followers have it when it commits. Raises Fenced, and StopRequested unless
+        """Write in `session`'s transaction. Followers have it when it commits. Raises Fenced, and StopRequested unless
         `heed_stop` is False: for what has happened and must be on record, also of a turn that is being stopped.
 
-        Returns how many rows the `statement` (see `fenced`) has written with its own `values`.
+        Returns how many rows the `statement` (see `fence_statement`) has written with its own `values`.
         """
         new_events = _json([{"kind": event.kind, "body": body_of(event)} for event in events])
         written: Row[Any] | None = (
@@ -164,14 +164,14 @@ class Journal:
         events: Sequence[Event],
         items: Sequence[NewItem],
     ) -> None:
-        """Commit a model's response with its items and events, before the run loop sees it."""
+        """Commit a model's response with its items and events before the run loop sees it."""
         values = {"n": n, "agent": agent, "request_sha": request_sha, "response": json.dumps(response)}
         async with self.transaction() as session:
             await self.write(session, events, items, statement=_RESPONSE, values=values)
 
     async def take_steers(self, n: int) -> list[tuple[int, str]]:
-        """The messages put into the turn that model call `n` is given: those that earlier calls were the first to be
-        given, and what has come since, each with the number of that call. Raises Fenced or StopRequested."""
+        """Take the messages put into the turn that model call `n` is given. Those are what earlier calls were the first
+        to be given and what has come since, each with the number of that call. Raises Fenced or StopRequested."""
         if n > self.earlier.last_call and len(self._taken) < self.steers:
             async with self.transaction() as session:
                 waiting = (await session.execute(_WAITING_STEERS, self._key)).all()
@@ -192,7 +192,7 @@ class Journal:
         error: Mapping[str, Any] | None = None,
         items: Sequence[NewItem] = (),
     ) -> bool:
-        """End the turn: status, last event and last items in one transaction. Raises Fenced.
+        """End the turn. Status, last event and last items are one transaction. Raises Fenced.
 
         Messages put into the turn that no model call was given are turns of their own from here on, and True is
         returned; in a turn that was stopped they only stay in the conversation.

@@ -22,16 +22,16 @@ from agent_server.tool import ToolContext, tool
 from agent_server.turns.attempt import Attempt
 from agent_server.turns.events import Cancelled, Done, Failed, Numbered, TextDelta, TextDone
 from agent_server.turns.hub import Hub
-from agent_server.turns.journal import Fenced, Journal, StopRequested
 from agent_server.turns.models import Turn
+from agent_server.turns.writer import Fenced, StopRequested, TurnWriter
 from tests.conftest import everything
 from tests.turns.ledger import Replica, answer, bodies, call, count, never, read_turn, replica, until
 
 
-async def _open(here: Replica, caller: Caller) -> tuple[Turn, Journal]:
+async def _open(here: Replica, caller: Caller) -> tuple[Turn, TurnWriter]:
     """A turn that this replica holds, with nobody at work on it."""
     turn = (await here.accept(caller)).turn
-    return turn, await here.journal(turn)
+    return turn, await here.writer(turn)
 
 
 async def _log(database: Database, turn: Turn) -> list[tuple[int, str]]:
@@ -44,16 +44,16 @@ async def _log(database: Database, turn: Turn) -> list[tuple[int, str]]:
 
 async def test_numbers_are_dense_and_in_order_however_many_write_at_once(database: Database, me: Caller) -> None:
     async with replica(database, never) as here:
-        turn, journal = await _open(here, me)
+        turn, writer = await _open(here, me)
         reading = asyncio.create_task(here.read_to_the_end(turn))
 
         async def write(n: int) -> None:
             for i in range(4):
                 events = [TextDelta(n, f"{i}.{j}") for j in range(n % 3 + 1)]
-                await journal.append(*events, items=[assistant_message(f"{n} {i}")])
+                await writer.append(*events, items=[assistant_message(f"{n} {i}")])
 
         await asyncio.gather(*(write(n) for n in range(12)))
-        await journal.finish("done", Done())
+        await writer.finish("done", Done())
         seen = await reading
         assert [numbered.seq for numbered in seen] == list(range(1, 12 * 4 * 2 + 2))
         for n in range(12):
@@ -73,8 +73,8 @@ async def make_conversation(context: ToolContext, title: str) -> str:
     return title
 
 
-def _attempt(journal: Journal, caller: Caller) -> Attempt:
-    return Attempt(journal=journal, caller=caller, message="", agent=None, number=1)
+def _attempt(writer: TurnWriter, caller: Caller) -> Attempt:
+    return Attempt(writer=writer, caller=caller, message="", agent=None, number=1)
 
 
 async def test_an_attempt_that_was_taken_over_writes_nothing(database: Database, me: Caller) -> None:
@@ -103,12 +103,12 @@ async def test_an_attempt_that_was_taken_over_writes_nothing(database: Database,
 
 async def test_a_tools_effect_its_record_its_event_and_its_item_are_one(database: Database, me: Caller) -> None:
     async with replica(database, never) as here:
-        turn, journal = await _open(here, me)
-        attempt = _attempt(journal, me)
+        turn, writer = await _open(here, me)
+        attempt = _attempt(writer, me)
         assert await call(database, attempt, make_conversation, title="first") == "first"
         with pytest.raises(Fenced):  # it has its outcome; an attempt that does not know that writes no other
             await call(database, attempt, make_conversation, title="first")
-        attempt = _attempt(await here.journal(turn), me)
+        attempt = _attempt(await here.writer(turn), me)
         assert await call(database, attempt, make_conversation, title="first") == "first"  # replayed
         assert await count(database, "conversation") == 2
         assert await _log(database, turn) == [(1, "tool_done")]
@@ -119,59 +119,59 @@ async def test_a_tools_effect_its_record_its_event_and_its_item_are_one(database
 
 async def test_a_turn_ends_once(database: Database, me: Caller) -> None:
     async with replica(database, never) as here:
-        turn, journal = await _open(here, me)
+        turn, writer = await _open(here, me)
         ends = await asyncio.gather(
-            *(journal.finish("done", Done("a"), agent="a", usage={"requests": 1}) for _ in range(4)),
-            journal.finish("failed", Failed("internal", "no"), error={"code": "internal", "message": "no"}),
+            *(writer.finish("done", Done("a"), agent="a", usage={"requests": 1}) for _ in range(4)),
+            writer.finish("failed", Failed("internal", "no"), error={"code": "internal", "message": "no"}),
             return_exceptions=True,
         )
         assert sorted(type(end).__name__ for end in ends) == ["Fenced"] * 4 + ["bool"]
         assert len(await _log(database, turn)) == 1
         with pytest.raises(Fenced):
-            await journal.append(TextDelta(1, "after the end"))
+            await writer.append(TextDelta(1, "after the end"))
 
 
 async def test_a_stop_is_noticed_at_the_next_write_of_which_nothing_is_kept(database: Database, me: Caller) -> None:
     async with replica(database, never) as here:
-        turn, journal = await _open(here, me)
-        await journal.append(TextDelta(1, "before"))
+        turn, writer = await _open(here, me)
+        await writer.append(TextDelta(1, "before"))
         async with everything(database) as session:
             await session.execute(text("update turn set cancel = true where id = :id"), {"id": turn.id})
         with pytest.raises(StopRequested):
-            await journal.append(TextDelta(1, "after"))
+            await writer.append(TextDelta(1, "after"))
         with pytest.raises(StopRequested):
-            await call(database, _attempt(journal, me), make_conversation, title="after")
-        await journal.finish("cancelled", Cancelled())
+            await call(database, _attempt(writer, me), make_conversation, title="after")
+        await writer.finish("cancelled", Cancelled())
         assert await _log(database, turn) == [(1, "text"), (2, "cancelled")]
         assert await count(database, "conversation") == 1
 
 
 async def test_what_a_model_writes_is_stored_also_where_postgres_cannot_hold_it(database: Database, me: Caller) -> None:
     async with replica(database, never) as here:
-        turn, journal = await _open(here, me)
-        await journal.append(TextDelta(1, "a\x00b\ud800"), items=[assistant_message("\x00")])
-        await journal.finish("done", Done())
+        turn, writer = await _open(here, me)
+        await writer.append(TextDelta(1, "a\x00b\ud800"), items=[assistant_message("\x00")])
+        await writer.finish("done", Done())
         assert (await here.read_to_the_end(turn))[0] == Numbered(1, TextDelta(1, "a�b�"))
 
 
 async def test_follow_pings_while_nothing_comes_and_ends_with_the_turn(database: Database, me: Caller) -> None:
     async with replica(database, never) as here:
-        turn, journal = await _open(here, me)
+        turn, writer = await _open(here, me)
         events = Hub(database, idle_seconds=0.2).follow(me.id, turn.id)
         assert await anext(events) is None
-        await journal.append(TextDelta(1, "x"))
+        await writer.append(TextDelta(1, "x"))
         assert await anext(numbered async for numbered in events if numbered) == Numbered(1, TextDelta(1, "x"))
-        await journal.finish("done", Done())
+        await writer.finish("done", Done())
         assert [numbered.seq async for numbered in events if numbered] == [2]
 
 
 async def test_follow_sees_what_another_replica_writes(database: Database, me: Caller) -> None:
     async with replica(database, never) as here:
-        turn, journal = await _open(here, me)
+        turn, writer = await _open(here, me)
         elsewhere = Hub(database, idle_seconds=0.2).follow(me.id, turn.id)
         assert await anext(elsewhere) is None
-        await journal.append(TextDelta(1, "x"))
-        await journal.finish("done", Done())
+        await writer.append(TextDelta(1, "x"))
+        await writer.finish("done", Done())
         assert [numbered.seq async for numbered in elsewhere if numbered] == [1, 2]
 
 
@@ -189,9 +189,9 @@ async def test_follow_ends_when_the_conversation_is_deleted(database: Database, 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 async def test_the_log_read_in_any_parts_is_the_whole_log(database: Database, me: Caller, cuts: Sequence[int]) -> None:
     async with replica(database, answer) as here:
-        turn, journal = await _open(here, me)
-        await journal.append(*(TextDelta(1, str(n)) for n in range(19)), TextDone(1))
-        await journal.finish("done", Done())
+        turn, writer = await _open(here, me)
+        await writer.append(*(TextDelta(1, str(n)) for n in range(19)), TextDone(1))
+        await writer.finish("done", Done())
         whole = await here.read_to_the_end(turn)
         assert [numbered.seq for numbered in whole] == list(range(1, 22))
         parts, at = [], 0
@@ -206,9 +206,9 @@ async def test_the_log_read_in_any_parts_is_the_whole_log(database: Database, me
 
 async def test_the_shown_part_of_an_answer_without_its_end_is_known(database: Database, me: Caller) -> None:
     async with replica(database, never) as here:
-        turn, journal = await _open(here, me)
-        await journal.append(TextDelta(1, "first"), TextDone(1), TextDelta(2, "a "), TextDelta(2, "half"))
-        assert (await here.journal(turn)).earlier.unfinished_texts == {2: "a half"}
+        turn, writer = await _open(here, me)
+        await writer.append(TextDelta(1, "first"), TextDone(1), TextDelta(2, "a "), TextDelta(2, "half"))
+        assert (await here.writer(turn)).earlier.partial_texts == {2: "a half"}
 
 
 @pytest.mark.parametrize(
@@ -226,8 +226,8 @@ def test_a_model_reads_a_result_as_json_and_an_error_as_its_code_and_message(out
 
 async def test_followers_leave_nothing_behind(database: Database, me: Caller) -> None:
     async with replica(database, answer) as here:
-        turn, journal = await _open(here, me)
-        await journal.finish("done", Done())
+        turn, writer = await _open(here, me)
+        await writer.finish("done", Done())
         for _ in range(3):
             await here.read_to_the_end(turn)
         waiting: Any = vars(here.hub)["_feeds"]
@@ -263,11 +263,11 @@ async def test_a_deletion_waits_for_a_write_and_never_the_other_way_round(databa
             return bool((await session.execute(waiting)).scalar_one())
 
     async with replica(database, never) as here:
-        turn, journal = await _open(here, me)
+        turn, writer = await _open(here, me)
         async with everything(database) as session:
-            await journal.write(session, [TextDelta(1, "x")])
+            await writer.write(session, [TextDelta(1, "x")])
             deleting = asyncio.create_task(delete(turn.conversation_id))
             await until(somebody_waits)
-            await journal.write(session, items=[assistant_message("x")])
+            await writer.write(session, items=[assistant_message("x")])
         await deleting
         assert await count(database, "turn") == 0
