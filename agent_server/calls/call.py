@@ -1,4 +1,4 @@
-"""call_tool(): authorise, validate, run, record. The only way in, from every surface.
+"""The only way from a surface to a tool.
 
     read, stored    [the tool, audit, record: one transaction]
     keyed, once     [the call starts: one transaction]  [the tool, audit, record: one transaction]
@@ -64,7 +64,9 @@ async def call_tool(
     idempotency_key: str | None = None,
     ledger: Ledger | None = None,
 ) -> Any:
-    """Run one call and return its result as JSON-ready data; `arguments` may be the JSON text that a model wrote.
+    """Run one call and return its result as JSON-ready data.
+
+    It authorises, validates, runs and records. `arguments` may be the JSON text that a model wrote.
 
     The tool's writes, the audit row and the ledger's record commit together. A failure rolls the writes back and is
     recorded all the same. Raises AgentServerError; anything else the tool raises becomes Internal.
@@ -74,20 +76,20 @@ async def call_tool(
     Outside a turn, `idempotency_key` is what the caller sent to have the call made once: the tool is given a key made
     of it, the caller and the tool's name, because all callers may share one account with the service that keeps it.
     """
-    if ledger and (recorded := ledger.recorded):
-        return _replayed(recorded)
-    key = ledger.idempotency_key if ledger else _key_of(caller, tool, idempotency_key)
+    if ledger and (outcome := ledger.outcome):
+        return _replay(outcome)
+    key = ledger.idempotency_key if ledger else _make_key(caller, tool, idempotency_key)
     call = _Call(runtime, tool, caller, surface, ledger, ledger.conversation_id if ledger else conversation_id, key)
-    async with call.failures_recorded():
-        if ledger and ledger.cut_off and tool.effect == "once" and (found := await call.reconciled(arguments)):
+    async with call.record_failures():
+        if ledger and ledger.cut_off and tool.effect == "once" and (found := await call.reconcile(arguments)):
             return found.output
-        values = call.admitted(arguments)
-        if find_asker(tool, surface) == "row" and not (ledger and ledger.confirmed):
-            return _not_done(await call.asked(values))
+        values = call.admit(arguments)
+        if find_asker(tool, surface) == "row" and not (ledger and ledger.is_confirmed):
+            return _describe_question(await call.ask(values))
         if tool.effect in OUTSIDE:
             # Without a turn there is nothing to note; but a database that is away must not come to light afterwards.
             await (ledger.start() if ledger else runtime.database.check())
-    return await (_to_its_end(call.made(values)) if tool.effect in OUTSIDE else call.made(values))
+    return await (_run_to_end(call.make(values)) if tool.effect in OUTSIDE else call.make(values))
 
 
 async def ask_first(
@@ -98,22 +100,22 @@ async def ask_first(
     caller: Caller,
     surface: Surface,
 ) -> Question:
-    """What to ask the caller before this call; `consent.confirm_call` makes it. Raises Forbidden and InvalidInput."""
+    """What to ask the caller before this call. `consent.confirm_call` makes it. Raises Forbidden and InvalidInput."""
     call = _Call(runtime, tool, caller, surface, None, None, "")
-    async with call.failures_recorded():
-        return await call.asked(call.admitted(arguments))
+    async with call.record_failures():
+        return await call.ask(call.admit(arguments))
 
 
 async def authorise_call(runtime: Runtime, tool: Tool[..., Any], *, caller: Caller, surface: Surface) -> None:
-    """Refuse a caller who lacks the tool's scope: the refusal is on record as that of a call. Raises Forbidden."""
+    """Refuse a caller who lacks the tool's scope. The refusal is on record as that of a call. Raises Forbidden."""
     call = _Call(runtime, tool, caller, surface, None, None, "")
-    async with call.failures_recorded():
+    async with call.record_failures():
         call.authorise()
 
 
 @dataclass
 class _Call:
-    """One call on its way through authorisation, validation, its transaction and its record."""
+    """One call on its way to its record."""
 
     runtime: Runtime
     tool: Tool[..., Any]
@@ -124,7 +126,7 @@ class _Call:
     idempotency_key: str
     started: float = field(default_factory=time.perf_counter)
 
-    def admitted(self, arguments: Mapping[str, Any] | str) -> dict[str, Any]:
+    def admit(self, arguments: Mapping[str, Any] | str) -> dict[str, Any]:
         """The arguments of a call that this caller may make. Raises Forbidden and InvalidInput."""
         self.authorise()
         return self.tool.validate(arguments)
@@ -133,13 +135,13 @@ class _Call:
         """Raises Forbidden."""
         require(self.caller, self.tool.scope, self.tool.name)
 
-    async def made(self, values: Mapping[str, Any]) -> Any:
-        """Make the call, and record how it ended."""
-        async with self.failures_recorded():
-            return await self._recorded(self.tool, values)
+    async def make(self, values: Mapping[str, Any]) -> Any:
+        """Make the call and record how it ended."""
+        async with self.record_failures():
+            return await self._run_and_record(self.tool, values)
 
-    async def asked(self, values: Mapping[str, Any]) -> Question:
-        """Ask for the caller's word instead of making the call: the question is the call's outcome."""
+    async def ask(self, values: Mapping[str, Any]) -> Question:
+        """Ask for the caller's word instead of making the call. The question is the call's outcome."""
         row = Confirmation(
             tool=self.tool.name,
             arguments=json_arguments(self.tool, values),
@@ -150,11 +152,11 @@ class _Call:
         question = question_of(row, self.tool.title)
         async with self._transaction() as session:
             await ConfirmationRepository(session, self.caller).add(row)
-            await self._record(session, "asked", CallOutcome(_not_done(question)), question)
+            await self._record(session, "asked", CallOutcome(_describe_question(question)), question)
         return question
 
-    async def reconciled(self, arguments: Mapping[str, Any] | str) -> CallOutcome | None:
-        """What became of the call that was cut off, None if it did not happen. Raises OutcomeUnknown."""
+    async def reconcile(self, arguments: Mapping[str, Any] | str) -> CallOutcome | None:
+        """What became of the call that was cut off. None if it did not happen. Raises OutcomeUnknown."""
         if (reconcile := self.tool.reconcile) is None:
             raise OutcomeUnknown(self.tool.name)
 
@@ -170,7 +172,7 @@ class _Call:
             return found
 
         try:
-            return CallOutcome(await self._recorded(ask, self.admitted(arguments)))
+            return CallOutcome(await self._run_and_record(ask, self.admit(arguments)))
         except DidNotHappen:
             return None
         except (Interrupted, Unavailable, OutcomeUnknown):
@@ -180,8 +182,8 @@ class _Call:
             raise OutcomeUnknown(self.tool.name) from error
 
     @asynccontextmanager
-    async def failures_recorded(self) -> AsyncIterator[None]:
-        """What fails in this block is recorded as the call's outcome, and anything but an AgentServerError is a bug."""
+    async def record_failures(self) -> AsyncIterator[None]:
+        """Record what fails in this block as the call's outcome. Anything but an AgentServerError is a bug."""
         try:
             yield
         except (Interrupted, Unavailable):
@@ -198,14 +200,14 @@ class _Call:
     def _transaction(self) -> AbstractAsyncContextManager[AsyncSession]:
         return self.runtime.database.transaction(self.caller.id, scopes=self.caller.scopes)
 
-    async def _recorded(self, function: Callable[..., Awaitable[Any]], values: Mapping[str, Any]) -> Any:
+    async def _run_and_record(self, function: Callable[..., Awaitable[Any]], values: Mapping[str, Any]) -> Any:
         async with self._transaction() as session:
             output = await self._run(function, session, values)
             await self._record(session, "ok", CallOutcome(output))
         return output
 
     async def _record_failure(self, error: AgentServerError) -> None:
-        """The tool's writes are rolled back by now; that the call was made, and how it ended, is kept."""
+        """Keep how a call failed whose writes are rolled back by now."""
         async with self._transaction() as session:
             await self._record(session, error.code, CallOutcome(None, failure_text(error)))
 
@@ -237,10 +239,10 @@ class _Call:
             return output
         except TimeoutError:
             if deadline.expired():
-                raise TimedOut(self._late(seconds)) from None
+                raise TimedOut(self._describe_timeout(seconds)) from None
             raise
 
-    def _late(self, seconds: float) -> str:
+    def _describe_timeout(self, seconds: float) -> str:
         late = f"{self.tool.name} took longer than {seconds:g} seconds and was stopped"
         return f"{late}; it may have taken effect all the same" if self.tool.effect in OUTSIDE else late
 
@@ -259,11 +261,11 @@ class _Call:
 
 
 def json_arguments(tool: Tool[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Validated arguments as JSON-ready data, which validates to the same."""
+    """Validated arguments as JSON-ready data. It validates to the same."""
     return tool.arguments.model_construct(**values).model_dump(mode="json")
 
 
-def _not_done(question: Question) -> dict[str, Any]:
+def _describe_question(question: Question) -> dict[str, Any]:
     """What a model reads in place of the result of a call that waits for its user's word."""
     return {
         "done": False,
@@ -274,20 +276,23 @@ def _not_done(question: Question) -> dict[str, Any]:
     }
 
 
-def _replayed(recorded: CallOutcome) -> Any:
+def _replay(recorded: CallOutcome) -> Any:
     if recorded.error is not None:
         raise RecordedFailure(recorded.error)
     return recorded.output
 
 
-def _key_of(caller: Caller, tool: Tool[..., Any], sent: str | None) -> str:
+def _make_key(caller: Caller, tool: Tool[..., Any], sent: str | None) -> str:
     return str(new_id() if sent is None else uuid5(caller.id, f"{tool.name}:{sent}"))
 
 
-async def _to_its_end(made: Coroutine[Any, Any, Any]) -> Any:
-    """Await `made` in a task of its own. It is not cut off at once when this is cancelled: what happens outside our
-    database happens all the same, and what is on record needs no guess."""
-    task = asyncio.create_task(made)
+async def _run_to_end(call: Coroutine[Any, Any, Any]) -> Any:
+    """Await a call in a task of its own.
+
+    It is not cut off at once when this is cancelled: what happens outside our database happens all the same, and what
+    is on record needs no guess.
+    """
+    task = asyncio.create_task(call)
     try:
         await asyncio.wait({task})
     except asyncio.CancelledError:

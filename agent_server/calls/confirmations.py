@@ -136,9 +136,9 @@ class ConfirmationLedger:
     database: Database
     caller: Caller
     confirmation: Confirmation
-    confirmed: bool = True
+    is_confirmed: bool = True
     turn_id: None = None
-    recorded: None = None
+    outcome: None = None
     cut_off: bool = False
     _marked: bool = field(default=False, init=False)
 

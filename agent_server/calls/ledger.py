@@ -31,14 +31,14 @@ class Ledger(Protocol):
     def turn_id(self) -> UUID | None: ...
 
     @property
-    def confirmed(self) -> bool:
+    def is_confirmed(self) -> bool:
         """Whether the caller itself has said yes to this call."""
 
     @property
     def idempotency_key(self) -> str: ...
 
     @property
-    def recorded(self) -> CallOutcome | None:
+    def outcome(self) -> CallOutcome | None:
         """The outcome that an earlier attempt of the turn recorded."""
 
     @property

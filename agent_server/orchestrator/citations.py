@@ -54,7 +54,7 @@ class Citations:
         events, self._unlogged = self._unlogged, []
         return events
 
-    def cited_in(self, text: str) -> list[CitedPassage]:
+    def find_cited(self, text: str) -> list[CitedPassage]:
         """The passages that a text cites in the order of the text."""
         known = {cited.n: cited for cited in self._by_passage.values()}
         numbers = [int(n) for group in _CITATION.findall(text) for n in group.split(",")]

@@ -235,7 +235,7 @@ class JournaledModel(Model):
             agent=self._agent,
             model=model,
             prompt_sha=self._models.workspace.agents[self._agent].sha,
-            sources=[passage_body(cited) for cited in self._turn.citations.cited_in(text)],
+            sources=[passage_body(cited) for cited in self._turn.citations.find_cited(text)],
         )
 
 
@@ -284,7 +284,7 @@ class _TextWriter:
 
     def _take_events(self) -> list[Event]:
         events, self._before = [*self._turn.citations.take_unlogged(), *self._before], []
-        for cited in self._turn.citations.cited_in(self._text):
+        for cited in self._turn.citations.find_cited(self._text):
             if cited.n not in self._cited:
                 self._cited.add(cited.n)
                 events.append(Cited(cited.n))

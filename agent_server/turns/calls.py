@@ -46,7 +46,7 @@ class CallLedger:
     name: str
     effect: str
     args_sha: bytes
-    confirmed: bool = False
+    is_confirmed: bool = False
     render: Render = render_plainly
 
     @property
@@ -62,7 +62,7 @@ class CallLedger:
         return f"{self.writer.turn_id}:{self.call_id}"
 
     @property
-    def recorded(self) -> CallOutcome | None:
+    def outcome(self) -> CallOutcome | None:
         row = self._earlier
         return CallOutcome(**row.result) if row is not None and row.result is not None else None
 

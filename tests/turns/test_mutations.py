@@ -105,8 +105,8 @@ MUTANTS = [
     Mutant(
         "a call that has a result is not made again",
         "agent_server/calls/call.py",
-        "(recorded := ledger.recorded)",
-        "(recorded := None)",
+        "(outcome := ledger.outcome)",
+        "(outcome := None)",
         f"{_KILLED}[returned-keyed]",
     ),
     Mutant(
