@@ -18,6 +18,7 @@ from agent_server.db import Database
 from agent_server.db.embedded import EMBEDDED_USER, as_user, start_embedded
 from agent_server.db.migrate import find_missing_tables, make_tables, revisions, upgrade
 from agent_server.errors import InvalidInput
+from agent_server.housekeeping import expire_confirmations, expire_guests, expire_logins
 from agent_server.http import errors, openapi
 from agent_server.http.edge import BodyMiddleware, CorsMiddleware, EdgeMiddleware
 from agent_server.http.errors import ErrorFormats
@@ -38,8 +39,8 @@ from agent_server.protocols import PROTOCOLS
 from agent_server.protocols.base import Protocol
 from agent_server.server import Server
 from agent_server.settings import Settings
-from agent_server.turns.housekeeping import expire_confirmations, expire_guests, expire_logins, prune_events
 from agent_server.turns.hub import Hub
+from agent_server.turns.prune import prune_events
 from agent_server.turns.replica import Replica
 from agent_server.turns.runner import Runner
 from agent_server.version import VERSION

@@ -1,7 +1,7 @@
 """Postgres: one engine per process, one way to a transaction."""
 
 from agent_server.db.database import Database, DatabaseAway, after_commit, is_full
-from agent_server.db.sweep import Swept, What, sweep
+from agent_server.db.sweep import Swept, What, remove_swept, sweep
 from agent_server.db.types import (
     OWN_DATA,
     SYSTEM,
@@ -32,6 +32,7 @@ __all__ = [
     "is_full",
     "new_id",
     "now",
+    "remove_swept",
     "storable",
     "submitted",
     "sweep",

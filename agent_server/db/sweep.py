@@ -4,18 +4,26 @@ The function `sweep` of the database (migrations/engine) is owned by a role that
 then done with a row is done for its owner, in a transaction that names it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, NamedTuple
 from uuid import UUID
 
+import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from agent_server.db.database import Database
+
+log = structlog.get_logger()
 
 What = Literal["claimable", "left", "held", "prunable", "expired_guests", "expired_logins", "expired_confirmations"]
 """Turns that nobody runs, with False for `certain` where only the lock says so: a replica whose connection was cut takes
 a moment to say that it lives; turns that nobody has followed for as long as their senders asked to be waited for; turns
 that are a replica's; turns that ended so many seconds ago and have their events still; guests, logins and questions that
 expired so many seconds ago."""
+
+BATCH = 200
+"""Rows that are removed in one transaction."""
 
 _SWEEP = text("select * from sweep(:what, :replica, :seconds, :batch)")
 
@@ -35,3 +43,24 @@ async def sweep(
     """Find up to `batch` rows. Of those that a replica holds it finds all."""
     values = {"what": what, "replica": replica, "seconds": seconds, "batch": batch}
     return [Swept(*row) for row in await session.execute(_SWEEP, values)]
+
+
+Remove = Callable[[AsyncSession, Sequence[Swept]], Awaitable[None]]
+"""Removes what hangs on rows that a sweep has found, in a transaction for their owners."""
+
+
+async def remove_swept(database: Database, what: What, hours: int, remove: Remove, event: str) -> int:
+    """Remove all that has been over for so many hours. Logs it as `event`. Returns how many rows there were."""
+    removed = 0
+    while True:
+        async with database.transaction() as session:
+            rows = await sweep(session, what, seconds=hours * 3600, batch=BATCH)
+        if rows:
+            async with database.transaction(*{row.owner_id for row in rows}) as session:
+                await remove(session, rows)
+        removed += len(rows)
+        if len(rows) < BATCH:
+            break
+    if removed:
+        log.info(event, count=removed)
+    return removed

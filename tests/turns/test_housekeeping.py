@@ -10,11 +10,12 @@ from sqlalchemy import text
 from agent_server.caller import Caller
 from agent_server.conversations.items import assistant_message
 from agent_server.db import Database, new_id
+from agent_server.housekeeping import expire_confirmations, expire_guests, expire_logins
 from agent_server.identity.credentials import issue_guest
 from agent_server.jobs import Job, Jobs
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Done, Snapshot, TextDelta, TextDone
-from agent_server.turns.housekeeping import expire_confirmations, expire_guests, expire_logins, prune_events
+from agent_server.turns.prune import prune_events
 from tests.conftest import everything
 from tests.rows import insert_row_of_everything
 from tests.turns.ledger import answer, count, replica, until
