@@ -117,6 +117,22 @@ def say(text: str = "") -> None:
     print(text)  # noqa: T201  # a command's result
 
 
+def agree(question: str) -> bool:
+    """Whether the answer typed is a yes; the end of input is a no.
+
+    typer's own `confirm` writes a space to standard output, which is for a command's result alone.
+    """
+    while True:
+        print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)  # noqa: T201  # a command's question
+        try:
+            answer = input().strip().lower()
+        except EOFError:
+            answer = ""
+        if answer in ("y", "yes", "n", "no", ""):
+            return answer.startswith("y")
+        fail("Answer y or n")
+
+
 def fail(text: str) -> None:
     """A line for a person on standard error."""
     print(text, file=sys.stderr)  # noqa: T201  # a command's complaint

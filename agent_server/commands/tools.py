@@ -10,7 +10,7 @@ import typer
 
 from agent_server.calls.call import call_tool
 from agent_server.calls.confirmations import worded
-from agent_server.commands.session import Session, fail, say, show
+from agent_server.commands.session import Session, agree, fail, say, show
 from agent_server.errors import InvalidInput
 from agent_server.tool import Tool, describe
 
@@ -51,7 +51,7 @@ def _agreed(tool: Tool[..., Any], values: Mapping[str, Any] | str) -> bool:
         given = tool.validate(values)
     except InvalidInput:
         return True  # the call itself refuses that, and is on record
-    return typer.confirm(worded(tool.title, given), err=True)
+    return agree(worded(tool.title, given))
 
 
 def _options(words: Sequence[str], tool: Tool[..., Any]) -> dict[str, Any]:
