@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field, TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from agent_server.commands.session import Session, fail, say, show
+from agent_server.commands.context import CommandContext
+from agent_server.commands.terminal import fail, say, show
 from agent_server.db import Database
 from agent_server.errors import InvalidInput
 from agent_server.knowledge import ingest as ingestion
@@ -35,8 +36,8 @@ async def ingest_with_progress(database: Database, embedder: Embedder, content: 
         return await ingestion.ingest(database, embedder, content, progress=advance)
 
 
-async def validate(session: Session, as_json: bool) -> int:
-    pages, problems = read_content(session.settings.workspace.resolve() / "content")
+async def validate(context: CommandContext, as_json: bool) -> int:
+    pages, problems = read_content(context.settings.workspace.resolve() / "content")
     if as_json:
         show([vars(problem) for problem in problems])
     else:
@@ -46,8 +47,8 @@ async def validate(session: Session, as_json: bool) -> int:
     return 1 if problems else 0
 
 
-async def ingest(session: Session, as_json: bool) -> int:
-    report = await ingest_with_progress(await session.database(), Embedder(), session.workspace.content)
+async def ingest(context: CommandContext, as_json: bool) -> int:
+    report = await ingest_with_progress(await context.database(), Embedder(), context.workspace.content)
     if as_json:
         show({**vars(report), "problems": [vars(problem) for problem in report.problems]})
     else:
@@ -60,11 +61,11 @@ async def ingest(session: Session, as_json: bool) -> int:
     return 1 if report.problems else 0
 
 
-async def search(session: Session, query: str | None, stdin: bool, limit: int, as_json: bool) -> None:
+async def search(context: CommandContext, query: str | None, stdin: bool, limit: int, as_json: bool) -> None:
     if (query is None) == (not stdin):
         raise typer.BadParameter("Give one QUERY, or --stdin with a query per line")
-    database, embedder = await session.database(), Embedder()
-    await ingestion.ingest(database, embedder, session.workspace.content)
+    database, embedder = await context.database(), Embedder()
+    await ingestion.ingest(database, embedder, context.workspace.content)
     for text in [query] if query is not None else [line.strip() for line in sys.stdin if line.strip()]:
         async with database.transaction() as transaction:
             hits = await searching.search(transaction, embedder, text, limit=limit)
@@ -75,10 +76,10 @@ async def search(session: Session, query: str | None, stdin: bool, limit: int, a
             say(f"{hit.score:.2f}  {hit.document}  {hit.heading}\n      {' '.join(hit.text.split())[:200]}")
 
 
-async def benchmark(session: Session, questions: Path, as_json: bool) -> None:
+async def benchmark(context: CommandContext, questions: Path, as_json: bool) -> None:
     """Reciprocal rank and recall of the judged documents, by the statement that answers real questions."""
-    database, embedder = await session.database(), Embedder()
-    await ingestion.ingest(database, embedder, session.workspace.content)
+    database, embedder = await context.database(), Embedder()
+    await ingestion.ingest(database, embedder, context.workspace.content)
     ranks: dict[str, int | None] = {}
     for judged in _judged(questions):
         async with database.transaction() as transaction:

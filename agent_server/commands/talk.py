@@ -10,7 +10,8 @@ from rich.console import Console
 
 from agent_server.caller import Caller
 from agent_server.calls.consent import confirm_call, decline_call
-from agent_server.commands.session import Session, agree, fail, say, show
+from agent_server.commands.context import CommandContext
+from agent_server.commands.terminal import agree, fail, say, show
 from agent_server.errors import AgentServerError, InvalidInput
 from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.orchestrator.run import create_router
@@ -32,9 +33,9 @@ GOODBYE = frozenset({"exit", "quit", "/exit", "/quit"})
 
 
 async def chat(
-    session: Session, message: str | None, agent: str | None, conversation: str | None, as_json: bool
+    context: CommandContext, message: str | None, agent: str | None, conversation: str | None, as_json: bool
 ) -> int:
-    server, caller = await session.server(), await session.caller()
+    server, caller = await context.server(), await context.caller()
     id = _parse(conversation) if conversation else None
     await server.runner.start()
     try:
@@ -130,10 +131,10 @@ async def _settle(server: Server, caller: Caller, asked: ConfirmationAsked) -> N
         fail(f"{error.code}: {error.message}")
 
 
-async def route(session: Session, message: str | None, stdin: bool, as_json: bool) -> None:
+async def route(context: CommandContext, message: str | None, stdin: bool, as_json: bool) -> None:
     if (message is None) == (not stdin):
         raise typer.BadParameter("Give one MESSAGE, or --stdin with a message per line")
-    router = create_router(session.workspace, Embedder())
+    router = create_router(context.workspace, Embedder())
     for text in [message] if message is not None else [line.strip() for line in sys.stdin if line.strip()]:
         decision = router.decide(text, None)
         confidence = round(decision.confidence, 4)

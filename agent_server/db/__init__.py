@@ -5,24 +5,24 @@ from agent_server.db.sweep import Swept, What, sweep
 from agent_server.db.types import (
     OWN_DATA,
     SYSTEM,
-    Access,
     Owned,
+    RowPolicy,
     Shared,
     Submitted,
     Timestamps,
     new_id,
     now,
     storable,
-    submitted,
+    submission_policy,
 )
 
 __all__ = [
     "OWN_DATA",
     "SYSTEM",
-    "Access",
     "Database",
     "DatabaseAway",
     "Owned",
+    "RowPolicy",
     "Shared",
     "Submitted",
     "Swept",
@@ -33,6 +33,6 @@ __all__ = [
     "new_id",
     "now",
     "storable",
-    "submitted",
+    "submission_policy",
     "sweep",
 ]
