@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agent_server.db import Timestamps as Timestamps
     from agent_server.db import new_id as new_id
     from agent_server.db import now as now
-    from agent_server.db import submitted as submitted
+    from agent_server.db import submission_policy as submission_policy
     from agent_server.errors import AgentServerError as AgentServerError
     from agent_server.errors import Conflict as Conflict
     from agent_server.errors import DidNotHappen as DidNotHappen
@@ -64,7 +64,7 @@ _HOME = {
     "new_id": "agent_server.db",
     "now": "agent_server.db",
     "read_profile": "agent_server.identity.profiles",
-    "submitted": "agent_server.db",
+    "submission_policy": "agent_server.db",
     "tool": "agent_server.tool",
     "update_profile": "agent_server.identity.profiles",
 }
@@ -94,7 +94,7 @@ __all__ = [
     "new_id",
     "now",
     "read_profile",
-    "submitted",
+    "submission_policy",
     "tool",
     "update_profile",
 ]

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import DateTime, Index, insert
 from sqlmodel import Field, SQLModel
 
-from agent_server.db import Access, Owned, new_id, now
+from agent_server.db import Owned, RowPolicy, new_id, now
 from agent_server.repository import Repository
 
 Surface = Literal["agent", "mcp", "rest", "cli"]
@@ -17,7 +17,7 @@ class Audit(Owned, table=True):
     """What the caller `owner_id` did; `action` is a tool's name, or another act of its own (`auth.login`); `outcome` is
     `ok` or an error code. No arguments, no results, no names: when a caller is erased its id stands for nobody."""
 
-    access: ClassVar[Access] = Access(append_only=True, read_scope="audit:read")
+    row_policy: ClassVar[RowPolicy] = RowPolicy(append_only=True, read_scope="audit:read")
 
     __tablename__ = "audit"
     __table_args__ = (Index("ix_audit_owner_at", "owner_id", "at"),)

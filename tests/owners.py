@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 from sqlmodel import SQLModel
 
-from agent_server.db.isolation import access_of
+from agent_server.db.isolation import row_policy_of
 
 _TABLES = re.compile(r'\b(?:from|join|into|update|using)\s+(?:only\s+)?"?([a-z_]+)"?', re.IGNORECASE)
 _SCOPES = re.compile(r"set_config\('agent_server\.scopes', '\{(.*?)\}'")
@@ -27,11 +27,11 @@ def unowned(statement: str, scopes: frozenset[str]) -> tuple[str, ...]:
     found = []
     for name in set(_TABLES.findall(statement)):
         table = SQLModel.metadata.tables.get(name)
-        access = None if table is None else access_of(table)
-        if access is None or access.shared or re.search(rf"\b{access.column}\b", statement):
+        policy = None if table is None else row_policy_of(table)
+        if policy is None or policy.shared or re.search(rf"\b{policy.column}\b", statement):
             continue
-        opens = {access.read_scope, f"{(access.read_scope or '').partition(':')[0]}:*", "*"}
-        if access.read_scope is None or scopes.isdisjoint(opens):
+        opens = {policy.read_scope, f"{(policy.read_scope or '').partition(':')[0]}:*", "*"}
+        if policy.read_scope is None or scopes.isdisjoint(opens):
             found.append(name)
     return tuple(sorted(found))
 

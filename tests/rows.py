@@ -9,23 +9,23 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
 from agent_server.db import new_id
-from agent_server.db.isolation import access_of
+from agent_server.db.isolation import row_policy_of
 
 
 def owned_tables() -> list[Table]:
     """The tables whose rows belong to callers, parents first."""
-    tables = ((table, access_of(table)) for table in SQLModel.metadata.sorted_tables)
-    return [table for table, access in tables if access is not None and not access.shared]
+    tables = ((table, row_policy_of(table)) for table in SQLModel.metadata.sorted_tables)
+    return [table for table, policy in tables if policy is not None and not policy.shared]
 
 
 async def insert_row_of_everything(session: AsyncSession, owner: UUID, text: str) -> None:
     """A row in every owned table, of `owner`, with `text` wherever there is room for it."""
     keys: dict[Column[Any], Any] = {}
     for table in owned_tables():
-        access = access_of(table)
-        assert access is not None
+        policy = row_policy_of(table)
+        assert policy is not None
         row = {column.name: _value(column, text, keys) for column in table.columns}
-        row[access.column] = owner
+        row[policy.column] = owner
         await session.execute(insert(table), row)
         keys.update({column: row[column.name] for column in table.columns})
 

@@ -3,7 +3,10 @@
 Most commands run in this process, through the same entry as the real one; starting one takes seconds.
 """
 
+import asyncio
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,8 +22,9 @@ from typer.testing import CliRunner, Result
 
 from agent_server.cli import app
 from agent_server.log import configure_logging
-from tests.commands import OUR_VARIABLES, agent_server, empty_database
+from tests.commands import OUR_VARIABLES, PATIENCE, agent_server, empty_database, environment
 from tests.conftest import ROOT
+from tests.scripted import Call, Say, Step, scripted_openai
 
 PASSWORD = "opens-everything-0123456789"
 NO_DATABASE = f"postgresql://someone:{PASSWORD}@127.0.0.1:1/nothing"
@@ -384,6 +388,53 @@ def test_a_conversation_on_the_terminal_ends_with_exit(stocked: Run) -> None:
     assert done.exit_code == 0, done.stderr
     assert done.stdout.count("fins") >= 2
     assert len({line for line in done.stderr.splitlines() if line.startswith("conversation ")}) == 1
+
+
+def test_empty_lines_in_a_conversation_are_passed_over_however_many(stocked: Run) -> None:
+    done = stocked("chat", stdin="\n" * 5_000 + "What is on my to-do list?\n" + "\n" * 5_000)
+    assert done.exit_code == 0, done.stderr[-500:]
+    assert done.stderr.count("conversation ") == 1
+
+
+def test_a_conversation_in_json_prints_nothing_else(stocked: Run) -> None:
+    done = lines(stocked("chat", "--json", stdin="\nWhat is on my to-do list?\nexit\n"))
+    assert done[-1]["kind"] == "done"
+
+
+def test_what_is_confirmed_on_the_terminal_is_done_and_said_on_standard_output(stocked: Run, stocked_url: str) -> None:
+    task = result(stocked("tool", "call", "create_task", "--title", "Sell the fins"))
+    before = len(result(stocked("tool", "call", "list_tasks"))["items"])
+    steps: list[Step] = [Call("delete_task", {"task": task["id"]}), Say("Please confirm.")]
+
+    async def talk() -> subprocess.CompletedProcess[str]:
+        async with scripted_openai(steps) as model:
+            return await asyncio.to_thread(on_a_terminal, model.url)
+
+    def on_a_terminal(url: str) -> subprocess.CompletedProcess[str]:
+        ours, theirs = pty.openpty()
+        os.write(ours, b"perhaps\ny\n")
+        variables = {"DATABASE_URL": stocked_url, "OPENAI_BASE_URL": url, "OPENAI_API_KEY": "x"}
+        try:
+            return subprocess.run(
+                [sys.executable, "-m", "agent_server", "chat", "Delete it", "--agent", "tasks"],
+                cwd=ROOT,
+                env=environment(variables),
+                stdin=theirs,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+        finally:
+            os.close(ours)
+            os.close(theirs)
+
+    done = asyncio.run(talk())
+    assert done.returncode == 0, done.stderr
+    assert "Answer y or n" in done.stderr
+    assert "Done." not in done.stderr
+    assert done.stdout.splitlines() == ["Please confirm.", "Done."]
+    assert len(result(stocked("tool", "call", "list_tasks"))["items"]) == before - 1
 
 
 def test_the_doctor_says_what_is_there_and_what_is_lacking(stocked: Run, monkeypatch: pytest.MonkeyPatch) -> None:

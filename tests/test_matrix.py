@@ -20,7 +20,7 @@ from sqlmodel import SQLModel
 
 from agent_server.app import create_app
 from agent_server.db import new_id, now
-from agent_server.db.isolation import access_of
+from agent_server.db.isolation import row_policy_of
 from agent_server.identity.credentials import issue_guest, issue_key, revoke_key
 from tests.conftest import everything
 from tests.rows import owned_tables
@@ -120,14 +120,14 @@ class World:
         found = {}
         async with everything(self.client.server.database) as session:
             for table in owned_tables():
-                access = access_of(table)
-                assert access is not None
-                if access.append_only:
+                policy = row_policy_of(table)
+                assert policy is not None
+                if policy.append_only:
                     continue
                 columns = [c for c in table.columns if c.name not in ("last_used_at", "followed_at")]
                 rows = await session.execute(
                     select(*columns).where(
-                        table.c[access.column].in_([UUID(self.ids["alice"]), UUID(self.ids["guest"])])
+                        table.c[policy.column].in_([UUID(self.ids["alice"]), UUID(self.ids["guest"])])
                     )
                 )
                 found[table.name] = sorted(repr(tuple(row)) for row in rows)

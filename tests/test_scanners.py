@@ -46,7 +46,7 @@ def ci(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 )
 def test_a_secret_that_was_left_in_a_file_is_found(planted: str, kind: str, tmp_path: Path) -> None:
     copy = tmp_path / "settings.py"
-    copy.write_text((ROOT / "agent_server" / "settings.py").read_text())
+    copy.write_text((ROOT / "agent_server" / "settings" / "__init__.py").read_text())
     assert ci("secrets", str(copy)).returncode == 0
     copy.write_text(f"{copy.read_text()}\n# {planted}\n")
     found = ci("secrets", str(copy))

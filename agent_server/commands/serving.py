@@ -23,8 +23,9 @@ from rich.console import Console
 from watchfiles import PythonFilter, run_process
 
 from agent_server.app import INGEST, connect, create_app, create_server, documents, instructions, migrate
+from agent_server.commands.context import LOCAL, CommandContext, get_user, open_database
 from agent_server.commands.knowledge import ingest_with_progress
-from agent_server.commands.session import LOCAL, Session, fail, get_user, open_database
+from agent_server.commands.terminal import fail
 from agent_server.db import Database
 from agent_server.db.direct import check_direct
 from agent_server.errors import AgentServerError, InvalidInput
@@ -330,9 +331,9 @@ async def _local_key(settings: Settings, database: Database) -> str | None:
     return issued.text
 
 
-async def mcp(session: Session) -> None:
-    server = await session.server()
-    caller = await session.caller()
+async def mcp(context: CommandContext) -> None:
+    server = await context.server()
+    caller = await context.caller()
     await serve_stdio(
         create_mcp_server(
             server.runtime,

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from agent_server.caller import Caller
 from agent_server.calls.consent import confirm_call, decline_call
-from agent_server.commands.session import Session, fail, say, show
+from agent_server.commands.context import CommandContext
+from agent_server.commands.terminal import agree, fail, say, show
 from agent_server.errors import AgentServerError, InvalidInput
 from agent_server.knowledge.embedders import get_embedder
 from agent_server.orchestrator.run import create_router
@@ -32,17 +33,17 @@ GOODBYE = frozenset({"exit", "quit", "/exit", "/quit"})
 
 
 async def chat(
-    session: Session, message: str | None, agent: str | None, conversation: str | None, as_json: bool
+    context: CommandContext, message: str | None, agent: str | None, conversation: str | None, as_json: bool
 ) -> int:
-    server, caller = await session.server(), await session.caller()
+    server, caller = await context.server(), await context.caller()
     id = _parse(conversation) if conversation else None
     await server.runner.start()
     try:
         if message is not None:
             turn = (await server.accept(caller, Message(text=message, conversation_id=id, agent=agent))).turn
             return await _show(server, caller, turn, as_json)
-        while (said := await asyncio.to_thread(_ask)) is not None:
-            turn = (await server.accept(caller, Message(text=said, conversation_id=id, agent=agent))).turn
+        while (typed := await asyncio.to_thread(_read_message, as_json)) is not None:
+            turn = (await server.accept(caller, Message(text=typed, conversation_id=id, agent=agent))).turn
             id = turn.conversation_id
             await _show(server, caller, turn, as_json)
         return 0
@@ -57,13 +58,17 @@ def _parse(conversation: str) -> UUID:
         raise InvalidInput("conversation: not a conversation's id; leave it out to begin a new one") from None
 
 
-def _ask() -> str | None:
+def _read_message(as_json: bool) -> str | None:
     """The next message typed; None at the end of input or a goodbye."""
-    try:
-        said = input("you> ").strip()
-    except EOFError:
-        return None
-    return None if said in GOODBYE else said or _ask()
+    message = ""
+    while not message:
+        if as_json:  # `input` writes its prompt to standard output, which is for JSON alone
+            print("you> ", end="", file=sys.stderr, flush=True)  # noqa: T201  # a command's prompt
+        try:
+            message = input("" if as_json else "you> ").strip()
+        except EOFError:
+            return None
+    return None if message in GOODBYE else message
 
 
 async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> int:
@@ -117,19 +122,19 @@ async def _settle(server: Server, caller: Caller, asked: ConfirmationAsked) -> N
     if not sys.stdin.isatty():
         return fail(f"{asked.question} It waits for POST /api/confirmations/{asked.id} until {asked.expires_at}")
     try:
-        if await asyncio.to_thread(typer.confirm, asked.question, err=True):
+        if await asyncio.to_thread(agree, asked.question):
             await confirm_call(server.runtime, server.workspace.tools, UUID(asked.id), caller=caller, surface="agent")
-            fail("Done.")
+            say("Done.")
         else:
             await decline_call(server.runtime, UUID(asked.id), caller=caller, surface="agent")
     except AgentServerError as error:
         fail(f"{error.code}: {error.message}")
 
 
-async def route(session: Session, message: str | None, stdin: bool, as_json: bool) -> None:
+async def route(context: CommandContext, message: str | None, stdin: bool, as_json: bool) -> None:
     if (message is None) == (not stdin):
         raise typer.BadParameter("Give one MESSAGE, or --stdin with a message per line")
-    router = await create_router(session.workspace, get_embedder(session.settings.embedder))
+    router = await create_router(context.workspace, get_embedder(context.settings.embedder))
     for text in [message] if message is not None else [line.strip() for line in sys.stdin if line.strip()]:
         decision = await router.decide(text, None)
         confidence = round(decision.confidence, 4)

@@ -10,13 +10,14 @@ import typer
 
 from agent_server.calls.call import call_tool
 from agent_server.calls.confirmations import find_asker, word_question
-from agent_server.commands.session import Session, fail, say, show
+from agent_server.commands.context import CommandContext
+from agent_server.commands.terminal import agree, fail, say, show
 from agent_server.errors import InvalidInput
 from agent_server.tool import Tool, describe
 
 
-async def list_tools(session: Session, as_json: bool) -> None:
-    tools = session.workspace.tools.values()
+async def list_tools(context: CommandContext, as_json: bool) -> None:
+    tools = context.workspace.tools.values()
     if as_json:
         show([describe(tool) for tool in tools])
         return
@@ -25,11 +26,11 @@ async def list_tools(session: Session, as_json: bool) -> None:
 
 
 async def call(
-    session: Session, name: str, arguments: Sequence[str], json_arguments: str | None, yes: bool = False
+    context: CommandContext, name: str, arguments: Sequence[str], json_arguments: str | None, yes: bool = False
 ) -> int:
-    tool = session.workspace.tools.get(name)
+    tool = context.workspace.tools.get(name)
     if tool is None:
-        near = difflib.get_close_matches(name, session.workspace.tools, 3)
+        near = difflib.get_close_matches(name, context.workspace.tools, 3)
         hint = f"did you mean {' or '.join(near)}?" if near else "`agent-server tool list` shows which there are"
         raise typer.BadParameter(f"There is no tool {name!r}; {hint}")
     values = _options(arguments, tool) if json_arguments is None else json_arguments
@@ -38,8 +39,8 @@ async def call(
     if find_asker(tool, "cli") == "terminal" and not yes and not _agreed(tool, values):
         fail("Not done.")
         return 1
-    server = await session.server()
-    show(await call_tool(server.runtime, tool, values, caller=await session.caller(), surface="cli"))
+    server = await context.server()
+    show(await call_tool(server.runtime, tool, values, caller=await context.caller(), surface="cli"))
     return 0
 
 
@@ -51,7 +52,7 @@ def _agreed(tool: Tool[..., Any], values: Mapping[str, Any] | str) -> bool:
         given = tool.validate(values)
     except InvalidInput:
         return True  # the call itself refuses that, and is on record
-    return typer.confirm(word_question(tool.title, given), err=True)
+    return agree(word_question(tool.title, given))
 
 
 def _options(words: Sequence[str], tool: Tool[..., Any]) -> dict[str, Any]:

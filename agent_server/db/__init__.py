@@ -5,24 +5,24 @@ from agent_server.db.sweep import Swept, What, remove_swept, sweep
 from agent_server.db.types import (
     OWN_DATA,
     SYSTEM,
-    Access,
     Owned,
+    RowPolicy,
     Shared,
     Submitted,
     Timestamps,
     new_id,
     now,
     storable,
-    submitted,
+    submission_policy,
 )
 
 __all__ = [
     "OWN_DATA",
     "SYSTEM",
-    "Access",
     "Database",
     "DatabaseAway",
     "Owned",
+    "RowPolicy",
     "Shared",
     "Submitted",
     "Swept",
@@ -34,6 +34,6 @@ __all__ = [
     "now",
     "remove_swept",
     "storable",
-    "submitted",
+    "submission_policy",
     "sweep",
 ]

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlmodel import SQLModel
 from sqlmodel.main import default_registry
 
-from agent_server.db.types import SYSTEM, Access
+from agent_server.db.types import SYSTEM, RowPolicy
 from agent_server.errors import InvalidInput
 
 APP_ROLE = "agent_server_app"
@@ -53,31 +53,31 @@ class _Rule:
     """What the application's role may do with a table, and with which of its rows."""
 
     table: str
-    access: Access | None
+    policy: RowPolicy | None
 
     @property
     def privileges(self) -> Sequence[str]:
-        if self.access is not None and self.access.append_only:
+        if self.policy is not None and self.policy.append_only:
             return ("select", "insert")
         return ("select", "insert", "update", "delete")
 
     @property
     def policies(self) -> Iterator[tuple[str, str]]:
         """Each policy's name and its text after `create policy ... on ...`."""
-        if (access := self.access) is None:
+        if (policy := self.policy) is None:
             return
-        own = f"{access.column} = {_OWN}"
-        read = own if access.own_read is None else f"({own} and {_may(access.own_read)})"
-        if access.read_scope is not None:
-            read = f"{read} or {_may(access.read_scope)}"
-        write = own if access.write_scope is None else f"{own} or {_may(access.write_scope)}"
-        if access.shared:
+        own = f"{policy.column} = {_OWN}"
+        read = own if policy.own_read is None else f"({own} and {_may(policy.own_read)})"
+        if policy.read_scope is not None:
+            read = f"{read} or {_may(policy.read_scope)}"
+        write = own if policy.write_scope is None else f"{own} or {_may(policy.write_scope)}"
+        if policy.shared:
             # Nobody else's row can be in it. A condition here would keep text search from its index: its operator is
             # not leakproof, so Postgres would look at every row first.
-            read, write = "true", f"{own} and {access.column} = '{SYSTEM}'::uuid"
+            read, write = "true", f"{own} and {policy.column} = '{SYSTEM}'::uuid"
         yield "reads", f"for select to {APP_ROLE} using ({read})"
         yield "inserts", f"for insert to {APP_ROLE} with check ({write})"
-        if not access.append_only:
+        if not policy.append_only:
             yield "updates", f"for update to {APP_ROLE} using ({write}) with check ({write})"
             yield "deletes", f"for delete to {APP_ROLE} using ({write})"
 
@@ -86,13 +86,13 @@ def _may(scope: str) -> str:
     return f"{_HELD} && array['{scope}', '{scope.partition(':')[0]}:*', '*']"
 
 
-def access_of(table: Table) -> Access | None:
+def row_policy_of(table: Table) -> RowPolicy | None:
     """How the rows of a declared table are guarded; None for one whose rows are nobody's."""
     for mapper in default_registry.mappers:
         if mapper.local_table is table:
-            declared: Access | None = getattr(mapper.class_, "access", None)
-            return declared or (Access() if "owner_id" in table.columns else None)
-    return Access() if "owner_id" in table.columns else None
+            declared: RowPolicy | None = getattr(mapper.class_, "row_policy", None)
+            return declared or (RowPolicy() if "owner_id" in table.columns else None)
+    return RowPolicy() if "owner_id" in table.columns else None
 
 
 def ensure_roles(connection: Connection, login: str | None = None) -> None:
@@ -154,7 +154,7 @@ def protect(connection: Connection) -> None:
         connection.exec_driver_sql(f"grant select on alembic_version to {APP_ROLE}")
     for table in SQLModel.metadata.sorted_tables:
         if table.name in there:
-            _protect(connection, _Rule(table.name, access_of(table)))
+            _protect(connection, _Rule(table.name, row_policy_of(table)))
 
 
 _TABLES = text("""
@@ -167,7 +167,7 @@ def _protect(connection: Connection, rule: _Rule) -> None:
     run = connection.exec_driver_sql
     run(f"revoke all on {quoted} from {APP_ROLE}, public")
     run(f"grant {', '.join(rule.privileges)} on {quoted} to {APP_ROLE}")
-    if rule.access is None:
+    if rule.policy is None:
         return
     run(f"alter table {quoted} enable row level security")
     run(f"alter table {quoted} force row level security")
@@ -202,7 +202,7 @@ def refuse_unguarded(connection: Connection, *, login_too: bool) -> None:
                 "Put this address into DATABASE_OWNER_URL, and an address with another user name and password into "
                 "DATABASE_URL; `agent-server db upgrade` makes that user"
             )
-    owned = [table.name for table in SQLModel.metadata.sorted_tables if access_of(table) is not None]
+    owned = [table.name for table in SQLModel.metadata.sorted_tables if row_policy_of(table) is not None]
     if unguarded := sorted(name for (name,) in connection.execute(_UNGUARDED, {"tables": owned})):
         raise InvalidInput(
             f"the tables {', '.join(unguarded)} have no row-level security; run `agent-server db upgrade`, which "

@@ -41,8 +41,8 @@ def storable(value: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Access:
-    """Who may reach the rows of a table, as its policies have it (`db.isolation`). A row belongs to whom `column` names.
+class RowPolicy:
+    """Who may reach the rows of a table (`db.isolation`). A row belongs to whom `column` names.
 
     The rows of a `shared` table are all the system's, and there for everybody. Holders of `read_scope` and `write_scope` reach rows of all
     owners; `own_read` is what an owner must hold to read back its own. `append_only`: nobody changes or removes a row.
@@ -59,7 +59,7 @@ class Access:
 class Owned(SQLModel):
     """A row that belongs to one caller. The repository sets `owner_id`; nobody passes it."""
 
-    access: ClassVar[Access] = Access()
+    row_policy: ClassVar[RowPolicy] = RowPolicy()
 
     owner_id: UUID = Field(default=None, primary_key=True)
     id: UUID = Field(default_factory=new_id, primary_key=True)
@@ -70,21 +70,21 @@ OWN_DATA = "own_data:all"
 
 
 class Submitted(Owned):
-    """A row that a caller hands in and does not get to see again: for those who hold `access.read_scope`.
+    """A row that a caller hands in and does not get to see again: for those who hold `row_policy.read_scope`.
 
-    Declare `access = submitted(to="leads:read")`, and add rows without reading them back.
+    Declare `row_policy = submission_policy(to="leads:read")`, and add rows without reading them back.
     """
 
 
-def submitted(*, to: str) -> Access:
-    """The access of a `Submitted` table that holders of the scope `to` read."""
-    return Access(own_read=OWN_DATA, read_scope=to)
+def submission_policy(*, to: str) -> RowPolicy:
+    """The policy of a `Submitted` table whose rows are for holders of the scope `to`."""
+    return RowPolicy(own_read=OWN_DATA, read_scope=to)
 
 
 class Shared(SQLModel):
     """A row of reference data that every caller may read and no caller owns."""
 
-    access: ClassVar[Access] = Access(shared=True)
+    row_policy: ClassVar[RowPolicy] = RowPolicy(shared=True)
 
     owner_id: UUID = Field(default=SYSTEM, primary_key=True)
     id: UUID = Field(default_factory=new_id, primary_key=True)

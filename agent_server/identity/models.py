@@ -8,7 +8,7 @@ from sqlalchemy import DateTime, ForeignKeyConstraint, Index, LargeBinary, Uniqu
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlmodel import Field, SQLModel
 
-from agent_server.db import Access, Owned, Timestamps, new_id, now
+from agent_server.db import Owned, RowPolicy, Timestamps, new_id, now
 
 
 class User(Timestamps, table=True):
@@ -20,7 +20,7 @@ class User(Timestamps, table=True):
 
     __tablename__ = "account"
     __table_args__ = (UniqueConstraint("issuer", "subject"),)
-    access: ClassVar[Access] = Access(column="id", read_scope="users:read", write_scope="users:write")
+    row_policy: ClassVar[RowPolicy] = RowPolicy(column="id", read_scope="users:read", write_scope="users:write")
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
     name: str = Field(unique=True)
@@ -42,7 +42,7 @@ class ApiKey(Owned, Timestamps, table=True):
 
     __tablename__ = "api_key"
     __table_args__ = (Index("ix_api_key_id", "id", unique=True),)
-    access: ClassVar[Access] = Access(read_scope="users:read", write_scope="users:write")
+    row_policy: ClassVar[RowPolicy] = RowPolicy(read_scope="users:read", write_scope="users:write")
 
     name: str
     secret_sha: bytes = Field(sa_type=LargeBinary)
@@ -103,7 +103,7 @@ class Guest(Timestamps, table=True):
     """A visitor without an account until `expires_at`. Its token is `asg_<id>.<secret>`."""
 
     __tablename__ = "guest"
-    access: ClassVar[Access] = Access(column="id")
+    row_policy: ClassVar[RowPolicy] = RowPolicy(column="id")
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
     secret_sha: bytes = Field(sa_type=LargeBinary)

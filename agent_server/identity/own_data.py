@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
 from agent_server.db import OWN_DATA, Database, storable
-from agent_server.db.isolation import access_of
+from agent_server.db.isolation import row_policy_of
 from agent_server.errors import Conflict
 from agent_server.identity.models import ApiKey, Guest, Login, Profile, RefreshToken, User
 from agent_server.identity.profiles import fits
@@ -35,9 +35,9 @@ def _tables_of_owners() -> Iterator[tuple[Table, ColumnElement[UUID], bool]]:
     """Every table whose rows are callers', parents first. Beside each: the column of the owner, and whether rows are
     ever removed."""
     for table in SQLModel.metadata.sorted_tables:
-        access = access_of(table)
-        if access is not None and not access.shared:
-            yield table, table.c[access.column], not access.append_only
+        policy = row_policy_of(table)
+        if policy is not None and not policy.shared:
+            yield table, table.c[policy.column], not policy.append_only
 
 
 async def move_rows(session: AsyncSession, guest: UUID, user: UUID) -> None:

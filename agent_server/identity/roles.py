@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlmodel import SQLModel
 
-from agent_server.db.isolation import access_of
+from agent_server.db.isolation import row_policy_of
 from agent_server.errors import InvalidInput
 
 USER, STAFF, ADMIN = "user", "staff", "admin"
@@ -54,8 +54,8 @@ def define_roles(
 
 def staff_scopes() -> frozenset[str]:
     """The scopes that open rows of all owners in whichever table. Nobody has them by default."""
-    found = (access_of(table) for table in SQLModel.metadata.sorted_tables)
-    scopes = {scope for access in found if access is not None for scope in (access.read_scope, access.write_scope)}
+    found = (row_policy_of(table) for table in SQLModel.metadata.sorted_tables)
+    scopes = {scope for policy in found if policy is not None for scope in (policy.read_scope, policy.write_scope)}
     return frozenset(scope for scope in scopes if scope is not None)
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import ForeignKeyConstraint, Index, UniqueConstraint
 from sqlalchemy.dialects.postgresql import ARRAY, REAL, TEXT, TSVECTOR
 from sqlmodel import Field, SQLModel
 
-from agent_server.db import Access, Shared, Timestamps
+from agent_server.db import RowPolicy, Shared, Timestamps
 
 LEX_SPACE = 1_000_000_000
 
@@ -71,7 +71,7 @@ class Term(SQLModel, table=True):
     """In how many chunks of the owner's a lexeme occurs."""
 
     __tablename__ = "term"
-    access: ClassVar[Access] = Access(shared=True)
+    row_policy: ClassVar[RowPolicy] = RowPolicy(shared=True)
 
     owner_id: UUID = Field(primary_key=True)
     lexeme: str = Field(primary_key=True)
@@ -82,7 +82,7 @@ class Corpus(SQLModel, table=True):
     """How many chunks an owner has."""
 
     __tablename__ = "corpus"
-    access: ClassVar[Access] = Access(shared=True)
+    row_policy: ClassVar[RowPolicy] = RowPolicy(shared=True)
 
     owner_id: UUID = Field(primary_key=True)
     n_chunks: int

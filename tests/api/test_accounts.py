@@ -17,7 +17,7 @@ from sqlalchemy import LargeBinary, select, text
 from sqlmodel import SQLModel
 
 from agent_server.db import new_id, now
-from agent_server.db.isolation import access_of
+from agent_server.db.isolation import row_policy_of
 from agent_server.identity.accounts import Accounts, Act
 from agent_server.identity.limits import FAILED_LOGINS_PER_ACCOUNT, FAILED_LOGINS_PER_ADDRESS
 from agent_server.identity.roles import staff_scopes
@@ -508,9 +508,9 @@ async def _owners(client: Client) -> dict[str, set[UUID]]:
     found = {}
     async with everything(client.server.database) as session:
         for table in owned_tables():
-            access = access_of(table)
-            assert access is not None
-            found[table.name] = set((await session.execute(select(table.c[access.column]))).scalars())
+            policy = row_policy_of(table)
+            assert policy is not None
+            found[table.name] = set((await session.execute(select(table.c[policy.column]))).scalars())
     return found
 
 
@@ -662,9 +662,9 @@ async def test_erasure_leaves_nothing_of_the_user_but_an_id_in_the_audit(people:
 
 
 async def _count(session: Any, name: str, owner: UUID) -> int:
-    access = access_of(SQLModel.metadata.tables[name])
-    assert access is not None
-    counted = text(f'select count(*) from "{name}" where {access.column} = :owner')
+    policy = row_policy_of(SQLModel.metadata.tables[name])
+    assert policy is not None
+    counted = text(f'select count(*) from "{name}" where {policy.column} = :owner')
     return int((await session.execute(counted, {"owner": owner})).scalar_one())
 
 

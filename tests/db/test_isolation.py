@@ -15,7 +15,7 @@ from sqlmodel import SQLModel
 
 from agent_server.app import migrate
 from agent_server.db import SYSTEM, Database, new_id, sweep
-from agent_server.db.isolation import APP_ROLE, SYSTEM_ROLE, access_of
+from agent_server.db.isolation import APP_ROLE, SYSTEM_ROLE, row_policy_of
 from agent_server.errors import InvalidInput
 from agent_server.settings import load_settings
 from agent_server.workspace import load_workspace
@@ -39,9 +39,9 @@ async def filled(database: Database) -> Database:
 
 
 def _owner_of(table: Table) -> Any:
-    access = access_of(table)
-    assert access is not None
-    return table.c[access.column]
+    policy = row_policy_of(table)
+    assert policy is not None
+    return table.c[policy.column]
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -50,21 +50,21 @@ async def test_a_statement_without_an_owner_finds_and_changes_only_rows_of_whom_
 ) -> None:
     table = SQLModel.metadata.tables[name]
     owner = _owner_of(table)
-    access = access_of(table)
-    assert access is not None
-    seen = set() if access.own_read else {ALICE}
+    policy = row_policy_of(table)
+    assert policy is not None
+    seen = set() if policy.own_read else {ALICE}
     async with filled.transaction(ALICE) as session:
         assert set((await session.execute(select(owner))).scalars()) == seen
     for owners in ((), (new_id(),), (SYSTEM,)):
         async with filled.transaction(*owners) as session:
             assert (await session.execute(select(func.count()).select_from(table))).scalar_one() == 0
-    if not access.append_only:
+    if not policy.append_only:
         async with filled.transaction(BOB) as session:
             await session.execute(update(table).values({column.name: column for column in table.columns}))
             await session.execute(delete(table))
         async with everything(filled) as session:
             left = set((await session.execute(select(owner))).scalars())
-        assert left == ({ALICE, BOB} if access.own_read else {ALICE})
+        assert left == ({ALICE, BOB} if policy.own_read else {ALICE})
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -81,7 +81,7 @@ async def test_nobody_writes_a_row_for_somebody_else(filled: Database, name: str
 
 
 async def test_shared_rows_are_there_for_everybody_and_nobody_adds_to_them(filled: Database) -> None:
-    shared = [t for t in SQLModel.metadata.sorted_tables if (access := access_of(t)) is not None and access.shared]
+    shared = [t for t in SQLModel.metadata.sorted_tables if (policy := row_policy_of(t)) is not None and policy.shared]
     assert {table.name for table in shared} >= {"document", "chunk", "term", "corpus"}
     row = {"owner_id": BOB, "n_chunks": 1, "pivot": 1.0}
     for owners in ((), (BOB,)):
@@ -97,7 +97,7 @@ async def test_shared_rows_are_there_for_everybody_and_nobody_adds_to_them(fille
 
 async def test_every_table_with_an_owner_is_guarded_from_its_owner_too(url: str) -> None:
     guarded = await fetch(url, "select relname from pg_class where relrowsecurity and relforcerowsecurity")
-    owned = [table.name for table in SQLModel.metadata.sorted_tables if access_of(table) is not None]
+    owned = [table.name for table in SQLModel.metadata.sorted_tables if row_policy_of(table) is not None]
     assert {name for (name,) in guarded} == set(owned)
     columns = await fetch(url, "select table_name from information_schema.columns where column_name = 'owner_id'")
     assert {name for (name,) in columns} <= set(owned)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
 from agent_server.db import OWN_DATA, Database, new_id
-from agent_server.db.isolation import access_of
+from agent_server.db.isolation import row_policy_of
 from agent_server.errors import Conflict
 from agent_server.identity.own_data import erase_rows, export_rows, move_rows
 from tests.conftest import everything, fetch
@@ -39,9 +39,9 @@ async def _owners(database: Database) -> dict[str, list[UUID]]:
     found = {}
     async with everything(database) as session:
         for table in owned_tables():
-            access = access_of(table)
-            assert access is not None
-            found[table.name] = sorted((await session.execute(select(table.c[access.column]))).scalars())
+            policy = row_policy_of(table)
+            assert policy is not None
+            found[table.name] = sorted((await session.execute(select(table.c[policy.column]))).scalars())
     return found
 
 

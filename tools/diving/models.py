@@ -7,7 +7,7 @@ from sqlalchemy import ForeignKeyConstraint, Index, SmallInteger, String, Unique
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlmodel import Field
 
-from agent_server import Shared, Submitted, Timestamps, submitted
+from agent_server import Shared, Submitted, Timestamps, submission_policy
 
 Level = Literal["open_water", "advanced", "experienced", "technical"]
 """What a diver can do, least first: to 18 m; to 30 m; advanced and at home in currents; beyond 40 m."""
@@ -69,7 +69,7 @@ class Lead(Submitted, Timestamps, table=True):
 
     __tablename__ = "lead"
     __table_args__ = (Index("ix_lead_owner_conversation_email", "owner_id", "conversation_id", "email"),)
-    access = submitted(to="leads:read")
+    row_policy = submission_policy(to="leads:read")
 
     email: str
     name: str | None = None

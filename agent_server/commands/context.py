@@ -1,10 +1,7 @@
-"""What most commands need: the workspace, the database, the local user; opened when first asked for."""
+"""What most commands need: the workspace, the database and the local user, opened when first asked for."""
 
-import json
 import os
-import sys
 from functools import cached_property
-from typing import Any
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -26,8 +23,8 @@ from agent_server.workspace import Workspace, load_workspace
 LOCAL = "local"
 
 
-class Session:
-    """One command's parts."""
+class CommandContext:
+    """The parts of one command."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -73,12 +70,12 @@ async def open_database(settings: Settings) -> Database:
     try:
         database = connect(settings)
     except (ValueError, SQLAlchemyError):  # neither is shown: they quote the address, perhaps with its password
-        raise _not_an_address() from None
+        raise _wrong_address() from None
     try:
         await database.make_login()
         await database.check()
     except (ValueError, TypeError):
-        raise _not_an_address() from None
+        raise _wrong_address() from None
     except (Unavailable, DBAPIError) as error:
         await database.close()
         cause = error.orig if isinstance(error, DBAPIError) else error.__cause__
@@ -88,7 +85,7 @@ async def open_database(settings: Settings) -> Database:
     return database
 
 
-def _not_an_address() -> InvalidInput:
+def _wrong_address() -> InvalidInput:
     form = "postgresql://user:password@host:5432/database"
     return InvalidInput(f"DATABASE_URL: write {form}; in a password, %40 stands for @, %2F for / and %3A for :")
 
@@ -106,18 +103,3 @@ async def get_user(database: Database, name: str) -> User:
     if user is None:
         raise InvalidInput(f"There is no user {name!r}; `agent-server user create {name}` makes one")
     return user
-
-
-def show(value: Any) -> None:
-    """One JSON document on standard output."""
-    print(json.dumps(value, ensure_ascii=False, default=str))  # noqa: T201  # a command's result
-
-
-def say(text: str = "") -> None:
-    """A line for a person on standard output."""
-    print(text)  # noqa: T201  # a command's result
-
-
-def fail(text: str) -> None:
-    """A line for a person on standard error."""
-    print(text, file=sys.stderr)  # noqa: T201  # a command's complaint

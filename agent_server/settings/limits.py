@@ -1,0 +1,35 @@
+"""How much, how often and how long: of messages, turns, calls of tools, requests and passages."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field, PositiveInt
+
+
+class LimitSettings(BaseModel):
+    """Settings of what is bounded."""
+
+    message_limit: Annotated[PositiveInt, Field(description="Longest message of a user, characters.")] = 2_000
+    history_limit: Annotated[PositiveInt, Field(description="Most stored items a model is given of earlier turns.")] = (
+        40
+    )
+    queue_limit: Annotated[PositiveInt, Field(description="Most turns that wait in one conversation.")] = 5
+    turn_timeout: Annotated[float, Field(gt=0, description="Longest turn, seconds.")] = 300.0
+    tool_timeout: Annotated[float, Field(gt=0, description="Longest tool call, seconds.")] = 30.0
+    model_calls_per_turn: Annotated[PositiveInt, Field(description="Most model calls in one turn.")] = 12
+
+    event_hours: Annotated[
+        PositiveInt, Field(description="How long the stream of a finished turn can be replayed, hours.")
+    ] = 48
+
+    rate_per_caller: Annotated[int, Field(ge=0, description="Most requests of a caller in a minute; 0: any.")] = 600
+    rate_per_address: Annotated[int, Field(ge=0, description="Most requests from an address in a minute; 0: any.")] = (
+        1200
+    )
+    rate_guests_per_address: Annotated[
+        int, Field(ge=0, description="Most new guests from an address in an hour; 0: any.")
+    ] = 120
+
+    search_limit: Annotated[int, Field(ge=1, le=20, description="Passages a question is answered from.")] = 5
+    search_min_score: Annotated[
+        float, Field(ge=0, description="Passages scoring below this are not relevant (0 to 1.5, see docs).")
+    ] = 0.35

@@ -1,0 +1,37 @@
+"""Which models answer, with which keys, and how long they may take."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field, SecretStr
+
+from agent_server.settings.vendor import vendor_setting
+
+
+class ModelSettings(BaseModel):
+    """Settings of the models."""
+
+    model: Annotated[
+        str | None,
+        Field(description="The model that answers: `offline`, a name, or `provider/name` as litellm has it."),
+    ] = None
+    openai_api_key: SecretStr | None = vendor_setting("OPENAI_API_KEY")
+    openai_base_url: str | None = vendor_setting("OPENAI_BASE_URL")
+    gemini_api_key: SecretStr | None = vendor_setting("GEMINI_API_KEY")
+    groq_api_key: SecretStr | None = vendor_setting("GROQ_API_KEY")
+    anthropic_api_key: SecretStr | None = vendor_setting("ANTHROPIC_API_KEY")
+    model_fallback: Annotated[
+        str | None, Field(description="The model that takes over while the first one's provider is failing.")
+    ] = None
+    model_connect_timeout: Annotated[float, Field(gt=0, description="Seconds.")] = 3.0
+    model_first_token_timeout: Annotated[float, Field(gt=0, description="Seconds until a model's first token.")] = 30.0
+    model_token_timeout: Annotated[float, Field(gt=0, description="Longest pause between two tokens, seconds.")] = 20.0
+    model_call_timeout: Annotated[float, Field(gt=0, description="Longest model call, seconds.")] = 120.0
+    model_retries: Annotated[int, Field(ge=0, le=5, description="Retries of a model call with no output yet.")] = 2
+
+    embedder: Annotated[
+        str, Field(min_length=1, description="What makes vectors of texts: its name, or `package.module:factory`.")
+    ] = "wordllama"
+
+    offline_words_per_second: Annotated[
+        float, Field(ge=0, description="Pace at which the offline model's quotes appear; 0: at once.")
+    ] = 60.0
