@@ -13,6 +13,7 @@ import agent_server.identity.models
 import agent_server.jobs
 import agent_server.knowledge.models
 import agent_server.seed
+import agent_server.signals
 import agent_server.turns.models  # noqa: F401
 from agent_server.db.migrate import included
 

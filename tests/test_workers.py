@@ -19,7 +19,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from agent_server.turns.liveness import LOCK_SPACE
+from agent_server.signals import LOCK_SPACE
 from tests.commands import PATIENCE, Serving, serving
 from tests.conftest import ROOT, fetch
 from tests.needs import find_program

@@ -1,6 +1,6 @@
 """How a replica claims turns and lets go of them.
 
-A turn that is queued behind nothing, was let go at a shutdown, or belongs to a dead replica (`liveness`) is claimed by
+A turn that is queued behind nothing, was let go at a shutdown, or belongs to a dead replica (`signals`) is claimed by
 compare-and-set on its epoch. A replica that is taken for dead and is not, because it was frozen, finds the epoch of its
 turn gone at its next write.
 """
@@ -16,8 +16,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
 from agent_server.db import Database, Swept, sweep
-from agent_server.turns.liveness import DEAD_AFTER
 from agent_server.turns.models import Turn
+from agent_server.turns.replica import DEAD_AFTER
 
 log = structlog.get_logger()
 

@@ -20,9 +20,9 @@ from sqlmodel import col, select
 from agent_server.conversations.models import Item
 from agent_server.db import Database
 from agent_server.errors import Unavailable
+from agent_server.signals import Hint, TurnGrew
 from agent_server.turns.events import LAST, Cancelled, Done, Failed, Numbered, Snapshot, from_row
 from agent_server.turns.models import FINISHED, Turn
-from agent_server.turns.signals import Hint, TurnGrew
 
 log = structlog.get_logger()
 

@@ -150,18 +150,3 @@ class Steer(SQLModel, table=True):
     text: str
     consumed_n: int | None = None
     created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))
-
-
-class Replica(SQLModel, table=True):
-    """A process that runs turns. `beat` is when it last said so, by the database's clock.
-
-    `lock_key` is the advisory lock that its direct connection holds, on the server that started at `server_started`:
-    while that server runs, a lock that is free says that the process is dead. None: only `beat` says it.
-    """
-
-    __tablename__ = "replica"
-
-    id: UUID = Field(primary_key=True)
-    beat: datetime = Field(sa_type=DateTime(timezone=True))
-    lock_key: int | None = None
-    server_started: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))

@@ -1,22 +1,17 @@
 """This process among the others that run turns."""
 
 import asyncio
-import contextlib
 import time
 
-from sqlalchemy import text
-
 from agent_server.db import Database, new_id
-from agent_server.errors import Unavailable
-from agent_server.turns.liveness import DEAD_AFTER
+from agent_server.signals import Signals
 from agent_server.turns.repeat import repeat
-from agent_server.turns.signals import Signals
 
 BEAT_SECONDS = 1.0
+DEAD_AFTER = 5.0
+"""Seconds without a heartbeat, on the database's clock, after which a replica is taken for dead."""
 STOP_AFTER = DEAD_AFTER - 1.0
 """Seconds without a heartbeat after which a replica stops its own runs: before the others take it for dead."""
-
-_FORGET = text("delete from replica where id = :me or beat < now() - interval '1 hour'")
 
 
 class Replica:
@@ -25,7 +20,6 @@ class Replica:
     def __init__(self, database: Database) -> None:
         self.id = new_id()
         self.signals = Signals(database, self.id)
-        self._database = database
         self._beaten = time.monotonic()
         self._beating: asyncio.Task[None] | None = None
 
@@ -45,9 +39,6 @@ class Replica:
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
-        with contextlib.suppress(Unavailable):
-            async with self._database.transaction() as session:
-                await session.execute(_FORGET, {"me": self.id})
         await self.signals.close()
 
     async def _beat(self) -> None:

@@ -11,13 +11,13 @@ import structlog
 
 from agent_server.db import Database
 from agent_server.errors import Unavailable
+from agent_server.signals import TurnGrew, TurnStopped, WorkWaits
 from agent_server.turns.attempt import Attempts, Run
 from agent_server.turns.claims import Claims, find_open, mark_stopped
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn
 from agent_server.turns.repeat import repeat
 from agent_server.turns.replica import BEAT_SECONDS, Replica
-from agent_server.turns.signals import TurnGrew, TurnStopped, WorkWaits
 
 log = structlog.get_logger()
 

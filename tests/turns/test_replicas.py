@@ -6,9 +6,9 @@ from sqlalchemy import text
 
 from agent_server.caller import Caller
 from agent_server.db import Database
+from agent_server.signals import LOCK_SPACE
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Cancelled, Done, TextDelta
-from agent_server.turns.liveness import LOCK_SPACE
 from tests.conftest import everything
 from tests.turns.ledger import answer, count, never, read_turn, replica, until
 

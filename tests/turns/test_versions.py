@@ -8,9 +8,9 @@ from agent_server.caller import Caller
 from agent_server.db import Database, new_id
 from agent_server.protocols.ai_sdk.stream import UIMessageEncoder, ui_message_stream
 from agent_server.protocols.base import event_stream
+from agent_server.signals import CHANNEL
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Cancelled, Done, Other, TextDelta
-from agent_server.turns.signals import CHANNEL
 from tests.conftest import everything
 from tests.turns.ledger import answer, count, never, read_turn, replica, until
 

@@ -18,13 +18,18 @@ from uuid import UUID
 
 import asyncpg
 import structlog
+from sqlalchemy import DateTime, text
+from sqlmodel import Field, SQLModel
 
 from agent_server.db import Database
 from agent_server.errors import Unavailable
-from agent_server.turns.liveness import LOCK_SPACE
 
 log = structlog.get_logger()
 
+LOCK_SPACE = 730_042
+"""The first of the two keys of the advisory locks that replicas hold; the second is `replica.lock_key`. The function
+`sweep` (migrations/engine) has it too: a lock that is free says that its process is dead, at once, but not where the
+server that held it has been restarted since."""
 CHANNEL = "agent_server"
 GATHER_SECONDS = 0.01
 CHECK_SECONDS = 5.0
@@ -32,12 +37,28 @@ CHECK_SECONDS = 5.0
 _PER_NOTIFY = 200
 """Hints in one notification, whose payload Postgres limits to 8,000 bytes."""
 
+_FORGET = text("delete from replica where id = :me or beat < now() - interval '1 hour'")
 _BEAT = """
     insert into replica (id, beat, lock_key, server_started) values ($1, now(), $2, $3)
     on conflict (id) do update set beat = now(), lock_key = $2, server_started = $3"""
 
 _ID = re.compile("[0-9a-f]{32}")
 _LOCK = "select pg_try_advisory_lock($1, $2)"
+
+
+class ReplicaRow(SQLModel, table=True):
+    """A process that runs turns. `beat` is when it last said so, by the database's clock.
+
+    `lock_key` is the advisory lock that its direct connection holds, on the server that started at `server_started`:
+    while that server runs, a lock that is free says that the process is dead. None: only `beat` says it.
+    """
+
+    __tablename__ = "replica"
+
+    id: UUID = Field(primary_key=True)
+    beat: datetime = Field(sa_type=DateTime(timezone=True))
+    lock_key: int | None = None
+    server_started: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
 
 
 @dataclass(frozen=True)
@@ -83,12 +104,15 @@ class Signals:
         self._tasks = [asyncio.create_task(self._send_hints()), asyncio.create_task(self._stay_connected())]
 
     async def close(self) -> None:
-        """Send what is left and let go of the lock."""
+        """Send what is left, take leave and let go of the lock."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(Exception):
             await self._flush()
+        with contextlib.suppress(Unavailable):
+            async with self._database.transaction() as session:
+                await session.execute(_FORGET, {"me": self._replica})
         if self._connection is not None:
             self._connection.remove_termination_listener(self._notice_end)
             with contextlib.suppress(Exception):
