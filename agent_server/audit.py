@@ -14,8 +14,12 @@ Surface = Literal["agent", "mcp", "rest", "cli"]
 
 
 class Audit(Owned, table=True):
-    """What the caller `owner_id` did; `action` is a tool's name, or another act of its own (`auth.login`); `outcome` is
-    `ok` or an error code. No arguments, no results, no names: when a caller is erased its id stands for nobody."""
+    """One act of the caller `owner_id`.
+
+    `action` is a tool's name, or another act (`auth.login`), `outcome` is `ok` or an error code.
+    """
+
+    # No arguments, no results, no names: when a caller is erased, its id here stands for nobody.
 
     row_policy: ClassVar[RowPolicy] = RowPolicy(append_only=True, read_scope="audit:read")
 

@@ -1,4 +1,6 @@
-"""structlog: readable in development, JSON in production, to stderr; secrets and personal data masked.
+"""Log lines on standard error, in which secrets and personal data are masked.
+
+They are for people in development and JSON in production.
 
 A line carries what was bound where the work began: `request_id`, `caller`, `conversation_id`, `tool`, `latency_ms`.
 
@@ -112,7 +114,7 @@ _NAMED = (
 )
 
 
-def _replaced(masks: tuple[_Mask, ...], text: str) -> str:
+def _replace(masks: tuple[_Mask, ...], text: str) -> str:
     for needed, replaced, replacement in masks:
         if needed(text):
             text = replaced(replacement, text)
@@ -121,71 +123,71 @@ def _replaced(masks: tuple[_Mask, ...], text: str) -> str:
 
 def without_secrets(text: str) -> str:
     """`text` with all replaced that has the shape of a secret or of personal data: for what people are shown."""
-    return _replaced(_SHAPES, text)
+    return _replace(_SHAPES, text)
 
 
-def masked(text: str) -> str:
+def mask(text: str) -> str:
     """The same for logs: also what is called a secret (`password=...`) and what is percent-encoded."""
     if _TAME.fullmatch(text):
         return text
-    text = _searched(text)
-    return re.sub(r"\S+", _decoded_where_secret, text) if "%" in text else text
+    text = _mask_plain(text)
+    return re.sub(r"\S+", _decode_if_secret, text) if "%" in text else text
 
 
-def _searched(text: str) -> str:
-    return _replaced(_SHAPES, _replaced(_NAMED, text))
+def _mask_plain(text: str) -> str:
+    return _replace(_SHAPES, _replace(_NAMED, text))
 
 
-def _decoded_where_secret(word: re.Match[str]) -> str:
+def _decode_if_secret(word: re.Match[str]) -> str:
     """A word as it was, unless it hides something; encoded line breaks do not become real ones."""
     text = word[0]
     for _ in range(3):  # as often as proxies and clients encode what is encoded
         text = unquote(text)
-    found = _searched(text)
+    found = _mask_plain(text)
     return word[0] if found == text else " ".join(found.split())
 
 
-def _masked_value(name: str, value: Any, depth: int = 0) -> Any:
+def _mask_value(name: str, value: Any, depth: int = 0) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float):
-        return _masked_number(name, value)
+        return _mask_number(name, value)
     if _SECRET_NAME.search(name):
         return "[secret]"
     if _PERSONAL_NAME.search(name):
         return "[personal]"
     if isinstance(value, str | bytes | bytearray):
-        return masked(_text(value))
+        return mask(_text(value))
     if depth < _DEEPEST and isinstance(value, Mapping):
-        return {masked(_text(k)): _masked_value(_text(k), v, depth + 1) for k, v in value.items()}
+        return {mask(_text(k)): _mask_value(_text(k), v, depth + 1) for k, v in value.items()}
     if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
-        return _masked_items(value, depth + 1)
-    return masked(repr(value) if isinstance(value, BaseException) else str(value))
+        return _mask_items(value, depth + 1)
+    return mask(repr(value) if isinstance(value, BaseException) else str(value))
 
 
-def _masked_number(name: str, value: float) -> Any:
+def _mask_number(name: str, value: float) -> Any:
     """Numbers of tokens are kept, and passwords and card numbers that are numbers are not."""
     if _SECRET_NAME.search(name) and "token" not in name.lower():
         return "[secret]"
     return "[card]" if isinstance(value, int) and 0 < value < 10**19 and _is_card(str(value)) else value
 
 
-def _masked_items(items: Collection[Any], depth: int) -> list[Any]:
+def _mask_items(items: Collection[Any], depth: int) -> list[Any]:
     """A pair may be a name and its value, as headers are."""
     match items:
         case [str() | bytes() as name, value] if isinstance(value, str | bytes):
-            return [masked(_text(name)), _masked_value(_text(name), value, depth)]
-    return [_masked_value("", value, depth) for value in items]
+            return [mask(_text(name)), _mask_value(_text(name), value, depth)]
+    return [_mask_value("", value, depth) for value in items]
 
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value)
 
 
-def _mask(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _mask_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for name, value in event.items():
         if name not in _OF_FORMATTERS:
-            event[name] = _masked_value(name, value)
+            event[name] = _mask_value(name, value)
     return event
 
 
@@ -194,14 +196,14 @@ def configure_logging(level: str, format: Literal["console", "json"]) -> None:
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.format_exc_info if format == "json" else structlog.processors.StackInfoRenderer(),
-        _mask,
+        _mask_event,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_plain_masked_traceback)
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_write_masked_traceback)
     )
     structlog.configure(
         processors=[*shared, renderer],
@@ -220,5 +222,5 @@ def configure_logging(level: str, format: Literal["console", "json"]) -> None:
     root.setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 
-def _plain_masked_traceback(stream: Any, exc_info: Any) -> None:
-    stream.write("\n" + masked("".join(traceback.format_exception(*exc_info))))
+def _write_masked_traceback(stream: Any, exc_info: Any) -> None:
+    stream.write("\n" + mask("".join(traceback.format_exception(*exc_info))))

@@ -22,27 +22,27 @@ VARIABLES: Mapping[str, Any] = {"profile": {}, "today": "2026-01-31"}
 """What a body may use, with an example of each: what is known of the caller, and the date (ISO 8601)."""
 
 
-class _Said(str):
+class _Stored(str):
     """Text that the caller or a model has stored. In a prompt it stands as a JSON string, on one line and in quotes, so
     that it cannot pass for instructions; a template compares it as the text it is."""
 
     __slots__ = ()
 
 
-def _written(value: Any) -> Any:
-    if not isinstance(value, _Said | Mapping | list):
+def _quote(value: Any) -> Any:
+    if not isinstance(value, _Stored | Mapping | list):
         return value
     return json.dumps(value, ensure_ascii=False, default=str).replace("<", "\\u003c")
 
 
-def _said(value: Any) -> Any:
+def _mark(value: Any) -> Any:
     match value:
         case str():
-            return _Said(value)
+            return _Stored(value)
         case Mapping():
-            return {_Said(key): _said(item) for key, item in value.items()}
+            return {_Stored(key): _mark(item) for key, item in value.items()}
         case list():
-            return [_said(item) for item in value]
+            return [_mark(item) for item in value]
         case _:
             return value
 
@@ -54,7 +54,7 @@ class _Known(dict[str, Any]):
         return ""
 
 
-_TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_written)
+_TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_quote)
 
 
 class FrontMatter(BaseModel):
@@ -111,7 +111,7 @@ class AgentPrompt:
         """The instructions. Raises ModelFailed when the template fails with these variables."""
         try:
             known = {**VARIABLES, **variables}
-            return _template(self.body).render(**{**known, "profile": _Known(_said(known["profile"]))})
+            return _template(self.body).render(**{**known, "profile": _Known(_mark(known["profile"]))})
         except _TEMPLATE_FAILS as error:
             raise ModelFailed(f"The prompt of {self.name} does not render: {error}") from error
 
@@ -160,7 +160,7 @@ def _load(path: Path, file: str) -> tuple[AgentPrompt | None, Sequence[Mistake]]
     except ValidationError as error:
         keys = ", ".join(FrontMatter.model_fields)
         return None, [
-            Mistake(file, lines.get(str(e["loc"][0]), 2), f"{e['loc'][0]}: {_explained(e['type'], e['msg'], keys)}")
+            Mistake(file, lines.get(str(e["loc"][0]), 2), f"{e['loc'][0]}: {_explain(e['type'], e['msg'], keys)}")
             for e in error.errors()
         ]
     problems = []
@@ -175,7 +175,7 @@ def _load(path: Path, file: str) -> tuple[AgentPrompt | None, Sequence[Mistake]]
         file=file,
         lines=lines,
     )
-    problems += _template_problems(prompt, first_line)
+    problems += _find_template_mistakes(prompt, first_line)
     return prompt, problems
 
 
@@ -205,7 +205,7 @@ def _mapping(head: str) -> tuple[dict[str, Any], dict[str, int]]:
     return values, lines
 
 
-def _explained(kind: str, message: str, keys: str) -> str:
+def _explain(kind: str, message: str, keys: str) -> str:
     match kind:
         case "extra_forbidden":
             return f"not a key of an agent; there are {keys}"
@@ -217,7 +217,7 @@ def _explained(kind: str, message: str, keys: str) -> str:
             return message
 
 
-def _template_problems(prompt: AgentPrompt, first_line: int) -> Sequence[Mistake]:
+def _find_template_mistakes(prompt: AgentPrompt, first_line: int) -> Sequence[Mistake]:
     if not prompt.body.strip():
         return [Mistake(prompt.file, first_line, "has no body: the instructions go below the front matter")]
     try:

@@ -66,15 +66,15 @@ class SeedReport:
     removed: int = 0
 
 
-async def load_seeds(database: Database, seeds: Sequence[SeedFile[Any]]) -> SeedReport:
+async def load_seeds(database: Database, seeds: Sequence[SeedFile[Any]], root: Path | None = None) -> SeedReport:
     """Make the tables equal to their files, in one transaction; replicas that start together take turns.
 
-    Raises WorkspaceInvalid with every mistake in the files; then nothing is written.
+    Raises WorkspaceInvalid with every mistake in the files, which are named relative to `root`; then nothing is written.
     """
-    sources, problems = _sources(seeds)
+    sources, problems = _sources(seeds, root)
     if not problems:
         async with database.transaction(SYSTEM) as session:
-            if await _loaded(session, sources):
+            if await _is_loaded(session, sources):
                 return SeedReport()
     rows, mistakes = _rows(sources)
     if problems or mistakes:
@@ -87,7 +87,7 @@ async def load_seeds(database: Database, seeds: Sequence[SeedFile[Any]]) -> Seed
     return report
 
 
-def seed_problems(seeds: Sequence[SeedFile[Any]], root: Path) -> Sequence[Mistake]:
+def find_seed_mistakes(seeds: Sequence[SeedFile[Any]], root: Path) -> Sequence[Mistake]:
     """Every mistake in the files, each with its line; files relative to `root`."""
     sources, problems = _sources(seeds, root)
     return [*problems, *_rows(sources)[1]]
@@ -210,7 +210,7 @@ def _dangling(source: _Source, rows: _Rows) -> Iterator[Mistake]:
                 yield Mistake(source.file, row.lines[name], f"{name}: {other.path.name} has no {value!r}")
 
 
-async def _loaded(session: AsyncSession, sources: Sequence[_Source]) -> bool:
+async def _is_loaded(session: AsyncSession, sources: Sequence[_Source]) -> bool:
     """Whether the tables hold these files. A table that was dropped and made anew is empty, whatever its hash says."""
     shas = {row.name: row.sha for row in (await session.execute(select(Seed))).scalars()}
     if any(shas.get(source.seed.table.name) != source.sha for source in sources):
@@ -239,7 +239,7 @@ async def _write(session: AsyncSession, rows: _Rows) -> SeedReport:
             if key not in stored:
                 session.add(row.value)
                 added += 1
-            elif _changed(stored[key], row.value, seed.fields):
+            elif _update(stored[key], row.value, seed.fields):
                 changed += 1
         gone += [row for key, row in stored.items() if key not in rows[seed]]
         await session.flush()
@@ -249,7 +249,7 @@ async def _write(session: AsyncSession, rows: _Rows) -> SeedReport:
     return SeedReport(added, changed, len(gone))
 
 
-def _changed(stored: Any, given: Any, fields: Sequence[str]) -> bool:
+def _update(stored: Any, given: Any, fields: Sequence[str]) -> bool:
     """Set what is otherwise in `given`; whether anything was."""
     different = [name for name in fields if getattr(stored, name) != getattr(given, name)]
     for name in different:

@@ -1,4 +1,4 @@
-"""A tool: one typed function, declared once, offered to agents, MCP, REST and the command line.
+"""A tool is one typed function, which agents, MCP, REST and the command line are offered.
 
     @tool(scope="tasks:write", effect="stored")
     async def create_task(context: ToolContext, title: Title, description: str = "") -> TaskView:
@@ -134,13 +134,13 @@ class Tool(Generic[P, R]):
     @cached_property
     def input_schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of the arguments, without pydantic's titles (they cost a model tokens)."""
-        schema = untitled(self.arguments.model_json_schema())
+        schema = strip_titles(self.arguments.model_json_schema())
         return {"type": "object", "properties": {}, **schema}
 
     @cached_property
     def output_schema(self) -> dict[str, Any]:
         """JSON Schema of the result as REST and the command line give it."""
-        schema: dict[str, Any] = untitled(self.returns.json_schema(mode="serialization"))
+        schema: dict[str, Any] = strip_titles(self.returns.json_schema(mode="serialization"))
         return schema
 
     def validate(self, arguments: Mapping[str, Any] | str) -> dict[str, Any]:
@@ -164,7 +164,7 @@ _COLLECTED: ContextVar[list[Mistake] | None] = ContextVar("collected", default=N
 
 
 @contextmanager
-def collected_mistakes() -> Iterator[list[Mistake]]:
+def collect_mistakes() -> Iterator[list[Mistake]]:
     """The mistakes of the tools declared in this block, which are noted there instead of raised at the first."""
     collected: list[Mistake] = []
     token = _COLLECTED.set(collected)
@@ -339,16 +339,16 @@ def refuse_unstorable(value: Any, path: tuple[str, ...]) -> None:
                 refuse_unstorable(item, (*path, str(index)))
 
 
-def untitled(schema: Any) -> Any:
+def strip_titles(schema: Any) -> Any:
     """A JSON Schema without the `title` keywords; a property that is called title stays."""
     if isinstance(schema, list):
-        return [untitled(item) for item in schema]
+        return [strip_titles(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     return {
-        key: {name: untitled(item) for name, item in value.items()}
+        key: {name: strip_titles(item) for name, item in value.items()}
         if key in ("properties", "$defs") and isinstance(value, dict)
-        else untitled(value)
+        else strip_titles(value)
         for key, value in schema.items()
         if not (key == "title" and isinstance(value, str))
     }

@@ -16,7 +16,7 @@ from agent_server.knowledge import tools as knowledge_tools
 from agent_server.phrases import template_problems
 from agent_server.prompts import AgentPrompt, load_prompts
 from agent_server.seed import SeedFile
-from agent_server.tool import Tool, collected_mistakes
+from agent_server.tool import Tool, collect_mistakes
 
 TRIAGE = "triage"
 
@@ -45,8 +45,8 @@ _DEFAULT_TRIAGE = replace(
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """What a user wrote, loaded: tools by name (the engine's among them), agents by name, seeds; `entry` is the agent
-    that takes a message when routing is not sure."""
+    """What a user wrote, loaded. Tools and agents stand by name, the engine's tools among them; `entry` is the agent that
+    takes a message when routing is not sure."""
 
     root: Path
     name: str
@@ -124,7 +124,7 @@ def _import_tools(root: Path) -> tuple[list[ModuleType], list[Mistake]]:
     _make_importable(root)
     modules: list[ModuleType] = []
     problems: list[Mistake] = []
-    with collected_mistakes() as mistakes:
+    with collect_mistakes() as mistakes:
         for path in sorted(folder.rglob("*.py")):
             relative = path.relative_to(root)
             if any(part.startswith((".", "_")) and part != "__init__.py" for part in relative.parts):

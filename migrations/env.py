@@ -15,12 +15,12 @@ import agent_server.knowledge.models
 import agent_server.seed
 import agent_server.signals
 import agent_server.turns.models  # noqa: F401
-from agent_server.db.migrate import included
+from agent_server.db.migrate import is_compared
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=SQLModel.metadata,
-    include_object=included,
+    include_object=is_compared,
     compare_type=True,
 )
 with context.begin_transaction():

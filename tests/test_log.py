@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_server.identity.resolver import resolve_caller
-from agent_server.log import configure_logging, masked
+from agent_server.log import configure_logging, mask
 from tests.server import Start
 
 CANARIES = {
@@ -204,13 +204,13 @@ def test_a_value_whose_name_says_that_it_is_secret_is_masked_whatever_it_is(key:
 
 @pytest.mark.parametrize("text", KEPT)
 def test_what_is_no_secret_is_kept(text: str) -> None:
-    assert masked(text) == text
+    assert mask(text) == text
 
 
 @pytest.mark.parametrize(("text", "secret"), SPELLINGS.values(), ids=SPELLINGS)
 def test_a_secret_is_masked_however_it_is_written(text: str, secret: str) -> None:
     assert secret in text
-    assert secret not in masked(text), masked(text)
+    assert secret not in mask(text), mask(text)
 
 
 def test_a_number_is_masked_where_it_is_a_card_or_a_password_and_kept_where_it_counts(json_lines: io.StringIO) -> None:
@@ -244,7 +244,7 @@ def test_no_nesting_brings_a_secret_out(secret: str, nest: Nest, format: Literal
 
 @given(st.one_of(st.uuids().map(str), st.uuids().map(lambda id: id.hex), st.datetimes().map(datetime.isoformat)))
 def test_ids_and_times_are_kept(text: str) -> None:
-    assert masked(text) == text
+    assert mask(text) == text
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_ids_and_times_are_kept(text: str) -> None:
 def test_a_long_text_made_to_be_slow_is_searched_in_one_pass(text: str) -> None:
     """What goes back over what it has read would need minutes for it."""
     for end in ("", "@", "%41", "!"):
-        assert masked(text * (131_072 // len(text)) + end)
+        assert mask(text * (131_072 // len(text)) + end)
 
 
 def test_the_usage_of_a_model_is_not_taken_for_a_secret(json_lines: io.StringIO) -> None:

@@ -11,7 +11,7 @@ from agent_server.commands import admin, knowledge, serving, talk, tools
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import fail
 from agent_server.errors import AgentServerError, Internal, WorkspaceInvalid
-from agent_server.log import configure_logging, masked
+from agent_server.log import configure_logging, mask
 from agent_server.settings import load_settings
 
 _COMMANDS: dict[str, Any] = {
@@ -70,7 +70,7 @@ def run(command: str, workspace: Path | None, **options: Any) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception:  # noqa: BLE001  # the one catch-all of the command line: a bug is shown whole
-        fail(masked(traceback.format_exc()))
+        fail(mask(traceback.format_exc()))
         return 70
 
 

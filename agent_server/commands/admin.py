@@ -25,7 +25,7 @@ from agent_server.identity.resolver import create_resolver
 from agent_server.identity.users import find_user, page_users
 from agent_server.knowledge.parse import read_content
 from agent_server.models.choice import choose_model
-from agent_server.seed import seed_problems
+from agent_server.seed import find_seed_mistakes
 
 
 async def check(context: CommandContext, as_json: bool) -> int:
@@ -47,7 +47,7 @@ def _mistakes(context: CommandContext) -> list[Mistake]:
     except WorkspaceInvalid as error:
         found += error.problems
     else:
-        found += seed_problems(workspace.seeds, root)
+        found += find_seed_mistakes(workspace.seeds, root)
     _, problems = read_content(root / "content")
     return [*found, *problems]
 
@@ -204,7 +204,7 @@ async def user_create(
     context: CommandContext, name: str, email: str | None, password_stdin: bool, roles: list[str], as_json: bool
 ) -> None:
     password = _read_password() if password_stdin else None
-    email = None if email is None else _checked_email(email)
+    email = None if email is None else _check_email(email)
     made = accounts_of(context, await context.database())
     user = await made.make_user(Act(surface="cli"), None, name, email=email, password=password, roles=roles)
     if as_json:
@@ -256,7 +256,7 @@ def _read_password() -> str:
     return sys.stdin.readline().rstrip("\r\n")
 
 
-def _checked_email(email: str) -> str:
+def _check_email(email: str) -> str:
     try:
         return validate_email(email, check_deliverability=False).normalized
     except EmailNotValidError as error:

@@ -49,7 +49,7 @@ class CommandContext:
     async def server(self) -> Server:
         """The parts of a server, on a database that holds the seeds and the content as they are now."""
         server = create_server(self.settings, self.workspace, await self.database())
-        await load_seeds(server.database, self.workspace.seeds)
+        await load_seeds(server.database, self.workspace.seeds, self.workspace.root)
         await ingest(server.database, server.runtime.resources[Embedder], self.workspace.content)
         return server
 

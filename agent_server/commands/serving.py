@@ -121,7 +121,7 @@ def _serve_again(root: str, host: str, port: int) -> None:
 def _serve_by(workers: int, settings: Settings, listener: socket.socket) -> int:
     """Serve by so many processes that accept from one socket. One that ends is replaced; a signal to this process is
     handed on to them, a second one as SIGINT: SIGTERM may have been sent to all of them already."""
-    url, key = asyncio.run(_prepared(settings))
+    url, key = asyncio.run(_prepare_database(settings))
     settings = settings.model_copy(update={"database_url": SecretStr(url)})
     spawn = multiprocessing.get_context("spawn")
     running: dict[int, SpawnProcess] = {}
@@ -181,7 +181,7 @@ async def _listen(settings: Settings, listener: socket.socket, key: str | None, 
         return await _run(server, listener, key, announce=announce)
 
 
-async def _prepared(settings: Settings) -> tuple[str, str | None]:
+async def _prepare_database(settings: Settings) -> tuple[str, str | None]:
     """The address of a database that is ready, and the local user's key."""
     async with _server(settings) as server:
         return server.database.url, await _prepare(server)
@@ -205,7 +205,7 @@ async def _prepare(server: Server) -> str | None:
         log.warning("table.unmigrated", table=table, hint="agent-server db revision MESSAGE")
     if not _is_loopback(settings.host):
         _check_reach(settings, can_sign_in=bool(settings.issuers) or await somebody_can_sign_in(database))
-    await load_seeds(database, workspace.seeds)
+    await load_seeds(database, workspace.seeds, workspace.root)
     await server.jobs.do(INGEST, lambda: _ingest(server))
     return await _local_key(settings, database)
 
@@ -261,7 +261,7 @@ class _Draining(uvicorn.Server):
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # uvicorn's sockets
         await super().startup(sockets)  # type: ignore[arg-type]  # the same
         if (parent := multiprocessing.parent_process()) is not None:
-            asyncio.get_running_loop().add_reader(parent.sentinel, self._orphaned, parent.sentinel)
+            asyncio.get_running_loop().add_reader(parent.sentinel, self._stop_as_orphan, parent.sentinel)
         if self._announce and self.started and self.servers:
             _announce(self._parts, self._key, self.servers[0].sockets[0].getsockname()[1])
 
@@ -269,7 +269,7 @@ class _Draining(uvicorn.Server):
         self.interrupted |= sig == signal.SIGINT
         asyncio.get_running_loop().call_soon_threadsafe(self._stop, sig)
 
-    def _orphaned(self, sentinel: int) -> None:
+    def _stop_as_orphan(self, sentinel: int) -> None:
         """The process that started this one is gone: without this, the port would stay taken."""
         asyncio.get_running_loop().remove_reader(sentinel)
         self._stop(signal.SIGTERM)

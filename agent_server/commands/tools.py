@@ -36,7 +36,7 @@ async def call(
     values = _options(arguments, tool) if json_arguments is None else json_arguments
     if json_arguments is not None and arguments:
         raise typer.BadParameter("Give the arguments as --NAME VALUE or as --json, not both")
-    if find_asker(tool, "cli") == "terminal" and not yes and not _agreed(tool, values):
+    if find_asker(tool, "cli") == "terminal" and not yes and not _ask_consent(tool, values):
         fail("Not done.")
         return 1
     server = await context.server()
@@ -44,7 +44,7 @@ async def call(
     return 0
 
 
-def _agreed(tool: Tool[..., Any], values: Mapping[str, Any] | str) -> bool:
+def _ask_consent(tool: Tool[..., Any], values: Mapping[str, Any] | str) -> bool:
     """Whether a yes was typed. Raises typer.BadParameter where nobody can type one."""
     if not sys.stdin.isatty():
         raise typer.BadParameter(f"{tool.name} loses something for good; without a terminal to ask on, give --yes")

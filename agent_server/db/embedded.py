@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: a real server from a wheel, data in a folder, on a Unix socket, no port."""
+"""The embedded PostgreSQL, a real server from a wheel. Its data is in a folder, and it listens on a Unix socket."""
 
 import warnings
 from pathlib import Path

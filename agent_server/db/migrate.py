@@ -1,6 +1,6 @@
-"""Alembic, driven from code: two branches, `engine` (ours) and `workspace` (the tables of tools/).
+"""Migrations of the database, by Alembic.
 
-The engine's migrations ship with the package; a workspace keeps its own in `<workspace>/migrations/workspace`.
+There are two branches: `engine` is ours, `workspace` has the tables of tools/. The engine's migrations ship with the package; a workspace keeps its own in `<workspace>/migrations/workspace`.
 """
 
 import os
@@ -175,11 +175,11 @@ def pending(connection: Connection, workspace: Path) -> Sequence[str]:
 
 def drift(connection: Connection) -> Sequence[str]:
     """What the models have otherwise than the database, in words; empty when they agree."""
-    context = MigrationContext.configure(connection, opts={"compare_type": True, "include_object": included})
+    context = MigrationContext.configure(connection, opts={"compare_type": True, "include_object": is_compared})
     return [str(difference) for difference in compare_metadata(context, SQLModel.metadata)]
 
 
-def included(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
+def is_compared(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
     """Whether autogenerate looks at a thing: not at tables that no model of this process declares."""
     return not (kind == "table" and reflected and compare_to is None)
 

@@ -15,7 +15,10 @@ SYSTEM = UUID(int=0)
 
 
 def new_id() -> UUID:
-    """A UUID version 7 (RFC 9562): ordered by the millisecond it was made in, for locality of keys, never for order."""
+    """A new UUID version 7 (RFC 9562). It begins with the millisecond, which keeps new keys together in an index.
+
+    Never sort by it: two processes may make theirs in one millisecond.
+    """
     return uuid_utils.compat.uuid7()
 
 
@@ -27,7 +30,7 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def storable(value: Any) -> Any:
-    """`value` (JSON-ready) as Postgres can store it: NUL and half surrogate pairs, which a model may write, become
+    """The JSON-ready `value` as Postgres can store it. NUL and half surrogate pairs, which a model may write, become
     U+FFFD."""
     match value:
         case str():

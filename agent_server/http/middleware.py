@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_server.errors import AgentServerError, Internal
 from agent_server.http.errors import ErrorFormats
-from agent_server.log import masked
+from agent_server.log import mask
 
 log = structlog.get_logger()
 
@@ -64,7 +64,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) and masked(given) == given else uuid4().hex
+        request_id = given if _REQUEST_ID.fullmatch(given) and mask(given) == given else uuid4().hex
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started, status = time.perf_counter(), 500

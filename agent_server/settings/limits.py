@@ -1,4 +1,4 @@
-"""How much, how often and how long: of messages, turns, calls of tools, requests and passages."""
+"""How much there may be of something, how often and how long."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""What the server is called, where it listens, whom it answers to, and what it logs."""
+"""Where the server listens, whom it answers to and what it logs."""
 
 import re
 from ipaddress import ip_address, ip_network

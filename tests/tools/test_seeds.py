@@ -12,7 +12,7 @@ from sqlmodel import col, select
 from agent_server import SeedFile
 from agent_server.calls.call import Runtime
 from agent_server.errors import WorkspaceInvalid
-from agent_server.seed import SeedReport, load_seeds, seed_problems
+from agent_server.seed import SeedReport, find_seed_mistakes, load_seeds
 from tests.conftest import ROOT, everything
 from tests.tools.conftest import SEEDS
 from tools.diving.models import Destination, DiveSite
@@ -60,7 +60,7 @@ class Files:
         (self.folder / "sites.yaml").write_text(sites)
 
     def problems(self) -> list[str]:
-        return [str(problem) for problem in seed_problems(self.seeds, self.folder)]
+        return [str(problem) for problem in find_seed_mistakes(self.seeds, self.folder)]
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def sites(runtime: Runtime) -> dict[str, str]:
 
 
 def test_the_files_of_the_reference_workspace_have_no_mistakes() -> None:
-    assert seed_problems(SEEDS, ROOT) == []
+    assert find_seed_mistakes(SEEDS, ROOT) == []
 
 
 def test_every_mistake_of_every_file_is_named_with_its_line(files: Files) -> None:
@@ -137,8 +137,9 @@ def test_a_file_that_is_not_there_is_named(files: Files) -> None:
 
 async def test_a_file_with_a_mistake_writes_nothing_of_any_file(files: Files, runtime: Runtime) -> None:
     files.write(DESTINATION.format(slug="a"), SITE.format(slug="s", destination="b"))
-    with pytest.raises(WorkspaceInvalid, match=r"sites\.yaml:3"):
-        await load_seeds(runtime.database, files.seeds)
+    with pytest.raises(WorkspaceInvalid, match=r"^sites\.yaml:3") as refused:
+        await load_seeds(runtime.database, files.seeds, files.folder)
+    assert refused.value.message.splitlines() == files.problems()
     assert await rows(runtime) == {}
 
 
