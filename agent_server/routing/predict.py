@@ -1,0 +1,101 @@
+"""What the samples and the content say about a message."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from agent_server.knowledge.words import stem, words
+from agent_server.routing.agents import DESCRIPTION, RoutedAgent, Sample, Subject, section_text, shares_of
+from agent_server.routing.scores import Floats, Vector, Vectors, list_terms, unit
+
+_WORDS = 1.0
+"""What the words count for beside the embedding."""
+_RIDGE = 2.0
+_NEAREST = 10
+
+
+class Regression:
+    """Kernel ridge regression from texts to agents."""
+
+    def __init__(self, samples: Sequence[Sample], vectors: Vectors) -> None:
+        self._terms = Counter(term for sample in samples for term in list_terms(sample.text))
+        self._places = {term: place for place, term in enumerate(self._terms)}
+        self._n = len(samples)
+        lexical = self._word_vectors([s.text for s in samples])
+        # by term: a message has a few of the thousands, and only their rows are read (all of them take 20 ms)
+        self._by_term = np.ascontiguousarray(lexical.T)
+        dense = vectors.astype(np.float64)
+        own = [i for i, s in enumerate(samples) if s.is_example or s.weight == DESCRIPTION]
+        self._mean = dense[own].mean(axis=0)
+        self._dense = unit(dense - self._mean)
+        kernel = self._dense @ self._dense.T + _WORDS * lexical @ lexical.T
+        self._inverse = np.linalg.inv(kernel + np.diag(_RIDGE / np.array([s.weight for s in samples])))
+        labels = np.array([s.label for s in samples])
+        self._targets = labels - 1 / labels.shape[1]
+        self._dual = self._inverse @ self._targets
+
+    def predict(self, message: str, vector: Vector) -> Floats:
+        """A score for each agent."""
+        dense = unit(vector[None].astype(np.float64) - self._mean)
+        places, weights = self._weigh(message)
+        near = (dense @ self._dense.T)[0] + _WORDS * weights @ self._by_term[places]
+        scores: Floats = near @ self._dual
+        return scores
+
+    def leave_one_out(self, rows: Sequence[int]) -> Floats:
+        """What would be predicted for samples that had not been there. `rows` are their places."""
+        scores: Floats = self._targets[rows] - self._dual[rows] / np.diag(self._inverse)[rows, None]
+        return scores
+
+    def _word_vectors(self, texts: Sequence[str]) -> Floats:
+        vectors = np.zeros((len(texts), len(self._places)))
+        for row, text in enumerate(texts):
+            places, weights = self._weigh(text)
+            vectors[row, places] = weights
+        return vectors
+
+    def _weigh(self, text: str) -> tuple[list[int], Floats]:
+        """The places of the text's known terms and what each weighs. The weights are a vector of length 1."""
+        terms = sorted((place, term) for term in list_terms(text) if (place := self._places.get(term)) is not None)
+        weights = np.array([math.log(1 + self._n / self._terms[term]) for _, term in terms])
+        return [place for place, _ in terms], unit(weights)
+
+
+class Nearest:
+    """The sections of the content and for whom the nearest of them speak."""
+
+    def __init__(self, agents: Sequence[RoutedAgent], content: Sequence[Subject], vectors: Vectors) -> None:
+        self._dense = vectors
+        self._counts = [Counter(map(stem, words(section_text(subject)))) for subject in content]
+        self._df = Counter(word for counts in self._counts for word in counts)
+        lengths = np.array([counts.total() for counts in self._counts])
+        self._length = 1.2 * (0.25 + 0.75 * lengths / max(float(lengths.mean()), 1.0))
+        self._postings: dict[str, list[int]] = {}
+        for place, counts in enumerate(self._counts):
+            for word in counts:
+                self._postings.setdefault(word, []).append(place)
+        shares = shares_of(agents)
+        self._shares = np.array([shares(s.collection) for s in content])
+        self._silent = np.array([agent.knowledge == () or agent.knowledge == [] for agent in agents])
+
+    def shares(self, message: str, vector: Vector) -> Floats:
+        """The shares of the agents in the nearest sections. An agent without content is neither for nor against."""
+        scores = 0.5 * (self._dense @ vector) + self._bm25(message)
+        nearest = np.argsort(-scores, kind="stable")[:_NEAREST]
+        weights = np.exp((scores[nearest] - scores[nearest[0]]) / 0.05)
+        shares: Floats = weights @ self._shares[nearest] / weights.sum()
+        return np.where(self._silent, 1 / len(shares), shares)
+
+    def _bm25(self, message: str) -> Floats:
+        """BM25 as a share of the highest that a section could have."""
+        n = len(self._counts)
+        scores, bound = np.zeros(n), 0.0
+        for word in {stem(word) for word in words(message)}:
+            idf = math.log(1 + (n - self._df[word] + 0.5) / (self._df[word] + 0.5))
+            bound += 2.2 * idf
+            for place in self._postings.get(word, ()):
+                tf = self._counts[place][word]
+                scores[place] += 2.2 * idf * tf / (tf + self._length[place])
+        return scores / bound if bound else scores

@@ -1,0 +1,44 @@
+"""How near texts are to one another by their words and their vectors."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent_server.knowledge.words import stem, words
+
+Floats = NDArray[np.float64]
+Vector: TypeAlias = NDArray[np.float32]
+Vectors: TypeAlias = NDArray[np.float32]
+
+
+class Vocabulary:
+    """In how many texts each stem stands."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.counts = Counter(word for text in texts for word in set(map(stem, words(text))))
+        self._n = len(texts)
+
+    def idf(self, word: str) -> float:
+        return math.log(1 + (self._n - self.counts[word] + 0.5) / (self.counts[word] + 0.5))
+
+
+def list_terms(text: str) -> set[str]:
+    """The stems of a text and its pairs of neighbours. "How do" and "remind me" tell agents apart as topics do."""
+    stems = [stem(word) for word in words(text)]
+    return {*stems, *(f"{a} {b}" for a, b in zip(["^", *stems], stems, strict=False))}
+
+
+def unit(vectors: Floats) -> Floats:
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    unit: Floats = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 1e-9)
+    return unit
+
+
+def softmax(scores: Floats) -> Floats:
+    exponents = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    result: Floats = exponents / exponents.sum(axis=-1, keepdims=True)
+    return result
