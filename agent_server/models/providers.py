@@ -130,9 +130,11 @@ async def _refuse_unfinished(stream: Any) -> AsyncIterator[Any]:
         async for chunk in stream:
             reason = next((choice.finish_reason for choice in chunk.choices or () if choice.finish_reason), reason)
             yield chunk
-    except APIConnectionError as error:
-        # openai 3 raises this for a stream that is cut, as for a server that cannot be reached
-        raise broken_answer() from error
+    except OpenAIError as error:
+        # openai 3 says of a stream that is cut what it says of a server that cannot be reached; litellm wraps that
+        if isinstance(getattr(error, "original_exception", error), APIConnectionError):
+            raise broken_answer() from error
+        raise
     finally:
         await (stream.aclose if hasattr(stream, "aclose") else stream.close)()
     # litellm makes a reason up where none came, and keeps what really came beside it
