@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+import httpx2
 from agents.exceptions import AgentsException
 from openai import APIConnectionError, APIStatusError, OpenAIError
 
@@ -17,6 +18,9 @@ _REASONS = {
     404: "does not know the model",
     429: "is over its limit",
 }
+
+# litellm and openai 2 are built on httpx, openai 3 on httpx2. Not every version of openai 3 wraps what breaks a stream.
+_HTTP_ERRORS = (httpx.HTTPError, httpx2.HTTPError)
 
 
 class Fault(Exception):
@@ -40,7 +44,7 @@ def translate_faults() -> Iterator[None]:
     """Raise what a provider's client raises in this block as a Fault."""
     try:
         yield
-    except (OpenAIError, AgentsException, httpx.HTTPError, ValueError, OSError) as error:
+    except (OpenAIError, AgentsException, *_HTTP_ERRORS, ValueError, OSError) as error:
         raise fault_of(error) from error
     except Exception as error:
         # litellm's providers raise types of their own that it does not export
@@ -54,7 +58,7 @@ def fault_of(error: Exception) -> Fault:
     # litellm's connection errors have a status as well, so they are asked for first
     if isinstance(error, APIConnectionError | httpx.ConnectError | httpx.ConnectTimeout):
         return Fault("The model's provider cannot be reached", again=True)
-    if isinstance(error, httpx.HTTPError | OSError):
+    if isinstance(error, (*_HTTP_ERRORS, OSError)):
         return broken_answer()
     status = getattr(error, "status_code", None)
     if isinstance(error, APIStatusError) or isinstance(status, int):

@@ -13,11 +13,10 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-import httpx
 from agents.model_settings import ModelSettings
 from agents.models.interface import Model
 from agents.models.openai_chatcompletions import OpenAIChatCompletionsModel
-from openai import AsyncOpenAI, OpenAIError
+from openai import APIConnectionError, AsyncOpenAI, OpenAIError, Timeout
 
 from agent_server.errors import ModelFailed
 from agent_server.models.breaker import Breaker, Clock
@@ -66,7 +65,7 @@ class Models:
                 api_key=key,
                 base_url=settings.openai_base_url,
                 max_retries=0,
-                timeout=httpx.Timeout(settings.model_call_timeout, connect=settings.model_connect_timeout),
+                timeout=Timeout(settings.model_call_timeout, connect=settings.model_connect_timeout),
             )
         return self._openai
 
@@ -131,6 +130,11 @@ async def _refuse_unfinished(stream: Any) -> AsyncIterator[Any]:
         async for chunk in stream:
             reason = next((choice.finish_reason for choice in chunk.choices or () if choice.finish_reason), reason)
             yield chunk
+    except OpenAIError as error:
+        # openai 3 says of a stream that is cut what it says of a server that cannot be reached; litellm wraps that
+        if isinstance(getattr(error, "original_exception", error), APIConnectionError):
+            raise broken_answer() from error
+        raise
     finally:
         await (stream.aclose if hasattr(stream, "aclose") else stream.close)()
     # litellm makes a reason up where none came, and keeps what really came beside it

@@ -289,12 +289,14 @@ async def test_the_model_is_told_of_a_call_that_cannot_be_made_and_so_are_the_cl
 async def test_an_answer_through_litellm_that_ends_without_a_finish_is_not_taken_for_one(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with provider(ends_without_a_finish, right) as model:
+    async with provider(ends_without_a_finish, right, ends_without_a_finish) as model:
         monkeypatch.setenv("GROQ_API_BASE", model.url)
-        async with start(openai_base_url=None, model="groq/some-model", groq_api_key="k") as client:
+        async with start(openai_base_url=None, model="groq/some-model", groq_api_key="k", model_retries=1) as client:
             answer = await asked(client)
             assert (answer["text"], len(model.requests)) == ("the right answer", 2)
             assert (await events_of(client, answer["turn_id"])).count("reset") == 1
+            bad = await asked(client)
+            assert (bad["error"]["message"], len(model.requests)) == ("The model's answer broke off", 4)
 
 
 @pytest.mark.parametrize("name", ["groq", "cerebras"])
