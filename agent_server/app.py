@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 
+import httpx
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
+from mcp.server.lowlevel import Server as McpServer
 
 from agent_server.api import (
     accounts,
@@ -35,7 +37,7 @@ from agent_server.jobs import Job, Jobs
 from agent_server.knowledge.embedders.wordllama import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.search import DocumentSummary, list_documents, read_document
-from agent_server.mcp import Documents, canonical_address, mcp_app
+from agent_server.mcp import Documents, canonical_address, create_mcp_server, mcp_app
 from agent_server.models.choice import choose_model
 from agent_server.models.providers import Models
 from agent_server.orchestrator.run import Orchestrator
@@ -92,13 +94,19 @@ async def migrate(settings: Settings, workspace: Workspace, database: Database) 
     return names
 
 
-def create_server(settings: Settings, workspace: Workspace, database: Database) -> Server:
-    """The parts of a process, not yet running."""
+def create_server(
+    settings: Settings,
+    workspace: Workspace,
+    database: Database,
+    *,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> Server:
+    """The parts of a process, not yet running; through `transport` it reaches a model (`Models`)."""
     embedder = Embedder()
     forms = FormTools({tool.name: tool for tool in workspace.tools.values() if tool.form})
     runtime = Runtime(settings=settings, database=database, resources={Embedder: embedder, FormTools: forms})
     model, hub = choose_model(settings), Hub(database)
-    orchestrator = Orchestrator(runtime, workspace, Models(settings), model, embedder)
+    orchestrator = Orchestrator(runtime, workspace, Models(settings, transport=transport), model, embedder)
     runner = Runner(database, hub, orchestrator.run, turn_timeout=settings.turn_timeout)
     jobs = Jobs(
         database,
@@ -188,6 +196,19 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         app.add_middleware(CorsMiddleware, origins=settings.cors_origins)
     app.add_middleware(EdgeMiddleware, settings=settings)
     app.add_middleware(RequestMiddleware, public_url=settings.public_url)
+
+
+def create_mcp(server: Server, caller: Caller) -> McpServer:
+    """The MCP server for one client, who is `caller`."""
+    return create_mcp_server(
+        server.runtime,
+        server.workspace.tools,
+        name=server.settings.title,
+        version=VERSION,
+        instructions=instructions(server.workspace),
+        caller=lambda: caller,
+        documents=documents(server),
+    )
 
 
 def documents(server: Server) -> Documents:

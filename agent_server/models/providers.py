@@ -27,10 +27,18 @@ from agent_server.settings import Settings
 
 
 class Models:
-    """The clients of this process and a breaker for each model. A client is made when it is first needed."""
+    """The clients of this process and a breaker for each model. A client is made when it is first needed.
 
-    def __init__(self, settings: Settings, clock: Clock = time.monotonic) -> None:
-        self.settings, self._clock = settings, clock
+    Through `transport`, if given, requests to OpenAI's Chat Completions go in place of the network.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock = time.monotonic,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.settings, self._clock, self._transport = settings, clock, transport
         self._openai: AsyncOpenAI | None = None
         self._first: str | None = None
         self._lock = asyncio.Lock()
@@ -67,6 +75,7 @@ class Models:
                 base_url=settings.openai_base_url,
                 max_retries=0,
                 timeout=httpx.Timeout(settings.model_call_timeout, connect=settings.model_connect_timeout),
+                http_client=httpx.AsyncClient(transport=self._transport) if self._transport else None,
             )
         return self._openai
 
