@@ -19,7 +19,8 @@ from typer.testing import CliRunner, Result
 
 from agent_server.cli import app
 from agent_server.log import configure_logging
-from tests.commands import OUR_VARIABLES, agent_server, empty_database
+from agent_server.testing import copy_database
+from tests.commands import OUR_VARIABLES, agent_server
 from tests.conftest import ROOT
 
 PASSWORD = "opens-everything-0123456789"
@@ -29,7 +30,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def empty(postgres: str) -> Iterator[str]:
-    with empty_database(postgres) as url:
+    with copy_database(postgres) as url:
         yield url
 
 

@@ -3,7 +3,6 @@
 Every command runs in a process of its own, as for a user; `tools` of two workspaces cannot live in one.
 """
 
-import asyncio
 import json
 import os
 import shlex
@@ -12,13 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from agent_server.knowledge.parse import content_files, read_content
 from agent_server.settings import Settings, variable_of
-from tests.conftest import database_url, execute
+from agent_server.testing import copy_database
 
 
 def agent_server(
@@ -53,10 +51,8 @@ def workspace(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def empty(postgres: str) -> Iterator[str]:
     """The URL of a database with nothing in it."""
-    name = f"scaffold_{uuid4().hex}"
-    asyncio.run(execute(postgres, f"create database {name}"))
-    yield database_url(postgres, name)
-    asyncio.run(execute(postgres, f"drop database {name} with (force)"))
+    with copy_database(postgres) as url:
+        yield url
 
 
 def test_a_new_workspace_has_no_mistakes(workspace: Path) -> None:

@@ -19,10 +19,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from agent_server.testing import Call, Say, ScriptedOpenAI, Step, scripted_openai
 from agent_server.turns.liveness import LOCK_SPACE
 from tests.commands import PATIENCE, Serving, serving
 from tests.conftest import ROOT, fetch
-from tests.scripted import Call, Say, ScriptedOpenAI, Step, scripted_openai
 from tests.server import Start
 from tests.sse import read_frames
 from tests.test_serve import until

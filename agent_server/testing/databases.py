@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent_server.db import Database
 from agent_server.db.embedded import start_embedded
-from agent_server.db.scratch import create_scratch, drop_scratch
+from agent_server.db.scratch import create_scratch, drop_scratch, trade_safety_for_speed
 
 ADDRESS = "AGENT_SERVER_TEST_DATABASE_URL"
 """The environment variable that names a server for tests; its user may create databases and roles."""
@@ -24,7 +24,9 @@ def run_postgres() -> Iterator[str]:
         return
     folder = Path(tempfile.mkdtemp(prefix="pg"))  # not pytest's folder: the path of a socket has 107 bytes at most
     try:
-        yield start_embedded(folder)
+        server = start_embedded(folder)
+        asyncio.run(trade_safety_for_speed(Database(server)))
+        yield server
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,5 +1,7 @@
 """An MCP client of the server under test, without a socket."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from mcp import Client
@@ -8,6 +10,14 @@ from agent_server.app import create_mcp
 from agent_server.testing.server import AgentCaller
 
 
-def mcp_client(caller: AgentCaller, **options: Any) -> Client:
-    """A client that acts as `caller`, to be opened with `async with`; `options` are those of `mcp.Client`."""
-    return Client(create_mcp(caller.agent_server.server, caller.caller), **options)
+@asynccontextmanager
+async def mcp_client(caller: AgentCaller, **options: Any) -> AsyncIterator[Client]:
+    """A client that acts as `caller`; `options` are those of `mcp.Client`."""
+    failure: Exception | None = None
+    async with Client(create_mcp(caller.agent_server.server, caller.caller), **options) as client:
+        try:
+            yield client
+        except Exception as error:  # noqa: BLE001  # raised below: the client's task groups would put it into groups
+            failure = error
+    if failure is not None:
+        raise failure

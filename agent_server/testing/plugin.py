@@ -9,6 +9,7 @@ run in an environment where the package is installed.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +126,7 @@ async def agent_server(
 
 
 @pytest.fixture
-def mcp_client() -> "Callable[..., Client]":
+def mcp_client() -> "Callable[..., AbstractAsyncContextManager[Client]]":
     """Opens an MCP client of the server under test: `async with mcp_client(caller) as client`."""
     from agent_server.testing.mcp import mcp_client
 

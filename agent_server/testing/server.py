@@ -140,15 +140,18 @@ async def run_agent_server(
 
 async def stock(workspace: Workspace, url: str) -> None:
     """Make the tables of `workspace` in the database at `url`, and load its seeds and its content."""
-    database = Database(url)
-    settings = _settings(workspace, None, {})
+    database, settings = Database(url), _settings(workspace, None, {})
     try:
         await migrate(settings, workspace, database)
-        await load_seeds(database, workspace.seeds)
-        server = create_server(settings, workspace, database)
-        await ingest(database, server.runtime.resources[Embedder], workspace.content)
+        await fill(create_server(settings, workspace, database))
     finally:
         await database.close()
+
+
+async def fill(server: Server) -> None:
+    """Load the seeds and the content of a server's workspace into tables that are there."""
+    await load_seeds(server.database, server.workspace.seeds)
+    await ingest(server.database, server.runtime.resources[Embedder], server.workspace.content)
 
 
 def _settings(workspace: Workspace, model: OpenAIModel | None, given: Mapping[str, Any]) -> Settings:

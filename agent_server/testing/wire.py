@@ -52,13 +52,18 @@ async def chunks(*parts: bytes) -> AsyncGenerator[bytes]:
         yield part
 
 
+async def answer_request(model: OpenAIModel, request: Request) -> Response:
+    """The HTTP response of `model` to a request for a completion."""
+    reply = await model.reply(await request.json())
+    return StreamingResponse(reply.body, reply.status, dict(reply.headers), reply.media_type)
+
+
 @asynccontextmanager
 async def serve_openai(model: OpenAIModel) -> AsyncIterator[str]:
     """Serve `model` on a free port of this machine; yields what OPENAI_BASE_URL takes."""
 
     async def completions(request: Request) -> Response:
-        reply = await model.reply(await request.json())
-        return StreamingResponse(reply.body, reply.status, dict(reply.headers), reply.media_type)
+        return await answer_request(model, request)
 
     async def models(_: Request) -> Response:
         return JSONResponse({"object": "list", "data": [{"id": model.name, "object": "model"}]})
