@@ -89,7 +89,8 @@ def recorded_model(request: pytest.FixtureRequest) -> "RecordedOpenAI":
     """The model of `agent_server`, which gives again what a provider answered when the test was recorded."""
     from agent_server.testing.recorded import open_recording
 
-    name = re.sub(r"[^\w.=-]+", "-", request.node.name).strip("-")
+    name = re.sub(r"\[asyncio-?", "[", request.node.name)  # the id that anyio gives to each asynchronous test
+    name = re.sub(r"[^\w.=-]+", "-", name).strip("-")
     return open_recording(request.path.parent / "recordings" / request.path.stem / f"{name}.json")
 
 
