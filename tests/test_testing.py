@@ -271,6 +271,23 @@ def test_requests_are_the_same_but_for_ids_and_the_present_time(one: str, other:
     assert (hash_request(requests[0]) == hash_request(requests[1])) is same
 
 
+def test_a_test_has_one_model(
+    request: pytest.FixtureRequest, scripted_model: ScriptedOpenAI, recorded_model: RecordedOpenAI
+) -> None:
+    with pytest.raises(pytest.UsageError, match="scripted_model or recorded_model"):
+        request.getfixturevalue("_agent_model")
+
+
+class TestOnTrio:
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "trio"
+
+    def test_a_test_is_skipped(self, request: pytest.FixtureRequest) -> None:
+        with pytest.raises(pytest.skip.Exception, match="asyncio only"):
+            request.getfixturevalue("_agent_loop")
+
+
 def test_nothing_but_the_fixtures_needs_pytest_and_pytest_loads_no_server() -> None:
     script = """
 import sys
