@@ -4,10 +4,12 @@ import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
+from mcp.server.lowlevel import Server as McpServer
 
 from agent_server.api import create_routers
 from agent_server.api.health import PROBES
@@ -31,7 +33,7 @@ from agent_server.knowledge.embedders import get_embedder
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.search import DocumentSummary, list_documents, read_document
-from agent_server.mcp import Documents, canonical_address, mcp_app
+from agent_server.mcp import Documents, canonical_address, create_mcp_server, mcp_app
 from agent_server.models.choice import choose_model
 from agent_server.models.providers import Models
 from agent_server.orchestrator.run import Orchestrator
@@ -91,14 +93,20 @@ async def migrate(settings: Settings, workspace: Workspace, database: Database) 
     return names
 
 
-def create_server(settings: Settings, workspace: Workspace, database: Database) -> Server:
-    """The parts of a process that does not run yet."""
+def create_server(
+    settings: Settings,
+    workspace: Workspace,
+    database: Database,
+    *,
+    transport: Any = None,
+) -> Server:
+    """The parts of a process that does not run yet. `transport` is the way to an OpenAI-compatible model (`Models`)."""
     embedder = get_embedder(settings.embedder)
     forms = FormTools({tool.name: tool for tool in workspace.tools.values() if tool.form})
     runtime = Runtime(settings=settings, database=database, resources={Embedder: embedder, FormTools: forms})
     model, replica = choose_model(settings), Replica(database)
     hub = Hub(database, send=replica.signals.send)
-    orchestrator = Orchestrator(runtime, workspace, Models(settings), model, embedder)
+    orchestrator = Orchestrator(runtime, workspace, Models(settings, transport=transport), model, embedder)
     runner = Runner(database, replica, hub, orchestrator.run, turn_timeout=settings.turn_timeout)
     jobs = Jobs(
         database,
@@ -187,6 +195,19 @@ def _add_middleware(app: FastAPI, settings: Settings, formats: ErrorFormats) -> 
     app.add_middleware(EdgeMiddleware, settings=settings, any_host=PROBES)
     app.add_middleware(RefusalMiddleware, formats=formats)
     app.add_middleware(RequestMiddleware, public_url=settings.public_url, quiet=PROBES)
+
+
+def create_mcp(server: Server, caller: Caller) -> McpServer:
+    """The MCP server for one client, who is `caller`."""
+    return create_mcp_server(
+        server.runtime,
+        server.workspace.tools,
+        name=server.settings.title,
+        version=VERSION,
+        instructions=instructions(server.workspace),
+        caller=lambda: caller,
+        documents=documents(server),
+    )
 
 
 def documents(server: Server) -> Documents:

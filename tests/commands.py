@@ -1,6 +1,5 @@
 """Running `agent-server` as a user would: in a process of its own, with none of our variables set but those given."""
 
-import asyncio
 import os
 import queue
 import signal
@@ -12,12 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 
 from agent_server.settings import Settings, variable_of
-from tests.conftest import database_url, execute
 
 PATIENCE = 90
 """Seconds after which a test gives up on a process; they start slowly on a busy machine."""
@@ -43,15 +40,6 @@ def agent_server(
         timeout=PATIENCE,
         check=False,
     )
-
-
-@contextmanager
-def empty_database(postgres: str) -> Iterator[str]:
-    """The URL of a database with nothing in it, not even a migration."""
-    name = f"empty_{uuid4().hex}"
-    asyncio.run(execute(postgres, f"create database {name}"))
-    yield database_url(postgres, name)
-    asyncio.run(execute(postgres, f"drop database {name} with (force)"))
 
 
 @dataclass

@@ -1,29 +1,26 @@
 """Real Postgres for every test: one embedded server per test process, a database of its own per test."""
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from agent_server.app import create_server
 from agent_server.caller import Caller
 from agent_server.db import Database, new_id
-from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import upgrade
-from agent_server.knowledge.embedders.wordllama import WordLlama
-from agent_server.knowledge.ingest import ingest
 from agent_server.log import configure_logging
-from agent_server.seed import load_seeds
-from agent_server.workspace import load_workspace
+from agent_server.settings import load_settings
+from agent_server.testing import copy_database
+from agent_server.testing.server import fill
+from agent_server.workspace import Workspace, load_workspace
 
-pytest_plugins = ["tests.server", "tests.owners", "tests.needs"]
+pytest_plugins = ["agent_server.testing.plugin", "tests.server", "tests.owners", "tests.needs"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,11 +46,9 @@ def logging() -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """The URL of an embedded server that lives as long as this test process."""
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    yield start_embedded(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+def postgres(agent_postgres: str) -> str:
+    """The URL of the server that every test has its databases on."""
+    return agent_postgres
 
 
 def database_url(server: str, name: str) -> str:
@@ -85,57 +80,49 @@ async def everything(database: Database) -> AsyncIterator[AsyncSession]:
 
 
 @pytest.fixture(scope="session")
-def template(postgres: str) -> str:
-    """The name of a migrated, empty database that tests are copied from."""
+def template(postgres: str) -> Iterator[str]:
+    """The URL of a migrated, empty database that tests are copied from."""
 
-    async def make() -> None:
-        await execute(postgres, "create database template_empty")
+    async def make(url: str) -> None:
         load_workspace(ROOT)  # the rights to its tables follow from its models
-        database = Database(database_url(postgres, "template_empty"))
+        database = Database(url)
         await upgrade(database, ROOT)
         await database.close()
 
-    asyncio.run(make())
-    return "template_empty"
+    with copy_database(postgres) as url:
+        asyncio.run(make(url))
+        yield url
 
 
 @pytest.fixture(scope="session")
-def stocked_template(postgres: str, template: str) -> str:
-    """The same, with the seeds and the content of the reference workspace."""
+def agent_template(postgres: str, template: str, agent_workspace: Workspace) -> Iterator[str]:
+    """The same, with the seeds and the content of the reference workspace.
 
-    async def make() -> None:
-        await execute(postgres, f"create database template_stocked template {template}")
-        database = Database(database_url(postgres, "template_stocked"))
-        workspace = load_workspace(ROOT)
-        await load_seeds(database, workspace.seeds)
-        await ingest(database, WordLlama(), workspace.content)
+    Not as users get it, who have declared tables made as well: tests of ours declare tables that are not the workspace's.
+    """
+
+    async def make(url: str) -> None:
+        database = Database(url)
+        settings = load_settings(environment="test", model="offline", workspace=ROOT)
+        await fill(create_server(settings, agent_workspace, database))
         await database.close()
 
-    asyncio.run(make())
-    return "template_stocked"
-
-
-@contextmanager
-def copy_of(server: str, template: str) -> Iterator[str]:
-    """The URL of a database of one test's own, made from a template."""
-    name = f"test_{uuid4().hex}"
-    asyncio.run(execute(server, f"create database {name} template {template}"))
-    yield database_url(server, name)
-    asyncio.run(execute(server, f"drop database {name} with (force)"))
+    with copy_database(postgres, template) as url:
+        asyncio.run(make(url))
+        yield url
 
 
 @pytest.fixture
 def url(postgres: str, template: str) -> Iterator[str]:
     """The URL of a migrated, empty database."""
-    with copy_of(postgres, template) as url:
+    with copy_database(postgres, template) as url:
         yield url
 
 
 @pytest.fixture
-def stocked_url(postgres: str, stocked_template: str) -> Iterator[str]:
+def stocked_url(agent_database: str) -> str:
     """The URL of a database with the reference workspace's seeds and content."""
-    with copy_of(postgres, stocked_template) as url:
-        yield url
+    return agent_database
 
 
 @pytest.fixture

@@ -13,16 +13,14 @@ from agent_server.app import create_app, create_server
 from agent_server.db import Database, new_id
 from agent_server.http.listener import create_config
 from agent_server.identity.credentials import issue_key
-from agent_server.knowledge.embedders.base import Embedder
-from agent_server.knowledge.ingest import ingest
 from agent_server.protocols import PROTOCOLS
 from agent_server.protocols.base import Protocol
-from agent_server.seed import load_seeds
 from agent_server.server import Server
 from agent_server.settings import load_settings
+from agent_server.testing.server import fill
+from agent_server.testing.serving import serving
 from agent_server.workspace import Workspace, load_workspace
 from tests.conftest import ROOT, everything
-from tests.serving import serving
 from tests.sse import Frame, read_frames
 
 
@@ -95,8 +93,7 @@ def starter(database: Database) -> Start:
         if "openai_base_url" not in settings:
             values["model"] = "offline"
         server = create_server(load_settings(**{**values, **settings}), workspace, database)
-        await load_seeds(database, workspace.seeds)
-        await ingest(database, server.runtime.resources[Embedder], workspace.content)
+        await fill(server)
         async with everything(database) as session:
             key = (await issue_key(session, new_id(), name="t", scopes=["*"])).text
         app = create_app(server, protocols)

@@ -22,10 +22,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from agent_server.testing import Call, Say, ScriptedOpenAI, Step
+from agent_server.testing.serving import serving as listening
+from agent_server.testing.wire import answer_request
 from tests.commands import Serving, agent_server, serving
 from tests.conftest import ROOT
-from tests.scripted import Call, Say, ScriptedOpenAI, Step
-from tests.serving import serving as listening
 
 JWT = jwt.encode({"sub": "canary"}, "canary" * 8)
 PASSWORD = "canary0Opens/everything"
@@ -93,7 +94,7 @@ class Indiscreet(ScriptedOpenAI):
             return Response(f"<html>{given}</html>", 500)
         if "Please babble" in said:
             return Response(f"data: {{{given}\n\n", media_type="text/event-stream")
-        return await super().completions(request)
+        return await answer_request(self, request)
 
 
 @asynccontextmanager

@@ -22,9 +22,9 @@ from typer.testing import CliRunner, Result
 
 from agent_server.cli import app
 from agent_server.log import configure_logging
-from tests.commands import OUR_VARIABLES, PATIENCE, agent_server, empty_database, environment
+from agent_server.testing import Call, Say, Step, copy_database, scripted_openai
+from tests.commands import OUR_VARIABLES, PATIENCE, agent_server, environment
 from tests.conftest import ROOT
-from tests.scripted import Call, Say, Step, scripted_openai
 
 PASSWORD = "opens-everything-0123456789"
 NO_DATABASE = f"postgresql://someone:{PASSWORD}@127.0.0.1:1/nothing"
@@ -33,7 +33,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def empty(postgres: str) -> Iterator[str]:
-    with empty_database(postgres) as url:
+    with copy_database(postgres) as url:
         yield url
 
 

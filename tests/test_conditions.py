@@ -18,10 +18,10 @@ from structlog.testing import capture_logs
 
 from agent_server.db import Database
 from agent_server.orchestrator.replay import FLUSH_SECONDS
+from agent_server.testing import Call, Say, Step, scripted_openai
 from tests.commands import PATIENCE, Serving, serving
 from tests.conftest import ROOT, fetch
 from tests.needs import find_faketime
-from tests.scripted import Call, Say, Step, scripted_openai
 from tests.server import starter
 from tests.sse import read_frames
 from tests.turns.ledger import until

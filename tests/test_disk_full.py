@@ -28,9 +28,9 @@ from structlog.testing import capture_logs
 from agent_server.db import Database
 from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import upgrade
+from agent_server.testing import Call, Say, Step, scripted_openai
 from tests.commands import PATIENCE
 from tests.conftest import ROOT, database_url, execute, fetch
-from tests.scripted import Call, Say, Step, scripted_openai
 from tests.server import Client, starter
 from tests.turns.ledger import until
 

@@ -16,7 +16,8 @@ from dirty_equals import IsPartialDict
 from mcp import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.commands import Serving, agent_server, empty_database, serving
+from agent_server.testing import copy_database
+from tests.commands import Serving, agent_server, serving
 
 WORKSPACE = Path(__file__).parent / "other_workspace"
 
@@ -61,7 +62,7 @@ def workspace(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def empty(postgres: str) -> Iterator[str]:
-    with empty_database(postgres) as url:
+    with copy_database(postgres) as url:
         yield url
 
 

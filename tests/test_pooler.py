@@ -19,10 +19,10 @@ from agent_server.db import Database
 from agent_server.db.direct import check_direct
 from agent_server.db.migrate import upgrade
 from agent_server.errors import InvalidInput, Unavailable
-from tests.commands import PATIENCE, agent_server, empty_database, serving
+from agent_server.testing import Call, Say, Step, copy_database, scripted_openai
+from tests.commands import PATIENCE, agent_server, serving
 from tests.conftest import ROOT
 from tests.needs import find_program
-from tests.scripted import Call, Say, Step, scripted_openai
 from tests.server import Client, starter
 from tests.sse import read_frames, text_of
 
@@ -84,7 +84,7 @@ def through() -> Iterator[Pooler]:
 @pytest.fixture
 def empty(postgres: str) -> Iterator[str]:
     """The URL of a database with nothing in it."""
-    with empty_database(postgres) as url:
+    with copy_database(postgres) as url:
         yield url
 
 

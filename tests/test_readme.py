@@ -22,11 +22,12 @@ from starlette.routing import Route
 from agent_server.caller import Caller
 from agent_server.db import Database
 from agent_server.errors import AgentServerError
+from agent_server.testing import copy_database
+from agent_server.testing.serving import serving
 from agent_server.turns.attempt import Attempt
 from agent_server.turns.calls import CallLedger
-from tests.conftest import ROOT, copy_of
+from tests.conftest import ROOT
 from tests.server import Start
-from tests.serving import serving
 from tests.turns.ledger import call, never, replica
 
 README = (ROOT / "README.md").read_text()
@@ -163,7 +164,7 @@ async def outside() -> AsyncIterator[tuple[Outside, str]]:
 @pytest.fixture
 def empty(postgres: str) -> Iterator[str]:
     """The URL of a database with nothing in it."""
-    with copy_of(postgres, "template0") as url:
+    with copy_database(postgres) as url:
         yield url
 
 

@@ -5,34 +5,24 @@ Every command runs in a process of its own, as for a user; `tools` of two worksp
 
 import asyncio
 import json
-import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from agent_server.knowledge.parse import content_files, read_content
-from agent_server.settings import Settings, variable_of
-from tests.conftest import database_url, execute
+from agent_server.testing import Say, copy_database, scripted_openai
+from tests.commands import agent_server, environment
+from tests.conftest import ROOT, fetch
 
-
-def agent_server(
-    *arguments: str, cwd: Path, url: str | None = None, says: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user would, with none of our variables set but the database's."""
-    ours = {variable_of(field) for field in Settings.model_fields}
-    environment = {name: value for name, value in os.environ.items() if name not in ours}
-    if url is not None:
-        environment["DATABASE_URL"] = url
-    command = [sys.executable, "-m", "agent_server", *arguments]
-    return subprocess.run(
-        command, cwd=cwd, env=environment, input=says, capture_output=True, text=True, timeout=120, check=False
-    )
+OUR_PLUGINS = ("hypothesispytest", "inline_snapshot", "pytest_cov", "schemathesis", "xdist")
+"""What pytest loads here and not for a user: half of the time of a short run."""
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +43,8 @@ def workspace(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def empty(postgres: str) -> Iterator[str]:
     """The URL of a database with nothing in it."""
-    name = f"scaffold_{uuid4().hex}"
-    asyncio.run(execute(postgres, f"create database {name}"))
-    yield database_url(postgres, name)
-    asyncio.run(execute(postgres, f"drop database {name} with (force)"))
+    with copy_database(postgres) as url:
+        yield url
 
 
 def test_a_new_workspace_has_no_mistakes(workspace: Path) -> None:
@@ -76,10 +64,10 @@ def test_a_new_workspace_keeps_its_data_and_keys_out_of_version_control(made: Pa
 
 
 def test_a_new_workspace_answers_from_its_content_and_calls_its_tools(workspace: Path, empty: str) -> None:
-    ingested = agent_server("content", "ingest", cwd=workspace, url=empty)
+    ingested = agent_server("content", "ingest", cwd=workspace, DATABASE_URL=empty)
     assert ingested.returncode == 0, ingested.stderr
     says = "How do I write a tool?\nNote that the release is on Friday\nWhat are my notes?\n"
-    chat = agent_server("chat", "--json", cwd=workspace, url=empty, says=says)
+    chat = agent_server("chat", "--json", cwd=workspace, DATABASE_URL=empty, stdin=says)
     events = [json.loads(line.removeprefix("you> ")) for line in chat.stdout.splitlines() if "{" in line]
     turns = [[event for event in events if event["turn"] == turn] for turn in dict.fromkeys(e["turn"] for e in events)]
     assert [turn[-1]["kind"] for turn in turns] == ["done"] * 3, chat.stderr
@@ -96,13 +84,64 @@ def test_its_readme_says_how_to_write_the_migration_that_production_asks_for(wor
     said = (workspace / "README.md").read_text()
     for command in ("db upgrade", 'db revision "notes"'):
         assert f"agent-server {command}" in said
-        done = agent_server(*shlex.split(command), cwd=workspace, url=empty)
+        done = agent_server(*shlex.split(command), cwd=workspace, DATABASE_URL=empty)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     (migration,) = (workspace / "migrations" / "workspace").glob("*.py")
     assert "create_table('note'" in migration.read_text().replace('"', "'")
-    assert agent_server("db", "upgrade", cwd=workspace, url=empty).returncode == 0
-    checked = agent_server("db", "check", cwd=workspace, url=empty)
+    assert agent_server("db", "upgrade", cwd=workspace, DATABASE_URL=empty).returncode == 0
+    checked = agent_server("db", "check", cwd=workspace, DATABASE_URL=empty)
     assert (checked.returncode, checked.stdout) == (0, "The database is what the models say\n")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as users get it, with its entry points."""
+    folder = tmp_path_factory.mktemp("installed")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+async def run_tests(workspace: Path, installed: Path, *arguments: str, **variables: str) -> tuple[int, str]:
+    """Run pytest as a user does; its exit code and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", *(f"-pno:{name}" for name in OUR_PLUGINS), *arguments),
+        cwd=workspace,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment({"PYTHONPATH": str(installed), **variables}),
+    )
+    out, _ = await process.communicate()
+    return process.returncode or 0, out.decode()
+
+
+async def test_the_tests_of_a_new_workspace_pass(workspace: Path, installed: Path) -> None:
+    code, out = await run_tests(workspace, installed)
+    assert (code, "5 passed" in out) == (0, True), out
+
+
+async def test_the_tests_of_the_documentation_pass(workspace: Path, installed: Path, postgres: str) -> None:
+    shutil.rmtree(workspace / "tests")
+    shown = re.findall(r"^`(\S+)`\n\n```\w+\n(.*?)^```$", (ROOT / "docs" / "testing.md").read_text(), re.M | re.S)
+    for name, text in shown:
+        (workspace / name).parent.mkdir(exist_ok=True)
+        assert name.startswith("tests/") or (workspace / name).read_text() == text
+        (workspace / name).write_text(text)
+    own, recorded = {"AGENT_SERVER_TEST_DATABASE_URL": postgres}, "tests/test_with_a_real_model.py"
+    before = await fetch(postgres, "select datname from pg_database order by 1")
+    code, out = await run_tests(workspace, installed, recorded, **own)
+    assert (code, "AGENT_SERVER_RECORD=1" in out) == (1, True), out
+    async with scripted_openai([Say("Good morning to you!")]) as provider:
+        key = {"AGENT_SERVER_RECORD": "1", "OPENAI_BASE_URL": provider.url, "AGENT_SERVER_MODEL": "the-best"}
+        code, out = await run_tests(workspace, installed, **own, **key)
+        assert (code, "7 passed" in out, len(provider.requests)) == (0, True, 1), out
+    assert (workspace / "tests" / "recordings" / "test_with_a_real_model" / "test_it_is_friendly.json").exists()
+    code, out = await run_tests(workspace, installed, recorded, **own)
+    assert (code, "1 passed" in out) == (0, True), out
+    assert await fetch(postgres, "select datname from pg_database order by 1") == before
 
 
 def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:

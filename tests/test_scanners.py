@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from agent_server.testing.serving import serving
 from tests.conftest import ROOT
-from tests.serving import serving
 
 AWS_KEY = "AKIA" + "Q4VXZ7TPLM2RWK5N"
 PRIVATE_KEY = "-----BEGIN RSA " + "PRIVATE KEY-----"

@@ -20,9 +20,9 @@ from mcp.client.streamable_http import streamable_http_client
 
 from agent_server.db import Database, new_id, now
 from agent_server.identity.credentials import issue_key, somebody_can_sign_in
-from tests.commands import PATIENCE, Serving, agent_server, empty_database, serving
+from agent_server.testing import Call, Say, ScriptedOpenAI, Step, copy_database, scripted_openai
+from tests.commands import PATIENCE, Serving, agent_server, serving
 from tests.conftest import ROOT, everything
-from tests.scripted import Call, Say, ScriptedOpenAI, Step, scripted_openai
 
 SMALL = Path(__file__).parent / "other_workspace"
 NOWHERE = "postgresql://someone:opens-everything-0123456789@127.0.0.1:1/nothing"
@@ -31,7 +31,7 @@ NOWHERE = "postgresql://someone:opens-everything-0123456789@127.0.0.1:1/nothing"
 @pytest.fixture
 def empty(postgres: str) -> Iterator[str]:
     """The URL of a database with nothing in it."""
-    with empty_database(postgres) as url:
+    with copy_database(postgres) as url:
         yield url
 
 

@@ -20,10 +20,10 @@ import httpx
 import pytest
 
 from agent_server.signals import LOCK_SPACE
+from agent_server.testing import Call, Say, ScriptedOpenAI, Step, scripted_openai
 from tests.commands import PATIENCE, Serving, serving
 from tests.conftest import ROOT, fetch
 from tests.needs import find_program
-from tests.scripted import Call, Say, ScriptedOpenAI, Step, scripted_openai
 from tests.server import Start
 from tests.sse import read_frames
 from tests.test_serve import until

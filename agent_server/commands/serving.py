@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from watchfiles import PythonFilter, run_process
 
-from agent_server.app import INGEST, connect, create_app, create_server, documents, instructions, migrate
+from agent_server.app import INGEST, connect, create_app, create_mcp, create_server, migrate
 from agent_server.commands.context import LOCAL, CommandContext, get_user, open_database
 from agent_server.commands.knowledge import ingest_with_progress
 from agent_server.commands.terminal import fail
@@ -35,11 +35,10 @@ from agent_server.identity.resolver import resolve_caller
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.parse import SUFFIXES
 from agent_server.log import configure_logging
-from agent_server.mcp import create_mcp_server, serve_stdio
+from agent_server.mcp import serve_stdio
 from agent_server.seed import load_seeds
 from agent_server.server import Server
 from agent_server.settings import Settings, load_settings
-from agent_server.version import VERSION
 from agent_server.workspace import load_workspace
 
 log = structlog.get_logger()
@@ -334,14 +333,4 @@ async def _local_key(settings: Settings, database: Database) -> str | None:
 async def mcp(context: CommandContext) -> None:
     server = await context.server()
     caller = await context.caller()
-    await serve_stdio(
-        create_mcp_server(
-            server.runtime,
-            server.workspace.tools,
-            name=server.settings.title,
-            version=VERSION,
-            instructions=instructions(server.workspace),
-            caller=lambda: caller,
-            documents=documents(server),
-        )
-    )
+    await serve_stdio(create_mcp(server, caller))

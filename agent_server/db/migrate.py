@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -25,6 +23,7 @@ from sqlmodel import SQLModel
 
 from agent_server.db.database import Database
 from agent_server.db.isolation import ensure_roles, protect
+from agent_server.db.scratch import create_scratch, drop_scratch
 from agent_server.errors import InvalidInput
 
 _LOCK = 7_300_421
@@ -97,23 +96,16 @@ async def revise(database: Database, workspace: Path, message: str) -> Path:
 @asynccontextmanager
 async def _scratch(database: Database) -> AsyncIterator[Database]:
     """An empty database on the same server, for as long as the block. Raises InvalidInput where none may be made."""
-    name = f"scratch_{uuid4().hex}"
-    admin = database.owner.execution_options(isolation_level="AUTOCOMMIT")
-    async with admin.connect() as connection:
-        try:
-            await connection.execute(text(f"create database {name}"))
-        except DBAPIError as error:
-            raise InvalidInput(
-                "migrations: the database user may not make the scratch database to compare on"
-            ) from error
-    parts = urlsplit(database.owner_url or database.direct_url)
-    scratch = Database(urlunsplit(parts._replace(path=f"/{name}")))
+    try:
+        url = await create_scratch(database)
+    except DBAPIError as error:
+        raise InvalidInput("migrations: the database user may not make the scratch database to compare on") from error
+    scratch = Database(url)
     try:
         yield scratch
     finally:
         await scratch.close()
-        async with admin.connect() as connection:
-            await connection.execute(text(f"drop database {name} with (force)"))
+        await drop_scratch(database, url)
 
 
 async def _run(database: Database, workspace: Path, work: Any, argument: str) -> Any:

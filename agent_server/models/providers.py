@@ -16,7 +16,7 @@ from typing import Any
 from agents.model_settings import ModelSettings
 from agents.models.interface import Model
 from agents.models.openai_chatcompletions import OpenAIChatCompletionsModel
-from openai import APIConnectionError, AsyncOpenAI, OpenAIError, Timeout
+from openai import APIConnectionError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError, Timeout
 
 from agent_server.errors import ModelFailed
 from agent_server.models.breaker import Breaker, Clock
@@ -26,10 +26,19 @@ from agent_server.settings import Settings
 
 
 class Models:
-    """The clients of this process and a breaker for each model. A client is made when it is first needed."""
+    """The clients of this process and a breaker for each model. A client is made when it is first needed.
 
-    def __init__(self, settings: Settings, clock: Clock = time.monotonic) -> None:
-        self.settings, self._clock = settings, clock
+    Requests to OpenAI's Chat Completions go through `transport` in place of the network, if one is given. It is a
+    transport of the HTTP library that the openai package is built on.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock = time.monotonic,
+        transport: Any = None,
+    ) -> None:
+        self.settings, self._clock, self._transport = settings, clock, transport
         self._openai: AsyncOpenAI | None = None
         self._first: str | None = None
         self._lock = asyncio.Lock()
@@ -66,6 +75,7 @@ class Models:
                 base_url=settings.openai_base_url,
                 max_retries=0,
                 timeout=Timeout(settings.model_call_timeout, connect=settings.model_connect_timeout),
+                http_client=DefaultAsyncHttpxClient(transport=self._transport) if self._transport else None,
             )
         return self._openai
 

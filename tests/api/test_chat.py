@@ -10,8 +10,8 @@ import pytest
 from dirty_equals import IsPartialDict, IsStr
 from sqlalchemy import text
 
+from agent_server.testing import Call, Cut, Refuse, Say, Stall, Step, scripted_openai
 from tests.conftest import everything
-from tests.scripted import Call, Cut, Refuse, Say, Stall, Step, scripted_openai
 from tests.server import Client, Start
 from tests.sse import Frame, read_frames, text_of, types_of
 

@@ -13,9 +13,9 @@ from sqlalchemy import text
 from agent_server.conversations.models import Conversation, Item
 from agent_server.db import new_id
 from agent_server.identity.resolver import resolve_caller
+from agent_server.testing import Call, Say, scripted_openai
 from agent_server.turns.models import Turn
 from tests.conftest import everything
-from tests.scripted import Call, Say, scripted_openai
 from tests.server import Client, Start
 from tests.sse import read_frames, types_of
 

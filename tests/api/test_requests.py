@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 from agent_server.db import new_id, now
 from agent_server.identity.credentials import issue_key
 from agent_server.log import configure_logging
+from agent_server.testing import Say, scripted_openai
 from tests.conftest import everything
-from tests.scripted import Say, scripted_openai
 from tests.server import Client, Start
 from tests.sse import read_frames
 

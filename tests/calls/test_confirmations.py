@@ -21,8 +21,8 @@ from agent_server.calls.confirmations import ASKERS
 from agent_server.calls.consent import confirm_call, decline_call
 from agent_server.db import Database
 from agent_server.settings import Settings
+from agent_server.testing import Call, Calls, Say, ScriptedOpenAI, Step, scripted_openai
 from tests.conftest import ROOT, execute, fetch
-from tests.scripted import Call, Calls, Say, ScriptedOpenAI, Step, scripted_openai
 from tests.server import Client, Start
 from tests.sse import read_frames
 

@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from agent_server.testing.serving import serving
 from tests.chaos.jobs import Ask, answer, parse, plan
-from tests.serving import serving
 
 Trouble = Literal["limit", "error", "cut", "stall", "pause", "malformed", "unknown", "empty"]
 TROUBLES: tuple[Trouble, ...] = ("limit", "error", "cut", "stall", "pause", "malformed", "unknown", "empty")

@@ -18,8 +18,9 @@ from agent_server.db import SYSTEM, Database, new_id, sweep
 from agent_server.db.isolation import APP_ROLE, SYSTEM_ROLE, row_policy_of
 from agent_server.errors import InvalidInput
 from agent_server.settings import load_settings
+from agent_server.testing import copy_database
 from agent_server.workspace import load_workspace
-from tests.commands import agent_server, empty_database
+from tests.commands import agent_server
 from tests.conftest import ROOT, everything, execute, fetch
 from tests.rows import insert_row_of_everything, owned_tables
 
@@ -253,7 +254,7 @@ async def test_a_login_of_the_role_cannot_go_back_to_the_owner(url: str) -> None
 
 
 def test_a_deployed_server_is_set_up_with_two_addresses_and_runs_with_one(postgres: str) -> None:
-    with empty_database(postgres) as owner:
+    with copy_database(postgres) as owner:
         web = _as_user(owner, "web_of_a_deployment")
         deployed = {"AGENT_SERVER_ENVIRONMENT": "production", "AGENT_SERVER_MODEL": "offline", "DATABASE_URL": web}
         early = agent_server("key", "create", cwd=ROOT, **deployed, DATABASE_OWNER_URL=owner)

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -14,17 +13,16 @@ from agent_server.db import Database
 from agent_server.db.migrate import current, downgrade, drift, pending, upgrade
 from agent_server.errors import InvalidInput
 from agent_server.knowledge.ingest import ingest
+from agent_server.testing import copy_database
 from agent_server.workspace import load_workspace
-from tests.conftest import ROOT, database_url, execute
+from tests.conftest import ROOT
 
 
 @pytest.fixture
 def empty(postgres: str) -> Iterator[str]:
     """The URL of a database with nothing in it."""
-    name = f"empty_{uuid4().hex}"
-    asyncio.run(execute(postgres, f"create database {name}"))
-    yield database_url(postgres, name)
-    asyncio.run(execute(postgres, f"drop database {name} with (force)"))
+    with copy_database(postgres) as url:
+        yield url
 
 
 async def test_migrations_bring_an_empty_database_to_the_models_and_back_to_nothing(empty: str) -> None:

@@ -21,12 +21,12 @@ from agent_server.db.migrate import upgrade
 from agent_server.identity.credentials import issue_key
 from agent_server.identity.resolver import resolve_caller
 from agent_server.settings import load_settings
+from agent_server.testing import Call, Say, Step, scripted_openai
+from agent_server.testing.serving import serving
 from agent_server.turns.hub import Hub
 from agent_server.workspace import load_workspace
 from tests.conftest import ROOT, everything
-from tests.scripted import Call, Say, Step, scripted_openai
 from tests.server import Client
-from tests.serving import serving
 from tests.sse import read_frames
 from tests.turns.ledger import until
 

@@ -15,9 +15,9 @@ from starlette.responses import JSONResponse
 from agent_server.errors import InvalidInput
 from agent_server.http.listener import create_config
 from agent_server.settings import load_settings, variable_of
+from agent_server.testing.serving import serving
 from tests.api.routes import BODIES, ELSEWHERE, filled, raw, routes
 from tests.server import Client, Start
-from tests.serving import serving
 from tests.sse import read_frames
 
 # --- Host

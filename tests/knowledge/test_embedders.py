@@ -27,7 +27,8 @@ from agent_server.knowledge.passages import CitedPassage
 from agent_server.knowledge.search import search
 from agent_server.offline.quote import select
 from agent_server.routing import RoutedAgent, Subject, build_router
-from tests.commands import agent_server, empty_database
+from agent_server.testing import copy_database
+from tests.commands import agent_server
 from tests.conftest import ROOT, everything
 from tests.knowledge.conftest import Write
 
@@ -142,7 +143,7 @@ def test_the_setting_names_an_embedder_in_the_workspace(write: Write, content: P
     tools = content.parent / "tools"
     tools.mkdir()
     (tools / "trigrams.py").write_text(EXAMPLE)
-    with empty_database(postgres) as url:
+    with copy_database(postgres) as url:
 
         def find(embedder: str) -> subprocess.CompletedProcess[str]:
             return agent_server(

@@ -1,7 +1,5 @@
 """A real server on a free port, real keys, and clients of both protocol generations."""
 
-import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from agent_server.identity.credentials import issue_key
 from agent_server.identity.resolver import resolve_caller
 from agent_server.mcp import McpApp, mcp_app
 from agent_server.settings import Settings
+from agent_server.testing.serving import serving
 from tests.conftest import everything
 from tests.mcp.notes import DOCUMENTS, TOOLS, Gate, Notes
 
@@ -91,7 +90,7 @@ class Notebook:
 
 
 @asynccontextmanager
-async def serving(app: McpApp) -> AsyncIterator[str]:
+async def serve_mcp(app: McpApp) -> AsyncIterator[str]:
     """The address of `app`, served on a free port."""
 
     @asynccontextmanager
@@ -99,15 +98,9 @@ async def serving(app: McpApp) -> AsyncIterator[str]:
         async with app.run():
             yield
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(Starlette(routes=app.routes, lifespan=lifespan), http="httptools", log_level="error")
-        server = uvicorn.Server(config)
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
-        finally:
-            server.should_exit = True
-            await task
+    starlette = Starlette(routes=app.routes, lifespan=lifespan)
+    async with serving(starlette, uvicorn.Config(starlette, http="httptools", log_level="error")) as base:
+        yield f"{base}/mcp"
 
 
 @pytest.fixture
@@ -137,6 +130,6 @@ def app(database: Database, settings: Settings, gate: Gate) -> McpApp:
 async def notebook(app: McpApp, database: Database, me: Caller, gate: Gate) -> AsyncIterator[Notebook]:
     async with everything(database) as session:
         key = await issue_key(session, me.id, name="test", scopes=["*"])
-    async with serving(app) as url:
+    async with serve_mcp(app) as url:
         yield Notebook(url, me, key.text, database, gate)
         gate.open.set()

@@ -23,7 +23,7 @@ from agent_server.identity.resolver import resolve_caller
 from agent_server.mcp import McpApp, mcp_app
 from agent_server.settings import Settings
 from tests.conftest import everything
-from tests.mcp.conftest import VERSIONS, Mode, Notebook, serving
+from tests.mcp.conftest import VERSIONS, Mode, Notebook, serve_mcp
 from tests.mcp.notes import TOOLS, Gate
 
 ADD = {"name": "add_note", "arguments": {"text": "Buy fins"}}
@@ -302,7 +302,7 @@ async def test_while_the_database_is_away_the_answer_is_503(settings: Settings, 
     runtime = Runtime(settings=settings, database=away)
     app = mcp_app(runtime, TOOLS, name="n", version="1", instructions="", resolve=partial(resolve_caller, away))
     key = f"ask_{me.id.hex}.AAAA"
-    async with serving(app) as url:
+    async with serve_mcp(app) as url:
         answer = await Notebook(url, me, key, away, Gate()).post(mode, "tools/list", {})
     await away.close()
 

@@ -7,7 +7,7 @@ from agent_server.calls.call import Runtime
 from agent_server.db import Database
 from agent_server.mcp import canonical_address, mcp_app
 from agent_server.settings import Issuer, Settings
-from tests.mcp.conftest import Notebook, serving
+from tests.mcp.conftest import Notebook, serve_mcp
 from tests.mcp.notes import DOCUMENTS, TOOLS
 from tests.server import Client
 
@@ -62,7 +62,7 @@ async def test_a_server_that_knows_its_public_address_never_says_another(databas
         resolve=resolve, documents=DOCUMENTS,
     )  # fmt: skip
     assert canonical_address(settings) == "https://api.example.com/mcp"
-    async with serving(app) as url:
+    async with serve_mcp(app) as url:
         notebook = Notebook(url, me, "token", database, None)  # type: ignore[arg-type]  # no tool of this test waits
         headers: dict[str, str | None] = {"Host": "evil.example"}
         for sent in (headers, headers | {"Authorization": None}):

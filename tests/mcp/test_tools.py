@@ -16,7 +16,7 @@ from agent_server.identity.resolver import resolve_caller
 from agent_server.mcp import mcp_app
 from agent_server.settings import Settings
 from tests.conftest import everything
-from tests.mcp.conftest import MODES, Mode, Notebook, serving
+from tests.mcp.conftest import MODES, Mode, Notebook, serve_mcp
 from tests.mcp.notes import TOOLS
 
 NOTE = {"text": "Buy fins"}
@@ -235,7 +235,7 @@ async def test_any_replica_answers_any_request(
     resolve = partial(resolve_caller, database)
     second = mcp_app(runtime, TOOLS, name="notes", version="1.0", instructions="Notes.", resolve=resolve)
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
-    async with serving(second) as url:
+    async with serve_mcp(second) as url:
         opened = await notebook.post(mode, "initialize" if mode == "legacy" else "server/discover", hello)
         called = await replace(notebook, url=url).post(mode, "tools/call", {"name": "add_note", "arguments": NOTE})
 

@@ -18,10 +18,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from agent_server.testing import Call, Calls, Cut, Refuse, Say, Step, scripted_openai
+from agent_server.testing.serving import serving
 from tests.conftest import everything
-from tests.scripted import Call, Calls, Cut, Refuse, Say, Step, scripted_openai
 from tests.server import Client, Start
-from tests.serving import serving
 from tests.sse import read_frames, text_of, types_of
 
 Frames = Callable[[], AsyncIterator[bytes]]

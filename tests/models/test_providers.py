@@ -9,8 +9,8 @@ from agent_server.errors import ModelFailed
 from agent_server.models.choice import choose_model
 from agent_server.models.providers import Models
 from agent_server.settings import load_settings
+from agent_server.testing import Call, Say, scripted_openai
 from tests.conftest import ROOT
-from tests.scripted import Call, Say, scripted_openai
 from tests.server import Start
 
 

@@ -12,9 +12,9 @@ import pytest
 from agent_server.db import new_id
 from agent_server.identity.credentials import issue_key
 from agent_server.prompts import load_prompts
+from agent_server.testing import Call, Say, ScriptedOpenAI, Step, scripted_openai
 from tests.conftest import everything
 from tests.rows import owned_tables
-from tests.scripted import Call, Say, ScriptedOpenAI, Step, scripted_openai
 from tests.server import Start
 
 ATTACK = (

@@ -10,12 +10,12 @@ from agent_server.app import create_app, create_server
 from agent_server.db import Database, new_id
 from agent_server.identity.credentials import issue_key
 from agent_server.settings import load_settings
+from agent_server.testing import Call, Say, scripted_openai
+from agent_server.testing.serving import serving
 from agent_server.tool import ToolContext, tool
 from agent_server.workspace import load_workspace
 from tests.conftest import ROOT, everything
-from tests.scripted import Call, Say, scripted_openai
 from tests.server import Client
-from tests.serving import serving
 
 
 async def test_a_stop_keeps_the_outcome_of_a_call_outside_that_it_found_under_way(stocked_url: str) -> None:

@@ -14,9 +14,9 @@ from sqlalchemy import text
 from agent_server import Passage, Passages, ToolContext, tool
 from agent_server.calls.ledger import RecordedFailure, failure_text
 from agent_server.errors import AgentServerError, Conflict, Internal, InvalidInput, NotFound, TimedOut
+from agent_server.testing import Call, Calls, Say, ScriptedOpenAI, Step, scripted_openai
 from agent_server.workspace import Workspace, load_workspace
 from tests.conftest import ROOT, everything
-from tests.scripted import Call, Calls, Say, ScriptedOpenAI, Step, scripted_openai
 from tests.server import Client, Start
 
 

@@ -4,8 +4,8 @@ import asyncio
 
 from sqlalchemy import text
 
+from agent_server.testing import Call, Calls, Say, Step, scripted_openai
 from tests.conftest import everything
-from tests.scripted import Call, Calls, Say, Step, scripted_openai
 from tests.server import Client, Start
 from tests.sse import Frame, read_frames, text_of, types_of
 

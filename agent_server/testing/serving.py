@@ -1,4 +1,4 @@
-"""A real HTTP server in the test's own event loop."""
+"""An HTTP server in the event loop of the test."""
 
 import asyncio
 import socket

@@ -1,24 +1,21 @@
-"""A local server that speaks OpenAI's Chat Completions from a script, so that the real provider code is what runs."""
+"""A model that follows a script."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
-
-from tests.serving import serving
+from agent_server.testing.wire import Reply, refuse, serve_openai
 
 
 @dataclass(frozen=True)
 class Say:
-    """Stream a text in pieces, with a `pause` in seconds before each; `hold` is awaited before the piece of that index is
-    sent."""
+    """Stream a text word by word.
+
+    A `pause`, in seconds, comes before each word; `hold` is awaited before the word with that index is sent.
+    """
 
     text: str
     hold: tuple[int, asyncio.Event] | None = None
@@ -27,7 +24,10 @@ class Say:
 
 @dataclass(frozen=True)
 class Call:
-    """Ask for a tool; `arguments` may be text that is no JSON."""
+    """Ask for a tool.
+
+    `arguments` may be a text that is no JSON, as models write it at times. Without an `id` the call gets one.
+    """
 
     name: str
     arguments: dict[str, Any] | str
@@ -47,6 +47,7 @@ class Refuse:
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
+    message: str = "the script refuses"
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,22 @@ class Stall:
 
 Step = Say | Call | Calls | Refuse | Cut | Stall
 Script = Sequence[Step] | Callable[[dict[str, Any]], Step]
+"""The steps in order, or a function that makes the step of the request it is given."""
 
 
 class ScriptedOpenAI:
-    """Answers each request with the next step of `script`, or with what `script` makes of the request."""
+    """Answers each request with the next step of `script`.
 
-    def __init__(self, script: Script) -> None:
-        self._script, self._next = script, 0
+    `requests` holds what it was asked: the prompt, the passages and the tools that a model would have been given.
+    """
+
+    name = "scripted"
+    complaint: str | None = None
+
+    def __init__(self, script: Script = ()) -> None:
         self.requests: list[dict[str, Any]] = []
         self.url = ""
+        self.script = script
 
     @property
     def script(self) -> Script:
@@ -81,25 +89,22 @@ class ScriptedOpenAI:
     def script(self, script: Script) -> None:
         self._script, self._next = script, 0
 
+    async def reply(self, request: dict[str, Any]) -> Reply:
+        step = self.next(request)
+        if isinstance(step, Refuse):
+            return refuse(step.status, step.message, step.headers)
+        return Reply(200, _frames(step, len(self.requests)))
+
     def next(self, request: dict[str, Any]) -> Step:
+        """The step that answers `request`."""
         self.requests.append(request)
         if callable(self._script):
             return self._script(request)
         number, self._next = self._next, self._next + 1
         return self._script[number] if number < len(self._script) else Say("(the script is at its end)")
 
-    async def completions(self, request: Request) -> Response:
-        body = await request.json()
-        step = self.next(body)
-        if isinstance(step, Refuse):
-            return JSONResponse({"error": {"message": "no, sk-secret0123456789abcdef"}}, step.status, step.headers)
-        return StreamingResponse(_frames(step, len(self.requests)), media_type="text/event-stream")
 
-    async def models(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [{"id": "scripted", "object": "model"}]})
-
-
-async def _frames(step: Step, number: int) -> AsyncIterator[bytes]:
+async def _frames(step: Step, number: int) -> AsyncGenerator[bytes]:
     match step:
         case Say(text, hold, pause):
             words = text.split(" ")
@@ -159,12 +164,7 @@ def _chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
 
 @asynccontextmanager
 async def scripted_openai(script: Script) -> AsyncIterator[ScriptedOpenAI]:
-    """The scripted server, on a port of this machine; `url` is what OPENAI_BASE_URL takes."""
+    """Serve a scripted model on a free port of this machine; its `url` is what OPENAI_BASE_URL takes."""
     model = ScriptedOpenAI(script)
-    routes = [
-        Route("/v1/chat/completions", model.completions, methods=["POST"]),
-        Route("/v1/models", model.models),
-    ]
-    async with serving(Starlette(routes=routes)) as base:
-        model.url = f"{base}/v1"
+    async with serve_openai(model) as model.url:
         yield model
