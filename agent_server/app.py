@@ -37,7 +37,7 @@ from agent_server.mcp import Documents, canonical_address, create_mcp_server, mc
 from agent_server.models.choice import choose_model
 from agent_server.models.providers import Models
 from agent_server.orchestrator.run import Orchestrator
-from agent_server.protocols import PROTOCOLS
+from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
 from agent_server.server import Server
 from agent_server.settings import Settings
@@ -131,8 +131,9 @@ def create_server(
     )
 
 
-def create_app(server: Server, protocols: Sequence[Protocol] = PROTOCOLS) -> FastAPI:
-    """The ASGI app of a process that speaks these protocols. Its lifespan runs the turns."""
+def create_app(server: Server, protocols: Sequence[Protocol] | None = None) -> FastAPI:
+    """The ASGI app of a process that speaks `protocols`, by default all that there are. Its lifespan runs the turns."""
+    protocols = find_protocols() if protocols is None else protocols
 
     resource = canonical_address(server.settings)
 

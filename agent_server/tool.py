@@ -229,13 +229,19 @@ def tool(
             file=code.co_filename,
             line=code.co_firstlineno,
         )
-        if mistakes := [Mistake(declared.file, declared.line, f"tool {name}: {m}") for m in _mistakes(declared)]:
-            if (collected := _COLLECTED.get()) is None:
-                raise WorkspaceInvalid(mistakes)
-            collected += mistakes
+        _report([Mistake(declared.file, declared.line, f"tool {name}: {m}") for m in _mistakes(declared)])
         return declared
 
     return declare
+
+
+def _report(mistakes: Sequence[Mistake]) -> None:
+    """Add mistakes to those that are collected. Raises WorkspaceInvalid where nobody collects them."""
+    collected = _COLLECTED.get()
+    if collected is not None:
+        collected += mistakes
+    elif mistakes:
+        raise WorkspaceInvalid(mistakes)
 
 
 def _mistakes(tool: Tool[Any, Any]) -> Sequence[str]:

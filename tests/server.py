@@ -13,7 +13,6 @@ from agent_server.app import create_app, create_server
 from agent_server.db import Database, new_id
 from agent_server.http.listener import create_config
 from agent_server.identity.credentials import issue_key
-from agent_server.protocols import PROTOCOLS
 from agent_server.protocols.base import Protocol
 from agent_server.server import Server
 from agent_server.settings import load_settings
@@ -85,7 +84,7 @@ def starter(database: Database) -> Start:
         root: Path = ROOT,
         *,
         workspace: Workspace | None = None,
-        protocols: Sequence[Protocol] = PROTOCOLS,
+        protocols: Sequence[Protocol] | None = None,
         **settings: Any,
     ) -> AsyncIterator[Client]:
         workspace = workspace or load_workspace(root)

@@ -2,6 +2,7 @@
 
 import json
 from importlib import import_module
+from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any
 
@@ -11,12 +12,13 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 import agent_server
+import agent_server.protocols
 from agent_server.db import Database
 from agent_server.errors import AgentServerError
 from agent_server.http.auth import CallerDep
 from agent_server.http.errors import ErrorFormat
 from agent_server.http.statuses import STATUSES, status_of
-from agent_server.protocols import PROTOCOLS
+from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
 from tests.api.routes import raw
 from tests.server import Start
@@ -65,7 +67,7 @@ TOY = Protocol(
 )
 
 
-BOTH = (*PROTOCOLS, TOY)
+BOTH = (*find_protocols(), TOY)
 
 REFUSALS: list[tuple[int, str, dict[str, Any]]] = [
     (401, "unauthorized", {"method": "POST", "json": {"a": 1}, "headers": {"Authorization": "Bearer nonsense"}}),
@@ -156,7 +158,8 @@ async def test_openapi_describes_the_errors_of_each_path(start: Start) -> None:
 INTENDED = {
     "Busy": 409,
     "Internal": 500,
-    "ToolRefused": 500,
+    "RecordedFailure": 500,
+    "DatabaseAway": 503,
     "WorkspaceInvalid": 500,
     **{error.__name__: status for error, status in STATUSES.items()},
 }
@@ -176,6 +179,32 @@ def test_every_error_of_the_code_base_has_the_status_that_is_meant() -> None:
     assert all("status" not in vars(error) for error in found)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.prefix)
+@pytest.mark.parametrize("protocol", find_protocols(), ids=lambda protocol: protocol.prefix)
 def test_no_prefix_ends_in_a_slash(protocol: Protocol) -> None:
     assert protocol.prefix.startswith("/") and not protocol.prefix.endswith("/")
+
+
+STRANGER = """
+from fastapi import APIRouter
+
+from agent_server.protocols.base import Protocol
+
+router = APIRouter()
+
+
+@router.get("/v7/ping")
+async def ping() -> str:
+    return "pong"
+
+
+PROTOCOL = Protocol(prefix="/v7", router=router)
+"""
+
+
+async def test_a_protocol_is_one_folder(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "strange"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(STRANGER)
+    monkeypatch.setattr(agent_server.protocols, "__path__", [*agent_server.protocols.__path__, str(tmp_path)])
+    async with start() as client:
+        assert (await client.http.get("/v7/ping")).json() == "pong"
