@@ -1,6 +1,7 @@
 """Real Postgres for every test: one embedded server per test process, a database of its own per test."""
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -26,6 +27,9 @@ from agent_server.workspace import load_workspace
 pytest_plugins = ["tests.server", "tests.owners"]
 
 ROOT = Path(__file__).parent.parent
+SERVER = "AGENT_SERVER_TEST_DATABASE_URL"
+TEMPLATE = "TESTS_TEMPLATE"
+"""Variables: the server and the template of the tests that run these tests on a copy of the sources."""
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +45,15 @@ def logging() -> None:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The URL of an embedded server that lives as long as this test process."""
+    if given := os.environ.get(SERVER):
+        yield given
+        return
     folder = Path(tempfile.mkdtemp(prefix="pg"))
-    yield start_embedded(folder)
+    url = start_embedded(folder)
+    # nothing here outlives the machine
+    settings = ("fsync", "synchronous_commit", "full_page_writes")
+    asyncio.run(execute(url, *(f"alter system set {name} = off" for name in settings), "select pg_reload_conf()"))
+    yield url
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -77,32 +88,36 @@ async def everything(database: Database) -> AsyncIterator[AsyncSession]:
 @pytest.fixture(scope="session")
 def template(postgres: str) -> str:
     """The name of a migrated, empty database that tests are copied from."""
+    load_workspace(ROOT)  # the rights to its tables follow from its models
+    if given := os.environ.get(TEMPLATE):
+        return given
+    name = f"template_{uuid4().hex}"
 
     async def make() -> None:
-        await execute(postgres, "create database template_empty")
-        load_workspace(ROOT)  # the rights to its tables follow from its models
-        database = Database(database_url(postgres, "template_empty"))
+        await execute(postgres, f"create database {name}")
+        database = Database(database_url(postgres, name))
         await upgrade(database, ROOT)
         await database.close()
 
     asyncio.run(make())
-    return "template_empty"
+    return name
 
 
 @pytest.fixture(scope="session")
 def stocked_template(postgres: str, template: str) -> str:
     """The same, with the seeds and the content of the reference workspace."""
+    name = f"template_{uuid4().hex}"
 
     async def make() -> None:
-        await execute(postgres, f"create database template_stocked template {template}")
-        database = Database(database_url(postgres, "template_stocked"))
+        await execute(postgres, f"create database {name} template {template}")
+        database = Database(database_url(postgres, name))
         workspace = load_workspace(ROOT)
         await load_seeds(database, workspace.seeds)
         await ingest(database, Embedder(), workspace.content)
         await database.close()
 
     asyncio.run(make())
-    return "template_stocked"
+    return name
 
 
 @contextmanager
