@@ -140,7 +140,8 @@ async def _check(
         {"role": "user", "content": effect},
         {"role": "assistant", "content": "Answer 1 is this."},
         {"type": "function_call", "call_id": called.call_id, "name": TOOLS[effect].name, "arguments": "{}"},
-        {"type": "function_call_output", "call_id": called.call_id, "output": told or "did it"},
+        {"type": "function_call_output", "call_id": called.call_id, "output": told or "did it"}
+        | ({"status": "incomplete"} if told else {}),
         {"role": "assistant", "content": "Answer 2 is this."},
     ]
     assert await count(database, "conversation where title = 'noted'") == (effect == "stored")
