@@ -4,7 +4,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 
 from agent_server.settings import Settings, variable_of
+from tests import zygote
 
 PATIENCE = 90
 """Seconds after which a test gives up on a process; they start slowly on a busy machine."""
@@ -30,15 +30,8 @@ def agent_server(
     *arguments: str, cwd: Path, stdin: str | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "agent_server", *arguments],
-        cwd=cwd,
-        env=environment(variables),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
+    return zygote.run(
+        "agent_server", *arguments, cwd=cwd, environment=environment(variables), stdin=stdin, timeout=PATIENCE
     )
 
 
@@ -46,7 +39,7 @@ def agent_server(
 class Serving:
     """A running `agent-server serve`: its process, what it has written, and a client with the key it announced."""
 
-    process: subprocess.Popen[str]
+    process: zygote.Process
     written: list[str]
     http: httpx.Client
     _lines: "queue.Queue[str | None]"
@@ -93,16 +86,17 @@ class Serving:
 def serving(workspace: Path, url: str, *arguments: str, **variables: str) -> Iterator[Serving]:
     """`agent-server serve` on a free port, from its announcement on."""
     options = arguments if "--port" in arguments else (*arguments, "--port", "0")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "agent_server", "serve", "--workspace", str(workspace), *options],
+    out, into = os.pipe()
+    process = zygote.start(
+        "agent_server",
+        *("serve", "--workspace", str(workspace), *options),
         cwd=workspace,
-        env=environment({"DATABASE_URL": url, **variables}),
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+        environment=environment({"DATABASE_URL": url, **variables}),
+        files=(0, 1, into),
     )
+    os.close(into)
     lines: queue.Queue[str | None] = queue.Queue()
-    reader = threading.Thread(target=_read, args=(process, lines))
+    reader = threading.Thread(target=_read, args=(out, lines))
     reader.start()
     try:
         with httpx.Client(timeout=PATIENCE) as http:
@@ -120,9 +114,8 @@ def serving(workspace: Path, url: str, *arguments: str, **variables: str) -> Ite
         reader.join()
 
 
-def _read(process: subprocess.Popen[str], lines: "queue.Queue[str | None]") -> None:
-    assert process.stderr is not None
-    with process.stderr:
-        for line in process.stderr:
+def _read(out: int, lines: "queue.Queue[str | None]") -> None:
+    with open(out, encoding="utf-8") as written:
+        for line in written:
             lines.put(line)
     lines.put(None)

@@ -1,6 +1,7 @@
 """Real Postgres for every test: one embedded server per test process, a database of its own per test."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,12 +18,16 @@ from agent_server.db.migrate import upgrade
 from agent_server.log import configure_logging
 from agent_server.settings import load_settings
 from agent_server.testing import copy_database
+from agent_server.testing.databases import ADDRESS
 from agent_server.testing.server import fill
 from agent_server.workspace import Workspace, load_workspace
 
 pytest_plugins = ["agent_server.testing.plugin", "tests.server", "tests.owners", "tests.needs"]
 
 ROOT = Path(__file__).parent.parent
+SERVER = ADDRESS
+TEMPLATE = "TESTS_TEMPLATE"
+"""Variables: the server and the template of the tests that run these tests on a copy of the sources."""
 
 
 SLOW = ("/chaos/", "/test_crash_points.py", "/test_disk_full.py", "/test_mutations.py", "/test_pooler.py")
@@ -83,8 +88,12 @@ async def everything(database: Database) -> AsyncIterator[AsyncSession]:
 def template(postgres: str) -> Iterator[str]:
     """The URL of a migrated, empty database that tests are copied from."""
 
+    load_workspace(ROOT)  # the rights to its tables follow from its models
+    if given := os.environ.get(TEMPLATE):
+        yield given
+        return
+
     async def make(url: str) -> None:
-        load_workspace(ROOT)  # the rights to its tables follow from its models
         database = Database(url)
         await upgrade(database, ROOT)
         await database.close()

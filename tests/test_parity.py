@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +18,7 @@ from agent_server.audit import Audit
 from agent_server.identity.credentials import issue_key
 from agent_server.identity.resolver import resolve_caller
 from agent_server.testing import Call, Say, ScriptedOpenAI, scripted_openai
+from tests.commands import agent_server
 from tests.conftest import ROOT, everything
 from tests.server import Client, Start
 
@@ -73,16 +72,13 @@ class Surfaces:
         return Outcome("ok", body) if response.status_code == 200 else Outcome(body["code"], body["detail"])
 
     async def cli(self, name: str, arguments: dict[str, Any], key: str) -> Outcome:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "agent_server", "tool", "call", name, "--yes", "--json", json.dumps(arguments),
-            cwd=ROOT, stdout=-1, stderr=-1,
-            env={**os.environ, "DATABASE_URL": self.url, "AGENT_SERVER_KEY": key},
-        )  # fmt: skip
-        out, err = await process.communicate()
-        if process.returncode == 0:
-            return Outcome("ok", json.loads(out))
-        assert process.returncode == 1, err.decode()
-        return _parsed(err.decode().strip().splitlines()[-1])
+        words = ("tool", "call", name, "--yes", "--json", json.dumps(arguments))
+        variables = {"DATABASE_URL": self.url, "AGENT_SERVER_KEY": key}
+        done = await asyncio.to_thread(agent_server, *words, cwd=ROOT, **variables)
+        if done.returncode == 0:
+            return Outcome("ok", json.loads(done.stdout))
+        assert done.returncode == 1, done.stderr
+        return _parsed(done.stderr.strip().splitlines()[-1])
 
 
 def _parsed(text: str) -> Outcome:
@@ -203,13 +199,10 @@ async def test_an_unknown_tool_is_named_as_such(surfaces: Surfaces) -> None:
     response = await surfaces.client.http.post("/api/tools/creat_task", json={}, headers=surfaces.client.auth)
     assert response.status_code == 404
     assert "create_task" in response.json()["detail"]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "agent_server", "tool", "call", "creat_task", cwd=ROOT, stderr=-1,
-        env={**os.environ, "DATABASE_URL": surfaces.url},
-    )  # fmt: skip
-    _, err = await process.communicate()
-    assert process.returncode == 2
-    assert b"create_task" in err
+    words = ("tool", "call", "creat_task")
+    done = await asyncio.to_thread(agent_server, *words, cwd=ROOT, DATABASE_URL=surfaces.url)
+    assert done.returncode == 2
+    assert "create_task" in done.stderr
 
 
 async def test_the_openapi_document_has_every_tool_with_its_schemas(surfaces: Surfaces) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import importlib.util
 import json
-import os
 import re
 import shlex
 import shutil
@@ -26,6 +25,7 @@ from agent_server.testing import copy_database
 from agent_server.testing.serving import serving
 from agent_server.turns.attempt import Attempt
 from agent_server.turns.calls import CallLedger
+from tests.commands import agent_server
 from tests.conftest import ROOT
 from tests.server import Start
 from tests.turns.ledger import call, never, replica
@@ -39,12 +39,9 @@ def blocks(language: str) -> list[str]:
 
 
 async def run(*words: str, cwd: Path = ROOT, **variables: str) -> tuple[int, str]:
-    """Run a command; its exit code and what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        *words, cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=os.environ | variables
-    )
-    out, _ = await process.communicate()
-    return process.returncode or 0, out.decode()
+    """Run `agent-server` with these arguments; its exit code and what it printed."""
+    done = await asyncio.to_thread(agent_server, *words, cwd=cwd, **variables)
+    return done.returncode, done.stdout + done.stderr
 
 
 def test_the_two_commands_are_targets_of_the_makefile() -> None:
@@ -59,8 +56,9 @@ async def test_the_question_over_http_is_answered_with_a_citation(start: Start) 
     async with start() as client:
         base = str(client.http.base_url).rstrip("/")
         command = block.replace("\\\n", " ").replace("http://127.0.0.1:8000", base)
-        code, out = await run(*shlex.split(command))
-    assert code == 0
+        curl = await asyncio.create_subprocess_exec(*shlex.split(command), stdout=asyncio.subprocess.PIPE)
+        out, _ = await curl.communicate()
+    assert curl.returncode == 0
     answer = json.loads(out)
     assert "12 hours" in answer["text"]
     assert answer["sources"]
@@ -72,7 +70,7 @@ async def test_the_commands_do_what_they_say(stocked_url: str) -> None:
     for line in block.splitlines():
         words = shlex.split(line)
         assert words[0] == ".venv/bin/agent-server"
-        code, out = await run(sys.executable, "-m", "agent_server", *words[1:], DATABASE_URL=stocked_url)
+        code, out = await run(*words[1:], DATABASE_URL=stocked_url)
         assert code == 0, out
         outputs.append(out)
     chat, created, listed, found, routed = outputs
@@ -88,9 +86,7 @@ async def test_the_tool_of_the_readme_is_a_tool(tmp_path: Path, stocked_url: str
     for name in ("tools", "prompts", "content", "migrations"):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "tools" / "todo" / "count.py").write_text(block)
-    code, out = await run(
-        sys.executable, "-m", "agent_server", "tool", "call", "count_tasks", cwd=tmp_path, DATABASE_URL=stocked_url
-    )
+    code, out = await run("tool", "call", "count_tasks", cwd=tmp_path, DATABASE_URL=stocked_url)
     assert (code, out.strip().splitlines()[-1]) == (0, "0"), out
 
 
@@ -171,7 +167,7 @@ def empty(postgres: str) -> Iterator[str]:
 async def test_a_tool_of_each_effect_does_what_the_documentation_says(bookshop: Path, empty: str) -> None:
     async def called(*words: str) -> tuple[int, str]:
         variables = {"DATABASE_URL": empty, "PAYMENTS_URL": base, "PRINTER_URL": base}
-        code, out = await run(sys.executable, "-m", "agent_server", "tool", "call", *words, cwd=bookshop, **variables)
+        code, out = await run("tool", "call", *words, cwd=bookshop, **variables)
         return code, out.strip().splitlines()[-1]
 
     async with outside() as (there, base):

@@ -21,6 +21,7 @@ from agent_server.models.choice import choose_model
 from agent_server.prompts import VARIABLES, FrontMatter
 from agent_server.settings import Settings, load_settings, variable_of
 from agent_server.workspace import load_workspace
+from tests.commands import agent_server
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
@@ -213,16 +214,15 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def agent_server(*arguments: str, cwd: Path) -> Any:
-    command = [sys.executable, "-m", "agent_server", *arguments, "--json"]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+def run_command(*arguments: str, cwd: Path) -> Any:
+    done = agent_server(*arguments, "--json", cwd=cwd)
     assert done.stdout, done.stderr
     return json.loads(done.stdout)
 
 
 def test_the_files_shown_in_the_documentation_are_a_workspace_without_mistakes(documented: Path) -> None:
-    assert agent_server("check", cwd=documented) == []
-    tools = {tool["name"]: tool["effect"] for tool in agent_server("tool", "list", cwd=documented)}
+    assert run_command("check", cwd=documented) == []
+    tools = {tool["name"]: tool["effect"] for tool in run_command("tool", "list", cwd=documented)}
     shown = {"get_book": "read", "add_wish": "stored", "refund_order": "keyed", "print_label": "once"}
     assert shown.items() <= tools.items()
     assert "request_callback" in tools

@@ -3,17 +3,15 @@
 A wall is taken down in a copy of the sources, and the matrix runs there, in a process of its own.
 """
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SERVER, TEMPLATE
+from tests.zygote import run_pytest
 
 COPIED = ("agent_server", "migrations", "tests", "tools", "prompts", "content", "pyproject.toml")
 PROBE = "finds_nothing or lead_nobody_else"
@@ -48,23 +46,11 @@ def take_down_policies(copy: Path) -> int:
     return found
 
 
-def probe(copy: Path) -> tuple[int, int]:
+def probe(copy: Path, **variables: str) -> tuple[int, int]:
     """How many tests of the matrix ran in the copy, and how many failed."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     report = copy / "report.xml"
-    done = subprocess.run(
-        [
-            sys.executable,
-            *["-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=", "tests/test_matrix.py", "-k"],
-            PROBE,
-            f"--junitxml={report}",
-        ],
-        cwd=copy,
-        env={**environment, "PYTHONPATH": str(copy)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    arguments = ("-o", "addopts=", "tests/test_matrix.py", "-k", PROBE, f"--junitxml={report}")
+    done = run_pytest(copy, *arguments, **variables)
     suite = ElementTree.parse(report).getroot().find("testsuite")
     assert suite is not None, done.stdout
     cases = suite.findall("testcase")
@@ -72,18 +58,18 @@ def probe(copy: Path) -> tuple[int, int]:
     return len(cases), len(suite.findall("testcase/failure"))
 
 
-def test_without_the_filters_of_the_repositories_nothing_leaks(copy: Path) -> None:
+def test_without_the_filters_of_the_repositories_nothing_leaks(copy: Path, postgres: str, template: str) -> None:
     assert take_down_filters(copy) >= 5
-    assert probe(copy) == (3, 0)
+    assert probe(copy, **{SERVER: postgres, TEMPLATE: template}) == (3, 0)
 
 
-def test_without_the_policies_of_the_database_nothing_leaks(copy: Path) -> None:
+def test_without_the_policies_of_the_database_nothing_leaks(copy: Path, postgres: str) -> None:
     assert take_down_policies(copy) == 1
-    assert probe(copy) == (3, 0)
+    assert probe(copy, **{SERVER: postgres}) == (3, 0)
 
 
-def test_without_either_the_matrix_finds_the_leak(copy: Path) -> None:
+def test_without_either_the_matrix_finds_the_leak(copy: Path, postgres: str) -> None:
     take_down_filters(copy)
     take_down_policies(copy)
-    ran, failed = probe(copy)
+    ran, failed = probe(copy, **{SERVER: postgres})
     assert (ran, failed > 0) == (3, True)

@@ -6,8 +6,6 @@ The points are reached and left by locks, so every run of these tests dies at th
 import asyncio
 import json
 import signal
-import sys
-from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -35,6 +33,7 @@ from agent_server.turns.models import Turn
 from tests.conftest import ROOT
 from tests.turns.ledger import Replica, bodies, count, ended, never, read_turn, replica, until
 from tests.turns.victim import HOLD, KEY, POINTS, TOOLS, Talk, World
+from tests.zygote import Process, start
 
 Effect = Literal["stored", "keyed", "once"]
 AROUND = ["accepting", "accepted", "shown 1", "answering 1", "answered 1", "shown 2", "answering 2", "answered 2"]
@@ -70,20 +69,18 @@ async def _held(
     """A victim that is at this point, until `_RELEASE`."""
     key = list(POINTS).index(point)
     await outside.execute("select pg_advisory_lock($1, $2)", HOLD, key)
-    command = (sys.executable, "-m", "tests.turns.victim", database.url, str(me.id), effect)
-    victim = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
+    victim = start("tests.turns.victim", database.url, str(me.id), effect, cwd=ROOT)
 
     async def is_there() -> bool:
-        assert victim.returncode is None
+        assert victim.poll() is None
         return await count(database, f"pg_locks where classid = {HOLD} and objid = {key} and not granted") == 1
 
     try:
         await until(is_there)
         yield victim
     finally:
-        if victim.returncode is None:
-            victim.kill()
-            await victim.wait()
+        victim.kill()
+        await asyncio.to_thread(victim.wait, 30)
 
 
 _RELEASE = "select pg_advisory_unlock_all()"
@@ -178,7 +175,7 @@ async def test_a_turn_whose_process_is_killed_is_ended_by_another(
 
 async def _kill(victim: Process, outside: asyncpg.Connection) -> None:
     victim.kill()
-    await victim.wait()
+    await asyncio.to_thread(victim.wait, 30)
     await outside.execute(_RELEASE)
     await outside.execute("update replica set beat = now() + interval '1 hour'")  # only its lock says that it is dead
 
@@ -202,7 +199,7 @@ async def test_a_process_that_was_frozen_while_another_ended_its_turn_adds_nothi
             before = await _check(database, outside, turn, events, point, effect)
             assert before == _outside(point, effect)
             zombie.send_signal(signal.SIGCONT)
-            assert await asyncio.wait_for(zombie.wait(), 30) == 0
+            assert await asyncio.to_thread(zombie.wait, 30) == 0
             assert await _read_twice(database, alive, turn) == events
     after = await _check(database, outside, turn, events, point, effect)
     # Nothing can hold back the one call to the outside that a frozen process was about to make.

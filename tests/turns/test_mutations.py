@@ -3,17 +3,15 @@
 A safeguard is switched off in a copy of the sources, and the tests run there, in a process of their own.
 """
 
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SERVER, TEMPLATE
+from tests.zygote import run_pytest
 
 COPIED = ("agent_server", "migrations", "tests", "tools", "prompts", "content", "pyproject.toml")
 _KILLED = "test_crash_points.py::test_a_turn_whose_process_is_killed_is_ended_by_another"
@@ -197,36 +195,31 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _run(copy: Path, *tests: str) -> tuple[int, int, str]:
+def _run(copy: Path, *tests: str, **variables: str) -> tuple[int, int, str]:
     """How many of these tests ran and how many failed, and what was printed; of a test that could not be set up or
     collected neither is true."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     report = copy / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--junitxml", str(report)]
-    done = subprocess.run(
-        command + [f"tests/turns/{test}" for test in tests],
-        cwd=copy,
-        env={**environment, "PYTHONPATH": str(copy)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_pytest(copy, *(f"tests/turns/{test}" for test in tests), f"--junitxml={report}", **variables)
+    assert done.returncode in (0, 1), done.stdout
     suite = ElementTree.parse(report).getroot().find("testsuite")
     assert suite is not None, done.stdout
-    assert done.returncode in (0, 1), done.stdout
     cases = suite.findall("testcase")
     return sum(case.find("error") is None for case in cases), len(suite.findall("testcase/failure")), done.stdout
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.safeguard)
-def test_a_safeguard_that_is_switched_off_is_noticed(copy: Path, mutant: Mutant) -> None:
+def test_a_safeguard_that_is_switched_off_is_noticed(copy: Path, mutant: Mutant, postgres: str, template: str) -> None:
     source = (copy / mutant.file).read_text()
     assert source.count(mutant.old) == 1
     (copy / mutant.file).write_text(source.replace(mutant.old, mutant.new))
-    assert _run(copy, mutant.noticed_by)[:2] == (1, 1)
+    shared = {SERVER: postgres}
+    if not mutant.file.startswith("migrations/"):  # the template has been made without the mutant
+        shared[TEMPLATE] = template
+    ran, failed, printed = _run(copy, mutant.noticed_by, **shared)
+    assert (ran, failed) == (1, 1), printed
 
 
-def test_with_all_safeguards_on_the_same_tests_pass(copy: Path) -> None:
+def test_with_all_safeguards_on_the_same_tests_pass(copy: Path, postgres: str, template: str) -> None:
     tests = list(dict.fromkeys(mutant.noticed_by for mutant in MUTANTS))
-    ran, failed, printed = _run(copy, *tests)
+    ran, failed, printed = _run(copy, *tests, **{SERVER: postgres, TEMPLATE: template})
     assert (ran, failed) == (len(tests), 0), printed

