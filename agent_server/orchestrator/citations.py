@@ -1,9 +1,8 @@
 """The numbered passages that the answer of a turn may cite."""
 
-import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from agent_server.calls.ledger import CallOutcome, outcome_text
 from agent_server.knowledge.passages import CitedPassage, Passage, passage_body, passage_of
@@ -66,19 +65,11 @@ class Citations:
         Each passage of a result gets its number, whichever tool has returned it. The same outcome renders to the same
         text each time, so that a takeover tells the model what is stored.
         """
-        if outcome.error is not None or not returns_passages(tool):
+        # A call that waits for its user's word has a question in place of its result.
+        if outcome.error is not None or not tool.has_result(Passages) or "hits" not in outcome.output:
             return outcome_text(outcome), ()
-        hits = outcome.output["hits"] if isinstance(outcome.output, dict) else outcome.output
-        cited = self.number([Passage(**hit) for hit in hits])
+        cited = self.number([Passage(**hit) for hit in outcome.output["hits"]])
         listed = [{"citation": c.n, "heading": c.passage.heading, "text": c.passage.text} for c in cited]
         # All of them, known ones too: the event must say what the numbers of this very result stand for.
         events = [PassagesFound([passage_body(c) for c in cited])] if cited else []
-        return json.dumps({"hits": listed}, ensure_ascii=False), events
-
-
-def returns_passages(tool: Tool[..., Any]) -> bool:
-    """Whether the declared result of a tool is passages."""
-    declared = get_type_hints(tool.function)["return"]
-    if get_origin(declared) is list:
-        return get_args(declared) == (Passage,)
-    return isinstance(declared, type) and issubclass(declared, Passages)
+        return outcome_text(CallOutcome({**outcome.output, "hits": listed})), events
