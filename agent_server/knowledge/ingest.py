@@ -29,8 +29,8 @@ from agent_server.knowledge.parse import ContentPage, content_files, read_page
 
 BATCH = 128
 # The pivot is a constant: with the true mean, each new page would change the stored half of every chunk. Chunks are cut
-# to one size, so the true mean stays near: 96 and 111 in the two judged collections. Between 50 and 110 nDCG@10 moves by
-# less than .01.
+# to one size, so the true mean stays near: 96 and 111 in the two judged collections. Between 50 and 110 nDCG@10 moves
+# by less than .01.
 PIVOT = 110.0
 """The length, in counted words, that BM25 takes as the mean."""
 _LOCK = 7_300_422

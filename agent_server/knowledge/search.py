@@ -26,8 +26,8 @@ MAX_POSTINGS = 5000
 """Candidates come from a query's rarest words until this many; every word still scores."""
 # nDCG@10 over eight collections is .673; .4 and .7 give .671. Rank fusion loses .05, the best `ts_rank` has .591.
 DENSE_WEIGHT = 0.5
-# One long page must not take every place. Measured on the documentation of four projects: of the pages that answer, 5 in
-# 100 more are among ten passages, and no fewer answers among five. A fixed number of passages per page is worse at both.
+# One long page must not take every place. Measured on the documentation of four projects: of the pages that answer, 5
+# in 100 more are among ten passages, and no fewer answers among five. A fixed number per page is worse at both.
 SAME_DOCUMENT = 0.85
 """Each further passage of a document counts this much of the one before when passages are chosen."""
 MAX_QUERY = 4_000
