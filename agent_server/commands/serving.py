@@ -282,8 +282,8 @@ class _Draining(uvicorn.Server):
 
     def _stop_as_orphan(self, sentinel: int) -> None:
         """Stop, because the process that started this one is gone."""
-        # Without this the port would stay taken. The sentinel of a process that has ended stays readable, and would call
-        # this function again and again.
+        # Without this the port would stay taken. The sentinel of a process that has ended stays readable, and would
+        # call this function again and again.
         asyncio.get_running_loop().remove_reader(sentinel)
         self._stop(signal.SIGTERM)
 

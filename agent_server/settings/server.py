@@ -104,7 +104,7 @@ def _concrete(host: str) -> str | None:
         address = ip_address(host)
     except ValueError:
         return host.lower() or None
-    # No client can name it in a `Host` header.
+    # An address to listen on, and not one that clients ask for.
     if address.is_unspecified:
         return None
     return f"[{address}]" if address.version == 6 else str(address)
