@@ -100,8 +100,10 @@ __all__ = [
 ]
 
 
+# Importing the module agent_server.tool sets the attribute `tool` of this package to the module. Without this class
+# `from agent_server import tool` would give the decorator or the module, depending on what was imported before.
 class _Package(ModuleType):
-    """This package: what is called `tool` in it is the decorator, also once the module of that name is imported."""
+    """This package, in which `tool` is always the decorator."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value.tool if name == "tool" and isinstance(value, ModuleType) else value)

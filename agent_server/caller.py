@@ -17,6 +17,7 @@ class Caller:
     id: UUID
     kind: Literal["user", "guest", "service"]
     scopes: frozenset[str] = frozenset()
+    # Not compared: the same caller with another credential is the same caller.
     roles: frozenset[str] = field(default=frozenset(), compare=False)
     login_id: UUID | None = field(default=None, compare=False)
     expires_at: datetime | None = field(default=None, compare=False)

@@ -10,7 +10,7 @@ import typer
 
 
 def _group(help: str, epilog: str | None = None) -> typer.Typer:
-    """Help as plain text: Rich would take "[default: 8000]" for markup and drop it."""
+    # Help is plain text: Rich would take "[default: 8000]" for markup and drop it.
     return typer.Typer(
         no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=help, epilog=epilog
     )
@@ -51,6 +51,7 @@ LOCAL = "local"
 
 def _run(command: str, workspace: Path | None, **options: Any) -> None:
     """Run a command of `commands` and end with its exit code."""
+    # Imported here: `--help` must not wait for the database toolkit and the models.
     commands = importlib.import_module("agent_server.commands")
     sys.exit(commands.run(command, workspace, **options))
 

@@ -125,6 +125,7 @@ class Internal(AgentServerError):
     """A bug of ours. The caller gets a reference, and the log line with that reference has the traceback."""
 
     def __init__(self, what: str, reference: str) -> None:
+        # No detail of the bug: it could hold rows, paths or secrets.
         super().__init__(f"{what} failed; this is our fault. Reference {reference}")
         self.reference = reference
 
@@ -141,6 +142,7 @@ class Mistake:
         return f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}"
 
 
+# No AgentServerError: it is an answer to the server and no failure that somebody is shown.
 class DidNotHappen(Exception):
     """Raised by a tool's `reconcile` and never shown. The call it was asked about had no effect, and can have none."""
 

@@ -19,15 +19,18 @@ from urllib.parse import unquote
 
 import structlog
 
+# "tokens" and "tokenizer" are no secrets: counts of tokens are what one looks for in a log.
 _NAMES = (
     r"pass(?:word|wd|phrase|code)|pwd|secret|token(?!s|i[sz])|(?:api|access|private|signing|encryption|auth)[_-]?key"
     r"|authori[sz]ation|cookie|credential|dsn|database_url"
 )
 _SECRET_NAME = re.compile(f"(?i){_NAMES}")
 _PERSONAL_NAME = re.compile(r"(?i)(?:^|[_.-])(?:e-?mail|phone|telephone|mobile|iban|card_?number)$")
+# A value may contain itself, so there has to be an end.
 _DEEPEST = 8
 _OF_FORMATTERS = frozenset({"exc_info", "_record", "_from_structlog"})
 
+# Searching all patterns in every value would cost more than all else that a line costs.
 _TAME = re.compile(
     r"[a-z]{1,15}(?:[._][a-z]{1,11}){0,4}|[A-Z]{3,7}|[0-9a-f]{32}"
     r"|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -40,6 +43,7 @@ _Mask = tuple[Callable[[str], Any], Callable[[_Replacement, str], str], _Replace
 
 def _is_card(digits: str) -> bool:
     """Whether they begin as a card number does, are as many and have its check digit (Luhn, ISO/IEC 7812)."""
+    # The check digit alone lets one number in ten pass, and ids and times in milliseconds are such numbers.
     if not 13 <= len(digits) <= 19 or digits[0] not in "23456":
         return False
     return sum(int("0246813579"[int(d)] if i % 2 else d) for i, d in enumerate(reversed(digits))) % 10 == 0
@@ -62,6 +66,8 @@ def _mask_of(needed: str, pattern: str, replacement: _Replacement) -> _Mask:
     return re.compile(needed).search, re.compile(pattern).sub, replacement
 
 
+# All lengths in these patterns are bounded, or a sign must come first: callers choose some of what is logged, and a
+# long text made to be slow must not be.
 _UPPER_LOWER_DIGIT = r"(?=[\w-]*[A-Z])(?=[\w-]*[a-z])(?=[\w-]*\d)"
 _SHAPES = (
     _mask_of(
@@ -195,6 +201,7 @@ def configure_logging(level: str, format: Literal["console", "json"]) -> None:
     """Send every log line, of ours and of the libraries, through the same processors to stderr."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        # JSON needs the traceback as text in its one line, and before the masks, which then see it.
         structlog.processors.format_exc_info if format == "json" else structlog.processors.StackInfoRenderer(),
         _mask_event,
         structlog.processors.add_log_level,
@@ -208,7 +215,9 @@ def configure_logging(level: str, format: Literal["console", "json"]) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
+        # One write for each line: lines of several workers would mingle otherwise.
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        # A logger that is used before this call must take on what is configured here.
         cache_logger_on_first_use=False,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
@@ -219,6 +228,7 @@ def configure_logging(level: str, format: Literal["console", "json"]) -> None:
     stderr.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [stderr]
+    # At INFO libraries log too much: httpx, for one, each request that it makes.
     root.setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 

@@ -23,8 +23,9 @@ from pydantic import ValidationError
 
 from agent_server.tool import Tool
 
+# The limit bounds the work, which grows with the square of the words.
 _MOST_WORDS = 200
-"""A longer message is not a phrase; the limit also bounds the work, which grows with the square of the words."""
+"""A longer message is not a phrase."""
 
 _TOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _SYNTAX = re.compile(r"\{[^{}\[\]]*\}|[\[\]{}|]|[^\W_]+(?:['’][^\W_]+)*")
@@ -39,6 +40,7 @@ _BEFORE = [
 _AFTER = [("please",), ("thanks",), ("thank", "you"), ("many", "thanks"), ("now",), ("for", "me")]
 
 # Per format: what it looks like, and the words that only introduce it.
+# The lengths are bounded, because a pattern without bounds takes very long on a message made to be slow.
 _FORMATS = {
     "email": re.compile(
         r"(?:[,;(]?\s*\b(?:and\s+)?(?:my|the)?\s*(?:e-?mail|mail|address|contact)(?:\s+address)?\s*(?:is\b|:|=)?\s*"
@@ -65,6 +67,7 @@ def match(message: str, tools: Iterable[Tool[..., Any]]) -> PhraseMatch | None:
         for words, arguments in _matches(message, _compile(tool))
     ]
     most = max((words for words, _ in found), default=0)
+    # Two tools that fit equally well are no match: a wrong call does more harm than a question.
     best = [candidate for words, candidate in found if words == most]
     return best[0] if best and all(candidate.tool is best[0].tool for candidate in best) else None
 
@@ -125,6 +128,7 @@ class _Phrases:
 
 @lru_cache(maxsize=1024)
 def _compile(tool: Tool[..., Any]) -> _Phrases:
+    # A workspace with a bad phrase is refused when it is loaded; a phrase that is used alone must not fail here.
     good = [phrase for phrase in tool.phrases if not any(_problems(phrase, tool))]
     return _Phrases(tool, tuple(_graph(_parse(phrase)) for phrase in good), _formats(tool))
 
@@ -205,6 +209,7 @@ def _names(nodes: Sequence[_Node]) -> Iterator[str]:
 
 
 def _graph(nodes: Sequence[_Node]) -> _Phrase:
+    # Built from the end, because each step has to know the number of the one that follows it.
     steps: list[_Step] = [_End()]
 
     def add(step: _Step) -> int:
@@ -238,6 +243,7 @@ class _Message:
         """The words first to end-1 as they were written. The signs that belong to them stay."""
         least = self.spans[first - 1][1] if first else 0
         start, stop = self.spans[first][0], self.spans[end - 1][1]
+        # A "$" or "#" that touches a word belongs to the value: "$20", "#42".
         while start > least and not self.text[start - 1].isspace():
             start -= 1
         after = self.text[stop : self.spans[end][0] if end < len(self.spans) else len(self.text)]
@@ -250,6 +256,7 @@ class _Message:
         places = [0]
         while skipped := next((w for w in _BEFORE if self.words[places[-1] :][: len(w)] == w), None):
             places.append(places[-1] + len(skipped))
+        # Behind all courtesies first: of two ways with equally many words the first wins, and "please" is no argument.
         return places[::-1]
 
     def ends(self) -> Sequence[int]:
@@ -262,6 +269,8 @@ class _Message:
 def _matches(message: str, compiled: _Phrases) -> Iterator[tuple[int, dict[str, str]]]:
     """Every phrase that `message` is. Each is the number of its own words, and the arguments."""
     rest, taken = _take_formats(message, compiled.formats)
+    # Without the address, "add Ann, ann@example.com" is "add {name}". The whole message is for phrases with a place
+    # for the address.
     for text, given in ((rest, taken), (message, {})) if taken else ((message, {}),):
         said = _Message(text)
         if len(said.words) > _MOST_WORDS:
@@ -270,6 +279,7 @@ def _matches(message: str, compiled: _Phrases) -> Iterator[tuple[int, dict[str, 
         for phrase in compiled.phrases:
             if taken and bool(given) == bool(phrase.names & taken.keys()):
                 continue  # a phrase with a place for the address reads the whole message, any other the rest of it
+            # The comparison of sets is cheap and rules out nearly every phrase before the walk.
             if phrase.needed <= spoken and (found := _match(phrase, said, compiled.tool)) is not None:
                 yield found[0], {**given, **found[1]}
 
@@ -305,6 +315,7 @@ class _Walk:
     tool: Tool[..., Any]
 
     def __post_init__(self) -> None:
+        # Without it, optional words would make the number of ways grow exponentially.
         self._known: dict[tuple[int, int], tuple[int, dict[str, str]] | None] = {}
 
     def best(self, at: int, word: int) -> tuple[int, dict[str, str]] | None:
@@ -338,6 +349,7 @@ def _check_value(tool: Tool[..., Any], name: str, value: str) -> str | None:
     """`value` as the argument takes it. That is as written, or in lower case where it must be one of a few words."""
     for text in dict.fromkeys((value, value.lower())):
         try:
+            # Assigned to an instance without values: this checks one argument alone, while the others are not known.
             tool.arguments.__pydantic_validator__.validate_assignment(tool.arguments.model_construct(), name, text)
         except ValidationError:
             continue
@@ -360,6 +372,7 @@ def _unquote(text: str) -> str:
         whole = text.startswith(opening) and text.endswith(closing) and len(text) > 1
         if whole and opening not in inner and closing not in inner:
             return inner.strip() or text
+        # Half a pair: the other half was outside of the argument.
         if text.startswith(opening) and closing not in text[1:]:
             return text[1:]
         if text.endswith(closing) and opening not in text[:-1]:

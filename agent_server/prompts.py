@@ -23,8 +23,9 @@ VARIABLES: Mapping[str, Any] = {"profile": {}, "today": "2026-01-31"}
 
 
 class _Stored(str):
-    """Text that the caller or a model has stored. In a prompt it stands as a JSON string, on one line and in quotes, so
-    that it cannot pass for instructions; a template compares it as the text it is."""
+    """Text that the caller or a model has stored. In a prompt it stands as a JSON string, on one line and in quotes."""
+
+    # Stored text must not pass for instructions. It is still a `str`, so that a template can compare it.
 
     __slots__ = ()
 
@@ -32,6 +33,7 @@ class _Stored(str):
 def _quote(value: Any) -> Any:
     if not isinstance(value, _Stored | Mapping | list):
         return value
+    # Without "<" the text cannot close a tag that the prompt puts around it.
     return json.dumps(value, ensure_ascii=False, default=str).replace("<", "\\u003c")
 
 
@@ -54,6 +56,8 @@ class _Known(dict[str, Any]):
         return ""
 
 
+# A sandbox, because a prompt may be written by somebody who must not run code on the server. Strict, so that a
+# misspelt variable is a mistake and not an empty place.
 _TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_quote)
 
 
@@ -116,6 +120,7 @@ class AgentPrompt:
             raise ModelFailed(f"The prompt of {self.name} does not render: {error}") from error
 
 
+# Compiling a template takes far longer than rendering it, and each model call renders one.
 @functools.lru_cache(maxsize=1024)
 def _template(body: str) -> Template:
     return _TEMPLATES.from_string(body)
@@ -192,6 +197,7 @@ def _split(text: str) -> tuple[str | None, str, int]:
 
 def _mapping(head: str) -> tuple[dict[str, Any], dict[str, int]]:
     """The values of a YAML mapping, and the line in the file of each key. Raises yaml.YAMLError."""
+    # Read twice: only the nodes know their lines, and only the loader makes values.
     node = yaml.compose(head, Loader=yaml.SafeLoader)
     values = yaml.safe_load(head)
     if not isinstance(node, yaml.MappingNode):
@@ -199,6 +205,7 @@ def _mapping(head: str) -> tuple[dict[str, Any], dict[str, int]]:
     lines: dict[str, int] = {}
     for key, _ in node.value:
         line = key.start_mark.line + 2
+        # YAML itself keeps the last of two equal keys without a word.
         if lines.setdefault(str(key.value), line) != line:
             said = f"{key.value!r} is on line {lines[str(key.value)]} too"
             raise yaml.MarkedYAMLError(problem=said, problem_mark=key.start_mark)
@@ -221,6 +228,7 @@ def _find_template_mistakes(prompt: AgentPrompt, first_line: int) -> Sequence[Mi
     if not prompt.body.strip():
         return [Mistake(prompt.file, first_line, "has no body: the instructions go below the front matter")]
     try:
+        # Rendered with an empty profile, as for a new guest: what fails there would fail in the first conversation.
         _TEMPLATES.from_string(prompt.body).render(**{**VARIABLES, "profile": _Known()})
     except TemplateSyntaxError as error:
         return [Mistake(prompt.file, first_line + error.lineno - 1, f"template: {error.message}")]

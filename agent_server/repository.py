@@ -39,6 +39,7 @@ class Repository(Generic[M]):
 
     @property
     def owner(self) -> UUID:
+        # Shared rows are the system's, for every caller.
         return SYSTEM if issubclass(self.model, Shared) else self.caller.id
 
     def visible(self) -> SelectOfScalar[M]:
@@ -63,12 +64,14 @@ class Repository(Generic[M]):
         statement = self.visible() if statement is None else statement
         if cursor is not None:
             statement = statement.where(col(self.model.id) < cursor_id(cursor))
+        # One more than asked for: it says whether there is a next page, without a count.
         rows = (
             (await self.session.execute(statement.order_by(col(self.model.id).desc()).limit(limit + 1))).scalars().all()
         )
         return Page(rows[:limit], str(rows[limit - 1].id) if len(rows) > limit else None)
 
     async def add(self, row: M) -> M:
+        # Set here and not by the tool: an owner that came from arguments would be another caller's.
         row.owner_id = self.owner
         self.session.add(row)
         await self.session.flush()

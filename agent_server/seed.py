@@ -74,12 +74,14 @@ async def load_seeds(database: Database, seeds: Sequence[SeedFile[Any]], root: P
     sources, problems = _sources(seeds, root)
     if not problems:
         async with database.transaction(SYSTEM) as session:
+            # Nearly every start ends here: the hashes are compared before any row is parsed.
             if await _is_loaded(session, sources):
                 return SeedReport()
     rows, mistakes = _rows(sources)
     if problems or mistakes:
         raise WorkspaceInvalid([*problems, *mistakes])
     async with database.transaction(SYSTEM) as session:
+        # Always in the same order: two replicas that take these locks in different orders would block each other.
         for source in sorted(sources, key=lambda s: s.seed.table.name):
             await _note(session, source)
         report = await _write(session, rows)
@@ -137,6 +139,7 @@ def _rows(sources: Sequence[_Source]) -> tuple[_Rows, list[Mistake]]:
     for source in sources:
         rows[source.seed], mistakes = _parse(source)
         problems += mistakes
+    # A row that was refused would look missing to the rows that point to it.
     if not problems:
         problems += [problem for source in sources for problem in _dangling(source, rows)]
     return rows, problems
@@ -211,10 +214,11 @@ def _dangling(source: _Source, rows: _Rows) -> Iterator[Mistake]:
 
 
 async def _is_loaded(session: AsyncSession, sources: Sequence[_Source]) -> bool:
-    """Whether the tables hold these files. A table that was dropped and made anew is empty, whatever its hash says."""
+    """Whether the tables hold these files."""
     shas = {row.name: row.sha for row in (await session.execute(select(Seed))).scalars()}
     if any(shas.get(source.seed.table.name) != source.sha for source in sources):
         return False
+    # A table that was dropped and made anew is empty, whatever its hash says.
     for source in sources:
         if (await session.execute(select(col(source.seed.model.id)).limit(1))).first() is None:
             return False
@@ -222,13 +226,15 @@ async def _is_loaded(session: AsyncSession, sources: Sequence[_Source]) -> bool:
 
 
 async def _note(session: AsyncSession, source: _Source) -> None:
-    """Store the file's hash. The row it writes is the lock that a second replica waits for."""
+    """Store the file's hash."""
+    # The row is also the lock that a second replica waits for, so this comes before anything is written.
     statement = insert(Seed).values(name=source.seed.table.name, sha=source.sha)
     await session.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"sha": source.sha}))
 
 
 async def _write(session: AsyncSession, rows: _Rows) -> SeedReport:
-    """Parents are written before the rows that point to them, and deleted after them."""
+    """Make the tables equal to the rows."""
+    # Foreign keys: parents are written before the rows that point to them, and deleted after them.
     added = changed = 0
     gone: list[Any] = []
     order = {table: position for position, table in enumerate(SQLModel.metadata.sorted_tables)}
@@ -245,6 +251,7 @@ async def _write(session: AsyncSession, rows: _Rows) -> SeedReport:
         await session.flush()
     for row in reversed(gone):
         await session.delete(row)
+        # One by one: in a single flush SQLAlchemy chooses the order by itself.
         await session.flush()
     return SeedReport(added, changed, len(gone))
 

@@ -39,6 +39,7 @@ Effect = Literal["read", "stored", "keyed", "once"]
 something outside that does not (at most once)."""
 OUTSIDE: frozenset[Effect] = frozenset({"keyed", "once"})
 
+# Deep enough for any real arguments, and far below the depth at which Python's recursion ends.
 NESTING = 100
 
 _NAME = re.compile(r"[a-z_]{1,40}")
@@ -113,6 +114,7 @@ class Tool(Generic[P, R]):
     async def __call__(self, context: ToolContext, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self.function(context, *args, **kwargs)
 
+    # Made when first used: a type may be defined further down in the module of the tool.
     @cached_property
     def arguments(self) -> type[BaseModel]:
         hints = get_type_hints(self.function, include_extras=True)
@@ -120,6 +122,7 @@ class Tool(Generic[P, R]):
         fields: dict[str, Any] = {
             p.name: (hints[p.name], ... if p.default is p.empty else p.default) for p in parameters
         }
+        # "forbid": a misspelt argument that has a default would otherwise be dropped without a word.
         return create_model(self.name, __config__=ConfigDict(extra="forbid"), **fields)
 
     def has_result(self, cls: type[Any]) -> bool:
@@ -148,11 +151,14 @@ class Tool(Generic[P, R]):
         does not echo its value."""
         if isinstance(arguments, str):
             arguments = _object(arguments, self.name)
+        # Before pydantic: it takes a NUL byte for text, and the database would fail in the middle of the call.
         refuse_unstorable(arguments, ())
         try:
             validated = self.arguments.model_validate(arguments)
         except ValidationError as error:
+            # "from None": the text of pydantic's error quotes the values, which may be private.
             raise invalid_input(error, f"{self.name} takes {_names(self.arguments)}") from None
+        # Not `model_dump`: a nested model has to arrive in the tool as the model and not as a dict.
         return {name: getattr(validated, name) for name in type(validated).model_fields}
 
     def dump(self, value: R) -> Any:
@@ -160,6 +166,7 @@ class Tool(Generic[P, R]):
         return self.returns.dump_python(value, mode="json")
 
 
+# Not an argument: the tools declare themselves while their module is imported.
 _COLLECTED: ContextVar[list[Mistake] | None] = ContextVar("collected", default=None)
 
 
@@ -270,6 +277,7 @@ def _mistakes(tool: Tool[Any, Any]) -> Sequence[str]:
         found += _mistakes_of_route(tool, tool.route)
     if tool.reconcile is not None:
         found += _mistakes_of_reconcile(tool, tool.reconcile)
+    # A wrong signature would fail here again, with a message that says less.
     if not found:
         try:
             _ = tool.input_schema, tool.output_schema
@@ -314,6 +322,7 @@ def invalid_input(error: ValidationError, expected: str) -> InvalidInput:
 def _object(text: str, name: str) -> Mapping[str, Any]:
     try:
         value = json.loads(text or "{}")
+    # RecursionError: a model or a caller may send ten thousand open brackets.
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"the arguments of {name} are not JSON ({error}); send one JSON object") from None
     if not isinstance(value, dict):
@@ -353,6 +362,7 @@ def strip_titles(schema: Any) -> Any:
         return schema
     return {
         key: {name: strip_titles(item) for name, item in value.items()}
+        # In these the keys are names of the author's: an argument may be called title.
         if key in ("properties", "$defs") and isinstance(value, dict)
         else strip_titles(value)
         for key, value in schema.items()

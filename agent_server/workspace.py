@@ -86,11 +86,13 @@ def load_workspace(root: Path) -> Workspace:
     modules, problems = _import_tools(root)
     engine_tools = list(_of_type([conversation_tools, knowledge_tools, forms], Tool))
     tools, clashes = _collect_tools(modules, engine_tools, root)
+    # Noted before the other mistakes are added: only a failed import makes names of tools unknown.
     imported = not problems
     agents, mistakes = load_prompts(root / "prompts", root)
     problems += [*clashes, *mistakes, *_wrong_phrases(tools, root, problems)]
     files = {path.stem for path in (root / "prompts").glob("*.md")} - {"README"}
     problems += _unknown_names(agents, tools, files, tools_loaded=imported)
+    # As a set: a tool that two modules import has its mistake once.
     if problems:
         raise WorkspaceInvalid(sorted(set(problems), key=lambda p: (p.file, p.line or 0, p.message)))
     if not agents:
@@ -100,6 +102,7 @@ def load_workspace(root: Path) -> Workspace:
     return Workspace(
         root=root,
         name=root.name,
+        # Read-only, because every request of the process reads the same workspace.
         tools=MappingProxyType(tools),
         agents=MappingProxyType(agents),
         entry=TRIAGE if TRIAGE in agents else next(iter(agents)),
@@ -145,6 +148,7 @@ def _make_importable(root: Path) -> None:
     if loaded is not None and str(folder) not in [str(Path(p).resolve()) for p in loaded.__path__]:
         for name in [n for n in sys.modules if n == "tools" or n.startswith("tools.")]:
             del sys.modules[name]
+    # In the first place: an installed package may be called `tools` as well.
     if sys.path[:1] != [str(root)]:
         sys.path.insert(0, str(root))
     importlib.invalidate_caches()
@@ -157,10 +161,12 @@ def _make_importable(root: Path) -> None:
 
 def _import_mistake(error: Exception, path: Path, root: Path) -> Mistake:
     file, line = path, None
+    # A module that cannot be read has no line in the traceback; its place is in the error.
     if isinstance(error, SyntaxError) and error.filename:
         file, line = Path(error.filename), error.lineno
     else:
         for frame in traceback.extract_tb(error.__traceback__):
+            # The last line of the author's own: the error may come from deep inside a library.
             if Path(frame.filename).is_relative_to(root / "tools"):
                 file, line = Path(frame.filename), frame.lineno
     message = error.msg if isinstance(error, SyntaxError) else str(error)
@@ -211,6 +217,7 @@ def _of_type(modules: Sequence[ModuleType], cls: type[Any]) -> Iterator[Any]:
     seen: set[int] = set()
     for module in modules:
         for value in vars(module).values():
+            # By identity: one module may import a tool of another, and a value need not be hashable.
             if isinstance(value, cls) and id(value) not in seen:
                 seen.add(id(value))
                 yield value

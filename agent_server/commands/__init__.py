@@ -49,6 +49,7 @@ def run(command: str, workspace: Path | None, **options: Any) -> int:
     """Run one command and return its exit code."""
     try:
         settings = load_settings(workspace=workspace, host=options.pop("host", None), port=options.pop("port", None))
+        # Other commands print results for people: only what goes wrong belongs between them.
         configure_logging(settings.log_level if command in ("serve",) else "WARNING", settings.log_format)
         work = _COMMANDS[command]
         if command in _SELF_LOOPED:
@@ -68,6 +69,7 @@ def run(command: str, workspace: Path | None, **options: Any) -> int:
         fail(error.message)
         return 2
     except KeyboardInterrupt:
+        # 128 and the number of SIGINT, as shells have it.
         return 130
     except Exception:  # noqa: BLE001  # the one catch-all of the command line: a bug is shown whole
         fail(mask(traceback.format_exc()))

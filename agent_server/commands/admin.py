@@ -48,6 +48,7 @@ def _mistakes(context: CommandContext) -> list[Mistake]:
         found += error.problems
     else:
         found += find_seed_mistakes(workspace.seeds, root)
+    # Also where the tools and prompts have mistakes: one run should name them all.
     _, problems = read_content(root / "content")
     return [*found, *problems]
 
@@ -96,6 +97,7 @@ def _copy_scaffold(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidInput(f"{folder} is not empty; name a folder that is new or empty")
     source = files("agent_server") / "scaffold"
+    # __pycache__ is there when the package was imported before, and belongs to this machine's Python.
     shutil.copytree(str(source), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
 
 
@@ -122,6 +124,7 @@ async def db_current(context: CommandContext, as_json: bool) -> None:
 
 async def db_check(context: CommandContext) -> int:
     database = await context.raw_database()
+    # A database that lacks migrations differs from the models in any case; the list would be noise.
     missing = (await revisions(database, context.workspace.root)).pending
     found = [] if missing else await differences(database)
     for line in [*(f"pending migration {revision}" for revision in missing), *found]:
@@ -182,6 +185,7 @@ async def key_revoke(context: CommandContext, id: str) -> None:
         raise InvalidInput("id: not a key's id; `agent-server key list` shows which there are") from None
     database = await context.database()
     async with database.transaction(scopes=["users:*"]) as transaction:
+        # By two transactions: whoever revokes sees all keys, but the record of it belongs to the owner of the key.
         owner = (await revoke_key(transaction, key_id)).owner_id
     async with database.transaction(owner) as transaction:
         await Act(surface="cli").record(transaction, owner, "key.revoked", kind="operator")
@@ -252,12 +256,14 @@ async def user_change(
 
 
 def _read_password() -> str:
-    """The first line of standard input: a password among the arguments would be in the list of processes."""
+    """The first line of standard input."""
+    # A password among the arguments would be in the list of processes and in the history of the shell.
     return sys.stdin.readline().rstrip("\r\n")
 
 
 def _check_email(email: str) -> str:
     try:
+        # No look-up in DNS: a user can be made without a network, and the address is a name to sign in with.
         return validate_email(email, check_deliverability=False).normalized
     except EmailNotValidError as error:
         raise InvalidInput(f"email: {error}") from None

@@ -78,6 +78,7 @@ async def open_database(settings: Settings) -> Database:
         raise _wrong_address() from None
     except (Unavailable, DBAPIError) as error:
         await database.close()
+        # Only the driver's own words: the text of SQLAlchemy's error holds the statement and its parameters.
         cause = error.orig if isinstance(error, DBAPIError) else error.__cause__
         raise Unavailable(
             f"The database at {_place(make_url(database.url))} does not answer ({cause}); see DATABASE_URL"
@@ -91,6 +92,7 @@ def _wrong_address() -> InvalidInput:
 
 
 def _place(url: URL) -> str:
+    # Host, port and name only: the rest of the address may hold a password.
     return f"{url.host or url.query.get('host', 'localhost')}:{url.port or 5432}/{url.database or ''}"
 
 
@@ -98,6 +100,7 @@ async def get_user(database: Database, name: str) -> User:
     """The user of that name; the local one comes into being when it is first needed. Raises InvalidInput."""
     async with database.transaction(scopes=["users:*"]) as session:
         user = await find_user(session, name)
+        # Nobody should have to make a user before a first try on their own machine.
         if user is None and name == LOCAL:
             user = await create_user(session, name)
     if user is None:

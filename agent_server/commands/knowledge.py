@@ -28,6 +28,7 @@ async def ingest_with_progress(database: Database, embedder: Embedder, content: 
     """Ingest with a bar where standard error is a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    # On standard error, because standard output is for the result; no bar in a log file or a pipe.
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Reading content/", total=None)
 
@@ -67,6 +68,7 @@ async def search(context: CommandContext, query: str | None, stdin: bool, limit:
     if (query is None) == (not stdin):
         raise typer.BadParameter("Give one QUERY, or --stdin with a query per line")
     database, embedder = await context.database(), get_embedder(context.settings.embedder)
+    # What is searched is what is in the files now.
     await ingestion.ingest(database, embedder, context.workspace.content)
     for text in [query] if query is not None else [line.strip() for line in sys.stdin if line.strip()]:
         async with database.transaction() as transaction:
@@ -86,6 +88,7 @@ async def benchmark(context: CommandContext, questions: Path, as_json: bool) -> 
     for judged in _read_judged(questions):
         async with database.transaction() as transaction:
             hits = await searching.search(transaction, embedder, judged.question, limit=BENCHMARK_LIMIT)
+        # The questions are judged by page, and several passages of one page count once.
         documents = list(dict.fromkeys(hit.document for hit in hits))
         ranks[judged.question] = next((n for n, path in enumerate(documents, 1) if path in judged.documents), None)
     found = [rank for rank in ranks.values() if rank is not None]

@@ -45,11 +45,13 @@ log = structlog.get_logger()
 
 WATCHED = ("tools", "prompts", "content")
 KEY_FILE = "local-key"
+# A process that cannot start must not keep the machine busy.
 REPLACE_AFTER = 0.5
-"""Seconds until a process that ended is replaced: one that cannot start must not keep the machine busy."""
+"""Seconds until a process that ended is replaced."""
 
 
 def serve(settings: Settings, reload: bool, workers: int) -> int:
+    # Refused before any work; who can sign in is known only with the database, and is checked in `_prepare`.
     _check_reach(settings, can_sign_in=True)
     if reload:
         if workers > 1:
@@ -119,9 +121,11 @@ def _serve_again(root: str, host: str, port: int) -> None:
 
 def _serve_by(workers: int, settings: Settings, listener: socket.socket) -> int:
     """Serve by so many processes that accept from one socket. One that ends is replaced; a signal to this process is
-    handed on to them, a second one as SIGINT: SIGTERM may have been sent to all of them already."""
+    handed on to them."""
+    # Migrated and ingested once, before the workers start, so that they do not wait for one another.
     url, key = asyncio.run(_prepare_database(settings))
     settings = settings.model_copy(update={"database_url": SecretStr(url)})
+    # Not fork: a child would get copies of this process's threads, locks and connections.
     spawn = multiprocessing.get_context("spawn")
     running: dict[int, SpawnProcess] = {}
 
@@ -131,9 +135,11 @@ def _serve_by(workers: int, settings: Settings, listener: socket.socket) -> int:
         running[process.sentinel] = process
 
     told, teller = socket.socketpair()
+    # Python requires it: a signal must not wait for space in the socket.
     teller.setblocking(False)
     signal.set_wakeup_fd(teller.fileno())  # the loop below learns of a signal as it does of the end of a process
     for number in (signal.SIGTERM, signal.SIGINT):
+        # Without a function of its own, the signal would end this process before the workers.
         signal.signal(number, lambda *_: None)
     signals: list[int] = []
     for i in range(workers):
@@ -150,9 +156,12 @@ def _serve_by(workers: int, settings: Settings, listener: socket.socket) -> int:
                 if not signals:
                     log.warning("worker.ended", pid=process.pid, code=process.exitcode)
                 continue
+            # The workers have theirs. With this copy open, the port would stay taken after they ended.
             listener.close()
             signals += told.recv(64)
             for process in running.values():
+                # A second signal goes on as SIGINT: the workers may have had two SIGTERMs by the first one, which was
+                # perhaps sent to the whole group.
                 os.kill(cast(int, process.pid), signal.SIGTERM if signals == [signal.SIGTERM] else signal.SIGINT)
     return 130 if signal.SIGINT in signals else 0
 
@@ -202,6 +211,7 @@ async def _prepare(server: Server) -> str | None:
     await check_direct(database)
     for table in await migrate(settings, workspace, database):
         log.warning("table.unmigrated", table=table, hint="agent-server db revision MESSAGE")
+    # Only now: whether somebody can sign in stands in the database. Before the ingest, which takes the longest.
     if not _is_loopback(settings.host):
         _check_reach(settings, can_sign_in=bool(settings.issuers) or await somebody_can_sign_in(database))
     await load_seeds(database, workspace.seeds, workspace.root)
@@ -232,6 +242,7 @@ def _bound(settings: Settings) -> socket.socket:
     # Named as TCP, so that asyncio knows it for that and sends at once: else the body of an answer waits 40 ms for the
     # client's word that it has the head.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    # Else a restart is refused for a minute, while old connections time out.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -266,14 +277,19 @@ class _Draining(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.interrupted |= sig == signal.SIGINT
+        # A signal may come between any two instructions; the loop has to be woken to do the rest.
         asyncio.get_running_loop().call_soon_threadsafe(self._stop, sig)
 
     def _stop_as_orphan(self, sentinel: int) -> None:
-        """The process that started this one is gone: without this, the port would stay taken."""
+        """Stop, because the process that started this one is gone."""
+        # Without this the port would stay taken. The sentinel of a process that has ended stays readable, and would
+        # call this function again and again.
         asyncio.get_running_loop().remove_reader(sentinel)
         self._stop(signal.SIGTERM)
 
     def _stop(self, sig: int) -> None:
+        # A worker is told to stop by its parent and perhaps by the same signal to the group: a second SIGTERM is not
+        # impatience there.
         patient = sig == signal.SIGTERM and (not self._stopping or multiprocessing.parent_process() is not None)
         seconds = self._parts.settings.drain_seconds if patient else 0.0
         self._stopping.append(asyncio.create_task(self._drain(seconds)))
@@ -283,12 +299,14 @@ class _Draining(uvicorn.Server):
         try:
             await self._parts.runner.drain(seconds)
         finally:
+            # Also when the drain fails: a server that was told to stop has to stop.
             self.should_exit = True
 
 
 def _announce(server: Server, key: str | None, port: int) -> None:
     host = server.settings.host
     base = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104  # compared, not bound
+    # `soft_wrap`: an address that is broken into two lines cannot be clicked or copied.
     out = Console(stderr=True, highlight=False, soft_wrap=True)
     model = server.model
     answers = (
@@ -320,11 +338,13 @@ async def _local_key(settings: Settings, database: Database) -> str | None:
             await resolve_caller(database, key)
             return key
         except AgentServerError:
+            # The file may be older than the database, which then does not know the key.
             log.info("local_key.renewed")
     user = await get_user(database, LOCAL)
     async with database.transaction(user.id) as session:
         issued = await issue_key(session, user.id, name=LOCAL_KEY, scopes=["*"])
     file.parent.mkdir(parents=True, exist_ok=True)
+    # Before the write, so that others cannot read the key for a moment.
     file.touch(mode=0o600)
     file.write_text(issued.text + "\n")
     return issued.text

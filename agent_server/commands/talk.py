@@ -42,6 +42,7 @@ async def chat(
         if message is not None:
             turn = (await server.accept(caller, Message(text=message, conversation_id=id, agent=agent))).turn
             return await _show(server, caller, turn, as_json)
+        # In a thread: the turns of this conversation run on the event loop.
         while (typed := await asyncio.to_thread(_read_message, as_json)) is not None:
             turn = (await server.accept(caller, Message(text=typed, conversation_id=id, agent=agent))).turn
             id = turn.conversation_id
@@ -79,6 +80,7 @@ async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> in
     asked: list[ConfirmationAsked] = []
     failed = False
     async for numbered in server.hub.follow(turn.owner_id, turn.id):
+        # None says only that nothing has come for a while.
         if numbered is None:
             continue
         event = numbered.event
@@ -110,6 +112,7 @@ async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> in
     if not as_json:
         say()
         for n in cited:
+            # The backslash keeps Rich from taking the number for markup.
             console.print(f"[dim]\\[{n}] {passages[n]['document']}: {passages[n]['heading']}[/dim]", highlight=False)
         console.print(f"[dim]conversation {turn.conversation_id}[/dim]")
     for question in asked:
@@ -119,6 +122,7 @@ async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> in
 
 async def _settle(server: Server, caller: Caller, asked: ConfirmationAsked) -> None:
     """Ask what the turn asked, where there is a terminal to ask on; elsewhere it stays open for `/api/confirmations`."""
+    # The input may be a script: what it says next is not meant as consent.
     if not sys.stdin.isatty():
         return fail(f"{asked.question} It waits for POST /api/confirmations/{asked.id} until {asked.expires_at}")
     try:

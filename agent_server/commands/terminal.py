@@ -16,10 +16,8 @@ def say(text: str = "") -> None:
 
 
 def agree(question: str) -> bool:
-    """Whether the answer typed is a yes; the end of input is a no.
-
-    typer's own `confirm` writes a space to standard output, which is for a command's result alone.
-    """
+    """Whether the answer typed is a yes; the end of input is a no."""
+    # Not typer's `confirm`: it writes a space to standard output, which is for a command's result alone.
     while True:
         print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)  # noqa: T201  # a command's question
         try:

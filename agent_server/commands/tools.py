@@ -36,6 +36,7 @@ async def call(
     values = _options(arguments, tool) if json_arguments is None else json_arguments
     if json_arguments is not None and arguments:
         raise typer.BadParameter("Give the arguments as --NAME VALUE or as --json, not both")
+    # Asked before the server is made, so that a no costs nothing.
     if find_asker(tool, "cli") == "terminal" and not yes and not _ask_consent(tool, values):
         fail("Not done.")
         return 1
@@ -64,6 +65,7 @@ def _options(words: Sequence[str], tool: Tool[..., Any]) -> dict[str, Any]:
         if not word.startswith("--"):
             raise typer.BadParameter(f"{word!r}: write arguments as --NAME VALUE")
         name, given, value = word[2:].partition("=")
+        # Options are written with hyphens by custom, and Python's names have none.
         name = name.replace("-", "_")
         if not given:
             if not rest:
@@ -76,9 +78,11 @@ def _options(words: Sequence[str], tool: Tool[..., Any]) -> dict[str, Any]:
 def _value(text: str, schema: dict[str, Any]) -> Any:
     """A word as a text where the argument is one, else as the JSON it spells."""
     kinds = {schema.get("type")} | {option.get("type") for option in schema.get("anyOf", ())}
+    # A text stays as typed: "2026" or "true" as a title must not become a number or a yes.
     if "string" in kinds or "enum" in schema:
         return text
     try:
         return json.loads(text)
     except ValueError:
+        # Not JSON: the tool refuses it by name, in the same words as on every surface.
         return text

@@ -45,6 +45,7 @@ class _Section:
 
 def chunk(page: ContentPage) -> list[TextChunk]:
     """The chunks of a page in order. There is at least one; none cuts a fence or table that fits."""
+    # This splitter is slower than others, but it keeps fences and tables whole and gives the offsets for citations.
     splitter = MarkdownSplitter(MAX_CHARACTERS)
     pieces = [
         (section, section.start + offset, text, markup.words(text))
@@ -53,9 +54,11 @@ def chunk(page: ContentPage) -> list[TextChunk]:
     ]
     passages: list[TextChunk] = []
     seen: dict[str, int] = {}
+    # A page of headings alone keeps its first piece: without it the page could not be found at all.
     for section, start, text, words in [piece for piece in pieces if _says_something(piece[3])] or pieces[:1]:
         heading = SEPARATOR.join(section.path)
         key = "\n".join((page.path, heading, text))
+        # The same text may stand twice under one heading, and each place needs its own name: the index is unique.
         again = seen[key] = seen.get(key, 0) + 1
         id = hashlib.sha256(f"{key}\n{again}".encode()).hexdigest()[:20]
         passages.append(TextChunk(id, heading, text, start, start + len(text), words))
@@ -73,6 +76,7 @@ def _sections(page: ContentPage) -> Iterator[_Section]:
     section = _Section((page.title,), page.offset, len(page.text))
     for heading in headings(page.body):
         start = page.offset + heading.start
+        # Where a heading is the first line, the section above it is empty.
         if start > section.start:
             yield replace(section, end=start)
         above = [*(h for h in above if h[0] < heading.level), (heading.level, heading.text)]
@@ -85,9 +89,11 @@ def _merge(sections: list[_Section]) -> Iterator[_Section]:
     """Sections without the very short ones. Those go together with what follows under the same parent."""
     held = sections[0]
     for section in sections[1:]:
+        # Paths are compared part by part, not as text: "Dive" is not the parent of "Divers".
         parent = held.path[:-1] or held.path
         fits = section.end - held.start <= MAX_CHARACTERS
         if held.end - held.start < MIN_CHARACTERS and fits and section.path[: len(parent)] == parent:
+            # Two neighbours go under what they share: the first heading would name the second text wrongly.
             below = section.path[: len(held.path)] == held.path
             held = _Section(held.path if below else parent, held.start, section.end)
             continue

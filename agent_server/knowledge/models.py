@@ -4,8 +4,7 @@ These are documents, their chunks, and how often each word occurs.
 
 Content is shared: its owner is the system. A chunk carries both halves of the search: `lex`, the document side of BM25
 as a sparse vector at hash(lexeme), and `emb`, its embedding. The query side (how rare a word is) comes from `term` and
-`corpus`, so it is always current. The statistics are of the whole content: a search within some collections ranks by
-how rare a word is in all of it, which keeps scores comparable between collections.
+`corpus`, so it is always current.
 
 The SQL function `lexvec` (migrations/engine) makes `lex`: BM25's document side (Robertson and Zaragoza 2009, eq. 3.15)
 with k1 1.2 and b 0.75, a word of the heading counted twice.
@@ -21,6 +20,7 @@ from sqlmodel import Field, SQLModel
 
 from agent_server.db import RowPolicy, Shared, Timestamps
 
+# The most dimensions that a sparsevec may have.
 LEX_SPACE = 1_000_000_000
 
 
@@ -60,10 +60,12 @@ class Chunk(Shared, table=True):
     collection: str
     heading: str
     text: str
+    # "end" is a reserved word of SQL, so the columns have other names.
     start: int = Field(sa_column_kwargs={"name": "start_offset"})
     end: int = Field(sa_column_kwargs={"name": "end_offset"})
     tsv: Any = Field(sa_type=TSVECTOR)
     lex: Any = Field(default=None, sa_type=SPARSEVEC(LEX_SPACE), nullable=True)
+    # Without a size: an embedder may have any (docs/decisions/0015).
     emb: Any = Field(sa_type=HALFVEC())
 
 
@@ -73,6 +75,7 @@ class Term(SQLModel, table=True):
     __tablename__ = "term"
     row_policy: ClassVar[RowPolicy] = RowPolicy(shared=True)
 
+    # Counted over the whole content, also for a search in some collections: this keeps scores comparable between them.
     owner_id: UUID = Field(primary_key=True)
     lexeme: str = Field(primary_key=True)
     n: int

@@ -19,12 +19,15 @@ from agent_server.errors import Mistake
 from agent_server.knowledge import markup
 
 SUFFIXES = (".md", ".mdx", ".markdown")
+# A page may begin with a thematic break. Only `key:` in the next line shows that front matter was meant.
 _KEY = re.compile(r"[A-Za-z_][\w-]*\s*:")
 _CLOSING = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE)
+# Many READMEs have their title in HTML, to centre it.
 _HTML_HEADING = re.compile(r"<h1\b[^>]*>(.*?)</h1>", re.IGNORECASE | re.DOTALL)
 _LONGEST_HEADING = 300
 
 _BLOCKS = MarkdownIt("commonmark").enable("table")
+# Without the parsing of inline markup, which is most of the work and is not needed to find headings.
 _BLOCKS.core.ruler.enableOnly(["normalize", "block"])
 
 
@@ -102,6 +105,7 @@ def read_page(path: Path, folder: Path) -> ContentPage | Mistake:
 
 
 def _page(name: str, content: bytes) -> ContentPage:
+    # Python reads a name that is not UTF-8 with such characters, and Postgres does not store them.
     if any("\ud800" <= character <= "\udfff" for character in name):
         raise _Mistake(None, "has a name that is not UTF-8; rename the file")
     text = _decode(content)
@@ -127,6 +131,7 @@ def _page(name: str, content: bytes) -> ContentPage:
 
 def _decode(content: bytes) -> str:
     try:
+        # "-sig", because editors on Windows write a byte order mark.
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
@@ -150,6 +155,7 @@ def _front_matter(text: str) -> tuple[Mapping[str, Any], int]:
     try:
         front = yaml.safe_load(text[start : end.start()])
     except yaml.MarkedYAMLError as error:
+        # 2, because marks count from 0 and `---` is the line above.
         line = error.problem_mark.line + 2 if error.problem_mark else 1
         raise _Mistake(line, f"front matter is not YAML: {error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
@@ -163,6 +169,7 @@ def _front_matter(text: str) -> tuple[Mapping[str, Any], int]:
 
 
 def _title(front: Mapping[str, Any], text: str) -> str:
+    # A title such as 2026 or `yes` is no text in YAML; only what cannot be a title is refused.
     title = front.get("title")
     if isinstance(title, list | dict):
         raise _Mistake(_line_of("title", text), "title: must be text")
@@ -198,13 +205,15 @@ def first_heading(body: str) -> str | None:
 
 
 def headings(body: str) -> list[Heading]:
-    """The headings that Markdown itself sees in their order. Those in code, comments, quotations and lists are none."""
+    """The headings that Markdown itself sees in their order."""
     starts = [0]
     for line in body.split("\n"):
         starts.append(starts[-1] + len(line) + 1)
     tokens = _BLOCKS.parse(body)
     return [
+        # Cut before the markup is removed: a "heading" of a megabyte must not keep the patterns busy.
         Heading(starts[token.map[0]], int(token.tag[1]), markup.heading(inline.content[:2000])[:_LONGEST_HEADING])
         for token, inline in pairwise(tokens)
+        # Level 0: a heading in a quotation or in a list is no section of the page.
         if token.type == "heading_open" and token.level == 0 and token.map is not None
     ]

@@ -63,7 +63,8 @@ async def search_knowledge(
 
 
 async def _refuse_unknown(context: ToolContext, collections: list[str]) -> None:
-    """A misspelt folder would otherwise look like content that says nothing."""
+    """Raise InvalidInput for folders that the content does not have."""
+    # Without this, a misspelt folder looks like content that says nothing about the question.
     there = {document.collection for document in await knowledge.list_documents(context.session)}
     if unknown := sorted(set(collections) - there):
         named = ", ".join(repr(name) for name in unknown)

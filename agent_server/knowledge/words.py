@@ -6,7 +6,9 @@ Some words say nothing of what a text is about. All is for English, as the searc
 import re
 from functools import lru_cache
 
+# Numbers with separators (1.5, 10:30) and words with an apostrophe are one word each.
 _WORD = re.compile(r"\d+(?:[.,:]\d+)+|[^\W_]+(?:['’][^\W_]+)*")
+# Longer endings stand before the shorter ones they end with: the first that fits is taken.
 _ENDINGS = ("ations", "ation", "ments", "ment", "ings", "ing", "edly", "ers", "ies", "er", "ed", "es", "ly", "s", "e")
 COMMON = frozenset(
     "a about after again all also am an and any are as at be because been before being but by can could did do does "  # noqa: SIM905
@@ -31,8 +33,10 @@ def stem(word: str) -> str:
     if len(word) < 3 or not word.isalpha():
         return word
     for ending in _ENDINGS:
+        # "us", "ss" and "is" end words that are no plurals: bus, glass, axis.
         if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith(("us", "ss", "is")):
             word = word[: -len(ending)]
             break
+    # "easy" becomes what is left of "easily"; in the line below "swimm", left of "swimming", becomes "swim".
     word = word[:-1] + "i" if word.endswith("y") else word
     return word[:-1] if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeiou" else word

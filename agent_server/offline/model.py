@@ -120,14 +120,17 @@ class OfflineModel(Model):
     ) -> Reply:
         calls, outputs = _read_turn(input)
         offered = {tool.name for tool in tools}
+        # A hand-off has an output as well, which says nothing to the user.
         own = {id: name for id, name in calls.items() if name in self._turn.tools or name in offered}
         if told := [tell(own[id], self._turn.tools.get(own[id]), output) for id, output in outputs if id in own]:
             return "\n\n".join(told)
+        # A phrase must not reach a tool that the running agent is not offered.
         usable = [tool for name, tool in self._turn.tools.items() if name in offered]
         if (asked := phrases.match(self._turn.message, usable)) is not None:
             return _call(asked, usable)
         if _GREETING.fullmatch(self._turn.message):
             return GREETING
+        # `not calls`: after a hand-off or a call in this turn, the running agent has to answer.
         if not calls and not self._turn.passages and (better := self._find_better(handoffs)):
             return Call(better.tool_name, "{}")
         return await self._quote()
@@ -170,6 +173,7 @@ def _read_turn(input: str | list[TResponseInputItem]) -> tuple[dict[str, str], l
             calls, outputs = {}, []
         elif entry.get("type") == "function_call":
             calls[entry["call_id"]] = entry["name"]
+            # Outputs that the model has answered already must not be told again.
             outputs = []
         elif entry.get("type") == "function_call_output":
             outputs.append((entry["call_id"], _text(entry["output"])))

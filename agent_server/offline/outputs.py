@@ -8,10 +8,13 @@ from typing import Any
 from agent_server.calls.forms import gives_form
 from agent_server.tool import Tool
 
+# A call that failed gives the model `code: message` as its output, which is no JSON.
 _ERROR = re.compile(r"([a-z]+(?:_[a-z]+)*): (.+)", re.DOTALL)
 _NAMED_BY = ("title", "name", "heading", "label", "subject", "email")
 _LISTED_IN = ("hits", "items", "results")
+# Keys that are for programs: a person has no use for an id or a cursor.
 _UNTOLD = re.compile(r"(.*_)?ids?|(created|updated)_at|cursor|next_cursor|citation|slug|score")
+# An answer in the chat, not a dump: the whole result is in the events of the turn.
 _MOST_FIELDS, _MOST_CHARACTERS = 8, 300
 
 
@@ -53,6 +56,7 @@ def _list_in(value: Any) -> Sequence[Any] | None:
             if isinstance(value.get(key), list):
                 found: Sequence[Any] = value[key]
                 return found
+        # An object with one list and no name is only the wrapper of the list. With a name it is a thing of its own.
         lists = [v for v in value.values() if isinstance(v, list)]
         if (
             len(lists) == 1

@@ -11,6 +11,7 @@ from typing import Literal
 
 from agent_server.knowledge.passages import CitedPassage
 
+# A capital or a digit must follow: the full stop in "approx. ten metres" ends no sentence.
 _SENTENCE = re.compile(r"(?<=[.!?])[\"'”)\]*_]*\s+(?=[\"'“(\[`*_]*[A-Z0-9])")
 _ABBREVIATION = re.compile(
     r"\b(e\.g|i\.e|etc|approx|ca|cf|vs|no|fig|dr|mr|mrs|ms|st|nr|max|min|incl)\.$", re.IGNORECASE
@@ -20,6 +21,7 @@ _FENCE = re.compile(r"^\s*(`{3,}|~{3,})")
 _HEADING_LINE = re.compile(r"^ {0,3}#{1,6}\s+(.*?)\s*#*$")
 _RULE = re.compile(r"^\s*([-=*_]\s*){3,}$")
 _DIVIDER = re.compile(r"^\s*\|?\s*:?-{2,}.*$")
+# Marks of admonitions, lines that are HTML only, link targets and footnotes: no reader sees them as text.
 _IGNORED = re.compile(r"^\s*(!!!|\?\?\?|:::|<!--|<[/!a-zA-Z][^>]*>\s*$|\[\^?[^\]]+\]:)")
 
 
@@ -42,6 +44,7 @@ def pieces_of(cited: CitedPassage) -> Iterator[Piece]:
     """The quotable pieces of a passage in order."""
     heading, above = cited.passage.heading or cited.passage.title, cited.passage.title
     if not heading.startswith(above):
+        # A question often names the subject of the page, which a heading inside the page leaves out.
         heading = f"{above} {heading}"
     place, last = 0, ""
     blocks = list(_blocks(cited.passage.text))
@@ -54,6 +57,7 @@ def pieces_of(cited: CitedPassage) -> Iterator[Piece]:
         for shape, marker, text in _block_pieces(kind, lines):
             if text.strip():
                 last = text
+                # A sentence that introduces a list is shown with the list; alone it answers nothing.
                 if not (introduces and shape == "sentence" and text.endswith(":")):
                     yield Piece(cited.n, shape, text, heading, place, number, marker, lead)
                 place += 1
@@ -69,6 +73,7 @@ def _blocks(text: str) -> Iterator[tuple[str, list[str]]]:
         mark = _FENCE.match(line)
         if fence:
             lines.append(line)
+            # A fence is closed by one of the same sign and at least its length: code may hold a shorter fence.
             if mark and mark[1].startswith(fence):
                 yield "code", lines
                 kind, lines, fence = "", [], ""
@@ -88,6 +93,7 @@ def _blocks(text: str) -> Iterator[tuple[str, list[str]]]:
 
 def _kind(line: str, before: str) -> str:
     if not line.strip() or _RULE.match(line) or _IGNORED.match(line):
+        # An empty line between items does not end a list.
         return "list" if before == "list" and not line.strip() else ""
     if _FENCE.match(line):
         return "code"
@@ -121,7 +127,9 @@ def _rows(lines: Sequence[str]) -> Iterator[str]:
         return
     header = table[0]
     for row in table[2:]:
+        # Not strict: authors leave out cells at the end of a row.
         cells = [f"{name}: {cell}" if name else cell for name, cell in zip(header[1:], row[1:], strict=False) if cell]
+        # A first cell without a word ("18", "3-5") needs its column's name to be understood; a word does not.
         first = f"{header[0]} {row[0]}" if header[0] and not re.search(r"[a-z]{3}", row[0], re.IGNORECASE) else row[0]
         if any(row):
             yield f"{first}: {'; '.join(cells)}" if first and cells else first or "; ".join(cells)
@@ -154,6 +162,7 @@ def _display(text: str) -> str:
     """The text without inline markup. Code stays as it is."""
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)|\[\^[^\]]+\]|<[^<>\s][^<>]*>", "", text)
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    # Split at code, because * and _ are part of it there.
     parts = re.split(r"(`[^`]*`)", text)
     plain = [p if p.startswith("`") else re.sub(r"\*{1,3}|(?<!\w)_{1,3}|_{1,3}(?!\w)", "", p) for p in parts]
     return "".join(plain).strip()

@@ -23,11 +23,12 @@ from agent_server.offline.pieces import Piece, pieces_of
 MOST_PIECES = 6
 _MOST_LIST_ITEMS = 8
 
+# The weights and thresholds below are chosen by bench/offline_answers.py; measure with it before you change one.
 # What a piece's score is made of; the share of the part's words counts 1.
 _HEADING, _LIST_HEADING, _DENSE, _PASSAGE = 0.5, 0.75, 0.5, 0.35
 _FITS = 0.2
 _ENOUGH = 0.7
-"""A part is answered when its best piece has this score (measured: bench/offline_answers.py)."""
+"""A part is answered when its best piece has this score."""
 _ENOUGH_WORDS = 0.25
 """... and holds this share of its words, heading included."""
 _NEAR_BEST, _NEAR_BEST_BESIDE = 0.82, 0.68
@@ -105,6 +106,7 @@ async def select(
         return None
     vectors = await _embed(pieces, parts, embedder)
     scorer = _Scorer(pieces, {cited.n: cited.passage.score for cited in passages}, vectors)
+    # Several parts share the space, so that an answer stays short; one part leaves room for the nearest passage.
     most = max(2, MOST_PIECES // len(parts)) if len(parts) > 1 else MOST_PIECES - 1
     taken: list[Piece] = []
     answers: list[tuple[str, list[Piece]]] = []
@@ -153,6 +155,7 @@ def _clauses(sentence: str) -> list[str]:
         return [sentence]
     clauses: list[str] = []
     for clause in (c.strip(" ,;") for c in _NEXT_QUESTION.split(sentence)):
+        # "How deep and how long can I dive" is one question: its first half names nothing of its own.
         if clauses and sum(word not in COMMON for word in words(clauses[-1])) < 2:
             clauses[-1] += f" and {clause}"
         elif clause:
@@ -184,6 +187,7 @@ class _Vectors:
 
 
 async def _embed(pieces: Sequence[Piece], parts: Sequence[str], embedder: Embedder) -> _Vectors:
+    # Both, because a heading helps a short item and waters down a sentence that says it all.
     headed, bare = [f"{piece.heading}. {piece.text}" for piece in pieces], [piece.text for piece in pieces]
     # one call: an embedder may be a round trip over a network
     vectors = await embedder.embed([*headed, *bare, *parts])
@@ -226,14 +230,13 @@ class _Scorer:
         if before and (len(own) < 2 or _PRONOUN.search(part)):
             for word in dict.fromkeys(stem(w) for w in words(before) if w not in COMMON):
                 wanted.setdefault(word, 0.5 * self._idf(word))
+        # A question of common words alone ("how are you") still has to be compared by something.
         return wanted or {stem(w): 1.0 for w in words(part)}
 
     def _idf(self, word: str) -> float:
-        """What a word counts for.
-
-        It is more if the word is rare among the pieces; a word that none holds tells them not apart.
-        """
+        """What a word counts for. It is more if the word is rare among the pieces."""
         n, df = len(self._pieces), self._df[word]
+        # A word that no piece has tells them not apart, but it must count: the question is not answered without it.
         return 0.5 + math.log(1 + (n - df + 0.5) / (df + 0.5)) if df else 1.5
 
     def _holds(self, i: int, word: str) -> float:
@@ -252,6 +255,7 @@ class _Scorer:
         piece = self._pieces[i]
         figure = _ASKS_FIGURE.search(part) and (_FIGURE.search(piece.text))
         time = _ASKS_TIME.search(part)
+        # Two points: the piece names a month, and it stands under a heading about time.
         in_time = bool(time and _TIME.search(piece.text)) + bool(time and _ASKS_TIME.search(piece.heading))
         meaning = _ASKS_MEANING.match(part) and _MEANING.match(piece.text)
         listed = _ASKS_LIST.search(part) and piece.kind in ("item", "row")
@@ -277,6 +281,8 @@ def _best(
     complete = False
     for i in np.argsort(-scores, kind="stable"):
         piece = pieces[i]
+        # Pieces of the same passage may be less good, because they are the context of the best one. A row of a table is
+        # no context: each row is about another thing.
         beside = (
             piece.n == pieces[top].n and piece.kind != "row" and scored.fits[i] >= scored.fits[top] and not complete
         )
@@ -286,11 +292,13 @@ def _best(
             continue
         if rival[i] > scores[i] and i != top:
             continue
+        # Documentation repeats itself, and the same sentence twice looks like a mistake.
         if piece in chosen or any(_alike(piece.text, other.text) for other in (*chosen, *taken)):
             continue
         listed = piece.kind == "item" or (piece.kind == "row" and _ASKS_LIST.search(part))
         if listed and scored.about[i] >= _ABOUT:
             chosen += [p for p in pieces if (p.n, p.block) == (piece.n, piece.block)][:_MOST_LIST_ITEMS]
+            # When the best piece is a whole list, sentences around it add nothing.
             complete = complete or i == top
         else:
             chosen.append(piece)
@@ -302,9 +310,9 @@ def _with_nearest(
 ) -> list[Piece]:
     """`found` together with the best of the nearest passage.
 
-    That is the passage that was retrieved with clearly the highest score, where nothing of it is in `found`: whoever
-    wants to read on should be led to the page that is nearest to the question as a whole.
+    That is the passage that was retrieved with clearly the highest score, where nothing of it is in `found`.
     """
+    # Whoever wants to read on should be led to the page that is nearest to the question as a whole.
     nearest, *rest = sorted(passages, key=lambda cited: -cited.passage.score)
     cited = {piece.n for piece in found}
     own = [i for i, piece in enumerate(pieces) if piece.n == nearest.n and piece.kind != "code"]
@@ -317,6 +325,7 @@ def _with_nearest(
 
 def _alike(one: str, other: str) -> bool:
     a, b = ({stem(w) for w in words(text) if w not in COMMON} for text in (one, other))
+    # The second test: a short sentence that a longer one contains.
     return len(a & b) >= _SAME * len(a | b) or len(a & b) >= 0.85 * min(len(a), len(b))
 
 

@@ -43,11 +43,10 @@ Reply = str | Call
 
 
 def seed_of(input: str | list[TResponseInputItem], tools: Sequence[SDKTool]) -> str:
-    """What the ids of a response are made of.
-
-    It is a digest of the request: ids must be the same on a replay, and new for each call of a turn.
-    """
+    """What the ids of a response are made of."""
+    # A digest of the request: ids must be the same on a replay, and new for each call of a turn.
     asked = json.dumps([input, [tool.name for tool in tools]], sort_keys=True, default=str)
+    # "replace": a message may hold half of a surrogate pair, which has no UTF-8.
     return hashlib.sha256(asked.encode(errors="replace")).hexdigest()[:24]
 
 
@@ -70,6 +69,7 @@ def create_response(reply: Reply, seed: str) -> Response:
         )
     return Response(
         id=f"resp_{seed}",
+        # Not the time: a replay must give the same response.
         created_at=0,
         model=NAME,
         object="response",
@@ -128,6 +128,7 @@ def _text_events(message: ResponseOutputMessage) -> Iterator[Any]:
     where: dict[str, Any] = {"item_id": message.id, "output_index": 0, "content_index": 0, "sequence_number": 0}
     empty = part.model_copy(update={"text": ""})
     yield ResponseContentPartAddedEvent(part=empty, type="response.content_part.added", **where)
+    # Each piece keeps its spaces, so that the pieces together are the text.
     for word in re.findall(r"\s*\S+\s*", part.text):
         yield ResponseTextDeltaEvent(delta=word, logprobs=[], type="response.output_text.delta", **where)
     yield ResponseTextDoneEvent(text=part.text, logprobs=[], type="response.output_text.done", **where)

@@ -3,12 +3,9 @@
 The texts of a workspace are the training set: each agent's examples, its description, what its tools are asked with,
 and the headings of the content it answers from. A kernel ridge regression over them (cosine of the embeddings plus
 cosine of the idf-weighted words) says how much each agent is meant; to it is added which collections the passages
-nearest to the message come from. The regression's leave-one-out predictions are exact and cost nothing, so how far its
-scores can be trusted is measured on the examples themselves: the spread of the confidences and how sure is sure.
+nearest to the message come from. How far the scores can be trusted is measured on the examples themselves.
 
-Measured by bench/routing.py. The weights of texts, words and ridge were chosen by leave-one-out. The weight of the
-content, the highest sharpness and the floor of sureness were set lower than leave-one-out alone would have them, after
-a look at tests/routing_messages.yaml: the figures on those messages are therefore a little too good.
+Measured by bench/routing.py.
 """
 
 import asyncio
@@ -32,20 +29,24 @@ __all__ = ["Decision", "Ranked", "RoutedAgent", "Router", "Subject", "build_rout
 
 DecidedBy = Literal["meaning", "sticky", "model", "only", "request"]
 
+# This weight, the highest sharpness and `_SURE` are lower than leave-one-out alone would have them. They were chosen
+# after a look at tests/routing_messages.yaml, so the figures on those messages are a little too good.
 _CONTENT = 0.2
 """What the collections of the nearest passages count for beside the regression."""
 _MOST_SUBJECTS = 2000
 """What is read of a large content; the rest says the same about which collection is about what."""
 
+# `_SURE` is a floor because the examples of one author are more like one another than like what people write: to be
+# right on all of them promises less than it seems to.
 _SHARPNESS, _SURE, _FAMILIAR = 8.0, 0.7, 0.75
-"""Without enough examples to measure them. `_SURE` is a floor in any case: the examples of one author are more like one
-another than like what people write, so that being right on all of them promises less than it seems to."""
+"""Without enough examples to measure them. `_SURE` is a floor in any case."""
 _SHARPNESSES = (4.0, 5.0, 6.0, 7.0, 8.0)
 _ENOUGH_EXAMPLES = 20
 _RIGHT_WHEN_SURE = 0.98
 _CLEARLY = 0.35
 """By how much another agent must be the likelier one to break off a conversation."""
 
+# How a message begins or ends that only makes sense after another one.
 _FOLLOWS = re.compile(
     r"(and|but|or|so|also|then|yes|yeah|yep|no|nope|ok|okay|sure|right|thanks|thank you|please do|go on|go ahead|"
     r"what about|how about|what if|what else|anything else|tell me more|more|why|really|the (first|second|third|last|other))\b"
@@ -86,6 +87,7 @@ async def build_router(embedder: Embedder, agents: Sequence[RoutedAgent], conten
         raise ValueError("there is no agent to route to")
     if len(agents) == 1:
         return Router(embedder, [agents[0].name], None)
+    # Every n-th section and not the first ones: each collection keeps its share.
     content = content[:: math.ceil(len(content) / _MOST_SUBJECTS) or 1]
     samples = list_samples(agents, content)
     vectors = await embedder.embed([sample.text for sample in samples])
@@ -109,6 +111,7 @@ class Router:
         if self._ranking is None:
             return [Ranked(self._names[0], 1.0)]
         if (certain := self._ranking.certain(message)) is not None:
+            # Never quite 1: the rest keeps the others in the ranking, and 0.99 is what `decide` takes for certain.
             confidences = np.full(len(self._names), 0.01 / (len(self._names) - 1))
             confidences[certain] = 0.99
         else:
@@ -125,6 +128,7 @@ class Router:
             return Decision(best.name, 1.0, "only", ranked)
         before = next((r for r in ranked if r.name == last), None)
         sure = best.confidence >= self._ranking.sure
+        # Before the test for sure: "and in winter?" may look like the subject of another agent, and is a follow-up.
         if before is not None and before != best and _follows(message) and best.confidence < 0.99:
             return Decision(before.name, before.confidence, "sticky", ranked)
         if sure:
@@ -146,6 +150,7 @@ class _Ranking:
         sections: Vectors | None,
     ) -> None:
         self._content = Nearest(agents, content, sections) if sections is not None else None
+        # Reversed, so that the first of two equal examples counts.
         self._known = {tuple(words(s.text)): s for s in reversed(samples) if s.is_example}
         self._owners = owners_of(agents)
         self._vocabulary = Vocabulary([*(s.text for s in samples), *(s.text for s in content)])
@@ -157,6 +162,7 @@ class _Ranking:
         scores = self._regression.predict(message, vector)
         if self._content is not None:
             scores = scores + _CONTENT * self._content.shares(message, vector)
+        # Unknown words make the score a guess: a message about something else must not pass for sure.
         return softmax(self._sharpness * scores) * min(1.0, self._share_known(message) / self._familiar)
 
     def certain(self, message: str) -> int | None:
@@ -185,6 +191,7 @@ class _Ranking:
         self._sharpness, self.sure, self._familiar = _SHARPNESS, _SURE, _FAMILIAR
         if len(rows) < _ENOUGH_EXAMPLES:
             return
+        # Exact and nearly free for a ridge regression, so no examples have to be kept apart for measuring.
         scores = self._regression.leave_one_out(rows)
         if self._content is not None:
             scores = scores + _CONTENT * np.array([self._content.shares(samples[i].text, vectors[i]) for i in rows])
@@ -208,6 +215,7 @@ def _follows(message: str) -> bool:
 
 
 def _loss(scores: Floats, truth: NDArray[np.int64]) -> float:
+    # 1e-9: the logarithm of 0 is infinite, and one bad example would decide alone.
     return float(-np.log(softmax(scores)[np.arange(len(truth)), truth] + 1e-9).mean())
 
 
@@ -216,4 +224,5 @@ def _threshold(confidences: Floats, right: NDArray[np.bool_]) -> float:
     order = np.argsort(-confidences)
     precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     good = np.flatnonzero(precision >= _RIGHT_WHEN_SURE)
+    # Where no confidence is reliable, only what is nearly certain is decided without the model.
     return max(_SURE, float(confidences[order[good[-1]]])) if len(good) else 0.95

@@ -15,6 +15,7 @@ from agent_server.knowledge.parse import read_content
 from agent_server.routing.scores import Floats
 from agent_server.tool import Tool
 
+# Chosen by leave-one-out over the examples (bench/routing.py).
 # What a text counts for; an example is 1.
 DESCRIPTION, _TOPIC, _PHRASE, _HEADING = 2.0, 0.5, 0.5, 0.3
 MOST_HEADINGS = 600
@@ -81,6 +82,7 @@ def list_samples(agents: Sequence[RoutedAgent], content: Sequence[Subject]) -> l
         samples += [Sample(text, label, _PHRASE) for text in dict.fromkeys(asked)]
     headings = {subject.heading: subject.collection for subject in content}
     shares = shares_of(agents)
+    # Every n-th heading and not the first ones: each collection keeps its share.
     kept = list(headings.items())[:: math.ceil(len(headings) / MOST_HEADINGS) or 1]
     return samples + [Sample(text, shares(collection), _HEADING) for text, collection in kept]
 
@@ -95,6 +97,7 @@ def shares_of(agents: Sequence[RoutedAgent]) -> Any:
 
     def shares(collection: str) -> Floats:
         weights = np.array([_claim(agent.knowledge, collection) for agent in agents])
+        # A collection that no agent answers from speaks for all of them alike.
         return weights / weights.sum() if weights.any() else np.full(len(agents), 1 / len(agents))
 
     return shares
@@ -102,6 +105,7 @@ def shares_of(agents: Sequence[RoutedAgent]) -> Any:
 
 def _claim(knowledge: Sequence[str] | None, collection: str) -> float:
     if knowledge is None:
+        # An agent for all collections is for none in particular: others name the ones that they are for.
         return 0.25
     return 1 / (1 + list(knowledge).index(collection)) if collection in knowledge else 0.0
 
@@ -117,4 +121,5 @@ def owners_of(agents: Sequence[RoutedAgent]) -> Mapping[Tool[..., Any], int]:
 
 def section_text(subject: Subject) -> str:
     """What a section is compared by. Its heading counts twice."""
+    # The search also counts a word of the heading twice.
     return f"{subject.heading} {subject.heading}\n{subject.text}"

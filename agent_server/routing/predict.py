@@ -12,6 +12,7 @@ from agent_server.routing.scores import Floats, Vector, Vectors, list_terms, uni
 
 _WORDS = 1.0
 """What the words count for beside the embedding."""
+# Chosen by leave-one-out over the examples (bench/routing.py), as the weights of the texts are.
 _RIDGE = 2.0
 _NEAREST = 10
 
@@ -27,12 +28,15 @@ class Regression:
         # by term: a message has a few of the thousands, and only their rows are read (all of them take 20 ms)
         self._by_term = np.ascontiguousarray(lexical.T)
         dense = vectors.astype(np.float64)
+        # The mean is what all messages share. Headings are no messages, and there are many more of them.
         own = [i for i, s in enumerate(samples) if s.is_example or s.weight == DESCRIPTION]
         self._mean = dense[own].mean(axis=0)
         self._dense = unit(dense - self._mean)
         kernel = self._dense @ self._dense.T + _WORDS * lexical @ lexical.T
+        # A text of little weight gets a larger ridge: it is fitted less closely.
         self._inverse = np.linalg.inv(kernel + np.diag(_RIDGE / np.array([s.weight for s in samples])))
         labels = np.array([s.label for s in samples])
+        # Centred: a message that is like no text is then for and against nobody.
         self._targets = labels - 1 / labels.shape[1]
         self._dual = self._inverse @ self._targets
 
@@ -46,6 +50,7 @@ class Regression:
 
     def leave_one_out(self, rows: Sequence[int]) -> Floats:
         """What would be predicted for samples that had not been there. `rows` are their places."""
+        # The closed form of leave-one-out for kernel ridge regression: nothing is fitted again.
         scores: Floats = self._targets[rows] - self._dual[rows] / np.diag(self._inverse)[rows, None]
         return scores
 
@@ -58,6 +63,7 @@ class Regression:
 
     def _weigh(self, text: str) -> tuple[list[int], Floats]:
         """The places of the text's known terms and what each weighs. The weights are a vector of length 1."""
+        # Sorted: a set has another order in each process, and sums of floats depend on the order.
         terms = sorted((place, term) for term in list_terms(text) if (place := self._places.get(term)) is not None)
         weights = np.array([math.log(1 + self._n / self._terms[term]) for _, term in terms])
         return [place for place, _ in terms], unit(weights)
@@ -71,6 +77,7 @@ class Nearest:
         self._counts = [Counter(map(stem, words(section_text(subject)))) for subject in content]
         self._df = Counter(word for counts in self._counts for word in counts)
         lengths = np.array([counts.total() for counts in self._counts])
+        # BM25 with k1 1.2 and b 0.75, as `lexvec` has it; 2.2 below is k1 + 1.
         self._length = 1.2 * (0.25 + 0.75 * lengths / max(float(lengths.mean()), 1.0))
         self._postings: dict[str, list[int]] = {}
         for place, counts in enumerate(self._counts):
@@ -82,6 +89,7 @@ class Nearest:
 
     def shares(self, message: str, vector: Vector) -> Floats:
         """The shares of the agents in the nearest sections. An agent without content is neither for nor against."""
+        # The same sum as in the search, with the same weight (knowledge/search.py).
         scores = 0.5 * (self._dense @ vector) + self._bm25(message)
         nearest = np.argsort(-scores, kind="stable")[:_NEAREST]
         weights = np.exp((scores[nearest] - scores[nearest[0]]) / 0.05)

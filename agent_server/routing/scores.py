@@ -27,18 +27,21 @@ class Vocabulary:
 
 
 def list_terms(text: str) -> set[str]:
-    """The stems of a text and its pairs of neighbours. "How do" and "remind me" tell agents apart as topics do."""
+    """The stems of a text and its pairs of neighbours."""
+    # Common words too, and "^" for the beginning: "how do" and "remind me" tell agents apart as topics do.
     stems = [stem(word) for word in words(text)]
     return {*stems, *(f"{a} {b}" for a, b in zip(["^", *stems], stems, strict=False))}
 
 
 def unit(vectors: Floats) -> Floats:
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    # A text without tokens is a vector of zeros and stays one.
     unit: Floats = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 1e-9)
     return unit
 
 
 def softmax(scores: Floats) -> Floats:
+    # The largest score is taken off first: exp overflows from about 710 on.
     exponents = np.exp(scores - scores.max(axis=-1, keepdims=True))
     result: Floats = exponents / exponents.sum(axis=-1, keepdims=True)
     return result

@@ -24,6 +24,7 @@ PRESETS: Mapping[Environment, Mapping[str, Any]] = {
     "development": {"log_format": "console"},
     "test": {"log_format": "console", "log_level": "WARNING"},
     "staging": {"log_format": "json"},
+    # Migrating is a step of the deployment, which can fail before the first replica is started.
     "production": {"log_format": "json", "migrate": False},
 }
 
@@ -34,7 +35,9 @@ class Settings(ServerSettings, DatabaseSettings, ModelSettings, IdentitySettings
     model_config = SettingsConfigDict(
         env_prefix="AGENT_SERVER_",
         env_file=".env",
+        # `AGENT_SERVER_X=` in a compose file or an `.env` means that it is not set.
         env_ignore_empty=True,
+        # The environment and `.env` hold variables of other programs.
         extra="ignore",
         frozen=True,
         populate_by_name=True,
@@ -49,6 +52,7 @@ class Settings(ServerSettings, DatabaseSettings, ModelSettings, IdentitySettings
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The preset is chosen by a setting, so the other sources have to be read before it is known.
         chosen: dict[str, Any] = {**dotenv_settings(), **env_settings(), **init_settings()}
         preset = PRESETS.get(chosen.get("environment", "development"), {})
         return init_settings, env_settings, dotenv_settings, InitSettingsSource(settings_cls, dict(preset))
@@ -57,11 +61,13 @@ class Settings(ServerSettings, DatabaseSettings, ModelSettings, IdentitySettings
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings; raises InvalidInput that names each wrong variable."""
     try:
+        # An option of the command line that was not given is None, and must not hide the environment.
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except SettingsError as error:  # a list that is no JSON; its message names the field
         raise InvalidInput(f'{error}; write lists as JSON, as in ["https://example.com"]') from None
     except ValidationError as error:
         fields = [FieldError(variable_of(str(e["loc"][0])), _place(e["loc"][1:]) + e["msg"]) for e in error.errors()]
+        # "from None": pydantic's own text quotes the values, and some are secrets.
         raise InvalidInput("; ".join(f"{f.field}: {f.message}" for f in fields), fields) from None
 
 

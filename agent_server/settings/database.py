@@ -20,6 +20,7 @@ class DatabaseSettings(BaseModel):
     @field_validator("database_url", "database_direct_url", "database_owner_url")
     @classmethod
     def _postgres_only(cls, value: SecretStr | None) -> SecretStr | None:
+        # The message does not show the value, which holds a password.
         if value is not None and not value.get_secret_value().startswith(("postgres://", "postgresql://")):
             raise ValueError("must start with postgresql:// (leave it unset for the embedded server)")
         return value

@@ -30,6 +30,7 @@ class Issuer(BaseModel):
     def _usual_algorithms(cls, given: object) -> object:
         if not isinstance(given, dict):
             return given
+        # Never what the token itself names: its author would choose how it is checked.
         usual = ("HS256",) if given.get("secret") is not None else ("RS256", "PS256", "ES256", "EdDSA")
         return {"algorithms": usual, **given}
 
@@ -46,6 +47,7 @@ class Issuer(BaseModel):
         url = urlsplit(value)
         if url.hostname is None or url.username is not None or url.scheme not in ("https", "http"):
             raise ValueError("must be an https:// address without user name or password")
+        # Whoever can change the answer on the way could sign tokens with keys of their own.
         if url.scheme == "http" and not _loopback(url.hostname):
             raise ValueError("must start with https:// (http:// is for 127.0.0.1, ::1 and localhost only)")
         return value
@@ -108,5 +110,6 @@ def _check_secret(secret: str, algorithms: tuple[str, ...]) -> None:
     least = max(int(name[2:]) // 8 for name in algorithms)  # RFC 7518, 3.2: not shorter than what the hash puts out
     if len(secret.encode()) < least:
         raise ValueError(f"secret: at least {least} bytes for {', '.join(algorithms)}")
+    # A public key as a shared secret would let everybody who knows it sign.
     if "-----BEGIN" in secret:
         raise ValueError("secret: this is a PEM file; a public key is no secret, publish it at a jwks_url")

@@ -30,6 +30,7 @@ class LimitSettings(BaseModel):
     ] = 120
 
     search_limit: Annotated[int, Field(ge=1, le=20, description="Passages a question is answered from.")] = 5
+    # Set for the cosines of the default embedder; those of another may lie higher or lower.
     search_min_score: Annotated[
         float, Field(ge=0, description="Passages scoring below this are not relevant (0 to 1.5, see docs).")
     ] = 0.35

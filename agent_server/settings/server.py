@@ -36,6 +36,7 @@ class ServerSettings(BaseModel):
         tuple[str, ...], Field(description="Addresses or networks whose X-Forwarded-For and -Proto count.")
     ] = ()
 
+    # Orchestrators kill 30 seconds after SIGTERM by default; some of that is for the rest of the stop.
     drain_seconds: Annotated[
         float, Field(ge=0, description="How long a server that is told to stop goes on with its turns, seconds.")
     ] = 25.0
@@ -93,6 +94,7 @@ class ServerSettings(BaseModel):
 def _is_origin(text: str) -> bool:
     """Whether this is a scheme, a host and at most a port, in lower case."""
     scheme, _, host = text.partition("://")
+    # "*." is allowed in a host's name, but browsers send origins without it.
     return scheme.isalpha() and not host.startswith("*") and _HOST.fullmatch(host) is not None
 
 
@@ -102,6 +104,7 @@ def _concrete(host: str) -> str | None:
         address = ip_address(host)
     except ValueError:
         return host.lower() or None
+    # An address to listen on, and not one that clients ask for.
     if address.is_unspecified:
         return None
     return f"[{address}]" if address.version == 6 else str(address)

@@ -1,7 +1,6 @@
 """What a workspace's own tests are written with: `docs/testing.md` shows how.
 
-Names are looked up when first asked for. pytest loads the plugin of this package wherever the package is installed,
-also for tests that have nothing to do with it, which must not wait for the import of a server.
+Names are looked up when first asked for.
 """
 
 import importlib
@@ -81,6 +80,8 @@ __all__ = [
 ]
 
 
+# pytest loads the plugin of this package wherever it is installed, also for tests that have nothing to do with it.
+# These must not wait for the import of a server.
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"agent_server.testing has no {name!r}; it has {', '.join(_HOME)}")

@@ -71,10 +71,12 @@ def collect(conversation: UUID, events: Sequence[Event]) -> Answer:
             case PassagesFound(passages=found):
                 passages |= {p["n"]: Citation(p["n"], p["document"], p["heading"], p["text"]) for p in found}
             case Cited(n=n):
+                # By number: a passage that is cited twice is one citation.
                 cited[n] = passages[n]
             case TextDelta(call=call, text=text):
                 texts[call] = texts.get(call, "") + text
             case Reset(call=call):
+                # The call starts over, and its text comes once more.
                 texts.pop(call, None)
             case ToolCalled(call_id=id, name=tool, input=input):
                 calls[id] = ToolCall(tool, input)

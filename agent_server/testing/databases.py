@@ -25,6 +25,7 @@ def run_postgres() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="pg"))  # not pytest's folder: the path of a socket has 107 bytes at most
     try:
         server = start_embedded(folder)
+        # Without waiting for the disk: nothing of a test has to survive a crash.
         asyncio.run(trade_safety_for_speed(Database(server)))
         yield server
     finally:

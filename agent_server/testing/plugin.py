@@ -1,9 +1,11 @@
 """The fixtures, which pytest finds by the entry point of this package.
 
 Async fixtures depend on `anyio_backend`: by that alone anyio's plugin runs them, and the tests that use them, with no
-setting of the user's. The server is imported when a fixture is first needed: pytest loads this module for every test
-run in an environment where the package is installed.
+setting of the user's.
 """
+
+# Imports are inside the fixtures, because pytest loads this module for every test run in an environment where the
+# package is installed.
 # ruff: noqa: PLC0415
 
 import asyncio
@@ -55,8 +57,10 @@ def agent_template(agent_postgres: str, agent_workspace: "Workspace") -> Iterato
     from agent_server.testing.databases import copy_database
     from agent_server.testing.server import stock
 
+    # Else each start of a server prints its lines into the report of a failed test.
     configure_logging("WARNING", "console")
     with copy_database(agent_postgres) as url:
+        # Once for all tests: a copy of a database takes a fraction of migrating and ingesting anew.
         asyncio.run(stock(agent_workspace, url))
         yield url
 

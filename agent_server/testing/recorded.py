@@ -84,6 +84,7 @@ class RecordedOpenAI:
 
     async def _record(self, provider: Provider, key: str, request: dict[str, Any]) -> Reply:
         headers = {"Authorization": f"Bearer {provider.key.get_secret_value()}"} if provider.key else {}
+        # The server under test knows the model as "recorded", so that the hash is the same with any provider.
         asked = {**request, "model": provider.model if request["model"] == self.name else request["model"]}
         async with httpx.AsyncClient(timeout=_SECONDS) as client:
             try:
@@ -94,9 +95,11 @@ class RecordedOpenAI:
             return self._fail(response.status_code, f"{provider.url} answered with status {response.status_code}")
         media_type = response.headers.get("Content-Type", EVENTS)
         self.answers[key] = {
+            # The file is meant to be committed.
             "asked": without_secrets(_last_message(request)),
             "model": asked["model"],
             "type": media_type,
+            # By lines, so that a change can be read in a diff.
             "answer": response.text.split("\n"),
         }
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -110,6 +113,7 @@ class RecordedOpenAI:
 
 def hash_request(request: dict[str, Any]) -> str:
     """What two requests share that ask for the same at different times: ids and the present time are left out."""
+    # Sorted: the order of keys in a request is no part of what it asks.
     text = json.dumps(request, sort_keys=True, ensure_ascii=False)
     today = datetime.now(UTC).date().isoformat()
     return hashlib.sha256(re.sub(today + _TIME, "<now>", _ID.sub("<id>", text)).encode()).hexdigest()[:32]

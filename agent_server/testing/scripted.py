@@ -101,6 +101,7 @@ class ScriptedOpenAI:
         if callable(self._script):
             return self._script(request)
         number, self._next = self._next, self._next + 1
+        # Not an error: in the test it would look like a failure of the provider.
         return self._script[number] if number < len(self._script) else Say("(the script is at its end)")
 
 

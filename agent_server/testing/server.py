@@ -92,9 +92,11 @@ class AgentCaller:
         server = self.agent_server.server
         accepted = await server.accept(self.caller, Message(text=message, conversation_id=conversation, agent=agent))
         followed = server.hub.follow(self.id, accepted.turn.id)
+        # None says only that nothing has come for a while.
         events = [numbered.event async for numbered in followed if numbered is not None]
         for event in events:
             if isinstance(event, Failed):
+                # Users are told little of a provider's error; a failed test has to say what the model complained of.
                 complaint = self.agent_server.model.complaint if self.agent_server.model else None
                 raise TurnFailed(event.code, complaint or event.message)
         return collect(accepted.turn.conversation_id, events)
@@ -163,5 +165,6 @@ def _settings(workspace: Workspace, model: OpenAIModel | None, given: Mapping[st
         {"model": model.name, "openai_base_url": _NOWHERE} if model else {"model": OFFLINE, "openai_base_url": None}
     )
     return settings.model_copy(
+        # Set after the environment is read: a key in the shell of a developer must not send a test to a provider.
         update={**reached, "model_fallback": given.get("model_fallback"), "openai_api_key": None}
     )

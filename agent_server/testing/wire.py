@@ -95,6 +95,7 @@ class _Body(_http.AsyncByteStream):  # type: ignore[misc]  # known when it runs
         self._body = body
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        # A client that goes away in mid answer must end the generator now, not when it is collected.
         async with aclosing(self._body) as parts:
             try:
                 async for part in parts:

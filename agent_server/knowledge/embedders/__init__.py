@@ -23,6 +23,7 @@ def get_embedder(name: str) -> Embedder:
     The name is that of a module in this folder, of an entry point in `GROUP`, or `package.module:factory`.
     Raises InvalidInput with the names that there are.
     """
+    # The setting may name a class, a function that makes an embedder, or one that is made already.
     given = _import_by_name(name)
     embedder = given() if callable(given) else given
     if problem := _find_problem(embedder):
@@ -60,6 +61,7 @@ def _import_attribute(module: str, attribute: str) -> Any:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             _refuse(module, f"it imports {error.name}, which is not installed", error)
         _refuse(module, "there is no such module", error)
+    # ValueError: import_module raises it for an empty name, as in ":factory".
     except (ImportError, SyntaxError, ValueError) as error:
         _refuse(module, str(error), error)
     for part in attribute.split("."):
@@ -80,6 +82,7 @@ def _find_problem(embedder: Any) -> str | None:
         return "it needs a `name`"
     if not isinstance(dimensions, int) or not 1 <= dimensions <= MAX_DIMENSIONS:
         return f"it needs `dimensions`, 1 to {MAX_DIMENSIONS}"
+    # Checked here: a plain `def` would fail only at the first search, with a message that names no setting.
     if not inspect.iscoroutinefunction(getattr(embedder, "embed", None)):
         return "it needs `async def embed(self, texts)`"
     return None
