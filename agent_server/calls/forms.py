@@ -1,6 +1,6 @@
 """offer_form: give a person the form of a tool to fill in, instead of calling the tool for them."""
 
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -33,7 +33,7 @@ class Form(BaseModel):
 
 def gives_form(tool: Tool[..., Any]) -> bool:
     """Whether a tool gives the form of another, named by its argument `tool`, with the values in `arguments`."""
-    return get_type_hints(tool.function)["return"] is Form
+    return tool.has_result(Form)
 
 
 class FormTools(dict[str, Tool[..., Any]]):
