@@ -83,7 +83,9 @@ class Claims:
         before, self._suspected = self._suspected, {(turn.id, turn.epoch) for turn in candidates if not turn.certain}
         free = [
             # The sweep finds this replica's own turns as well while its connection is cut.
-            turn for turn in candidates if turn.id not in running and (turn.certain or (turn.id, turn.epoch) in before)
+            turn
+            for turn in candidates
+            if turn.id not in running and (turn.certain or (turn.id, turn.epoch) in before)
         ]
         return Found(free=free, left=left, suspects=bool(self._suspected - before))
 
