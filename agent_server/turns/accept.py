@@ -45,6 +45,7 @@ _NEW_CONVERSATION = (
 )
 _NEW_TURN = insert(SQLModel.metadata.tables["turn"])
 _FIRST_ITEM = text(insert_items("(select * from turn where owner_id = :owner_id and id = :id)"))
+# By the database's clock: the sweep compares it with that.
 _FOLLOWED = text("update turn set followed_at = now() where owner_id = :owner_id and id = :id")
 
 
@@ -97,7 +98,6 @@ async def accept(
             )
             return Accepted(await session.get_one(Turn, (caller.id, running)), fresh=False)
         conversation, turn_no = await _take_number(session, caller, message)
-        # In a new conversation nothing can wait; that spares a statement.
         waiting = await _find_waiting(session, caller, conversation) if turn_no > 1 else []
         # A refusal rolls the new number back, so the numbers of turns have no gap.
         if waiting and message.on_busy == "reject":
@@ -131,7 +131,6 @@ async def accept(
         first_item = {"owner_id": caller.id, "id": turn.id, "new_items": items_json([user_message(message.text)])}
         await session.execute(_FIRST_ITEM, first_item)
         if message.leave_after is not None:
-            # By the database's clock: the sweep compares it with that.
             await session.execute(_FOLLOWED, {"owner_id": caller.id, "id": turn.id})
         return Accepted(turn, fresh=True, interrupted=running)
 

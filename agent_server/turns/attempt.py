@@ -113,8 +113,8 @@ class Attempts:
             # The attempt that was asked to stop may have died before it noticed.
             if turn.cancel:
                 raise StopRequested
-            # A first attempt has nothing to read. `attempts` alone does not tell: one that was let go in good order does
-            # not count.
+            # A first attempt has nothing to read. `attempts` alone does not tell: one that was let go in good order
+            # does not count.
             if turn.last_event > 0 or turn.attempts > 1:
                 earlier = await read_earlier(self.database, owner_id=turn.owner_id, turn_id=turn.id)
                 writer = self._writer(turn, earlier)
