@@ -32,6 +32,7 @@ _DUE_NOW = text("""
     insert into job (kind, due_at) values (:kind, now()) on conflict (kind) do update set due_at = now()""")
 _DUE = text("select kind from job where due_at <= now() and kind = any(cast(:kinds as text[])) order by due_at")
 _IS_DUE = text("select due_at <= now() from job where kind = :kind")
+# A job without `every` is due again when it is asked for.
 _DONE = text("""
     update job set failures = 0, finished_at = now(),
         due_at = coalesce(now() + cast(:every as float) * interval '1 second', 'infinity')
@@ -91,6 +92,7 @@ class Jobs:
             async with self._hold(kind) as mine:
                 if mine:
                     async with self._database.transaction() as session:
+                        # On record as due before it is begun, so that another replica does it when this one dies.
                         await session.execute(_DUE_NOW, {"kind": kind})
                     await self._do(replace(self._jobs[kind], run=run))
                     return
@@ -114,6 +116,7 @@ class Jobs:
             if not mine:
                 return
             async with self._database.transaction() as session:
+                # Asked again under the lock: another replica may just have done it.
                 due = (await session.execute(_IS_DUE, {"kind": kind})).scalar_one_or_none()
             if due:
                 with contextlib.suppress(Exception):  # it is on record, and logged
@@ -123,6 +126,7 @@ class Jobs:
         values = {"kind": job.kind, "every": job.every}
         try:
             await job.run()
+        # There is nowhere to count it as a failure, and the job is still due.
         except Unavailable:
             raise
         except Exception:  # raised again, when it is on record

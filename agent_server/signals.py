@@ -1,9 +1,8 @@
 """The one direct connection of a process for what needs a session of its own.
 
 It carries hints to and from the other replicas and the heartbeat, and it holds the lock that says that the process
-lives. A hint says that there may be more to read or to do, never what: a lost one costs a poll interval. Hints are gathered
-for `GATHER_SECONDS` and sent apart from the transactions they speak of: a NOTIFY inside each commit makes commits seven
-times slower, since Postgres serialises them.
+lives. A hint says that there may be more to read or to do, never what: a lost one costs a poll interval. Hints are
+gathered for `GATHER_SECONDS` and sent apart from the transactions they speak of.
 """
 
 import asyncio
@@ -31,6 +30,7 @@ LOCK_SPACE = 730_042
 `sweep` (migrations/engine) has it too: a lock that is free says that its process is dead, at once, but not where the
 server that held it has been restarted since."""
 CHANNEL = "agent_server"
+# A NOTIFY in each commit makes commits seven times slower, since Postgres serialises them.
 GATHER_SECONDS = 0.01
 CHECK_SECONDS = 5.0
 """How often a connection that is silent is asked whether it is still there."""
@@ -125,10 +125,8 @@ class Signals:
         self._hinted.set()
 
     async def beat(self) -> None:
-        """Say that this replica lives. Raises Unavailable.
-
-        Over the direct connection, so that a pool that is all in use does not look like death; else over the pool.
-        """
+        """Say that this replica lives. Raises Unavailable."""
+        # Over the direct connection, so that a pool that is all in use does not look like death.
         key, server_started = self._lock or (None, None)
         if self._connection is not None:
             with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
@@ -142,6 +140,7 @@ class Signals:
         sent = 0.0
         while True:
             await self._hinted.wait()
+            # A hint after a pause goes at once. Only those that follow it closely are gathered.
             await asyncio.sleep(max(0.0, sent + GATHER_SECONDS - time.monotonic()))
             self._hinted.clear()
             sent = time.monotonic()
@@ -159,12 +158,14 @@ class Signals:
             try:
                 payload = ",".join((self._replica.hex, *hints))
                 await self._connection.execute("select pg_notify($1, $2)", CHANNEL, payload, timeout=2)
+            # Also when this is cancelled: `close` sends what is left.
             except BaseException:
                 self._hints.update(hints)
                 raise
 
     def _receive(self, _: Any, __: int, ___: str, payload: str) -> None:
         sender, *hints = payload.split(",")
+        # Followers in this process have it from memory.
         if sender == self._replica.hex:
             return
         for hint in map(_decode, hints):
@@ -178,11 +179,13 @@ class Signals:
             try:
                 if self._connection is None:
                     await self._connect()
+                    # The next beat must name the new lock: the old one is free, which others take for death.
                     self.lock_changed.set()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(CHECK_SECONDS):
                         await self._dropped.wait()
                 if self._connection is not None:
+                    # A connection that leads nowhere is as silent as one on which nothing happens.
                     await self._connection.execute("select 1", timeout=2)
                     wait = 0.05
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, Unavailable):
@@ -192,6 +195,7 @@ class Signals:
 
     async def _connect(self) -> None:
         connection = await self._database.direct()
+        # Another replica may hold a lock with the same random key.
         while not await connection.fetchval(_LOCK, LOCK_SPACE, key := secrets.randbelow(2**31)):
             pass
         started = await connection.fetchval("select pg_postmaster_start_time()")
@@ -210,6 +214,7 @@ class Signals:
             log.warning("database.direct_lost")
             self._connection = self._lock = None
             connection.remove_termination_listener(self._notice_end)
+            # `close` would wait for a server that may not be there.
             connection.terminate()
             self._dropped.set()
             self.lock_changed.set()

@@ -74,8 +74,9 @@ async def call_tool(
     A model's call of a destructive tool is not made: its user is asked, and the result says so.
 
     Outside a turn, `idempotency_key` is what the caller sent to have the call made once: the tool is given a key made
-    of it, the caller and the tool's name, because all callers may share one account with the service that keeps it.
+    of it, the caller and the tool's name.
     """
+    # Before anything is checked: what is on record has happened, whatever the caller may do by now.
     if ledger and (outcome := ledger.outcome):
         return _replay(outcome)
     key = ledger.idempotency_key if ledger else _make_key(caller, tool, idempotency_key)
@@ -89,6 +90,7 @@ async def call_tool(
         if tool.effect in OUTSIDE:
             # Without a turn there is nothing to note; but a database that is away must not come to light afterwards.
             await (ledger.start() if ledger else runtime.database.check())
+    # What is in our database only is rolled back when it is cut off. What happens elsewhere is not.
     return await (_run_to_end(call.make(values)) if tool.effect in OUTSIDE else call.make(values))
 
 
@@ -186,6 +188,7 @@ class _Call:
         """Record what fails in this block as the call's outcome. Anything but an AgentServerError is a bug."""
         try:
             yield
+        # Neither is an outcome. The next attempt makes the call again, or asks what became of it.
         except (Interrupted, Unavailable):
             raise
         except AgentServerError as error:
@@ -238,6 +241,7 @@ class _Call:
             json.dumps(output, ensure_ascii=False, allow_nan=False).encode()
             return output
         except TimeoutError:
+            # Else it is a TimeoutError of the tool's own, which is a bug of the tool.
             if deadline.expired():
                 raise TimedOut(self._describe_timeout(seconds)) from None
             raise
@@ -283,19 +287,18 @@ def _replay(recorded: CallOutcome) -> Any:
 
 
 def _make_key(caller: Caller, tool: Tool[..., Any], sent: str | None) -> str:
+    # All callers may share one account with the service that keeps the key, so the caller is part of it.
     return str(new_id() if sent is None else uuid5(caller.id, f"{tool.name}:{sent}"))
 
 
 async def _run_to_end(call: Coroutine[Any, Any, Any]) -> Any:
-    """Await a call in a task of its own.
-
-    It is not cut off at once when this is cancelled: what happens outside our database happens all the same, and what
-    is on record needs no guess.
-    """
+    """Await a call in a task of its own. It is not cut off at once when this is cancelled."""
     task = asyncio.create_task(call)
     try:
         await asyncio.wait({task})
     except asyncio.CancelledError:
+        # What happens outside our database happens all the same, and what is on record needs no guess. The shield is
+        # anyio's, because a scope of anyio cancels again at each await.
         with anyio.CancelScope(shield=True):
             await asyncio.wait({task}, timeout=GRACE_SECONDS)
             task.cancel()

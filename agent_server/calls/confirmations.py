@@ -97,6 +97,7 @@ def _short(value: Any) -> str:
     return words if len(words) <= _SHOWN else words[:_SHOWN] + "…"
 
 
+# Condition and write are one statement, so that of two answers at once only one finds the question open.
 _MARK = text("""
     update confirmation set used_at = now(), confirmed = :confirmed
     where owner_id = :owner_id and id = :id and used_at is null and expires_at > now() returning 1""")
@@ -111,6 +112,7 @@ class ConfirmationRepository(Repository[Confirmation]):
         Raises NotFound, and Conflict for one that was answered or has expired.
         """
         row = await self.get(id)
+        # For a message that says what is wrong. What decides is `mark`.
         if row.used_at is not None:
             raise Conflict("This has been answered already; each question is answered once")
         if row.expires_at <= now():
@@ -148,14 +150,17 @@ class ConfirmationLedger:
 
     @property
     def idempotency_key(self) -> str:
+        # Whoever answers again names the same call to the service that keeps the key.
         return str(self.confirmation.id)
 
     async def start(self) -> None:
         async with self.database.transaction(self.caller.id) as session:
             await self._mark(session)
+        # After the commit: where that fails, the question is still open.
         self._marked = True
 
     async def finish(self, session: AsyncSession, outcome: object, question: Question | None = None) -> None:
+        # Whatever the outcome: a call that failed is not made again by the same answer.
         if not self._marked:
             await self._mark(session)
 

@@ -64,6 +64,7 @@ async def offer_form(
 
 def _plain(about: dict[str, Any]) -> dict[str, Any]:
     """A property without its `null` alternative."""
+    # Pydantic writes an optional argument so. An input of a form is left empty instead.
     kinds = [kind for kind in about.get("anyOf", ()) if kind.get("type") != "null"]
     return {**about, **kinds[0]} if kinds else about
 

@@ -83,6 +83,7 @@ class RecordedFailure(AgentServerError):
 
 def failure_text(error: AgentServerError) -> str:
     """A failure as `code: message`. Models read it so and it is stored so."""
+    # A tool's error may repeat a key that was sent, or hold what Postgres cannot store.
     return str(storable(without_secrets(f"{error.code}: {error.message}")))
 
 
@@ -90,5 +91,6 @@ def outcome_text(outcome: CallOutcome) -> str:
     """An outcome as the model reads it and as it is stored."""
     if outcome.error is not None:
         return outcome.error
+    # After a takeover the model must read the same text from the ledger.
     output = storable(outcome.output)
     return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)

@@ -9,9 +9,7 @@ from agent_server.conversations.models import Item
 def history(items: Sequence[Item]) -> list[dict[str, Any]]:
     """The bodies of `items` that a model can be given, in order.
 
-    A call without its output and an output without its call are left out: providers refuse them, and both occur, where
-    the bound on history cuts a turn in two and where a turn was stopped between a call and its result. The history
-    starts with a user's message, for the same reason.
+    A call without its output and an output without its call are left out. The history starts with a user's message.
     """
     open: dict[str, int] = {}
     paired: set[int] = set()
@@ -21,6 +19,9 @@ def history(items: Sequence[Item]) -> list[dict[str, Any]]:
                 open[id] = n
             case {"type": "function_call_output", "call_id": id} if id in open:
                 paired |= {open.pop(id), n}  # by place: some models use the same ids in every answer
+    # Providers refuse one without the other. Both occur: where the bound on history cuts a turn in two, and where a
+    # turn was stopped between a call and its result.
     kept = [item.body for n, item in enumerate(items) if "call_id" not in item.body or n in paired]
+    # The bound may also have cut off the user's message, and providers refuse a history without it at the start.
     first = next((n for n, body in enumerate(kept) if body.get("role") == "user"), len(kept))
     return kept[first:]

@@ -66,9 +66,9 @@ def insert_items(turn: str) -> str:
     """SQL that appends the items in the parameter `new_items` to a turn. `items_json` makes the parameter.
 
     `turn` is what the statement selects from: one row with `owner_id`, `conversation_id`, `id` and `turn_no` of the
-    turn, and its `last_item` with the new items already counted. Where it has no row, nothing is written. It is SQL and
-    no function that writes, because a turn's items must travel in the one statement that also writes its events.
+    turn, and its `last_item` with the new items already counted. Where it has no row, nothing is written.
     """
+    # SQL and no function that writes: a turn's items must travel in the one statement that also writes its events.
     return f"""
         insert into item (owner_id, conversation_id, turn_id, turn_no, k, role, text, agent, model, prompt_sha, body,
                           sources, created_at)

@@ -30,6 +30,7 @@ class ConversationRepository(Repository[Conversation]):
         at, id = col(Conversation.updated_at), col(Conversation.id)
         if cursor is not None:
             before, last = _parse(cursor)
+            # The id decides between two that were changed in the same instant.
             statement = statement.where(or_(at < before, and_(at == before, id < last)))
         rows = (await self.session.execute(statement.order_by(at.desc(), id.desc()).limit(limit + 1))).scalars().all()
         more = len(rows) > limit
@@ -58,6 +59,7 @@ def _dependents() -> list[Table]:
     ]
 
 
+# What a user looks for is text and no pattern.
 _LIKE = str.maketrans({"%": r"\%", "_": r"\_", "\\": r"\\"})
 
 
@@ -65,6 +67,7 @@ def _parse(cursor: str) -> tuple[datetime, UUID]:
     at, _, id = cursor.partition("~")
     try:
         return datetime.fromisoformat(at).astimezone(UTC), UUID(id)
+    # A client may send any date; near year 1 or 9999 the change of its zone overflows.
     except (ValueError, OverflowError):
         raise InvalidInput("cursor: not one of ours; pass next_cursor of the page before, or leave it out") from None
 
@@ -87,6 +90,7 @@ class ItemRepository:
     async def page(self, limit: int, cursor: str | None = None) -> ItemPage:
         """Whole turns, oldest first. A page has at least one turn and about `limit` items; `cursor` is the last turn's
         number."""
+        # A number of more digits may not fit an integer of Postgres.
         if cursor is not None and not re.fullmatch("[0-9]{1,9}", cursor):
             raise InvalidInput("cursor: not one of ours; pass next_cursor of the page before, or leave it out")
         after = int(cursor or 0)

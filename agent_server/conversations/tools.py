@@ -119,6 +119,7 @@ async def rename_conversation(
     """Give one of the caller's conversations another title."""
     row = await context.repository(ConversationRepository).get(conversation_id, lock=True)
     row.title = title
+    # `updated_at` is set as the row is written.
     await context.session.flush()
     return ConversationSummary.model_validate(row)
 
@@ -126,6 +127,7 @@ async def rename_conversation(
 @tool(scope="conversations:write", effect="stored", destructive=True)
 async def delete_conversation(context: ToolContext, conversation_id: ConversationId) -> Deleted:
     """Delete one of the caller's conversations with all its messages. This cannot be undone."""
+    # The turn that makes this call would lose its own row, and could not write its end.
     if context.turn_id is not None and conversation_id == context.conversation_id:
         raise Conflict("This is the conversation that is being answered; the user may delete it from the list")
     conversations = context.repository(ConversationRepository)

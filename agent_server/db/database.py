@@ -28,6 +28,7 @@ _GONE = (PoolTimeout, OSError, PostgresConnectionError, asyncpg.InterfaceError)
 APPLICATION = "agent-server"
 ANSWER_SECONDS = 20.0
 """How long an answer of the database may take: longer than `statement_timeout`, by which it gives up itself."""
+# A process that is frozen within a transaction keeps its locks: after 10 seconds Postgres ends it.
 _SESSION = {
     "statement_timeout": "15000",
     "lock_timeout": "5000",
@@ -89,6 +90,7 @@ class Database:
             if "options" in given:
                 raise InvalidInput("DATABASE_URL: leave out options, which a pooler does not hand on")
             self._local = {**_SESSION, **given}
+        # For the transaction only: behind a pooler the session is another client's next.
         self._limits = "".join(f", set_config('{k}', {_literal(v)}, true)" for k, v in self._local.items())
         self.pool = _engine(
             url,
@@ -105,7 +107,11 @@ class Database:
         event.listen(self.pool.sync_engine, "checkout", _refuse_closed)
         event.listen(self.pool.sync_engine, "handle_error", _give_up_the_silent)
         self._sessions = async_sessionmaker(
-            self.pool, expire_on_commit=False, autoflush=False, sync_session_class=_Session
+            # Rows are read on after their transaction, when there is no connection to load them again.
+            self.pool,
+            expire_on_commit=False,
+            autoflush=False,
+            sync_session_class=_Session,
         )
 
     @asynccontextmanager
@@ -238,10 +244,10 @@ def after_commit(session: AsyncSession, call: Callable[[], None]) -> None:
 
 
 async def _uncut(work: Coroutine[Any, Any, None]) -> None:
-    """Await `work`, which is not cut off when this is cancelled: the driver would have to give up the connection to be
-    rid of a commit that is on its way."""
+    """Await `work`, which is not cut off when this is cancelled."""
     task = asyncio.create_task(work)
     try:
+        # A commit on its way cannot be called back: the driver would have to give up the connection.
         await asyncio.shield(task)
     except asyncio.CancelledError:
         task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody is left to be told
@@ -254,6 +260,7 @@ async def _commit(session: AsyncSession) -> None:
     except BaseException:
         await session.close()
         raise
+    # Outside the `try`: the transaction has ended, and an error of a callback is none of the database.
     for call in session.info.get(after_commit, ()):
         call()
 
@@ -268,6 +275,7 @@ def _engine(url: str, *, pooled: bool, answer_timeout: float | None = None, **po
         **session,
         **connect_args,
     }
+    # Parameters hold what users wrote, and the text of an error goes into logs.
     engine = create_async_engine(address, connect_args=arguments, hide_parameters=True, **pool)
     event.listen(engine.sync_engine, "handle_error", _translate)
     if not pooled:
@@ -280,17 +288,18 @@ def _set_session(connection: AdaptedConnection, _: Any) -> None:
 
 
 def _refuse_closed(connection: Any, _: Any, __: Any) -> None:
-    """The pool replaces a connection that its server has closed. Known without asking: SQLAlchemy's own check before
-    each transaction would be three round trips."""
+    """Have the pool replace a connection that its server has closed."""
+    # Known without asking: SQLAlchemy's own check before each transaction would be three round trips.
     if connection.driver_connection.is_closed():
         raise DisconnectionError
+    # That of the transaction before: a use of the connection without a session must not act for its owner.
     connection.driver_connection.preamble = ""
 
 
 def _give_up_the_silent(context: ExceptionContext) -> None:
-    """A server answers in time, if only that a statement took too long. Who does not is not there (a link that is up on
-    our side only), nor on the other connections of the pool; and nothing more is asked of any of them, not to roll back
-    either."""
+    """Give up all connections of the pool where an answer did not come. Nothing more is asked of any of them."""
+    # A server that is there answers in time, if only that a statement took too long. One that does not is gone for
+    # the other connections of the pool as well (a link that is up on our side only).
     if isinstance(context.original_exception, TimeoutError):
         context.invalidate_pool_on_disconnect = True  # SQLAlchemy itself gives up the one connection only
 
@@ -368,6 +377,7 @@ def asyncpg_url(url: str) -> tuple[str, Mapping[str, Any], Mapping[str, str]]:
     if (timeout := query.pop("connect_timeout", None)) is not None:
         if not timeout.isdecimal():
             raise InvalidInput("DATABASE_URL: connect_timeout is a number of seconds")
+        # To libpq 0 is no limit.
         arguments["timeout"] = float(timeout) or None
     settings = {name: query.pop(name) for name in _SERVER_SETTINGS & query.keys()}
     if unknown := sorted(query.keys() - _ADDRESS):

@@ -38,6 +38,7 @@ async def check_direct(database: Database) -> None:
 
 
 async def _hears(connection: asyncpg.Connection, database: Database) -> bool:
+    # A channel of its own, because other replicas may make this check at the same time.
     channel, heard = f"check_{uuid4().hex}", asyncio.Event()
     await connection.add_listener(channel, lambda *_: heard.set())
     async with database.pool.begin() as pooled:

@@ -28,7 +28,8 @@ SYSTEM_ROLE = "agent_server_system"
 OWNERS, SCOPES = "agent_server.owners", "agent_server.scopes"
 
 _SCOPE = re.compile(r"[a-z_:*]+")
-# Subqueries, so that a statement reads the setting once and not for each row.
+# Subqueries, so that a statement reads the setting once and not for each row. A setting that some earlier transaction
+# of the session had is not null but empty.
 _OWN = f"any ((select nullif(current_setting('{OWNERS}', true), '')::uuid[])::uuid[])"
 _HELD = f"(select coalesce(nullif(current_setting('{SCOPES}', true), ''), '{{}}')::text[])"
 
@@ -36,12 +37,14 @@ _HELD = f"(select coalesce(nullif(current_setting('{SCOPES}', true), ''), '{{}}'
 def preamble(owners: Collection[UUID], scopes: Collection[str]) -> str:
     """The statement with which a transaction begins that acts for these owners.
 
-    Raises ValueError for a scope that is none: it would be spelled into a statement.
+    Raises ValueError for a scope that is none.
     """
+    # What is sent with BEGIN takes no parameters, so scopes are spelled into the statement.
     if wrong := [scope for scope in scopes if not _SCOPE.fullmatch(scope)]:
         raise ValueError(f"not scopes: {wrong}")
     settings = {
         "role": APP_ROLE,
+        # Read and printed again, so that nothing but a UUID gets into the statement.
         OWNERS: f"{{{','.join(str(UUID(str(owner))) for owner in owners)}}}",
         SCOPES: f"{{{','.join(sorted(scopes))}}}",
     }
@@ -107,6 +110,7 @@ def ensure_roles(connection: Connection, login: str | None = None) -> None:
         if login is not None:
             parts = urlsplit(login)
             name, password = unquote(parts.username or ""), unquote(parts.password or "")
+            # `create role` takes no parameters; Postgres itself quotes the name and the password.
             made = "create role %I login" + (" password %L" if password else "")
             spelled = connection.execute(
                 text("select format(:made, cast(:name as text), cast(:password as text))"),
@@ -170,8 +174,10 @@ def _protect(connection: Connection, rule: _Rule) -> None:
     if rule.policy is None:
         return
     run(f"alter table {quoted} enable row level security")
+    # Without it the owner of the table sees all rows, and on one's own machine that is who logs in.
     run(f"alter table {quoted} force row level security")
     for name, body in rule.policies:
+        # Postgres has no `create or replace` for policies.
         run(f"drop policy if exists {name} on {quoted}")
         run(f"create policy {name} on {quoted} {body}")
 

@@ -1,6 +1,7 @@
 """Migrations of the database, by Alembic.
 
-There are two branches: `engine` is ours, `workspace` has the tables of tools/. The engine's migrations ship with the package; a workspace keeps its own in `<workspace>/migrations/workspace`.
+There are two branches: `engine` is ours, `workspace` has the tables of tools/. The engine's migrations ship with the
+package; a workspace keeps its own in `<workspace>/migrations/workspace`.
 """
 
 import os
@@ -44,6 +45,7 @@ def _config(workspace: Path, connection: Connection | None = None) -> Config:
     if own.is_dir():
         versions.append(own)
     config = Config()
+    # Alembic's configuration takes a `%` for the beginning of a reference.
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.set_main_option("version_locations", os.pathsep.join(str(path) for path in versions).replace("%", "%%"))
@@ -58,6 +60,7 @@ async def upgrade(database: Database, workspace: Path) -> None:
 
 def _upgrade(config: Config, revision: str) -> None:
     connection: Connection = config.attributes["connection"]
+    # Migrations name the roles, and the policies follow from the models: tables of this upgrade need them, too.
     ensure_roles(connection)
     command.upgrade(config, revision)
     protect(connection)
@@ -111,6 +114,7 @@ async def _scratch(database: Database) -> AsyncIterator[Database]:
 async def _run(database: Database, workspace: Path, work: Any, argument: str) -> Any:
     async with database.owner.begin() as connection:
         await connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        # A migration of a large table takes longer than a request may.
         await connection.execute(text("set local statement_timeout = 0"))
         try:
             return await connection.run_sync(lambda c: work(_config(workspace, c), argument))

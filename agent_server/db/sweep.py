@@ -53,6 +53,7 @@ async def remove_swept(database: Database, what: What, hours: int, remove: Remov
     """Remove all that has been over for so many hours. Logs it as `event`. Returns how many rows there were."""
     removed = 0
     while True:
+        # The look is for no owner, the removal for those that it finds: each is a transaction of its own.
         async with database.transaction() as session:
             rows = await sweep(session, what, seconds=hours * 3600, batch=BATCH)
         if rows:

@@ -26,6 +26,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+# Postgres refuses them, and a refused write would end the turn.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -47,8 +48,9 @@ def storable(value: Any) -> Any:
 class RowPolicy:
     """Who may reach the rows of a table (`db.isolation`). A row belongs to whom `column` names.
 
-    The rows of a `shared` table are all the system's, and there for everybody. Holders of `read_scope` and `write_scope` reach rows of all
-    owners; `own_read` is what an owner must hold to read back its own. `append_only`: nobody changes or removes a row.
+    The rows of a `shared` table are all the system's, and there for everybody. Holders of `read_scope` and
+    `write_scope` reach rows of all owners; `own_read` is what an owner must hold to read back its own. `append_only`:
+    nobody changes or removes a row.
     """
 
     column: str = "owner_id"
@@ -64,6 +66,7 @@ class Owned(SQLModel):
 
     row_policy: ClassVar[RowPolicy] = RowPolicy()
 
+    # The owner is the first part of every key, so that tables can be spread over servers by it.
     owner_id: UUID = Field(default=None, primary_key=True)
     id: UUID = Field(default_factory=new_id, primary_key=True)
 

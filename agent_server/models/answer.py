@@ -1,7 +1,7 @@
 """One answer of a model.
 
-Retries, the breaker, the fallback and the deadlines are here and nowhere else. A fault before the end of an answer voids what was shown of it, and the call is made again. A model that cannot answer
-is followed by the fallback. The clients below do not retry.
+Retries, the breaker, the fallback and the deadlines are here and nowhere else. A fault before the end of an answer
+voids what was shown of it, and the call is made again. A model that cannot answer is followed by the fallback.
 """
 
 import asyncio
@@ -53,7 +53,8 @@ class Display(Protocol):
 async def answer(models: Models, name: str, open: Open, display: Display, *, ends: float) -> tuple[str, Response]:
     """The name of the model that answered and its answer.
 
-    The fallback answers where the model `name` cannot. `ends` is when the turn is out of time (`time.monotonic`). Raises ModelFailed.
+    The fallback answers where the model `name` cannot. `ends` is when the turn is out of time (`time.monotonic`).
+    Raises ModelFailed.
     """
     fallback = models.find_fallback(name)
     try:
@@ -77,9 +78,11 @@ async def _retry(models: Models, name: str, begin: Begin, display: Display, ends
                 "The model has failed too often just now and is left alone; try again in a few seconds"
             ) from None
         except Fault as fault:
+            # Also when it is not asked again: the words of the fallback must not follow these.
             await display.void()
             log.warning("model.fault", model=name, reason=fault.message, retry=retry, opened=breaker.open)
             pause = min(fault.after if fault.after is not None else 0.5 * 2**retry, LONGEST_PAUSE)
+            # A turn that runs out of time in a pause would end with a worse reason than this fault.
             if _is_last(fault, retry, breaker, models.settings) or time.monotonic() + pause >= ends:
                 raise ModelFailed(fault.message) from fault
         await asyncio.sleep(pause)
@@ -94,6 +97,7 @@ async def _stream(events: AsyncIterator[TResponseStreamEvent], display: Display,
     """Show the text of an answer while it comes. Returns the whole answer. Raises Fault."""
     deadline = time.monotonic() + settings.model_call_timeout
     patience, length = settings.model_first_token_timeout, 0
+    # Closes the connection to the provider at once, and not when the garbage collector comes to it.
     async with aclosing(cast(AsyncGenerator[TResponseStreamEvent], events)) as stream:
         while True:
             event = await _next(stream, patience, deadline)
@@ -116,6 +120,7 @@ async def _next(stream: AsyncIterator[TResponseStreamEvent], patience: float, de
     remaining = deadline - time.monotonic()
     try:
         async with asyncio.timeout(max(min(patience, remaining), 0.001)):
+            # Inside the timeout: a TimeoutError is an OSError, and ours would be taken for a broken connection.
             with translate_faults():
                 return await anext(stream)
     except StopAsyncIteration:

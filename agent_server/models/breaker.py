@@ -56,11 +56,13 @@ class Breaker:
         else:
             self._record(False, probe)
         finally:
+            # A try that was cancelled must leave room for the next one.
             if probe:
                 self._probing = False
 
     def _record(self, failed: bool, probe: bool) -> None:
         if probe:
+            # Calls from before the pause say nothing about the model as it is now.
             self._failed.clear()
             self._opened = self._clock() if failed else None
         elif self._opened is None:  # what ends later was begun before the breaker opened, and says nothing new

@@ -11,6 +11,7 @@ import httpx2
 from agents.exceptions import AgentsException
 from openai import APIConnectionError, APIStatusError, OpenAIError
 
+# OpenAI's own client retries 408, 409, 429 and 5xx. By 529 Anthropic says that it is overloaded.
 _RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _REASONS = {
     401: "refused the key",
@@ -44,6 +45,7 @@ def translate_faults() -> Iterator[None]:
     """Raise what a provider's client raises in this block as a Fault."""
     try:
         yield
+    # ValueError: a body that is no JSON, or has another shape than the client expects.
     except (OpenAIError, AgentsException, *_HTTP_ERRORS, ValueError, OSError) as error:
         raise fault_of(error) from error
     except Exception as error:

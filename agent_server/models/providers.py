@@ -1,8 +1,7 @@
 """The clients that talk to language models.
 
 OpenAI and every server that speaks its Chat Completions go through the SDK's own client; every other provider goes
-through litellm, which is loaded when the first model needs it. Clients do not retry: `answer` does, because it knows
-what has been shown to the user.
+through litellm, which is loaded when the first model needs it. Clients do not retry: `answer` does.
 """
 
 import asyncio
@@ -62,6 +61,7 @@ class Models:
         if name.startswith("openai/"):
             model = name.removeprefix("openai/") or await self._first_of_server()
             return _OpenAIModel(model=model, openai_client=self._openai_client())
+        # Loading litellm takes seconds.
         return await asyncio.to_thread(self._litellm, name)
 
     def _openai_client(self) -> AsyncOpenAI:
@@ -69,10 +69,12 @@ class Models:
         if self._openai is None:
             if settings.openai_api_key is None and settings.openai_base_url is None:
                 raise ModelFailed("The model needs OPENAI_API_KEY or OPENAI_BASE_URL; neither is set")
+            # The client asks for a key also where the server needs none.
             key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none"
             self._openai = AsyncOpenAI(
                 api_key=key,
                 base_url=settings.openai_base_url,
+                # `answer` retries, because it knows what has been shown to the user.
                 max_retries=0,
                 timeout=Timeout(settings.model_call_timeout, connect=settings.model_connect_timeout),
                 http_client=DefaultAsyncHttpxClient(transport=self._transport) if self._transport else None,
@@ -98,8 +100,10 @@ class Models:
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         litellm: Any = importlib.import_module("litellm")
         litellm.telemetry = False
+        # Or it prints advice for developers with each error.
         litellm.suppress_debug_info = True
         litellm_model = importlib.import_module("agents.extensions.models.litellm_model").LitellmModel
+        # Made here, because its base is known only when litellm is loaded.
         whole = type("WholeLitellmModel", (_WholeOnce, litellm_model), {})
         provider = name.partition("/")[0]
         key = getattr(self.settings, f"{provider}_api_key", None)

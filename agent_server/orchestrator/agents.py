@@ -44,11 +44,13 @@ def compile_agents(workspace: Workspace, embedder: Embedder) -> dict[str, Agent[
             handoff_description=prompt.description,
             instructions=_instructions(prompt, embedder),
             tools=[function_tool(tool) for tool in agent_tools(prompt, workspace.tools)],
+            # The agent's name and no model's: `JournaledModels.get_model` must know who asks.
             model=prompt.name,
         )
         for prompt in workspace.agents.values()
     }
     for name, agent in agents.items():
+        # When all are there, because two agents may hand over to each other.
         agent.handoffs = [handoff(agents[other]) for other in workspace.agents[name].handoffs if other != name]
     return agents
 
@@ -93,6 +95,7 @@ def function_tool(tool: Tool[..., Any]) -> FunctionTool:
         description=tool.description,
         params_json_schema=tool.input_schema,
         on_invoke_tool=invoke,
+        # The SDK's strict form would make every argument required, also those with a default.
         strict_json_schema=False,
         is_enabled=is_offered,
     )
@@ -104,9 +107,11 @@ def _instructions(prompt: AgentPrompt, embedder: Embedder) -> Any:
         briefing = turn.briefing
         body = prompt.render(profile=briefing.profile, today=briefing.today)
         emergency = _EMERGENCY.format(text=briefing.emergency) if briefing.emergency else ""
+        # None is something else: all of the content.
         if prompt.knowledge == ():
             return body + emergency
         passages = turn.citations.find_for(prompt.name)
+        # Looked up once in a turn: a model must be given the same in each of its calls, also after a takeover.
         if passages is None:
             passages = await _retrieve(turn, prompt, embedder)
         return body + _RULES + (_block(passages) if passages else _NO_PASSAGES) + emergency
@@ -129,9 +134,10 @@ async def _retrieve(turn: TurnContext, prompt: AgentPrompt, embedder: Embedder) 
 
 
 def _block(passages: Sequence[CitedPassage]) -> str:
-    """The passages as lines of JSON. No text in them can end the block."""
+    """The passages as lines of JSON."""
     lines = [
         json.dumps({"citation": c.n, "heading": c.passage.heading, "text": c.passage.text}, ensure_ascii=False)
         for c in passages
     ]
+    # Without a `<` no text in them can end the block.
     return "\n<passages>\n" + "\n".join(line.replace("<", "\\u003c") for line in lines) + "\n</passages>\n"

@@ -57,6 +57,7 @@ class Citations:
         """The passages that a text cites in the order of the text."""
         known = {cited.n: cited for cited in self._by_passage.values()}
         numbers = [int(n) for group in _CITATION.findall(text) for n in group.split(",")]
+        # A model may write a number that it was never given.
         return [known[n] for n in dict.fromkeys(numbers) if n in known]
 
     def render(self, tool: Tool[..., Any], outcome: CallOutcome) -> tuple[str, Sequence[Event]]:

@@ -1,6 +1,7 @@
 """The journal around a model.
 
-A response is committed before the run loop sees it. Text is shown while it comes (`text` events, provisional), then response, items and events commit in one transaction.
+A response is committed before the run loop sees it. Text is shown while it comes (`text` events, provisional), then
+response, items and events commit in one transaction.
 On a takeover the journaled responses are served without asking the model.
 """
 
@@ -130,6 +131,7 @@ class JournaledModel(Model):
         n = self._models.begin_call(items)
         sha = _request_sha(system_instructions, items, [t.name for t in tools])
         if journaled := self._models.journaled.get(n):
+            # A deployment in mid-turn changes requests. The journal counts: tools have acted on its answers.
             if journaled.request_sha != sha:
                 log.warning("turn.replay_differs", call=n)
             response = Response.model_validate(journaled.response)
@@ -159,6 +161,7 @@ class JournaledModel(Model):
         if self._name == OFFLINE:
             return items  # it answers one message: what is put into its turn is answered in a turn of its own
         steered: list[Any] = list(items)
+        # From the last, because each insertion moves the places behind it.
         for call, text in reversed(await self._turn.attempt.writer.take_steers(n)):
             place = min(self._models.input_lengths[call], len(items))
             steered.insert(place, user_message(text).body)
@@ -283,6 +286,7 @@ class _TextWriter:
         return [*events, TextDone(self._call)] if self._text else events
 
     def _take_events(self) -> list[Event]:
+        # Passages go first: a client must know them before the text that cites them.
         events, self._before = [*self._turn.citations.take_unlogged(), *self._before], []
         for cited in self._turn.citations.find_cited(self._text):
             if cited.n not in self._cited:
@@ -321,6 +325,7 @@ def unknown_tool(name: str) -> str:
 def _arguments(text: str) -> Any:
     try:
         return json.loads(text or "{}")
+    # A model may write what is no JSON, or nest it more deeply than Python reads.
     except (ValueError, RecursionError):
         return text
 
@@ -332,10 +337,8 @@ def _request_sha(instructions: str | None, input: Any, tools: list[str]) -> byte
 def _with_new_ids(
     outputs: Sequence[ResponseOutputItem], n: int, input: Sequence[TResponseInputItem]
 ) -> list[ResponseOutputItem]:
-    """`outputs` with call ids that no call before them has.
-
-    Some providers number the calls of each answer anew, but the ledger and the run loop know a call by its id.
-    """
+    """`outputs` with call ids that no call before them has."""
+    # Some providers number the calls of each answer anew, but the ledger and the run loop know a call by its id.
     used: set[Any] = {"", *(item.get("call_id") for item in input)}
     renamed = list(outputs)
     for i, output in enumerate(outputs):

@@ -36,6 +36,7 @@ from agent_server.workspace import Workspace
 
 EMERGENCY_CALL = 0
 """The model call number of the emergency advice, which no model makes."""
+# A shorter message is mostly a follow-up, and the one before it names what it is about.
 SHORT_MESSAGE_WORDS = 6
 
 
@@ -52,6 +53,7 @@ class Orchestrator:
     def __post_init__(self) -> None:
         self.agents: dict[str, Agent[TurnContext]] = compile_agents(self.workspace, self.embedder)
         self._router: Router | None = None
+        # Turns that start together would each build a router.
         self._building = asyncio.Lock()
 
     async def get_router(self) -> Router:
@@ -85,8 +87,10 @@ class Orchestrator:
             max_turns=self.runtime.settings.model_calls_per_turn,
             run_config=RunConfig(
                 model_provider=models,
+                # The SDK sends what was said to OpenAI unless it is told not to.
                 tracing_disabled=True,
                 tool_not_found_behavior="return_error_to_model",
+                # The very text that `_record_call` stores, so that later turns read what the model has read.
                 tool_error_formatter=lambda error: unknown_tool(error.tool_name),
             ),
         )
@@ -137,6 +141,7 @@ class Orchestrator:
     async def _decide(self, attempt: Attempt, conversation: Conversation) -> Decision:
         if attempt.agent is not None:
             return Decision(attempt.agent, 1.0, "request", [Ranked(attempt.agent, 1.0)])
+        # The workspace may have lost this agent since.
         last = conversation.agent if conversation.agent in self.workspace.agents else None
         return await (await self.get_router()).decide(attempt.message, last)
 
@@ -179,6 +184,7 @@ async def create_router(workspace: Workspace, embedder: Embedder) -> Router:
         RoutedAgent(a.name, a.description, a.examples, a.knowledge, [workspace.tools[name] for name in a.tools])
         for a in workspace.specialists
     ]
+    # It goes through all of the content, which would hold up every stream of the process.
     content = await asyncio.to_thread(subjects, workspace.content) if len(agents) > 1 else ()
     return await build_router(embedder, agents, content)
 

@@ -27,10 +27,12 @@ TITLE_LENGTH = 60
 
 _INTERRUPT = text("""
     update turn set cancel = true where owner_id = :owner_id and id = :id and status = 'running'""")
+# A message that was put into a running turn has no turn of its own; its key is beside it in `steer`.
 _SENT = text("""
     select id as turn_id, body_sha from turn where owner_id = :owner_id and client_key = :key
     union all
     select turn_id, body_sha from steer where owner_id = :owner_id and client_key = :key""")
+# A counter and not the order of ids: those are only as monotonic as the clocks of the replicas.
 _NUMBER = text("""
     update conversation set next_turn = next_turn + 1, updated_at = now()
     where owner_id = :owner_id and id = :id returning next_turn - 1""")
@@ -43,6 +45,7 @@ _NEW_CONVERSATION = (
 )
 _NEW_TURN = insert(SQLModel.metadata.tables["turn"])
 _FIRST_ITEM = text(insert_items("(select * from turn where owner_id = :owner_id and id = :id)"))
+# By the database's clock: the sweep compares it with that.
 _FOLLOWED = text("update turn set followed_at = now() where owner_id = :owner_id and id = :id")
 
 
@@ -81,11 +84,13 @@ async def accept(
     """
     sha = hashlib.sha256(json.dumps([str(message.conversation_id), message.text, message.agent]).encode()).digest()
     async with database.transaction(caller.id) as session:
+        # First: a message that is sent again finds its turn also where the queue is full by now.
         if message.client_key is not None and (before := await _find_sent(session, caller, message.client_key)):
             turn, sent = before
             if sent != sha:
                 raise InvalidInput("This Idempotency-Key was used for another message; use a new key for a new message")
             return Accepted(turn, fresh=False)
+        # Before the conversation is locked: the write that ends a turn locks the two in this order.
         running = await _find_running(session, caller, message)
         if running is not None and message.on_busy == "steer":
             await add_steer(
@@ -94,12 +99,14 @@ async def accept(
             return Accepted(await session.get_one(Turn, (caller.id, running)), fresh=False)
         conversation, turn_no = await _take_number(session, caller, message)
         waiting = await _find_waiting(session, caller, conversation) if turn_no > 1 else []
+        # A refusal rolls the new number back, so the numbers of turns have no gap.
         if waiting and message.on_busy == "reject":
             raise Busy("This conversation is still answering; wait, stop it, or send with on_busy: queue", waiting[0])
         if len(waiting) > queue_limit:
             raise TooMany(f"{len(waiting)} messages wait in this conversation already; wait for an answer first")
         if running is not None:
             await session.execute(_INTERRUPT, {"owner_id": caller.id, "id": running})
+        # It is this replica's from its first commit: it waits for no sweep, and nobody else claims it.
         runs = can_run and not waiting
         turn = Turn(
             owner_id=caller.id,
@@ -116,6 +123,7 @@ async def accept(
             input={
                 "message": message.text,
                 "agent": message.agent,
+                # An attempt may be made by another process, which has no request to take the caller from.
                 "caller": {"kind": caller.kind, "scopes": sorted(caller.scopes)},
             },
         )

@@ -25,6 +25,7 @@ from agent_server.turns.writer import Fenced, StopRequested, TurnWriter
 
 log = structlog.get_logger()
 
+# A turn that takes its process down would be taken over for ever.
 MAX_ATTEMPTS = 5
 PAUSE_SECONDS = 5.0
 """How long a turn is left alone for which the database had no room, or this process no connection."""
@@ -81,6 +82,7 @@ class Attempts:
         try:
             return await self._run_to_end(turn)
         except Fenced:
+            # Whoever took the turn over writes its end.
             log.info("turn.fenced", epoch=turn.epoch)
         except Unavailable as error:
             # The turn stays `running` under this epoch: let it go, so that the sweep takes it up again.
@@ -108,8 +110,11 @@ class Attempts:
         try:
             if turn.attempts > MAX_ATTEMPTS:
                 raise Internal(f"This turn was cut off {MAX_ATTEMPTS} times and", secrets.token_hex(6))
+            # The attempt that was asked to stop may have died before it noticed.
             if turn.cancel:
                 raise StopRequested
+            # A first attempt has nothing to read. `attempts` alone does not tell: one that was let go in good order
+            # does not count.
             if turn.last_event > 0 or turn.attempts > 1:
                 earlier = await read_earlier(self.database, owner_id=turn.owner_id, turn_id=turn.id)
                 writer = self._writer(turn, earlier)
@@ -124,9 +129,11 @@ class Attempts:
         except StopRequested:
             await _end_cancelled(writer)
         except asyncio.CancelledError:
+            # Who cancels a turn to stop it wants its end written; who hands it over does not.
             if turn.id in self.given_up:
                 raise
             await _end_cancelled(writer)
+        # No end can be written of either. `make` says what becomes of the turn.
         except (Fenced, Unavailable):
             raise
         except AgentServerError as error:
@@ -172,6 +179,7 @@ class Attempts:
 
 async def _end_cancelled(writer: TurnWriter) -> None:
     """End a turn that was stopped. What was shown of its answer stays in the conversation."""
+    # Read anew: `earlier` lacks what this attempt has shown. Only what is in the log was shown to anybody.
     async with writer.transaction() as session:
         events = await read_events(session, owner_id=writer.owner_id, turn_id=writer.turn_id)
     text = "".join(find_partial_texts(events).values())
@@ -180,5 +188,6 @@ async def _end_cancelled(writer: TurnWriter) -> None:
 
 
 async def _end_failed(writer: TurnWriter, code: str, message: str) -> bool:
+    # It is stored and shown to clients, and an error of a tool may repeat a key.
     message = without_secrets(message)
     return await writer.finish("failed", Failed(code, message), error={"code": code, "message": message})

@@ -59,6 +59,7 @@ class CallLedger:
 
     @property
     def idempotency_key(self) -> str:
+        # Without the attempt: the other side must know the call again when it is made once more.
         return f"{self.writer.turn_id}:{self.call_id}"
 
     @property
@@ -80,6 +81,7 @@ class CallLedger:
             noted = await self.writer.write(
                 session, statement=_START, values={**self._row("started", None), "seen": seen}
             )
+            # Somebody has started the call since this attempt read the ledger. Only a keyed one may be made again.
             if not noted and self.effect == "once":
                 raise OutcomeUnknown(self.name)
 
@@ -98,6 +100,7 @@ class CallLedger:
             statement=_FINISH,
             values=self._row("done", outcome),
         )
+        # The call has an outcome already. Raising rolls back the effect that this transaction holds.
         if not recorded:
             raise Fenced
 

@@ -21,6 +21,7 @@ from agent_server.turns.replica import DEAD_AFTER
 
 log = structlog.get_logger()
 
+# The `not exists` spares an error in most cases. What decides is the index `uq_turn_one_running`.
 _CLAIM = text("""
     update turn t set status = 'running', owner = :me, epoch = epoch + 1, attempts = attempts + 1
     where owner_id = :owner_id and id = :id and epoch = :epoch and status in ('queued', 'running')
@@ -78,14 +79,19 @@ class Claims:
         async with self._database.transaction() as session:
             candidates = await sweep(session, "claimable", seconds=DEAD_AFTER) if has_room else []
             left = await sweep(session, "left")
+        # Two looks in a row must find a replica's lock free: where only its connection was cut it takes the lock anew.
         before, self._suspected = self._suspected, {(turn.id, turn.epoch) for turn in candidates if not turn.certain}
         free = [
-            turn for turn in candidates if turn.id not in running and (turn.certain or (turn.id, turn.epoch) in before)
+            # The sweep finds this replica's own turns as well while its connection is cut.
+            turn
+            for turn in candidates
+            if turn.id not in running and (turn.certain or (turn.id, turn.epoch) in before)
         ]
         return Found(free=free, left=left, suspects=bool(self._suspected - before))
 
     async def claim(self, turns: Sequence[Swept]) -> tuple[Sequence[Turn], Sequence[BaseException]]:
         """Make turns this replica's. Returns those that it got, and what went wrong with others."""
+        # What was claimed is committed, and must be run although another claim failed.
         results = await asyncio.gather(*map(self._claim_one, turns), return_exceptions=True)
         claimed = [turn for turn in results if isinstance(turn, Turn)]
         for turn in claimed:
@@ -113,20 +119,22 @@ class Claims:
         """Let go of turns that are this replica's by their rows and that it does not run. Returns whether there are any.
 
         Such a turn is left where the answer to a commit was lost with the connection: accepted or claimed, not begun;
-        interrupted, not let go. It counts as lost when two looks in a row find it, as a turn is accepted a moment
-        before it is begun.
+        interrupted, not let go.
         """
+        # Two looks in a row must find it: a turn is accepted a moment before it is begun.
         held = {turn.id: turn for turn in await self._find_held()}
         before, self._unattended = self._unattended, held.keys() - set(running)
         lost = [held[id] for id in before & self._unattended]
         for turn in lost:
             log.warning("turn.lost", turn_id=str(turn.id))
+            # How long the turn was held is not known here.
             await self.release(turn.owner_id, turn.id, turn.epoch, seconds=DEAD_AFTER)
         return bool(lost)
 
     async def release_all(self) -> None:
         """Let go of all turns of this replica's. They have not failed."""
         if held := await self._find_held():
+            # Row-level security hides the rows of owners that the transaction does not name.
             owners = {turn.owner_id for turn in held}
             async with self._database.transaction(*owners) as session:
                 await session.execute(_RELEASE_ALL, {"me": self._replica, "owners": list(owners)})
@@ -139,6 +147,7 @@ class Claims:
 async def mark_stopped(database: Database, owner_id: UUID, turn_id: UUID) -> None:
     """End a turn that waits in the queue. Whoever runs a turn that runs is asked to stop it."""
     async with database.transaction(owner_id) as session:
+        # In this order: a turn that is claimed between the two is still stopped by the second.
         for statement in (_STOP_QUEUED, _STOP_RUNNING):
             await session.execute(statement, {"owner_id": owner_id, "id": turn_id})
 

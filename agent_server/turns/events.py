@@ -162,6 +162,7 @@ Event = (
 )
 LAST = (Done, Failed, Cancelled)
 
+# Without `Other`, which stands for every kind that is not here.
 _KINDS: dict[str, type[Any]] = {
     cls.kind: cls
     for cls in (
@@ -192,6 +193,7 @@ class Numbered:
 
 
 def from_row(kind: str, body: dict[str, Any]) -> Event:
+    # A replica of a newer version may write into the same log. Its events must not break a stream.
     event: Event = _KINDS[kind](**body) if kind in _KINDS else Other(kind, body)
     return event
 

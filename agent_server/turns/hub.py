@@ -26,7 +26,9 @@ from agent_server.turns.models import FINISHED, Turn
 
 log = structlog.get_logger()
 
+# The longest that a hint which was lost holds a stream up.
 POLL_SECONDS = 1.0
+# Proxies close a connection on which nothing comes, nginx after 60 seconds.
 IDLE_SECONDS = 15.0
 OUTAGE_SECONDS = 60.0
 """How long the database may be away before those who follow are told so."""
@@ -37,11 +39,13 @@ _READ = text("""
     join event e on e.owner_id = :owner_id and e.turn_id = w.id and e.seq > w.after
     order by e.turn_id, e.seq""")
 
+# A left join: a turn that was deleted must be found to be gone.
 _STATES = text("""
     select w.id, t.last_event, t.status, t.events_kept, t.leave_after is not null
     from unnest(cast(:owners as uuid[]), cast(:ids as uuid[])) w(owner_id, id)
     left join turn t on t.owner_id = w.owner_id and t.id = w.id""")
 
+# Written once in a quarter of the time that nobody may follow, and not with each poll.
 _FOLLOWED = text("""
     update turn t set followed_at = now()
     from unnest(cast(:owners as uuid[]), cast(:ids as uuid[])) w(owner_id, id)
@@ -72,6 +76,7 @@ class _Feed:
     def extend(self, events: Sequence[Numbered]) -> bool:
         """Take up events in their order. Returns False where some before them are missing."""
         new = [numbered for numbered in events if numbered.seq > self.last]
+        # What another replica wrote before is not here yet. The reader gets both from the rows, in order.
         if new and new[0].seq != self.last + 1:
             return False
         if new:
@@ -138,8 +143,10 @@ class Hub:
                 yield numbered
                 after = numbered.seq
             while True:
+                # Before the look at the feed, so that what comes during the look wakes the wait below.
                 woken.clear()
                 while after < feed.last:
+                    # `_summarise` may have moved `start` beyond what this follower has.
                     numbered = feed.events[max(after, feed.start) - feed.start]
                     after = numbered.seq
                     yield numbered
@@ -170,6 +177,7 @@ class Hub:
             yield feed, woken
         finally:
             feed.waiting.discard(woken)
+            # The reader ends with the last feed; it is woken to see that.
             if not feed.waiting and self._feeds.get(turn_id) is feed:
                 del self._feeds[turn_id]
                 self._woken.set()
@@ -185,6 +193,7 @@ class Hub:
     async def _read_on(self) -> None:
         """Read for every feed until there is none. The states of their turns come first, and then every `POLL_SECONDS`."""
         loop = asyncio.get_running_loop()
+        # As if the last poll were long ago: the first round asks for every state at once.
         polled, answered = -POLL_SECONDS, loop.time()
         while self._feeds:
             try:
@@ -192,6 +201,7 @@ class Hub:
                     await self._woken.wait()
             except TimeoutError:
                 polled = loop.time()
+                # No hint is needed for this: it is what makes up for those that were lost.
                 self._unread |= self._feeds.keys()
             self._woken.clear()
             try:
@@ -201,6 +211,7 @@ class Hub:
                 if loop.time() - answered > OUTAGE_SECONDS:
                     for feed in list(self._feeds.values()):
                         feed.end(error)
+                # Each new follower wakes the reader, and a database that is away is not asked without a pause.
                 await asyncio.sleep(min(POLL_SECONDS, 0.1))
             except Exception as error:  # a bug: whoever waits for what cannot be read is told so
                 log.exception("hub.failed")
@@ -208,6 +219,7 @@ class Hub:
                     feed.end(error)
 
     async def _read(self) -> None:
+        # Taken before the first `await`: what is marked from here on is for the next round.
         asked, self._unread = self._unread & self._feeds.keys(), set()
         dirty, self._dirty = (self._dirty | asked) & self._feeds.keys(), set()
         try:
@@ -220,8 +232,10 @@ class Hub:
                 async with self._database.transaction(owner_id) as session:
                     found = await _read_events(session, owner_id, after)
                 for id, events in found.items():
+                    # Its followers may have left while the database answered.
                     if (feed := self._feeds.get(id)) is not None:
                         feed.extend(events)
+        # What was not read is asked for again, also where the reader is cancelled.
         except BaseException:
             self._unread |= asked
             self._dirty |= dirty
@@ -241,6 +255,7 @@ class Hub:
             feed = self._feeds.get(id)
             if feed is None:
                 continue
+            # No event number means no row: the turn was deleted with its conversation.
             if last_event is None or (status in FINISHED and last_event <= feed.last):
                 feed.end()
             elif not kept:
@@ -267,6 +282,7 @@ class Hub:
                 for item in items.scalars()
                 if item.role is not None
             ]
+        # With the last two numbers of the log, so that a client which resumes from them gets nothing twice.
         feed.start, feed.events = turn.last_event - 2, []
         feed.extend([Numbered(turn.last_event - 1, Snapshot(said)), Numbered(turn.last_event, _last_event(turn))])
 

@@ -19,6 +19,7 @@ Status = Literal["queued", "running", "done", "failed", "cancelled"]
 FINISHED: frozenset[Status] = frozenset({"done", "failed", "cancelled"})
 
 
+# `onupdate`: a user takes over a guest's rows, whose keys begin with the owner.
 def _of_turn() -> ForeignKeyConstraint:
     return ForeignKeyConstraint(
         ["owner_id", "turn_id"], ["turn.owner_id", "turn.id"], ondelete="CASCADE", onupdate="CASCADE"
@@ -41,9 +42,11 @@ class Turn(Owned, table=True):
             ondelete="CASCADE",
             onupdate="CASCADE",
         ),
+        # Holds also without the lock that `accept` takes.
         UniqueConstraint("owner_id", "client_key"),
         UniqueConstraint("owner_id", "conversation_id", "turn_no"),
         Index(
+            # What decides when two replicas claim two turns of a conversation in the same instant.
             "uq_turn_one_running",
             "owner_id",
             "conversation_id",
@@ -51,6 +54,7 @@ class Turn(Owned, table=True):
             postgresql_where=text("status = 'running'"),
         ),
         Index(
+            # Partial, as those below: few turns are open, and those that have ended pile up.
             "ix_turn_waiting",
             "owner_id",
             "conversation_id",
@@ -65,6 +69,7 @@ class Turn(Owned, table=True):
             postgresql_where=text("leave_after is not null and status in ('queued', 'running')"),
         ),
         Index("ix_turn_prune", "finished_at", postgresql_where=text("finished_at is not null and events_kept")),
+        # Every write of an attempt updates the row. With room on its page the update leaves the indexes alone.
         {"postgresql_with": {"fillfactor": "70"}},
     )
 
@@ -79,6 +84,7 @@ class Turn(Owned, table=True):
     last_event: int = 0
     last_item: int = 0
     cancel: bool = False
+    # Defaults of the server: an older version beside this one inserts without the column.
     steers: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
     leave_after: float | None = None
     followed_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))

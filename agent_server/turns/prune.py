@@ -9,6 +9,7 @@ from agent_server.db import Database, Swept, remove_swept
 
 # The journal of responses goes with the events: what was answered is in the items, and nobody takes over a turn that
 # has ended. The ledger of tool calls stays: it says which effects took place.
+# `skip locked`: two replicas at once, or a deletion, do not wait for each other. What is skipped is found again.
 _PRUNE = text("""
     with old as materialized (
         select t.owner_id, t.id from turn t

@@ -17,6 +17,7 @@ async def repeat(seconds: float, work: Callable[[], Awaitable[None]], soon: asyn
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await soon.wait()
+        # Before the work, so that a wish which comes during it is not lost.
         soon.clear()
         try:
             await work()

@@ -21,6 +21,7 @@ from agent_server.turns.replica import BEAT_SECONDS, Replica
 
 log = structlog.get_logger()
 
+# How soon another replica goes on with the turns of a dead one. A look costs an idle server almost nothing.
 SWEEP_SECONDS = 0.25
 SECOND_LOOK_SECONDS = 0.1
 """How soon a replica whose lock is free, with a fresh heartbeat, is looked at again before its turns are taken."""
@@ -86,11 +87,13 @@ class Runner:
             self._hurry.set()
         if self._drained is None:
             self._drained = asyncio.create_task(self._drain(seconds))
+        # Another call may wait for it, too; and who is cancelled must not break the handing over off.
         await asyncio.shield(self._drained)
 
     async def close(self) -> None:
         """Let go at once of what still runs. Nothing of it is lost."""
         await self.drain(0)
+        # Only now: hints, heartbeat and self-stop go on until every turn is handed over.
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -102,16 +105,20 @@ class Runner:
         while self._tasks and not hurry.done() and (left := deadline - time.monotonic()) > 0:
             await asyncio.wait({hurry, *self._tasks.values()}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
+        # Copies, because a task that ends takes itself out of `_tasks`.
         tasks = list(self._tasks.values())
         self._give_up(set(self._tasks))
         await asyncio.gather(*tasks, return_exceptions=True)
+        # Others find the turns of a process that has ended in any case; this is only sooner.
         with contextlib.suppress(Unavailable):
             await self._claims.release_all()
         self.replica.signals.send(WorkWaits())
+        # Last, so that followers get the ends that were written while it drained.
         self._hub.close()
 
     def begin(self, turn: Turn) -> None:
         """Run a turn that this replica owns. It has a task of its own."""
+        # A turn that is not begun here is not lost: `release_all`, `release_lost` or another's sweep finds it.
         if self.closing or turn.id in self._tasks:
             return
         task = asyncio.create_task(self._attempt(turn), name=f"turn {turn.id}")
@@ -135,8 +142,10 @@ class Runner:
 
     async def stop_turn(self, owner_id: UUID, turn_id: UUID) -> None:
         """Cancel a turn wherever it runs. One that is queued never starts."""
+        # The row first: a hint may be lost, and then the next write of the attempt notices the stop.
         await mark_stopped(self._database, owner_id, turn_id)
         self._hub.mark_grown(turn_id)
+        # A turn that waited has its last event by now, and no writer that publishes it.
         self.announce_stop(turn_id)
         self.replica.signals.send(TurnGrew(turn_id))
 
@@ -162,6 +171,7 @@ class Runner:
             self._tasks[turn_id].cancel()
 
     async def _sweep(self) -> None:
+        # Who may be taken for dead must not claim: others would take the turns away again.
         if self.closing or self.replica.is_silent:
             return
         found = await self._claims.find(has_room=self.has_slot, running=self._tasks.keys())
@@ -171,6 +181,7 @@ class Runner:
         claimed, errors = await self._claims.claim(found.free[: max(self._slots - len(self._tasks), 0)])
         for turn in claimed:
             self.begin(turn)
+        # Only after what was claimed is begun: its row says that this replica runs it.
         if errors:
             raise errors[0]
         for left in found.left:
@@ -198,6 +209,7 @@ class Runner:
         """Stop the runs of a process that cannot say that it lives. It must be before others take them for a dead
         one's."""
         while True:
+            # Between STOP_AFTER and DEAD_AFTER is one second; the look must fall well within it.
             await asyncio.sleep(BEAT_SECONDS / 4)
             if self.replica.is_silent and (running := self._tasks.keys() - self._given_up):
                 log.warning("replica.silent", turns=len(running))

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from agent_server.conversations.items import insert_items, items_json, user_message
 from agent_server.db import new_id
 
+# Not one that is to stop: it calls no model any more, so nobody would answer the message.
 _RUNNING = text("""
     select id from turn where owner_id = :owner_id and conversation_id = :conversation_id and status = 'running'
       and not cancel for update""")
@@ -20,9 +21,11 @@ _ADD = text("""
     insert into steer (owner_id, turn_id, i, client_key, body_sha, text, created_at)
     select :owner_id, :id, steers, :client_key, :body_sha, :text, now() from of_turn""")
 
+# Deleted, because their keys go over to the turns that are made of them.
 _LEFT = text("""
     delete from steer where owner_id = :owner_id and turn_id = :id and consumed_n is null
     returning i, client_key, body_sha, text""")
+# Kept, because a message that is sent again must still be found by its key.
 _DROP = text("""
     update steer set consumed_n = 0 where owner_id = :owner_id and turn_id = :id and consumed_n is null
     returning i, client_key, body_sha, text""")
@@ -32,6 +35,7 @@ _NUMBER = text("""
     where owner_id = :owner_id and id = (select conversation_id from turn where owner_id = :owner_id and id = :id)
     returning next_turn - 1""")
 
+# Queued: the turn that ends is the running one until this transaction commits.
 _NEXT = text(f"""
     with next as (
         insert into turn (owner_id, id, conversation_id, turn_no, client_key, body_sha, status, epoch, attempts,
@@ -50,10 +54,7 @@ _KEEP = text(f"""
 
 
 async def find_steerable(session: AsyncSession, owner_id: UUID, conversation_id: UUID) -> UUID | None:
-    """The running turn of a conversation. It is locked until the transaction ends.
-
-    Lock it before the conversation: the write that ends a turn takes the two in that order.
-    """
+    """The running turn of a conversation. It is locked until the transaction ends."""
     values = {"owner_id": owner_id, "conversation_id": conversation_id}
     id: UUID | None = (await session.execute(_RUNNING, values)).scalar_one_or_none()
     return id
@@ -71,6 +72,7 @@ async def release_steers(session: AsyncSession, owner_id: UUID, turn_id: UUID, *
     """Release what no model call of an ending turn was given. With `answer` these are turns that wait to be answered,
     else messages that stay in the conversation. Returns whether there are turns to run."""
     key = {"owner_id": owner_id, "id": turn_id}
+    # `returning` promises no order.
     left = sorted((await session.execute(_LEFT if answer else _DROP, key)).all(), key=lambda row: int(row.i))
     for row in left:
         new_items = items_json([user_message(row.text)])

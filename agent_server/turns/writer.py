@@ -25,6 +25,7 @@ from agent_server.turns.hub import Hub
 from agent_server.turns.models import Status
 from agent_server.turns.steering import release_steers
 
+# Where the turn is to stop nothing is written. A number that was used up by it would be a gap in the log.
 _COUNTERS = """
     last_event = last_event + case when cancel and :heed_stop then 0 else :events end,
     last_item = last_item + case when cancel and :heed_stop then 0 else :items end"""
@@ -33,6 +34,7 @@ _MINE = "where owner_id = :owner_id and id = :id and epoch = :epoch and status =
 
 # The fence and all that is written under it are one statement: a write is one round trip beside begin and
 # commit.
+# Events come as json: jsonb would put their keys in another order (`TurnEvent.body`).
 _WRITE = """
     with fence as (
         update turn set {set} {mine}
@@ -148,9 +150,10 @@ class TurnWriter:
         if written.stop:
             raise StopRequested
         if events:
-            # as whoever reads the rows will have them
+            # From the stored JSON: followers here must get exactly what those who read the rows get.
             stored = [from_row(row["kind"], row["body"]) for row in json.loads(new_events)]
             numbered = [Numbered(seq, event) for seq, event in enumerate(stored, written.last_event - len(events) + 1)]
+            # Followers must never have an event that is then rolled back.
             after_commit(session, lambda: self.hub.publish(self.turn_id, numbered))
         return int(written.also)
 
@@ -172,6 +175,8 @@ class TurnWriter:
     async def take_steers(self, n: int) -> list[tuple[int, str]]:
         """Take the messages put into the turn that model call `n` is given. Those are what earlier calls were the first
         to be given and what has come since, each with the number of that call. Raises Fenced or StopRequested."""
+        # A call from the journal was answered without them. `steers` comes with each write, so that a call that has
+        # nothing to take costs no statement.
         if n > self.earlier.last_call and len(self._taken) < self.steers:
             async with self.transaction() as session:
                 waiting = (await session.execute(_WAITING_STEERS, self._key)).all()
@@ -179,6 +184,7 @@ class TurnWriter:
                     session, [Steered(said) for _, said in waiting], [user_message(said) for _, said in waiting]
                 )
                 await session.execute(_TAKE_STEERS, {**self._key, "n": n, "taken": [i for i, _ in waiting]})
+            # After the commit: one that fails leaves them for the next attempt.
             self._taken += [(n, said) for _, said in waiting]
         return [(call, said) for call, said in self._taken if call <= n]
 
@@ -199,7 +205,9 @@ class TurnWriter:
         """
         values = {"status": status, "agent": agent, "usage": _jsonb(usage), "error": _jsonb(error)}
         async with self.transaction() as session:
+            # A turn that is to stop must be able to end.
             await self.write(session, (event,), items, heed_stop=False, statement=_FINISH, values=values)
+            # `steers` was read under the lock of this transaction: no message can come in between.
             if self.steers == len(self._taken):
                 return False
             return await release_steers(session, self.owner_id, self.turn_id, answer=status != "cancelled")
