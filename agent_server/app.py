@@ -39,6 +39,7 @@ from agent_server.models.providers import Models
 from agent_server.orchestrator.run import Orchestrator
 from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
+from agent_server.routing import Router
 from agent_server.server import Server
 from agent_server.settings import Settings
 from agent_server.turns.hub import Hub
@@ -99,14 +100,19 @@ def create_server(
     database: Database,
     *,
     transport: Any = None,
+    router: Router | None = None,
 ) -> Server:
-    """The parts of a process that does not run yet. `transport` is the way to an OpenAI-compatible model (`Models`)."""
+    """The parts of a process that does not run yet.
+
+    `transport` is the way to an OpenAI-compatible model (`Models`). `router` is one that was built before for the same
+    workspace; whoever makes many servers of one workspace saves a second on each.
+    """
     embedder = get_embedder(settings.embedder)
     forms = FormTools({tool.name: tool for tool in workspace.tools.values() if tool.form})
     runtime = Runtime(settings=settings, database=database, resources={Embedder: embedder, FormTools: forms})
     model, replica = choose_model(settings), Replica(database)
     hub = Hub(database, send=replica.signals.send)
-    orchestrator = Orchestrator(runtime, workspace, Models(settings, transport=transport), model, embedder)
+    orchestrator = Orchestrator(runtime, workspace, Models(settings, transport=transport), model, embedder, router)
     runner = Runner(database, replica, hub, orchestrator.run, turn_timeout=settings.turn_timeout)
     jobs = Jobs(
         database,

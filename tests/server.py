@@ -13,7 +13,10 @@ from agent_server.app import create_app, create_server
 from agent_server.db import Database, new_id
 from agent_server.http.listener import create_config
 from agent_server.identity.credentials import issue_key
+from agent_server.knowledge.embedders.wordllama import WordLlama
+from agent_server.orchestrator.run import create_router
 from agent_server.protocols.base import Protocol
+from agent_server.routing import Router
 from agent_server.server import Server
 from agent_server.settings import load_settings
 from agent_server.testing.server import fill
@@ -78,6 +81,16 @@ def start_other(database: Database) -> Start:
     return starter(database)
 
 
+_ROUTERS: list[Router] = []
+
+
+async def _reference_router() -> Router:
+    """The router of the reference workspace: it takes a second to build, and hundreds of tests want it."""
+    if not _ROUTERS:
+        _ROUTERS.append(await create_router(load_workspace(ROOT), WordLlama()))
+    return _ROUTERS[0]
+
+
 def starter(database: Database) -> Start:
     @asynccontextmanager
     async def started(
@@ -87,11 +100,12 @@ def starter(database: Database) -> Start:
         protocols: Sequence[Protocol] | None = None,
         **settings: Any,
     ) -> AsyncIterator[Client]:
-        workspace = workspace or load_workspace(root)
         values: dict[str, Any] = {"environment": "test", "offline_words_per_second": 0, "workspace": root}
         if "openai_base_url" not in settings:
             values["model"] = "offline"
-        server = create_server(load_settings(**{**values, **settings}), workspace, database)
+        chosen = load_settings(**{**values, **settings})
+        router = await _reference_router() if (workspace, root) == (None, ROOT) else None
+        server = create_server(chosen, workspace or load_workspace(root), database, router=router)
         await fill(server)
         async with everything(database) as session:
             key = (await issue_key(session, new_id(), name="t", scopes=["*"])).text

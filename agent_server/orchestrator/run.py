@@ -42,26 +42,29 @@ SHORT_MESSAGE_WORDS = 6
 
 @dataclass
 class Orchestrator:
-    """The agents and models of one process. Its `run` is what the runner is given."""
+    """The agents and models of one process. Its `run` is what the runner is given.
+
+    `router` is one that was built before for the same workspace. Without it the first message has one built.
+    """
 
     runtime: Runtime
     workspace: Workspace
     models: Models
     default: ModelChoice
     embedder: Embedder
+    router: Router | None = None
 
     def __post_init__(self) -> None:
         self.agents: dict[str, Agent[TurnContext]] = compile_agents(self.workspace, self.embedder)
-        self._router: Router | None = None
         # Turns that start together would each build a router.
         self._building = asyncio.Lock()
 
     async def get_router(self) -> Router:
         """The router. Making it takes a second or more, so `Server.prepare` asks for it before the first turn."""
         async with self._building:
-            if self._router is None:
-                self._router = await create_router(self.workspace, self.embedder)
-        return self._router
+            if self.router is None:
+                self.router = await create_router(self.workspace, self.embedder)
+        return self.router
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Run the attempt to its end. What is promised to the user goes through the attempt's writer."""
