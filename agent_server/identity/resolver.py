@@ -208,7 +208,7 @@ class Resolver:
         roles = frozenset(account.roles) | (said.roles & self.roles.scopes.keys())
         scopes = self.roles.of(roles)
         if said.scopes is not None:
-            # They only narrow: an issuer gives nobody more than the roles here do. Others, such as `openid`, are not ours.
+            # They only narrow: an issuer gives nobody more than the roles here do. Some, like `openid`, are not ours.
             scopes = narrow(scopes, filter(SCOPE.fullmatch, said.scopes))
         return Caller(id=account.id, kind="user", scopes=scopes, roles=roles, expires_at=said.expires_at)
 
