@@ -72,8 +72,7 @@ def connect(settings: Settings) -> Database:
 async def migrate(settings: Settings, workspace: Workspace, database: Database) -> Sequence[str]:
     """Bring the database to this version and return the tables that were made without a migration.
 
-    Raises InvalidInput where the settings say not to, and where a workspace's tables have no migration in production:
-    while a workspace is being written its tables are made as declared, a deployed one must be able to go back.
+    Raises InvalidInput where the settings say not to, and where a workspace's tables have no migration in production.
     """
     missing = (await revisions(database, workspace.root)).pending
     if missing and not settings.migrate:
@@ -84,12 +83,14 @@ async def migrate(settings: Settings, workspace: Workspace, database: Database) 
         await upgrade(database, workspace.root)
     tables = await find_missing_tables(database)
     names = [table.name for table in tables]
+    # While a workspace is being written its tables are made as declared. A deployed one must be able to go back.
     if names and settings.deployed:
         raise InvalidInput(
             f"no migration makes the tables {', '.join(names)}; write one with `agent-server db revision MESSAGE`"
         )
     if tables:
         await make_tables(database, tables)
+    # In development one address is enough, whose user may be the superuser.
     await database.check_isolation(login_too=settings.deployed)
     return names
 
@@ -174,9 +175,11 @@ def create_app(server: Server, protocols: Sequence[Protocol] | None = None) -> F
     app = FastAPI(
         title=server.settings.title,
         version=VERSION,
+        # FastAPI's own pages load scripts from another server; `api.docs` has one that does not.
         docs_url=None,
         redoc_url=None,
-        telemetry={"logs": False},  # they would hold what was sent: validation failures, exception messages
+        # They would hold what was sent, in the failures of validation and the messages of exceptions.
+        telemetry={"logs": False},
         lifespan=lifespan,
     )
     app.state.server = server
@@ -195,11 +198,13 @@ def create_app(server: Server, protocols: Sequence[Protocol] | None = None) -> F
 def _add_middleware(app: FastAPI, settings: Settings, formats: ErrorFormats) -> None:
     """From the inside out. What is added last is asked first."""
     app.add_middleware(BodyMiddleware, limit=settings.body_limit, timeout=settings.body_timeout)
+    # Inside of CORS, both of them: pages of other origins must be able to read why they were refused.
     app.add_middleware(RefusalMiddleware, formats=formats)
     app.add_middleware(BugMiddleware, formats=formats)
     if settings.cors_origins:
         app.add_middleware(CorsMiddleware, origins=settings.cors_origins)
     app.add_middleware(EdgeMiddleware, settings=settings, any_host=PROBES)
+    # A second one, since what the edge raises does not pass the one further inside.
     app.add_middleware(RefusalMiddleware, formats=formats)
     app.add_middleware(RequestMiddleware, public_url=settings.public_url, quiet=PROBES)
 
@@ -222,6 +227,7 @@ def documents(server: Server) -> Documents:
 
     async def list_all() -> Sequence[DocumentSummary]:
         async with server.database.transaction() as session:
+            # Nobody is named: content is readable by all, and who may ask for it is decided by the scope below.
             return await list_documents(session)
 
     async def read(path: str) -> str:

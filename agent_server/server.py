@@ -42,6 +42,7 @@ class Server:
     async def accept(self, caller: Caller, message: Message) -> Accepted:
         """Store a message and begin or queue its turn. Raises as `turns.accept`, and InvalidInput for a text that
         is empty, too long or cannot be stored, and for an agent that is not there."""
+        # Before the row: a message that is stored has been promised an answer.
         check_text(message.text, self.settings.message_limit)
         if message.agent is not None and message.agent not in self.workspace.agents:
             raise InvalidInput(f"agent: there is no {message.agent!r}; there are {', '.join(self.workspace.agents)}")
@@ -55,6 +56,7 @@ class Server:
         )
         if accepted.interrupted is not None:
             self.runner.announce_stop(accepted.interrupted)
+        # A request that was sent again is not fresh: its turn runs already, here or on another replica.
         if accepted.fresh and accepted.turn.owner == self.runner.replica.id:
             self.runner.begin(accepted.turn)
         elif accepted.fresh:

@@ -21,6 +21,8 @@ router = APIRouter(tags=["auth"])
 class Login(Body):
     """Who signs in. What the guest of `guest_token` has is theirs from then on."""
 
+    # 64 for the local part, 255 for the domain and the @ (RFC 5321). Not EmailStr: what is no address is answered as
+    # an address that nobody has.
     email: str = Field(max_length=320)
     password: Given
     guest_token: GuestToken | None = None
@@ -35,6 +37,7 @@ class Refresh(Body):
 class Logout(Body):
     """`everywhere` ends every login of the user. API keys work on."""
 
+    # Strict here and wherever much depends on it: by default pydantic takes the texts `on` and `yes` for true.
     everywhere: StrictBool = False
 
 
@@ -74,6 +77,7 @@ class Tokens(BaseModel):
     user: Me
 
 
+# Nobody is known yet whose requests could be counted, so the address counts; so it does for a refresh.
 @router.post("/api/auth/login", responses={401: {}, 409: {}}, dependencies=[Depends(count_address)])
 async def log_in(body: Login, act: ActDep, accounts: AccountsDep, server: ServerDep) -> Tokens:
     """Sign in by e-mail and password. After too many failures this is refused for a while, also with the right one."""
@@ -118,7 +122,8 @@ async def _me(accounts: Accounts, caller: Caller) -> Me:
 @router.post("/api/auth/logout", status_code=204, responses={409: {}})
 async def log_out(caller: CallerDep, act: ActDep, accounts: AccountsDep, body: Logout | None = None) -> None:
     """End this login or every login of the user. Access and refresh tokens are refused from then on."""
-    if caller.login_id is None:  # who signed in may leave, whatever its roles
+    # Who has signed in may leave, whatever its roles allow.
+    if caller.login_id is None:
         require(caller, "account:write")
     await accounts.sign_out(act, caller, everywhere=body is not None and body.everywhere)
 

@@ -62,6 +62,7 @@ async def chat(
 ) -> Response:
     """Answer a message. The turn is stored before the first byte and goes on when the connection drops."""
     turn = (await server.accept(caller, read_message(body, caller, idempotency_key))).turn
+    # A request that is sent again, with the same key, is the same turn, and its client may have read some of it.
     cursor = parse_cursor(last_event_id, turn.id)
     if not body.stream:
         return JSONResponse((await _wait(server, caller, turn)).model_dump(mode="json"), headers=_headers(turn))
@@ -123,10 +124,12 @@ async def resume(
         turns = TurnRepository(session, caller)
         turn: Turn | None
         if last_event_id:
+            # The turn may have ended, and another may be running: the client reads on in the one that it was in.
             turn = await turns.get_by_cursor(last_event_id, row.id)
         else:
             turn = await turns.find_running(row.id)
     if turn is None:
+        # `useChat` takes a 204 for nothing to resume.
         return Response(status_code=204)
     return _stream(server, turn, parse_cursor(last_event_id, turn.id), html=x_render == "html")
 
@@ -137,6 +140,7 @@ async def stop(conversation: str, caller: WriterDep, server: ServerDep) -> dict[
     async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
         open_turns = await TurnRepository(session, caller).find_open(row.id)
-    for turn in reversed(open_turns):  # what waits first, so that none of it starts when the running one ends
+    # What waits comes first, so that none of it starts when the running one ends.
+    for turn in reversed(open_turns):
         await server.runner.stop_turn(turn.owner_id, turn.id)
     return {"stopped": bool(open_turns)}

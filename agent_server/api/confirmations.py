@@ -35,6 +35,7 @@ class Decision(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    # Only a plain yes is one: by default pydantic takes the texts `on` and `yes` for true.
     confirm: StrictBool
 
 

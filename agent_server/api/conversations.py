@@ -53,6 +53,7 @@ async def list_conversations(
     q: Annotated[str | None, Query(max_length=200, description="Words in the title or in a message.")] = None,
 ) -> ConversationPage:
     """The caller's conversations with the latest first. With `q` they are those that hold it."""
+    # Postgres takes no NUL and no half a character, also not in a text to look for.
     refuse_unstorable(q or "", ("q",))
     async with server.database.transaction(caller.id) as session:
         page = await ConversationRepository(session, caller).page_recent(limit, cursor, q)
@@ -85,6 +86,8 @@ async def delete_conversation(conversation: str, caller: WriterDep, server: Serv
     async with server.database.transaction(caller.id) as session:
         row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
         open_turns = await TurnRepository(session, caller).find_open(row.id)
+    # Between two transactions: a turn that ends locks its row and then its conversation's. To hold the conversation here
+    # and wait for the turn would be a deadlock.
     for turn in reversed(open_turns):
         await server.runner.stop_turn(turn.owner_id, turn.id)
     async with server.database.transaction(caller.id) as session:

@@ -14,6 +14,7 @@ _PAGE = """<!doctype html>
 <title>API</title><link rel="icon" href="/static/favicon.svg"><link rel="stylesheet" href="/docs/swagger-ui.css"></head>
 <body><div id="api"></div><script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/start.js"></script></body>
 </html>"""
+# A file and not a script in the page: the page's policy allows none.
 _START = """SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#api",
@@ -46,7 +47,9 @@ def create_router() -> APIRouter:
     for name, media_type in _FILES.items():
 
         @router.get(f"/docs/{name}", name=name)
+        # As defaults, which are bound here: a closure would find the last name of the loop for every file.
         async def file(request: Request, name: str = name, media_type: str = media_type) -> FileResponse:
+            # They change with a release only. Without this each visit would load them: other answers are `no-store`.
             return FileResponse(folder / name, media_type=media_type, headers={"Cache-Control": "max-age=86400"})
 
     return router

@@ -65,11 +65,13 @@ async def ready(server: ServerDep) -> JSONResponse:
     # A load balancer that is told at once sends nothing more to a process that is about to end.
     if server.runner.closing:
         return Readiness(status="stopping").response()
+    # Before the transaction below, which would count itself, and which a full pool refuses.
     pool = server.database.pool_status()
     try:
         async with server.database.transaction() as session:
             missing = await session.run_sync(lambda s: pending(s.connection(), server.workspace.root))
             count = select(func.count()).select_from(Chunk)
+            # Before its migration the table may not be there.
             passages = 0 if missing else (await session.execute(count)).scalar_one()
     except AgentServerError as error:
         return Readiness(status="unavailable", database_ok=False, pool_status=pool, detail=error.message).response()

@@ -56,6 +56,7 @@ async def export(caller: SelfReaderDep, act: ActDep, server: ServerDep) -> Strea
     async with server.database.transaction(caller.id) as session:
         await act.record(session, caller.id, "account.exported", kind=caller.kind)
     return StreamingResponse(
+        # As it is read: what a caller owns need not fit into memory.
         _write_document(server, caller),
         media_type="application/json",
         headers={"Content-Disposition": 'attachment; filename="export.json"'},
@@ -71,6 +72,7 @@ async def _write_document(server: Server, caller: Caller) -> AsyncIterator[bytes
             yield (b"" if open_table is None else b"], ") + to_json(table) + b": ["
             first, open_table = True, table
         for row in rows:
+            # Postgres has NaN, in vectors and numbers; JSON has not.
             yield (b"" if first else b", ") + to_json(row, inf_nan_mode="null", fallback=_encode_value)
             first = False
     yield b"" if open_table is None else b"]"

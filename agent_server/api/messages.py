@@ -97,6 +97,7 @@ def messages_of(items: Iterable[Item], turns: Mapping[UUID, Turn]) -> list[ReadM
         turn, of_turn = turns[turn_id], list(group)
         messages += [_read_question(item, turn) for item in of_turn if item.role == "user"]
         answer = _read_answer([item for item in of_turn if item.role != "user"], turn)
+        # One that has only begun has nothing to show yet. One that failed or was stopped shows why.
         if answer.text or answer.tools or turn.status in ("failed", "cancelled"):
             messages.append(answer)
     return messages
@@ -116,6 +117,7 @@ def _read_question(item: Item, turn: Turn) -> ReadMessage:
 def _read_answer(items: Sequence[Item], turn: Turn) -> ReadMessage:
     said = [item for item in items if item.role == "assistant"]
     last = said[-1] if said else None
+    # Several responses of a turn may cite the same passage.
     sources = {source["n"]: source for item in said for source in item.sources}
     return ReadMessage(
         id=str(turn.id),
@@ -151,6 +153,7 @@ def _read_tools(items: Sequence[Item]) -> list[ToolUse]:
 
 
 def _read_json(text: Any) -> Any:
+    # A model wrote the arguments, and a tool the output: neither has to be JSON, and people want to see both.
     try:
         return json.loads(text)
     except (TypeError, ValueError):

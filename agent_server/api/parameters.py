@@ -14,9 +14,11 @@ from agent_server.tool import refuse_unstorable
 class Body(BaseModel):
     """A body with no unknown fields and no text that cannot be stored."""
 
+    # A field that is spelt wrong would otherwise be left out silently, `disabled` for one.
     model_config = ConfigDict(extra="forbid")
 
     def model_post_init(self, _: Any) -> None:
+        # Postgres takes no NUL and no half a character; here the mistake still has the name of its field.
         for name, value in self:
             if isinstance(value, str):
                 refuse_unstorable(value, (name,))
@@ -25,6 +27,7 @@ class Body(BaseModel):
 Password = Annotated[str, Field(min_length=SHORTEST, max_length=LONGEST)]
 Given = Annotated[str, Field(max_length=LONGEST, description="As it is now.")]
 Token = Annotated[str, Field(max_length=8_192)]
+# The form is said here, so that what is no guest's token is refused by its field.
 GuestToken = Annotated[str, Field(max_length=200, pattern=r"^asg_[0-9a-f]{32}\.[\w-]+$")]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Scope = Annotated[str, Field(max_length=100, description="`resource:verb`, `resource:*` or `*`.")]

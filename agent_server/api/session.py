@@ -66,6 +66,7 @@ class ProfileChange(BaseModel):
 async def change_session(id: UUID, body: ProfileChange, caller: SelfWriterDep, server: ServerDep) -> SessionView:
     """Change the caller's own profile."""
     refuse_unstorable(body.profile, ("profile",))
+    # Refuses another's id before anything is written, and a caller who is no guest.
     await _view(server, caller, id)
     async with server.database.transaction(caller.id) as session:
         await update_profile(session, caller, body.profile)
@@ -74,6 +75,7 @@ async def change_session(id: UUID, body: ProfileChange, caller: SelfWriterDep, s
 
 async def _view(server: Server, caller: Caller, id: UUID) -> SessionView:
     async with server.database.transaction(caller.id) as session:
+        # Another's session is answered as one that is not there, so that nobody learns which ids exist.
         guest = await session.get(Guest, id) if id == caller.id else None
         if guest is None:
             raise NotFound(f"There is no session {id} of yours")

@@ -94,9 +94,11 @@ async def _call_by_rest(
     """Call the tool with the body as its arguments. Raises as `call_tool`, and NotFound for the conversation."""
     if conversation_id is not None:
         async with server.database.transaction(caller.id) as session:
+            # A tool must not run for a conversation of somebody else's.
             await ConversationRepository(session, caller).get(conversation_id)
     # Bytes that are no UTF-8 come through as half characters, which the tool's own validation refuses by field.
     arguments = (await request.body()).decode("utf-8", "surrogateescape")
+    # As text and not parsed: `call_tool` checks arguments for all surfaces, and words the mistakes in one way.
     output = await call_tool(
         server.runtime,
         tool,
@@ -110,7 +112,8 @@ async def _call_by_rest(
 
 
 def _describe_operation(tool: Tool[..., Any]) -> dict[str, Any]:
-    """The operation's schemas in one piece. A reference to `$defs` would point outside them."""
+    """The operation's schemas in one piece."""
+    # In the document of OpenAPI `#/$defs` is at its root, where a tool's definitions are not.
     return {
         "requestBody": {
             "required": True,
@@ -135,6 +138,7 @@ def inline_definitions(schema: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(value, dict):
             return value
         if (name := str(value.get("$ref", "")).removeprefix("#/$defs/")) in definitions:
+            # A recursive schema has no end when it is written out.
             return {"type": "object"} if name in path else walk(definitions[name], (*path, name))
         return {key: walk(item, path) for key, item in value.items() if key != "$defs"}
 

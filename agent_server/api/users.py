@@ -62,6 +62,7 @@ async def read_users(
     cursor: Cursor = None,
 ) -> UserPage:
     """Every user."""
+    # The caller's scope let it in; this one makes the database show rows of others.
     async with server.database.transaction(caller.id, scopes=("users:read",)) as session:
         page, following = await page_users(session, limit, cursor)
     return UserPage(items=[UserView.model_validate(user) for user in page], next_cursor=following)

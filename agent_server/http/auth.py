@@ -34,6 +34,7 @@ async def _find_caller(request: Request, server: Server) -> Caller | None:
     if header is None:
         return None
     scheme, _, token = header.partition(" ")
+    # Refused and not passed over: the sender would become a guest without noticing.
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthorized("Send the credential as `Authorization: Bearer <API key>`")
     caller = await server.resolver.resolve(token.strip(), address=address_of(request))
@@ -56,14 +57,12 @@ async def get_caller(request: Request, server: ServerDep) -> Caller:
 
 
 async def get_caller_or_new_guest(request: Request, server: ServerDep) -> Caller:
-    """The caller or else a new guest.
-
-    `RequestMiddleware` sends the guest's token as `X-Guest-Token` whatever the answer is: the guest is made by then.
-    """
+    """The caller or else a new guest."""
     caller = await _find_caller(request, server)
     if caller is not None:
         return caller
     issued = await server.resolver.create_guest(server.settings.guest_hours, address_of(request))
+    # For `RequestMiddleware`, which sends it with every answer, also of an error: the guest is made by now.
     request.state.guest_token = issued.token
     return Caller(id=issued.row.id, kind="guest", scopes=server.resolver.guest_scopes)
 
@@ -95,6 +94,7 @@ def member_with(scope: str) -> Any:
     """The dependency on a caller who holds `scope` and is no guest. Raises as `caller_with`."""
 
     async def get_holder(caller: CallerDep) -> Caller:
+        # First: a guest must sign in, and to ask for a scope would not help it.
         require_member(caller, _SIGN_IN, scope)
         require(caller, scope)
         return caller

@@ -1,9 +1,6 @@
 """What a request must be before anybody looks at what it asks for.
 
-Its `Host` is a name of this server's: a page elsewhere must not reach a server on this machine by DNS rebinding. Its
-`Origin`, where it may change something, is this server's own or one that was set. It carries one credential at most,
-and its head and its body are of a size, a shape and a pace that one request may have. What is wrong is raised, and
-answered by `RefusalMiddleware`.
+What is wrong is raised, and answered by `RefusalMiddleware`.
 """
 
 import asyncio
@@ -66,10 +63,12 @@ class EdgeMiddleware:
             self._check_host(named[b"host"])
         if named[b"origin"] and scope["method"] not in _HARMLESS:
             self._check_origin(named[b"origin"], named[b"host"])
+        # A proxy and this server could each go by another one.
         if len(named[b"authorization"]) > 1:
             raise Unauthorized("There are two credentials; send one, as `Authorization: Bearer <API key>`")
 
     def _check_host(self, given: Sequence[str]) -> None:
+        # A name that is not ours is a page elsewhere that was led to this machine by DNS rebinding.
         match = _HOST.fullmatch(given[0]) if len(given) == 1 else None
         if match is None:
             raise BadRequest("Host: send one, as in agents.example or agents.example:8000")
@@ -83,6 +82,7 @@ class EdgeMiddleware:
     def _check_origin(self, given: Sequence[str], hosts: Sequence[str]) -> None:
         origin = given[0] if len(given) == 1 else ""
         scheme, _, host = origin.partition("://")
+        # Either scheme: behind a proxy that does TLS, this server does not see that the page came by https.
         own = scheme in ("http", "https") and (host in hosts or origin == self._own)
         if not (own or origin in self._origins or "*" in self._origins):
             raise Forbidden("Origin: its pages may not do this; AGENT_SERVER_CORS_ORIGINS lists those that may")
@@ -98,10 +98,10 @@ def _check_size(scope: Scope) -> None:
 
 
 class CorsMiddleware(CORSMiddleware):
-    """Lets pages of the origins that were set call the API. They send their credential themselves: browsers are never
-    allowed to add one. To others it says nothing at all of what is allowed."""
+    """Lets pages of the origins that were set call the API. To others it says nothing at all of what is allowed."""
 
     def __init__(self, app: ASGIApp, *, origins: Sequence[str]) -> None:
+        # No `allow_credentials`: a page sends its credential itself, and a browser must never add one.
         exposed = ("WWW-Authenticate", "X-Conversation-Id", "X-Turn-Id", "X-Guest-Token", "X-Request-Id", "Retry-After")
         super().__init__(
             app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
@@ -117,10 +117,7 @@ class CorsMiddleware(CORSMiddleware):
 
 
 class BodyMiddleware:
-    """Reads the whole body before the app is asked.
-
-    It refuses one that is too large, packed, too deep or too slow.
-    """
+    """Reads the whole body before the app is asked. One that is too large, packed, too deep or too slow is refused."""
 
     def __init__(self, app: ASGIApp, *, limit: int, timeout: float) -> None:
         self._app, self._limit, self._timeout = app, limit, timeout
@@ -137,6 +134,7 @@ class BodyMiddleware:
 
     async def _read(self, headers: Mapping[str, str], receive: Receive) -> bytes | None:
         """The body. It is None where the client has left."""
+        # A body that is small while packed can be huge in memory.
         if headers.get("content-encoding", "identity").strip().lower() != "identity":
             raise UnsupportedMediaType("Content-Encoding: a packed body is not read here; send it as it is")
         declared = headers.get("content-length", "0")
@@ -145,6 +143,7 @@ class BodyMiddleware:
         if declared == "0" and "transfer-encoding" not in headers:
             return b""
         try:
+            # For all of it together: a limit for each read would let a sender of single bytes go on for ever.
             async with asyncio.timeout(self._timeout):
                 return await self._receive_body(receive)
         except TimeoutError:
@@ -167,8 +166,8 @@ class BodyMiddleware:
 
 
 def _check_json(body: bytes) -> None:
-    """Raises InvalidInput for what no parser has to be asked about. Any body may be JSON, whatever it is declared as;
-    in UTF-16 and UTF-32, which Python's parser would take, the brackets could be hidden from this look at them."""
+    """Raises InvalidInput for what no parser has to be asked about. Any body may be JSON, whatever its type says."""
+    # UTF-16 and UTF-32, which Python's parser takes, could hide brackets from the count below.
     if b"\0" in body:
         raise _invalid("not JSON in UTF-8")
     if _is_deep(body):

@@ -87,7 +87,8 @@ def _invalid_input(fields: list[FieldError]) -> InvalidInput:
 
 
 def _field(error: Mapping[str, Any]) -> FieldError:
-    """One complaint without what was sent. The value may be a secret, and is the caller's anyway."""
+    """One complaint without what was sent."""
+    # The value is left out: it may be a secret.
     where = ".".join(str(part) for part in error["loc"] if part != "body") or "body"
     if error["type"] == "json_invalid":
         return FieldError("body", f"not JSON: {error.get('ctx', {}).get('error', 'invalid')}")

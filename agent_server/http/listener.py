@@ -1,7 +1,4 @@
-"""The app on a socket.
-
-Which proxies are believed, how long a request may take to come, and what is no HTTP at all.
-"""
+"""The app on a socket: which proxies are believed, how long a request may take, what is no HTTP."""
 
 import asyncio
 import sys
@@ -39,6 +36,7 @@ def create_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         timeout_graceful_shutdown=1,
         # h11: httptools keeps trailing white space in header values, which MCP's header checks refuse
         http=cast(type[asyncio.Protocol], protocol),
+        # Every check is of HTTP requests: a web socket would pass them all by.
         ws="none",
         h11_max_incomplete_event_size=2 * HEAD_LIMIT,  # up to this the app says what is too large
         proxy_headers=bool(settings.trusted_proxies),
@@ -48,8 +46,6 @@ def create_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
 
 class _Protocol(H11Protocol):
     """uvicorn's protocol with an end to patience.
-
-    By itself a head may take for ever to come, and what was refused may be sent for ever.
 
     A request that is not there `patience` seconds after its first byte, or a connection's first that long after it
     was opened, ends the connection. What is no HTTP is answered as the app would.
@@ -63,6 +59,7 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
+        # uvicorn would wait for ever for a head, and read for ever what was refused.
         self._deadline = self.loop.call_later(self._patience, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -3,9 +3,8 @@
 Its id, its log line, the headers that guard a browser, and the answers to what is raised.
 
 From the outside in: `RequestMiddleware`, `RefusalMiddleware`, `EdgeMiddleware`, CORS where it was set, `BugMiddleware`,
-`RefusalMiddleware` again, `BodyMiddleware`. The second one is inside of CORS, because pages of other origins must be
-able to read why they were refused. All are pure ASGI: Starlette's BaseHTTPMiddleware would break streams and context
-variables.
+`RefusalMiddleware` again, `BodyMiddleware`. All are pure ASGI: Starlette's BaseHTTPMiddleware would break streams and
+context variables.
 """
 
 import re
@@ -47,6 +46,7 @@ GUARDS: RawHeaders = (
 
 def guards(public_url: str | None) -> RawHeaders:
     """The headers of every answer that does not set them itself."""
+    # From then on browsers refuse plain HTTP, which is all there is on one's own machine.
     if public_url is None or not public_url.startswith("https://"):
         return GUARDS
     return (*GUARDS, (b"strict-transport-security", b"max-age=31536000"))
@@ -64,6 +64,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
+        # It stands in log lines: it must neither forge a line nor bring in a secret that would be masked elsewhere.
         request_id = given if _REQUEST_ID.fullmatch(given) and mask(given) == given else uuid4().hex
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)

@@ -26,6 +26,7 @@ class Problem(BaseModel):
 
 def render_problem(error: AgentServerError, status: int) -> Problem:
     """The document for `error`."""
+    # A message may name what was sent, such as a token in the place of an id, so all texts are masked.
     fields = error.fields if isinstance(error, InvalidInput) else ()
     return Problem(
         title=HTTPStatus(status).phrase,

@@ -38,6 +38,7 @@ from agent_server.identity.resolver import Resolver
 from agent_server.identity.roles import beyond
 from agent_server.identity.users import create_user
 
+# A function of the database: before somebody has signed in, row-level security hides every account.
 _FIND_LOGIN = text("select id, password_hash, disabled_at from find_login(:email)")
 _WRONG = "E-mail and password do not belong together"
 _DISABLED = "This account is disabled; ask whoever runs this server"
@@ -84,16 +85,19 @@ class Accounts:
         guest = None if guest_token is None else _parse_guest(guest_token)
         async with self.database.transaction() as session:
             found = (await session.execute(_FIND_LOGIN, {"email": email.lower()})).one_or_none()
+        # Hashing is slow and may wait for a free thread, so no transaction is open meanwhile.
         verdict = await self._verify(act, email, password, None if found is None else found.password_hash)
         if found is None or verdict == "wrong" or found.disabled_at is not None:
             await self._record_failure(act, None if found is None else found.id)
+            # Only somebody who knows the password is told that the account is disabled.
             raise Unauthorized(_WRONG if found is None or verdict == "wrong" else _DISABLED)
         fresh = await hash_password(password) if verdict == "outdated" else None
         owners = [found.id, *([] if guest is None else [guest[0]])]
         async with self.database.transaction(*owners, scopes=(OWN_DATA,)) as session:
+            # Read again and locked: the password or the account may have changed while the password was verified.
             user = await session.get(User, found.id, with_for_update=True)
             if user is None or user.password_hash != found.password_hash or user.disabled_at is not None:
-                raise Unauthorized(_WRONG)  # changed while it was verified
+                raise Unauthorized(_WRONG)
             user.password_hash = fresh or user.password_hash
             if guest is not None:
                 await _claim(session, act, guest, user.id)
@@ -107,18 +111,18 @@ class Accounts:
                 await act.record(session, owner_id, "auth.login_failed", outcome="unauthorized")
 
     async def _verify(self, act: Act, email: str, password: str, stored: str | None) -> Verdict:
-        """Whether the password is right. Wrong ones are counted, and too many raise TooMany whatever this one is.
-
-        Counted beforehand, since of many that come at once none knows of the others' failure.
-        """
+        """Whether the password is right. Wrong ones are counted, and too many raise TooMany whatever this one is."""
         secret = await self.resolver.secret.get()
+        # In lower case, as it is looked up: another spelling must not give more tries at the same account.
         counted = [(limit_key(secret, "login", email.lower()), FAILED_LOGINS_PER_ACCOUNT)]
         if act.address is not None:
             counted.insert(0, (limit_key(secret, "logins", act.address), FAILED_LOGINS_PER_ADDRESS))
         async with self.database.transaction() as session:
             for key, burst in counted:
+                # Counted before the password is verified: of many tries at once, none would see the others' failure.
                 await take(session, key, per_seconds=LOGIN_WINDOW, burst=burst)
         verdict = await verify_password(password, stored)
+        # Only failures are limited, so who signs in often must not be locked out.
         if verdict != "wrong":
             async with self.database.transaction() as session:
                 for key, burst in counted:
@@ -132,6 +136,7 @@ class Accounts:
             login = await refresh_login(session, token)
             if login is None:
                 await act.record(session, owner_id, "auth.refresh_reused", outcome="unauthorized")
+        # Raised outside of the transaction, which holds the end of the login and must be committed.
         if login is None:
             raise Unauthorized("This refresh token has been used before, so this login has ended; sign in again")
         return login
@@ -153,6 +158,7 @@ class Accounts:
         await self._prove(act, user, current, "current")
         hashed = await hash_password(new)
         async with self.database.transaction(caller.id) as session:
+            # Somebody else may know the old password and be signed in with it.
             await _set_password(session, caller.id, hashed, spared=caller.login_id)
             await act.record(session, caller.id, "user.changed")
 
@@ -165,6 +171,7 @@ class Accounts:
         """Raises InvalidInput unless `password` is the user's. Raises TooMany as `sign_in`."""
         email = user.email or str(user.id)
         if password is None or await self._verify(act, email, password, user.password_hash) == "wrong":
+            # No Unauthorized: after a 401 a client would give up its own credential, which is good.
             message = "is not your password"
             raise InvalidInput(f"{name}: {message}", [FieldError(name, message)])
 
@@ -186,6 +193,7 @@ class Accounts:
         user = await self.find(caller.id)
         if user is not None and user.password_hash is not None:
             await self._prove(act, user, password, "password")
+        # Stopped first: a turn that still runs would store rows of this caller again.
         await stop(caller.id)
         async with self.database.transaction(caller.id, scopes=(OWN_DATA,)) as session:
             await erase_rows(session, caller.id)
@@ -251,6 +259,7 @@ class Accounts:
 
         Raises NotFound, InvalidInput, and Forbidden for a user who may more than the maker.
         """
+        # Before the slow hash, and again under the lock: roles may be given to this user in between.
         self._check_reach(maker, await self._get_user(id, maker))
         self.resolver.roles.check(roles or (), None if maker is None else maker.scopes)
         hashed = None if password is None else await hash_password(password)
@@ -263,6 +272,7 @@ class Accounts:
             if roles is not None:
                 user.roles = sorted(set(roles))
             if disabled is not None:
+                # Disabled a second time, it keeps the time of the first.
                 user.disabled_at = (user.disabled_at or now()) if disabled else None
             if disabled or password is not None:
                 await end_logins(session, id)
@@ -289,6 +299,7 @@ class Accounts:
         self, session: AsyncSession, act: Act, id: UUID, maker: Caller | None, action: str
     ) -> None:
         """Record an act for whoever did it and for whom it was done to."""
+        # One entry for each of the two, because everybody can read only what is on record of themselves.
         if maker is None or maker.id != id:
             await act.record(session, id, action, kind="operator" if maker is None else "staff")
         if maker is not None:
@@ -318,15 +329,14 @@ def _parse_guest(token: str) -> tuple[UUID, bytes]:
 
 
 def _guest_error(error: Unauthorized) -> InvalidInput:
-    """What is wrong with the guest's token.
-
-    It is no Unauthorized, after which a client would give up its own credential.
-    """
+    """What is wrong with the guest's token."""
+    # No Unauthorized: after a 401 a client would give up its own credential, which is good.
     return InvalidInput(f"guest_token: {error.message}", [FieldError("guest_token", error.message)])
 
 
 async def _claim(session: AsyncSession, act: Act, guest: tuple[UUID, bytes], user_id: UUID) -> None:
     try:
+        # Locked: of two users who claim one guest at the same time, the second must find it gone.
         row = await check_guest(session, *guest, lock=True)
     except Unauthorized as error:
         raise _guest_error(error) from None

@@ -52,6 +52,7 @@ class IssuedGuest:
 
 
 def _new_secret() -> tuple[str, bytes]:
+    # Neither salt nor a slow hash: nobody can guess 256 random bits, and each request has to check them.
     secret = secrets.token_urlsafe(32)
     return secret, hashlib.sha256(secret.encode()).digest()
 
@@ -77,6 +78,8 @@ def parse_guest(token: str) -> tuple[UUID, bytes]:
 async def check_guest(session: AsyncSession, id: UUID, digest: bytes, *, lock: bool = False) -> Guest:
     """The guest whose token this is. Raises Unauthorized."""
     row = await session.get(Guest, id, with_for_update=lock)
+    # Compared in constant time, which tells nothing of how many bytes were right. An id that is not there is
+    # refused in the same words, so that nobody learns which ids exist.
     if row is None or not hmac.compare_digest(row.secret_sha, digest):
         raise Unauthorized(UNKNOWN)
     refuse_expired(row.expires_at)
@@ -94,6 +97,7 @@ async def issue_key(
 ) -> IssuedKey:
     """A new key of `owner`'s. Raises InvalidInput for a scope that is not `resource:verb`, `resource:*` or `*`."""
     for scope in scopes:
+        # OWN_DATA opens what callers handed in, also to themselves. Only the server's own transactions may have it.
         if not SCOPE.fullmatch(scope) or scope == OWN_DATA:
             raise InvalidInput(f"scope {scope!r}: write resource:verb as in tasks:read, resource:*, or *")
     secret, digest = _new_secret()
@@ -127,6 +131,7 @@ async def revoke_key(session: AsyncSession, id: UUID, owner: UUID | None = None)
     row = (await session.execute(statement)).scalar_one_or_none()
     if row is None:
         raise NotFound(f"There is no key {id}; `agent-server key list` shows which there are")
+    # Revoked a second time, it keeps the time of the first.
     row.revoked_at = row.revoked_at or now()
     return row
 

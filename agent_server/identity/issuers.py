@@ -51,6 +51,7 @@ LAST_SECOND = 253_402_300_799
 FETCH_SECONDS = 5.0
 MAX_KEY_SET = 262_144
 """Largest answer of a `jwks_url`, bytes."""
+# RFC 7518, section 3.3.
 MIN_RSA_BITS = 2_048
 FRESH_SECONDS = 600.0
 KEPT_SECONDS = 86_400.0
@@ -143,6 +144,8 @@ class Issuers:
         self, token: str, issuer: Issuer, header: Mapping[str, Any], audience: Sequence[str]
     ) -> Mapping[str, Any]:
         algorithm, kid = header.get("alg"), header.get("kid")
+        # a token that chose its algorithm could choose `none`, or HMAC with a public key as the secret; `crit` lists
+        # what a reader must understand (RFC 7515), and we understand none of it
         if algorithm not in issuer.algorithms or "crit" in header:
             raise Unauthorized("This token is signed in a way that is not taken from its issuer here")
         keys = self._keys[issuer.issuer]
@@ -268,6 +271,7 @@ class _PublishedKeys:
         self._fetch_seconds = fetch_seconds
         # uncompressed: what is small on the wire cannot be large in memory
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        # no redirects: keys come from the address that the operator wrote down, and from no other
         self._client = httpx.AsyncClient(headers=headers, timeout=fetch_seconds, follow_redirects=False)
         self._set: _KeySet | None = None
         self._request: asyncio.Task[None] | None = None
@@ -322,6 +326,7 @@ class _PublishedKeys:
     async def _fetch(self, sought: Collection[str | None]) -> None:
         asked_at = self._clock()
         try:
+            # httpx limits each read only: an answer that comes byte by byte would never end
             async with asyncio.timeout(self._fetch_seconds):
                 keys = _read_keys(await self._download())
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
@@ -342,6 +347,7 @@ class _PublishedKeys:
         async with self._client.stream("GET", self._url) as response:
             if response.status_code != 200:
                 raise ValueError(f"status {response.status_code}")
+            # raw, so that an answer that is compressed all the same is not unpacked
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_KEY_SET:
@@ -351,6 +357,7 @@ class _PublishedKeys:
 
 def _read_keys(body: bytes) -> Mapping[str | None, Sequence[_PublishedKey]]:
     """Raises ValueError for what is no key set."""
+    # `json.loads` raises RecursionError on deep nesting, which no caller expects; this one raises ValueError
     document = from_json(body)
     if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
         raise ValueError("not a JSON Web Key Set")
@@ -375,6 +382,7 @@ def _read_key(jwk: dict[str, Any]) -> _PublishedKey | None:
     if not algorithms or jwk.get("use") not in (None, "sig") or "d" in jwk:
         return None
     try:
+        # PyJWK wants an algorithm to load any key; which ones the key may verify is decided by `algorithms`
         public = jwt.PyJWK(jwk, min(algorithms)).key
     except (jwt.PyJWTError, UnsupportedAlgorithm):
         return None

@@ -48,6 +48,8 @@ class Limits:
 
 def limit_key(secret: bytes, kind: str, of: str) -> str:
     """The key under which something is limited. It says nothing of `of` to whoever does not have `secret`."""
+    # HMAC and not a bare hash: there are so few addresses that all of them can be hashed and compared.
+    # `surrogatepass`, because JSON can spell half a character, which UTF-8 cannot encode.
     return f"{kind}:{hmac.new(secret, f'{kind}:{of}'.encode('utf-8', 'surrogatepass'), hashlib.sha256).hexdigest()}"
 
 
@@ -59,7 +61,9 @@ async def take(session: AsyncSession, key: str, *, per_seconds: float, burst: in
     values = {"key": key, "cost": per_seconds / burst, "window": per_seconds}
     if (await session.execute(_TAKE, values)).one_or_none() is not None:
         return
+    # The row may be gone by now: a job removes those whose time is over.
     wait = (await session.execute(_WAIT, values)).scalar_one_or_none() or 0.0
+    # Rounded up: a client that comes back after the rounded-down time would be refused again.
     seconds = max(1, math.ceil(wait))
     error = TooMany(f"Too many requests; try again in {seconds} s")
     error.retry_after = seconds
@@ -68,6 +72,7 @@ async def take(session: AsyncSession, key: str, *, per_seconds: float, burst: in
 
 async def give_back(session: AsyncSession, key: str, *, per_seconds: float, burst: int) -> None:
     """Undo one `take`. What was counted turned out to be no act to be limited."""
+    # The time may end up in the past. That saves nothing up for later: `take` starts from the present at the earliest.
     await session.execute(_GIVE_BACK, {"key": key, "cost": per_seconds / burst})
 
 

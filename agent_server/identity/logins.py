@@ -57,6 +57,7 @@ class SigningSecret:
     async def get(self) -> bytes:
         if self._secret is None:
             async with self._database.transaction() as session:
+                # Two replicas that start at once both insert. One wins, and both read what it wrote.
                 await session.execute(_MAKE_SECRET, {"secret": secrets.token_bytes(32)})
                 self._secret = bytes((await session.execute(_SECRET)).scalar_one())
         return self._secret
@@ -100,17 +101,20 @@ def read_access(secret: bytes, token: str) -> Access:
         found = jwt.decode_complete(
             token,
             secret,
+            # named here and not taken from the token, which could name `none`
             algorithms=[_ALGORITHM],
             audience=OURS,
             issuer=OURS,
             # `iat` is for people: the clock of the replica that wrote it may be ahead of this one's
             options={"require": _NEEDED, "verify_iat": False},
         )
+        # RFC 9068: a JWT that is signed for another purpose must not pass as an access token.
         if found["header"].get("typ") != _TYPE:
             raise jwt.InvalidTokenError
         return _read(found["payload"])
     except jwt.ExpiredSignatureError:
         raise Unauthorized("This token has expired; get a new one") from None
+    # RecursionError is how `json` gives up on what is nested very deep.
     except (jwt.PyJWTError, ValueError, RecursionError):
         raise Unauthorized("This is not a token that we have given; sign in again") from None
 
@@ -184,6 +188,7 @@ async def refresh_login(session: AsyncSession, token: str) -> SignedIn | None:
     if found.used_at is not None:
         await end_logins(session, owner_id, login_id)
         return None
+    # Marked and not deleted: a token that comes a second time shows a theft only while its row is there.
     await session.execute(_USE_REFRESH, values)
     return await _next(session, owner_id, login_id)
 

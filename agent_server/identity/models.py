@@ -35,12 +35,10 @@ class User(Timestamps, table=True):
 
 
 class ApiKey(Owned, Timestamps, table=True):
-    """A key as `ask_<id>.<secret>`. Only the SHA-256 of its secret is stored: 256 random bits need no slow hash.
-
-    `last_used_at` is right to the minute: a key in use is not written to at each request.
-    """
+    """A key as `ask_<id>.<secret>`. Only the SHA-256 of its secret is stored. `last_used_at` is right to the minute."""
 
     __tablename__ = "api_key"
+    # A key is looked up by its id alone: whose it is shows only when it was found.
     __table_args__ = (Index("ix_api_key_id", "id", unique=True),)
     row_policy: ClassVar[RowPolicy] = RowPolicy(read_scope="users:read", write_scope="users:write")
 
@@ -84,15 +82,17 @@ class SigningKey(SQLModel, table=True):
 
     __tablename__ = "signing_key"
 
+    # Always 1, so that of several replicas that make the secret at once one succeeds.
     id: int = Field(default=1, primary_key=True, sa_column_kwargs={"autoincrement": False})
     secret: bytes = Field(sa_type=LargeBinary)
 
 
 class Rate(SQLModel, table=True):
     """A limited caller or address. `free_at` is when it will have paid for all it has done, GCRA's theoretical arrival
-    time. Unlogged: after a crash of the database everybody starts anew."""
+    time."""
 
     __tablename__ = "rate"
+    # Nearly every request writes here, and what a crash of the database loses only lets everybody start anew.
     __table_args__: ClassVar[Any] = {"prefixes": ["UNLOGGED"]}
 
     key: str = Field(primary_key=True)

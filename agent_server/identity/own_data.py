@@ -60,6 +60,7 @@ async def move_rows(session: AsyncSession, guest: UUID, user: UUID) -> None:
         if not changes or table.name in _NOT_MOVED:
             continue
         # what the database has follow of itself (what hangs on a conversation) is moved by then, and not found
+        # and `updated_at` stays as it is: to change hands is no change of the content
         kept = {column: column for column in table.columns if column.onupdate is not None}
         try:
             await session.execute(update(table).where(owner == guest).values({**kept, owner: user}))
@@ -75,6 +76,7 @@ async def _merge_profiles(session: AsyncSession, guest: UUID, user: UUID) -> Non
     merged = {**theirs.body, **(mine.body if mine else {})}
     if mine is None:
         session.add(Profile(owner_id=user, body=merged))
+    # Where both are too large together, the user's own stays as it is.
     elif fits(merged):
         mine.body = merged
     await session.delete(theirs)
@@ -83,6 +85,7 @@ async def _merge_profiles(session: AsyncSession, guest: UUID, user: UUID) -> Non
 
 async def erase_rows(session: AsyncSession, owner_id: UUID) -> None:
     """Remove all that a caller owns and the caller itself. The audit stays, of an id that stands for nobody."""
+    # Children first, because not every reference need delete with what it refers to (the workspace has tables, too).
     for table, owner, changes in reversed(list(_tables_of_owners())):
         if changes:
             await session.execute(delete(table).where(owner == owner_id))
@@ -95,6 +98,7 @@ async def export_rows(database: Database, owner_id: UUID) -> AsyncIterator[tuple
         while True:
             statement = select(table).where(owner == owner_id).order_by(*keys).limit(BATCH)
             if last is not None:
+                # From the last key on and not by offset, since rows may come and go between two batches.
                 statement = statement.where(tuple_(*keys) > tuple_(*last))
             async with database.transaction(owner_id, scopes=(OWN_DATA,)) as session:
                 rows = (await session.execute(statement)).all()
@@ -105,7 +109,8 @@ async def export_rows(database: Database, owner_id: UUID) -> AsyncIterator[tuple
 
 
 def _fields_to_show(table: Table, row: Any) -> dict[str, Any]:
-    """A row without its secrets. Hashes of tokens and of what was sent are no use to whom they are about."""
+    """A row without its secrets."""
+    # Bytes are hashes, of tokens and of what was sent: no use to the one whom they are about.
     return {
         column.name: storable(row._mapping[column])
         for column in table.columns

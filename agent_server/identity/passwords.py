@@ -19,6 +19,7 @@ AT_ONCE = 4
 """How many are hashed at once in a process: each takes 64 MiB, and no crowd of logins shall take all there is."""
 
 _HASHER = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
+# On the event loop a hash would hold up every other request; in the common threads, whatever else waits for those.
 _THREADS = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="password")
 
 Verdict = Literal["right", "outdated", "wrong"]
@@ -41,12 +42,14 @@ async def hash_password(password: str) -> str:
 
 
 async def verify_password(password: str, stored: str | None) -> Verdict:
-    """Whether `password` is the one of which `stored` is the hash. Without one it takes as long, and is wrong."""
+    """Whether `password` is the one of which `stored` is the hash. Without `stored` it is wrong."""
     return await asyncio.get_running_loop().run_in_executor(_THREADS, _verify, password, stored)
 
 
 def _verify(password: str, stored: str | None) -> Verdict:
-    dummy = _dummy()  # made by the first call whoever it is for, so that its time tells nothing
+    # Where there is no account, a dummy is verified: the time must not tell which e-mail addresses are known. The first
+    # call makes the dummy in any case, for the same reason.
+    dummy = _dummy()
     try:
         _HASHER.verify(dummy if stored is None else stored, password)
     except (VerificationError, InvalidHashError):

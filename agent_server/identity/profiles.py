@@ -34,7 +34,9 @@ async def update_profile(session: AsyncSession, caller: Caller, changes: Mapping
         index_elements=["owner_id"], set_={"body": col(Profile.body).op("||")(given.excluded.body)}
     )
     body: dict[str, Any] = (await session.execute(merged.returning(col(Profile.body)))).scalar_one()
+    # `||` keeps a key whose value is null.
     kept = {key: value for key, value in body.items() if value is not None}
+    # Only the database has seen the whole profile; to raise here takes the change back.
     if not fits(kept):
         raise InvalidInput(f"profile: at most {MAX_BYTES} bytes of JSON are kept; shorten it")
     if len(kept) < len(body):

@@ -38,10 +38,12 @@ from agent_server.identity.roles import Roles, define_roles, narrow, staff_scope
 from agent_server.settings import Settings
 
 _TOUCH_KEY = text("update api_key set last_used_at = now() where owner_id = :owner_id and id = :id")
+# `stale`: a key in use is written to once a minute, and not at every request.
 _FIND_KEY = text("""
     select *, last_used_at is null or last_used_at < now() - interval '1 minute' as stale
     from find_key(:id, :sha)""")
 _FIND_OUTSIDER = text("select id, roles, disabled_at from find_outsider(:issuer, :subject)")
+# Of several first requests of one user at once, one makes the account and the others find it.
 _MAKE_OUTSIDER = text("""
     insert into account (id, name, roles, issuer, subject, created_at, updated_at)
     values (:id, :name, '{}', :issuer, :subject, now(), now()) on conflict do nothing""")
@@ -97,7 +99,8 @@ class Resolver:
         had."""
         try:
             return await self._resolve(token, address, audience)
-        except Unauthorized:  # what was counted has been rolled back with the look-up
+        except Unauthorized:
+            # The refusal has undone the count, and who guesses credentials must be counted.
             async with self._database.transaction() as session:
                 await self.count_address(session, address)
             raise
@@ -120,7 +123,8 @@ class Resolver:
     ) -> IssuedGuest:
         """A new guest from that address. Raises TooMany, and InvalidInput as `update_profile`."""
         id = new_id()
-        await self.secret.get()  # before a transaction is open: there would have to be a second connection
+        # Read before a transaction is open: inside it would take a second connection of the pool.
+        await self.secret.get()
         async with self._database.transaction(id) as session:
             await self.count_guest(session, address)
             issued = await issue_guest(session, id, hours)
@@ -138,7 +142,9 @@ class Resolver:
     async def _resolve(self, token: str, address: str | None, audience: Collection[str]) -> Caller:
         if len(token) > MAX_TOKEN:
             raise Unauthorized(NOT_OURS)
-        await self.secret.get()  # before a transaction is open: there would have to be a second connection
+        # Read before a transaction is open: inside it would take a second connection of the pool.
+        await self.secret.get()
+        # A JWT has two dots, a key or a guest's token one.
         if token.count(".") == 2:
             return await self._resolve_jwt(token, address, audience)
         prefix, id, digest = parse_token(token)
@@ -158,6 +164,7 @@ class Resolver:
             if key.revoked_at is not None or key.disabled_at is not None:
                 raise Unauthorized("This key has been revoked; get a new one")
             await self._count_caller(session, key.owner_id)
+        # The owner was not known when the first transaction began, and only the owner's may write.
         if key.stale:
             async with self._database.transaction(key.owner_id) as session:
                 await session.execute(_TOUCH_KEY, {"owner_id": key.owner_id, "id": id})
@@ -190,6 +197,7 @@ class Resolver:
     async def _resolve_outsider(self, token: str, address: str | None, audience: Collection[str]) -> Caller:
         if self._issuers is None:
             raise Unauthorized("This token's issuer is not known here; sign in, or send an API key")
+        # Before a transaction is open, because the issuer may have to be asked for its keys.
         said = await self._issuers.verify(token, audience=audience)
         account = await self._get_account(said)
         if account.disabled_at is not None:
@@ -200,6 +208,7 @@ class Resolver:
         roles = frozenset(account.roles) | (said.roles & self.roles.scopes.keys())
         scopes = self.roles.of(roles)
         if said.scopes is not None:
+            # They only narrow: an issuer gives nobody more than the roles here do. Some, like `openid`, are not ours.
             scopes = narrow(scopes, filter(SCOPE.fullmatch, said.scopes))
         return Caller(id=account.id, kind="user", scopes=scopes, roles=roles, expires_at=said.expires_at)
 
@@ -229,6 +238,7 @@ async def resolve_caller(
 
 def _read_issuer(token: str) -> Any:
     """What an unverified JWT says of who issued it."""
+    # It decides only who must verify the token, so a lie leads to a refusal.
     try:
         return jwt.decode(token, options={"verify_signature": False}).get("iss")
     except (jwt.PyJWTError, ValueError, RecursionError):
@@ -249,6 +259,7 @@ def create_resolver(
     guests = settings.guest_scopes
     return Resolver(
         database,
+        # A prompt may list a tool that is for staff. That must not open it to every visitor.
         guest_scopes=GUEST_SCOPES | frozenset(agents - staff_scopes() - frozenset(staff) if guests is None else guests),
         roles=define_roles(settings.roles, agents, staff),
         issuers=Issuers(settings.issuers) if settings.issuers else None,

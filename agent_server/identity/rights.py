@@ -17,11 +17,8 @@ NEEDS_KEY = "this needs an API key (`agent-server key create` makes one)"
 
 
 def require_member(caller: Caller, needs: str = NEEDS_KEY, scope: str | None = None) -> None:
-    """Raises Forbidden for a guest. `needs` says what would be right.
-
-    No scope can say this. A guest holds the scopes of its agents' tools, so that they can act for it, and those of an
-    account, so that it can change its profile; keys and roles name the same scopes. What a guest may do only through
-    an agent, or not at all, follows from its kind (docs/decisions/0007).
-    """
+    """Raises Forbidden for a guest. `needs` says what would be right."""
+    # No scope can say this: a guest holds its agents' scopes, so that they can act for it, and keys and roles name the
+    # same ones. What it may do only through an agent, or not at all, follows from its kind (docs/decisions/0007).
     if caller.kind == "guest":
         raise Forbidden(f"A guest may chat; {needs}", scope)

@@ -27,6 +27,7 @@ class Roles:
 
         Without any they are those of a `user`; unknown roles are ignored.
         """
+        # An account may still name a role that is no longer in the settings.
         held = [self.scopes[name] for name in names if name in self.scopes]
         return frozenset().union(*held) if held else self.scopes[USER]
 
@@ -47,6 +48,7 @@ def define_roles(
     The settings may define these anew. `agents` are the scopes that the agents' tools need: a `user` has them, but for
     those that are for staff. `staff` are the scopes that tools declare to be for staff.
     """
+    # A prompt may list a tool that is for staff. That must not open it to every user.
     user = (frozenset(agents) - staff_scopes() - frozenset(staff)) | OWN_ACCOUNT
     roles = {USER: user, STAFF: user | FOR_STAFF | frozenset(staff), ADMIN: frozenset({"*"})}
     return Roles({**roles, **{name: user if scopes is None else frozenset(scopes) for name, scopes in given.items()}})
@@ -54,6 +56,7 @@ def define_roles(
 
 def staff_scopes() -> frozenset[str]:
     """The scopes that open rows of all owners in whichever table. Nobody has them by default."""
+    # Read from the models, so that a new table of the workspace cannot be forgotten.
     found = (row_policy_of(table) for table in SQLModel.metadata.sorted_tables)
     scopes = {scope for policy in found if policy is not None for scope in (policy.read_scope, policy.write_scope)}
     return frozenset(scope for scope in scopes if scope is not None)

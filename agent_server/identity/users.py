@@ -29,6 +29,7 @@ async def create_user(
     session.add(row)
     try:
         await session.flush()
+    # Two that come at once both find the name free; only the database can tell.
     except IntegrityError:
         raise Conflict(f"There is a user {name!r} already, or one with this e-mail") from None
     return row

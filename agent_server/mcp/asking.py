@@ -30,12 +30,13 @@ _ANSWER = "confirm"
 def can_ask(context: ServerRequestContext[Any, Any]) -> bool:
     """Whether the client can put a form to its user and call again.
 
-    Others are not refused: their calls are made. Such a client asks its user by itself, by the `destructiveHint`; a
-    legacy one we could ask on an open stream only, which a server of several replicas does not have.
+    Others are not refused: such a client asks its user by itself, by the `destructiveHint`.
     """
     capabilities = context.session.client_capabilities
     elicitation = capabilities.elicitation if capabilities else None
+    # A client that names no kind of elicitation can show a form: that is what the protocol had first.
     form = elicitation is not None and (elicitation.form is not None or elicitation.url is None)
+    # An older client can be asked on an open stream only, which a server of several replicas does not have.
     return form and context.protocol_version in MODERN_PROTOCOL_VERSIONS
 
 
@@ -69,6 +70,7 @@ async def answer_call(
     response = (params.input_responses or {}).get(_ANSWER)
     if not isinstance(response, types.ElicitResult):
         raise MCPError(types.INVALID_PARAMS, f"inputResponses.{_ANSWER}: send what the user answered to the question")
+    # Only a plain yes is one: a client may send the form back as it was, or a text in the place of the boolean.
     if response.action == "accept" and (response.content or {}).get(_ANSWER) is True:
         return await confirm_call(runtime, {tool.name: tool}, row.id, caller=caller, surface="mcp")
     await decline_call(runtime, row.id, caller=caller, surface="mcp")
@@ -81,6 +83,7 @@ async def _find_confirmation(
 ) -> Confirmation:
     try:
         row = await get_open_confirmation(runtime, UUID(params.request_state), caller)
+        # The client sends the arguments again, and could have its user asked about one call and then make another.
         if row.tool != tool.name or row.arguments != json_arguments(tool, tool.validate(params.arguments or {})):
             raise InvalidInput("requestState: is of another call; call again as at first, without it")
     except ValueError:

@@ -64,15 +64,18 @@ class Authenticated:
         token, caller = _token_of(request), None
         try:
             caller = await self._get_member(token, request)
-            if request.method != "POST":  # legacy GET would hold a stream open on which a stateless server says nothing
+            # An older client's GET would hold a stream open on which a stateless server never says anything.
+            if request.method != "POST":
                 await Response(status_code=405, headers={"Allow": "POST"})(scope, receive, send)
                 return
             body = await self._read_body(request)
+            # Before the SDK has the request: it begins a 200, after which no 403 can say which scope is missing.
             await self.authorise(caller, _parse(body))
         except AgentServerError as error:
             await self._render_refusal(request, error, caller, token_sent=token is not None)(scope, receive, send)
             return
-        except ClientDisconnect:  # in the middle of its own request: nobody is left to answer
+        # It left in the middle of its own request, and nobody is there to be answered.
+        except ClientDisconnect:
             return
         was = _caller.set(caller)
         try:
@@ -112,17 +115,16 @@ def _token_of(request: Request) -> str | None:
 
 
 def _strip_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers without white space around `Mcp-*`.
-
-    httptools leaves it, and the SDK compares them to the body as they are.
-    """
+    """The headers without white space around `Mcp-*`."""
+    # httptools leaves it, and the SDK compares the values to the body as they are.
     return [(name, value.strip() if name.startswith(b"mcp-") else value) for name, value in headers]
 
 
 def _parse(body: bytes) -> Any:
     try:
         return from_json(body)
-    except ValueError:  # the protocol has its own answer to that
+    # Let through: the protocol has an answer of its own to what is no JSON.
+    except ValueError:
         return None
 
 

@@ -40,23 +40,27 @@ def error_data(error: AgentServerError, **data: Any) -> ErrorData:
 
 
 def _number_of(error: AgentServerError) -> int:
+    # The protocol has no code for what is not there: it asks for wrong parameters in its place.
     if isinstance(error, NotFound):
         return INVALID_PARAMS
     return INVALID_REQUEST if isinstance(error, _CLIENTS_FAULT) else INTERNAL_ERROR
 
 
 async def render_errors(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-    """Render what a request fails with. The SDK's own answer to a bug would show the exception's text to the client."""
+    """Render what a request fails with."""
     try:
         return await call_next(ctx)
-    except MCPError as error:  # the SDK's own repeats the method, which is the client's to choose
+    # The SDK's own errors repeat the method, which may be any text of the client's.
+    except MCPError as error:
         told = {key: without_secrets(v) if isinstance(v, str) else v for key, v in error.error.model_dump().items()}
         raise MCPError.from_error_data(ErrorData.model_validate(told)) from error
+    # The SDK answers it as wrong parameters, without what was sent.
     except ValidationError:
         raise
     except AgentServerError as error:
         raise MCPError.from_error_data(error_data(error)) from error
-    except Exception as error:  # the one catch-all of this surface
+    # The one catch-all of this surface: the SDK would show the text of the exception to the client.
+    except Exception as error:
         bug = Internal(ctx.method, secrets.token_hex(6))
         log.exception("mcp.failed", method=ctx.method, reference=bug.reference)
         raise MCPError.from_error_data(error_data(bug)) from error

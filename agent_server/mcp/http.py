@@ -32,7 +32,8 @@ class McpApp:
 
     @property
     def routes(self) -> Sequence[Route]:
-        """`/mcp` and `/mcp/`. A mount would redirect one to the other, and clients do not follow."""
+        """`/mcp` and `/mcp/`."""
+        # No mount, which would redirect one to the other: clients do not follow.
         return [Route(path, endpoint=self.asgi, include_in_schema=False) for path in ("/mcp", "/mcp/")]
 
 
@@ -59,7 +60,8 @@ def mcp_app(
 
     async def authorise(caller: Caller, message: Any) -> None:
         match message:
-            case [*messages]:  # a batch, which the protocol itself refuses
+            # A batch. The protocol refuses it, but a call in it must not pass unchecked in any case.
+            case [*messages]:
                 for one in messages:
                     await authorise(caller, one)
             case {"method": "tools/call", "params": {"name": str(key)}} if key in tools:
@@ -71,7 +73,8 @@ def mcp_app(
     manager = StreamableHTTPSessionManager(
         server,
         stateless=True,
-        json_response=False,  # a JSON response drops progress, and lets a call run on when its client has left
+        # A response in JSON drops progress, and lets a call run on when its client has left.
+        json_response=False,
         security_settings=_security(runtime.settings),
         max_request_body_size=limit,
     )
@@ -83,7 +86,8 @@ def mcp_app(
 
 
 def _security(settings: Settings) -> TransportSecuritySettings:
-    """Which `Host` and `Origin` may be named. The edge has asked already, and knows patterns, too."""
+    """Which `Host` and `Origin` may be named."""
+    # The SDK knows no patterns. Where there are some, its own check is off: `EdgeMiddleware` has made it by then.
     known, origins = settings.known_hosts, settings.cors_origins
     if "*" in origins or any(host.startswith("*") for host in known):
         return TransportSecuritySettings(enable_dns_rebinding_protection=False)

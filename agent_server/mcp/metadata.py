@@ -72,7 +72,8 @@ class Resource:
         self, request: Request, error: Unauthorized | Forbidden, *, caller: Caller | None, token_sent: bool
     ) -> str:
         """The `WWW-Authenticate` of a refusal. Whoever sent no token is told of no error, as RFC 6750 has it."""
-        described = re.sub(r"[^ !#-\[\]-~]", "'", error.message)  # RFC 6750: ASCII without quote and backslash
+        # RFC 6750 allows ASCII without the quote and the backslash.
+        described = re.sub(r"[^ !#-\[\]-~]", "'", error.message)
         parameters: dict[str, str] = {}
         if isinstance(error, Forbidden):
             parameters = {"error": "insufficient_scope", "scope": self._scopes_to_ask(error, caller)}
@@ -85,15 +86,17 @@ class Resource:
         return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters.items() if value)
 
     def _scopes_to_ask(self, error: Forbidden, caller: Caller | None) -> str:
-        """The scope that is missing and those that the caller holds. A new token for the one alone would lose them."""
+        """The scope that is missing and those that the caller holds."""
         if error.scope is None:
             return ""
+        # A new token for the missing scope alone would lose those that the caller holds.
         held = {scope for scope in self.scopes if caller is not None and caller.may(scope)}
         return " ".join(sorted({error.scope, *held}))
 
     def _base_address(self, request: Request) -> str:
         if self.address is not None:
             return self.address.removesuffix(PATH)
+        # The host is the client's text and goes into a quoted header: what is no host is not repeated.
         host = request.headers.get("host", "")
         return f"{request.url.scheme}://{host if _HOST.fullmatch(host) else 'localhost'}"
 
@@ -131,6 +134,7 @@ def metadata_router(resource: Resource) -> APIRouter:
     async def preflight() -> Response:
         return Response(status_code=204, headers=_PREFLIGHT)
 
+    # RFC 9728 puts the path of the resource at the end. Clients that find nothing there ask without it.
     for path in (WELL_KNOWN + PATH, WELL_KNOWN):
         name = "resource_metadata" if path == WELL_KNOWN else "mcp_resource_metadata"
         router.add_api_route(path, read, methods=["GET"], response_model=ResourceMetadata, name=name)

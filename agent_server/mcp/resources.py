@@ -66,6 +66,7 @@ class Documents:
         self.authorise(caller)
         path = unquote(uri.removeprefix(_SCHEME))
         try:
+            # Postgres takes no NUL, and would fail on it.
             if not uri.startswith(_SCHEME) or "\x00" in path:
                 raise NotFound(f"There is no document at this address; one looks like {_SCHEME}folder/file.md")
             text = await self.read_document(path)

@@ -22,6 +22,7 @@ from agent_server.mcp.resources import Documents
 from agent_server.mcp.tools import describe, render_failure, render_output
 from agent_server.tool import Tool
 
+# Private, because a list depends on the scopes of its caller.
 _LIST_CACHE = CacheHint(ttl_ms=60_000, scope="private")
 
 Context = ServerRequestContext[Any, Any]
@@ -42,6 +43,7 @@ def create_mcp_server(
     A call fails as the model can read it (a result with `isError`), save for a tool that is not there or not the
     caller's to use: that is an error of the protocol.
     """
+    # In one order on every replica, so that a list does not change with the replica that answers.
     listed = [(tools[key], describe(tools[key])) for key in sorted(tools)]
 
     async def list_tools(_: Context, __: types.PaginatedRequestParams | None) -> types.ListToolsResult:
@@ -54,6 +56,7 @@ def create_mcp_server(
         me = caller()
         tool = tools.get(params.name)
         if tool is None:
+            # Only what this caller may use is suggested, since it is not told of the rest.
             raise _unknown_tool(params.name, [tool.name for tool, _ in listed if me.may(tool.scope)])
         try:
             if params.request_state is not None:
@@ -62,6 +65,7 @@ def create_mcp_server(
                 return await ask(runtime, tool, params.arguments or {}, me)
             else:
                 output = await call_tool(runtime, tool, params.arguments or {}, caller=me, surface="mcp")
+        # An error of the protocol: the client must get a scope, and the model can do nothing about it.
         except Forbidden:
             raise
         except AgentServerError as error:
@@ -100,7 +104,8 @@ def _add_documents(server: Server, documents: Documents, caller: Callable[[], Ca
 
 
 def _unknown_tool(name: str, known: list[str]) -> MCPError:
-    name = name[:80]  # the name is the client's and as long as it likes; comparing a long one takes seconds
+    # The client may send a name of any length, and to compare a long one takes seconds.
+    name = name[:80]
     close = difflib.get_close_matches(name, known)
     hint = f"did you mean {' or '.join(close)}?" if close else "tools/list shows which there are"
     return MCPError(types.INVALID_PARAMS, without_secrets(f"There is no tool {name!r}; {hint}"))

@@ -36,7 +36,8 @@ def render_output(tool: Tool[..., Any], output: Any) -> types.CallToolResult:
     """
     structured = output if _is_object(tool) else {"result": output}
     text = json.dumps(structured, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    text.encode()  # NaN or half a surrogate pair must fail here: later they break a stream that has begun
+    # Half a surrogate pair must fail here, as NaN does above: later it would break a stream that has begun.
+    text.encode()
     return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=structured)
 
 
@@ -51,10 +52,8 @@ def _is_object(tool: Tool[..., Any]) -> bool:
 
 
 def _output_schema(tool: Tool[..., Any]) -> dict[str, Any]:
-    """The schema of the structured content.
-
-    It was an object until the protocol of 2026, so the rest goes in `result`.
-    """
+    """The schema of the structured content. What is no object stands in it as `result`."""
+    # Until the protocol of 2026 structured content is an object, and older clients are served, too.
     schema = tool.output_schema
     if _is_object(tool):
         return schema

@@ -1,9 +1,7 @@
 """Markdown of an answer -> sanitised HTML with one string per top-level block.
 
 Two walls: the parser never passes HTML through, and nh3 keeps only what is on the list below. The page may therefore
-put the result into its document as it is. Images become links: loading one would tell a stranger's server what was
-asked. Link reference definitions are off, so that `[1]: x` cannot take a citation's place and so that text added at
-the end never changes a block further up, which `BlockRenderer` relies on.
+put the result into its document as it is.
 """
 
 import re
@@ -166,6 +164,7 @@ def _citation_rule(state: StateInline, silent: bool) -> bool:
 
 def _url_rule(state: StateInline, silent: bool) -> bool:
     """A bare address that is met at its colon. The text before it has been read already."""
+    # Eight characters hold `https` and what may stand before it. To search all of a long text at each colon is slow.
     scheme = _SCHEME.search(state.pending[-8:])
     match = _URL.match(state.src, state.pos, state.posMax)
     if silent or state.linkLevel or not scheme or not match:
@@ -216,6 +215,7 @@ def _code(_: RendererHTML, tokens: Sequence[Token], idx: int, _options: OptionsD
 
 
 def _image(renderer: RendererHTML, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Any) -> str:
+    # A link and no image: to load one would tell a stranger's server what was asked.
     address = escapeHtml(str(tokens[idx].attrs["src"]))
     alt = renderer.renderInlineAsText(tokens[idx].children or [], options, env)
     return f'<a href="{address}" rel="noopener nofollow" target="_blank">{escapeHtml(alt) or address}</a>'
@@ -233,13 +233,15 @@ def _heading(renderer: RendererHTML, tokens: Sequence[Token], idx: int, options:
 
 
 def _table(renderer: RendererHTML, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Any) -> str:
-    """A table in a box of its own. A wide one scrolls then, and the page does not."""
+    """A table in a box of its own."""
+    # A wide table scrolls in its box, and not the whole page.
     html = renderer.renderToken(tokens, idx, options, env)
     return f'<div class="table">{html}' if tokens[idx].nesting == 1 else f"{html}</div>"
 
 
 def _cell(renderer: RendererHTML, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Any) -> str:
-    """A cell that is aligned by its class. The parser's style attribute is forbidden by the page's policy."""
+    """A cell that is aligned by its class."""
+    # The parser writes a style attribute, which the page's policy forbids.
     if style := tokens[idx].attrs.pop("style", None):
         tokens[idx].attrs["class"] = str(style).removeprefix("text-align:")
     return renderer.renderToken(tokens, idx, options, env)
@@ -247,6 +249,8 @@ def _cell(renderer: RendererHTML, tokens: Sequence[Token], idx: int, options: Op
 
 def _markdown() -> MarkdownIt:
     markdown = MarkdownIt("commonmark", {"html": False})
+    # Without references `[1]: x` cannot take the place of a citation, and text that is added at the end never changes
+    # a block further up, on which `BlockRenderer` relies.
     markdown.enable(["table", "strikethrough"]).disable(["reference", "html_block", "html_inline"])
     markdown.core.ruler.before("inline", "plain", _plain_rule)
     markdown.block.ruler.at("table", _table_rule, {"alt": ["paragraph", "reference"]})

@@ -17,6 +17,7 @@ KEY_LENGTH = 200
 class UIPart(BaseModel):
     """One part of an AI SDK message. Only `text` parts are read."""
 
+    # The SDK has many kinds of parts, each with fields of its own, and adds more.
     model_config = ConfigDict(extra="allow")
 
     type: str
@@ -74,6 +75,7 @@ class ChatRequest(BaseModel):
         if self.message is not None:
             return self.message
         last = self._last
+        # Refused: left out silently, the answer would be about a file that nobody has read.
         if any(part.type == "file" for part in last.parts):
             raise InvalidInput("messages: files cannot be read; send text")
         return "".join(part.text or "" for part in last.parts if part.type == "text")
@@ -83,6 +85,7 @@ class ChatRequest(BaseModel):
         """The AI SDK's id of the message. It is None where a repeat is another send."""
         if self.messages is None or self.trigger != "submit-message" or self._last.id is None:
             return None
+        # With the chat's id: the client makes up both, and may use one message id in two chats.
         return f"message:{hashlib.sha256(f'{self.id}:{self._last.id}'.encode()).hexdigest()}"
 
     @property
@@ -125,6 +128,8 @@ def client_conversation_id(id: str, caller: Caller) -> UUID:
         own = UUID(id)
     except ValueError:
         return uuid5(caller.id, id)
+    # Ours are of version 7, and ids that clients make up are others. Made from the caller's id, the same chat id of two
+    # callers is two conversations.
     return own if own.version == 7 else uuid5(caller.id, id)
 
 

@@ -72,7 +72,8 @@ class UIMessageEncoder:
                 self._passages.update({p["n"]: p for p in passages})
                 return []
             case Cited(n=n) if n in self._cited:
-                return []  # said before, of text that was taken back
+                # Sent before, for text that was taken back: the client still has the source.
+                return []
             case Cited(n=n):
                 self._cited.append(n)
                 return [_source(self._passages[n])] if n in self._passages else []
@@ -160,11 +161,13 @@ class _OpenText:
             return []
         self.text += delta
         return [
+            # Transient: a client keeps the text, which comes as `text-delta`, and not a rendering of it.
             {"type": "data-html", "data": {"id": _text_id(call), "i": i, "html": html}, "transient": True}
             for i, html in self.renderer.feed(self.text, cited)
         ]
 
 
+# The client has no declaration of our tools, and must not run them: they were run here.
 _OURS = {"dynamic": True, "providerExecuted": True}
 
 
@@ -196,9 +199,11 @@ async def ui_message_stream(
             if numbered is None:
                 yield PING
                 continue
+            # Also of what the client has: what comes next depends on what was open then.
             chunks = encoder.feed(numbered)
             frames = []
             for i, chunk in enumerate(chunks, 1):
+                # Only the last frame has the event's own number: a client that has seen it has seen them all.
                 place = Cursor(numbered.seq, 0 if i == len(chunks) else i)
                 if after is None or not after.covers(place):
                     frames.append(encode_frame(encoder.turn_id, place, chunk))
