@@ -118,8 +118,8 @@ def describe_resource(
         name=name,
         address=canonical_address(settings),
         issuers=tuple(issuer.issuer for issuer in settings.issuers),
-        scopes=frozenset((effects["read"] | effects["write"]) - staff_scopes()),
-        reading=frozenset(effects["read"] - staff_scopes()),
+        scopes=frozenset((effects["read"] | effects["write"]) - staff),
+        reading=frozenset(effects["read"] - staff),
     )
 
 
