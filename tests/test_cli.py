@@ -168,7 +168,7 @@ def test_an_address_of_a_database_that_leads_nowhere_is_named_without_its_passwo
 
 
 def test_a_database_that_lets_nobody_in_is_said_to(stocked_url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", stocked_url.replace("/test_", "/no_"))
+    monkeypatch.setenv("DATABASE_URL", stocked_url.replace("/scratch_", "/no_"))
     done = run("db", "current")
     assert done.exit_code == 1
     assert 'does not answer (database "no_' in done.stderr
