@@ -72,7 +72,12 @@ class Serving:
         """Send a signal to the process and to those it started, as ctrl-C does; its exit code."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, by)
-        return self.process.wait(PATIENCE)
+        try:
+            return self.process.wait(PATIENCE / 2)
+        except subprocess.TimeoutExpired:
+            # Python drops an interrupt that comes while it runs a destructor; a person presses ctrl-C again.
+            os.killpg(self.process.pid, by)
+            return self.process.wait(PATIENCE / 2)
 
     def ended(self) -> str:
         """All that the process has written, when it has ended."""
