@@ -24,7 +24,7 @@ test: dev programs ## Run everything: checks, the scan for vulnerabilities, all 
 check: dev ## Run lint, types, import contracts, the scans for secrets and licences (under a minute)
 	@$(MAKE) --no-print-directory -k -j 2 types secrets lint contracts licences
 
-quick: dev ## Run the tests without those that kill, mutate and fill things (under four minutes)
+quick: dev ## Run the tests without those that kill, mutate and fill things
 	@$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 cover: dev ## Run all tests and say which lines none of them runs (half as fast)
