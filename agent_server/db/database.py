@@ -2,8 +2,8 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import UUID
@@ -189,28 +189,32 @@ class Database:
         await self.pool.dispose()
 
 
+@contextmanager
+def _translate_outage() -> Iterator[None]:
+    """Raise DatabaseAway in place of what says that no connection is to be had."""
+    try:
+        yield
+    # Whichever type says so is known to `_as_away` alone; every other error goes on as it is.
+    except Exception as error:
+        if (away := _as_away(error)) is not None:
+            raise away from error
+        raise
+
+
 class _Pool(AsyncAdaptedQueuePool):
     """A pool that raises DatabaseAway where no connection is to be had."""
 
     def connect(self) -> PoolProxiedConnection:
-        try:
+        with _translate_outage():
             return super().connect()
-        except Exception as error:
-            if (away := _as_away(error)) is not None:
-                raise away from error
-            raise
 
 
 class _NoPool(NullPool):
     """The same for connections that are made for one use."""
 
     def connect(self) -> PoolProxiedConnection:
-        try:
+        with _translate_outage():
             return super().connect()
-        except Exception as error:
-            if (away := _as_away(error)) is not None:
-                raise away from error
-            raise
 
 
 class _Session(Session):
