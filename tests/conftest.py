@@ -18,6 +18,7 @@ from agent_server.db.migrate import upgrade
 from agent_server.log import configure_logging
 from agent_server.settings import load_settings
 from agent_server.testing import copy_database
+from agent_server.testing.copies import DatabaseCopies
 from agent_server.testing.databases import ADDRESS
 from agent_server.testing.server import fill
 from agent_server.workspace import Workspace, load_workspace
@@ -121,10 +122,17 @@ def agent_template(postgres: str, template: str, agent_workspace: Workspace) -> 
         yield url
 
 
+@pytest.fixture(scope="session")
+def copies(postgres: str, template: str) -> Iterator[DatabaseCopies]:
+    copies = DatabaseCopies(postgres, template)
+    yield copies
+    copies.close()
+
+
 @pytest.fixture
-def url(postgres: str, template: str) -> Iterator[str]:
+def url(copies: DatabaseCopies) -> Iterator[str]:
     """The URL of a migrated, empty database."""
-    with copy_database(postgres, template) as url:
+    with copies.borrow() as url:
         yield url
 
 

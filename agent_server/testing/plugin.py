@@ -20,6 +20,7 @@ import pytest
 if TYPE_CHECKING:
     from mcp import Client
 
+    from agent_server.testing.copies import DatabaseCopies
     from agent_server.testing.recorded import RecordedOpenAI
     from agent_server.testing.scripted import ScriptedOpenAI
     from agent_server.testing.server import AgentServer
@@ -65,12 +66,20 @@ def agent_template(agent_postgres: str, agent_workspace: "Workspace") -> Iterato
         yield url
 
 
-@pytest.fixture
-def agent_database(agent_postgres: str, agent_template: str) -> Iterator[str]:
-    """The address of a database of this test's own, with the seeds and the content of the workspace."""
-    from agent_server.testing.databases import copy_database
+@pytest.fixture(scope="session")
+def _agent_copies(agent_postgres: str, agent_template: str) -> "Iterator[DatabaseCopies]":
+    """Copies of the template, of which each test gets one that no other has at that time."""
+    from agent_server.testing.copies import DatabaseCopies
 
-    with copy_database(agent_postgres, agent_template) as url:
+    copies = DatabaseCopies(agent_postgres, agent_template)
+    yield copies
+    copies.close()
+
+
+@pytest.fixture
+def agent_database(_agent_copies: "DatabaseCopies") -> Iterator[str]:
+    """The address of a database of this test's own, with the seeds and the content of the workspace."""
+    with _agent_copies.borrow() as url:
         yield url
 
 

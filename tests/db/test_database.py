@@ -168,7 +168,7 @@ async def test_a_connection_that_is_ended_in_mid_transaction_is_an_outage_and_th
 
 async def test_an_idle_connection_that_was_ended_is_replaced_unnoticed(database: Database) -> None:
     await database.check()
-    others = "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+    others = "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
     await asyncio.gather(database.check(), database.check())
     async with everything(database) as session:
         await session.execute(text(others))
