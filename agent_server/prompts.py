@@ -197,11 +197,11 @@ def _split(text: str) -> tuple[str | None, str, int]:
 
 def _mapping(head: str) -> tuple[dict[str, Any], dict[str, int]]:
     """The values of a YAML mapping, and the line in the file of each key. Raises yaml.YAMLError."""
-    # Read twice: only the nodes know their lines, and only the loader makes values.
-    node = yaml.compose(head, Loader=yaml.SafeLoader)
-    values = yaml.safe_load(head)
+    loader = yaml.SafeLoader(head)
+    node = loader.get_single_node()
     if not isinstance(node, yaml.MappingNode):
         raise yaml.YAMLError("write `key: value` lines")
+    values = loader.construct_document(node)
     lines: dict[str, int] = {}
     for key, _ in node.value:
         line = key.start_mark.line + 2

@@ -98,6 +98,11 @@ def template(postgres: str) -> Iterator[str]:
         database = Database(url)
         await upgrade(database, ROOT)
         await database.close()
+        # Else the jobs that are due after a long rest would be done at each of a thousand starts of a server.
+        await execute(
+            url,
+            "insert into job (kind, due_at) select unnest($${prune_events,expire_guests,expire_logins,expire_confirmations,expire_rates}$$::text[]), now() + interval '1 hour'",
+        )
 
     with copy_database(postgres) as url:
         asyncio.run(make(url))

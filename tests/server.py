@@ -1,8 +1,10 @@
 """A whole server: the reference workspace (or one made by a test) on real Postgres, over real HTTP."""
 
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,7 @@ Start = Callable[..., AbstractAsyncContextManager[Client]]
 async def start(stocked_url: str) -> AsyncIterator[Start]:
     """Start a server of the reference workspace: `start(**settings)`."""
     database = Database(stocked_url)
-    yield starter(database)
+    yield starter(database, stocked=True)
     await database.close()
 
 
@@ -81,17 +83,21 @@ def start_other(database: Database) -> Start:
     return starter(database)
 
 
+# What hundreds of tests want of the reference workspace, and is made once.
 _ROUTERS: list[Router] = []
+_load_reference = cache(partial(load_workspace, ROOT))
+_load_certificates = cache(ssl.create_default_context)
 
 
 async def _reference_router() -> Router:
-    """The router of the reference workspace: it takes a second to build, and hundreds of tests want it."""
     if not _ROUTERS:
-        _ROUTERS.append(await create_router(load_workspace(ROOT), WordLlama()))
+        _ROUTERS.append(await create_router(_load_reference(), WordLlama()))
     return _ROUTERS[0]
 
 
-def starter(database: Database) -> Start:
+def starter(database: Database, *, stocked: bool = False) -> Start:
+    """`stocked` says that seeds and content of the reference workspace are there."""
+
     @asynccontextmanager
     async def started(
         root: Path = ROOT,
@@ -104,15 +110,18 @@ def starter(database: Database) -> Start:
         if "openai_base_url" not in settings:
             values["model"] = "offline"
         chosen = load_settings(**{**values, **settings})
-        router = await _reference_router() if (workspace, root) == (None, ROOT) else None
-        server = create_server(chosen, workspace or load_workspace(root), database, router=router)
-        await fill(server)
+        is_reference = (workspace, root) == (None, ROOT)
+        router = await _reference_router() if is_reference else None
+        workspace = _load_reference() if is_reference else workspace or load_workspace(root)
+        server = create_server(chosen, workspace, database, router=router)
+        if not (is_reference and stocked):
+            await fill(server)
         async with everything(database) as session:
             key = (await issue_key(session, new_id(), name="t", scopes=["*"])).text
         app = create_app(server, protocols)
         async with (
             serving(app, create_config(app, server.settings)) as base,
-            httpx.AsyncClient(base_url=base, timeout=30) as http,
+            httpx.AsyncClient(base_url=base, timeout=30, verify=_load_certificates()) as http,
         ):
             yield Client(server, http, key)
 

@@ -33,7 +33,6 @@ _WRITES = text("""
 _FLUSH = text("select pg_stat_force_next_flush()")
 
 
-
 @dataclass(frozen=True)
 class _Writes:
     """How many rows were written to each table, and to the tables of the server that describe them."""

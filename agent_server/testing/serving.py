@@ -9,9 +9,20 @@ from typing import Any
 import uvicorn
 
 
-class _Quiet(uvicorn.Server):
+class _Server(uvicorn.Server):
+    """uvicorn's server, which waits for events where that one looks at flags ten times a second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.begun, self.ended = asyncio.Event(), asyncio.Event()
+
     def install_signal_handlers(self) -> None:
         """The test runner keeps its own."""
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)  # sets the headers of every answer
+        self.begun.set()
+        await self.ended.wait()
 
 
 @asynccontextmanager
@@ -24,16 +35,19 @@ async def serving(app: Any, config: uvicorn.Config | None = None) -> AsyncIterat
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     plain = uvicorn.Config(app, log_config=None, access_log=False, http="h11", timeout_graceful_shutdown=1)
-    server = _Quiet(config or plain)
+    server = _Server(config or plain)
     task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        if task.done():
-            task.result()
-        await asyncio.sleep(0.01)  # uvicorn has no event for this
+    begun = asyncio.create_task(server.begun.wait())
+    await asyncio.wait({task, begun}, return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        begun.cancel()
+        listener.close()
+        task.result()
+        raise RuntimeError("The app did not start; its log says why")
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.should_exit = True
+        server.ended.set()
         with suppress(asyncio.CancelledError):
             await task
         listener.close()
