@@ -31,6 +31,10 @@ TEMPLATE = "TESTS_TEMPLATE"
 """Variables: the server and the template of the tests that run these tests on a copy of the sources."""
 
 
+# Threads of these libraries wait for work with the processor busy, which the workers of a test run have better use for.
+for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 SLOW = ("/chaos/", "/test_crash_points.py", "/test_disk_full.py", "/test_mutations.py", "/test_pooler.py")
 """What `make quick` leaves out."""
 
