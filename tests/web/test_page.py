@@ -371,7 +371,8 @@ def test_key_in_a_link_is_asked_about_on_a_server_for_others_and_declined_it_cha
     fake: Fake, open_page: Open
 ) -> None:
     fake.development = False
-    page = open_page("#key=strangers_key", token="guest-old")
+    fake.valid.add("guest-mine")
+    page = open_page("#key=strangers_key", token="guest-mine")
     dialog = page.get_by_role("dialog", name=ASKS)
     expect(dialog).to_contain_text("key …_key in it, in place of your guest session")
     assert "strangers_key" not in page.url
@@ -380,7 +381,7 @@ def test_key_in_a_link_is_asked_about_on_a_server_for_others_and_declined_it_cha
     expect(page.get_by_text("Guest", exact=True)).to_be_visible()
     ask(page, "May I fly?")
     answered(page)
-    assert fake.sent("POST", "/api/chat")[0][0]["authorization"] == "Bearer guest-old"
+    assert fake.sent("POST", "/api/chat")[0][0]["authorization"] == "Bearer guest-mine"
     assert "strangers_key" not in str(page.evaluate("({...localStorage, ...sessionStorage})"))
 
 
