@@ -26,7 +26,7 @@ SERVER_USER = "pgserver"
 """Under whom it is run where root starts it."""
 ELSEWHERE = Path("/var/lib/agent-server")
 """Where root keeps what that user cannot get to in its place."""
-_SOCKET = ".s.PGSQL.5432"
+_SOCKET, _LOCK = ".s.PGSQL.5432", ".lock"
 _LONGEST_SOCKET = 103
 """Bytes of a socket's path: macOS takes no more, Linux 107."""
 
@@ -36,11 +36,12 @@ def run_server(folder: Path) -> PostgresServer:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder = folder.resolve()
     data, user = folder / "postgres", None
-    if os.geteuid() == 0:
-        data, user = _place(folder)
-    data.mkdir(exist_ok=True, mode=0o700)
-    if user is not None:
-        os.chown(data, user.pw_uid, user.pw_gid)
+    with fasteners.InterProcessLock(folder / _LOCK):
+        if os.geteuid() == 0:
+            data, user = _place(folder)
+        data.mkdir(exist_ok=True, mode=0o700)
+        if user is not None:
+            os.chown(data, user.pw_uid, user.pw_gid)
     server = PostgresServer._instances.get(data) or _Server(data, folder, user)
     server.start()
     return server
@@ -50,17 +51,23 @@ def _place(folder: Path) -> tuple[Path, pwd.struct_passwd]:
     """Where the data of root's server is, and under whom it is run: whose data it is already."""
     data = folder / "postgres"
     user = _user_of(data)
+    if data.is_symlink():
+        return data.resolve(), user
     if _is_running(data) or _can(user, "-x", folder.parent):
         os.chown(folder, user.pw_uid, user.pw_gid)
         return data, user
-    private = ELSEWHERE / hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
-    private.mkdir(parents=True, exist_ok=True, mode=0o755)
-    if (data / "PG_VERSION").exists() and not (private / "postgres").exists():
-        shutil.move(data, private / "postgres")
-        for path in (private / "postgres", *(private / "postgres").rglob("*")):
-            os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    ELSEWHERE.mkdir(parents=True, exist_ok=True, mode=0o755)
+    private = Path(tempfile.mkdtemp(dir=ELSEWHERE))
+    private.chmod(0o755)
     (private / "folder").write_text(f"{folder}\n")
-    return private / "postgres", _user_of(private / "postgres")
+    elsewhere = private / "postgres"
+    if data.exists():
+        shutil.move(data, elsewhere)
+        for path in (elsewhere, *elsewhere.rglob("*")):
+            os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    # A link: with `.data/` removed, the next start begins with nothing.
+    data.symlink_to(elsewhere)
+    return elsewhere, user
 
 
 def _user_of(data: Path) -> pwd.struct_passwd:
@@ -104,7 +111,7 @@ class _Server(PostgresServer):
         self._user = user
         self.system_user = None if user is None else user.pw_name
         # The package has one file for all, in a folder where anybody else may have made it.
-        self._lock = fasteners.InterProcessLock(folder / ".lock")
+        self._lock = fasteners.InterProcessLock(folder / _LOCK)
         if user is not None and not _can(user, "-x", self.bin_path / "postgres"):
             self.bin_path = _copy_program(self.bin_path.parent) / "bin"
 

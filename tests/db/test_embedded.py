@@ -172,6 +172,13 @@ def test_data_of_a_version_that_opened_the_folders_goes_on_being_used_when_they_
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert after.data.is_relative_to(ELSEWHERE)
     after.end()
+    again = Process(folder)
+    assert (again.data, again.select("select count(*) from kept")) == (after.data, "0")
+    again.end()
+    shutil.rmtree(folder)
+    anew = Process(folder)
+    assert "does not exist" in anew.select("select count(*) from kept")
+    anew.end()
 
 
 def test_a_socket_folder_that_somebody_else_has_made_is_not_used(home: Path) -> None:
