@@ -92,7 +92,11 @@ def _can(user: pwd.struct_passwd, how: str, path: Path) -> bool:
 
 def _as(user: pwd.struct_passwd | None) -> dict[str, Any]:
     """Arguments of `subprocess.run` for who runs it. None: this process's user."""
-    return {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    if user is None:
+        return {}
+    # Not the rest of root's, which may hold keys.
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "TZ", "LANG") or name[:3] == "LC_"}
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "env": kept}
 
 
 def _is_running(data: Path) -> bool:

@@ -34,7 +34,7 @@ class Process:
     def __init__(self, folder: Path) -> None:
         self.run = subprocess.Popen(
             [sys.executable, "-c", START, str(folder)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OPENAI_API_KEY": "CANARY"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -122,6 +122,7 @@ def test_no_folder_is_opened_and_nobody_else_gets_to_the_socket(home: Path, insi
             assert not _can_connect(server.socket, NOBODY)
             owner = Path(f"/proc/{server.postgres}").stat().st_uid
             assert owner not in (0, NOBODY)
+            assert b"CANARY" not in Path(f"/proc/{server.postgres}/environ").read_bytes()
             assert owner == server.data.stat().st_uid == server.socket.parent.stat().st_uid
     finally:
         server.end()
