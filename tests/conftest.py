@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -53,6 +54,17 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session", autouse=True)
 def logging() -> None:
     configure_logging("WARNING", "console")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _data_of_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Root's embedded servers of temporary workspaces, which nobody else opens, have their data elsewhere."""
+    from agent_server.db.postgres import ELSEWHERE
+
+    yield
+    for noted in ELSEWHERE.glob("*/folder"):
+        if noted.read_text().startswith(str(tmp_path_factory.getbasetemp())):
+            shutil.rmtree(noted.parent)
 
 
 @pytest.fixture(scope="session")
