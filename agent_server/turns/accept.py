@@ -17,12 +17,13 @@ from agent_server.conversations.items import insert_items, items_json, user_mess
 from agent_server.conversations.models import Conversation
 from agent_server.db import Database, new_id
 from agent_server.errors import Busy, InvalidInput, NotFound, TooMany
+from agent_server.turns.claims import may_begin
 from agent_server.turns.models import Turn
-from agent_server.turns.steering import add_steer, find_steerable
+from agent_server.turns.steering import add_steer, find_running
 
 OnBusy = Literal["queue", "reject", "steer", "interrupt"]
 """What becomes of a message to a conversation that is still answering: it waits its turn, is refused, is put into the
-running turn, or stops the running turn and waits only for that."""
+running turn (where its sender holds all that the turn does; else it waits), or stops the running turn and waits only for that."""
 TITLE_LENGTH = 60
 
 _INTERRUPT = text("""
@@ -74,10 +75,17 @@ class Message:
 
 
 async def accept(
-    database: Database, caller: Caller, message: Message, *, replica: UUID, queue_limit: int, can_run: bool
+    database: Database,
+    caller: Caller,
+    message: Message,
+    *,
+    replica: UUID,
+    queue_limit: int,
+    can_run: bool,
+    at_once: int | None = None,
 ) -> Accepted:
-    """Store the message and its turn. `replica` owns it and it is running if the conversation is idle and it `can_run`;
-    else it is queued.
+    """Store the message and its turn. `replica` owns it and it is running if the conversation is idle, it `can_run` and
+    fewer than `at_once` of the caller's run (None: any number); else it is queued.
 
     The same `client_key` with the same body is the same turn; with another body it is refused. Raises NotFound for a
     conversation that is not the caller's, InvalidInput, Busy (`on_busy` reject) and TooMany (the queue is full).
@@ -107,7 +115,7 @@ async def accept(
         if running is not None:
             await session.execute(_INTERRUPT, {"owner_id": caller.id, "id": running})
         # It is this replica's from its first commit: it waits for no sweep, and nobody else claims it.
-        runs = can_run and not waiting
+        runs = can_run and not waiting and await may_begin(session, caller.id, at_once)
         turn = Turn(
             owner_id=caller.id,
             id=new_id(),
@@ -119,6 +127,7 @@ async def accept(
             owner=replica if runs else None,
             attempts=1 if runs else 0,
             last_item=1,
+            at_once=at_once,
             leave_after=message.leave_after,
             input={
                 "message": message.text,
@@ -139,7 +148,11 @@ async def _find_running(session: AsyncSession, caller: Caller, message: Message)
     """Find the running turn that the message is to be put into or to stop. None where the message is not for that."""
     if message.conversation_id is None or message.on_busy not in ("steer", "interrupt"):
         return None
-    return await find_steerable(session, caller.id, message.conversation_id)
+    running = await find_running(session, caller.id, message.conversation_id)
+    # A turn with scopes that the sender lacks would act for it with them: the message waits behind it.
+    if running is None or (message.on_busy == "steer" and not running.may_be_steered_by(caller)):
+        return None
+    return running.id
 
 
 async def _find_sent(session: AsyncSession, caller: Caller, key: str) -> tuple[Turn, bytes] | None:
