@@ -22,23 +22,22 @@ from agent_server.turns.replica import DEAD_AFTER
 
 log = structlog.get_logger()
 
-# Of several that begin turns of one owner at once, each must see those that the others have begun.
-_LOCK_OWNER = text("select pg_advisory_xact_lock(hashtextextended('turns of ' || :owner_id, 0))")
+# Of several that begin turns of one owner at once, each must see those that the others have begun. Rows are locked
+# before the owner, here as in `accept`: who waits for a row holds up nobody.
+_LOCK_OWNER = text("select pg_advisory_xact_lock(hashtextextended('turns of ' || :owner, 0))")
+_LOCK_TURN = text("""
+    with held as (select id from turn where owner_id = :owner_id and id = :id for update)
+    select pg_advisory_xact_lock(hashtextextended('turns of ' || :owner, 0)) from held""")
 _RUNNING = text("select count(*) from turn where owner_id = :owner_id and status = 'running'")
 # The `not exists` spares an error in most cases. What decides is the index `uq_turn_one_running`.
-# `skip locked`: `accept` may wait for the lock of the owner with the row of a running turn locked. A row that is passed
-# over is found again by the next sweep. A turn that is taken over runs already, so the bound does not count it again.
+# A turn that is taken over runs already: it counts once.
 _CLAIM = text("""
-    with free as (
-        select owner_id, id from turn t
-        where owner_id = :owner_id and id = :id and epoch = :epoch and status in ('queued', 'running')
-          and not exists (select from turn b where b.owner_id = t.owner_id and b.conversation_id = t.conversation_id
-                          and b.status = 'running' and b.id <> t.id)
-          and (status = 'running' or at_once is null or at_once > (
-              select count(*) from turn r where r.owner_id = t.owner_id and r.status = 'running'))
-        for update skip locked)
     update turn t set status = 'running', owner = :me, epoch = epoch + 1, attempts = attempts + 1
-    from free where t.owner_id = free.owner_id and t.id = free.id
+    where owner_id = :owner_id and id = :id and epoch = :epoch and status in ('queued', 'running')
+      and not exists (select from turn b where b.owner_id = t.owner_id and b.conversation_id = t.conversation_id
+                      and b.status = 'running' and b.id <> t.id)
+      and (status = 'running' or at_once is null or at_once > (
+          select count(*) from turn r where r.owner_id = t.owner_id and r.status = 'running'))
     returning t.*""")
 
 # What was let go in good order does not count as an attempt that failed, nor what a restart of the database broke off,
@@ -113,8 +112,9 @@ class Claims:
     async def _claim_one(self, turn: Swept) -> Turn | None:
         try:
             async with self._database.transaction(turn.owner_id) as session:
-                await session.execute(_LOCK_OWNER, {"owner_id": str(turn.owner_id)})
-                claim = {"me": self._replica, "owner_id": turn.owner_id, "id": turn.id, "epoch": turn.epoch}
+                key = {"owner_id": turn.owner_id, "id": turn.id}
+                await session.execute(_LOCK_TURN, {**key, "owner": str(turn.owner_id)})
+                claim = {**key, "me": self._replica, "epoch": turn.epoch}
                 return (await session.execute(select(Turn).from_statement(_CLAIM), claim)).scalar_one_or_none()
         except IntegrityError:  # another replica started another turn of this conversation in the same instant
             return None
@@ -164,7 +164,7 @@ async def may_begin(session: AsyncSession, owner_id: UUID, at_once: int | None) 
     """
     if at_once is None:
         return True
-    await session.execute(_LOCK_OWNER, {"owner_id": str(owner_id)})
+    await session.execute(_LOCK_OWNER, {"owner": str(owner_id)})
     running: int = (await session.execute(_RUNNING, {"owner_id": owner_id})).scalar_one()
     return running < at_once
 
