@@ -256,10 +256,11 @@ async def test_whatever_is_made_and_ended_no_key_works_for_longer_or_more_than_i
             keys.append((await accounts.make_key(ACT, caller, "k", scopes, days)).text)
             makers.append(which % (len(keys) - 1))
     callers = [await _resolve(resolver, key) for key in keys]
-    for caller, maker in zip(callers, (callers[n] for n in makers), strict=True):
-        if caller is not None:
-            assert maker is not None and not beyond(caller.scopes, maker.scopes)
-            assert maker.expires_at is None or (caller.expires_at is not None and caller.expires_at <= maker.expires_at)
+    for made, n in zip(callers, makers, strict=True):
+        if made is not None:
+            maker = callers[n]
+            assert maker is not None and not beyond(made.scopes, maker.scopes)
+            assert maker.expires_at is None or (made.expires_at is not None and made.expires_at <= maker.expires_at)
 
 
 async def _resolve(resolver: Resolver, key: str) -> Caller | None:
