@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import insert, literal, text
@@ -129,19 +129,24 @@ async def accept(
             last_item=1,
             at_once=at_once,
             leave_after=message.leave_after,
-            input={
-                "message": message.text,
-                "agent": message.agent,
-                # An attempt may be made by another process, which has no request to take the caller from.
-                "caller": {"kind": caller.kind, "scopes": sorted(caller.scopes)},
-            },
+            # An attempt may be made by another process, which has no request to take the caller from.
+            input={"message": message.text, "agent": message.agent, "caller": _sender(caller)},
         )
-        await session.execute(_NEW_TURN, turn.model_dump())
-        first_item = {"owner_id": caller.id, "id": turn.id, "new_items": items_json([user_message(message.text)])}
-        await session.execute(_FIRST_ITEM, first_item)
-        if message.leave_after is not None:
-            await session.execute(_FOLLOWED, {"owner_id": caller.id, "id": turn.id})
+        await _insert(session, turn, message)
         return Accepted(turn, fresh=True, interrupted=running)
+
+
+def _sender(caller: Caller) -> dict[str, Any]:
+    return {"kind": caller.kind, "scopes": sorted(caller.scopes)}
+
+
+async def _insert(session: AsyncSession, turn: Turn, message: Message) -> None:
+    """Store the turn with its message, the first item."""
+    key = {"owner_id": turn.owner_id, "id": turn.id}
+    await session.execute(_NEW_TURN, turn.model_dump())
+    await session.execute(_FIRST_ITEM, {**key, "new_items": items_json([user_message(message.text)])})
+    if message.leave_after is not None:
+        await session.execute(_FOLLOWED, key)
 
 
 async def _find_running(session: AsyncSession, caller: Caller, message: Message) -> UUID | None:

@@ -24,6 +24,8 @@ from agent_server.identity.limits import (
     FAILED_LOGINS_PER_ACCOUNT,
     FAILED_LOGINS_PER_ADDRESS,
     LOGIN_WINDOW,
+    limit_key,
+    take,
 )
 from agent_server.identity.roles import staff_scopes
 from tests.conftest import everything
@@ -366,16 +368,18 @@ async def test_an_account_that_many_strangers_try_lets_in_whoever_signed_in_from
         # it is the address that is known, whatever becomes of the login
         auth = bearer(signed_in.json()["access_token"])
         assert (await people.http.post("/api/auth/logout", headers=auth)).status_code == 204
-        guesses = (
-            people.log_in(password="guess", address=f"198.51.100.{n}") for n in range(FAILED_LOGINS_IN_ALL + 2)
-        )  # pragma: allowlist secret
+        # all but the last few are counted as if they had come before: each takes the time of a hash
+        secret = await client.server.resolver.secret.get()
+        async with client.server.database.transaction() as session:
+            for _ in range(FAILED_LOGINS_IN_ALL - 5):
+                key = limit_key(secret, "account", ANN)
+                await take(session, key, per_seconds=LOGIN_WINDOW, burst=FAILED_LOGINS_IN_ALL)
+        guesses = [people.log_in(password=f"guess {n}", address=f"198.51.100.{n}") for n in range(7)]
         statuses = [answer.status_code for answer in await asyncio.gather(*guesses)]
-        assert sorted(statuses) == [*[401] * FAILED_LOGINS_IN_ALL, 429, 429]
+        assert sorted(statuses) == [*[401] * 5, 429, 429]
         refused = await people.log_in(address=new)
-        assert (refused.status_code, int(refused.headers["Retry-After"]) <= LOGIN_WINDOW / FAILED_LOGINS_IN_ALL) == (
-            429,
-            True,
-        )
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["Retry-After"]) <= LOGIN_WINDOW / FAILED_LOGINS_IN_ALL
         assert (await people.log_in("bob@example.com", address=new)).status_code == 200
         assert (await people.log_in("bob@example.com", address=home)).status_code == 200
         # at home the owner has as many tries as ever, and no more
