@@ -246,7 +246,7 @@ def key_list(json: Json = False, workspace: Workspace = None) -> None:
 
 @key.command("revoke")
 def key_revoke(id: Annotated[str, typer.Argument(help="The key's id.")], workspace: Workspace = None) -> None:
-    """End a key and those made with it; they are refused from the next request on."""
+    """End a key and those made with it; at once."""
     _run("key_revoke", workspace, id=id)
 
 
