@@ -12,11 +12,11 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
-from agent_server.caller import Caller
+from agent_server.caller import Caller, beyond
 from agent_server.conversations.items import insert_items, items_json, user_message
 from agent_server.conversations.models import Conversation
 from agent_server.db import Database, new_id
-from agent_server.errors import Busy, InvalidInput, NotFound, TooMany
+from agent_server.errors import Busy, Forbidden, InvalidInput, NotFound, TooMany
 from agent_server.turns.claims import may_begin
 from agent_server.turns.models import Turn
 from agent_server.turns.steering import add_steer, find_running
@@ -25,6 +25,7 @@ OnBusy = Literal["queue", "reject", "steer", "interrupt"]
 """What becomes of a message to a conversation that is still answering: it waits its turn, is refused, is put into the
 running turn (where its sender holds all that the turn does; else it waits), or stops the running turn and waits only for that."""
 TITLE_LENGTH = 60
+_READ = "conversations:read"
 
 _INTERRUPT = text("""
     update turn set cancel = true where owner_id = :owner_id and id = :id and status = 'running'""")
@@ -161,13 +162,22 @@ async def _find_running(session: AsyncSession, caller: Caller, message: Message)
 
 
 async def _find_sent(session: AsyncSession, caller: Caller, key: str) -> tuple[Turn, bytes] | None:
-    """Find the turn that the message with this key began or was put into. Beside it: the hash of that message's body."""
+    """Find the turn that the message with this key began or was put into. Beside it: the hash of that message's body.
+
+    Raises Forbidden for a caller who may neither read conversations nor all that the turn may.
+    """
     # Two copies of one request may arrive together; the second waits here until the first has committed.
     await session.execute(
         text("select pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"{caller.id}:{key}"}
     )
     sent = (await session.execute(_SENT, {"owner_id": caller.id, "key": key})).one_or_none()
-    return None if sent is None else (await session.get_one(Turn, (caller.id, sent.turn_id)), sent.body_sha)
+    if sent is None:
+        return None
+    turn = await session.get_one(Turn, (caller.id, sent.turn_id))
+    # Its answer may hold what another credential of this owner was given.
+    if beyond(turn.input["caller"]["scopes"], caller.scopes) and not caller.may(_READ):
+        raise Forbidden(f"This Idempotency-Key is another credential's; its answer needs the scope {_READ}", _READ)
+    return turn, sent.body_sha
 
 
 async def _take_number(session: AsyncSession, caller: Caller, message: Message) -> tuple[UUID, int]:
