@@ -1,5 +1,6 @@
 """The caller: resolved once at the edge, passed down, never taken from arguments."""
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -10,8 +11,8 @@ from uuid import UUID
 class Caller:
     """Who is calling. `scopes` are `resource:verb`, `resource:*` or `*`.
 
-    `roles`, `login_id` and `expires_at` say of the credential where it is from, and of a user who signed in by which
-    login; they are no part of who it is.
+    `roles`, `login_id`, `key_id` and `expires_at` say of the credential where it is from; they are no part of who it
+    is. `by_roles` says that the scopes follow from the roles of the account.
     """
 
     id: UUID
@@ -20,8 +21,19 @@ class Caller:
     # Not compared: the same caller with another credential is the same caller.
     roles: frozenset[str] = field(default=frozenset(), compare=False)
     login_id: UUID | None = field(default=None, compare=False)
+    key_id: UUID | None = field(default=None, compare=False)
+    by_roles: bool = field(default=False, compare=False)
     expires_at: datetime | None = field(default=None, compare=False)
 
     def may(self, scope: str) -> bool:
-        resource = scope.partition(":")[0]
-        return not self.scopes.isdisjoint({scope, f"{resource}:*", "*"})
+        return covers(self.scopes, scope)
+
+
+def covers(held: Collection[str], scope: str) -> bool:
+    """Whether these scopes allow all that `scope` does. That may be `resource:*` or `*`."""
+    return not {scope, f"{scope.partition(':')[0]}:*", "*"}.isdisjoint(held)
+
+
+def beyond(scopes: Iterable[str], held: Collection[str]) -> list[str]:
+    """Those of `scopes` that go beyond the ones that are held."""
+    return sorted(scope for scope in scopes if not covers(held, scope))

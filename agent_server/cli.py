@@ -224,14 +224,18 @@ def prompt_render(
 @key.command("create")
 def key_create(
     name: Annotated[str, typer.Option(help="What it is for.")] = "key",
-    scope: Annotated[list[str] | None, typer.Option(help="A scope it holds; more than once. [default: *]")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="A scope it holds; more than once. [default: those of the user's roles]")
+    ] = None,
     days: Annotated[int | None, typer.Option(min=1, help="How long it works. [default: until revoked]")] = None,
     user: User = LOCAL,
     json: Json = False,
     workspace: Workspace = None,
 ) -> None:
-    """Make an API key; its text is shown this once."""
-    _run("key_create", workspace, name=name, scopes=scope or ["*"], days=days, user=user, as_json=json)
+    """Make an API key; its text is shown this once.
+
+    Without --scope it may what the user's roles allow at the time. The local user is an admin, who may everything."""
+    _run("key_create", workspace, name=name, scopes=scope or [], days=days, user=user, as_json=json)
 
 
 @key.command("list")
@@ -242,7 +246,7 @@ def key_list(json: Json = False, workspace: Workspace = None) -> None:
 
 @key.command("revoke")
 def key_revoke(id: Annotated[str, typer.Argument(help="The key's id.")], workspace: Workspace = None) -> None:
-    """End a key; it is refused from the next request on."""
+    """End a key and those made with it; at once."""
     _run("key_revoke", workspace, id=id)
 
 

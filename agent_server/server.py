@@ -53,6 +53,7 @@ class Server:
             replica=self.runner.replica.id,
             queue_limit=self.settings.queue_limit,
             can_run=self.runner.has_slot,
+            at_once=self.settings.turns_per_guest if caller.kind == "guest" else self.settings.turns_per_user,
         )
         if accepted.interrupted is not None:
             self.runner.announce_stop(accepted.interrupted)

@@ -30,7 +30,8 @@ class KeyView(BaseModel):
 
 
 class NewKey(Body):
-    """A key to be made. Without `days` it lasts until it is revoked."""
+    """A key to be made. Without `days` it lasts until it is revoked. It ends no later than the key or the outside token
+    that it is made with."""
 
     name: Name
     scopes: list[Scope] = Field(min_length=1, max_length=100)
@@ -54,7 +55,7 @@ async def read_keys(caller: Annotated[Caller, member_with("keys:read")], server:
 async def create_key(
     body: NewKey, caller: Annotated[Caller, member_with("keys:write")], act: ActDep, accounts: AccountsDep
 ) -> MadeKey:
-    """Make a key for the caller. It may no more than the caller itself."""
+    """Make a key for the caller. It may no more than the caller itself, and ends with the key that it is made with."""
     made = await accounts.make_key(act, caller, body.name, body.scopes, body.days)
     return MadeKey(**KeyView.model_validate(made.row).model_dump(), key=made.text)
 
@@ -63,5 +64,5 @@ async def create_key(
 async def delete_key(
     id: UUID, caller: Annotated[Caller, member_with("keys:write")], act: ActDep, accounts: AccountsDep
 ) -> None:
-    """End a key of the caller's. The next request with it is refused."""
+    """End a key of the caller's and those made with it. The next request with any is refused."""
     await accounts.end_key(act, caller, id)

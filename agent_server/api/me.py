@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -15,7 +15,7 @@ from agent_server.api.parameters import AccountsDep, ActDep, Body, Cursor, Given
 from agent_server.audit import AuditRepository
 from agent_server.caller import Caller
 from agent_server.db import now
-from agent_server.http.auth import SelfReaderDep, SelfWriterDep, ServerDep
+from agent_server.http.auth import SelfReaderDep, ServerDep, caller_with
 from agent_server.identity.own_data import export_rows
 from agent_server.server import Server
 
@@ -50,7 +50,9 @@ async def read_own_audit(
 
 
 @router.get("/api/me/export", response_model=Export)
-async def export(caller: SelfReaderDep, act: ActDep, server: ServerDep) -> StreamingResponse:
+async def export(
+    caller: Annotated[Caller, caller_with("account:export")], act: ActDep, server: ServerDep
+) -> StreamingResponse:
     """All that the caller owns as one JSON document."""
     # On record before the first byte: a client that leaves in the middle has read what came by then.
     async with server.database.transaction(caller.id) as session:
@@ -86,7 +88,7 @@ def _encode_value(value: Any) -> Any:
 
 @router.delete("/api/me", status_code=204)
 async def erase(
-    caller: SelfWriterDep,
+    caller: Annotated[Caller, caller_with("account:erase")],
     act: ActDep,
     accounts: AccountsDep,
     server: ServerDep,

@@ -156,9 +156,17 @@ async def key_create(
     database = await context.database()
     owner = await get_user(database, user)
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
+    by_roles = accounts_of(context, database).resolver.roles.of([*owner.roles, *owner.issuer_roles])
     act = Act(surface="cli")
     async with database.transaction(owner.id) as transaction:
-        issued = await issue_key(transaction, owner.id, name=name, scopes=scopes, expires_at=expires)
+        issued = await issue_key(
+            transaction,
+            owner.id,
+            name=name,
+            scopes=scopes or sorted(by_roles),
+            expires_at=expires,
+            by_roles=not scopes,
+        )
         await act.record(transaction, owner.id, "key.created", kind="operator")
     if as_json:
         show({**_key_view(issued.row), "user": owner.name, "key": issued.text})

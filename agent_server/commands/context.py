@@ -12,7 +12,8 @@ from agent_server.db import Database
 from agent_server.errors import InvalidInput, Unavailable
 from agent_server.identity.models import User
 from agent_server.identity.resolver import resolve_caller
-from agent_server.identity.users import create_user, find_user
+from agent_server.identity.roles import ADMIN, define_roles
+from agent_server.identity.users import LOCAL_USER, create_user, find_user
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.seed import load_seeds
@@ -20,7 +21,7 @@ from agent_server.server import Server
 from agent_server.settings import Settings
 from agent_server.workspace import Workspace, load_workspace
 
-LOCAL = "local"
+LOCAL = LOCAL_USER
 
 
 class CommandContext:
@@ -57,7 +58,9 @@ class CommandContext:
         """The owner of the key in AGENT_SERVER_KEY, else the local user. Raises Unauthorized for a bad key."""
         database = await self.database()
         if key := os.environ.get("AGENT_SERVER_KEY"):
-            return await resolve_caller(database, key)
+            workspace = self.workspace
+            roles = define_roles(self.settings.roles, workspace.agent_scopes, workspace.staff_scopes)
+            return await resolve_caller(database, key, roles=roles)
         return Caller(id=(await get_user(database, LOCAL)).id, kind="user", scopes=frozenset({"*"}))
 
     async def close(self) -> None:
@@ -102,7 +105,7 @@ async def get_user(database: Database, name: str) -> User:
         user = await find_user(session, name)
         # Nobody should have to make a user before a first try on their own machine.
         if user is None and name == LOCAL:
-            user = await create_user(session, name)
+            user = await create_user(session, name, roles=[ADMIN])
     if user is None:
         raise InvalidInput(f"There is no user {name!r}; `agent-server user create {name}` makes one")
     return user

@@ -12,31 +12,25 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.audit import AuditRepository, Surface
-from agent_server.caller import Caller
+from agent_server.caller import Caller, beyond
 from agent_server.db import OWN_DATA, Database, new_id, now
 from agent_server.errors import Conflict, FieldError, Forbidden, InvalidInput, NotFound, Unauthorized
+from agent_server.identity.attempts import try_password
 from agent_server.identity.credentials import (
     IssuedKey,
     check_guest,
     issue_key,
     parse_guest,
     revoke_key,
+    scopes_of_keys,
 )
-from agent_server.identity.limits import (
-    FAILED_LOGINS_PER_ACCOUNT,
-    FAILED_LOGINS_PER_ADDRESS,
-    LOGIN_WINDOW,
-    give_back,
-    limit_key,
-    take,
-)
+from agent_server.identity.limits import device_of
 from agent_server.identity.logins import SignedIn, begin_login, end_logins, refresh_login, refresh_owner
 from agent_server.identity.models import ApiKey, User
 from agent_server.identity.own_data import erase_rows, move_rows
-from agent_server.identity.passwords import Verdict, check_password, hash_password, verify_password
+from agent_server.identity.passwords import Verdict, check_password, hash_password
 from agent_server.identity.resolver import Resolver
-from agent_server.identity.roles import beyond
-from agent_server.identity.users import create_user
+from agent_server.identity.users import LOCAL_USER, create_user
 
 # A function of the database: before somebody has signed in, row-level security hides every account.
 _FIND_LOGIN = text("select id, password_hash, disabled_at from find_login(:email)")
@@ -85,13 +79,14 @@ class Accounts:
         guest = None if guest_token is None else _parse_guest(guest_token)
         async with self.database.transaction() as session:
             found = (await session.execute(_FIND_LOGIN, {"email": email.lower()})).one_or_none()
-        # Hashing is slow and may wait for a free thread, so no transaction is open meanwhile.
-        verdict = await self._verify(act, email, password, None if found is None else found.password_hash)
+        id, stored = (None, None) if found is None else (found.id, found.password_hash)
+        verdict = await self._verify(act, email, id, password, stored)
         if found is None or verdict == "wrong" or found.disabled_at is not None:
-            await self._record_failure(act, None if found is None else found.id)
+            await self._record_failure(act, id)
             # Only somebody who knows the password is told that the account is disabled.
             raise Unauthorized(_WRONG if found is None or verdict == "wrong" else _DISABLED)
         fresh = await hash_password(password) if verdict == "outdated" else None
+        device = None if act.address is None else device_of(await self.resolver.secret.get(), found.id, act.address)
         owners = [found.id, *([] if guest is None else [guest[0]])]
         async with self.database.transaction(*owners, scopes=(OWN_DATA,)) as session:
             # Read again and locked: the password or the account may have changed while the password was verified.
@@ -101,7 +96,7 @@ class Accounts:
             user.password_hash = fresh or user.password_hash
             if guest is not None:
                 await _claim(session, act, guest, user.id)
-            login = await begin_login(session, user.id, days)
+            login = await begin_login(session, user.id, days, device)
             await act.record(session, user.id, "auth.login")
         return login
 
@@ -110,24 +105,12 @@ class Accounts:
             async with self.database.transaction(owner_id) as session:
                 await act.record(session, owner_id, "auth.login_failed", outcome="unauthorized")
 
-    async def _verify(self, act: Act, email: str, password: str, stored: str | None) -> Verdict:
-        """Whether the password is right. Wrong ones are counted, and too many raise TooMany whatever this one is."""
+    async def _verify(self, act: Act, account: str, id: UUID | None, password: str, stored: str | None) -> Verdict:
+        """Raises TooMany as `try_password`."""
         secret = await self.resolver.secret.get()
-        # In lower case, as it is looked up: another spelling must not give more tries at the same account.
-        counted = [(limit_key(secret, "login", email.lower()), FAILED_LOGINS_PER_ACCOUNT)]
-        if act.address is not None:
-            counted.insert(0, (limit_key(secret, "logins", act.address), FAILED_LOGINS_PER_ADDRESS))
-        async with self.database.transaction() as session:
-            for key, burst in counted:
-                # Counted before the password is verified: of many tries at once, none would see the others' failure.
-                await take(session, key, per_seconds=LOGIN_WINDOW, burst=burst)
-        verdict = await verify_password(password, stored)
-        # Only failures are limited, so who signs in often must not be locked out.
-        if verdict != "wrong":
-            async with self.database.transaction() as session:
-                for key, burst in counted:
-                    await give_back(session, key, per_seconds=LOGIN_WINDOW, burst=burst)
-        return verdict
+        return await try_password(
+            self.database, secret, account=account, owner_id=id, address=act.address, password=password, stored=stored
+        )
 
     async def refresh(self, act: Act, token: str) -> SignedIn:
         """The next refresh token. Raises Unauthorized, also for one that was used before: then the login has ended."""
@@ -169,8 +152,8 @@ class Accounts:
 
     async def _prove(self, act: Act, user: User, password: str | None, name: str) -> None:
         """Raises InvalidInput unless `password` is the user's. Raises TooMany as `sign_in`."""
-        email = user.email or str(user.id)
-        if password is None or await self._verify(act, email, password, user.password_hash) == "wrong":
+        account = user.email or str(user.id)
+        if password is None or await self._verify(act, account, user.id, password, user.password_hash) == "wrong":
             # No Unauthorized: after a 401 a client would give up its own credential, which is good.
             message = "is not your password"
             raise InvalidInput(f"{name}: {message}", [FieldError(name, message)])
@@ -200,17 +183,31 @@ class Accounts:
             await act.record(session, caller.id, "account.erased", kind=caller.kind)
 
     async def make_key(self, act: Act, caller: Caller, name: str, scopes: Sequence[str], days: int | None) -> IssuedKey:
-        """A key of the caller's. Raises Forbidden for a scope that the caller itself lacks, and InvalidInput."""
+        """A key of the caller's, which ends with the caller's own key or outside token.
+
+        Raises Forbidden for a scope that the caller itself lacks, InvalidInput, and Unauthorized where the caller's
+        key ends in this instant.
+        """
         if more := beyond(scopes, caller.scopes):
             raise Forbidden(f"You may not {', '.join(more)} yourself; a key holds no more than its maker", more[0])
-        expires_at = None if days is None else now() + timedelta(days=days)
+        # A login is passed over: who signs in by a password makes keys for programs, which outlast it.
+        ends = None if caller.login_id is not None else caller.expires_at
+        wanted = None if days is None else now() + timedelta(days=days)
         async with self.database.transaction(caller.id) as session:
-            issued = await issue_key(session, caller.id, name=name, scopes=scopes, expires_at=expires_at)
+            issued = await issue_key(
+                session,
+                caller.id,
+                name=name,
+                scopes=scopes,
+                expires_at=min((at for at in (ends, wanted) if at is not None), default=None),
+                maker_id=caller.key_id,
+                by_roles=caller.by_roles,
+            )
             await act.record(session, caller.id, "key.created")
         return issued
 
     async def end_key(self, act: Act, caller: Caller, id: UUID) -> ApiKey:
-        """End a key of the caller's. Raises NotFound."""
+        """End a key of the caller's and those made with it. Raises NotFound."""
         async with self.database.transaction(caller.id) as session:
             row = await revoke_key(session, id, caller.id)
             await act.record(session, caller.id, "key.revoked")
@@ -228,8 +225,11 @@ class Accounts:
     ) -> User:
         """A new user that staff or the operator makes.
 
-        The operator is None. Raises InvalidInput, and Conflict where the name or the e-mail is taken.
+        The operator is None. Raises InvalidInput, Forbidden for the local user, and Conflict where the name or the
+        e-mail is taken.
         """
+        if maker is not None and name == LOCAL_USER:
+            raise Forbidden(_FOR_THE_OPERATOR)
         self.resolver.roles.check(roles, None if maker is None else maker.scopes)
         hashed = None
         if password is not None:
@@ -260,12 +260,13 @@ class Accounts:
         Raises NotFound, InvalidInput, and Forbidden for a user who may more than the maker.
         """
         # Before the slow hash, and again under the lock: roles may be given to this user in between.
-        self._check_reach(maker, await self._get_user(id, maker))
-        self.resolver.roles.check(roles or (), None if maker is None else maker.scopes)
+        await self._find_and_check(maker, id)
+        if roles is not None:
+            self.resolver.roles.check(roles, None if maker is None else maker.scopes)
         hashed = None if password is None else await hash_password(password)
         async with self._begin(id, maker) as session:
             user = await session.get_one(User, id, with_for_update=True)
-            self._check_reach(maker, user)
+            await self._check_reach(session, maker, user)
             if password is not None:
                 _check_new_password(user, password)
                 user.password_hash = hashed
@@ -279,15 +280,21 @@ class Accounts:
             await self._record_for_both(session, act, id, maker, "user.changed")
         return user
 
-    async def _get_user(self, id: UUID, maker: Caller | None) -> User:
+    async def _find_and_check(self, maker: Caller | None, id: UUID) -> None:
         async with self._begin(id, maker) as session:
             user = await session.get(User, id)
-        if user is None:
-            raise NotFound(f"There is no user {id}; list them to see which there are")
-        return user
+            if user is None:
+                raise NotFound(f"There is no user {id}; list them to see which there are")
+            await self._check_reach(session, maker, user)
 
-    def _check_reach(self, maker: Caller | None, user: User) -> None:
-        if maker is not None and (more := beyond(self.resolver.roles.of(user.roles), maker.scopes)):
+    async def _check_reach(self, session: AsyncSession, maker: Caller | None, user: User) -> None:
+        """Raises Forbidden unless the maker holds all that the user may, by a role or by a key."""
+        if maker is None:
+            return
+        if user.name == LOCAL_USER:
+            raise Forbidden(_FOR_THE_OPERATOR)
+        held = self.resolver.roles.of([*user.roles, *user.issuer_roles]) | await scopes_of_keys(session, user.id)
+        if more := beyond(held, maker.scopes):
             raise Forbidden(f"This user may {', '.join(more)}, which you may not; ask somebody who does", more[0])
 
     def _begin(self, id: UUID, maker: Caller | None) -> AbstractAsyncContextManager[AsyncSession]:
@@ -306,6 +313,7 @@ class Accounts:
             await act.record(session, maker.id, action, kind=maker.kind)
 
 
+_FOR_THE_OPERATOR = f"The user {LOCAL_USER!r} is the operator's; `agent-server user` changes it"
 _NEEDS_EMAIL = FieldError("email", "one signs in with it and the password; give both")
 
 

@@ -5,6 +5,8 @@
     JWT                   access token of ours (`logins`), or of an outside issuer (`issuers`), told apart by `iss`
 
 Keys and guests' tokens hold 256 random bits, stored as SHA-256.
+
+A key that was made with a key ends with it: it expires no later, and is revoked in the same transaction.
 """
 
 import hashlib
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import or_, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -28,7 +30,19 @@ KEY, GUEST = "ask", "asg"
 MAX_TOKEN = 8_192
 """Longest token, characters."""
 NOT_OURS = "This is not one of our tokens; send `Authorization: Bearer <API key>`"
+REVOKED = "This key has been revoked; get a new one"
 UNKNOWN = "This token is not known here; check that it was copied whole"
+# Locked: a maker that is being revoked is waited for, and one that makes a key is not revoked before that is stored.
+_MAKER = text("""
+    select revoked_at, expires_at from api_key where owner_id = :owner_id and id = :id for share""")
+_MADE_WITH = text("""
+    with recursive made as (
+        select id from api_key where owner_id = :owner_id and maker_id = :id
+        union
+        select k.id from api_key k join made on k.owner_id = :owner_id and k.maker_id = made.id)
+    update api_key k set revoked_at = now() from made
+    where k.owner_id = :owner_id and k.id = made.id and k.revoked_at is null
+    returning k.id""")
 _SOMEBODY = text("select somebody_can_sign_in(:but)")
 LOCAL_KEY = "local"
 """The name of the key that a development server makes for the local user."""
@@ -93,15 +107,39 @@ def refuse_expired(expires_at: datetime | None) -> None:
 
 
 async def issue_key(
-    session: AsyncSession, owner: UUID, *, name: str, scopes: Sequence[str], expires_at: datetime | None = None
+    session: AsyncSession,
+    owner: UUID,
+    *,
+    name: str,
+    scopes: Sequence[str],
+    expires_at: datetime | None = None,
+    maker_id: UUID | None = None,
+    by_roles: bool = False,
 ) -> IssuedKey:
-    """A new key of `owner`'s. Raises InvalidInput for a scope that is not `resource:verb`, `resource:*` or `*`."""
+    """A new key of `owner`'s, which ends with the key that it is made with.
+
+    Raises InvalidInput for a scope that is not `resource:verb`, `resource:*` or `*`, and Unauthorized where the maker
+    has ended.
+    """
     for scope in scopes:
         # OWN_DATA opens what callers handed in, also to themselves. Only the server's own transactions may have it.
         if not SCOPE.fullmatch(scope) or scope == OWN_DATA:
             raise InvalidInput(f"scope {scope!r}: write resource:verb as in tasks:read, resource:*, or *")
+    if maker_id is not None:
+        maker = (await session.execute(_MAKER, {"owner_id": owner, "id": maker_id})).one_or_none()
+        if maker is None or maker.revoked_at is not None:
+            raise Unauthorized(REVOKED)
+        expires_at = min((at for at in (expires_at, maker.expires_at) if at is not None), default=None)
     secret, digest = _new_secret()
-    row = ApiKey(owner_id=owner, name=name, secret_sha=digest, scopes=list(scopes), expires_at=expires_at)
+    row = ApiKey(
+        owner_id=owner,
+        name=name,
+        secret_sha=digest,
+        scopes=list(scopes),
+        expires_at=expires_at,
+        maker_id=maker_id,
+        by_roles=by_roles,
+    )
     session.add(row)
     await session.flush()
     return IssuedKey(row, f"{KEY}_{row.id.hex}.{secret}")
@@ -123,9 +161,21 @@ async def list_keys(session: AsyncSession, owner: UUID | None = None) -> Sequenc
     return (await session.execute(statement)).scalars().all()
 
 
+async def scopes_of_keys(session: AsyncSession, owner: UUID) -> frozenset[str]:
+    """What an owner's keys that work may, whatever its roles are."""
+    statement = select(ApiKey.scopes).where(
+        col(ApiKey.owner_id) == owner,
+        col(ApiKey.revoked_at).is_(None),
+        or_(col(ApiKey.expires_at).is_(None), col(ApiKey.expires_at) > now()),
+        # The others hold no more than the roles do.
+        col(ApiKey.by_roles).is_(False),
+    )
+    return frozenset().union(*(await session.execute(statement)).scalars())
+
+
 async def revoke_key(session: AsyncSession, id: UUID, owner: UUID | None = None) -> ApiKey:
-    """End a key, of one owner if named. Raises NotFound."""
-    statement = select(ApiKey).where(col(ApiKey.id) == id)
+    """End a key, of one owner if named, and all that were made with it. Raises NotFound."""
+    statement = select(ApiKey).where(col(ApiKey.id) == id).with_for_update()
     if owner is not None:
         statement = statement.where(col(ApiKey.owner_id) == owner)
     row = (await session.execute(statement)).scalar_one_or_none()
@@ -133,6 +183,10 @@ async def revoke_key(session: AsyncSession, id: UUID, owner: UUID | None = None)
         raise NotFound(f"There is no key {id}; `agent-server key list` shows which there are")
     # Revoked a second time, it keeps the time of the first.
     row.revoked_at = row.revoked_at or now()
+    await session.flush()
+    # Again until there is none: a key that was being made meanwhile is there once its maker's row could be locked.
+    while (await session.execute(_MADE_WITH, {"owner_id": row.owner_id, "id": id})).all():
+        pass
     return row
 
 

@@ -1,13 +1,16 @@
 """Limits that all replicas share by the clock of the database.
 
 One row per key says when it will have paid for all it has done: the generic cell rate algorithm (ITU-T I.371, annex A).
-A key is a hash (`limit_key`): addresses and e-mails are not written down.
+A key is a hash (`limit_key`): addresses and e-mails are not written down. Addresses are counted as networks
+(`network_of`).
 """
 
 import hashlib
 import hmac
 import math
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,8 +21,11 @@ from agent_server.errors import TooMany
 MINUTE, HOUR = 60.0, 3600.0
 LOGIN_WINDOW = 900.0
 FAILED_LOGINS_PER_ACCOUNT = 10
+"""From one address, within `LOGIN_WINDOW` seconds."""
 FAILED_LOGINS_PER_ADDRESS = 30
-"""Within `LOGIN_WINDOW` seconds."""
+"""For all accounts together, within `LOGIN_WINDOW` seconds."""
+FAILED_LOGINS_IN_ALL = 100
+"""For one account from all addresses that it has not signed in from, within `LOGIN_WINDOW` seconds."""
 
 # `clock_timestamp()`, since whoever waits here for another request of the same key began before that one ended
 _TAKE = text("""
@@ -51,6 +57,26 @@ def limit_key(secret: bytes, kind: str, of: str) -> str:
     # HMAC and not a bare hash: there are so few addresses that all of them can be hashed and compared.
     # `surrogatepass`, because JSON can spell half a character, which UTF-8 cannot encode.
     return f"{kind}:{hmac.new(secret, f'{kind}:{of}'.encode('utf-8', 'surrogatepass'), hashlib.sha256).hexdigest()}"
+
+
+def network_of(address: str) -> str:
+    """What an address is counted as: an IPv4 address as itself, however it is spelled, and an IPv6 address as its /64.
+
+    What is no address is counted as the text that it is.
+    """
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, IPv6Address):
+        # A /64 is the least that one customer is given, and each of its addresses is free to use.
+        return str(found.ipv4_mapped or ip_network((found, 64), strict=False))
+    return str(found)
+
+
+def device_of(secret: bytes, owner_id: UUID, address: str) -> bytes:
+    """A keyed hash of a user and of an address that it signs in from."""
+    return hmac.new(secret, f"device:{owner_id}:{network_of(address)}".encode(), hashlib.sha256).digest()
 
 
 async def take(session: AsyncSession, key: str, *, per_seconds: float, burst: int) -> None:

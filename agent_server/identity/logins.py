@@ -138,9 +138,9 @@ def _refuse_ended(row: Any) -> None:
         raise Unauthorized("This account is disabled; ask whoever runs this server")
 
 
-async def begin_login(session: AsyncSession, owner_id: UUID, days: int) -> SignedIn:
+async def begin_login(session: AsyncSession, owner_id: UUID, days: int, device: bytes | None = None) -> SignedIn:
     """A login of this user. It ends after so many days however often it is refreshed."""
-    login = Login(owner_id=owner_id, id=new_id(), expires_at=now() + timedelta(days=days))
+    login = Login(owner_id=owner_id, id=new_id(), expires_at=now() + timedelta(days=days), device=device)
     session.add(login)
     await session.flush()
     return await _next(session, owner_id, login.id)

@@ -15,7 +15,8 @@ class User(Timestamps, table=True):
     """Somebody who owns rows. `name` is how the operator knows them.
 
     One signs in by `email` (in lower case) and password, of which `password_hash` is Argon2id's, or by the token of an
-    outside `issuer`, to which it is `subject`. `roles` name the sets of scopes that it holds when it does.
+    outside `issuer`, to which it is `subject`. `roles` name the sets of scopes that it holds when it does, beside
+    `issuer_roles`, which the issuer has named in tokens of it.
     """
 
     __tablename__ = "account"
@@ -31,15 +32,25 @@ class User(Timestamps, table=True):
     )
     issuer: str | None = None
     subject: str | None = None
+    issuer_roles: list[str] = Field(
+        default_factory=list, sa_type=ARRAY(TEXT), sa_column_kwargs={"server_default": text("'{}'")}
+    )
     disabled_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
 
 
 class ApiKey(Owned, Timestamps, table=True):
-    """A key as `ask_<id>.<secret>`. Only the SHA-256 of its secret is stored. `last_used_at` is right to the minute."""
+    """A key as `ask_<id>.<secret>`. Only the SHA-256 of its secret is stored. `last_used_at` is right to the minute.
+
+    `maker_id` is the key that it was made with: it ends with that. `by_roles` says that it holds no more than the roles
+    of its owner's account do at the time.
+    """
 
     __tablename__ = "api_key"
-    # A key is looked up by its id alone: whose it is shows only when it was found.
-    __table_args__ = (Index("ix_api_key_id", "id", unique=True),)
+    __table_args__ = (
+        # A key is looked up by its id alone: whose it is shows only when it was found.
+        Index("ix_api_key_id", "id", unique=True),
+        Index("ix_api_key_maker", "owner_id", "maker_id"),
+    )
     row_policy: ClassVar[RowPolicy] = RowPolicy(read_scope="users:read", write_scope="users:write")
 
     name: str
@@ -48,16 +59,22 @@ class ApiKey(Owned, Timestamps, table=True):
     expires_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
     revoked_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
     last_used_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+    maker_id: UUID | None = None
+    by_roles: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
 
 
 class Login(Owned, table=True):
-    """A user who signed in on one device. Its access tokens work until it expires or is revoked."""
+    """A user who signed in on one device. Its access tokens work until it expires or is revoked.
+
+    `device` is a keyed hash of the user and of the address that it signed in from (`limits.device_of`).
+    """
 
     __tablename__ = "login"
 
     created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))
     expires_at: datetime = Field(sa_type=DateTime(timezone=True))
     revoked_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+    device: bytes | None = Field(default=None, sa_type=LargeBinary)
 
 
 class RefreshToken(SQLModel, table=True):

@@ -21,6 +21,7 @@ from agent_server.identity.credentials import (
     KEY,
     MAX_TOKEN,
     NOT_OURS,
+    REVOKED,
     SCOPE,
     UNKNOWN,
     IssuedGuest,
@@ -30,7 +31,7 @@ from agent_server.identity.credentials import (
     refuse_expired,
 )
 from agent_server.identity.issuers import Issuers
-from agent_server.identity.limits import HOUR, MINUTE, Limits, limit_key, take
+from agent_server.identity.limits import HOUR, MINUTE, Limits, limit_key, network_of, take
 from agent_server.identity.logins import OURS, SigningSecret, read_access, roles_of_login
 from agent_server.identity.profiles import update_profile
 from agent_server.identity.rights import GUEST_SCOPES
@@ -42,7 +43,10 @@ _TOUCH_KEY = text("update api_key set last_used_at = now() where owner_id = :own
 _FIND_KEY = text("""
     select *, last_used_at is null or last_used_at < now() - interval '1 minute' as stale
     from find_key(:id, :sha)""")
-_FIND_OUTSIDER = text("select id, roles, disabled_at from find_outsider(:issuer, :subject)")
+_FIND_OUTSIDER = text("select id, roles, disabled_at, issuer_roles from find_outsider(:issuer, :subject)")
+_ADD_ROLES = text("""
+    update account set issuer_roles = array(select distinct unnest(issuer_roles || cast(:more as text[])) order by 1)
+    where id = :id""")
 # Of several first requests of one user at once, one makes the account and the others find it.
 _MAKE_OUTSIDER = text("""
     insert into account (id, name, roles, issuer, subject, created_at, updated_at)
@@ -111,12 +115,13 @@ class Resolver:
 
     async def count_address(self, session: AsyncSession, address: str | None) -> None:
         """Count a request from there. Raises TooMany."""
-        await self._count(session, "address", address, MINUTE, self.limits.per_address)
+        await self._count(session, "address", address and network_of(address), MINUTE, self.limits.per_address)
 
     async def count_guest(self, session: AsyncSession, address: str | None) -> None:
         """Count a new guest from there. Raises TooMany."""
         await self.count_address(session, address)
-        await self._count(session, "guests", address, HOUR, self.limits.guests_per_address)
+        network = address and network_of(address)
+        await self._count(session, "guests", network, HOUR, self.limits.guests_per_address)
 
     async def create_guest(
         self, hours: int, address: str | None, profile: Mapping[str, Any] | None = None
@@ -162,13 +167,22 @@ class Resolver:
                 raise Unauthorized(UNKNOWN)
             refuse_expired(key.expires_at)
             if key.revoked_at is not None or key.disabled_at is not None:
-                raise Unauthorized("This key has been revoked; get a new one")
+                raise Unauthorized(REVOKED)
             await self._count_caller(session, key.owner_id)
         # The owner was not known when the first transaction began, and only the owner's may write.
         if key.stale:
             async with self._database.transaction(key.owner_id) as session:
                 await session.execute(_TOUCH_KEY, {"owner_id": key.owner_id, "id": id})
-        return Caller(id=key.owner_id, kind="user", scopes=frozenset(key.scopes), expires_at=key.expires_at)
+        scopes = frozenset(key.scopes)
+        return Caller(
+            id=key.owner_id,
+            kind="user",
+            # A role that was taken away is gone from the keys that were made by it, too.
+            scopes=narrow(self.roles.of(key.roles), scopes) if key.by_roles else scopes,
+            key_id=id,
+            by_roles=key.by_roles,
+            expires_at=key.expires_at,
+        )
 
     async def _resolve_guest(self, id: UUID, digest: bytes, address: str | None) -> Caller:
         async with self._database.transaction(id) as session:
@@ -191,6 +205,7 @@ class Resolver:
             scopes=self.roles.of(roles),
             roles=roles,
             login_id=access.login_id,
+            by_roles=True,
             expires_at=access.expires_at,
         )
 
@@ -205,12 +220,17 @@ class Resolver:
         async with self._database.transaction() as session:
             await self.count_address(session, address)
             await self._count_caller(session, account.id)
-        roles = frozenset(account.roles) | (said.roles & self.roles.scopes.keys())
+        named = said.roles & self.roles.scopes.keys()
+        if more := named - frozenset(account.issuer_roles):
+            # What an account may by its issuer's word is not known otherwise when somebody else is to change it.
+            async with self._database.transaction(account.id) as session:
+                await session.execute(_ADD_ROLES, {"id": account.id, "more": sorted(more)})
+        roles = frozenset(account.roles) | named
         scopes = self.roles.of(roles)
         if said.scopes is not None:
             # They only narrow: an issuer gives nobody more than the roles here do. Some, like `openid`, are not ours.
             scopes = narrow(scopes, filter(SCOPE.fullmatch, said.scopes))
-        return Caller(id=account.id, kind="user", scopes=scopes, roles=roles, expires_at=said.expires_at)
+        return Caller(id=account.id, kind="user", scopes=scopes, roles=roles, by_roles=True, expires_at=said.expires_at)
 
     async def _get_account(self, said: OutsideToken) -> Any:
         """The account of an outside user. It is made at first sight."""
@@ -229,11 +249,16 @@ class Resolver:
 
 
 async def resolve_caller(
-    database: Database, token: str, *, guest_scopes: Iterable[str] = (), address: str | None = None
+    database: Database,
+    token: str,
+    *,
+    guest_scopes: Iterable[str] = (),
+    roles: Roles | None = None,
+    address: str | None = None,
 ) -> Caller:
     """The caller that `token` stands for without limits and outside issuers. Raises Unauthorized for one that is
     malformed, unknown, expired or revoked."""
-    return await Resolver(database, guest_scopes=guest_scopes).resolve(token, address=address)
+    return await Resolver(database, guest_scopes=guest_scopes, roles=roles).resolve(token, address=address)
 
 
 def _read_issuer(token: str) -> Any:

@@ -3,7 +3,16 @@
 from agent_server.caller import Caller
 from agent_server.errors import Forbidden
 
-GUEST_SCOPES = frozenset({"conversations:read", "conversations:write", "account:read", "account:write"})
+GUEST_SCOPES = frozenset(
+    {
+        "conversations:read",
+        "conversations:write",
+        "account:read",
+        "account:write",
+        "account:export",
+        "account:erase",
+    }
+)
 """What every guest holds, because it owns its conversations and its profile."""
 
 

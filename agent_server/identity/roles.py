@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from sqlmodel import SQLModel
 
+from agent_server.caller import beyond, covers
 from agent_server.db.isolation import row_policy_of
 from agent_server.errors import InvalidInput
+from agent_server.identity.rights import GUEST_SCOPES
 
 USER, STAFF, ADMIN = "user", "staff", "admin"
-OWN_ACCOUNT = frozenset(
-    {"account:read", "account:write", "keys:read", "keys:write", "conversations:read", "conversations:write"}
-)
+OWN_ACCOUNT = GUEST_SCOPES | {"keys:read", "keys:write"}
 """What every user may do with what is its own."""
 FOR_STAFF = frozenset({"audit:read", "users:read"})
 
@@ -32,8 +32,11 @@ class Roles:
         return frozenset().union(*held) if held else self.scopes[USER]
 
     def check(self, names: Collection[str], giver: Collection[str] | None = None) -> None:
-        """Raises InvalidInput for a role that is not there or holds more than the scopes of `giver`."""
-        for name in names:
+        """Raises InvalidInput for a role that is not there or holds more than the scopes of `giver`.
+
+        To name none is to name `user`.
+        """
+        for name in names or (USER,):
             if name not in self.scopes:
                 raise InvalidInput(f"roles: there is no {name!r}; there are {', '.join(sorted(self.scopes))}")
             if giver is not None and (more := beyond(self.scopes[name], giver)):
@@ -60,16 +63,6 @@ def staff_scopes() -> frozenset[str]:
     found = (row_policy_of(table) for table in SQLModel.metadata.sorted_tables)
     scopes = {scope for policy in found if policy is not None for scope in (policy.read_scope, policy.write_scope)}
     return frozenset(scope for scope in scopes if scope is not None)
-
-
-def covers(held: Collection[str], scope: str) -> bool:
-    """Whether these scopes allow all that `scope` does. That may be `resource:*` or `*`."""
-    return not {scope, f"{scope.partition(':')[0]}:*", "*"}.isdisjoint(held)
-
-
-def beyond(scopes: Iterable[str], held: Collection[str]) -> list[str]:
-    """Those of `scopes` that go beyond the ones that are held."""
-    return sorted(scope for scope in scopes if not covers(held, scope))
 
 
 def narrow(scopes: Collection[str], asked: Iterable[str]) -> frozenset[str]:

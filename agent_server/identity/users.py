@@ -11,6 +11,9 @@ from agent_server.db import new_id
 from agent_server.errors import Conflict, InvalidInput
 from agent_server.identity.models import User
 
+LOCAL_USER = "local"
+"""The user that the command line acts as. Nobody but the operator makes or changes it."""
+
 
 async def create_user(
     session: AsyncSession,

@@ -13,6 +13,12 @@ class LimitSettings(BaseModel):
         40
     )
     queue_limit: Annotated[PositiveInt, Field(description="Most turns that wait in one conversation.")] = 5
+    turns_per_user: Annotated[
+        PositiveInt, Field(description="Most turns of a user that run at once, over all processes; more wait.")
+    ] = 16
+    turns_per_guest: Annotated[
+        PositiveInt, Field(description="Most turns of a guest that run at once, over all processes; more wait.")
+    ] = 4
     turn_timeout: Annotated[float, Field(gt=0, description="Longest turn, seconds.")] = 300.0
     tool_timeout: Annotated[float, Field(gt=0, description="Longest tool call, seconds.")] = 30.0
     model_calls_per_turn: Annotated[PositiveInt, Field(description="Most model calls in one turn.")] = 12

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import insert, literal, text
@@ -12,18 +12,20 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
-from agent_server.caller import Caller
+from agent_server.caller import Caller, beyond
 from agent_server.conversations.items import insert_items, items_json, user_message
 from agent_server.conversations.models import Conversation
 from agent_server.db import Database, new_id
-from agent_server.errors import Busy, InvalidInput, NotFound, TooMany
+from agent_server.errors import Busy, Forbidden, InvalidInput, NotFound, TooMany
+from agent_server.turns.claims import may_begin
 from agent_server.turns.models import Turn
-from agent_server.turns.steering import add_steer, find_steerable
+from agent_server.turns.steering import add_steer, find_running
 
 OnBusy = Literal["queue", "reject", "steer", "interrupt"]
 """What becomes of a message to a conversation that is still answering: it waits its turn, is refused, is put into the
-running turn, or stops the running turn and waits only for that."""
+running turn (where its sender holds all that the turn does; else it waits), or stops the running turn and waits only for that."""
 TITLE_LENGTH = 60
+_READ = "conversations:read"
 
 _INTERRUPT = text("""
     update turn set cancel = true where owner_id = :owner_id and id = :id and status = 'running'""")
@@ -74,10 +76,17 @@ class Message:
 
 
 async def accept(
-    database: Database, caller: Caller, message: Message, *, replica: UUID, queue_limit: int, can_run: bool
+    database: Database,
+    caller: Caller,
+    message: Message,
+    *,
+    replica: UUID,
+    queue_limit: int,
+    can_run: bool,
+    at_once: int | None = None,
 ) -> Accepted:
-    """Store the message and its turn. `replica` owns it and it is running if the conversation is idle and it `can_run`;
-    else it is queued.
+    """Store the message and its turn. `replica` owns it and it is running if the conversation is idle, it `can_run` and
+    fewer than `at_once` of the caller's run (None: any number); else it is queued.
 
     The same `client_key` with the same body is the same turn; with another body it is refused. Raises NotFound for a
     conversation that is not the caller's, InvalidInput, Busy (`on_busy` reject) and TooMany (the queue is full).
@@ -107,7 +116,7 @@ async def accept(
         if running is not None:
             await session.execute(_INTERRUPT, {"owner_id": caller.id, "id": running})
         # It is this replica's from its first commit: it waits for no sweep, and nobody else claims it.
-        runs = can_run and not waiting
+        runs = can_run and not waiting and await may_begin(session, caller.id, at_once)
         turn = Turn(
             owner_id=caller.id,
             id=new_id(),
@@ -119,37 +128,56 @@ async def accept(
             owner=replica if runs else None,
             attempts=1 if runs else 0,
             last_item=1,
+            at_once=at_once,
             leave_after=message.leave_after,
-            input={
-                "message": message.text,
-                "agent": message.agent,
-                # An attempt may be made by another process, which has no request to take the caller from.
-                "caller": {"kind": caller.kind, "scopes": sorted(caller.scopes)},
-            },
+            # An attempt may be made by another process, which has no request to take the caller from.
+            input={"message": message.text, "agent": message.agent, "caller": _sender(caller)},
         )
-        await session.execute(_NEW_TURN, turn.model_dump())
-        first_item = {"owner_id": caller.id, "id": turn.id, "new_items": items_json([user_message(message.text)])}
-        await session.execute(_FIRST_ITEM, first_item)
-        if message.leave_after is not None:
-            await session.execute(_FOLLOWED, {"owner_id": caller.id, "id": turn.id})
+        await _insert(session, turn, message)
         return Accepted(turn, fresh=True, interrupted=running)
+
+
+def _sender(caller: Caller) -> dict[str, Any]:
+    return {"kind": caller.kind, "scopes": sorted(caller.scopes)}
+
+
+async def _insert(session: AsyncSession, turn: Turn, message: Message) -> None:
+    """Store the turn with its message, the first item."""
+    key = {"owner_id": turn.owner_id, "id": turn.id}
+    await session.execute(_NEW_TURN, turn.model_dump())
+    await session.execute(_FIRST_ITEM, {**key, "new_items": items_json([user_message(message.text)])})
+    if message.leave_after is not None:
+        await session.execute(_FOLLOWED, key)
 
 
 async def _find_running(session: AsyncSession, caller: Caller, message: Message) -> UUID | None:
     """Find the running turn that the message is to be put into or to stop. None where the message is not for that."""
     if message.conversation_id is None or message.on_busy not in ("steer", "interrupt"):
         return None
-    return await find_steerable(session, caller.id, message.conversation_id)
+    running = await find_running(session, caller.id, message.conversation_id)
+    # A turn with scopes that the sender lacks would act for it with them: the message waits behind it.
+    if running is None or (message.on_busy == "steer" and not running.may_be_steered_by(caller)):
+        return None
+    return running.id
 
 
 async def _find_sent(session: AsyncSession, caller: Caller, key: str) -> tuple[Turn, bytes] | None:
-    """Find the turn that the message with this key began or was put into. Beside it: the hash of that message's body."""
+    """Find the turn that the message with this key began or was put into. Beside it: the hash of that message's body.
+
+    Raises Forbidden for a caller who may neither read conversations nor all that the turn may.
+    """
     # Two copies of one request may arrive together; the second waits here until the first has committed.
     await session.execute(
         text("select pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"{caller.id}:{key}"}
     )
     sent = (await session.execute(_SENT, {"owner_id": caller.id, "key": key})).one_or_none()
-    return None if sent is None else (await session.get_one(Turn, (caller.id, sent.turn_id)), sent.body_sha)
+    if sent is None:
+        return None
+    turn = await session.get_one(Turn, (caller.id, sent.turn_id))
+    # Its answer may hold what another credential of this owner was given.
+    if beyond(turn.input["caller"]["scopes"], caller.scopes) and not caller.may(_READ):
+        raise Forbidden(f"This Idempotency-Key is another credential's; its answer needs the scope {_READ}", _READ)
+    return turn, sent.body_sha
 
 
 async def _take_number(session: AsyncSession, caller: Caller, message: Message) -> tuple[UUID, int]:

@@ -13,6 +13,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import select
 
 from agent_server.db import Database, Swept, sweep
@@ -21,12 +22,22 @@ from agent_server.turns.replica import DEAD_AFTER
 
 log = structlog.get_logger()
 
+# Of several that begin turns of one owner at once, each must see those that the others have begun. Rows are locked
+# before the owner, here as in `accept`: who waits for a row holds up nobody.
+_LOCK_OWNER = text("select pg_advisory_xact_lock(hashtextextended('turns of ' || :owner, 0))")
+_LOCK_TURN = text("""
+    with held as (select id from turn where owner_id = :owner_id and id = :id for update)
+    select pg_advisory_xact_lock(hashtextextended('turns of ' || :owner, 0)) from held""")
+_RUNNING = text("select count(*) from turn where owner_id = :owner_id and status = 'running'")
 # The `not exists` spares an error in most cases. What decides is the index `uq_turn_one_running`.
+# A turn that is taken over runs already: it counts once.
 _CLAIM = text("""
     update turn t set status = 'running', owner = :me, epoch = epoch + 1, attempts = attempts + 1
     where owner_id = :owner_id and id = :id and epoch = :epoch and status in ('queued', 'running')
       and not exists (select from turn b where b.owner_id = t.owner_id and b.conversation_id = t.conversation_id
                       and b.status = 'running' and b.id <> t.id)
+      and (status = 'running' or at_once is null or at_once > (
+          select count(*) from turn r where r.owner_id = t.owner_id and r.status = 'running'))
     returning t.*""")
 
 # What was let go in good order does not count as an attempt that failed, nor what a restart of the database broke off,
@@ -101,7 +112,9 @@ class Claims:
     async def _claim_one(self, turn: Swept) -> Turn | None:
         try:
             async with self._database.transaction(turn.owner_id) as session:
-                claim = {"me": self._replica, "owner_id": turn.owner_id, "id": turn.id, "epoch": turn.epoch}
+                key = {"owner_id": turn.owner_id, "id": turn.id}
+                await session.execute(_LOCK_TURN, {**key, "owner": str(turn.owner_id)})
+                claim = {**key, "me": self._replica, "epoch": turn.epoch}
                 return (await session.execute(select(Turn).from_statement(_CLAIM), claim)).scalar_one_or_none()
         except IntegrityError:  # another replica started another turn of this conversation in the same instant
             return None
@@ -142,6 +155,18 @@ class Claims:
     async def _find_held(self) -> Sequence[Swept]:
         async with self._database.transaction() as session:
             return await sweep(session, "held", replica=self._replica)
+
+
+async def may_begin(session: AsyncSession, owner_id: UUID, at_once: int | None) -> bool:
+    """Whether one more turn of an owner may run beside those that do, of which there may be `at_once` (None: any).
+
+    Nobody else begins one of the owner's until the transaction ends.
+    """
+    if at_once is None:
+        return True
+    await session.execute(_LOCK_OWNER, {"owner": str(owner_id)})
+    running: int = (await session.execute(_RUNNING, {"owner_id": owner_id})).scalar_one()
+    return running < at_once
 
 
 async def mark_stopped(database: Database, owner_id: UUID, turn_id: UUID) -> None:

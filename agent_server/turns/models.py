@@ -29,7 +29,8 @@ def _of_turn() -> ForeignKeyConstraint:
 class Turn(Owned, table=True):
     """One message of a user and all that answers it. `input` holds the message and the caller's kind and scopes.
 
-    `steers` counts the messages that were put into the running turn (`Steer`). `leave_after` is how many seconds nobody
+    `steers` counts the messages that were put into the running turn (`Steer`). `at_once` is how many turns of the owner
+    may run while this one is begun (None: any number). `leave_after` is how many seconds nobody
     may follow it before it is cancelled (None: it goes on), `followed_at` when somebody last did. `events_kept` is
     False once its events are past retention.
     """
@@ -61,7 +62,7 @@ class Turn(Owned, table=True):
             "turn_no",
             postgresql_where=text("status in ('queued', 'running')"),
         ),
-        Index("ix_turn_queued", "created_at", postgresql_where=text("status = 'queued'")),
+        Index("ix_turn_queued", "owner_id", "created_at", postgresql_where=text("status = 'queued'")),
         Index("ix_turn_owner", "owner", postgresql_where=text("status = 'running'")),
         Index(
             "ix_turn_left",
@@ -86,6 +87,7 @@ class Turn(Owned, table=True):
     cancel: bool = False
     # Defaults of the server: an older version beside this one inserts without the column.
     steers: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    at_once: int | None = None
     leave_after: float | None = None
     followed_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
     events_kept: bool = Field(default=True, sa_column_kwargs={"server_default": text("true")})

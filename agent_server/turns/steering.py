@@ -1,18 +1,25 @@
-"""Messages that are put into a running turn. Each is stored beside it, given to its next model call, and never lost."""
+"""Messages that are put into a running turn. Each is stored beside it, given to its next model call, and never lost.
 
+The turn goes on with its own scopes. So a message is put into it only where its sender holds all of them, and one that
+becomes a turn of its own has no more than its sender.
+"""
+
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from agent_server.caller import Caller, beyond
 from agent_server.conversations.items import insert_items, items_json, user_message
 from agent_server.db import new_id
 
 # Not one that is to stop: it calls no model any more, so nobody would answer the message.
 _RUNNING = text("""
-    select id from turn where owner_id = :owner_id and conversation_id = :conversation_id and status = 'running'
-      and not cancel for update""")
+    select id, input -> 'caller' ->> 'kind' as kind, input -> 'caller' -> 'scopes' as scopes from turn
+    where owner_id = :owner_id and conversation_id = :conversation_id and status = 'running' and not cancel
+    for update""")
 
 _ADD = text("""
     with of_turn as (
@@ -39,8 +46,8 @@ _NUMBER = text("""
 _NEXT = text(f"""
     with next as (
         insert into turn (owner_id, id, conversation_id, turn_no, client_key, body_sha, status, epoch, attempts,
-                          last_event, last_item, cancel, input, created_at)
-        select owner_id, :new_id, conversation_id, :turn_no, :client_key, :body_sha, 'queued', 1, 0, 0, 1, false,
+                          last_event, last_item, cancel, at_once, input, created_at)
+        select owner_id, :new_id, conversation_id, :turn_no, :client_key, :body_sha, 'queued', 1, 0, 0, 1, false, at_once,
                jsonb_build_object('message', cast(:text as text), 'agent', null, 'caller', input -> 'caller'), now()
         from turn where owner_id = :owner_id and id = :id
         returning owner_id, id, conversation_id, turn_no, last_item)
@@ -53,11 +60,24 @@ _KEEP = text(f"""
     {insert_items("of_turn")}""")  # noqa: S608  # SQL of our own
 
 
-async def find_steerable(session: AsyncSession, owner_id: UUID, conversation_id: UUID) -> UUID | None:
+@dataclass(frozen=True)
+class Running:
+    """A running turn with the kind and the scopes of who began it."""
+
+    id: UUID
+    kind: str
+    scopes: frozenset[str]
+
+    def may_be_steered_by(self, caller: Caller) -> bool:
+        """Whether the caller holds all that the turn does."""
+        return caller.kind == self.kind and not beyond(self.scopes, caller.scopes)
+
+
+async def find_running(session: AsyncSession, owner_id: UUID, conversation_id: UUID) -> Running | None:
     """The running turn of a conversation. It is locked until the transaction ends."""
     values = {"owner_id": owner_id, "conversation_id": conversation_id}
-    id: UUID | None = (await session.execute(_RUNNING, values)).scalar_one_or_none()
-    return id
+    row = (await session.execute(_RUNNING, values)).one_or_none()
+    return None if row is None else Running(row.id, row.kind, frozenset(row.scopes))
 
 
 async def add_steer(

@@ -19,7 +19,14 @@ from sqlmodel import SQLModel
 from agent_server.db import new_id, now
 from agent_server.db.isolation import row_policy_of
 from agent_server.identity.accounts import Act
-from agent_server.identity.limits import FAILED_LOGINS_PER_ACCOUNT, FAILED_LOGINS_PER_ADDRESS
+from agent_server.identity.limits import (
+    FAILED_LOGINS_IN_ALL,
+    FAILED_LOGINS_PER_ACCOUNT,
+    FAILED_LOGINS_PER_ADDRESS,
+    LOGIN_WINDOW,
+    limit_key,
+    take,
+)
 from agent_server.identity.passwords import hash_password
 from agent_server.identity.roles import staff_scopes
 from agent_server.identity.users import create_user
@@ -43,8 +50,12 @@ class People:
     def http(self) -> httpx.AsyncClient:
         return self.client.http
 
-    async def log_in(self, email: str = ANN, password: str = PASSWORD, **more: Any) -> httpx.Response:
-        return await self.http.post("/api/auth/login", json={"email": email, "password": password, **more})
+    async def log_in(
+        self, email: str = ANN, password: str = PASSWORD, *, address: str | None = None, **more: Any
+    ) -> httpx.Response:
+        headers = {} if address is None else {"X-Forwarded-For": address}
+        body = {"email": email, "password": password, **more}
+        return await self.http.post("/api/auth/login", json=body, headers=headers)
 
     async def signed_in(self, email: str = ANN) -> dict[str, Any]:
         response = await self.log_in(email)
@@ -344,6 +355,53 @@ async def test_failures_of_one_address_count_together_whichever_account_they_try
     attempts = [people.log_in(f"user{n}@example.com", "guess") for n in range(FAILED_LOGINS_PER_ADDRESS)]
     assert {answer.status_code for answer in await asyncio.gather(*attempts)} == {401}
     assert (await people.log_in()).status_code == 429
+
+
+async def test_wrong_passwords_from_elsewhere_do_not_lock_the_owner_out(start: Start) -> None:
+    async with start(trusted_proxies=["127.0.0.1"]) as client:
+        people, home, elsewhere = await make_people(client), "2001:db8::1", "192.0.2.7"
+        assert (await people.log_in(address=home)).status_code == 200
+        for n in range(FAILED_LOGINS_PER_ACCOUNT):
+            assert (await people.log_in(password=f"guess {n}", address=elsewhere)).status_code == 401
+        assert (await people.log_in(address=elsewhere)).status_code == 429
+        for address in (home, "2001:db8::2", "192.0.2.8"):
+            assert (await people.log_in(address=address)).status_code == 200
+
+
+async def test_an_account_that_many_strangers_try_lets_in_whoever_signed_in_from_there_before(start: Start) -> None:
+    async with start(trusted_proxies=["127.0.0.1"]) as client:
+        people, home, new = await make_people(client), "192.0.2.1", "192.0.2.2"
+        signed_in = await people.log_in(address=home)
+        # it is the address that is known, whatever becomes of the login
+        auth = bearer(signed_in.json()["access_token"])
+        assert (await people.http.post("/api/auth/logout", headers=auth)).status_code == 204
+        # all but the last few are counted as if they had come before: each takes the time of a hash
+        secret = await client.server.resolver.secret.get()
+        async with client.server.database.transaction() as session:
+            for _ in range(FAILED_LOGINS_IN_ALL - 5):
+                key = limit_key(secret, "account", ANN)
+                await take(session, key, per_seconds=LOGIN_WINDOW, burst=FAILED_LOGINS_IN_ALL)
+        guesses = [people.log_in(password=f"guess {n}", address=f"198.51.100.{n}") for n in range(7)]
+        statuses = [answer.status_code for answer in await asyncio.gather(*guesses)]
+        assert sorted(statuses) == [*[401] * 5, 429, 429]
+        refused = await people.log_in(address=new)
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["Retry-After"]) <= LOGIN_WINDOW / FAILED_LOGINS_IN_ALL
+        assert (await people.log_in("bob@example.com", address=new)).status_code == 200
+        assert (await people.log_in("bob@example.com", address=home)).status_code == 200
+        # at home the owner has as many tries as ever, and no more
+        for n in range(FAILED_LOGINS_PER_ACCOUNT):
+            assert (await people.log_in(password=f"guess {n}", address=home)).status_code == 401
+        assert (await people.log_in(address=home)).status_code == 429
+
+
+async def test_the_address_of_a_login_is_not_written_down(start: Start) -> None:
+    async with start(trusted_proxies=["127.0.0.1"]) as client:
+        people, address = await make_people(client), "203.0.113.77"
+        assert (await people.log_in(address=address)).status_code == 200
+        assert await scan(client, [address]) == {address: set()}
+        async with everything(client.server.database) as session:
+            assert len((await session.execute(text("select device from login"))).scalar_one()) == 32
 
 
 async def test_signing_in_often_is_no_failure(people: People) -> None:
@@ -724,9 +782,10 @@ async def test_a_guest_and_the_owner_of_a_key_erase_themselves(people: People) -
     assert erased.status_code == 204
     assert (await people.http.get("/api/auth/me", headers=bearer(token))).status_code == 401
     assert await people.acts(id) == [("account.erased", "ok", "guest")]
-    without = bearer(await people.client.new_key("tasks:*"))
-    assert (await people.http.request("DELETE", "/api/me", headers=without)).status_code == 403
-    owner = bearer(await people.client.new_key("account:write"))
+    for scopes in (("account:read", "account:write"), ("tasks:*",)):
+        lesser = bearer(await people.client.new_key(*scopes))
+        assert (await people.http.request("DELETE", "/api/me", headers=lesser)).status_code == 403
+    owner = bearer(await people.client.new_key("account:erase"))
     assert (await people.http.request("DELETE", "/api/me", headers=owner)).status_code == 204
     assert (await people.http.get("/api/auth/me", headers=owner)).status_code == 401
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from agent_server.cli import app
 from agent_server.db import Database
 from agent_server.errors import Unauthorized
+from agent_server.identity.accounts import Accounts, Act
 from agent_server.identity.resolver import Resolver
 from agent_server.log import configure_logging
 from tests.commands import OUR_VARIABLES
@@ -116,6 +117,61 @@ def test_an_operator_makes_changes_and_cuts_off_a_user(run: Run, stocked_url: st
         (made["id"], action, "operator", "cli")
         for action in ("user.created", "key.created", *["user.changed"] * 5, "key.revoked")
     ]
+
+
+OWN = ["account:read", "account:write", "conversations:read", "keys:read"]
+
+
+def test_a_key_that_names_no_scope_has_what_the_users_roles_give(run: Run, stocked_url: str) -> None:
+    for name, roles in (("ann", ()), ("sam", ("staff",)), ("ada", ("admin",))):
+        made = done(run("user", "create", name, *(word for role in roles for word in ("--role", role))))
+        command = made.rpartition("agent-server ")[2].split()
+        assert command == ["key", "create", "--user", name]
+        scopes = set(done(run(*command, "--json"))["scopes"])
+        match name:
+            case "ann":
+                assert scopes >= set(OWN) and not scopes & {"*", "users:read", "users:write"}
+            case "sam":
+                assert scopes >= {*OWN, "users:read", "audit:read"} and not scopes & {"*", "users:write"}
+            case _:
+                assert scopes == {"*"}
+    assert done(run("key", "create", "--user", "ann", "--scope", "*", "--json"))["scopes"] == ["*"]
+    assert done(run("key", "create", "--json")) == IsPartialDict(scopes=["*"], user="local")
+    assert _users(run)["local"] == IsPartialDict(roles=["admin"])
+
+
+def test_such_a_key_follows_the_users_roles_and_one_with_scopes_does_not(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done(run("user", "create", "ann"))
+    keys = [done(run("key", "create", "--user", "ann", *more, "--json"))["key"] for more in ((), ("--scope", "*"))]
+
+    def may_list_tasks(key: str) -> bool:
+        monkeypatch.setenv("AGENT_SERVER_KEY", key)
+        called = run("tool", "call", "list_tasks")
+        monkeypatch.delenv("AGENT_SERVER_KEY")
+        return called.exit_code == 0
+
+    assert [may_list_tasks(key) for key in keys] == [True, True]
+    monkeypatch.setenv("AGENT_SERVER_ROLES", '{"bare": ["account:read"]}')
+    done(run("user", "role", "ann", "--role", "bare"))
+    assert [may_list_tasks(key) for key in keys] == [False, True]
+
+
+def test_ending_a_key_ends_those_made_with_it(run: Run, stocked_url: str) -> None:
+    first = done(run("key", "create", "--scope", "keys:*", "--json"))
+    second = asyncio.run(_make_key_with(stocked_url, first["key"]))
+    assert asyncio.run(_works(stocked_url, second))
+    done(run("key", "revoke", first["id"]))
+    assert not asyncio.run(_works(stocked_url, second))
+
+
+async def _make_key_with(url: str, key: str) -> str:
+    database = Database(url)
+    accounts = Accounts(database, Resolver(database))
+    made = await accounts.make_key(Act(surface="rest"), await accounts.resolver.resolve(key), "k", ["keys:read"], None)
+    await database.close()
+    return made.text
 
 
 async def _works(url: str, key: str) -> bool:

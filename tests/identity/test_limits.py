@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,8 @@ from sqlalchemy import text
 
 from agent_server.db import Database, new_id
 from agent_server.errors import TooMany
-from agent_server.identity.limits import expire_rates, give_back, limit_key, take
+from agent_server.identity.limits import expire_rates, give_back, limit_key, network_of, take
+from tests.server import Start
 
 
 async def _taken(database: Database, key: str, times: int, *, per_seconds: float = 600, burst: int = 5) -> int:
@@ -110,3 +112,58 @@ def test_a_key_tells_nothing_of_what_it_is_for() -> None:
     }
     assert len(others | {key}) == 4
     assert limit_key(b"s", "login", "\ud800")
+
+
+NETWORKS = [
+    ("10.0.0.9", "::ffff:10.0.0.9"),
+    ("10.0.0.9", "::FFFF:0a00:0009"),
+    ("2001:db8:1:2::1", "2001:0DB8:0001:0002:ffff:ffff:ffff:ffff"),
+    ("2001:db8:1:2::1", "2001:db8:1:2:3:4:5:6"),
+    ("fe80::1", "fe80::2%eth0"),
+]
+
+
+@pytest.mark.parametrize(("one", "another"), NETWORKS)
+async def test_addresses_of_one_customer_are_counted_together(start: Start, one: str, another: str) -> None:
+    limits = {"rate_per_address": 0, "rate_guests_per_address": 2}
+    async with start(trusted_proxies=["127.0.0.1"], **limits) as client:
+
+        async def made(address: str) -> int:
+            return (await client.http.post("/api/session", headers={"X-Forwarded-For": address})).status_code
+
+        assert [await made(address) for address in (one, another, one, another)] == [201, 201, 429, 429]
+        assert [await made(address) for address in ("10.0.0.8", "2001:db8:1:3::1", "fe81::1")] == [201, 201, 201]
+
+
+async def test_every_limit_of_addresses_counts_one_customer_together(start: Start) -> None:
+    async with start(trusted_proxies=["127.0.0.1"], rate_per_address=3) as client:
+        requests = [
+            ("GET", "/api/auth/me", {"Authorization": "Bearer x"}, 401),
+            ("POST", "/api/session", {}, 201),
+            ("POST", "/api/auth/login", {}, 422),
+            ("GET", "/api/auth/me", client.auth, 429),
+        ]
+        for n, (method, path, headers, status) in enumerate(requests):
+            address = f"2001:db8::{n}"
+            answer = await client.http.request(method, path, headers={**headers, "X-Forwarded-For": address})
+            assert answer.status_code == status, (path, answer.text)
+
+
+@given(n=st.integers(0, 2**32 - 1))
+def test_an_ipv4_address_is_counted_alike_however_it_is_spelled(n: int) -> None:
+    address = IPv4Address(n)
+    mapped = IPv6Address(b"\0" * 10 + b"\xff" * 2 + address.packed)
+    assert network_of(str(address)) == network_of(str(mapped)) == network_of(mapped.exploded) == str(address)
+
+
+@given(n=st.integers(2**96, 2**128 - 1), below=st.integers(0, 2**64 - 1))
+def test_an_ipv6_address_is_counted_as_its_64_first_bits(n: int, below: int) -> None:
+    there = IPv6Address(n >> 64 << 64 | below)
+    beside = IPv6Address((n ^ 1 << 64) % 2**128)
+    assert network_of(str(IPv6Address(n))) == network_of(str(there)) == network_of(there.exploded.upper())
+    assert network_of(str(beside)) != network_of(str(there))
+
+
+@pytest.mark.parametrize("address", ["", "unix:", "testclient", "10.0.0", "10.0.0.9:80", "%", "::1%"])
+def test_what_is_no_address_is_counted_as_it_is(address: str) -> None:
+    assert network_of(address) == (address if address != "::1%" else "::/64")

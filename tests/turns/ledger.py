@@ -39,7 +39,9 @@ class Replica:
     hub: Hub
     runner: Runner
 
-    async def accept(self, caller: Caller, message: str = "hello", *, queue_limit: int = 5, **more: Any) -> Accepted:
+    async def accept(
+        self, caller: Caller, message: str = "hello", *, queue_limit: int = 5, at_once: int | None = None, **more: Any
+    ) -> Accepted:
         return await accept(
             self.database,
             caller,
@@ -47,6 +49,7 @@ class Replica:
             replica=self.runner.replica.id,
             queue_limit=queue_limit,
             can_run=self.runner.has_slot,
+            at_once=at_once,
         )
 
     async def send(self, caller: Caller, message: str = "hello", **more: Any) -> Turn:

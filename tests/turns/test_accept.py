@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from agent_server.caller import Caller
 from agent_server.conversations.models import Conversation
 from agent_server.db import Database, new_id
-from agent_server.errors import Conflict, InvalidInput, NotFound, TooMany
+from agent_server.errors import Conflict, Forbidden, InvalidInput, NotFound, TooMany
 from agent_server.turns.accept import TITLE_LENGTH
 from tests.conftest import everything
 from tests.turns.ledger import answer, bodies, count, never, read_turn, replica
@@ -67,6 +67,29 @@ async def test_a_key_belongs_to_its_caller(database: Database, me: Caller, other
         theirs = await here.accept(other, "another", client_key="k")
         assert theirs.fresh
         assert theirs.turn.id != mine.turn.id
+
+
+@pytest.mark.parametrize(
+    ("scopes", "given"),
+    [
+        ({"conversations:write"}, False),
+        ({"conversations:write", "tasks:read"}, True),
+        ({"conversations:*"}, True),
+        ({"*"}, True),
+    ],
+)
+async def test_the_answer_to_anothers_message_is_given_by_its_key_to_whoever_may_read_it(
+    database: Database, scopes: set[str], given: bool
+) -> None:
+    first = Caller(id=new_id(), kind="user", scopes=frozenset({"conversations:write", "tasks:read"}))
+    second = Caller(id=first.id, kind="user", scopes=frozenset(scopes))
+    async with replica(database, never) as here:
+        sent = await here.accept(first, client_key="k")
+        if given:
+            assert (await here.accept(second, client_key="k")).turn.id == sent.turn.id
+        else:
+            with pytest.raises(Forbidden, match="conversations:read"):
+                await here.accept(second, client_key="k")
 
 
 async def test_a_key_is_unique_in_the_database_also_without_the_lock(database: Database, me: Caller) -> None:

@@ -158,7 +158,7 @@ MUTANTS = [
     ),
     Mutant(
         "a free lock says that its process is dead",
-        "migrations/engine/0003_isolation.py",
+        "migrations/engine/0006_rights.py",
         "(r.lock_key is null or",
         "(true or",
         "test_crash_points.py::test_the_lock_of_a_dead_process_says_so_whatever_its_heartbeat_says",

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from agent_server.caller import Caller
+from agent_server.caller import Caller, beyond
 from agent_server.conversations.items import NewItem, assistant_message
-from agent_server.db import Database
+from agent_server.db import Database, new_id
 from agent_server.errors import InvalidInput
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Cancelled, Done, Event, Steered, TextDelta, TextDone
@@ -101,6 +101,62 @@ async def test_a_message_that_no_model_call_was_given_is_a_turn_of_its_own(datab
         await here.read_to_the_end(again)
     said = [body["content"] for body in await bodies(database, turn.conversation_id)]
     assert said == ["paint it", "call 1 of paint it", "in blue", "call 1 of in blue"]
+
+
+LESSER = frozenset({"conversations:*", "tasks:read"})
+
+
+@pytest.mark.parametrize(
+    ("of_turn", "of_sender", "into"),
+    [
+        ({"*"}, LESSER, False),
+        ({"*"}, {"*"}, True),
+        ({"tasks:*"}, LESSER, False),
+        ({"tasks:read"}, LESSER, True),
+        ({"tasks:read", "leads:read"}, LESSER, False),
+        (LESSER, {"*"}, True),
+        ((), LESSER, True),
+        ((), (), True),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_message_is_put_into_a_turn_only_where_its_sender_holds_all_that_the_turn_does(
+    database: Database, of_turn: Any, of_sender: Any, into: bool, late: bool
+) -> None:
+    first = Caller(id=new_id(), kind="user", scopes=frozenset(of_turn))
+    second = Caller(id=first.id, kind="user", scopes=frozenset(of_sender))
+    talk, answered = Talk(1 if late else 2), list[tuple[str, frozenset[str]]]()
+
+    async def run(attempt: Attempt) -> Outcome:
+        answered.append((attempt.message, attempt.caller.scopes))
+        return await talk(attempt)
+
+    async with replica(database, run) as here:
+        turn = await here.send(first, "paint it")
+        await _waits(here, turn, 2)
+        sent = await _steer(here, second, turn, "in blue")
+        assert (sent.id == turn.id) is into
+        for event in talk.go_on:
+            event.set()
+        await here.read_to_the_end(turn)
+        await until(lambda: _all_ended(database))
+    # of its own, or of the turn that it came too late for: never with more than its sender holds
+    for message, scopes in answered:
+        assert not beyond(scopes, (first if message == "paint it" else second).scopes)
+    assert [message for message, _ in answered] == (["paint it"] if into and not late else ["paint it", "in blue"])
+
+
+async def _all_ended(database: Database) -> bool:
+    return await count(database, "turn where finished_at is null") == 0
+
+
+async def test_a_guests_turn_is_steered_by_the_guest_alone(database: Database) -> None:
+    guest = Caller(id=new_id(), kind="guest", scopes=frozenset({"conversations:write"}))
+    user = Caller(id=guest.id, kind="user", scopes=frozenset({"*"}))
+    async with replica(database, never) as here:
+        turn = await here.send(guest, "paint it")
+        assert (await _steer(here, guest, turn, "in blue")).id == turn.id
+        assert (await _steer(here, user, turn, "in red")).id != turn.id
 
 
 async def test_the_same_message_is_put_into_a_turn_once(database: Database, me: Caller) -> None:
