@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, StrictBool
 
-from agent_server.calls.confirmations import ConfirmationRepository, word_question
+from agent_server.calls.confirmations import ConfirmationRepository, show_plainly, word_question
 from agent_server.calls.consent import confirm_call, decline_call
 from agent_server.db import now
 from agent_server.http.auth import ReaderDep, ServerDep, WriterDep
@@ -16,13 +16,14 @@ router = APIRouter(tags=["confirmations"])
 
 
 class ConfirmationView(BaseModel):
-    """A call that is not made before the caller says so."""
+    """A call that is not made before the caller says so. `losses` are what it would lose, where its tool says that."""
 
     id: UUID
     tool: str
     title: str
     arguments: dict[str, Any]
     question: str
+    losses: list[dict[str, str]] | None
     status: Literal["open", "confirmed", "declined", "expired"]
     conversation_id: UUID | None
     turn_id: UUID | None
@@ -61,15 +62,18 @@ async def read_confirmation(id: UUID, caller: ReaderDep, server: ServerDep) -> C
         status = "open" if row.expires_at > now() else "expired"
     return ConfirmationView(
         **row.model_dump(include=set(ConfirmationView.model_fields)),
-        title=title,
-        question=word_question(title, row.arguments),
+        title=show_plainly(title),
+        question=word_question(title, row.arguments, row.losses),
         status=status,
     )
 
 
 @router.post("/api/confirmations/{id}", responses={409: {}, 504: {}})
 async def answer_confirmation(id: UUID, body: Decision, caller: WriterDep, server: ServerDep) -> DecisionResult:
-    """Answer a question. With `true` the call is made now, as the caller; with `false` it never is."""
+    """Answer a question. With `true` the call is made now, as the caller; with `false` it never is.
+
+    Where it would lose something else by now it is not made: 409, with a new question as `confirmation`.
+    """
     # The surface is the agent's: it is the agent's call that was waiting.
     if not body.confirm:
         await decline_call(server.runtime, id, caller=caller, surface="agent")
