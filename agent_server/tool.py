@@ -190,7 +190,7 @@ def tool(
     losses: Callable[..., Awaitable[Sequence[Loss]]] | None = None,
     per_hour: int | None = None,
 ) -> Callable[[Callable[Concatenate[ToolContext, P], Awaitable[R]]], Tool[P, R]]:
-    """Declare a tool.
+    """Declare a tool. Raises WorkspaceInvalid for what cannot work, with file and line.
 
     Args:
         scope: what a caller must hold, `resource:verb`.
@@ -198,23 +198,16 @@ def tool(
         destructive: True where a call loses something for good.
         staff: True where its scope is for staff: the role `staff` holds it, and no user or guest does by default.
         title: its name for people; by default its name in words.
-        form: what a person is told above a form of the arguments; where it is given, the offline model offers the form
-            instead of calling the tool, and guests may send it.
-        route: a short address of the form beside `/api/tools/<name>`, as in "/api/lead"; one is made a guest there who
-            has no credential.
-        phrases: sentences that plainly ask for it, with `{argument}` where an argument stands and `[...]` around
-            words that may be missing: "add {title} to my list". The offline model calls the tool when a message is
-            one of them.
-        reconcile: for a tool of the effect `once`: what became of a call that was started and cut off. It takes what
-            the tool takes and changes nothing. It returns the tool's result where the call took effect, raises
-            DidNotHappen where it did not and cannot any more (the call is then made), and returns None where nobody
-            knows.
-        losses: for a destructive tool: what a call would lose, with its rows locked. It takes what the tool takes and
-            changes nothing. Whoever is asked about a call is told that, and a yes counts only for that.
-        per_hour: how often a caller, or all that come from one address where that is known, may call it in an hour.
-
-    Raises:
-        WorkspaceInvalid: a declaration that cannot work, with its file and line.
+        form: what a person is told above a form of the arguments, which guests may send. The offline model offers it.
+        route: a short address of the form, as in "/api/lead"; whoever has no credential is made a guest there.
+        phrases: sentences that plainly ask for it, with `{argument}` where one stands and `[...]` around words that may
+            be missing. The offline model calls the tool when a message is one of them.
+        reconcile: for the effect `once`: what became of a call that was cut off. It takes what the tool takes and
+            changes nothing. It returns the result where the call took effect, raises DidNotHappen where it cannot any
+            more (the call is then made), and returns None where nobody knows.
+        losses: for a destructive tool: what a call would lose, with its rows locked, as its user is asked about it. It
+            takes what the tool takes and changes nothing.
+        per_hour: how often a caller, or an address, may call it in an hour.
     """
 
     def declare(function: Callable[Concatenate[ToolContext, P], Awaitable[R]]) -> Tool[P, R]:

@@ -1,16 +1,19 @@
 """Questions before something is lost for good and their answers at /api/confirmations."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, StrictBool
 
-from agent_server.calls.confirmations import ConfirmationRepository, show_plainly, word_question
+from agent_server.calls.confirmations import Changed, ConfirmationRepository, show_plainly, word_question
 from agent_server.calls.consent import confirm_call, decline_call
 from agent_server.db import now
 from agent_server.http.auth import ReaderDep, ServerDep, WriterDep
+from agent_server.http.problems import PROBLEMS, Problem, render_problem
 
 router = APIRouter(tags=["confirmations"])
 
@@ -38,6 +41,12 @@ class Decision(BaseModel):
 
     # Only a plain yes is one: by default pydantic takes the texts `on` and `yes` for true.
     confirm: StrictBool
+
+
+class ChangedProblem(Problem):
+    """A yes that does not count. `confirmation` asks about what the call would lose now, where it still can be made."""
+
+    confirmation: dict[str, Any] | None = None
 
 
 class DecisionResult(BaseModel):
@@ -68,8 +77,12 @@ async def read_confirmation(id: UUID, caller: ReaderDep, server: ServerDep) -> C
     )
 
 
-@router.post("/api/confirmations/{id}", responses={409: {}, 504: {}})
-async def answer_confirmation(id: UUID, body: Decision, caller: WriterDep, server: ServerDep) -> DecisionResult:
+@router.post(
+    "/api/confirmations/{id}", response_model=DecisionResult, responses={409: {"model": ChangedProblem}, 504: {}}
+)
+async def answer_confirmation(
+    id: UUID, body: Decision, caller: WriterDep, server: ServerDep
+) -> DecisionResult | JSONResponse:
     """Answer a question. With `true` the call is made now, as the caller; with `false` it never is.
 
     Where it would lose something else by now it is not made: 409, with a new question as `confirmation`.
@@ -78,5 +91,10 @@ async def answer_confirmation(id: UUID, body: Decision, caller: WriterDep, serve
     if not body.confirm:
         await decline_call(server.runtime, id, caller=caller, surface="agent")
         return DecisionResult(id=id, status="declined")
-    output = await confirm_call(server.runtime, server.workspace.tools, id, caller=caller, surface="agent")
+    try:
+        output = await confirm_call(server.runtime, server.workspace.tools, id, caller=caller, surface="agent")
+    except Changed as changed:
+        question = asdict(changed.question) if changed.question else None
+        problem = ChangedProblem(**render_problem(changed, 409).model_dump(), confirmation=question)
+        return JSONResponse(problem.model_dump(mode="json", exclude_none=True), 409, media_type=PROBLEMS.media_type)
     return DecisionResult(id=id, status="confirmed", output=output)

@@ -1,14 +1,11 @@
 """Errors as RFC 9457 problem details with a `code` of ours and the request id."""
 
-from dataclasses import asdict
 from http import HTTPStatus
-from typing import Any
 from uuid import UUID
 
 import structlog
 from pydantic import BaseModel, Field
 
-from agent_server.calls.confirmations import Changed
 from agent_server.errors import AgentServerError, Busy, InvalidInput
 from agent_server.http.errors import ErrorFormat
 from agent_server.log import without_secrets
@@ -25,7 +22,6 @@ class Problem(BaseModel):
     request_id: str | None = Field(None, exclude_if=lambda value: value is None)
     errors: list[dict[str, str]] | None = Field(None, exclude_if=lambda value: value is None)
     turn_id: UUID | None = Field(None, exclude_if=lambda value: value is None)
-    confirmation: dict[str, Any] | None = Field(None, exclude_if=lambda value: value is None)
 
 
 def render_problem(error: AgentServerError, status: int) -> Problem:
@@ -40,7 +36,6 @@ def render_problem(error: AgentServerError, status: int) -> Problem:
         request_id=structlog.contextvars.get_contextvars().get("request_id"),
         errors=[{"field": without_secrets(f.field), "message": without_secrets(f.message)} for f in fields] or None,
         turn_id=error.turn_id if isinstance(error, Busy) else None,
-        confirmation=asdict(error.question) if isinstance(error, Changed) and error.question else None,
     )
 
 
