@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from agent_server.repository import Repository as Repository
     from agent_server.seed import SeedFile as SeedFile
     from agent_server.tool import Effect as Effect
+    from agent_server.tool import Loss as Loss
     from agent_server.tool import Tool as Tool
     from agent_server.tool import ToolContext as ToolContext
     from agent_server.tool import tool as tool
@@ -46,6 +47,7 @@ _HOME = {
     "Effect": "agent_server.tool",
     "Forbidden": "agent_server.errors",
     "InvalidInput": "agent_server.errors",
+    "Loss": "agent_server.tool",
     "NotFound": "agent_server.errors",
     "Owned": "agent_server.db",
     "Page": "agent_server.repository",
@@ -76,6 +78,7 @@ __all__ = [
     "Effect",
     "Forbidden",
     "InvalidInput",
+    "Loss",
     "NotFound",
     "Owned",
     "Page",

@@ -3,15 +3,18 @@
 import functools
 import hashlib
 import json
+import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, Undefined, nodes
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Joiner
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from agent_server.errors import Mistake, ModelFailed
@@ -22,43 +25,127 @@ VARIABLES: Mapping[str, Any] = {"profile": {}, "today": "2026-01-31"}
 """What a body may use, with an example of each: what is known of the caller, and the date (ISO 8601)."""
 
 
-class _Stored(str):
-    """Text that the caller or a model has stored. In a prompt it stands as a JSON string, on one line and in quotes."""
+_KEY = object()
+_LINE_END = re.compile("[\x85\u2028\u2029]")
+"""What ends a line beside the control characters, which JSON escapes itself."""
 
-    # Stored text must not pass for instructions. It is still a `str`, so that a template can compare it.
+
+class _Written(str):
+    """Text that stands in a prompt as it is: a literal of the template, the date, or what was rendered before.
+
+    Whatever is made of one, by a method, a filter or an operator, is a plain text again and is quoted.
+    """
 
     __slots__ = ()
 
+    # Jinja's `format` makes a text of the type of the text that it formats. Without the key that is a plain one.
+    def __new__(cls, text: str, key: object = None) -> "_Written":
+        return super().__new__(cls if key is _KEY else str, text)  # type: ignore[return-value]
 
-def _quote(value: Any) -> Any:
-    if not isinstance(value, _Stored | Mapping | list):
-        return value
-    # Without "<" the text cannot close a tag that the prompt puts around it.
-    return json.dumps(value, ensure_ascii=False, default=str).replace("<", "\\u003c")
+    # Inside of `{% autoescape %}` it is not escaped once more.
+    def __html__(self) -> str:
+        return str(self)
 
 
-def _mark(value: Any) -> Any:
+def _written(text: str) -> str:
+    return _Written(text, _KEY)
+
+
+def _literal(value: Any) -> Any:
+    """A constant of a template with its texts marked."""
     match value:
         case str():
-            return _Stored(value)
-        case Mapping():
-            return {_Stored(key): _mark(item) for key, item in value.items()}
-        case list():
-            return [_mark(item) for item in value]
+            return _written(value)
+        case tuple() | list():
+            return type(value)(_literal(item) for item in value)
+        case dict():
+            return {_literal(key): _literal(item) for key, item in value.items()}
         case _:
             return value
+
+
+def quote(value: Any) -> str:
+    """A value as JSON on one line, for a prompt. Without "<" it cannot close a tag that the prompt puts around it."""
+    text = json.dumps(value, ensure_ascii=False, default=_plain).replace("<", "\\u003c")
+    return _LINE_END.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _plain(value: Any) -> Any:
+    # Of an object that a filter makes only what it yields is said: its address would be another in each process.
+    return list(value) if isinstance(value, Iterable) else str(value)
+
+
+def _finalize(value: Any) -> Any:
+    """What stands in the prompt for the value of an expression.
+
+    Everything may be of somebody's making that is no literal of the template: text that a caller or a model has stored
+    must not pass for instructions, however the template has turned it.
+    """
+    if value is None or isinstance(value, _Written | bool | int | float | Undefined):
+        return value
+    return _written(quote(value))
+
+
+def _finalize_constant(value: Any) -> str:
+    return value if isinstance(value, str) else str(_finalize(value))
+
+
+class _CodeGenerator(CodeGenerator):
+    """Marks the literals of a template, so that they are known when it is rendered."""
+
+    def visit_Const(self, node: nodes.Const, frame: Frame) -> None:
+        if isinstance(node.value, str | tuple | list | dict):
+            self.write(f"environment.literal({node.value!r})")
+        else:
+            super().visit_Const(node, frame)
+
+    # Jinja does not finalize what the filter of a block makes of the block.
+    def visit_FilterBlock(self, node: nodes.FilterBlock, frame: Frame) -> None:
+        inner = frame.inner()
+        inner.symbols.analyze_node(node)
+        self.enter_frame(inner)
+        self.buffer(inner)
+        self.blockvisit(node.body, inner)
+        self.start_write(frame, node)
+        # Where nothing is looked up, all of it is the template's.
+        looks_up = node.find(nodes.Name) is not None
+        self.write("str(environment.finalize(" if looks_up else "str((")
+        self.visit_Filter(node.filter, inner)
+        self.write("))")
+        self.end_write(frame)
+        self.leave_frame(inner)
+
+    def _make_finalize(self) -> Any:
+        return super()._make_finalize()._replace(const=_finalize_constant)
+
+
+# A sandbox, because a prompt may be written by somebody who must not run code on the server.
+class _Environment(ImmutableSandboxedEnvironment):
+    code_generator_class = _CodeGenerator
+    literal = staticmethod(_literal)
+
+    # What Jinja joins are pieces that were finalized: the texts of macros, of `{% set %}` and of recursive loops.
+    @staticmethod
+    def concat(pieces: Iterable[str]) -> str:
+        return _written("".join(pieces))
+
+
+class _Joiner(Joiner):
+    def __call__(self) -> str:
+        return super().__call__() or _written("")
+
+
+# Strict, so that a misspelt variable is a mistake and not an empty place.
+_TEMPLATES = _Environment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_finalize)
+_TEMPLATES.globals["joiner"] = _Joiner
+_TEMPLATES.filters["tojson"] = lambda value: _written(quote(value))
 
 
 class _Known(dict[str, Any]):
     """A profile, in which what is not known is empty: a template may ask `{% if profile.level %}`."""
 
     def __missing__(self, key: str) -> str:
-        return ""
-
-
-# A sandbox, because a prompt may be written by somebody who must not run code on the server. Strict, so that a
-# misspelt variable is a mistake and not an empty place.
-_TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_quote)
+        return _written("")
 
 
 class FrontMatter(BaseModel):
@@ -115,7 +202,7 @@ class AgentPrompt:
         """The instructions. Raises ModelFailed when the template fails with these variables."""
         try:
             known = {**VARIABLES, **variables}
-            return _template(self.body).render(**{**known, "profile": _Known(_mark(known["profile"]))})
+            return str(_template(self.body).render(profile=_Known(known["profile"]), today=_written(known["today"])))
         except _TEMPLATE_FAILS as error:
             raise ModelFailed(f"The prompt of {self.name} does not render: {error}") from error
 
@@ -232,7 +319,7 @@ def _find_template_mistakes(prompt: AgentPrompt, first_line: int) -> Sequence[Mi
         return [Mistake(prompt.file, first_line, "has no body: the instructions go below the front matter")]
     try:
         # Rendered with an empty profile, as for a new guest: what fails there would fail in the first conversation.
-        _TEMPLATES.from_string(prompt.body).render(**{**VARIABLES, "profile": _Known()})
+        _TEMPLATES.from_string(prompt.body).render(profile=_Known(), today=_written(VARIABLES["today"]))
     except TemplateSyntaxError as error:
         return [Mistake(prompt.file, first_line + error.lineno - 1, f"template: {error.message}")]
     except _TEMPLATE_FAILS as error:

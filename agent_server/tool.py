@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from agent_server.audit import Surface
 from agent_server.caller import Caller
 from agent_server.db import new_id
+from agent_server.declaration import mistakes_of_companion, mistakes_of_route
 from agent_server.errors import FieldError, InvalidInput, Mistake, WorkspaceInvalid
 from agent_server.repository import Repository
 
@@ -44,24 +45,14 @@ NESTING = 100
 
 _NAME = re.compile(r"[a-z_]{1,40}")
 _SCOPE = re.compile(r"[a-z_]+:[a-z_]+")
-_ROUTE = re.compile(r"/api/([a-z]+(?:-[a-z]+)*)")
-ENGINE_ROUTES = frozenset(
-    {
-        "admin",
-        "audit",
-        "auth",
-        "chat",
-        "confirmations",
-        "conversations",
-        "documents",
-        "files",
-        "guest",
-        "health",
-        "keys",
-    }
-    | {"me", "page", "passages", "session", "tools", "turns", "users"}
-)
-"""What may follow `/api/` in a tool's `route` no more: the engine answers there, or may one day."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Something that a call would lose for good, as the database has it."""
+
+    id: UUID | str
+    title: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +61,8 @@ class ToolContext:
 
     `session` is the call's one transaction: what a tool writes commits with the record of the call, or not at all. It
     holds one of the server's few connections from its first statement on. `idempotency_key` is for a service that makes
-    the same request only once: it is the same however often a turn has to make this call.
+    the same request only once: it is the same however often a turn has to make this call. `collections` are those of the
+    content that the calling agent answers from; None is all of them.
     """
 
     caller: Caller
@@ -78,6 +70,7 @@ class ToolContext:
     surface: Surface
     conversation_id: UUID | None = None
     turn_id: UUID | None = None
+    collections: tuple[str, ...] | None = None
     idempotency_key: str = field(default_factory=lambda: str(new_id()))
     resources: Mapping[type[Any], Any] = field(default_factory=dict)
 
@@ -108,6 +101,8 @@ class Tool(Generic[P, R]):
     phrases: tuple[str, ...]
     function: Callable[Concatenate[ToolContext, P], Awaitable[R]]
     reconcile: Callable[..., Awaitable[Any]] | None
+    losses: Callable[..., Awaitable[Sequence[Loss]]] | None
+    per_hour: int | None
     file: str
     line: int
 
@@ -192,8 +187,10 @@ def tool(
     route: str | None = None,
     phrases: Sequence[str] = (),
     reconcile: Callable[..., Awaitable[Any]] | None = None,
+    losses: Callable[..., Awaitable[Sequence[Loss]]] | None = None,
+    per_hour: int | None = None,
 ) -> Callable[[Callable[Concatenate[ToolContext, P], Awaitable[R]]], Tool[P, R]]:
-    """Declare a tool.
+    """Declare a tool. Raises WorkspaceInvalid for what cannot work, with file and line.
 
     Args:
         scope: what a caller must hold, `resource:verb`.
@@ -201,20 +198,16 @@ def tool(
         destructive: True where a call loses something for good.
         staff: True where its scope is for staff: the role `staff` holds it, and no user or guest does by default.
         title: its name for people; by default its name in words.
-        form: what a person is told above a form of the arguments; where it is given, the offline model offers the form
-            instead of calling the tool, and guests may send it.
-        route: a short address of the form beside `/api/tools/<name>`, as in "/api/lead"; one is made a guest there who
-            has no credential.
-        phrases: sentences that plainly ask for it, with `{argument}` where an argument stands and `[...]` around
-            words that may be missing: "add {title} to my list". The offline model calls the tool when a message is
-            one of them.
-        reconcile: for a tool of the effect `once`: what became of a call that was started and cut off. It takes what
-            the tool takes and changes nothing. It returns the tool's result where the call took effect, raises
-            DidNotHappen where it did not and cannot any more (the call is then made), and returns None where nobody
-            knows.
-
-    Raises:
-        WorkspaceInvalid: a declaration that cannot work, with its file and line.
+        form: what a person is told above a form of the arguments, which guests may send. The offline model offers it.
+        route: a short address of the form, as in "/api/lead"; whoever has no credential is made a guest there.
+        phrases: sentences that plainly ask for it, with `{argument}` where one stands and `[...]` around words that may
+            be missing. The offline model calls the tool when a message is one of them.
+        reconcile: for the effect `once`: what became of a call that was cut off. It takes what the tool takes and
+            changes nothing. It returns the result where the call took effect, raises DidNotHappen where it cannot any
+            more (the call is then made), and returns None where nobody knows.
+        losses: for a destructive tool: what a call would lose, with its rows locked, as its user is asked about it. It
+            takes what the tool takes and changes nothing.
+        per_hour: how often a caller, or an address, may call it in an hour.
     """
 
     def declare(function: Callable[Concatenate[ToolContext, P], Awaitable[R]]) -> Tool[P, R]:
@@ -233,6 +226,8 @@ def tool(
             phrases=tuple(phrases),
             function=function,
             reconcile=reconcile,
+            losses=losses,
+            per_hour=per_hour,
             file=code.co_filename,
             line=code.co_firstlineno,
         )
@@ -273,10 +268,16 @@ def _mistakes(tool: Tool[Any, Any]) -> Sequence[str]:
         found.append(f"without a type: {', '.join(unannotated)}")
     if signature.return_annotation is signature.empty:
         found.append("needs a return type: it becomes the output schema")
+    if tool.per_hour is not None and tool.per_hour < 1:
+        found.append("per_hour is a number from 1; leave it out for no limit")
     if tool.route is not None:
-        found += _mistakes_of_route(tool, tool.route)
+        found += mistakes_of_route(tool.route, has_form=bool(tool.form))
     if tool.reconcile is not None:
         found += _mistakes_of_reconcile(tool, tool.reconcile)
+    if tool.losses is not None:
+        found += mistakes_of_companion("losses", tool.losses, signature)
+        if not tool.destructive:
+            found.append("losses is for a tool that is destructive: nobody is asked about another")
     # A wrong signature would fail here again, with a message that says less.
     if not found:
         try:
@@ -286,27 +287,13 @@ def _mistakes(tool: Tool[Any, Any]) -> Sequence[str]:
     return found
 
 
-def _mistakes_of_route(tool: Tool[Any, Any], route: str) -> Iterator[str]:
-    if not tool.form:
-        yield "route is the address of a form: declare form, what a person is told above it, beside it"
-    if (parts := _ROUTE.fullmatch(route)) is None:
-        yield f"route {route!r} is not /api/ and one word, as in /api/lead"
-    elif parts[1] in ENGINE_ROUTES:
-        yield f"route {route!r} is the server's own; choose another word"
-
-
-def _mistakes_of_reconcile(tool: Tool[Any, Any], reconcile: Callable[..., Awaitable[Any]]) -> Sequence[str]:
-    found: list[str] = []
-    signature, asked = inspect.signature(tool.function), inspect.signature(reconcile)
+def _mistakes_of_reconcile(tool: Tool[Any, Any], reconcile: Callable[..., Awaitable[Any]]) -> Iterator[str]:
+    signature = inspect.signature(tool.function)
     if tool.effect != "once":
-        found.append("reconcile is for the effect once: after a call of another effect nothing is in doubt")
-    if not inspect.iscoroutinefunction(reconcile):
-        found.append("reconcile must be `async def`")
-    if list(asked.parameters) != list(signature.parameters):
-        found.append(f"reconcile must take what the tool takes: ({', '.join(signature.parameters)})")
+        yield "reconcile is for the effect once: after a call of another effect nothing is in doubt"
+    yield from mistakes_of_companion("reconcile", reconcile, signature)
     if signature.return_annotation in (None, "None"):
-        found.append("with reconcile it must return something: None from reconcile says that nobody knows")
-    return found
+        yield "with reconcile it must return something: None from reconcile says that nobody knows"
 
 
 def invalid_input(error: ValidationError, expected: str) -> InvalidInput:

@@ -67,8 +67,10 @@ class Workspace:
 
     @property
     def agent_scopes(self) -> frozenset[str]:
-        """The scopes of every tool that some agent may call."""
-        return frozenset(self.tools[name].scope for agent in self.agents.values() for name in agent.tools)
+        """The scopes of every tool that some agent may call, and that of passages where one answers from them."""
+        agents = self.agents.values()
+        passages = {knowledge_tools.KNOWLEDGE} if any(agent.knowledge != () for agent in agents) else set[str]()
+        return frozenset(passages | {self.tools[name].scope for agent in agents for name in agent.tools})
 
     @property
     def staff_scopes(self) -> frozenset[str]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from agent_server.declaration import ENGINE_ROUTES
 from agent_server.errors import WorkspaceInvalid
 from agent_server.identity.roles import define_roles
 from agent_server.knowledge.tools import Passages, search_knowledge
-from agent_server.tool import ENGINE_ROUTES, ToolContext, tool
+from agent_server.tool import ToolContext, tool
 from agent_server.workspace import Workspace, load_workspace
 from tests.commands import agent_server
 from tests.conftest import ROOT

@@ -1,28 +1,32 @@
 """Questions before something is lost for good and their answers at /api/confirmations."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, StrictBool
 
-from agent_server.calls.confirmations import ConfirmationRepository, word_question
+from agent_server.calls.confirmations import Changed, ConfirmationRepository, show_plainly, word_question
 from agent_server.calls.consent import confirm_call, decline_call
 from agent_server.db import now
 from agent_server.http.auth import ReaderDep, ServerDep, WriterDep
+from agent_server.http.problems import PROBLEMS, Problem, render_problem
 
 router = APIRouter(tags=["confirmations"])
 
 
 class ConfirmationView(BaseModel):
-    """A call that is not made before the caller says so."""
+    """A call that is not made before the caller says so. `losses` are what it would lose, where its tool says that."""
 
     id: UUID
     tool: str
     title: str
     arguments: dict[str, Any]
     question: str
+    losses: list[dict[str, str]] | None
     status: Literal["open", "confirmed", "declined", "expired"]
     conversation_id: UUID | None
     turn_id: UUID | None
@@ -37,6 +41,12 @@ class Decision(BaseModel):
 
     # Only a plain yes is one: by default pydantic takes the texts `on` and `yes` for true.
     confirm: StrictBool
+
+
+class ChangedProblem(Problem):
+    """A yes that does not count. `confirmation` asks about what the call would lose now, where it still can be made."""
+
+    confirmation: dict[str, Any] | None = None
 
 
 class DecisionResult(BaseModel):
@@ -61,18 +71,30 @@ async def read_confirmation(id: UUID, caller: ReaderDep, server: ServerDep) -> C
         status = "open" if row.expires_at > now() else "expired"
     return ConfirmationView(
         **row.model_dump(include=set(ConfirmationView.model_fields)),
-        title=title,
-        question=word_question(title, row.arguments),
+        title=show_plainly(title),
+        question=word_question(title, row.arguments, row.losses),
         status=status,
     )
 
 
-@router.post("/api/confirmations/{id}", responses={409: {}, 504: {}})
-async def answer_confirmation(id: UUID, body: Decision, caller: WriterDep, server: ServerDep) -> DecisionResult:
-    """Answer a question. With `true` the call is made now, as the caller; with `false` it never is."""
+@router.post(
+    "/api/confirmations/{id}", response_model=DecisionResult, responses={409: {"model": ChangedProblem}, 504: {}}
+)
+async def answer_confirmation(
+    id: UUID, body: Decision, caller: WriterDep, server: ServerDep
+) -> DecisionResult | JSONResponse:
+    """Answer a question. With `true` the call is made now, as the caller; with `false` it never is.
+
+    Where it would lose something else by now it is not made: 409, with a new question as `confirmation`.
+    """
     # The surface is the agent's: it is the agent's call that was waiting.
     if not body.confirm:
         await decline_call(server.runtime, id, caller=caller, surface="agent")
         return DecisionResult(id=id, status="declined")
-    output = await confirm_call(server.runtime, server.workspace.tools, id, caller=caller, surface="agent")
+    try:
+        output = await confirm_call(server.runtime, server.workspace.tools, id, caller=caller, surface="agent")
+    except Changed as changed:
+        question = asdict(changed.question) if changed.question else None
+        problem = ChangedProblem(**render_problem(changed, 409).model_dump(), confirmation=question)
+        return JSONResponse(problem.model_dump(mode="json", exclude_none=True), 409, media_type=PROBLEMS.media_type)
     return DecisionResult(id=id, status="confirmed", output=output)

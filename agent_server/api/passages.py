@@ -5,8 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from agent_server.http.auth import ServerDep
+from agent_server.caller import Caller
+from agent_server.http.auth import ServerDep, caller_with
 from agent_server.knowledge.search import get_passage
+from agent_server.knowledge.tools import KNOWLEDGE
 from agent_server.web.render import render_blocks
 
 router = APIRouter(tags=["conversations"])
@@ -26,7 +28,11 @@ class PassageView(BaseModel):
 
 
 @router.get("/api/passages/{passage}")
-async def read_passage(passage: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")], server: ServerDep) -> PassageView:
+async def read_passage(
+    passage: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")],
+    caller: Annotated[Caller, caller_with(KNOWLEDGE)],
+    server: ServerDep,
+) -> PassageView:
     """The passage that a citation names."""
     async with server.database.transaction() as session:
         found = await get_passage(session, passage)

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -25,15 +26,29 @@ from agent_server.audit import AuditRepository, Surface
 from agent_server.caller import Caller
 from agent_server.calls.confirmations import (
     LASTS,
+    Changed,
     Confirmation,
+    ConfirmationLedger,
     ConfirmationRepository,
     Question,
     find_asker,
+    losses_json,
     question_of,
 )
 from agent_server.calls.ledger import CallOutcome, Interrupted, Ledger, OutcomeUnknown, RecordedFailure, failure_text
+from agent_server.calls.share import Shares, count_call
 from agent_server.db import Database, DatabaseAway, new_id, now
-from agent_server.errors import AgentServerError, DidNotHappen, Internal, TimedOut, Unavailable
+from agent_server.errors import (
+    AgentServerError,
+    Conflict,
+    DidNotHappen,
+    Internal,
+    InvalidInput,
+    NotFound,
+    TimedOut,
+    Unavailable,
+)
+from agent_server.identity.logins import SigningSecret
 from agent_server.identity.rights import require
 from agent_server.settings import Settings
 from agent_server.tool import OUTSIDE, Tool, ToolContext
@@ -52,6 +67,16 @@ class Runtime:
     database: Database
     resources: Mapping[type[Any], Any] = field(default_factory=dict)
 
+    @cached_property
+    def shares(self) -> Shares:
+        """What each caller's calls may take of this process: half of its connections."""
+        half = max(1, self.database.pool_status()["size"] // 2)
+        return Shares(half, self.settings.database_pool_timeout)
+
+    @cached_property
+    def secret(self) -> SigningSecret:
+        return SigningSecret(self.database)
+
 
 async def call_tool(
     runtime: Runtime,
@@ -63,6 +88,8 @@ async def call_tool(
     conversation_id: UUID | None = None,
     idempotency_key: str | None = None,
     ledger: Ledger | None = None,
+    collections: tuple[str, ...] | None = None,
+    address: str | None = None,
 ) -> Any:
     """Run one call and return its result as JSON-ready data.
 
@@ -74,18 +101,22 @@ async def call_tool(
     A model's call of a destructive tool is not made: its user is asked, and the result says so.
 
     Outside a turn, `idempotency_key` is what the caller sent to have the call made once: the tool is given a key made
-    of it, the caller and the tool's name.
+    of it, the caller and the tool's name. `collections` bound an agent, and `address` is where the request came from.
     """
     # Before anything is checked: what is on record has happened, whatever the caller may do by now.
     if ledger and (outcome := ledger.outcome):
         return _replay(outcome)
     key = ledger.idempotency_key if ledger else _make_key(caller, tool, idempotency_key)
-    call = _Call(runtime, tool, caller, surface, ledger, ledger.conversation_id if ledger else conversation_id, key)
+    in_conversation = ledger.conversation_id if ledger else conversation_id
+    call = _Call(runtime, tool, caller, surface, ledger, in_conversation, key, collections)
     async with call.record_failures():
         if ledger and ledger.cut_off and tool.effect == "once" and (found := await call.reconcile(arguments)):
             return found.output
         values = call.admit(arguments)
-        if find_asker(tool, surface) == "row" and not (ledger and ledger.is_confirmed):
+        is_confirmed = ledger is not None and ledger.is_confirmed
+        if not is_confirmed:  # it was counted when it was asked about
+            await call.count(address)
+        if find_asker(tool, surface) == "row" and not is_confirmed:
             return _describe_question(await call.ask(values))
         if tool.effect in OUTSIDE:
             # Without a turn there is nothing to note; but a database that is away must not come to light afterwards.
@@ -97,7 +128,7 @@ async def call_tool(
 async def ask_first(
     runtime: Runtime,
     tool: Tool[..., Any],
-    arguments: Mapping[str, Any],
+    arguments: Mapping[str, Any] | str,
     *,
     caller: Caller,
     surface: Surface,
@@ -105,7 +136,9 @@ async def ask_first(
     """What to ask the caller before this call. `consent.confirm_call` makes it. Raises Forbidden and InvalidInput."""
     call = _Call(runtime, tool, caller, surface, None, None, "")
     async with call.record_failures():
-        return await call.ask(call.admit(arguments))
+        values = call.admit(arguments)
+        await call.count(None)
+        return await call.ask(values)
 
 
 async def authorise_call(runtime: Runtime, tool: Tool[..., Any], *, caller: Caller, surface: Surface) -> None:
@@ -126,6 +159,7 @@ class _Call:
     ledger: Ledger | None
     conversation_id: UUID | None
     idempotency_key: str
+    collections: tuple[str, ...] | None = None
     started: float = field(default_factory=time.perf_counter)
 
     def admit(self, arguments: Mapping[str, Any] | str) -> dict[str, Any]:
@@ -137,25 +171,67 @@ class _Call:
         """Raises Forbidden."""
         require(self.caller, self.tool.scope, self.tool.name)
 
+    async def count(self, address: str | None) -> None:
+        """Raises TooMany."""
+        await count_call(self.runtime.database, self.runtime.secret, self.tool, self.caller, address)
+
     async def make(self, values: Mapping[str, Any]) -> Any:
         """Make the call and record how it ended."""
-        async with self.record_failures():
-            return await self._run_and_record(self.tool, values)
+        try:
+            async with self.record_failures():
+                return await self._run_and_record(self.tool, values)
+        except Changed as changed:
+            await self._ask_again(changed, values)
+            raise
 
     async def ask(self, values: Mapping[str, Any]) -> Question:
         """Ask for the caller's word instead of making the call. The question is the call's outcome."""
+        async with self._transaction() as session:
+            with self.runtime.shares.bound(session, self.caller):
+                losses = await self._read_losses(session, values)
+            question = await self._add_question(session, values, losses)
+            await self._record(session, "asked", CallOutcome(_describe_question(question)), question)
+        return question
+
+    async def _ask_again(self, changed: Changed, values: Mapping[str, Any]) -> None:
+        """End the question whose answer does not count, and ask about what the call would lose now."""
+        assert isinstance(self.ledger, ConfirmationLedger)
+        async with self._transaction() as session:
+            await self.ledger.end(session)
+            audit = AuditRepository(session, self.caller)
+            await audit.record(**self._audit(changed.code))
+            if changed.losses is not None:
+                changed.ask(await self._add_question(session, values, changed.losses))
+                await audit.record(**self._audit("asked"))
+
+    async def _add_question(
+        self, session: AsyncSession, values: Mapping[str, Any], losses: list[dict[str, str]] | None
+    ) -> Question:
         row = Confirmation(
             tool=self.tool.name,
             arguments=json_arguments(self.tool, values),
+            losses=losses,
             conversation_id=self.conversation_id,
             turn_id=self.ledger.turn_id if self.ledger else None,
             expires_at=now() + LASTS,
         )
-        question = question_of(row, self.tool.title)
-        async with self._transaction() as session:
-            await ConfirmationRepository(session, self.caller).add(row)
-            await self._record(session, "asked", CallOutcome(_describe_question(question)), question)
-        return question
+        await ConfirmationRepository(session, self.caller).add(row)
+        return question_of(row, self.tool.title)
+
+    async def _read_losses(self, session: AsyncSession, values: Mapping[str, Any]) -> list[dict[str, str]] | None:
+        """What the call would lose, with its rows locked. None of a tool that does not say it."""
+        if self.tool.losses is None:
+            return None
+        return losses_json(await self._run(self.tool.losses, session, values))
+
+    async def _check_losses(self, asked: Confirmation, session: AsyncSession, values: Mapping[str, Any]) -> None:
+        """Raises Changed where the call would lose something else than its caller was asked about."""
+        try:
+            losses = await self._read_losses(session, values)
+        except (NotFound, Conflict, InvalidInput) as error:
+            raise Changed(error.message, None) from error
+        if losses is not None and losses != asked.losses:
+            raise Changed("what it would lose has changed since you were asked", losses)
 
     async def reconcile(self, arguments: Mapping[str, Any] | str) -> CallOutcome | None:
         """What became of the call that was cut off. None if it did not happen. Raises OutcomeUnknown."""
@@ -191,6 +267,9 @@ class _Call:
         # Neither is an outcome. The next attempt makes the call again, or asks what became of it.
         except (Interrupted, Unavailable):
             raise
+        # Recorded with the question that takes the place of the one that was answered.
+        except Changed:
+            raise
         except AgentServerError as error:
             await self._record_failure(error)
             raise
@@ -205,8 +284,17 @@ class _Call:
 
     async def _run_and_record(self, function: Callable[..., Awaitable[Any]], values: Mapping[str, Any]) -> Any:
         async with self._transaction() as session:
-            output = await self._run(function, session, values)
+            with self.runtime.shares.bound(session, self.caller):
+                if isinstance(self.ledger, ConfirmationLedger):
+                    await self._check_losses(self.ledger.confirmation, session, values)
+                output = self._dump(await self._run(function, session, values))
             await self._record(session, "ok", CallOutcome(output))
+        return output
+
+    def _dump(self, value: Any) -> Any:
+        output = self.tool.dump(value)
+        # what no surface could send is not committed
+        json.dumps(output, ensure_ascii=False, allow_nan=False).encode()
         return output
 
     async def _record_failure(self, error: AgentServerError) -> None:
@@ -231,15 +319,13 @@ class _Call:
             surface=self.surface,
             conversation_id=self.conversation_id,
             turn_id=self.ledger.turn_id if self.ledger else None,
+            collections=self.collections,
             idempotency_key=self.idempotency_key,
             resources=self.runtime.resources,
         )
         try:
             async with asyncio.timeout(seconds) as deadline:
-                output = self.tool.dump(await function(context, **values))
-            # what no surface could send is not committed
-            json.dumps(output, ensure_ascii=False, allow_nan=False).encode()
-            return output
+                return await function(context, **values)
         except TimeoutError:
             # Else it is a TimeoutError of the tool's own, which is a bug of the tool.
             if deadline.expired():

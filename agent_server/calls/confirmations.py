@@ -1,11 +1,13 @@
 """What a user is asked before something is lost for good. Each answer counts once.
 
-asked       the call is recorded as not made, with its question, in one transaction
-answered    the row is marked and the call made in one transaction; where its effect is outside our database, the
-            row is marked first, so that two answers at once never make it twice
+asked       the call is recorded as not made, with its question, in one transaction; what it would lose is read there and
+            kept with the question
+answered    the row is marked and the call made in one transaction, if it would still lose the same; where its effect is
+            outside our database, the row is marked first, so that two answers at once never make it twice
 """
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -21,7 +23,7 @@ from agent_server.caller import Caller
 from agent_server.db import Database, Owned, now
 from agent_server.errors import Conflict, NotFound
 from agent_server.repository import Repository
-from agent_server.tool import Tool
+from agent_server.tool import Loss, Tool
 
 Asker = Literal["row", "client", "terminal", "nobody"]
 
@@ -39,6 +41,8 @@ ASKERS: Mapping[Surface, Asker] = {
 LASTS = timedelta(minutes=15)
 _SHOWN = 80
 """Longest value in a question, characters; `arguments` has it whole."""
+_LISTED = 20
+"""How many losses a question names."""
 
 
 def find_asker(tool: Tool[..., Any], surface: Surface) -> Asker:
@@ -54,6 +58,8 @@ class Confirmation(Owned, table=True):
 
     tool: str
     arguments: dict[str, Any] = Field(sa_type=JSONB)
+    # None of a tool that does not say what it loses.
+    losses: list[dict[str, str]] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     conversation_id: UUID | None = None
     turn_id: UUID | None = None
     created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))
@@ -74,33 +80,84 @@ class Question:
     expires_at: str
 
 
+class Changed(Conflict):
+    """A call that was confirmed would no longer lose what its user was asked about.
+
+    `losses` are what it would lose now, and `question` asks about them; None where it cannot be made any more.
+    """
+
+    def __init__(self, reason: str, losses: list[dict[str, str]] | None) -> None:
+        super().__init__(f"Nothing was done: {reason}")
+        self.losses = losses
+        self.question: Question | None = None
+
+    def ask(self, question: Question) -> None:
+        self.question = question
+        self.message += f"; answer the new question {question.id}: {question.question}"
+
+
 def question_of(row: Confirmation, title: str) -> Question:
     """`title` is the tool's name for people."""
     return Question(
         id=str(row.id),
         tool=row.tool,
-        title=title,
+        title=show_plainly(title),
         arguments=row.arguments,
-        question=word_question(title, row.arguments),
+        question=word_question(title, row.arguments, row.losses),
         expires_at=row.expires_at.isoformat(),
     )
 
 
-def word_question(title: str, arguments: Mapping[str, Any]) -> str:
-    """The question for people with what the call would be given. The model chose that, and may have chosen wrongly."""
-    given = [f"{name.replace('_', ' ')}: {_short(value)}" for name, value in arguments.items() if value is not None]
-    return f"{title} ({'; '.join(given)})?" if given else f"{title}?"
+def losses_json(losses: Sequence[Loss]) -> list[dict[str, str]]:
+    """What a call would lose, to be kept and compared. The order in which it is read says nothing."""
+    return sorted(({"id": str(loss.id), "title": loss.title} for loss in losses), key=lambda kept: kept["id"])
 
 
-def _short(value: Any) -> str:
-    words = " ".join(str(value).split())
-    return words if len(words) <= _SHOWN else words[:_SHOWN] + "…"
+def word_question(title: str, arguments: Mapping[str, Any], losses: Sequence[Mapping[str, str]] | None = None) -> str:
+    """The question for people. It names what the call would lose, where the tool says that.
+
+    Else it repeats what the call would be given. A model chose that, and may have chosen wrongly.
+    """
+    if losses is None:
+        given = [f"{name.replace('_', ' ')}: {_shorten(v)}" for name, v in arguments.items() if v is not None]
+    else:
+        # Within quotes no title can pass for the end of its own or for a second one.
+        given = [
+            '"{}", id {}'.format(_shorten(loss["title"]).replace('"', '\\"'), loss["id"]) for loss in losses[:_LISTED]
+        ]
+        given += [f"and {more} more"] if (more := len(losses) - _LISTED) > 0 else []
+        given = given or ["nothing is there to be lost"]
+    return show_plainly(f"{title} ({'; '.join(given)})?" if given else f"{title}?")
+
+
+def _shorten(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+_UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Co", "Cn", "Cs"})
+"""Unicode categories: control, format (bidirectional, zero width), line ends, private, unassigned, half a pair."""
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Letters and marks that look like nothing."""
+
+
+def show_plainly(text: str) -> str:
+    """`text` with everything as an escape that a reader could not see, or that would reorder what is seen."""
+    return "".join(_escape(c) if c in _BLANK or unicodedata.category(c) in _UNSEEN else c for c in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 # Condition and write are one statement, so that of two answers at once only one finds the question open.
 _MARK = text("""
     update confirmation set used_at = now(), confirmed = :confirmed
     where owner_id = :owner_id and id = :id and used_at is null and expires_at > now() returning 1""")
+_END = text("""
+    update confirmation set used_at = null, confirmed = null, expires_at = now()
+    where owner_id = :owner_id and id = :id and (used_at is null and expires_at > now() or :mine) returning 1""")
 
 
 class ConfirmationRepository(Repository[Confirmation]):
@@ -128,6 +185,11 @@ class ConfirmationRepository(Repository[Confirmation]):
         """Use it up. Raises Conflict where it is used up or has expired."""
         values = {"owner_id": self.owner, "id": id, "confirmed": confirmed}
         if (await self.session.execute(_MARK, values)).first() is None:
+            raise Conflict("This has been answered already, or has expired in this moment")
+
+    async def end(self, id: UUID, *, mine: bool) -> None:
+        """Let it expire unanswered. `mine` says that it was marked for this answer. Raises Conflict as `mark`."""
+        if (await self.session.execute(_END, {"owner_id": self.owner, "id": id, "mine": mine})).first() is None:
             raise Conflict("This has been answered already, or has expired in this moment")
 
 
@@ -163,6 +225,10 @@ class ConfirmationLedger:
         # Whatever the outcome: a call that failed is not made again by the same answer.
         if not self._marked:
             await self._mark(session)
+
+    async def end(self, session: AsyncSession) -> None:
+        """Let the question expire. Its call was not made, and another question takes its place."""
+        await ConfirmationRepository(session, self.caller).end(self.confirmation.id, mine=self._marked)
 
     async def _mark(self, session: AsyncSession) -> None:
         await ConfirmationRepository(session, self.caller).mark(self.confirmation.id, confirmed=True)

@@ -27,7 +27,8 @@ async def confirm_call(
     runtime: Runtime, tools: Mapping[str, Tool[..., Any]], id: UUID, *, caller: Caller, surface: Surface
 ) -> Any:
     """Make the call that the caller was asked about and return its result. Raises as `get_open_confirmation` and
-    `call_tool`; of two answers at once, one has an effect and the other raises Conflict."""
+    `call_tool`; of two answers at once, one has an effect and the other raises Conflict. Raises Changed, with a new
+    question, where the call would lose something else by now."""
     row = await get_open_confirmation(runtime, id, caller)
     tool = tools.get(row.tool)
     if tool is None:

@@ -47,9 +47,10 @@ async def offer_form(
     arguments: Annotated[dict[str, str], Field(description="What the user has said already, by argument.")] = {},  # noqa: B006  # pydantic copies defaults
 ) -> Form:
     """Show the user a form for a tool, filled in as far as known; the tool runs when the user sends it."""
-    offered = context.resource(FormTools).get(tool)
+    forms = {name: form for name, form in context.resource(FormTools).items() if context.caller.may(form.scope)}
+    offered = forms.get(tool)
     if offered is None:
-        raise InvalidInput(f"tool: {tool!r} has no form; there are {', '.join(context.resource(FormTools)) or 'none'}")
+        raise InvalidInput(f"tool: {tool!r} has no form; there are {', '.join(forms) or 'none'}")
     schema = offered.input_schema
     return Form(
         tool=offered.name,

@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 
 from agent_server.caller import Caller
-from agent_server.calls.consent import confirm_call, decline_call
+from agent_server.commands.consent import settle
 from agent_server.commands.context import CommandContext
-from agent_server.commands.terminal import agree, fail, say, show
+from agent_server.commands.terminal import fail, say, show
 from agent_server.errors import AgentServerError, InvalidInput
 from agent_server.knowledge.embedders import get_embedder
 from agent_server.orchestrator.run import create_router
@@ -126,11 +126,8 @@ async def _settle(server: Server, caller: Caller, asked: ConfirmationAsked) -> N
     if not sys.stdin.isatty():
         return fail(f"{asked.question} It waits for POST /api/confirmations/{asked.id} until {asked.expires_at}")
     try:
-        if await asyncio.to_thread(agree, asked.question):
-            await confirm_call(server.runtime, server.workspace.tools, UUID(asked.id), caller=caller, surface="agent")
+        if await settle(server.runtime, server.workspace.tools, asked, caller=caller, surface="agent") is not None:
             say("Done.")
-        else:
-            await decline_call(server.runtime, UUID(asked.id), caller=caller, surface="agent")
     except AgentServerError as error:
         fail(f"{error.code}: {error.message}")
 

@@ -3,16 +3,16 @@
 import difflib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 
-from agent_server.calls.call import call_tool
-from agent_server.calls.confirmations import find_asker, word_question
+from agent_server.calls.call import ask_first, call_tool
+from agent_server.calls.confirmations import find_asker
+from agent_server.commands.consent import settle
 from agent_server.commands.context import CommandContext
-from agent_server.commands.terminal import agree, fail, say, show
-from agent_server.errors import InvalidInput
+from agent_server.commands.terminal import fail, say, show
 from agent_server.tool import Tool, describe
 
 
@@ -36,24 +36,20 @@ async def call(
     values = _options(arguments, tool) if json_arguments is None else json_arguments
     if json_arguments is not None and arguments:
         raise typer.BadParameter("Give the arguments as --NAME VALUE or as --json, not both")
-    # Asked before the server is made, so that a no costs nothing.
-    if find_asker(tool, "cli") == "terminal" and not yes and not _ask_consent(tool, values):
-        fail("Not done.")
-        return 1
-    server = await context.server()
-    show(await call_tool(server.runtime, tool, values, caller=await context.caller(), surface="cli"))
-    return 0
-
-
-def _ask_consent(tool: Tool[..., Any], values: Mapping[str, Any] | str) -> bool:
-    """Whether a yes was typed. Raises typer.BadParameter where nobody can type one."""
-    if not sys.stdin.isatty():
+    asks = find_asker(tool, "cli") == "terminal" and not yes
+    if asks and not sys.stdin.isatty():
         raise typer.BadParameter(f"{tool.name} loses something for good; without a terminal to ask on, give --yes")
-    try:
-        given = tool.validate(values)
-    except InvalidInput:
-        return True  # the call itself refuses that, and is on record
-    return agree(word_question(tool.title, given))
+    server, caller = await context.server(), await context.caller()
+    if asks:
+        question = await ask_first(server.runtime, tool, values, caller=caller, surface="cli")
+        done = await settle(server.runtime, context.workspace.tools, question, caller=caller, surface="cli")
+        if done is None:
+            fail("Not done.")
+            return 1
+        show(done.output)
+    else:
+        show(await call_tool(server.runtime, tool, values, caller=caller, surface="cli"))
+    return 0
 
 
 def _options(words: Sequence[str], tool: Tool[..., Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
 from agent_server.errors import Conflict
-from agent_server.tool import ToolContext, tool
+from agent_server.tool import Loss, ToolContext, tool
 
 Limit = Annotated[int, Field(ge=1, le=100, description="How many, at most.")]
 Cursor = Annotated[str | None, Field(max_length=200, description="`next_cursor` of the page before.")]
@@ -124,7 +124,13 @@ async def rename_conversation(
     return ConversationSummary.model_validate(row)
 
 
-@tool(scope="conversations:write", effect="stored", destructive=True)
+async def _conversation_lost(context: ToolContext, conversation_id: ConversationId) -> list[Loss]:
+    # Not locked where a turn only has its user asked: the turn's other calls write to its own conversation meanwhile.
+    row = await context.repository(ConversationRepository).get(conversation_id, lock=context.turn_id is None)
+    return [Loss(row.id, row.title)]
+
+
+@tool(scope="conversations:write", effect="stored", destructive=True, losses=_conversation_lost)
 async def delete_conversation(context: ToolContext, conversation_id: ConversationId) -> Deleted:
     """Delete one of the caller's conversations with all its messages. This cannot be undone."""
     # The turn that makes this call would lose its own row, and could not write its end.

@@ -1,15 +1,18 @@
 """Tools over the content."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from agent_server.errors import InvalidInput
+from agent_server.errors import InvalidInput, NotFound
 from agent_server.knowledge import search as knowledge
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import Passage
 from agent_server.tool import ToolContext, tool
 
+KNOWLEDGE = "knowledge:read"
+"""The scope that passages ask for, on every way to them."""
 DOCUMENT_CHARACTERS = 20_000
 
 
@@ -43,7 +46,7 @@ class DocumentList(BaseModel):
 
 
 @tool(
-    scope="knowledge:read",
+    scope=KNOWLEDGE,
     effect="read",
     phrases=("search [the content] for {query}", "search the knowledge [base] for {query}"),
 )
@@ -58,14 +61,22 @@ async def search_knowledge(
     """Search the content and return the passages that best match, each with its document, heading and text."""
     if collections is not None:
         await _refuse_unknown(context, collections)
+    # An agent answers from its collections, whatever its model asks for.
+    within = context.collections if collections is None else collections
     embedder = context.resource(Embedder)  # type: ignore[type-abstract]  # whichever implementation the server has
-    return Passages(hits=await knowledge.search(context.session, embedder, query, collections=collections, limit=limit))
+    return Passages(hits=await knowledge.search(context.session, embedder, query, collections=within, limit=limit))
+
+
+async def _documents(context: ToolContext) -> Sequence[knowledge.DocumentSummary]:
+    """The documents that this call may read."""
+    found = await knowledge.list_documents(context.session)
+    return [d for d in found if context.collections is None or d.collection in context.collections]
 
 
 async def _refuse_unknown(context: ToolContext, collections: list[str]) -> None:
-    """Raise InvalidInput for folders that the content does not have."""
+    """Raise InvalidInput for folders that the content does not have for this call."""
     # Without this, a misspelt folder looks like content that says nothing about the question.
-    there = {document.collection for document in await knowledge.list_documents(context.session)}
+    there = {document.collection for document in await _documents(context)}
     if unknown := sorted(set(collections) - there):
         named = ", ".join(repr(name) for name in unknown)
         raise InvalidInput(
@@ -73,18 +84,20 @@ async def _refuse_unknown(context: ToolContext, collections: list[str]) -> None:
         )
 
 
-@tool(scope="knowledge:read", effect="read")
+@tool(scope=KNOWLEDGE, effect="read")
 async def list_documents(context: ToolContext) -> DocumentList:
     """List the documents of the content: path, title and what each is about."""
-    found = await knowledge.list_documents(context.session)
+    found = await _documents(context)
     return DocumentList(items=[DocumentEntry.model_validate(d, from_attributes=True) for d in found])
 
 
-@tool(scope="knowledge:read", effect="read")
+@tool(scope=KNOWLEDGE, effect="read")
 async def read_document(
     context: ToolContext,
     document: Annotated[str, Field(max_length=500, description="Its path, as search and lists give it.")],
 ) -> DocumentText:
     """Read one document of the content as Markdown."""
+    if context.collections is not None and document not in {d.path for d in await _documents(context)}:
+        raise NotFound(f"There is no document {document!r}; list_documents shows which there are")
     text = await knowledge.read_document(context.session, document)
     return DocumentText(path=document, text=text[:DOCUMENT_CHARACTERS], truncated=len(text) > DOCUMENT_CHARACTERS)

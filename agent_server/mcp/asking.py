@@ -18,7 +18,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime, ask_first, json_arguments
-from agent_server.calls.confirmations import Confirmation
+from agent_server.calls.confirmations import Changed, Confirmation, Question
 from agent_server.calls.consent import confirm_call, decline_call, get_open_confirmation
 from agent_server.errors import Conflict, InvalidInput, NotFound
 from agent_server.mcp.errors import error_data
@@ -44,7 +44,10 @@ async def ask(
     runtime: Runtime, tool: Tool[..., Any], arguments: Mapping[str, Any], caller: Caller
 ) -> types.InputRequiredResult:
     """The question in place of the call. Raises Forbidden and InvalidInput, as the call would."""
-    question = await ask_first(runtime, tool, arguments, caller=caller, surface="mcp")
+    return _put(await ask_first(runtime, tool, arguments, caller=caller, surface="mcp"))
+
+
+def _put(question: Question) -> types.InputRequiredResult:
     form = types.ElicitRequestFormParams(
         message=f"{question.question} This cannot be undone.",
         requested_schema={
@@ -60,8 +63,9 @@ async def ask(
 
 async def answer_call(
     runtime: Runtime, tool: Tool[..., Any], params: types.CallToolRequestParams, caller: Caller
-) -> Any | types.CallToolResult:
-    """The output of the call that the client's user was asked about. It may be a result that says it was not made.
+) -> Any | types.CallToolResult | types.InputRequiredResult:
+    """The output of the call that the client's user was asked about. It may be a result that says it was not made, or a
+    new question where the call would lose something else by now.
 
     Raises MCPError for a state that is not this caller's for this call, or is used up or has expired, and as
     `call_tool`.
@@ -72,7 +76,12 @@ async def answer_call(
         raise MCPError(types.INVALID_PARAMS, f"inputResponses.{_ANSWER}: send what the user answered to the question")
     # Only a plain yes is one: a client may send the form back as it was, or a text in the place of the boolean.
     if response.action == "accept" and (response.content or {}).get(_ANSWER) is True:
-        return await confirm_call(runtime, {tool.name: tool}, row.id, caller=caller, surface="mcp")
+        try:
+            return await confirm_call(runtime, {tool.name: tool}, row.id, caller=caller, surface="mcp")
+        except Changed as changed:
+            if changed.question is None:
+                raise
+            return _put(changed.question)
     await decline_call(runtime, row.id, caller=caller, surface="mcp")
     said_no = f"declined: the user did not confirm it, so {tool.name} was not called. Do not call it again for this"
     return types.CallToolResult(content=[types.TextContent(text=said_no)], is_error=True)

@@ -70,7 +70,8 @@ def create_mcp_server(
             raise
         except AgentServerError as error:
             return render_failure(error)
-        return output if isinstance(output, types.CallToolResult) else render_output(tool, output)
+        is_result = isinstance(output, types.CallToolResult | types.InputRequiredResult)
+        return output if is_result else render_output(tool, output)
 
     server = Server(
         name,

@@ -9,6 +9,9 @@ from agent_server.calls.call import Runtime
 from agent_server.orchestrator.citations import Citations
 from agent_server.turns.attempt import Attempt
 
+CALLS_AT_ONCE = 4
+"""How many tool calls of a turn run at the same time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Briefing:
@@ -26,10 +29,11 @@ class Briefing:
 
 @dataclass(frozen=True, kw_only=True)
 class TurnContext:
-    """The parts of one attempt. `tool_calls` are the tasks of its tools."""
+    """The parts of one attempt. `tool_calls` are the tasks of its tools, `places` those that may run at once."""
 
     attempt: Attempt
     runtime: Runtime
     briefing: Briefing
     citations: Citations
     tool_calls: set[asyncio.Task[Any]] = field(default_factory=set)
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CALLS_AT_ONCE))

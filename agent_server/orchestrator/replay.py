@@ -50,6 +50,9 @@ FLUSH_SECONDS = 0.08
 PIECE = 8_192
 """Longest text of one event, characters: each follower that reads slowly holds one in a buffer of its own."""
 
+CALLS_TAKEN = 20
+"""How many tool calls of one response are made."""
+
 
 @dataclass(frozen=True)
 class _Request:
@@ -177,7 +180,7 @@ class JournaledModel(Model):
         name, response = await answer(self._models.models, self._name, open, writer, ends=self._models.ends)
         # The first model of a server is known by name only now.
         model = name + response.model if name.endswith("/") else name
-        output = _with_new_ids(response.output, n, request.input)
+        output = _with_new_ids(_first_calls(response.output), n, request.input)
         response = response.model_copy(update={"model": model, "output": output})
         await self._commit(n, sha, response, writer, request)
         return response
@@ -332,6 +335,15 @@ def _arguments(text: str) -> Any:
 
 def _request_sha(instructions: str | None, input: Any, tools: list[str]) -> bytes:
     return hashlib.sha256(json.dumps([instructions, input, tools], default=str, sort_keys=True).encode()).digest()
+
+
+def _first_calls(outputs: Sequence[ResponseOutputItem]) -> list[ResponseOutputItem]:
+    """`outputs` with as many calls as are taken of one response. The rest is never heard of again."""
+    calls = [output for output in outputs if isinstance(output, ResponseFunctionToolCall)]
+    if len(calls) > CALLS_TAKEN:
+        log.warning("model.too_many_calls", calls=len(calls), taken=CALLS_TAKEN)
+    dropped = {id(call) for call in calls[CALLS_TAKEN:]}
+    return [output for output in outputs if id(output) not in dropped]
 
 
 def _with_new_ids(

@@ -22,6 +22,7 @@ from agent_server.identity.models import Profile
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import Passage, passage_body
 from agent_server.knowledge.search import find_urgent
+from agent_server.knowledge.tools import KNOWLEDGE
 from agent_server.models.choice import ModelChoice
 from agent_server.models.providers import Models
 from agent_server.orchestrator.agents import compile_agents
@@ -127,7 +128,9 @@ class Orchestrator:
                 self.runtime.settings.history_limit, before=writer.turn_no
             )
             profile = await session.get(Profile, attempt.caller.id)
-            emergency_page = await find_urgent(session, attempt.message)
+            # It is a passage like any other.
+            may_read = attempt.caller.may(KNOWLEDGE)
+            emergency_page = await find_urgent(session, attempt.message) if may_read else None
         citations = Citations(log)
         emergency = _find_emergency(log)
         if emergency is None and emergency_page is not None:

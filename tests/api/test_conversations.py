@@ -287,7 +287,7 @@ async def test_a_cursor_beyond_the_end_brings_nothing_and_one_beyond_all_numbers
 
 @pytest.mark.parametrize(("passage", "status"), [("0" * 16, 404), ("xyz", 422), ("A" * 16, 422), ("0" * 65, 422)])
 async def test_a_passage_that_is_not_there_is_said_to_be(client: Client, passage: str, status: int) -> None:
-    response = await client.http.get(f"/api/passages/{passage}")
+    response = await client.http.get(f"/api/passages/{passage}", headers=client.auth)
     assert response.status_code == status
     assert response.headers["content-type"] == "application/problem+json"
 

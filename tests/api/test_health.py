@@ -38,8 +38,8 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
     ("statement", "says"),
     [
         (
-            "update alembic_version set version_num = 'engine_0003' where version_num = 'engine_0004'",
-            {"pending_migrations": ["engine_0004"]},
+            "update alembic_version set version_num = 'engine_0006' where version_num = 'engine_0007'",
+            {"pending_migrations": ["engine_0007"]},
         ),
         (
             "drop table chunk, alembic_version cascade",
@@ -48,14 +48,13 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
                     "engine_0001",
                     "workspace_0001",
                     "workspace_0002",
-                    "engine_0002",
-                    "engine_0003",
-                    "engine_0004",
+                    "workspace_0003",
+                    *(f"engine_000{n}" for n in range(2, 8)),
                 ]
             },
         ),
         (
-            "update alembic_version set version_num = 'from_the_future' where version_num = 'engine_0004'",
+            "update alembic_version set version_num = 'from_the_future' where version_num = 'engine_0007'",
             {"status": "unavailable"},
         ),
     ],

@@ -132,7 +132,7 @@ async def _is_said_to_be_away(client: Client, conversation: str) -> None:
         ("POST", f"/api/chat/{conversation}/stop", None, client.auth),
         ("GET", f"/api/chat/{conversation}/stream", None, client.auth),
         ("POST", "/api/tools/list_tasks", {}, client.auth),
-        ("GET", "/api/passages/0123456789abcdef", None, {}),
+        ("GET", "/api/passages/0123456789abcdef", None, client.auth),
     ]:
         response = await client.http.request(method, path, json=body, headers=headers)
         assert response.status_code == 503, (path, response.text)

@@ -202,7 +202,6 @@ async def test_any_origin_may_call_where_that_was_set_and_none_with_credentials_
 
 OPEN = {
     ("GET", "/api/page"),
-    ("GET", "/api/passages/{passage}"),
     ("GET", "/health"),
     ("GET", "/readyz"),
     ("POST", "/api/session"),

@@ -10,13 +10,17 @@ from sqlmodel import col, func, select
 from agent_server.audit import Audit, AuditRepository
 from agent_server.errors import Conflict, Forbidden, InvalidInput, NotFound, TooMany, Unavailable
 from agent_server.mcp import Documents
-from agent_server.tool import ToolContext, tool
+from agent_server.tool import Loss, ToolContext, tool
 
 
 class Notes(AuditRepository):
     async def write(self, text: str) -> "Note":
         row = Audit(caller_kind="note", surface="note", action=text, outcome="note", latency_ms=0)
         return Note(text=(await self.add(row)).action)
+
+    async def losses(self) -> list[Loss]:
+        rows = await self.session.execute(self.visible().where(col(Audit.outcome) == "note"))
+        return [Loss(row.id, row.action) for row in rows.scalars()]
 
     async def texts(self) -> list[str]:
         rows = await self.session.execute(self.visible().where(col(Audit.outcome) == "note").order_by(col(Audit.at)))
@@ -59,9 +63,14 @@ async def count_notes(context: ToolContext) -> int:
     return (await context.session.execute(counted)).scalar_one()
 
 
-@tool(scope="notes:write", effect="stored", destructive=True)
+async def _notes_lost(context: ToolContext) -> list[Loss]:
+    return await context.repository(Notes).losses()
+
+
+@tool(scope="notes:write", effect="stored", destructive=True, losses=_notes_lost)
 async def drop_notes(context: ToolContext) -> None:
     """Delete every note."""
+    await context.repository(Notes).write("dropped all")
 
 
 @tool(scope="notes:write", effect="stored", destructive=True)

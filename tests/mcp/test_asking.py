@@ -165,3 +165,23 @@ async def test_a_client_that_cannot_be_asked_asks_by_itself_and_its_call_is_made
 async def test_a_call_that_loses_nothing_asks_nothing(notebook: Notebook) -> None:
     done = await call(notebook, name="add_note", arguments={"text": "fins"})
     assert done.json()["result"]["structuredContent"]["text"] == "fins"
+
+
+async def test_a_yes_to_what_has_changed_is_answered_with_a_new_question(notebook: Notebook) -> None:
+    await call(notebook, name="add_note", arguments={"text": "fins\u202e"})
+    drop: dict[str, Any] = {"name": "drop_notes", "arguments": {}}
+    first = (await call(notebook, **drop)).json()["result"]
+    assert first["inputRequests"]["confirm"]["params"]["message"].startswith('Drop notes ("fins\\u202e", id ')
+    await call(notebook, name="add_note", arguments={"text": "mask"})
+    again = (await call(notebook, **drop, requestState=first["requestState"], inputResponses=YES)).json()["result"]
+    assert again["resultType"] == "input_required"
+    assert again["requestState"] != first["requestState"]
+    message = again["inputRequests"]["confirm"]["params"]["message"]
+    assert "fins" in message
+    assert "mask" in message
+    assert "dropped all" not in await notebook.notes()
+    late = await call(notebook, **drop, requestState=first["requestState"], inputResponses=YES)
+    assert (late.status_code, late.json()["error"]["data"]) == (400, {"code": "conflict"})
+    done = await call(notebook, **drop, requestState=again["requestState"], inputResponses=YES)
+    assert not done.json()["result"].get("isError")
+    assert "dropped all" in await notebook.notes()

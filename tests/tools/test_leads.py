@@ -9,10 +9,11 @@ import pytest
 from dirty_equals import IsDatetime, IsUUID
 from sqlmodel import select
 
-from agent_server import Caller, Forbidden, InvalidInput, new_id
+from agent_server import Caller, Forbidden, InvalidInput, TooMany, new_id
 from agent_server.calls.call import Runtime
 from agent_server.phrases import match, template_problems
 from tests.conftest import everything
+from tests.server import Start
 from tests.tools.conftest import Tools
 from tools.diving.leads import capture_lead, list_leads
 from tools.diving.models import Lead
@@ -22,7 +23,7 @@ CONVERSATION = UUID("0199a1b2-0000-7000-8000-000000000001")
 
 async def leads(tools: Tools) -> list[dict[str, Any]]:
     """All leads there are, as staff see them."""
-    items: list[dict[str, Any]] = (await tools(list_leads))["items"]
+    items: list[dict[str, Any]] = (await tools(list_leads, limit=100))["items"]
     return items
 
 
@@ -148,9 +149,44 @@ async def test_the_same_address_sent_twice_at_once_is_one_lead(mine: Tools) -> N
 
 
 async def test_another_conversation_and_no_conversation_make_leads_of_their_own(mine: Tools) -> None:
-    for conversation_id in (CONVERSATION, new_id(), None, None):
+    for conversation_id in (CONVERSATION, new_id(), None):
         await replace(mine, conversation_id=conversation_id)(capture_lead, email="anna@example.org")
+    await mine(capture_lead, email="anna@example.org", interest="Palau")
     assert len(await leads(mine)) == 4
+
+
+@pytest.mark.parametrize("conversation_id", [CONVERSATION, None])
+async def test_what_says_the_same_is_stored_once_with_the_same_receipt(
+    mine: Tools, theirs: Tools, runtime: Runtime, conversation_id: UUID | None
+) -> None:
+    talking = replace(mine, conversation_id=conversation_id)
+    same = ({"email": "anna@example.org", "name": "Anna"}, {"email": "Anna@Example.org", "name": " Anna ", "phone": ""})
+    receipts = await asyncio.gather(*(talking(capture_lead, **same[n % 2]) for n in range(6)))
+    assert all(receipt == receipts[0] for receipt in receipts)
+    await replace(theirs, conversation_id=conversation_id)(capture_lead, **same[0])
+    async with everything(runtime.database) as session:
+        rows = (await session.execute(select(Lead))).scalars().all()
+    assert [str(row.id) for row in rows if row.owner_id == mine.caller.id] == [receipts[0]["id"]]
+    assert len(rows) == 2
+
+
+async def test_a_caller_leaves_no_more_than_some_leads_an_hour_and_another_is_not_held_up(
+    mine: Tools, theirs: Tools
+) -> None:
+    for number in range(20):
+        await mine(capture_lead, email=f"{number}@example.org")
+    with pytest.raises(TooMany) as refused:
+        await mine(capture_lead, email="more@example.org")
+    assert refused.value.retry_after is not None
+    await theirs(capture_lead, email="anna@example.org")
+    assert len(await leads(mine)) == 21
+
+
+async def test_guests_of_one_address_share_what_may_be_left_from_there(start: Start) -> None:
+    async with start(rate_guests_per_address=0) as client:
+        sent = [await client.http.post("/api/lead", json={"email": f"{n}@example.org"}) for n in range(22)]
+    assert [answer.status_code for answer in sent] == [200] * 20 + [429] * 2
+    assert int(sent[-1].headers["Retry-After"]) > 0
 
 
 async def test_leads_come_in_pages_newest_first(mine: Tools) -> None:

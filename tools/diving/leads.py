@@ -1,14 +1,15 @@
 """Tools for leads: people who want to be contacted by a person."""
 
+import json
 from datetime import datetime
 from typing import Annotated, Literal
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from pydantic import BaseModel, ConfigDict, EmailStr, Field
 
-from agent_server import ToolContext, tool
+from agent_server import ToolContext, now, tool
 from tools.diving.models import Lead
-from tools.diving.repository import LeadRepository
+from tools.diving.repository import LeadRepository, SentLeadRepository
 
 
 # It repeats what this call gave and nothing that was known before: a website may send every visitor's form with one
@@ -58,6 +59,7 @@ class Leads(BaseModel):
     title="Get in touch",
     form="Leave your address, and a person will get in touch with you.",
     route="/api/lead",
+    per_hour=20,
     phrases=(
         "have [someone|somebody|a person] [write to|contact|call|phone|email|e-mail] me [about {interest}]",
         "can [someone|somebody|a person] [write to|contact|call|phone|email|e-mail] me [about {interest}]",
@@ -89,23 +91,24 @@ async def capture_lead(
     """Pass the user's address on to a person who will get in touch.
 
     Only for a user who asks for it and has given the address. A second call for the same address in a conversation
-    adds to the first.
+    adds to the first, unless it says the same.
     """
     name, phone, interest, message = (_stripped(text) for text in (name, phone, interest, message))
-    lead = await context.repository(LeadRepository).add(
-        Lead(
-            email=email.lower(),
-            name=name,
-            phone=phone,
-            interest=interest,
-            message=message,
-            source=context.surface,
-            conversation_id=context.conversation_id,
-            details={"caller": context.caller.kind, "turn": str(context.turn_id) if context.turn_id else None},
-        )
+    lead = Lead(
+        email=email.lower(),
+        name=name,
+        phone=phone,
+        interest=interest,
+        message=message,
+        source=context.surface,
+        conversation_id=context.conversation_id,
+        details={"caller": context.caller.kind, "turn": str(context.turn_id) if context.turn_id else None},
     )
+    id = await context.repository(SentLeadRepository).once(_key(context, lead), lead.id)
+    if id == lead.id:
+        await context.repository(LeadRepository).add(lead)
     return LeadReceipt(
-        id=lead.id,
+        id=id,
         email=lead.email,
         name=name,
         phone=phone,
@@ -113,6 +116,13 @@ async def capture_lead(
         message=message,
         status=lead.status,
     )
+
+
+def _key(context: ToolContext, lead: Lead) -> UUID:
+    """The same for the same content of a caller in a conversation, or outside of one on a day (UTC)."""
+    within = str(context.conversation_id or now().date())
+    said = [within, lead.email, lead.name, lead.phone, lead.interest, lead.message]
+    return uuid5(context.caller.id, json.dumps(said))
 
 
 def _stripped(text: str | None) -> str | None:

@@ -7,7 +7,7 @@ from sqlalchemy import ForeignKeyConstraint, Index, SmallInteger, String, Unique
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlmodel import Field
 
-from agent_server import Shared, Submitted, Timestamps, submission_policy
+from agent_server import Owned, Shared, Submitted, Timestamps, submission_policy
 
 Level = Literal["open_water", "advanced", "experienced", "technical"]
 """What a diver can do, least first: to 18 m; to 30 m; advanced and at home in currents; beyond 40 m."""
@@ -64,7 +64,7 @@ class Lead(Submitted, Timestamps, table=True):
 
     Within a conversation what is left with one address is one lead: the first row gives it its id, the later ones add
     to it. Outside of one (a form that a website's own key sends) each row is a lead of its own, since the callers of
-    such a key are not told apart.
+    such a key are not told apart. What says the same as one before, in the conversation or on the day, is no row.
     """
 
     __tablename__ = "lead"
@@ -80,3 +80,12 @@ class Lead(Submitted, Timestamps, table=True):
     source: str
     conversation_id: UUID | None = None
     details: dict[str, Any] = Field(default_factory=dict, sa_type=JSONB, sa_column_kwargs={"name": "metadata"})
+
+
+class SentLead(Owned, table=True):
+    """That a caller has left `lead_id`. The id is made of its content and of the conversation or day, so that it is left
+    once. It says nothing of what was left, which the caller does not get to read."""
+
+    __tablename__ = "sent_lead"
+
+    lead_id: UUID

@@ -4,14 +4,16 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import exists, func, or_, tuple_
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from agent_server import Page, Repository
-from tools.diving.models import LEVELS, Destination, DiveSite, Kind, Lead, Level
+from tools.diving.models import LEVELS, Destination, DiveSite, Kind, Lead, Level, SentLead
 
 
 class DestinationRepository(Repository[Destination]):
@@ -115,6 +117,17 @@ class LeadRepository(Repository[Lead]):
         for row in (await self.session.execute(statement.order_by(col(Lead.id)))).scalars() if talked else ():
             added.setdefault(_key(row), []).append(row)
         return Page([_together(added.get(_key(lead), [lead])) for lead in page.items], page.next_cursor)
+
+
+class SentLeadRepository(Repository[SentLead]):
+    model = SentLead
+
+    async def once(self, key: UUID, lead_id: UUID) -> UUID:
+        """The lead that was left under this key. It is `lead_id`, unless there is one already."""
+        # One statement, so that of two at once one is first.
+        statement = insert(SentLead).values(owner_id=self.owner, id=key, lead_id=lead_id).on_conflict_do_nothing()
+        first = await self.session.execute(statement.returning(col(SentLead.lead_id)))
+        return first.scalar_one_or_none() or (await self.get(key)).lead_id
 
 
 _SAME = ("owner_id", "conversation_id", "email")

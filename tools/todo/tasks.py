@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from agent_server import InvalidInput, ToolContext, tool
+from agent_server import InvalidInput, Loss, ToolContext, tool
 from tools.todo.models import Status, Task
 from tools.todo.repository import TaskRepository
 
@@ -181,10 +181,16 @@ async def complete_task(context: ToolContext, task: Which) -> TaskView:
     return TaskView.model_validate(row)
 
 
+async def _task_lost(context: ToolContext, task: Which) -> list[Loss]:
+    row = await context.repository(TaskRepository).named(task, lock=True)
+    return [Loss(row.id, row.title)]
+
+
 @tool(
     scope="tasks:write",
     effect="stored",
     destructive=True,
+    losses=_task_lost,
     phrases=(
         "delete [the|my] task {task}",
         "remove [the|my] task {task}",

@@ -7,7 +7,7 @@ const SAID = { confirmed: "You confirmed this.", declined: "You declined this. N
 
 /** `id` is the confirmation's; what became of it is asked of the server, so that a page opened again shows it too. */
 export function confirmation(id) {
-  const path = `api/confirmations/${encodeURIComponent(id)}`;
+  let path = `api/confirmations/${encodeURIComponent(id)}`;
   const box = h("section", { class: "lead confirmation", "aria-label": "Confirmation" });
   const tell = (text, sign) => box.replaceChildren(h("p", { class: "thanks", tabindex: "-1" }, sign ? icon(sign) : null, text));
   const fail = (problem) => tell(problem.message, "alert");
@@ -18,6 +18,7 @@ export function confirmation(id) {
       const { status } = await (await request("POST", path, { json: { confirm } })).json();
       tell(status === "confirmed" ? "Done." : SAID[status], status === "confirmed" ? "check" : null);
     } catch (problem) {
+      if (problem.confirmation) return askAgain(problem.confirmation);
       fail(problem);
     }
     box.firstChild.focus();
@@ -33,6 +34,14 @@ export function confirmation(id) {
         h("button", { type: "button", onclick: () => answer(false) }, "No"),
       ),
     );
+  }
+
+  /** What would be lost has changed since it was asked about; the server asks about what would be lost now. */
+  function askAgain({ id, question }) {
+    path = `api/confirmations/${encodeURIComponent(id)}`;
+    ask({ question, status: "open" });
+    box.prepend(h("p", { class: "thanks", tabindex: "-1" }, icon("alert"), "This has changed since you were asked. Nothing was done yet."));
+    box.firstChild.focus();
   }
 
   read(path).then(ask, fail);

@@ -1,0 +1,103 @@
+"""What one caller may take: so many connections at once, and so many calls of a tool in an hour."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.util import await_only
+
+from agent_server.caller import Caller
+from agent_server.db import Database
+from agent_server.errors import TooMany
+from agent_server.identity.limits import HOUR, limit_key, take
+from agent_server.identity.logins import SigningSecret
+from agent_server.tool import Tool
+
+
+@dataclass
+class _Places:
+    """The places of one caller, and how many of its calls there are, those that wait among them."""
+
+    free: asyncio.Semaphore
+    calls: int = 0
+
+
+@dataclass
+class Shares:
+    """Keeps the calls of one caller from taking every connection of the process.
+
+    At most `limit` of a caller's calls hold one at the same time; another waits for up to `seconds`.
+    """
+
+    limit: int
+    seconds: float
+    _of: dict[UUID, _Places] = field(default_factory=dict, init=False)
+
+    @contextmanager
+    def bound(self, session: AsyncSession, caller: Caller) -> Iterator[None]:
+        """Have `session` wait for a place of the caller's before its first statement. That raises TooMany.
+
+        A call that makes no statement takes none: it may work outside our database for as long as it likes.
+        """
+        places = self._of.setdefault(caller.id, _Places(asyncio.Semaphore(self.limit)))
+        places.calls += 1
+        taken = over = False
+
+        def take_place(*_: Any) -> None:
+            nonlocal taken
+            if not taken and not over:
+                await_only(self._wait(places.free))
+                taken = True
+
+        def refuse_without_place(*_: Any) -> None:
+            # By `session.connection()`: there is a connection by now, which must not be held while others are waited for.
+            if not taken and not over and places.free.locked():
+                raise _too_many()
+            take_place()
+
+        # A statement, and a flush, which makes its own. SQLAlchemy takes the connection after these.
+        for name, listener in (
+            ("do_orm_execute", take_place),
+            ("before_flush", take_place),
+            ("after_begin", refuse_without_place),
+        ):
+            event.listen(session.sync_session, name, listener)
+        try:
+            yield
+        finally:
+            over = True
+            if taken:
+                places.free.release()
+            places.calls -= 1
+            if not places.calls:
+                del self._of[caller.id]
+
+    async def _wait(self, free: asyncio.Semaphore) -> None:
+        try:
+            async with asyncio.timeout(self.seconds):
+                await free.acquire()
+        except TimeoutError:
+            raise _too_many() from None
+
+
+def _too_many() -> TooMany:
+    return TooMany("Too many of your calls run at the same time; try again when one has ended")
+
+
+async def count_call(
+    database: Database, secret: SigningSecret, tool: Tool[..., Any], caller: Caller, address: str | None
+) -> None:
+    """Count a call of a tool that is limited. Raises TooMany."""
+    if tool.per_hour is None:
+        return
+    key = await secret.get()
+    of = [f"caller {caller.id}", *([f"address {address}"] if address is not None else [])]
+    # A transaction of its own: a call that fails is counted, and those of a caller do not wait for each other.
+    async with database.transaction() as session:
+        for who in of:
+            await take(session, limit_key(key, tool.name, who), per_seconds=HOUR, burst=tool.per_hour)
