@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.util import await_only
 
 from agent_server.caller import Caller
@@ -25,6 +26,23 @@ class _Places:
 
     free: asyncio.Semaphore
     calls: int = 0
+
+
+@dataclass
+class _Call:
+    """A call that takes a place with its first statement."""
+
+    places: _Places
+    seconds: float
+    has_place: bool = False
+
+    async def take_place(self) -> None:
+        try:
+            async with asyncio.timeout(self.seconds):
+                await self.places.free.acquire()
+        except TimeoutError:
+            raise _too_many() from None
+        self.has_place = True
 
 
 @dataclass
@@ -46,43 +64,46 @@ class Shares:
         """
         places = self._of.setdefault(caller.id, _Places(asyncio.Semaphore(self.limit)))
         places.calls += 1
-        taken = over = False
-
-        def take_place(*_: Any) -> None:
-            nonlocal taken
-            if not taken and not over:
-                await_only(self._wait(places.free))
-                taken = True
-
-        def refuse_without_place(*_: Any) -> None:
-            # By `session.connection()`: there is a connection by now, which must not be held while others are waited for.
-            if not taken and not over and places.free.locked():
-                raise _too_many()
-            take_place()
-
-        # A statement, and a flush, which makes its own. SQLAlchemy takes the connection after these.
-        for name, listener in (
-            ("do_orm_execute", take_place),
-            ("before_flush", take_place),
-            ("after_begin", refuse_without_place),
-        ):
-            event.listen(session.sync_session, name, listener)
+        call = session.sync_session.info[_CALL] = _Call(places, self.seconds)
         try:
             yield
         finally:
-            over = True
-            if taken:
+            del session.sync_session.info[_CALL]
+            if call.has_place:
                 places.free.release()
             places.calls -= 1
             if not places.calls:
                 del self._of[caller.id]
 
-    async def _wait(self, free: asyncio.Semaphore) -> None:
-        try:
-            async with asyncio.timeout(self.seconds):
-                await free.acquire()
-        except TimeoutError:
-            raise _too_many() from None
+
+_CALL = "call"
+
+
+# A statement, and a flush, which makes its own: SQLAlchemy takes the connection after these. Listeners of one session
+# would cost each call a tenth of a millisecond.
+@event.listens_for(Session, "do_orm_execute")
+def _before_statement(state: ORMExecuteState) -> None:
+    _take_place(state.session)
+
+
+@event.listens_for(Session, "before_flush")
+def _before_flush(session: Session, *_: Any) -> None:
+    _take_place(session)
+
+
+@event.listens_for(Session, "after_begin")
+def _after_begin(session: Session, *_: Any) -> None:
+    call: _Call | None = session.info.get(_CALL)
+    # By `session.connection()`: there is a connection by now, which must not be held while others are waited for.
+    if call is not None and not call.has_place and call.places.free.locked():
+        raise _too_many()
+    _take_place(session)
+
+
+def _take_place(session: Session) -> None:
+    call: _Call | None = session.info.get(_CALL)
+    if call is not None and not call.has_place:
+        await_only(call.take_place())
 
 
 def _too_many() -> TooMany:

@@ -82,6 +82,7 @@ class Fake:
     by_key: dict[str, Turn] = field(default_factory=dict)
     refusals: list[Response | None] = field(default_factory=list)  # what the next POSTs to /api/chat get instead
     word: str = "open"  # what became of the question "word-1"
+    has_changed: bool = False  # what would be lost has, since it was asked about
     valid: set[str] = field(default_factory=lambda: {"as_key"})
     loop: asyncio.AbstractEventLoop | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -443,6 +444,9 @@ def create_app(fake: Fake) -> ASGIApp:
         if request.method == "POST":
             if fake.word != "open":
                 return problem(409, "This has been answered already", code="conflict")
+            if fake.has_changed and request.path_params["id"] == "word-1":
+                anew = {"id": "word-2", "question": "Delete task (mask)?"}
+                return problem(409, "Nothing was done", code="conflict", confirmation=anew)
             fake.word = "confirmed" if (await request.json())["confirm"] else "declined"
         return JSONResponse({"id": "word-1", "question": "Delete task (task: <b>fins</b>)?", "status": fake.word})
 

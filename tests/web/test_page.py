@@ -567,6 +567,20 @@ def test_question_that_was_answered_elsewhere_says_so(fake: Fake, open_page: Ope
     expect(box).to_have_text("This has been answered already")
 
 
+def test_question_whose_answer_no_longer_holds_is_asked_anew(fake: Fake, open_page: Open) -> None:
+    fake.has_changed = True
+    page = open_page()
+    ask(page, "delete it")
+    answered(page)
+    box = page.get_by_role("region", name="Confirmation")
+    box.get_by_role("button", name="Yes, do it").click()
+    expect(box).to_contain_text("Nothing was done yet.")
+    expect(box.get_by_role("heading")).to_have_text("Delete task (mask)?")
+    box.get_by_role("button", name="Yes, do it").click()
+    expect(box).to_contain_text("Done.")
+    assert [body for _, body in fake.sent("POST", "/api/confirmations/word-2")] == [{"confirm": True}]
+
+
 # ---- forms ----
 
 
