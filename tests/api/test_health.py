@@ -38,8 +38,8 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
     ("statement", "says"),
     [
         (
-            "update alembic_version set version_num = 'engine_0003' where version_num = 'engine_0004'",
-            {"pending_migrations": ["engine_0004"]},
+            "update alembic_version set version_num = 'engine_0004' where version_num = 'engine_0005'",
+            {"pending_migrations": ["engine_0005"]},
         ),
         (
             "drop table chunk, alembic_version cascade",
@@ -51,11 +51,12 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
                     "engine_0002",
                     "engine_0003",
                     "engine_0004",
+                    "engine_0005",
                 ]
             },
         ),
         (
-            "update alembic_version set version_num = 'from_the_future' where version_num = 'engine_0004'",
+            "update alembic_version set version_num = 'from_the_future' where version_num = 'engine_0005'",
             {"status": "unavailable"},
         ),
     ],
