@@ -12,6 +12,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,13 @@ class _Server(PostgresServer):
             options = f"-h '' -k {shlex.quote(str(self._socket_folder()))}"
             self._run("pg_ctl", "-w", "-o", options, "-l", str(self.log), "-D", str(self.pgdata), "start")
         self._postmaster_info = PostmasterInfo.read_from_pgdata(self.pgdata)
+
+    def _stop(self) -> None:
+        super()._stop()
+        opened = None if self._postmaster_info is None else self._postmaster_info.socket_dir
+        if opened is not None and opened != self.pgdata:
+            with suppress(OSError):  # it is not empty where the server did not stop
+                opened.rmdir()
 
     def _run(self, command: str, *arguments: str) -> None:
         pgexec(command, arguments, bin_path=self.bin_path, timeout=60, cwd="/", **_as(self._user))

@@ -42,10 +42,10 @@ class Process:
         assert self.run.stdout is not None
         self.url = self.run.stdout.readline().strip()
         self.socket = Path(parse_qs(urlsplit(self.url).query)["host"][0]) / ".s.PGSQL.5432"
+        self.data = self._find_data()
         self.postgres = int((self.data / "postmaster.pid").read_text().split()[0])
 
-    @property
-    def data(self) -> Path:
+    def _find_data(self) -> Path:
         opened = self.socket.parent
         if (opened / "PG_VERSION").exists():
             return opened
@@ -127,6 +127,7 @@ def test_no_folder_is_opened_and_nobody_else_gets_to_the_socket(home: Path, insi
     finally:
         server.end()
     assert not _is_alive(server.postgres)
+    assert server.data == server.socket.parent or not server.socket.parent.exists()
 
 
 def test_the_server_is_joined_and_stops_with_the_last_process_also_after_one_was_killed(home: Path) -> None:
@@ -192,6 +193,7 @@ def test_a_socket_folder_that_somebody_else_has_made_is_not_used(home: Path) -> 
     server.end()
     for spoil in ("mode", "link"):
         if spoil == "mode":
+            place.mkdir()
             place.chmod(0o777)
         else:
             shutil.rmtree(place)
