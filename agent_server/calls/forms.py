@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from agent_server.errors import InvalidInput
+from agent_server.errors import InvalidInput, quote_value
 from agent_server.tool import Tool, ToolContext, tool
 
 FieldType = Literal["text", "textarea", "email", "tel", "number", "date", "select"]
@@ -49,7 +49,9 @@ async def offer_form(
     """Show the user a form for a tool, filled in as far as known; the tool runs when the user sends it."""
     offered = context.resource(FormTools).get(tool)
     if offered is None:
-        raise InvalidInput(f"tool: {tool!r} has no form; there are {', '.join(context.resource(FormTools)) or 'none'}")
+        raise InvalidInput(
+            f"tool: {quote_value(tool)} has no form; there are {', '.join(context.resource(FormTools)) or 'none'}"
+        )
     schema = offered.input_schema
     return Form(
         tool=offered.name,

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from agent_server.db import OWN_DATA, Database, now
-from agent_server.errors import InvalidInput, NotFound, Unauthorized
+from agent_server.errors import InvalidInput, NotFound, Unauthorized, quote_value
 from agent_server.identity.models import ApiKey, Guest
 
 KEY, GUEST = "ask", "asg"
@@ -99,7 +99,7 @@ async def issue_key(
     for scope in scopes:
         # OWN_DATA opens what callers handed in, also to themselves. Only the server's own transactions may have it.
         if not SCOPE.fullmatch(scope) or scope == OWN_DATA:
-            raise InvalidInput(f"scope {scope!r}: write resource:verb as in tasks:read, resource:*, or *")
+            raise InvalidInput(f"scope {quote_value(scope)}: write resource:verb as in tasks:read, resource:*, or *")
     secret, digest = _new_secret()
     row = ApiKey(owner_id=owner, name=name, secret_sha=digest, scopes=list(scopes), expires_at=expires_at)
     session.add(row)

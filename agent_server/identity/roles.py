@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlmodel import SQLModel
 
 from agent_server.db.isolation import row_policy_of
-from agent_server.errors import InvalidInput
+from agent_server.errors import InvalidInput, quote_value
 
 USER, STAFF, ADMIN = "user", "staff", "admin"
 OWN_ACCOUNT = frozenset(
@@ -35,9 +35,13 @@ class Roles:
         """Raises InvalidInput for a role that is not there or holds more than the scopes of `giver`."""
         for name in names:
             if name not in self.scopes:
-                raise InvalidInput(f"roles: there is no {name!r}; there are {', '.join(sorted(self.scopes))}")
+                raise InvalidInput(
+                    f"roles: there is no {quote_value(name)}; there are {', '.join(sorted(self.scopes))}"
+                )
             if giver is not None and (more := beyond(self.scopes[name], giver)):
-                raise InvalidInput(f"roles: {name!r} may {', '.join(more)}, which you may not; ask somebody who does")
+                raise InvalidInput(
+                    f"roles: {quote_value(name)} may {', '.join(more)}, which you may not; ask somebody who does"
+                )
 
 
 def define_roles(
