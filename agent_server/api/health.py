@@ -1,9 +1,11 @@
 """The state of the process at /health and /readyz."""
 
+import asyncio
+import time
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, cast
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy import func
@@ -20,6 +22,8 @@ router = APIRouter(tags=["health"])
 
 PROBES = frozenset({"/health", "/readyz"})
 """What a load balancer asks for, by any name and all the time."""
+RECENT_SECONDS = 1.0
+"""What the database said so long ago is still told."""
 
 
 class ModelView(BaseModel):
@@ -60,11 +64,36 @@ async def health(server: ServerDep) -> Health:
 
 
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
-async def ready(server: ServerDep) -> JSONResponse:
-    """Whether requests can be answered. The database answers, no migration is pending, the process is not stopping."""
+async def ready(request: Request, server: ServerDep) -> JSONResponse:
+    """Whether requests can be answered. The database answers, no migration is pending, the process is not stopping.
+
+    What the database says is as of the last second.
+    """
     # A load balancer that is told at once sends nothing more to a process that is about to end.
     if server.runner.closing:
         return Readiness(status="stopping").response()
+    state = request.app.state
+    if not hasattr(state, "readiness"):
+        state.readiness = _RecentReadiness(server)
+    return (await cast(_RecentReadiness, state.readiness).get()).response()
+
+
+class _RecentReadiness:
+    """The readiness of a process, which is looked up at most once a second, however many ask."""
+
+    # Anybody may ask, by no credential and no limit.
+    def __init__(self, server: Server) -> None:
+        self._server, self._lock = server, asyncio.Lock()
+        self._found: tuple[float, Readiness] | None = None
+
+    async def get(self) -> Readiness:
+        async with self._lock:
+            if self._found is None or time.monotonic() - self._found[0] > RECENT_SECONDS:
+                self._found = (time.monotonic(), await _look_up(self._server))
+            return self._found[1]
+
+
+async def _look_up(server: Server) -> Readiness:
     # Before the transaction below, which would count itself, and which a full pool refuses.
     pool = server.database.pool_status()
     try:
@@ -74,14 +103,14 @@ async def ready(server: ServerDep) -> JSONResponse:
             # Before its migration the table may not be there.
             passages = 0 if missing else (await session.execute(count)).scalar_one()
     except AgentServerError as error:
-        return Readiness(status="unavailable", database_ok=False, pool_status=pool, detail=error.message).response()
+        return Readiness(status="unavailable", database_ok=False, pool_status=pool, detail=error.message)
     return Readiness(
         status="migrations pending" if missing else "ok",
         database_ok=True,
         pool_status=pool,
         pending_migrations=list(missing),
         passages=passages,
-    ).response()
+    )
 
 
 def describe_model(server: Server) -> ModelView:

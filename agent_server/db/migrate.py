@@ -160,7 +160,7 @@ def current(connection: Connection) -> Sequence[str]:
 
 def pending(connection: Connection, workspace: Path) -> Sequence[str]:
     """The revisions that the database lacks, oldest first."""
-    script = ScriptDirectory.from_config(_config(workspace))
+    script = _read_script(workspace)
     heads = tuple(current(connection))
     try:
         applied = {r.revision for r in script.iterate_revisions(heads, "base")} if heads else set()

@@ -60,7 +60,8 @@ async def test_an_mcp_refusal_is_short_however_long_the_address_or_the_method(cl
 
 async def test_a_body_of_more_values_than_anybody_needs_is_refused_before_it_is_read(client: Client) -> None:
     many = {"message": "x", "messages": [0] * 20_001}
-    for body in (many, {f"f{n}": 0 for n in range(20_001)}, {"a": [[]] * 20_001}):
+    bodies: list[Any] = [many, {f"f{n}": 0 for n in range(20_001)}, {"a": [[]] * 20_001}]
+    for body in bodies:
         response = await client.http.post("/api/chat", json=body)
         assert response.status_code == 422
         assert response.json() == IsPartialDict(detail="body: holds more than 20000 values")
