@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 from importlib import import_module
 from itertools import product
+from pathlib import Path
 from pkgutil import walk_packages
-from re import _parser  # type: ignore[attr-defined]  # what a pattern is made of
+from re import _parser
 from time import process_time
 from typing import Any
 
@@ -32,7 +33,7 @@ def find_patterns() -> Iterator[tuple[str, re.Pattern[Any], str]]:
                 kept = value.items() if isinstance(value, dict) else [("", value)]
                 for key, pattern in kept:
                     if isinstance(pattern, re.Pattern) and found.name not in BY_AUTHORS:
-                        source = open(str(module.__file__)).read()  # noqa: SIM115
+                        source = Path(str(module.__file__)).read_text()
                         if re.search(rf"^{name}\b.* = ", source, re.MULTILINE):
                             yield f"{found.name}.{name}{key}", pattern, source
 
