@@ -22,6 +22,7 @@ from agent_server.db.migrate import find_missing_tables, make_tables, revisions,
 from agent_server.errors import InvalidInput
 from agent_server.housekeeping import expire_confirmations, expire_guests, expire_logins
 from agent_server.http import errors, openapi
+from agent_server.http.counting import CountingMiddleware
 from agent_server.http.edge import BodyMiddleware, CorsMiddleware, EdgeMiddleware
 from agent_server.http.errors import ErrorFormats
 from agent_server.http.middleware import BugMiddleware, RefusalMiddleware, RequestMiddleware
@@ -184,7 +185,7 @@ def create_app(server: Server, protocols: Sequence[Protocol] | None = None) -> F
     )
     app.state.server = server
     formats = ErrorFormats(PROBLEMS, {protocol.prefix: protocol.errors for protocol in protocols})
-    _add_middleware(app, server.settings, formats)
+    _add_middleware(app, server, formats)
     errors.install(app)
     spoken = [protocol.router for protocol in protocols if protocol.router is not None]
     for router in (*create_routers(server.workspace), *spoken, mcp.metadata):
@@ -195,9 +196,16 @@ def create_app(server: Server, protocols: Sequence[Protocol] | None = None) -> F
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings, formats: ErrorFormats) -> None:
+def _add_middleware(app: FastAPI, server: Server, formats: ErrorFormats) -> None:
     """From the inside out. What is added last is asked first."""
+    settings = server.settings
+
+    async def count(address: str | None) -> None:
+        async with server.database.transaction() as session:
+            await server.resolver.count_address(session, address)
+
     app.add_middleware(BodyMiddleware, limit=settings.body_limit, timeout=settings.body_timeout)
+    app.add_middleware(CountingMiddleware, count=count)
     # Inside of CORS, both of them: pages of other origins must be able to read why they were refused.
     app.add_middleware(RefusalMiddleware, formats=formats)
     app.add_middleware(BugMiddleware, formats=formats)

@@ -19,9 +19,30 @@ Each surface has its own rendering; the status of HTTP is in `http.statuses`.
 Anything else that is raised is a bug: surfaces answer with a reference and log the traceback.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
+
+# What is shown is searched for secrets, logged and sent back: its length is the server's to decide, not the caller's.
+LONGEST_VALUE = 100
+LONGEST_FIELD = 100
+LONGEST_FIELD_MESSAGE = 300
+LONGEST_MESSAGE = 2_000
+MOST_FIELDS = 20
+"""Of the fields that are wrong so many are named."""
+
+
+def cut(text: str, longest: int) -> str:
+    """`text` with at most `longest` characters. Three dots stand for what is left out."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def quote_value(value: Any) -> str:
+    """What a caller sent, in quotation marks, as a message repeats it."""
+    # First of all, because `repr` makes up to ten characters of one. Two are left for the quotation marks.
+    return cut(repr(cut(value, LONGEST_VALUE - 2) if isinstance(value, str) else value), LONGEST_VALUE)
 
 
 @dataclass(frozen=True)
@@ -31,26 +52,41 @@ class FieldError:
     field: str
     message: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "field", cut(self.field, LONGEST_FIELD))
+        object.__setattr__(self, "message", cut(self.message, LONGEST_FIELD_MESSAGE))
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
 
 class AgentServerError(Exception):
     """An expected failure with a message that is safe to show to a caller or a model."""
 
     code: str = "internal"
     retry_after: int | None = None
+    longest_message: int = LONGEST_MESSAGE
 
     def __init__(self, message: str) -> None:
+        message = cut(message, self.longest_message)
         super().__init__(message)
         self.message = message
 
 
 class InvalidInput(AgentServerError):
-    """The caller sent something wrong. `fields` names each wrong argument."""
+    """The caller sent something wrong. `fields` names the first `MOST_FIELDS` wrong arguments."""
 
     code = "invalid_input"
 
     def __init__(self, message: str, fields: Sequence[FieldError] = ()) -> None:
         super().__init__(message)
-        self.fields = tuple(fields)
+        self.fields = tuple(fields[:MOST_FIELDS])
+
+
+def name_fields(fields: Sequence[FieldError], wrong: int) -> str:
+    """The first of `wrong` mistakes in one line and how many more there are."""
+    named = "; ".join(map(str, fields[:MOST_FIELDS]))
+    return f"{named}; and {wrong - MOST_FIELDS} more" if wrong > MOST_FIELDS else named
 
 
 class Unauthorized(AgentServerError):
@@ -126,7 +162,7 @@ class Internal(AgentServerError):
 
     def __init__(self, what: str, reference: str) -> None:
         # No detail of the bug: it could hold rows, paths or secrets.
-        super().__init__(f"{what} failed; this is our fault. Reference {reference}")
+        super().__init__(f"{cut(what, LONGEST_VALUE)} failed; this is our fault. Reference {reference}")
         self.reference = reference
 
 
@@ -151,6 +187,7 @@ class WorkspaceInvalid(AgentServerError):
     """A workspace with all of its mistakes."""
 
     code = "workspace_invalid"
+    longest_message = sys.maxsize  # its reader is whoever wrote all that it names
 
     def __init__(self, problems: Sequence[Mistake]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))

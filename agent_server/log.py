@@ -6,14 +6,16 @@ A line carries what was bound where the work began: `request_id`, `caller`, `con
 
 A value is masked for its name (`password`, `x-api-key`, `phone`) or for its shape (a key, a JWT, a card number): in
 dicts, pairs, exceptions and text, percent-encoded or not. A person's name in free text has no shape: do not log it.
-Whoever makes a request chooses some of what is logged, so every pattern takes time in proportion to the text.
+Whoever makes a request chooses some of what is logged, so every pattern takes time in proportion to the text, and of a
+long text only the beginning and the end are logged.
 """
 
 import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+from itertools import accumulate, islice
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -28,6 +30,11 @@ _SECRET_NAME = re.compile(f"(?i){_NAMES}")
 _PERSONAL_NAME = re.compile(r"(?i)(?:^|[_.-])(?:e-?mail|phone|telephone|mobile|iban|card_?number)$")
 # A value may contain itself, so there has to be an end.
 _DEEPEST = 8
+_MOST_ITEMS = 200
+_LONGEST = 8_000
+"""Most characters of one value in a line. What is in the middle of a longer one is left out."""
+_LONGEST_SECRET = 200
+"""Beyond a cut so much is looked at, since half of a secret has no shape."""
 _OF_FORMATTERS = frozenset({"exc_info", "_record", "_from_structlog"})
 
 # Searching all patterns in every value would cost more than all else that a line costs.
@@ -37,23 +44,42 @@ _TAME = re.compile(
 )
 """Most values of most lines, which need no search: names of events, tools and surfaces, methods, ids."""
 
+_CARD_LENGTHS = range(13, 20)
+
 _Replacement = str | Callable[[re.Match[str]], str]
 _Mask = tuple[Callable[[str], Any], Callable[[_Replacement, str], str], _Replacement]
 
 
 def _is_card(digits: str) -> bool:
     """Whether they begin as a card number does, are as many and have its check digit (Luhn, ISO/IEC 7812)."""
-    # The check digit alone lets one number in ten pass, and ids and times in milliseconds are such numbers.
-    if not 13 <= len(digits) <= 19 or digits[0] not in "23456":
-        return False
-    return sum(int("0246813579"[int(d)] if i % 2 else d) for i, d in enumerate(reversed(digits))) % 10 == 0
+    return len(digits) in _CARD_LENGTHS and _has_card(digits, [0, len(digits)])
+
+
+def _has_card(digits: str, bounds: Sequence[int]) -> bool:
+    """Whether a card number begins at one of the `bounds` and ends at another."""
+    # Two sums from the left, by which of the digits are doubled, give the check sum of any piece by one subtraction.
+    even, odd = [0], [0]
+    for place, digit in enumerate(map(int, digits)):
+        doubled = digit * 2 - 9 * (digit > 4)
+        even.append(even[-1] + (digit if place % 2 else doubled))
+        odd.append(odd[-1] + (doubled if place % 2 else digit))
+    ends = set(bounds)
+    for start in bounds[:-1]:
+        # The check digit alone lets one number in ten pass, and ids and times in milliseconds are such numbers.
+        if digits[start] not in "23456":
+            continue
+        for length in _CARD_LENGTHS:
+            end = start + length
+            sums = even if end % 2 == 0 else odd
+            if end in ends and (sums[end] - sums[start]) % 10 == 0:
+                return True
+    return False
 
 
 def _without_card(run: re.Match[str]) -> str:
     """A card number need not be all of a run of digits: its expiry date may stand beside it."""
     groups = re.findall(r"\d+", run[0])
-    several = ("".join(groups[i:j]) for i in range(len(groups)) for j in range(i + 1, min(i + 20, len(groups) + 1)))
-    return "[card]" if any(map(_is_card, several)) else run[0]
+    return "[card]" if _has_card("".join(groups), [0, *accumulate(map(len, groups))]) else run[0]
 
 
 def _without_jwt(word: re.Match[str]) -> str:
@@ -103,8 +129,8 @@ _SHAPES = (
     _mask_of(r"\d[) -]", r"(?<![\w(.-])(?:\(\d{2,5}\) ?|0\d{1,4}[ -])\d{3,4}[ -]\d{3,4}(?![\w-])", "[phone]"),
 )
 _NAMED = (
-    _mask_of("(?i:bearer)", r"\b((?i:bearer))[\s+:=]+[\w.~+/=-]{8,}", r"\1 [secret]"),
-    _mask_of("(?i:basic)", r"\b((?i:basic))[\s+:=]+(?=[\w+/-]*[A-Z\d=])[\w+/=-]{8,}", r"\1 [secret]"),
+    _mask_of("(?i:bearer)", r"\b((?i:bearer))[\s+:=]++[\w.~+/=-]{8,}", r"\1 [secret]"),
+    _mask_of("(?i:basic)", r"\b((?i:basic))[\s+:=]++(?=[\w+/-]{0,200}[A-Z\d=])[\w+/=-]{8,}", r"\1 [secret]"),
     _mask_of(
         "(?i:authori[sz]ation|cookie)",
         r"(?i)((?:authori[sz]ation|cookie)['\"]?\s*[:=]\s*b?)(?:'[^'\n]*'|\"[^\"\n]*\"|[^\s'\"][^\n]*)",
@@ -136,6 +162,9 @@ def mask(text: str) -> str:
     """The same for logs: also what is called a secret (`password=...`) and what is percent-encoded."""
     if _TAME.fullmatch(text):
         return text
+    if len(text) > _LONGEST:
+        half, more = _LONGEST // 2, _LONGEST // 2 + _LONGEST_SECRET
+        return f"{mask(text[:more])[:half]} ... {mask(text[-more:])[-half:]}"
     text = _mask_plain(text)
     return re.sub(r"\S+", _decode_if_secret, text) if "%" in text else text
 
@@ -165,7 +194,7 @@ def _mask_value(name: str, value: Any, depth: int = 0) -> Any:
     if isinstance(value, str | bytes | bytearray):
         return mask(_text(value))
     if depth < _DEEPEST and isinstance(value, Mapping):
-        return {mask(_text(k)): _mask_value(_text(k), v, depth + 1) for k, v in value.items()}
+        return {mask(_text(k)): _mask_value(_text(k), v, depth + 1) for k, v in islice(value.items(), _MOST_ITEMS)}
     if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
         return _mask_items(value, depth + 1)
     return mask(repr(value) if isinstance(value, BaseException) else str(value))
@@ -183,7 +212,7 @@ def _mask_items(items: Collection[Any], depth: int) -> list[Any]:
     match items:
         case [str() | bytes() as name, value] if isinstance(value, str | bytes):
             return [mask(_text(name)), _mask_value(_text(name), value, depth)]
-    return [_mask_value("", value, depth) for value in items]
+    return [_mask_value("", value, depth) for value in islice(items, _MOST_ITEMS)]
 
 
 def _text(value: Any) -> str:

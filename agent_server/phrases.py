@@ -43,8 +43,9 @@ _AFTER = [("please",), ("thanks",), ("thank", "you"), ("many", "thanks"), ("now"
 # The lengths are bounded, because a pattern without bounds takes very long on a message made to be slow.
 _FORMATS = {
     "email": re.compile(
-        r"(?:[,;(]?\s*\b(?:and\s+)?(?:my|the)?\s*(?:e-?mail|mail|address|contact)(?:\s+address)?\s*(?:is\b|:|=)?\s*"
-        r"|[,;(]?\s*\b(?:at|via|under|to|on|by)\s+)?"
+        r"(?:[,;(]?\s{0,3}\b(?:and\s{1,3})?(?:my|the)?\s{0,3}(?:e-?mail|mail|address|contact)(?:\s{1,3}address)?"
+        r"\s{0,3}(?:is\b|:|=)?\s{0,3}"
+        r"|[,;(]?\s{0,3}\b(?:at|via|under|to|on|by)\s{1,3})?"
         r"(?P<value>[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}\.)+[A-Za-z]{2,24})\)?",
         re.IGNORECASE,
     )

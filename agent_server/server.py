@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.db import Database
-from agent_server.errors import InvalidInput
+from agent_server.errors import InvalidInput, quote_value
 from agent_server.identity.resolver import Resolver
 from agent_server.jobs import Jobs
 from agent_server.models.choice import ModelChoice
@@ -45,7 +45,9 @@ class Server:
         # Before the row: a message that is stored has been promised an answer.
         check_text(message.text, self.settings.message_limit)
         if message.agent is not None and message.agent not in self.workspace.agents:
-            raise InvalidInput(f"agent: there is no {message.agent!r}; there are {', '.join(self.workspace.agents)}")
+            raise InvalidInput(
+                f"agent: there is no {quote_value(message.agent)}; there are {', '.join(self.workspace.agents)}"
+            )
         accepted = await accept(
             self.database,
             caller,

@@ -27,7 +27,16 @@ from agent_server.audit import Surface
 from agent_server.caller import Caller
 from agent_server.db import new_id
 from agent_server.declaration import mistakes_of_companion, mistakes_of_route
-from agent_server.errors import FieldError, InvalidInput, Mistake, WorkspaceInvalid
+from agent_server.errors import (
+    LONGEST_FIELD,
+    MOST_FIELDS,
+    FieldError,
+    InvalidInput,
+    Mistake,
+    WorkspaceInvalid,
+    cut,
+    name_fields,
+)
 from agent_server.repository import Repository
 
 P = ParamSpec("P")
@@ -45,6 +54,7 @@ NESTING = 100
 
 _NAME = re.compile(r"[a-z_]{1,40}")
 _SCOPE = re.compile(r"[a-z_]+:[a-z_]+")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -300,10 +310,9 @@ def invalid_input(error: ValidationError, expected: str) -> InvalidInput:
     """pydantic's complaints as ours: what is wrong and where, never the value that was sent."""
     fields = [
         FieldError(".".join(str(part) for part in e["loc"]) or "body", e["msg"].removeprefix("Value error, "))
-        for e in error.errors(include_input=False, include_url=False)
+        for e in error.errors(include_input=False, include_url=False)[:MOST_FIELDS]
     ]
-    wrong = "; ".join(f"{f.field}: {f.message}" for f in fields)
-    return InvalidInput(f"{wrong} ({expected})", fields)
+    return InvalidInput(f"{name_fields(fields, error.error_count())} ({expected})", fields)
 
 
 def _object(text: str, name: str) -> Mapping[str, Any]:
@@ -325,13 +334,13 @@ def _names(model: type[BaseModel]) -> str:
 def refuse_unstorable(value: Any, path: tuple[str, ...]) -> None:
     """Postgres stores neither NUL nor half a surrogate pair; say so before the database does."""
     if len(path) > NESTING:
-        raise InvalidInput(f"{path[0]}: is nested more than {NESTING} deep")
+        raise InvalidInput(f"{cut(path[0], LONGEST_FIELD)}: is nested more than {NESTING} deep")
     match value:
         case str():
-            if "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
-                where = ".".join(path) or "arguments"
+            if _UNSTORABLE.search(value):
                 message = "holds a NUL byte or broken Unicode; send valid UTF-8 text"
-                raise InvalidInput(f"{where}: {message}", [FieldError(where, message)])
+                field = FieldError(".".join(path) or "arguments", message)
+                raise InvalidInput(str(field), [field])
         case Mapping():
             for key, item in value.items():
                 refuse_unstorable(str(key), path)

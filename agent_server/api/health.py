@@ -1,15 +1,18 @@
 """The state of the process at /health and /readyz."""
 
+import asyncio
+import time
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, cast
 
-from fastapi import APIRouter
+from alembic.script import ScriptDirectory
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy import func
 from sqlmodel import select
 
-from agent_server.db.migrate import pending
+from agent_server.db.migrate import pending_of, read_migrations
 from agent_server.errors import AgentServerError, Unavailable
 from agent_server.http.auth import ServerDep
 from agent_server.knowledge.models import Chunk
@@ -20,6 +23,8 @@ router = APIRouter(tags=["health"])
 
 PROBES = frozenset({"/health", "/readyz"})
 """What a load balancer asks for, by any name and all the time."""
+RECENT_SECONDS = 1.0
+"""What the database said so long ago is still told."""
 
 
 class ModelView(BaseModel):
@@ -60,28 +65,58 @@ async def health(server: ServerDep) -> Health:
 
 
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
-async def ready(server: ServerDep) -> JSONResponse:
-    """Whether requests can be answered. The database answers, no migration is pending, the process is not stopping."""
+async def ready(request: Request, server: ServerDep) -> JSONResponse:
+    """Whether requests can be answered. The database answers, no migration is pending, the process is not stopping.
+
+    What the database says is as of the last second.
+    """
     # A load balancer that is told at once sends nothing more to a process that is about to end.
     if server.runner.closing:
         return Readiness(status="stopping").response()
+    state = request.app.state
+    if not hasattr(state, "readiness"):
+        state.readiness = _RecentReadiness(server)
+    return (await cast(_RecentReadiness, state.readiness).get()).response()
+
+
+class _RecentReadiness:
+    """The readiness of a process, which is looked up at most once a second, however many ask."""
+
+    # Anybody may ask, by no credential and no limit.
+    def __init__(self, server: Server) -> None:
+        self._server, self._lock = server, asyncio.Lock()
+        self._found: tuple[float, Readiness] | None = None
+        self._migrations: ScriptDirectory | None = None
+
+    async def get(self) -> Readiness:
+        async with self._lock:
+            if self._found is None or time.monotonic() - self._found[0] > RECENT_SECONDS:
+                # Once: the files of a process that runs do not change.
+                if self._migrations is None:
+                    root = self._server.workspace.root
+                    self._migrations = await asyncio.to_thread(read_migrations, root)
+                self._found = (time.monotonic(), await _look_up(self._server, self._migrations))
+            return self._found[1]
+
+
+async def _look_up(server: Server, migrations: ScriptDirectory) -> Readiness:
     # Before the transaction below, which would count itself, and which a full pool refuses.
     pool = server.database.pool_status()
     try:
         async with server.database.transaction() as session:
-            missing = await session.run_sync(lambda s: pending(s.connection(), server.workspace.root))
+            missing = await session.run_sync(lambda s: pending_of(s.connection(), migrations))
             count = select(func.count()).select_from(Chunk)
             # Before its migration the table may not be there.
             passages = 0 if missing else (await session.execute(count)).scalar_one()
     except AgentServerError as error:
-        return Readiness(status="unavailable", database_ok=False, pool_status=pool, detail=error.message).response()
+        return Readiness(status="unavailable", database_ok=False, pool_status=pool, detail=error.message)
     return Readiness(
         status="migrations pending" if missing else "ok",
         database_ok=True,
         pool_status=pool,
         pending_migrations=list(missing),
         passages=passages,
-    ).response()
+    )
 
 
 def describe_model(server: Server) -> ModelView:

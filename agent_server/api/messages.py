@@ -3,6 +3,7 @@
 Each turn is one message of the user and one answer.
 """
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,7 +80,12 @@ async def list_messages(
         page = await ItemRepository(conversations, row.id).page(limit, cursor)
         numbers = sorted({item.turn_no for item in page.items})
         turns = {turn.id: turn for turn in await TurnRepository(session, caller).list_by_number(row.id, numbers)}
-    items = [_view(message, html=render == "html") for message in messages_of(page.items, turns)]
+    messages = messages_of(page.items, turns)
+    if render == "html":
+        # A page may hold a hundred long answers, and nobody else waits for it.
+        items = await asyncio.to_thread(lambda: [_view(message, html=True) for message in messages])
+    else:
+        items = [_view(message, html=False) for message in messages]
     return MessagePage(items=items, next_cursor=page.next_cursor)
 
 

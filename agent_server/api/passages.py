@@ -1,5 +1,6 @@
 """What a citation opens at /api/passages."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter
@@ -36,7 +37,7 @@ async def read_passage(
     """The passage that a citation names."""
     async with server.database.transaction() as session:
         found = await get_passage(session, passage)
-    html = "".join(render_blocks(found.text))
+    html = "".join(await asyncio.to_thread(render_blocks, found.text))
     return PassageView(
         id=found.id,
         document=found.document,

@@ -11,6 +11,7 @@ from agent_server.caller import Caller
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.errors import NotFound
 from agent_server.http.auth import SelfReaderDep, SelfWriterDep, ServerDep, address_of
+from agent_server.http.counting import mark_counted
 from agent_server.identity.models import Guest
 from agent_server.identity.profiles import read_profile, update_profile
 from agent_server.server import Server
@@ -43,6 +44,8 @@ async def create_session(request: Request, server: ServerDep, body: NewSession |
     profile = (body or NewSession()).profile
     refuse_unstorable(profile, ("profile",))
     guest = await server.resolver.create_guest(server.settings.guest_hours, address_of(request), profile)
+    # Not before: a profile that is refused undoes the count.
+    mark_counted(request.scope)
     return (await _view(server, Caller(id=guest.row.id, kind="guest"), guest.row.id)).model_copy(
         update={"token": guest.token}
     )

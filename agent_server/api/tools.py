@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from agent_server.caller import Caller
 from agent_server.calls.call import call_tool
 from agent_server.conversations.repository import ConversationRepository
-from agent_server.errors import NotFound
+from agent_server.errors import NotFound, quote_value
 from agent_server.http.auth import CallerDep, ChatterDep, MemberDep, ServerDep, address_of
 from agent_server.identity.rights import require_member
 from agent_server.server import Server
@@ -42,7 +42,7 @@ def create_router(workspace: Workspace) -> APIRouter:
     @router.post("/api/tools/{name}", include_in_schema=False)
     async def unknown_tool(name: str, caller: MemberDep, server: ServerDep) -> None:
         there = ", ".join(t.name for t in server.workspace.tools.values() if caller.may(t.scope))
-        raise NotFound(f"There is no tool {name!r}; there are {there}")
+        raise NotFound(f"There is no tool {quote_value(name)}; there are {there}")
 
     return router
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from agent_server.errors import InvalidInput
+from agent_server.errors import InvalidInput, quote_value
 from agent_server.tool import Tool, ToolContext, tool
 
 FieldType = Literal["text", "textarea", "email", "tel", "number", "date", "select"]
@@ -50,7 +50,7 @@ async def offer_form(
     forms = {name: form for name, form in context.resource(FormTools).items() if context.caller.may(form.scope)}
     offered = forms.get(tool)
     if offered is None:
-        raise InvalidInput(f"tool: {tool!r} has no form; there are {', '.join(forms) or 'none'}")
+        raise InvalidInput(f"tool: {quote_value(tool)} has no form; there are {', '.join(forms) or 'none'}")
     schema = offered.input_schema
     return Form(
         tool=offered.name,

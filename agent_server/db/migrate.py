@@ -158,9 +158,21 @@ def current(connection: Connection) -> Sequence[str]:
     return sorted(MigrationContext.configure(connection).get_current_heads())
 
 
+def read_migrations(workspace: Path) -> ScriptDirectory:
+    """The migrations of both branches as their folders now have them."""
+    script = ScriptDirectory.from_config(_config(workspace))
+    # They are read when they are first asked for.
+    script.get_heads()
+    return script
+
+
 def pending(connection: Connection, workspace: Path) -> Sequence[str]:
     """The revisions that the database lacks, oldest first."""
-    script = ScriptDirectory.from_config(_config(workspace))
+    return pending_of(connection, read_migrations(workspace))
+
+
+def pending_of(connection: Connection, script: ScriptDirectory) -> Sequence[str]:
+    """Those of `script` that the database lacks, oldest first."""
     heads = tuple(current(connection))
     try:
         applied = {r.revision for r in script.iterate_revisions(heads, "base")} if heads else set()

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 
 from agent_server.caller import Caller
 from agent_server.errors import Unauthorized
+from agent_server.http.counting import mark_counted
 from agent_server.identity.rights import require, require_member
 from agent_server.server import Server
 
@@ -37,6 +38,7 @@ async def _find_caller(request: Request, server: Server) -> Caller | None:
     # Refused and not passed over: the sender would become a guest without noticing.
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthorized("Send the credential as `Authorization: Bearer <API key>`")
+    mark_counted(request.scope)
     caller = await server.resolver.resolve(token.strip(), address=address_of(request))
     structlog.contextvars.bind_contextvars(caller=str(caller.id))
     return caller
@@ -44,6 +46,7 @@ async def _find_caller(request: Request, server: Server) -> Caller | None:
 
 async def count_address(request: Request, server: ServerDep) -> None:
     """Count a request without a credential. Raises TooMany."""
+    mark_counted(request.scope)
     async with server.database.transaction() as session:
         await server.resolver.count_address(session, address_of(request))
 
@@ -62,6 +65,7 @@ async def get_caller_or_new_guest(request: Request, server: ServerDep) -> Caller
     if caller is not None:
         return caller
     issued = await server.resolver.create_guest(server.settings.guest_hours, address_of(request))
+    mark_counted(request.scope)
     # For `RequestMiddleware`, which sends it with every answer, also of an error: the guest is made by now.
     request.state.guest_token = issued.token
     return Caller(id=issued.row.id, kind="guest", scopes=server.resolver.guest_scopes)

@@ -30,12 +30,16 @@ ADDRESS_LIMIT = 8 * 1024
 """Most bytes of path and query."""
 DEPTH_LIMIT = 100
 """Most JSON arrays and objects inside of each other."""
+VALUES_LIMIT = 20_000
+"""Most members of objects and elements of arrays in a body, all together."""
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9][a-z0-9._-]*)(:[0-9]{1,5})?")
 _HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Possessive, and with an end that may be missing: each byte is looked at once, also of a string that is never closed.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NO_MARKS = bytes(set(range(256)) - set(b"[]{},"))
+_GLANCE = 64 * 1024
+"""Bytes of a body that is refused in any case, in which the reason is looked for."""
 
 
 class EdgeMiddleware:
@@ -172,19 +176,26 @@ def _check_json(body: bytes) -> None:
     # UTF-16 and UTF-32, which Python's parser takes, could hide brackets from the count below.
     if b"\0" in body:
         raise _invalid("not JSON in UTF-8")
-    if _is_deep(body):
+    brackets = body.count(b"[") + body.count(b"{")
+    if brackets <= DEPTH_LIMIT and brackets + body.count(b",") <= VALUES_LIMIT:
+        return
+    # To leave out the texts takes a moment for each. A value has two at most, its name and itself.
+    many = body.count(b'"') - body.count(b'\\"') > 4 * VALUES_LIMIT
+    marks = _STRING.sub(b"", body[:_GLANCE] if many else body).translate(None, _NO_MARKS)
+    if _is_deep(marks.translate(None, b",")[: 2 * VALUES_LIMIT]):
         raise _invalid(f"nested more than {DEPTH_LIMIT} deep")
+    if many or marks.count(b",") + marks.count(b"[") + marks.count(b"{") > VALUES_LIMIT:
+        raise _invalid(f"holds more than {VALUES_LIMIT} values")
 
 
 def _invalid(message: str) -> InvalidInput:
-    return InvalidInput(f"body: {message}", [FieldError("body", message)])
+    field = FieldError("body", message)
+    return InvalidInput(str(field), [field])
 
 
-def _is_deep(body: bytes) -> bool:
-    if body.count(b"[") + body.count(b"{") <= DEPTH_LIMIT:
-        return False
+def _is_deep(brackets: bytes) -> bool:
     depth = 0
-    for bracket in _STRING.sub(b"", body).translate(None, _NO_BRACKETS):
+    for bracket in brackets:
         depth += 1 if bracket in b"[{" else -1
         if depth > DEPTH_LIMIT:
             return True

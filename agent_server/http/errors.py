@@ -14,7 +14,16 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from agent_server.errors import AgentServerError, FieldError, Forbidden, InvalidInput, NotFound, Unauthorized
+from agent_server.errors import (
+    MOST_FIELDS,
+    AgentServerError,
+    FieldError,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    Unauthorized,
+    name_fields,
+)
 from agent_server.http.statuses import BadRequest, MethodNotAllowed, RequestTimedOut, find_error, status_of
 
 
@@ -67,7 +76,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation(_: Request, error: RequestValidationError) -> NoReturn:
-        raise _invalid_input([_field(each) for each in error.errors()]) from None
+        found = error.errors()
+        raise _invalid_input([_field(each) for each in found[:MOST_FIELDS]], len(found)) from None
 
     @app.exception_handler(HTTPException)
     async def routing(_: Request, error: HTTPException) -> NoReturn:
@@ -82,8 +92,8 @@ def install(app: FastAPI) -> None:
                 raise find_error(status)(str(error.detail)) from None
 
 
-def _invalid_input(fields: list[FieldError]) -> InvalidInput:
-    return InvalidInput("; ".join(f"{field.field}: {field.message}" for field in fields), fields)
+def _invalid_input(fields: list[FieldError], wrong: int = 1) -> InvalidInput:
+    return InvalidInput(name_fields(fields, wrong), fields)
 
 
 def _field(error: Mapping[str, Any]) -> FieldError:

@@ -3,8 +3,8 @@
 Its id, its log line, the headers that guard a browser, and the answers to what is raised.
 
 From the outside in: `RequestMiddleware`, `RefusalMiddleware`, `EdgeMiddleware`, CORS where it was set, `BugMiddleware`,
-`RefusalMiddleware` again, `BodyMiddleware`. All are pure ASGI: Starlette's BaseHTTPMiddleware would break streams and
-context variables.
+`RefusalMiddleware` again, `CountingMiddleware`, `BodyMiddleware`. All are pure ASGI: Starlette's BaseHTTPMiddleware
+would break streams and context variables.
 """
 
 import re

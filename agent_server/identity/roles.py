@@ -7,7 +7,7 @@ from sqlmodel import SQLModel
 
 from agent_server.caller import beyond, covers
 from agent_server.db.isolation import row_policy_of
-from agent_server.errors import InvalidInput
+from agent_server.errors import InvalidInput, quote_value
 from agent_server.identity.rights import GUEST_SCOPES
 
 USER, STAFF, ADMIN = "user", "staff", "admin"
@@ -38,9 +38,13 @@ class Roles:
         """
         for name in names or (USER,):
             if name not in self.scopes:
-                raise InvalidInput(f"roles: there is no {name!r}; there are {', '.join(sorted(self.scopes))}")
+                raise InvalidInput(
+                    f"roles: there is no {quote_value(name)}; there are {', '.join(sorted(self.scopes))}"
+                )
             if giver is not None and (more := beyond(self.scopes[name], giver)):
-                raise InvalidInput(f"roles: {name!r} may {', '.join(more)}, which you may not; ask somebody who does")
+                raise InvalidInput(
+                    f"roles: {quote_value(name)} may {', '.join(more)}, which you may not; ask somebody who does"
+                )
 
 
 def define_roles(

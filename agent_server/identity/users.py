@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from agent_server.db import new_id
-from agent_server.errors import Conflict, InvalidInput
+from agent_server.errors import Conflict, InvalidInput, quote_value
 from agent_server.identity.models import User
 
 LOCAL_USER = "local"
@@ -27,14 +27,14 @@ async def create_user(
     """Raises Conflict when the name or the e-mail is taken."""
     email = email and email.lower()
     if await find_user(session, name) is not None:
-        raise Conflict(f"There is a user {name!r} already")
+        raise Conflict(f"There is a user {quote_value(name)} already")
     row = User(id=id or new_id(), name=name, email=email, password_hash=password_hash, roles=sorted(set(roles)))
     session.add(row)
     try:
         await session.flush()
     # Two that come at once both find the name free; only the database can tell.
     except IntegrityError:
-        raise Conflict(f"There is a user {name!r} already, or one with this e-mail") from None
+        raise Conflict(f"There is a user {quote_value(name)} already, or one with this e-mail") from None
     return row
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db import SYSTEM, storable
-from agent_server.errors import NotFound
+from agent_server.errors import NotFound, quote_value
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import Passage
 
@@ -180,5 +180,5 @@ async def read_document(session: AsyncSession, path: str) -> str:
     )
     found: str | None = row.scalar_one_or_none()
     if found is None:
-        raise NotFound(f"There is no document {path!r}; paths are as under content/, as in safety/flying.md")
+        raise NotFound(f"There is no document {quote_value(path)}; paths are as under content/, as in safety/flying.md")
     return found

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_server.caller import Caller
 from agent_server.errors import AgentServerError, Forbidden, TooLarge, Unauthorized
+from agent_server.http.counting import mark_counted
 from agent_server.http.statuses import status_of
 from agent_server.identity.rights import require_member
 from agent_server.mcp.errors import error_data
@@ -87,6 +88,7 @@ class Authenticated:
     async def _get_member(self, token: str | None, request: Request) -> Caller:
         if token is None:
             raise Unauthorized("MCP needs an API key: send `Authorization: Bearer <API key>`")
+        mark_counted(request.scope)
         caller = await self.resolve(token, address=request.client and request.client.host)
         require_member(caller, "MCP needs an API key (`agent-server key create` makes one)")
         return caller

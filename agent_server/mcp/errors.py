@@ -1,6 +1,7 @@
 """Our errors as JSON-RPC errors."""
 
 import secrets
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -10,6 +11,8 @@ from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, ErrorData
 from pydantic import ValidationError
 
 from agent_server.errors import (
+    LONGEST_FIELD_MESSAGE,
+    MOST_FIELDS,
     AgentServerError,
     Conflict,
     Forbidden,
@@ -19,11 +22,13 @@ from agent_server.errors import (
     TooLarge,
     TooMany,
     Unauthorized,
+    cut,
 )
 from agent_server.log import without_secrets
 
 log = structlog.get_logger()
 
+_DEEPEST = 4
 # By class and not by status, which JSON-RPC does not have. Whatever is not listed is the server's fault.
 _CLIENTS_FAULT = (Conflict, Forbidden, InvalidInput, TooLarge, TooMany, Unauthorized)
 
@@ -46,14 +51,27 @@ def _number_of(error: AgentServerError) -> int:
     return INVALID_REQUEST if isinstance(error, _CLIENTS_FAULT) else INTERNAL_ERROR
 
 
+def _tame(value: Any, depth: int = 0) -> Any:
+    """`value` with texts and lists of a few lines, in which secrets are masked."""
+    match value:
+        case str():
+            return without_secrets(cut(value, LONGEST_FIELD_MESSAGE))
+        case dict() if depth < _DEEPEST:
+            return {_tame(str(key)): _tame(item, depth + 1) for key, item in islice(value.items(), MOST_FIELDS)}
+        case list() | tuple() if depth < _DEEPEST:
+            return [_tame(item, depth + 1) for item in value[:MOST_FIELDS]]
+        case dict() | list() | tuple():
+            return None
+    return value
+
+
 async def render_errors(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
     """Render what a request fails with."""
     try:
         return await call_next(ctx)
     # The SDK's own errors repeat the method, which may be any text of the client's.
     except MCPError as error:
-        told = {key: without_secrets(v) if isinstance(v, str) else v for key, v in error.error.model_dump().items()}
-        raise MCPError.from_error_data(ErrorData.model_validate(told)) from error
+        raise MCPError.from_error_data(ErrorData.model_validate(_tame(error.error.model_dump()))) from error
     # The SDK answers it as wrong parameters, without what was sent.
     except ValidationError:
         raise

@@ -9,12 +9,13 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
 from agent_server.caller import Caller
-from agent_server.errors import Forbidden, NotFound
+from agent_server.errors import LONGEST_VALUE, Forbidden, NotFound, cut
 from agent_server.log import without_secrets
 from agent_server.mcp.errors import error_data
 
 _SCHEME = "content://"
 _MARKDOWN = "text/markdown"
+_LONGEST_URI = 8_000
 
 
 class Document(Protocol):
@@ -64,14 +65,14 @@ class Documents:
     async def read(self, caller: Caller, uri: str) -> types.TextResourceContents:
         """The text of a document. Raises Forbidden, and MCPError with the address for one that is not there."""
         self.authorise(caller)
-        path = unquote(uri.removeprefix(_SCHEME))
+        path = unquote(uri[:_LONGEST_URI].removeprefix(_SCHEME))
         try:
             # Postgres takes no NUL, and would fail on it.
-            if not uri.startswith(_SCHEME) or "\x00" in path:
+            if len(uri) > _LONGEST_URI or not uri.startswith(_SCHEME) or "\x00" in path:
                 raise NotFound(f"There is no document at this address; one looks like {_SCHEME}folder/file.md")
             text = await self.read_document(path)
         except NotFound as error:
-            raise MCPError.from_error_data(error_data(error, uri=without_secrets(uri))) from None
+            raise MCPError.from_error_data(error_data(error, uri=without_secrets(cut(uri, LONGEST_VALUE)))) from None
         return types.TextResourceContents(uri=uri, mime_type=_MARKDOWN, text=text)
 
     def authorise(self, caller: Caller) -> None:

@@ -14,7 +14,7 @@ from mcp.shared.exceptions import MCPError
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime, call_tool
 from agent_server.calls.confirmations import find_asker
-from agent_server.errors import AgentServerError, Forbidden
+from agent_server.errors import AgentServerError, Forbidden, quote_value
 from agent_server.log import without_secrets
 from agent_server.mcp.asking import answer_call, ask, can_ask
 from agent_server.mcp.errors import render_errors
@@ -109,7 +109,7 @@ def _unknown_tool(name: str, known: list[str]) -> MCPError:
     name = name[:80]
     close = difflib.get_close_matches(name, known)
     hint = f"did you mean {' or '.join(close)}?" if close else "tools/list shows which there are"
-    return MCPError(types.INVALID_PARAMS, without_secrets(f"There is no tool {name!r}; {hint}"))
+    return MCPError(types.INVALID_PARAMS, without_secrets(f"There is no tool {quote_value(name)}; {hint}"))
 
 
 async def serve_stdio(server: Server) -> None:

@@ -38,8 +38,8 @@ AFTER_URGENT = "Do this first. Ask again when help is on its way."
 GREETING = "Hello. Ask me something, and I will show you what the content says about it, with its sources."
 
 _GREETING = re.compile(
-    r"\W*((hello|hi|hey|good (morning|afternoon|evening|day)|greetings|thanks|thank you|many thanks|bye|goodbye)"
-    r"( there| again| everybody| a lot| very much| so much)?\W*)+",
+    r"\W*+((hello|hi|hey|good (morning|afternoon|evening|day)|greetings|thanks|thank you|many thanks|bye|goodbye)"
+    r"( there| again| everybody| a lot| very much| so much)?\W*+)+",
     re.IGNORECASE,
 )
 

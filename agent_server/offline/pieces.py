@@ -18,9 +18,9 @@ _ABBREVIATION = re.compile(
 )
 _ITEM = re.compile(r"^(\s*)([-*+]|\d+[.)])\s+(.*)")
 _FENCE = re.compile(r"^\s*(`{3,}|~{3,})")
-_HEADING_LINE = re.compile(r"^ {0,3}#{1,6}\s+(.*?)\s*#*$")
-_RULE = re.compile(r"^\s*([-=*_]\s*){3,}$")
-_DIVIDER = re.compile(r"^\s*\|?\s*:?-{2,}.*$")
+_HEADING_LINE = re.compile(r"^ {0,3}#{1,6}\s++((?:[^\s#]++|[\s#]++(?=[^\s#]))*+)[\s#]*+$")
+_RULE = re.compile(r"^\s*+([-=*_]\s*+){3,}$")
+_DIVIDER = re.compile(r"^\s*+(?:\|\s*+)?:?-{2,}.*$")
 # Marks of admonitions, lines that are HTML only, link targets and footnotes: no reader sees them as text.
 _IGNORED = re.compile(r"^\s*(!!!|\?\?\?|:::|<!--|<[/!a-zA-Z][^>]*>\s*$|\[\^?[^\]]+\]:)")
 
@@ -160,8 +160,8 @@ def _sentences(text: str) -> Iterator[str]:
 
 def _display(text: str) -> str:
     """The text without inline markup. Code stays as it is."""
-    text = re.sub(r"!\[[^\]]*\]\([^)]*\)|\[\^[^\]]+\]|<[^<>\s][^<>]*>", "", text)
-    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    text = re.sub(r"!\[[^\]]{0,300}\]\([^)]{0,500}\)|\[\^[^\]]{1,100}\]|<[^<>\s][^<>]{0,500}>", "", text)
+    text = re.sub(r"\[([^\]]{0,300})\]\([^)]{0,500}\)", r"\1", text)
     # Split at code, because * and _ are part of it there.
     parts = re.split(r"(`[^`]*`)", text)
     plain = [p if p.startswith("`") else re.sub(r"\*{1,3}|(?<!\w)_{1,3}|_{1,3}(?!\w)", "", p) for p in parts]

@@ -45,8 +45,12 @@ _ASKS = (
     r"how|what|what's|when|where|which|who|whom|whose|why|can|could|should|do|does|did|is|are|am|was|were|may|might|"
     r"must|will|would|have|has|shall"
 )
-_QUESTION = re.compile(rf"\W*(?:and|but|or|so|also)?\W*(?:{_ASKS}|at what|in which|for how|from what)\b", re.IGNORECASE)
-_NEXT_QUESTION = re.compile(rf"(?:[,;]\s*|\s+)(?:and|or|but)\s+(?:also\s+)?(?=(?:{_ASKS})\b)|;\s+", re.IGNORECASE)
+_QUESTION = re.compile(
+    rf"\W*+(?:(?:and|but|or|so|also)\W*+)?(?:{_ASKS}|at what|in which|for how|from what)\b", re.IGNORECASE
+)
+_NEXT_QUESTION = re.compile(
+    rf"(?:[,;]\s*+|(?<!\s)\s++)(?:and|or|but)\s++(?:also\s++)?(?=(?:{_ASKS})\b)|;\s+", re.IGNORECASE
+)
 _ASKS_FIGURE = re.compile(
     r"\b(how (long|deep|far|fast|many|much|often|old|high|cold|warm|hot|big|large|heavy|thick|soon|late|close|strong)|"
     r"what (depth|temperature|age|number|price|size|percentage)|minimum|maximum|limit|which number)\b",
@@ -62,9 +66,9 @@ _PRICE = re.compile(
     r"[$€£¥]|\b(usd|eur|gbp|dollars?|euros?|pounds?|price[ds]?|costs?|fees?|free of charge)\b", re.IGNORECASE
 )
 _ASKS_MEANING = re.compile(
-    r"what (is|are|does|'s) (an? |the )?[\w' -]+\??$|what does .* mean|define|explain", re.IGNORECASE
+    r"what (is|are|does|'s) (an? |the )?[\w' -]{1,200}\??$|what does .{1,200} mean|define|explain", re.IGNORECASE
 )
-_MEANING = re.compile(r"(an? |the )?([\w'()-]+ ){1,5}(is|are|means?|describes?)\b", re.IGNORECASE)
+_MEANING = re.compile(r"(an? |the )?([\w'()-]++ ){1,5}(is|are|means?|describes?)\b", re.IGNORECASE)
 _ASKS_TIME = re.compile(r"\b(when|what time|best time|which (month|season|day|year)s?|season)\b", re.IGNORECASE)
 _TIME = re.compile(
     r"\b(january|february|march|april|may|june|july|august|september|october|november|december|spring|summer|autumn|"
@@ -74,7 +78,7 @@ _TIME = re.compile(
 _ASKS_LIST = re.compile(
     r"\b(which|what) (\w+ ){1,3}(are|is) there\b|\b(list|best|top|names? of)\b|\bwhat are\b", re.IGNORECASE
 )
-_RANGE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:to|and|[-–])\s*(\d+(?:\.\d+)?)")
+_RANGE = re.compile(r"(?<!\d)(\d++(?:\.\d++)?)\s*+(?:to|and|[-–])\s*+(\d++(?:\.\d++)?)")
 _ASKS_CODE = re.compile(
     r"\b(how|example|usage|syntax|code|command|snippet|install|configur\w+|call|write|run|set up|define|declare)\b",
     re.IGNORECASE,

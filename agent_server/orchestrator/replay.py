@@ -29,7 +29,7 @@ from openai.types.responses import (
 
 from agent_server.calls.ledger import failure_text
 from agent_server.conversations.items import NewItem, assistant_message, tool_call_item, tool_output_item, user_message
-from agent_server.errors import ModelFailed, NotFound
+from agent_server.errors import ModelFailed, NotFound, quote_value
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage, passage_body
 from agent_server.models.answer import Begin, answer, message_text
@@ -322,7 +322,7 @@ def _record_call(call: ResponseFunctionToolCall, request: _Request) -> tuple[lis
 
 def unknown_tool(name: str) -> str:
     """What a model is told that calls a tool which its agent does not have."""
-    return failure_text(NotFound(f"there is no tool {name!r} here"))
+    return failure_text(NotFound(f"there is no tool {quote_value(name)} here"))
 
 
 def _arguments(text: str) -> Any:

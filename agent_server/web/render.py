@@ -17,29 +17,23 @@ from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
-from pygments import highlight
-from pygments.formatters import HtmlFormatter
-from pygments.lexers import get_lexer_by_name
+
+from agent_server.web.code import highlight_code
 
 _CITATION = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 _URL = re.compile(r"://[^\s<>\"'`\[\]]*[^\s<>\"'`\[\](){}.,;:!?*_~|]")
 _SCHEME = re.compile(r"(?<![\w./-])https?$")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-# Pygments has 500 lexers, and some take quadratic time on hostile text: only what answers really contain.
-_LANGUAGES = frozenset(
-    {"bash", "c", "console", "cpp", "csharp", "css", "diff", "dockerfile", "go", "html", "ini", "java", "javascript"}
-    | {"js", "json", "kotlin", "markdown", "php", "py", "python", "ruby", "rust", "sh", "shell", "sql", "swift"}
-    | {"toml", "ts", "typescript", "xml", "yaml", "yml"}
-)
-_LONGEST_HIGHLIGHT = 20_000
-
 # The parser takes quadratic time on some texts (12 s for 20,000 brackets): beyond what a person would write in one
 # paragraph or table, it is shown as plain text.
 _LONGEST_INLINE = 20_000
+_COSTLY = ("[", "<", "&", "://")
 _MOST_MARKS = 500
 _MOST_COLUMNS = 40
-_FORMATTER: HtmlFormatter[str] = HtmlFormatter(nowrap=True)
+
+_SHORT, _GROWTH = 500, 8
+"""A block of so many characters is rendered at each step, a longer one when it has grown by this part of the rest."""
 
 _SANITISER = nh3.Cleaner(
     tags={
@@ -94,27 +88,58 @@ def render_blocks(text: str, citations: Collection[int] = ()) -> list[str]:
 
 
 class BlockRenderer:
-    """The same for a text that grows. It is parsed again only from the last block that can still change."""
+    """The same for a text that grows. It is parsed again only from the last block that can still change.
+
+    That block is rendered again when it has grown by an eighth, so that all renderings of a long one together have a
+    few times its length. What is rendered depends on the texts that were fed, not on when or on who has seen it.
+    """
 
     def __init__(self) -> None:
         self._text = ""
         self._citations: frozenset[int] = frozenset()
-        self._html: list[str] = []
+        self._html: list[str] | None = []  # of `_text`; None where nobody has asked for it
         self._settled = 0  # so many blocks are final; the text of the next one starts at `_offset`
         self._offset = 0
 
-    def feed(self, text: str, citations: Collection[int] = ()) -> list[tuple[int, str]]:
-        """Take the whole text so far and get the blocks that differ from before as (index, html), "" for one gone."""
+    def feed(self, text: str, citations: Collection[int] = (), *, whole: bool = False) -> list[tuple[int, str]]:
+        """Take the text so far and get the blocks that differ from before as (index, html), "" for one gone.
+
+        Of a text that will go on there may be nothing yet; `whole` says that this is all of it.
+        """
+        before = self._render_known()
+        if not self._is_due(text, citations, whole):
+            return []
+        known = self._take(text, citations)
+        blocks = _parse(self._text[self._offset :], known)
+        after = before[: self._settled] + [_render(block, known) for block in blocks]
+        self._html = after
+        self._settle(blocks)
+        changed = [(i, html) for i, html in enumerate(after) if i >= len(before) or before[i] != html]
+        return changed + [(i, "") for i in range(len(after), len(before))]
+
+    def pass_over(self, text: str, citations: Collection[int] = ()) -> None:
+        """Take the text so far as `feed` does, for somebody who has its blocks already."""
+        if self._is_due(text, citations, whole=False):
+            known = self._take(text, citations)
+            self._html = None
+            self._settle(_parse(self._text[self._offset :], known, _OUTLINE))
+
+    def _is_due(self, text: str, citations: Collection[int], whole: bool) -> bool:
+        unsettled = len(self._text) - self._offset
+        grown = len(text) - len(self._text)
+        return whole or frozenset(citations) != self._citations or grown * _GROWTH >= unsettled - _SHORT
+
+    def _take(self, text: str, citations: Collection[int]) -> frozenset[int]:
         text, known = _clean_characters(text), frozenset(citations)
         if known != self._citations or not text.startswith(self._text):
             self._settled = self._offset = 0
         self._text, self._citations = text, known
-        blocks = _parse(text[self._offset :], known)
-        after = self._html[: self._settled] + [_render(block, known) for block in blocks]
-        before, self._html = self._html, after
-        self._settle(blocks)
-        changed = [(i, html) for i, html in enumerate(after) if i >= len(before) or before[i] != html]
-        return changed + [(i, "") for i in range(len(after), len(before))]
+        return known
+
+    def _render_known(self) -> list[str]:
+        if self._html is None:
+            self._html = [_render(block, self._citations) for block in _parse(self._text, self._citations)]
+        return self._html
 
     def _settle(self, blocks: Sequence[_Block]) -> None:
         """All blocks on finished lines are final except the last. What follows may still join that one."""
@@ -130,10 +155,10 @@ def _clean_characters(text: str) -> str:
     return _SURROGATE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
-def _parse(text: str, citations: frozenset[int]) -> list[_Block]:
+def _parse(text: str, citations: frozenset[int], parser: MarkdownIt | None = None) -> list[_Block]:
     blocks: list[_Block] = []
     first, depth = 0, 0
-    tokens = _MARKDOWN.parse(text, {"citations": citations})
+    tokens = (parser or _MARKDOWN).parse(text, {"citations": citations})
     for i, token in enumerate(tokens):
         depth += token.nesting
         if depth == 0:
@@ -165,9 +190,9 @@ def _citation_rule(state: StateInline, silent: bool) -> bool:
 def _url_rule(state: StateInline, silent: bool) -> bool:
     """A bare address that is met at its colon. The text before it has been read already."""
     # Eight characters hold `https` and what may stand before it. To search all of a long text at each colon is slow.
-    scheme = _SCHEME.search(state.pending[-8:])
-    match = _URL.match(state.src, state.pos, state.posMax)
-    if silent or state.linkLevel or not scheme or not match:
+    scheme = None if silent or state.linkLevel else _SCHEME.search(state.pending[-8:])
+    match = scheme and _URL.match(state.src, state.pos, state.posMax)
+    if not scheme or not match:
         return False
     address = scheme[0] + match[0]
     href = state.md.normalizeLink(address)
@@ -185,7 +210,7 @@ def _plain_rule(state: StateCore) -> None:
     """Run before the inline parser. That skips what is not of type `inline`."""
     for token in state.tokens:
         if token.type == "inline" and (
-            len(token.content) > _LONGEST_INLINE or sum(map(token.content.count, "[<&")) > _MOST_MARKS
+            len(token.content) > _LONGEST_INLINE or sum(map(token.content.count, _COSTLY)) > _MOST_MARKS
         ):
             token.type = "text"
 
@@ -206,10 +231,8 @@ def _code(_: RendererHTML, tokens: Sequence[Token], idx: int, _options: OptionsD
     """A fence or an indented block. The latter has no language."""
     code = tokens[idx].content
     language = re.sub(r"[^\w+#-]", "", tokens[idx].info.strip().split(" ")[0].lower())[:20]
-    if language in _LANGUAGES and len(code) <= _LONGEST_HIGHLIGHT:
-        html = highlight(code, get_lexer_by_name(language, stripnl=False, ensurenl=False), _FORMATTER)
-    else:
-        html = escapeHtml(code)
+    html = highlight_code(code, language)
+    html = escapeHtml(code) if html is None else html
     name = f' class="language-{escapeHtml(language)}"' if language else ""
     return f"<pre><code{name}>{html}</code></pre>\n"
 
@@ -274,3 +297,6 @@ def _markdown() -> MarkdownIt:
 
 
 _MARKDOWN = _markdown()
+# Finds the blocks and reads nothing in them.
+_OUTLINE = _markdown()
+_OUTLINE.core.ruler.enableOnly(["normalize", "block"])

@@ -1,5 +1,6 @@
 """/health, /readyz, /api/page, /docs: what an operator, a load balancer and a reader of the API see."""
 
+import asyncio
 import re
 
 import pytest
@@ -7,6 +8,7 @@ from dirty_equals import IsDatetime, IsPartialDict, IsStr
 from playwright.async_api import async_playwright, expect
 from sqlalchemy import text
 
+from agent_server.api.health import RECENT_SECONDS
 from tests.conftest import everything
 from tests.needs import find_chromium
 from tests.server import Client
@@ -67,6 +69,16 @@ async def test_a_database_that_is_not_at_this_version_is_not_ready(
     response = await client.http.get("/readyz")
     assert response.status_code == 503, response.text
     assert response.json() == IsPartialDict(says)
+
+
+async def test_many_questions_for_readiness_cost_one_look_at_the_database(client: Client) -> None:
+    answers = await asyncio.gather(*(client.http.get("/readyz") for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    async with everything(client.server.database) as session:
+        await session.execute(text("drop table chunk cascade"))
+    assert (await client.http.get("/readyz")).json()["passages"] > 100  # as of a moment ago
+    await asyncio.sleep(RECENT_SECONDS)
+    assert (await client.http.get("/readyz")).status_code >= 500
 
 
 async def test_the_page_learns_what_it_shows_before_the_first_message(client: Client) -> None:

@@ -2,10 +2,10 @@
 
 import re
 from html.parser import HTMLParser
-from time import perf_counter
+from time import perf_counter, process_time
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from inline_snapshot import snapshot
 
@@ -249,3 +249,45 @@ def test_every_step_of_a_stream_shows_what_has_come_so_far(text: str, step: int)
 @given(st.text() | MARKDOWN)
 def test_any_text_at_all_is_harmless(text: str) -> None:
     assert not harm(render_blocks(text, {1, 2}))
+
+
+CODE = st.sampled_from(["py", "java", "c", "csharp", "ts", "markdown", "ini", "html", "diff", "sql", "rust", "console"])
+
+
+@settings(deadline=None, max_examples=25)
+@given(CODE, st.text(alphabet="ab01 \n\r\"'`#/*<>=-+.(){}[]\\$@", min_size=1, max_size=4))
+def test_code_of_any_language_costs_in_proportion_to_its_length(language: str, piece: str) -> None:
+    def cost(length: int) -> float:
+        start = process_time()
+        render_blocks(f"```{language}\n{piece * (length // len(piece))}\n```")
+        return process_time() - start
+
+    # Sixteen times as much with four times the text is a square; the rest is for a busy machine.
+    assert cost(16_000) < 8 * cost(4_000) + 0.2
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(MARKDOWN, st.sets(st.integers(1, 2))), max_size=8), st.integers(0, 8), st.integers(1, 60))
+def test_who_has_the_beginning_gets_the_rest_as_whoever_saw_all(
+    pieces: list[tuple[str, set[int]]], seen: int, times: int
+) -> None:
+    whole, rest, text = BlockRenderer(), BlockRenderer(), ""
+    for number, (piece, known) in enumerate(pieces):
+        text += piece * times
+        sent = whole.feed(text, known)
+        if number < seen:
+            rest.pass_over(text, known)
+        else:
+            assert rest.feed(text, known) == sent
+    assert rest.feed(text, {1}, whole=True) == whole.feed(text, {1}, whole=True)
+    shown = dict(BlockRenderer().feed(text, {1}))
+    assert list(shown.values()) == render_blocks(text, {1})
+
+
+def test_a_long_block_is_sent_a_few_times_its_length() -> None:
+    code = "```java\n" + "a a a\n" * 2_000
+    renderer, sent = BlockRenderer(), 0
+    for end in range(0, len(code), 24):
+        sent += sum(len(html) for _, html in renderer.feed(code[:end]))
+    sent += sum(len(html) for _, html in renderer.feed(code, whole=True))
+    assert sent < 15 * sum(map(len, render_blocks(code)))

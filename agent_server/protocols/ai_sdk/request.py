@@ -20,7 +20,7 @@ class UIPart(BaseModel):
     # The SDK has many kinds of parts, each with fields of its own, and adds more.
     model_config = ConfigDict(extra="allow")
 
-    type: str
+    type: str = Field(max_length=100)
     text: str | None = None
 
 
@@ -52,7 +52,9 @@ class ChatRequest(BaseModel):
     id: str | None = Field(None, max_length=100, description="The conversation; absent for a new one.")
     message: str | None = Field(None, description="What the user says.")
     messages: list[UIMessage] | None = Field(None, description="As `useChat` sends them; earlier ones are not read.")
-    agent: str | None = Field(None, description="Who answers, where it is not for the server to decide.")
+    agent: str | None = Field(
+        None, max_length=100, description="Who answers, where it is not for the server to decide."
+    )
     on_busy: OnBusy = Field(
         "queue",
         description="While an answer is being written: wait behind it, be refused, be put into it, or stop it.",

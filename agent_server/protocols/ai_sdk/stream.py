@@ -3,6 +3,7 @@
 The encoder's output depends on the events alone, so a resumed stream is the rest of the undropped one, byte for byte.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
@@ -49,8 +50,11 @@ class UIMessageEncoder:
     _step: bool = False
     _tools_returned: bool = False
     _started: bool = False
+    _passing: bool = False
 
-    def feed(self, numbered: Numbered) -> list[Chunk]:
+    def feed(self, numbered: Numbered, *, passing: bool = False) -> list[Chunk]:
+        """The chunks of an event. It is `passing` where the client has all of them; then none is rendered."""
+        self._passing = passing
         chunks = [] if self._started else [self._start()]
         self._started = True
         return [*chunks, *self._chunks(numbered)]
@@ -137,15 +141,15 @@ class UIMessageEncoder:
             chunks = [*self._open_step(self._tools_returned), {"type": "text-start", "id": _text_id(call)}]
             self._texts[call] = _OpenText(BlockRenderer() if self.html else None)
         chunks.append({"type": "text-delta", "id": _text_id(call), "delta": text})
-        return [*chunks, *self._texts[call].render(call, text, self._cited)]
+        return [*chunks, *self._texts[call].render(call, text, self._cited, passing=self._passing)]
 
     def _close_text(self, call: int) -> list[Chunk]:
-        self._texts.pop(call, None)
-        return [{"type": "text-end", "id": _text_id(call)}]
+        text = self._texts.pop(call, None)
+        rest = [] if text is None or self._passing else text.render(call, "", self._cited, whole=True)
+        return [*rest, {"type": "text-end", "id": _text_id(call)}]
 
     def _end(self) -> list[Chunk]:
-        chunks: list[Chunk] = [{"type": "text-end", "id": _text_id(call)} for call in self._texts]
-        self._texts.clear()
+        chunks = [chunk for call in list(self._texts) for chunk in self._close_text(call)]
         if self._step:
             chunks.append({"type": "finish-step"})
         return chunks
@@ -156,14 +160,19 @@ class _OpenText:
     renderer: BlockRenderer | None
     text: str = ""
 
-    def render(self, call: int, delta: str, cited: Sequence[int]) -> list[Chunk]:
+    def render(
+        self, call: int, delta: str, cited: Sequence[int], *, whole: bool = False, passing: bool = False
+    ) -> list[Chunk]:
         if self.renderer is None:
             return []
         self.text += delta
+        if passing:
+            self.renderer.pass_over(self.text, cited)
+            return []
         return [
             # Transient: a client keeps the text, which comes as `text-delta`, and not a rendering of it.
             {"type": "data-html", "data": {"id": _text_id(call), "i": i, "html": html}, "transient": True}
-            for i, html in self.renderer.feed(self.text, cited)
+            for i, html in self.renderer.feed(self.text, cited, whole=whole)
         ]
 
 
@@ -200,7 +209,15 @@ async def ui_message_stream(
                 yield PING
                 continue
             # Also of what the client has: what comes next depends on what was open then.
-            chunks = encoder.feed(numbered)
+            has_all = after is not None and after.covers(Cursor(numbered.seq))
+            if encoder.html:
+                chunks = await asyncio.to_thread(encoder.feed, numbered, passing=has_all)
+            else:
+                chunks = encoder.feed(numbered)
+                # What is stored comes without a wait, and a long turn is no reason to let others wait.
+                await asyncio.sleep(0)
+            if has_all:
+                continue
             frames = []
             for i, chunk in enumerate(chunks, 1):
                 # Only the last frame has the event's own number: a client that has seen it has seen them all.
