@@ -19,13 +19,13 @@ serve: install ## Serve on http://127.0.0.1:8000 (PORT=, WORKSPACE=)
 
 test: dev programs ## Run everything: checks, the scan for vulnerabilities, all tests (STRICT=1: fail if one cannot run)
 	@$(MAKE) --no-print-directory -k -j 2 types secrets lint contracts licences vulnerabilities
-	@$(BIN)/pytest -n 2 --dist worksteal
+	@$(BIN)/pytest -n 3 --dist worksteal
 
 check: dev ## Run lint, types, import contracts, the scans for secrets and licences (under a minute)
 	@$(MAKE) --no-print-directory -k -j 2 types secrets lint contracts licences
 
 quick: dev ## Run the tests without those that kill, mutate and fill things
-	@$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+	@$(BIN)/pytest -n 3 --dist worksteal -m "not slow"
 
 cover: dev ## Run all tests and say which lines none of them runs (half as fast)
 	@$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered

@@ -1,26 +1,65 @@
 """What is removed of callers when its time is over."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, tuple_
+import structlog
+from sqlalchemy import delete, func, tuple_
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
+from sqlmodel import col, select
 
 from agent_server.calls.confirmations import Confirmation
-from agent_server.conversations.models import Conversation
-from agent_server.db import Database, Swept, remove_swept
-from agent_server.identity.models import Guest, Login, Profile
-from agent_server.turns.models import Turn
+from agent_server.db import OWN_DATA, SYSTEM, Database, Swept, remove_swept, sweep
+from agent_server.db.sweep import BATCH
+from agent_server.identity.models import Guest, Login
+from agent_server.identity.own_data import erase_rows, hand_over_submissions
+
+log = structlog.get_logger()
 
 GUEST_GRACE_HOURS = 24
-"""How long a guest's conversations outlive the session, for one who is about to come back."""
+"""How long a guest's rows outlive the session, for one who is about to come back."""
+AT_ONCE = 20
+"""Guests whose rows are removed in one transaction: some have thousands."""
 
 
 async def expire_guests(database: Database) -> int:
-    """Remove guests whose sessions are over. Their conversations and profiles go too. Returns how many guests those
-    were."""
-    return await remove_swept(database, "expired_guests", GUEST_GRACE_HOURS, _forget_guests, "guests.expired")
+    """Remove guests whose sessions are over, with all that they own in any table. What they handed in for staff stays,
+    as the system's. Returns how many guests those were."""
+    removed = 0
+    while True:
+        async with database.transaction() as session:
+            found = await sweep(session, "expired_guests", seconds=GUEST_GRACE_HOURS * 3600, batch=BATCH)
+        guests = [row.id for row in found]
+        gone = [await _forget(database, guests[i : i + AT_ONCE]) for i in range(0, len(guests), AT_ONCE)]
+        removed += sum(gone)
+        # Those that could not be removed are found again.
+        if len(guests) < BATCH or not any(gone):
+            break
+    if removed:
+        log.info("guests.expired", count=removed)
+    return removed
+
+
+async def _forget(database: Database, guests: Sequence[UUID]) -> int:
+    try:
+        async with database.transaction(*guests, SYSTEM, scopes=(OWN_DATA,)) as session:
+            # Somebody may be taking a guest's rows over in this instant, and have the guest locked. And looked at again:
+            # another replica may have been here since.
+            over = col(Guest.expires_at) < func.now() - timedelta(hours=GUEST_GRACE_HOURS)
+            statement = select(Guest.id).where(col(Guest.id).in_(guests), over).order_by(col(Guest.id))
+            locked = (await session.execute(statement.with_for_update(skip_locked=True))).scalars().all()
+            if locked:
+                await hand_over_submissions(session, *locked)
+                await erase_rows(session, *locked)
+        return len(locked)
+    except DBAPIError:
+        # A row of the workspace's may refer to a guest's: the other guests must not stay for that.
+        if len(guests) == 1:
+            log.exception("guests.not_expired")
+            return 0
+    return sum([await _forget(database, [guest]) for guest in guests])
 
 
 async def expire_logins(database: Database) -> int:
@@ -40,15 +79,6 @@ async def expire_confirmations(database: Database) -> int:
         await session.execute(delete(Confirmation).where(key.in_(_keys(rows))))
 
     return await remove_swept(database, "expired_confirmations", 24, forget, "confirmations.expired")
-
-
-async def _forget_guests(session: AsyncSession, rows: Sequence[Swept]) -> None:
-    guests = [row.owner_id for row in rows]
-    # A turn before its conversation, as whoever ends a turn takes the two.
-    await session.execute(delete(Turn).where(col(Turn.owner_id).in_(guests)))
-    await session.execute(delete(Conversation).where(col(Conversation.owner_id).in_(guests)))
-    await session.execute(delete(Profile).where(col(Profile.owner_id).in_(guests)))
-    await session.execute(delete(Guest).where(col(Guest.id).in_(guests)))
 
 
 def _keys(rows: Sequence[Swept]) -> Sequence[tuple[UUID, UUID]]:

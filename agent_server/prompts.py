@@ -134,6 +134,9 @@ def load_prompts(folder: Path, root: Path) -> tuple[dict[str, AgentPrompt], list
         if path.stem.lower() == "readme":
             continue
         file = path.relative_to(root).as_posix()
+        if not path.resolve().is_relative_to(folder.resolve()):
+            problems.append(Mistake(file, None, "is a link out of this folder; copy the file"))
+            continue
         prompt, found = _load(path, file)
         problems += found
         if prompt is not None:

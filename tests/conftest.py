@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,6 +32,10 @@ TEMPLATE = "TESTS_TEMPLATE"
 """Variables: the server and the template of the tests that run these tests on a copy of the sources."""
 
 
+# Threads of these libraries wait for work with the processor busy, which the workers of a test run have better use for.
+for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 SLOW = ("/chaos/", "/test_crash_points.py", "/test_disk_full.py", "/test_mutations.py", "/test_pooler.py")
 """What `make quick` leaves out."""
 
@@ -49,6 +54,17 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session", autouse=True)
 def logging() -> None:
     configure_logging("WARNING", "console")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _data_of_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Root's embedded servers of temporary workspaces, which nobody else opens, have their data elsewhere."""
+    from agent_server.db.postgres import ELSEWHERE
+
+    yield
+    for noted in ELSEWHERE.glob("*/folder"):
+        if noted.read_text().startswith(str(tmp_path_factory.getbasetemp())):
+            shutil.rmtree(noted.parent)
 
 
 @pytest.fixture(scope="session")

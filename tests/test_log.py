@@ -301,7 +301,7 @@ async def test_a_tool_call_over_http_leaves_lines_that_say_whose_it_was(start: S
     async with start() as client:
         me = str((await resolve_caller(client.server.database, client.key)).id)
         answer = await client.ask("Add call ada@example.com on +44 20 7946 0958 to my list")
-        given = {**client.auth, "X-Request-Id": "r-1"}
+        given = {**client.auth, "X-Request-Id": "a1" * 8}
         await client.http.post("/api/tools/create_task", json={"title": "x"}, headers=given)
         await client.http.post(
             "/api/tools/create_task", json={"title": ""}, headers={"Authorization": "Bearer no-such-key"}
@@ -313,9 +313,9 @@ async def test_a_tool_call_over_http_leaves_lines_that_say_whose_it_was(start: S
         conversation_id=answer["conversation_id"], turn_id=answer["turn_id"],
     )  # fmt: skip
     assert over_rest == IsPartialDict(
-        tool="create_task", surface="rest", outcome="ok", caller=me, latency_ms=IsFloat(gt=0), request_id="r-1"
+        tool="create_task", surface="rest", outcome="ok", caller=me, latency_ms=IsFloat(gt=0), request_id="a1" * 8
     )
-    request = next(line for line in written if line["event"] == "http.request" and line["request_id"] == "r-1")
+    request = next(line for line in written if line["event"] == "http.request" and line["request_id"] == "a1" * 8)
     assert request == IsPartialDict(method="POST", path="/api/tools/create_task", status=200, caller=me)
     assert written[-1] == IsPartialDict(event="http.request", status=401)
     text = json_lines.getvalue()

@@ -18,6 +18,7 @@ import pytest
 
 from agent_server.knowledge.parse import content_files, read_content
 from agent_server.testing import Say, copy_database, scripted_openai
+from tests import zygote
 from tests.commands import agent_server, environment
 from tests.conftest import ROOT, fetch
 
@@ -107,15 +108,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def run_tests(workspace: Path, installed: Path, *arguments: str, **variables: str) -> tuple[int, str]:
     """Run pytest as a user does; its exit code and what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", *(f"-pno:{name}" for name in OUR_PLUGINS), *arguments),
-        cwd=workspace,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=environment({"PYTHONPATH": str(installed), **variables}),
-    )
-    out, _ = await process.communicate()
-    return process.returncode or 0, out.decode()
+    arguments = (*(f"-pno:{name}" for name in OUR_PLUGINS), *arguments)
+    own = environment({"PYTHONPATH": str(installed), **variables})
+    done = await asyncio.to_thread(zygote.run, "pytest", *arguments, cwd=workspace, environment=own)
+    return done.returncode, done.stdout + done.stderr
 
 
 async def test_the_tests_of_a_new_workspace_pass(workspace: Path, installed: Path) -> None:

@@ -12,9 +12,10 @@ SUGGESTIONS = 5
 
 
 class PageView(BaseModel):
-    """What the chat page shows before the first message."""
+    """What the chat page shows before the first message. `development`: this is a developer's own server."""
 
     name: str
+    development: bool
     model: ModelView
     message_limit: int
     suggestions: list[str]
@@ -26,6 +27,7 @@ async def page(server: ServerDep) -> PageView:
     examples = [agent.examples[0] for agent in server.workspace.specialists if agent.examples]
     return PageView(
         name=server.settings.title,
+        development=not server.settings.deployed,
         model=describe_model(server),
         message_limit=server.settings.message_limit,
         suggestions=examples[:SUGGESTIONS],

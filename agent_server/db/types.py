@@ -1,6 +1,7 @@
 """Identifiers, times and the mixins of tables."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -59,6 +60,10 @@ class RowPolicy:
     own_read: str | None = None
     read_scope: str | None = None
     write_scope: str | None = None
+
+
+OUT_OF_REACH: Mapping[str, Any] = {"out_of_reach": True}
+"""The `info` of a table that transactions neither read nor write; functions of the database do (migrations)."""
 
 
 class Owned(SQLModel):

@@ -55,10 +55,14 @@ class EdgeMiddleware:
 
     def _check(self, scope: Scope) -> None:
         _check_size(scope)
-        named: dict[bytes, list[str]] = {b"host": [], b"origin": [], b"authorization": []}
+        names = (b"host", b"origin", b"authorization", b"content-length", b"transfer-encoding")
+        named: dict[bytes, list[str]] = {name: [] for name in names}
         for name, value in scope["headers"]:
             if name in named:
                 named[name].append(value.decode("latin-1").strip().lower())
+        # What is in front may go by the other one, and take what follows for a request that it has checked.
+        if named[b"transfer-encoding"] and (named[b"content-length"] or scope["http_version"] == "1.0"):
+            raise BadRequest("Transfer-Encoding: leave it out beside Content-Length, and in HTTP/1.0")
         if scope["path"] not in self._exempt:
             self._check_host(named[b"host"])
         if named[b"origin"] and scope["method"] not in _HARMLESS:
@@ -103,9 +107,7 @@ class CorsMiddleware(CORSMiddleware):
     def __init__(self, app: ASGIApp, *, origins: Sequence[str]) -> None:
         # No `allow_credentials`: a page sends its credential itself, and a browser must never add one.
         exposed = ("WWW-Authenticate", "X-Conversation-Id", "X-Turn-Id", "X-Guest-Token", "X-Request-Id", "Retry-After")
-        super().__init__(
-            app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed
-        )  # fmt: skip
+        super().__init__(app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "OPTIONS":

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from agent_server.errors import AgentServerError, FieldError, Forbidden, InvalidInput, NotFound, Unauthorized
-from agent_server.http.statuses import MethodNotAllowed, RequestTimedOut, find_error, status_of
+from agent_server.http.statuses import BadRequest, MethodNotAllowed, RequestTimedOut, find_error, status_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def _headers(error: AgentServerError) -> dict[str, str]:
         headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{error.scope}"'
     if isinstance(error, MethodNotAllowed) and error.allowed is not None:
         headers["Allow"] = error.allowed
-    if isinstance(error, RequestTimedOut):
+    if isinstance(error, RequestTimedOut | BadRequest):
         headers["Connection"] = "close"  # what is still to come of the body would be taken for the next request
     return headers
 

@@ -26,7 +26,7 @@ log = structlog.get_logger()
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
 _BEGUN = "answer_begun"
-_REQUEST_ID = re.compile(r"[\w.:-]{1,64}")
+_REQUEST_ID = re.compile("[0-9a-f]{16,64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -64,7 +64,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        # It stands in log lines: it must neither forge a line nor bring in a secret that would be masked elsewhere.
+        # The audit keeps it for ever, so it must say nothing of anybody: no text, and no number of a card.
         request_id = given if _REQUEST_ID.fullmatch(given) and mask(given) == given else uuid4().hex
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -92,8 +92,9 @@ class RequestMiddleware:
 
 
 def _add_guards(headers: RawHeaders, guards: RawHeaders) -> RawHeaders:
-    present = {name for name, _ in headers}
-    return [*headers, *(pair for pair in guards if pair[0] not in present)]
+    # MCP's SDK says `no-cache` of its streams, which a browser may then keep.
+    headers = [(n, v.replace(b"no-cache", b"no-store") if n == b"cache-control" else v) for n, v in headers]
+    return [*headers, *(pair for pair in guards if pair[0] not in dict(headers))]
 
 
 class RefusalMiddleware:

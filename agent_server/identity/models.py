@@ -8,7 +8,7 @@ from sqlalchemy import DateTime, ForeignKeyConstraint, Index, LargeBinary, Uniqu
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlmodel import Field, SQLModel
 
-from agent_server.db import Owned, RowPolicy, Timestamps, new_id, now
+from agent_server.db import OUT_OF_REACH, Owned, RowPolicy, Timestamps, new_id, now
 
 
 class User(Timestamps, table=True):
@@ -95,9 +95,13 @@ class RefreshToken(SQLModel, table=True):
 
 
 class SigningKey(SQLModel, table=True):
-    """What the server's own access tokens are signed with. It is made once and the same on every replica."""
+    """What the server's own access tokens are signed with. It is made once and the same on every replica.
+
+    The function `signing_secret` of the database is the only way to it.
+    """
 
     __tablename__ = "signing_key"
+    __table_args__: ClassVar[Any] = {"info": OUT_OF_REACH}
 
     # Always 1, so that of several replicas that make the secret at once one succeeds.
     id: int = Field(default=1, primary_key=True, sa_column_kwargs={"autoincrement": False})

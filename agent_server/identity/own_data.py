@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
-from agent_server.db import OWN_DATA, Database, storable
+from agent_server.db import OWN_DATA, SYSTEM, Database, storable
 from agent_server.db.isolation import row_policy_of
 from agent_server.errors import Conflict
 from agent_server.identity.models import ApiKey, Guest, Login, Profile, RefreshToken, User
@@ -24,6 +24,8 @@ BATCH = 200
 
 # Locked before it is looked whether a turn is unfinished: whoever stores a message locks its conversation first.
 _LOCK_CONVERSATIONS = text("select id from conversation where owner_id = :guest for update")
+_LOCK_TURNS = text("select id from turn where owner_id = any(:owners) order by id for update")
+_LOCK_ALL_CONVERSATIONS = text("select id from conversation where owner_id = any(:owners) order by id for update")
 _UNFINISHED = text("select 1 from turn where owner_id = :guest and status in ('queued', 'running') limit 1")
 _SECRET_COLUMNS = frozenset({"password_hash"})
 # A credential of the guest's must not become the user's: it would have been given to somebody else.
@@ -60,10 +62,8 @@ async def move_rows(session: AsyncSession, guest: UUID, user: UUID) -> None:
         if not changes or table.name in _NOT_MOVED:
             continue
         # what the database has follow of itself (what hangs on a conversation) is moved by then, and not found
-        # and `updated_at` stays as it is: to change hands is no change of the content
-        kept = {column: column for column in table.columns if column.onupdate is not None}
         try:
-            await session.execute(update(table).where(owner == guest).values({**kept, owner: user}))
+            await session.execute(update(table).where(owner == guest).values({**_kept(table), owner: user}))
         except IntegrityError:
             raise Conflict(f"A {table.name} of the guest's is one that you have already; remove yours first") from None
 
@@ -83,12 +83,45 @@ async def _merge_profiles(session: AsyncSession, guest: UUID, user: UUID) -> Non
     await session.flush()
 
 
-async def erase_rows(session: AsyncSession, owner_id: UUID) -> None:
-    """Remove all that a caller owns and the caller itself. The audit stays, of an id that stands for nobody."""
+async def erase_rows(session: AsyncSession, *owners: UUID) -> None:
+    """Remove all that these callers own and the callers themselves. The audit stays, of ids that stand for nobody."""
+    # First, so that whoever stores rows of a turn has stored them all by now, or finds no turn to store them for. A turn
+    # before its conversation, as whoever ends a turn takes the two.
+    for lock in (_LOCK_TURNS, _LOCK_ALL_CONVERSATIONS):
+        await session.execute(lock, {"owners": list(owners)})
     # Children first, because not every reference need delete with what it refers to (the workspace has tables, too).
     for table, owner, changes in reversed(list(_tables_of_owners())):
         if changes:
-            await session.execute(delete(table).where(owner == owner_id))
+            await session.execute(delete(table).where(owner.in_(owners)))
+
+
+async def hand_over_submissions(session: AsyncSession, *owners: UUID) -> None:
+    """Make the system's what these callers handed in for staff (`Submitted`). What cannot be, because it hangs on
+    another row of theirs or the system has one like it, stays with them."""
+    for table, owner, _ in _tables_of_owners():
+        policy = row_policy_of(table)
+        if policy is None or policy.own_read is None:
+            continue
+        keys = list(table.primary_key.columns)
+        rows = (await session.execute(select(*keys).where(owner.in_(owners)))).all()
+        if not await _give(session, table, owner, owner.in_(owners)):
+            for row in rows:
+                await _give(session, table, owner, tuple_(*keys) == tuple_(*row))
+
+
+async def _give(session: AsyncSession, table: Table, owner: ColumnElement[UUID], where: ColumnElement[bool]) -> bool:
+    """Make rows the system's, and nothing else of them otherwise. Returns whether that was possible."""
+    try:
+        async with session.begin_nested():
+            await session.execute(update(table).where(where).values({**_kept(table), owner: SYSTEM}))
+    except IntegrityError:
+        return False
+    return True
+
+
+def _kept(table: Table) -> dict[ColumnElement[Any], ColumnElement[Any]]:
+    """The columns that an update would set by itself: to change hands is no change of the content."""
+    return {column: column for column in table.columns if column.onupdate is not None}
 
 
 async def export_rows(database: Database, owner_id: UUID) -> AsyncIterator[tuple[str, Sequence[Mapping[str, Any]]]]:

@@ -25,7 +25,7 @@ from agent_server.db import SYSTEM, Database, new_id
 from agent_server.errors import Mistake
 from agent_server.knowledge.chunk import SEPARATOR, VERSION, TextChunk, chunk
 from agent_server.knowledge.embedders.base import Embedder, check_vectors
-from agent_server.knowledge.parse import ContentPage, content_files, read_page
+from agent_server.knowledge.parse import ContentPage, content_files, find_links_out, read_page
 
 BATCH = 128
 # The pivot is a constant: with the true mean, each new page would change the stored half of every chunk. Chunks are cut
@@ -149,6 +149,8 @@ async def ingest(
 def _read(content: Path, report: IngestReport) -> tuple[list[ContentPage], set[str]]:
     pages: list[ContentPage] = []
     broken: set[str] = set()
+    # Not among the `broken`: what an earlier version has read of them has to go.
+    report.problems += find_links_out(content)
     for path in content_files(content) if content.is_dir() else ():
         page = read_page(path, content)
         if isinstance(page, Mistake):

@@ -77,7 +77,7 @@ def read_content(folder: Path) -> tuple[list[ContentPage], list[Mistake]]:
     Pages are in the order of their paths; one with a mistake is left out.
     """
     pages: list[ContentPage] = []
-    problems: list[Mistake] = []
+    problems = find_links_out(folder)
     for path in content_files(folder):
         page = read_page(path, folder)
         if isinstance(page, Mistake):
@@ -88,9 +88,29 @@ def read_content(folder: Path) -> tuple[list[ContentPage], list[Mistake]]:
 
 
 def content_files(folder: Path) -> Sequence[Path]:
-    """The content files under `folder` without the hidden ones."""
+    """The content files under `folder` without the hidden ones and links to elsewhere."""
+    return [path for path in _find_files(folder) if not _is_elsewhere(path, folder)]
+
+
+def find_links_out(folder: Path) -> list[Mistake]:
+    """The content files under `folder` that are symbolic links to elsewhere. They are not read."""
+    return [
+        Mistake(
+            f"{folder.name}/{path.relative_to(folder).as_posix()}", None, "is a link out of this folder; copy the file"
+        )
+        for path in _find_files(folder)
+        if _is_elsewhere(path, folder)
+    ]
+
+
+def _find_files(folder: Path) -> Sequence[Path]:
     files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     return sorted(path for path in files if not any(p.startswith(".") for p in path.relative_to(folder).parts))
+
+
+def _is_elsewhere(path: Path, folder: Path) -> bool:
+    # Guests read what is read here, and `.env` is beside it.
+    return not path.resolve().is_relative_to(folder.resolve())
 
 
 def read_page(path: Path, folder: Path) -> ContentPage | Mistake:

@@ -23,7 +23,7 @@ from agent_server.turns.events import Numbered, body_of
 from agent_server.turns.hub import Moved
 
 STREAM_TYPE = "text/event-stream"
-STREAM_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+STREAM_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 PING = b": ping\n\n"
 AGAIN = b"retry: 100\n\n"
 

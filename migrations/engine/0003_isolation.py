@@ -251,12 +251,12 @@ def downgrade() -> None:
         f"""
         do $$ declare t record; begin
           for t in select c.oid::regclass as name from pg_class c
-                   where c.relrowsecurity and c.relnamespace = current_schema()::regnamespace loop
+                   where c.relrowsecurity and c.relnamespace = quote_ident(current_schema())::regnamespace loop
             execute format('alter table %s no force row level security', t.name);
             execute format('alter table %s disable row level security', t.name);
           end loop;
           for t in select format('drop policy %I on %s', p.polname, p.polrelid::regclass) as drop from pg_policy p
-                   join pg_class c on c.oid = p.polrelid where c.relnamespace = current_schema()::regnamespace loop
+                   join pg_class c on c.oid = p.polrelid where c.relnamespace = quote_ident(current_schema())::regnamespace loop
             execute t.drop;
           end loop;
           execute format('revoke all on all tables in schema %I from {APP_ROLE}, {SYSTEM_ROLE}', current_schema());

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql
 from agent_server.db.isolation import APP_ROLE, SYSTEM_ROLE
 
 revision = "engine_0006"
-down_revision = "engine_0004"
+down_revision = "engine_0005"
 branch_labels = None
 depends_on = None
 

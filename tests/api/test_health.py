@@ -72,7 +72,7 @@ async def test_a_database_that_is_not_at_this_version_is_not_ready(
 
 async def test_the_page_learns_what_it_shows_before_the_first_message(client: Client) -> None:
     page = (await client.http.get("/api/page")).json()
-    assert page == IsPartialDict(name="Agent server", message_limit=2000)
+    assert page == IsPartialDict(name="Agent server", development=True, message_limit=2000)
     assert len(page["suggestions"]) >= 3
 
 

@@ -175,12 +175,17 @@ async def _break(client: Client, table: str) -> None:
         await session.execute(text(f"alter table {table} rename to secret_table_name"))
 
 
-async def test_a_request_id_is_echoed_or_made_and_one_that_could_forge_a_log_line_is_replaced(client: Client) -> None:
-    for given in ("abc-123", "0af7651916cd43dd8448eb211c80319c", "a.b:c_d", "x" * 64):  # pragma: allowlist secret
+async def test_a_request_id_is_echoed_where_it_is_hex_or_a_uuid_and_replaced_where_it_could_say_anything(
+    client: Client,
+) -> None:
+    hexadecimal = "0af7651916cd43dd"  # pragma: allowlist secret
+    for given in (hexadecimal, hexadecimal * 2, hexadecimal * 4, "019a1c7e-8c6b-7d3f-a1b2-0c3d4e5f6a7b"):
         response = await client.http.get("/no/such", headers={"X-Request-Id": given})
         assert response.headers["X-Request-Id"] == given
         assert response.json()["request_id"] == given
-    for given in ("", "a b", "x" * 65, 'a"b', "{}", "a;b", "a\tb"):
+    texts = ("", "a b", "abc-123", "ann.smith", "x" * 32, 'a"b', "{}", "a;b", "a\tb")
+    numbers = (hexadecimal[1:], hexadecimal * 4 + "0", hexadecimal.upper(), "4111111111111111", "4" * 8 + "-4444" * 4)
+    for given in (*texts, *numbers):
         response = await client.http.get("/no/such", headers={"X-Request-Id": given})
         assert response.headers["X-Request-Id"] == IsStr(regex="[0-9a-f]{32}")
         assert response.json()["request_id"] == response.headers["X-Request-Id"]
@@ -189,7 +194,7 @@ async def test_a_request_id_is_echoed_or_made_and_one_that_could_forge_a_log_lin
 async def test_a_requests_log_line_says_what_was_asked_and_how_it_ended(client: Client) -> None:
     configure_logging("INFO", "console")
     with capture_logs() as logs:
-        await client.http.get("/api/conversations", params={"q": "private words"}, headers={"X-Request-Id": "r1"})
+        await client.http.get("/api/conversations", params={"q": "private words"}, headers={"X-Request-Id": "a1" * 8})
     configure_logging("WARNING", "console")
     assert [line for line in logs if line["event"] == "http.request"] == [
         IsPartialDict(method="GET", path="/api/conversations", status=401)

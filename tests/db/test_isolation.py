@@ -27,6 +27,7 @@ from tests.rows import insert_row_of_everything, owned_tables
 pytestmark = pytest.mark.names_no_owner
 
 ALICE, BOB = new_id(), new_id()
+load_workspace(ROOT)  # or the tables of its tools are there in some runs only
 TABLES = [table.name for table in owned_tables()]
 
 
@@ -65,7 +66,7 @@ async def test_a_statement_without_an_owner_finds_and_changes_only_rows_of_whom_
             await session.execute(delete(table))
         async with everything(filled) as session:
             left = set((await session.execute(select(owner))).scalars())
-        assert left == ({ALICE, BOB} if policy.own_read else {ALICE})
+        assert left == {ALICE}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -155,14 +156,15 @@ async def test_the_sweep_shows_ids_and_its_role_reads_no_content(filled: Databas
     readable = await fetch(
         filled.url,
         f"""select table_name, column_name from information_schema.column_privileges
-            where grantee = '{SYSTEM_ROLE}' and privilege_type <> 'SELECT'""",
+            where grantee = '{SYSTEM_ROLE}' and privilege_type <> 'SELECT' and table_name <> 'signing_key'""",
     )
     assert readable == []
     seen = await fetch(
         filled.url,
         f"select distinct table_name from information_schema.column_privileges where grantee = '{SYSTEM_ROLE}'",
     )
-    assert {name for (name,) in seen} == {"account", "api_key", "confirmation", "guest", "login", "replica", "turn"}
+    with_functions = {"account", "api_key", "confirmation", "guest", "login", "replica", "signing_key", "turn"}
+    assert {name for (name,) in seen} == with_functions
     for column in ("input", "error", "usage", "body_sha", "client_key"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await execute(filled.url, f"set role {SYSTEM_ROLE}; select {column} from turn")

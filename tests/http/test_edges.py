@@ -301,7 +301,7 @@ async def test_every_answer_carries_the_headers_that_guard_a_browser(start: Star
             assert dict(answer.headers) == IsPartialDict(EVERYWHERE), answer.url
             assert "strict-transport-security" not in answer.headers
             assert len(answer.headers.get_list("content-security-policy")) == 1
-        assert stream.headers["Cache-Control"] == "no-cache, no-transform"
+        assert stream.headers["Cache-Control"] == "no-store, no-transform"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import asyncio
 import json
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal
 
@@ -16,6 +16,8 @@ import pytest
 
 from agent_server.caller import Caller
 from agent_server.db import Database, new_id
+from agent_server.testing import copy_database
+from agent_server.testing.copies import DatabaseCopies
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import (
     Done,
@@ -30,7 +32,7 @@ from agent_server.turns.events import (
 )
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn
-from tests.conftest import ROOT
+from tests.conftest import ROOT, execute
 from tests.turns.ledger import Replica, bodies, count, ended, never, read_turn, replica, until
 from tests.turns.victim import HOLD, KEY, POINTS, TOOLS, Talk, World
 from tests.zygote import Process, start
@@ -47,17 +49,35 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def copies(postgres: str, template: str) -> Iterator[DatabaseCopies]:
+    """Databases with a world outside, and the triggers of the points."""
+
+    async def make(url: str) -> None:
+        await execute(
+            url,
+            "create table outside (what text, key text)",
+            f"""
+            create function hold() returns trigger language plpgsql as $$ begin
+              perform pg_advisory_xact_lock({HOLD}, tg_argv[0]::int); return new; end $$""",
+            *(
+                f'create trigger "{point}" before {write} execute function hold({n})'
+                for n, (point, write) in enumerate(POINTS.items())
+                if write is not None
+            ),
+        )
+
+    with copy_database(postgres, template) as url:
+        asyncio.run(make(url))
+        copies = DatabaseCopies(postgres, url)
+        yield copies
+        copies.close()
+
+
 @pytest.fixture
 async def outside(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to a database with a world outside, and the triggers of the points."""
+    """A connection to the world outside."""
     connection = await asyncpg.connect(url)
-    await connection.execute("create table outside (what text, key text)")
-    await connection.execute(f"""
-        create function hold() returns trigger language plpgsql as $$ begin
-          perform pg_advisory_xact_lock({HOLD}, tg_argv[0]::int); return new; end $$""")
-    for n, (point, write) in enumerate(POINTS.items()):
-        if write is not None:
-            await connection.execute(f'create trigger "{point}" before {write} execute function hold({n})')
     yield connection
     await connection.close()
 

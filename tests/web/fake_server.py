@@ -74,6 +74,7 @@ class Fake:
 
     address: str = ""
     offline: bool = True
+    development: bool = True
     requests: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
     conversations: dict[str, dict[str, Any]] = field(default_factory=dict)
     messages: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -356,6 +357,7 @@ def create_app(fake: Fake) -> ASGIApp:
         return JSONResponse(
             {
                 "name": "Dive Centre",
+                "development": fake.development,
                 "model": {"name": "offline" if fake.offline else "gpt", "offline": fake.offline},
                 "message_limit": 200,
                 "suggestions": [

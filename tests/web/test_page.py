@@ -364,6 +364,60 @@ def test_key_in_the_address_is_used_and_taken_out_of_sight(fake: Fake, open_page
     assert fake.sent("POST", "/api/chat")[0][0]["authorization"] == "Bearer as_key"
 
 
+ASKS = "Sign in with the key of this link?"
+
+
+def test_key_in_a_link_is_asked_about_on_a_server_for_others_and_declined_it_changes_nothing(
+    fake: Fake, open_page: Open
+) -> None:
+    fake.development = False
+    fake.valid.add("guest-mine")
+    page = open_page("#key=strangers_key", token="guest-mine")
+    dialog = page.get_by_role("dialog", name=ASKS)
+    expect(dialog).to_contain_text("key …_key in it, in place of your guest session")
+    assert "strangers_key" not in page.url
+    assert not any("strangers_key" in str(request) for request in fake.requests)
+    page.keyboard.press("Enter")  # Cancel has the focus
+    expect(page.get_by_text("Guest", exact=True)).to_be_visible()
+    ask(page, "May I fly?")
+    answered(page)
+    assert fake.sent("POST", "/api/chat")[0][0]["authorization"] == "Bearer guest-mine"
+    assert "strangers_key" not in str(page.evaluate("({...localStorage, ...sessionStorage})"))
+
+
+@pytest.mark.parametrize("development", [True, False])
+def test_key_in_a_link_takes_the_place_of_ones_own_only_with_a_yes(
+    fake: Fake, open_page: Open, development: bool
+) -> None:
+    fake.development = development
+    page = open_page()
+    page.get_by_role("button", name="Use a key").click()
+    page.get_by_label("Key", exact=True).fill("as_mine")
+    page.get_by_label("Keep it on this device").check()
+    page.get_by_role("button", name="Use this key").click()
+    expect(page.get_by_text("Key …mine")).to_be_visible()
+
+    for answer, used in (("Close", "as_mine"), ("Cancel", "as_mine"), ("Use this key", "as_key")):
+        page.goto(fake.address + "#key=as_key")
+        dialog = page.get_by_role("dialog", name=ASKS)
+        expect(dialog).to_contain_text("in place of your own key …mine")
+        dialog.get_by_role("button", name=answer).click()
+        expect(page.get_by_text(f"Key …{used[-4:]}")).to_be_visible()
+        assert used in str(page.evaluate("({...localStorage, ...sessionStorage})"))
+        assert "#key" not in page.url
+
+
+def test_key_in_a_link_that_is_ones_own_already_is_not_asked_about(fake: Fake, open_page: Open) -> None:
+    page = open_page("#key=as_key")
+    expect(page.get_by_text("Key …_key")).to_be_visible()
+    fake.development = False
+    page.goto(fake.address + "#key=as_key")
+    page.reload()
+    page.goto(fake.address + "#key=as_key")
+    expect(page.get_by_text("Key …_key")).to_be_visible()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
 def test_key_is_taken_in_a_dialog_and_given_up_there(fake: Fake, open_page: Open) -> None:
     page = open_page()
     page.get_by_role("button", name="Use a key").click()

@@ -3,7 +3,7 @@
 import { Answer, question } from "./answer.js";
 import { credential, Problem, read, request, uniqueKey } from "./api.js";
 import { Conversations } from "./conversations.js";
-import { askKey } from "./dialogs.js";
+import { askKey, confirmKey } from "./dialogs.js";
 import { $, announce, h, icon } from "./dom.js";
 import { Scroll } from "./scroll.js";
 import { follow } from "./stream.js";
@@ -339,9 +339,12 @@ function showIdentity() {
   $("use-key-label").textContent = key ? "Change" : "Use a key";
 }
 
-/** Another key is another person: nothing of what is shown belongs to them. */
 async function changeKey() {
-  if (!(await askKey())) return;
+  if (await askKey()) await useOtherKey();
+}
+
+/** Another key is another person: nothing of what is shown belongs to them. */
+async function useOtherKey() {
   showIdentity();
   tell("");
   go(null);
@@ -374,12 +377,19 @@ for (const id of ["new", "new-too"]) {
 
 // ---- start ----
 
-function takeKeyFromAddress() {
-  const key = location.hash.match(/^#key=(.+)$/)?.[1];
-  if (!key) return;
-  credential.useKey(decodeURIComponent(key), false);
-  history.replaceState(null, "", address(null));
+/** Whether the address had a key that is used from now on. Anybody can make a link with a key of their own in it. */
+async function takeKeyFromAddress(about) {
+  const key = location.hash.match(/^#key=([\w.-]+)$/)?.[1];
+  if (location.hash.startsWith("#key=")) history.replaceState(null, "", address(state.id)); // at once out of sight
+  if (!key || key === credential.key) return false;
+  const page = await about;
+  const mine = LOOPBACK.test(location.hostname) && page?.development && !credential.key;
+  if (!mine && !(await confirmKey(key))) return false;
+  credential.useKey(key, false);
+  return true;
 }
+
+const LOOPBACK = /^(localhost|127(\.\d+){3}|\[::1\])$/;
 
 function showPage() {
   const { name, model, suggestions } = state.page;
@@ -396,14 +406,15 @@ function showPage() {
 
 async function start() {
   for (const place of document.querySelectorAll("[data-icon]")) place.replaceWith(icon(place.dataset.icon));
-  takeKeyFromAddress();
   showIdentity();
   setDrawer(false);
-  read("api/page").then((page) => { state.page = page; showPage(); }, showPage);
+  const about = read("api/page").catch(() => null);
+  about.then((page) => { state.page = page ?? state.page; showPage(); });
+  await takeKeyFromAddress(about);
+  showIdentity();
   await refresh();
-  addEventListener("hashchange", () => {
-    takeKeyFromAddress();
-    showIdentity();
+  addEventListener("hashchange", async () => {
+    if (await takeKeyFromAddress(about)) return useOtherKey();
     tell("");
     if (idInAddress() !== state.id) show(idInAddress());
   });

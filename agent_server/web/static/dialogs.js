@@ -62,6 +62,13 @@ export async function confirm(question, detail, yes) {
   return Boolean(answer);
 }
 
+/** Whether to use the key of a link. */
+export function confirmKey(key) {
+  const own = credential.key ? `your own key …${credential.key.slice(-4)}` : "your guest session";
+  const detail = `The link has the key …${key.slice(-4)} in it, in place of ${own}. Whoever made the link can read what you write with it.`;
+  return confirm("Sign in with the key of this link?", detail, "Use this key");
+}
+
 /** Whether the credential has changed. */
 export async function askKey(reason = "") {
   const key = credential.key;

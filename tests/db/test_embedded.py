@@ -1,0 +1,207 @@
+"""The embedded server opens nothing to other users: no folder, no socket, also where root starts it."""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from agent_server.db.postgres import ELSEWHERE
+from tests.conftest import ROOT
+
+AS_ROOT = os.geteuid() == 0
+NOBODY = 65534
+START = """
+import sys
+from pathlib import Path
+from agent_server.db.embedded import start_embedded
+print(start_embedded(Path(sys.argv[1])), flush=True)
+sys.stdin.read()
+"""
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="users and modes are asked of Linux")
+
+
+class Process:
+    """A process that has joined the server of a folder, until it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run = subprocess.Popen(
+            [sys.executable, "-c", START, str(folder)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OPENAI_API_KEY": "CANARY"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.run.stdout is not None
+        self.url = self.run.stdout.readline().strip()
+        self.socket = Path(parse_qs(urlsplit(self.url).query)["host"][0]) / ".s.PGSQL.5432"
+        self.postgres = int((self.data / "postmaster.pid").read_text().split()[0])
+
+    @property
+    def data(self) -> Path:
+        opened = self.socket.parent
+        if (opened / "PG_VERSION").exists():
+            return opened
+        return Path(
+            subprocess.run(["pgrep", "-af", "--", f"-k {opened}$"], capture_output=True, text=True)
+            .stdout.split("-D ")[1]
+            .split(" -h")[0]
+        )
+
+    def end(self, how: int = 0) -> None:
+        if how:
+            self.run.send_signal(how)
+        self.run.communicate()
+
+    def select(self, statement: str) -> str:
+        code = f"import asyncio, asyncpg, sys\nasync def f():\n c = await asyncpg.connect(sys.argv[1])\n print(await c.fetchval({statement!r}))\nasyncio.run(f())"
+        done = subprocess.run([sys.executable, "-c", code, self.url], capture_output=True, text=True)
+        return done.stdout.strip() or done.stderr
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder with the modes of a home of root's, and a workspace in it."""
+    home = Path(tempfile.mkdtemp(prefix="home-"))
+    (home / "projects").mkdir(mode=0o750)
+    (home / "projects" / "shop").mkdir(mode=0o700)
+    yield home
+    shutil.rmtree(home)
+    for noted in ELSEWHERE.glob("*/folder") if AS_ROOT else ():
+        if noted.read_text().startswith(str(home)):
+            shutil.rmtree(noted.parent)
+
+
+def _modes(home: Path, workspace: Path) -> dict[Path, int]:
+    return {
+        path: stat.S_IMODE(path.stat().st_mode)
+        for path in (workspace, *workspace.parents)
+        if home in (path, *path.parents)
+    }
+
+
+def _can_connect(socket: Path, user: int) -> bool:
+    """Whether that user may: who connects has to get to the socket and to write to it."""
+    return subprocess.run(["test", "-w", socket], cwd="/", user=user, group=user, extra_groups=[]).returncode == 0
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+LONG = "a-folder-with-a-name-of-forty-characters/" * 3
+
+
+@pytest.mark.parametrize("inside", ["", "a folder; of 'quotes'", LONG], ids=["plain", "signs", "long"])
+@pytest.mark.parametrize("mode", [0o700, 0o755], ids=["closed", "open"])
+def test_no_folder_is_opened_and_nobody_else_gets_to_the_socket(home: Path, inside: str, mode: int) -> None:
+    workspace = home / "projects" / "shop" / inside
+    workspace.mkdir(parents=True, exist_ok=True)
+    for path in _modes(home, workspace):
+        path.chmod(mode)
+    before = _modes(home, workspace)
+    server = Process(workspace / ".data")
+    try:
+        assert _modes(home, workspace) == before
+        assert server.select("select current_user::text") == "postgres"
+        assert len(os.fsencode(server.socket)) <= 107
+        for folder in (server.socket.parent, server.data):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE((workspace / ".data").stat().st_mode) == 0o700
+        if AS_ROOT:
+            assert not _can_connect(server.socket, NOBODY)
+            owner = Path(f"/proc/{server.postgres}").stat().st_uid
+            assert owner not in (0, NOBODY)
+            assert b"CANARY" not in Path(f"/proc/{server.postgres}/environ").read_bytes()
+            assert owner == server.data.stat().st_uid == server.socket.parent.stat().st_uid
+    finally:
+        server.end()
+    assert not _is_alive(server.postgres)
+
+
+def test_the_server_is_joined_and_stops_with_the_last_process_also_after_one_was_killed(home: Path) -> None:
+    folder = home / "projects" / "shop" / ".data"
+    first, second = Process(folder), Process(folder)
+    assert first.postgres == second.postgres
+    assert first.select("create table kept (x int)") == "None"
+    first.end(signal.SIGKILL)
+    assert _is_alive(second.postgres)
+    third = Process(folder)
+    assert third.postgres == second.postgres
+    second.end()
+    assert _is_alive(third.postgres)
+    third.end()
+    assert not _is_alive(third.postgres)
+    again = Process(folder)
+    assert again.select("select count(*) from kept") == "0"
+    again.end()
+
+
+def test_a_server_that_was_killed_itself_starts_again_with_its_data(home: Path) -> None:
+    folder = home / "projects" / "shop" / ".data"
+    first = Process(folder)
+    first.select("create table kept (x int)")
+    os.kill(first.postgres, signal.SIGKILL)
+    first.end(signal.SIGKILL)
+    again = Process(folder)
+    assert again.select("select count(*) from kept") == "0"
+    again.end()
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="a folder that the server's user does not get to is one that root alone opens")
+def test_data_of_a_version_that_opened_the_folders_goes_on_being_used_when_they_are_closed_again(home: Path) -> None:
+    folder = home / "projects" / "shop" / ".data"
+    for path in _modes(home, folder.parent):
+        path.chmod(0o755)
+    before = Process(folder)
+    assert before.data == folder / "postgres"
+    before.select("create table kept (x int)")
+    before.end()
+    home.chmod(0o700)
+    after = Process(folder)
+    assert after.select("select count(*) from kept") == "0"
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    assert after.data.is_relative_to(ELSEWHERE)
+    after.end()
+    again = Process(folder)
+    assert (again.data, again.select("select count(*) from kept")) == (after.data, "0")
+    again.end()
+    shutil.rmtree(folder)
+    anew = Process(folder)
+    assert "does not exist" in anew.select("select count(*) from kept")
+    anew.end()
+
+
+def test_a_socket_folder_that_somebody_else_has_made_is_not_used(home: Path) -> None:
+    workspace = home / "projects" / "shop" / LONG
+    workspace.mkdir(parents=True)
+    for path in _modes(home, workspace):
+        path.chmod(0o755)
+    server = Process(workspace / ".data")
+    place = server.socket.parent
+    server.end()
+    for spoil in ("mode", "link"):
+        if spoil == "mode":
+            place.chmod(0o777)
+        else:
+            shutil.rmtree(place)
+            place.symlink_to(home)
+        refused = subprocess.run(
+            [sys.executable, "-c", START, str(workspace / ".data")],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert refused.returncode == 1
+        assert "is open to others, or theirs; remove it" in refused.stderr
+    place.unlink()
