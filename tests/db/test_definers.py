@@ -23,6 +23,7 @@ DEFINERS = """
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace
     where p.prosecdef and n.nspname not in ('pg_catalog', 'information_schema')"""
 CALLS = {
+    "knows_device": "select * from knows_device(gen_random_uuid(), '')",
     "sweep": "select count(*) from unnest(array['claimable', 'left', 'held', 'prunable', 'expired_guests', "
     "'expired_logins', 'expired_confirmations']) what, lateral sweep(what, gen_random_uuid(), -1e9, 10) s",
     "find_key": "select count(*) from find_key(gen_random_uuid(), '\\x00')",
