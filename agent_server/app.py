@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from mcp.server.lowlevel import Server as McpServer
 
 from agent_server.api import create_routers
+from agent_server.api.counting import CountingMiddleware
 from agent_server.api.health import PROBES
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
@@ -22,7 +23,6 @@ from agent_server.db.migrate import find_missing_tables, make_tables, revisions,
 from agent_server.errors import InvalidInput
 from agent_server.housekeeping import expire_confirmations, expire_guests, expire_logins
 from agent_server.http import errors, openapi
-from agent_server.http.counting import CountingMiddleware
 from agent_server.http.edge import BodyMiddleware, CorsMiddleware, EdgeMiddleware
 from agent_server.http.errors import ErrorFormats
 from agent_server.http.middleware import BugMiddleware, RefusalMiddleware, RequestMiddleware

@@ -11,7 +11,7 @@ from agent_server.caller import Caller
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.errors import NotFound
 from agent_server.http.auth import SelfReaderDep, SelfWriterDep, ServerDep, address_of
-from agent_server.http.counting import mark_counted
+from agent_server.http.middleware import mark_counted
 from agent_server.identity.models import Guest
 from agent_server.identity.profiles import read_profile, update_profile
 from agent_server.server import Server

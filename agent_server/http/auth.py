@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 
 from agent_server.caller import Caller
 from agent_server.errors import Unauthorized
-from agent_server.http.counting import mark_counted
+from agent_server.http.middleware import mark_counted
 from agent_server.identity.rights import require, require_member
 from agent_server.server import Server
 

@@ -11,7 +11,8 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent_server.errors import FieldError, Forbidden, InvalidInput, TooLarge, Unauthorized
+from agent_server.bodies import check_json
+from agent_server.errors import Forbidden, TooLarge, Unauthorized
 from agent_server.http.statuses import (
     AddressTooLong,
     BadRequest,
@@ -28,18 +29,9 @@ HEAD_LIMIT = 32 * 1024
 HEADERS_MESSAGE = f"At most {HEADERS_LIMIT} headers of {HEAD_LIMIT} bytes together are taken"
 ADDRESS_LIMIT = 8 * 1024
 """Most bytes of path and query."""
-DEPTH_LIMIT = 100
-"""Most JSON arrays and objects inside of each other."""
-VALUES_LIMIT = 20_000
-"""Most members of objects and elements of arrays in a body, all together."""
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9][a-z0-9._-]*)(:[0-9]{1,5})?")
 _HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
-# Possessive, and with an end that may be missing: each byte is looked at once, also of a string that is never closed.
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_NO_MARKS = bytes(set(range(256)) - set(b"[]{},"))
-_GLANCE = 64 * 1024
-"""Bytes of a body that is refused in any case, in which the reason is looked for."""
 
 
 class EdgeMiddleware:
@@ -135,7 +127,7 @@ class BodyMiddleware:
         body = await self._read(Headers(scope=scope), receive)
         if body is None:
             return
-        _check_json(body)
+        check_json(body)
         await self._app(scope, _replay(body, receive), send)
 
     async def _read(self, headers: Mapping[str, str], receive: Receive) -> bytes | None:
@@ -169,37 +161,6 @@ class BodyMiddleware:
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"The body is larger than {self._limit} bytes, the most that is taken")
-
-
-def _check_json(body: bytes) -> None:
-    """Raises InvalidInput for what no parser has to be asked about. Any body may be JSON, whatever its type says."""
-    # UTF-16 and UTF-32, which Python's parser takes, could hide brackets from the count below.
-    if b"\0" in body:
-        raise _invalid("not JSON in UTF-8")
-    brackets = body.count(b"[") + body.count(b"{")
-    if brackets <= DEPTH_LIMIT and brackets + body.count(b",") <= VALUES_LIMIT:
-        return
-    # To leave out the texts takes a moment for each. A value has two at most, its name and itself.
-    many = body.count(b'"') - body.count(b'\\"') > 4 * VALUES_LIMIT
-    marks = _STRING.sub(b"", body[:_GLANCE] if many else body).translate(None, _NO_MARKS)
-    if _is_deep(marks.translate(None, b",")[: 2 * VALUES_LIMIT]):
-        raise _invalid(f"nested more than {DEPTH_LIMIT} deep")
-    if many or marks.count(b",") + marks.count(b"[") + marks.count(b"{") > VALUES_LIMIT:
-        raise _invalid(f"holds more than {VALUES_LIMIT} values")
-
-
-def _invalid(message: str) -> InvalidInput:
-    field = FieldError("body", message)
-    return InvalidInput(str(field), [field])
-
-
-def _is_deep(brackets: bytes) -> bool:
-    depth = 0
-    for bracket in brackets:
-        depth += 1 if bracket in b"[{" else -1
-        if depth > DEPTH_LIMIT:
-            return True
-    return False
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
-_BEGUN = "answer_begun"
+_BEGUN, COUNTED = "answer_begun", "counted"
 _REQUEST_ID = re.compile("[0-9a-f]{16,64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -42,6 +42,11 @@ GUARDS: RawHeaders = (
     (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
     (b"cache-control", b"no-store"),
 )
+
+
+def mark_counted(scope: Scope) -> None:
+    """Say that a limit has counted this request."""
+    scope.setdefault("state", {})[COUNTED] = True
 
 
 def guards(public_url: str | None) -> RawHeaders:

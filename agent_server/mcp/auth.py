@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_server.caller import Caller
 from agent_server.errors import AgentServerError, Forbidden, TooLarge, Unauthorized
-from agent_server.http.counting import mark_counted
+from agent_server.http.middleware import mark_counted
 from agent_server.http.statuses import status_of
 from agent_server.identity.rights import require_member
 from agent_server.mcp.errors import error_data

@@ -29,7 +29,6 @@ CALLS = {
     "find_key": "select count(*) from find_key(gen_random_uuid(), '\\x00')",
     "find_login": "select count(*) from find_login('ann@example.com')",
     "find_outsider": "select count(*) from find_outsider('a', 'b')",
-    "knows_device": "select knows_device(gen_random_uuid(), '\\x00')",
     "somebody_can_sign_in": "select somebody_can_sign_in('x')",
     "signing_secret": "select signing_secret(gen_random_uuid()::text::bytea)",
 }

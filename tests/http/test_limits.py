@@ -11,8 +11,9 @@ from dirty_equals import IsPartialDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_server.bodies import DEPTH_LIMIT
 from agent_server.errors import InvalidInput
-from agent_server.http.edge import DEPTH_LIMIT, BodyMiddleware
+from agent_server.http.edge import BodyMiddleware
 from tests.api.routes import raw
 from tests.server import Client, Start
 

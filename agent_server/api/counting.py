@@ -10,19 +10,14 @@ from collections.abc import Awaitable, Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_server.errors import AgentServerError, Unavailable
+from agent_server.http.middleware import COUNTED, mark_counted
 from agent_server.http.statuses import status_of
 
 CountAddress = Callable[[str | None], Awaitable[None]]
 """Counts a request from an address. Raises TooMany."""
 
-_COUNTED = "counted"
 _LONGEST_WAIT = 1.0
 """Seconds. A refusal does not wait longer for a database that is away or busy."""
-
-
-def mark_counted(scope: Scope) -> None:
-    """Say that a limit has counted this request."""
-    scope.setdefault("state", {})[_COUNTED] = True
 
 
 class CountingMiddleware:
@@ -50,7 +45,7 @@ class CountingMiddleware:
             raise
 
     async def _count_refusal(self, scope: Scope) -> None:
-        if scope["state"].get(_COUNTED):
+        if scope["state"].get(COUNTED):
             return
         # First, since the refusal that is raised below comes by here again.
         mark_counted(scope)

@@ -1,0 +1,50 @@
+"""What no JSON parser has to be asked about."""
+
+import re
+
+from agent_server.errors import FieldError, InvalidInput
+
+DEPTH_LIMIT = 100
+"""Most JSON arrays and objects inside of each other."""
+VALUES_LIMIT = 20_000
+"""Most members of objects and elements of arrays in a body, all together."""
+
+# Possessive, and with an end that may be missing: each byte is looked at once, also of a string that is never closed.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_NO_MARKS = bytes(set(range(256)) - set(b"[]{},"))
+_GLANCE = 64 * 1024
+"""Bytes of a body that is refused in any case, in which the reason is looked for."""
+
+
+def check_json(body: bytes) -> None:
+    """Raises InvalidInput for a body that is nested too deep, holds too many values or is not UTF-8.
+
+    Any body may be JSON, whatever its type says.
+    """
+    # UTF-16 and UTF-32, which Python's parser takes, could hide brackets from the count below.
+    if b"\0" in body:
+        raise _invalid("not JSON in UTF-8")
+    brackets = body.count(b"[") + body.count(b"{")
+    if brackets <= DEPTH_LIMIT and brackets + body.count(b",") <= VALUES_LIMIT:
+        return
+    # To leave out the texts takes a moment for each. A value has two at most, its name and itself.
+    many = body.count(b'"') - body.count(b'\\"') > 4 * VALUES_LIMIT
+    marks = _STRING.sub(b"", body[:_GLANCE] if many else body).translate(None, _NO_MARKS)
+    if _is_deep(marks.translate(None, b",")[: 2 * VALUES_LIMIT]):
+        raise _invalid(f"nested more than {DEPTH_LIMIT} deep")
+    if many or marks.count(b",") + marks.count(b"[") + marks.count(b"{") > VALUES_LIMIT:
+        raise _invalid(f"holds more than {VALUES_LIMIT} values")
+
+
+def _invalid(message: str) -> InvalidInput:
+    field = FieldError("body", message)
+    return InvalidInput(str(field), [field])
+
+
+def _is_deep(brackets: bytes) -> bool:
+    depth = 0
+    for bracket in brackets:
+        depth += 1 if bracket in b"[{" else -1
+        if depth > DEPTH_LIMIT:
+            return True
+    return False
