@@ -179,6 +179,7 @@ def create_app(server: Server, protocols: Sequence[Protocol] | None = None) -> F
         # FastAPI's own pages load scripts from another server; `api.docs` has one that does not.
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,  # `api.docs` makes it off the event loop
         # They would hold what was sent, in the failures of validation and the messages of exceptions.
         telemetry={"logs": False},
         lifespan=lifespan,

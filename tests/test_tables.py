@@ -7,13 +7,12 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from pkgutil import walk_packages
 from textwrap import dedent
 
 import pytest
 from sqlmodel import SQLModel
 
-import tools
+from agent_server.workspace import load_workspace
 from tests.conftest import ROOT
 
 ALLOWED = {
@@ -44,8 +43,7 @@ _STATEMENT = re.compile(r"\s*\(?\s*(select|insert|update|delete|with|from|lock|t
 def owners() -> Mapping[str, str]:
     """The package that each table belongs to: a folder or a module of `agent_server`, or a folder of `tools`."""
     import_module("agent_server.app")
-    for module in walk_packages(tools.__path__, "tools."):
-        import_module(module.name)
+    load_workspace(ROOT)
     mappers = SQLModel._sa_registry.mappers
     return {
         mapper.local_table.name: _package(mapper.class_.__module__)  # type: ignore[attr-defined]

@@ -3,11 +3,12 @@
 Its files are of this machine, and its content policy is the chat page's.
 """
 
+import asyncio
 from importlib.util import find_spec
 from pathlib import Path
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -35,6 +36,11 @@ def create_router() -> APIRouter:
     """The page and its files."""
     router = APIRouter(include_in_schema=False)
     folder = _folder()
+
+    @router.get("/openapi.json")
+    async def document(request: Request) -> JSONResponse:
+        # The first time it is made, which takes a quarter of a second.
+        return JSONResponse(await asyncio.to_thread(request.app.openapi))
 
     @router.get("/docs")
     async def docs() -> HTMLResponse:

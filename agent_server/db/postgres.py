@@ -12,6 +12,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ SERVER_USER = "pgserver"
 ELSEWHERE = Path("/var/lib/agent-server")
 """Where root keeps what that user cannot get to in its place."""
 _SOCKET, _LOCK = ".s.PGSQL.5432", ".lock"
+_PATIENCE = (0.5, 1.0, 2.0, None)
+"""Seconds after each start that failed; the last one is not tried again."""
 _LONGEST_SOCKET = 103
 """Bytes of a socket's path: macOS takes no more, Linux 107."""
 
@@ -137,7 +140,16 @@ class _Server(PostgresServer):
     def ensure_postgres_running(self) -> None:
         if not _is_running(self.pgdata):
             options = f"-h '' -k {shlex.quote(str(self._socket_folder()))}"
-            self._run("pg_ctl", "-w", "-o", options, "-l", str(self.log), "-D", str(self.pgdata), "start")
+            command = ("-w", "-o", options, "-l", str(self.log), "-D", str(self.pgdata), "start")
+            for patience in _PATIENCE:
+                try:
+                    self._run("pg_ctl", *command)
+                    break
+                except subprocess.CalledProcessError:
+                    # Of a server that was killed, what it had begun may take a moment to notice, and keeps the data.
+                    if patience is None:
+                        raise
+                    time.sleep(patience)
         self._postmaster_info = PostmasterInfo.read_from_pgdata(self.pgdata)
 
     def _stop(self) -> None:

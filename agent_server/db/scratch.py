@@ -27,7 +27,7 @@ async def drop_scratch(server: Database, *urls: str) -> None:
 
 async def trade_safety_for_speed(server: Database) -> None:
     """Have a server write nothing through to the disk: it loses its data when the machine stops, and is done at once."""
-    names = ("fsync", "full_page_writes", "synchronous_commit")
+    names = ("fsync", "full_page_writes", "synchronous_commit", "autovacuum")
     await _execute(server, *(f"alter system set {name} = off" for name in names), "select pg_reload_conf()")
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import or_, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from agent_server.caller import covers
 from agent_server.db import OWN_DATA, Database, now
 from agent_server.errors import InvalidInput, NotFound, Unauthorized, quote_value
 from agent_server.identity.models import ApiKey, Guest
@@ -123,7 +124,7 @@ async def issue_key(
     """
     for scope in scopes:
         # OWN_DATA opens what callers handed in, also to themselves. Only the server's own transactions may have it.
-        if not SCOPE.fullmatch(scope) or scope == OWN_DATA:
+        if not SCOPE.fullmatch(scope) or (scope != "*" and covers([scope], OWN_DATA)):
             raise InvalidInput(f"scope {quote_value(scope)}: write resource:verb as in tasks:read, resource:*, or *")
     if maker_id is not None:
         maker = (await session.execute(_MAKER, {"owner_id": owner, "id": maker_id})).one_or_none()

@@ -59,8 +59,8 @@ async def _mentions(database: Database, needle: str) -> Sequence[str]:
 async def test_an_erased_callers_rows_are_gone_from_every_table_and_everybody_elses_are_there(
     filled: Database,
 ) -> None:
-    written = {table.name for table in owned_tables()}
-    assert set(await _mentions(filled, "canary-of-alice")) == written
+    # a table of ids and times alone has no room for what was said
+    assert set(await _mentions(filled, "canary-of-alice")) == {table.name for table in owned_tables()} - {"sent_lead"}
     before = await _owners(filled)
     async with filled.transaction(ALICE, scopes=[OWN_DATA]) as session:
         await erase_rows(session, ALICE)

@@ -302,3 +302,9 @@ async def test_users_and_guests_export_and_erase_what_is_theirs(client: Client) 
         assert (await client.http.get("/api/me/export", headers=auth)).json() == IsPartialDict(tables=IsPartialDict())
         erased = await client.http.request("DELETE", "/api/me", json=body, headers=auth)
         assert erased.status_code == 204
+
+
+@pytest.mark.parametrize("scope", ["own_data:all", "own_data:*"])
+async def test_no_key_is_given_what_only_the_servers_own_transactions_hold(client: Client, scope: str) -> None:
+    refused = await client.http.post("/api/keys", json={"name": "k", "scopes": [scope]}, headers=client.auth)
+    assert (refused.status_code, "resource:verb" in refused.text) == (422, True)

@@ -157,6 +157,7 @@ async def test_openapi_describes_the_errors_of_each_path(start: Start) -> None:
 
 INTENDED = {
     "Busy": 409,
+    "Changed": 409,
     "Internal": 500,
     "RecordedFailure": 500,
     "DatabaseAway": 503,

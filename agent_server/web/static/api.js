@@ -14,7 +14,7 @@ export class Problem extends Error {
     this.code = body.code;
     this.fields = body.errors ?? [];
     this.reference = body.request_id;
-    this.confirmation = body.confirmation; // what is asked in place of a question that no longer holds
+    this.confirmation = body.confirmation;
     this.retryAfter = retryAfter;
   }
 }

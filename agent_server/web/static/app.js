@@ -377,10 +377,10 @@ for (const id of ["new", "new-too"]) {
 
 // ---- start ----
 
-/** Whether the address had a key that is used from now on. Anybody can make a link with a key of their own in it. */
+/** Whether a key of the address is used from now on. Anybody can make such a link. */
 async function takeKeyFromAddress(about) {
   const key = location.hash.match(/^#key=([\w.-]+)$/)?.[1];
-  if (location.hash.startsWith("#key=")) history.replaceState(null, "", address(state.id)); // at once out of sight
+  if (location.hash.startsWith("#key=")) history.replaceState(null, "", address(state.id));
   if (!key || key === credential.key) return false;
   const page = await about;
   const mine = LOOPBACK.test(location.hostname) && page?.development && !credential.key;

@@ -36,7 +36,7 @@ export function confirmation(id) {
     );
   }
 
-  /** What would be lost has changed since it was asked about; the server asks about what would be lost now. */
+  /** The server asks about what would be lost now. */
   function askAgain({ id, question }) {
     path = `api/confirmations/${encodeURIComponent(id)}`;
     ask({ question, status: "open" });
