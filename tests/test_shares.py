@@ -16,6 +16,8 @@ from agent_server.db import Database
 from agent_server.errors import WorkspaceInvalid
 from agent_server.settings import Settings
 from agent_server.testing import Call, Calls, Say, ScriptedOpenAI, scripted_openai
+from agent_server.tool import Effect
+from agent_server.workspace import load_workspace
 from tests.server import Start
 
 
@@ -45,31 +47,28 @@ async def test_of_a_response_with_hundreds_of_calls_twenty_are_made_and_the_conv
         assert set(told) <= {f"c{n}" for n in range(20)}
 
 
-TOOLS = '''
-import asyncio
-from agent_server import ToolContext, tool
-
-RUNNING = [0, 0]
-
-@tool(scope="work:do", effect="{effect}")
-async def work(context: ToolContext) -> int:
-    """Work for a while, and say how many worked at the same time at most."""
-    RUNNING[0] += 1
-    RUNNING[1] = max(RUNNING)
-    await asyncio.sleep(0.05)
-    RUNNING[0] -= 1
-    return RUNNING[1]
-'''
-
-
 @pytest.mark.parametrize("effect", ["read", "keyed"])
 async def test_four_calls_of_a_turn_run_at_the_same_time(
-    start_other: Callable[..., Any], model: ScriptedOpenAI, tmp_path: Path, effect: str
+    start_other: Callable[..., Any], model: ScriptedOpenAI, tmp_path: Path, effect: Effect
 ) -> None:
-    (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "work.py").write_text(TOOLS.format(effect=effect))
+    running = [0, 0]
+
+    @tool(scope="work:do", effect=effect)
+    async def work(context: ToolContext) -> int:
+        """Work for a while, and say how many worked at the same time at most."""
+        running[0] += 1
+        running[1] = max(running)
+        await asyncio.sleep(0.05)
+        running[0] -= 1
+        return running[1]
+
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "helper.md").write_text("---\nname: helper\ndescription: Helps.\n---\nHelp.\n")
+    workspace = load_workspace(tmp_path)
+    agents = {name: replace(agent, tools=("work",)) for name, agent in workspace.agents.items()}
+    workspace = replace(workspace, tools={**workspace.tools, "work": work}, agents=agents)
     model.script = [Calls(tuple(Call("work", {}, f"c{n}") for n in range(12))), Say("done")]
-    async with start_other(root=tmp_path, openai_base_url=model.url, model="m") as client:
+    async with start_other(root=tmp_path, workspace=workspace, openai_base_url=model.url, model="m") as client:
         answer = await client.ask("go")
     assert max(use["output"] for use in answer["tools"]) == 4
     assert len(answer["tools"]) == 12

@@ -155,8 +155,9 @@ def _escape(character: str) -> str:
 _MARK = text("""
     update confirmation set used_at = now(), confirmed = :confirmed
     where owner_id = :owner_id and id = :id and used_at is null and expires_at > now() returning 1""")
+# Not `now()`, which is when the transaction began: another answer's may have begun before, and would find it open.
 _END = text("""
-    update confirmation set used_at = null, confirmed = null, expires_at = now()
+    update confirmation set used_at = null, confirmed = null, expires_at = created_at
     where owner_id = :owner_id and id = :id and (used_at is null and expires_at > now() or :mine) returning 1""")
 
 
