@@ -217,7 +217,7 @@ def tool(
             more (the call is then made), and returns None where nobody knows.
         losses: for a destructive tool: what a call would lose, with its rows locked, as its user is asked about it. It
             takes what the tool takes and changes nothing.
-        per_hour: how often a caller, or an address, may call it in an hour.
+        per_hour: how often a caller may call it in an hour, and by REST an address.
     """
 
     def declare(function: Callable[Concatenate[ToolContext, P], Awaitable[R]]) -> Tool[P, R]:

@@ -78,7 +78,7 @@ class World:
             for method in sorted((route.methods or set()) - {"HEAD", "OPTIONS"}):
                 operation = document["paths"].get(route.path_format, {}).get(method.lower(), {})
                 content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-                if not route.path_format.startswith("/docs"):
+                if not route.path_format.startswith(("/docs", "/openapi.json")):
                     yield Way(method, route.path_format, _resolved(content.get("schema"), document))
 
     async def send(self, way: Way, token: str | None, **headers: str) -> httpx.Response:

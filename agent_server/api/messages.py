@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from agent_server.api.parameters import Limit
 from agent_server.conversations.models import Item
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
+from agent_server.db import storable
 from agent_server.http.auth import ReaderDep, ServerDep
 from agent_server.protocols.ai_sdk.request import client_conversation_id
 from agent_server.turns.models import Turn
@@ -159,8 +160,9 @@ def _read_tools(items: Sequence[Item]) -> list[ToolUse]:
 
 
 def _read_json(text: Any) -> Any:
-    # A model wrote the arguments, and a tool the output: neither has to be JSON, and people want to see both.
+    # A model wrote the arguments, and a tool the output: neither has to be JSON, and people want to see both. What it
+    # spells may be half a character, which no answer can be written with.
     try:
-        return json.loads(text)
-    except (TypeError, ValueError):
+        return storable(json.loads(text))
+    except (TypeError, ValueError, RecursionError):
         return text

@@ -123,7 +123,8 @@ def word_question(title: str, arguments: Mapping[str, Any], losses: Sequence[Map
     else:
         # Within quotes no title can pass for the end of its own or for a second one.
         given = [
-            '"{}", id {}'.format(_shorten(loss["title"]).replace('"', '\\"'), loss["id"]) for loss in losses[:_LISTED]
+            '"{}", id {}'.format(_shorten(loss["title"]).replace("\\", "\\\\").replace('"', '\\"'), loss["id"])
+            for loss in losses[:_LISTED]
         ]
         given += [f"and {more} more"] if (more := len(losses) - _LISTED) > 0 else []
         given = given or ["nothing is there to be lost"]
@@ -137,7 +138,9 @@ def _shorten(value: Any) -> str:
 
 _UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Co", "Cn", "Cs"})
 """Unicode categories: control, format (bidirectional, zero width), line ends, private, unassigned, half a pair."""
-_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0\U00016fe4") | frozenset(
+    map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+)
 """Letters and marks that look like nothing."""
 
 

@@ -45,7 +45,7 @@ def run_server(folder: Path) -> PostgresServer:
             data, user = _place(folder)
         data.mkdir(exist_ok=True, mode=0o700)
         if user is not None:
-            os.chown(data, user.pw_uid, user.pw_gid)
+            os.chown(data, user.pw_uid, user.pw_gid, follow_symlinks=False)
     server = PostgresServer._instances.get(data) or _Server(data, folder, user)
     server.start()
     return server
@@ -54,6 +54,9 @@ def run_server(folder: Path) -> PostgresServer:
 def _place(folder: Path) -> tuple[Path, pwd.struct_passwd]:
     """Where the data of root's server is, and under whom it is run: whose data it is already."""
     data = folder / "postgres"
+    # Whoever runs the server may write here, and root must not give away what a link of theirs leads to.
+    if data.is_symlink() and data.resolve().parent.parent != ELSEWHERE.resolve():
+        raise Unavailable(f"{data}: is a link to elsewhere than {ELSEWHERE}; remove it")
     user = _user_of(data)
     if data.is_symlink():
         return data.resolve(), user

@@ -293,7 +293,9 @@ class Accounts:
             return
         if user.name == LOCAL_USER:
             raise Forbidden(_FOR_THE_OPERATOR)
-        held = self.resolver.roles.of([*user.roles, *user.issuer_roles]) | await scopes_of_keys(session, user.id)
+        # By the account's own roles as well: a token of the issuer's that names none leaves the user with those.
+        by_roles = self.resolver.roles.of(user.roles) | self.resolver.roles.of([*user.roles, *user.issuer_roles])
+        held = by_roles | await scopes_of_keys(session, user.id)
         if more := beyond(held, maker.scopes):
             raise Forbidden(f"This user may {', '.join(more)}, which you may not; ask somebody who does", more[0])
 

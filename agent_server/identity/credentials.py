@@ -136,7 +136,7 @@ async def issue_key(
         owner_id=owner,
         name=name,
         secret_sha=digest,
-        scopes=list(scopes),
+        scopes=sorted(set(scopes)),
         expires_at=expires_at,
         maker_id=maker_id,
         by_roles=by_roles,

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from agent_server.caller import Caller, beyond
 from agent_server.conversations.items import insert_items, items_json, user_message
 from agent_server.db import new_id
+from agent_server.errors import TooMany
 
 # Not one that is to stop: it calls no model any more, so nobody would answer the message.
 _RUNNING = text("""
@@ -21,12 +22,18 @@ _RUNNING = text("""
     where owner_id = :owner_id and conversation_id = :conversation_id and status = 'running' and not cancel
     for update""")
 
+MOST_WAITING = 20
+"""Messages put into a turn that no model call has been given yet."""
+
 _ADD = text("""
     with of_turn as (
         update turn set steers = steers + 1 where owner_id = :owner_id and id = :id and status = 'running'
         returning steers)
     insert into steer (owner_id, turn_id, i, client_key, body_sha, text, created_at)
     select :owner_id, :id, steers, :client_key, :body_sha, :text, now() from of_turn""")
+
+_WAITING = text("""
+    select count(*) from steer where owner_id = :owner_id and turn_id = :id and consumed_n is null""")
 
 # Deleted, because their keys go over to the turns that are made of them.
 _LEFT = text("""
@@ -83,7 +90,10 @@ async def find_running(session: AsyncSession, owner_id: UUID, conversation_id: U
 async def add_steer(
     session: AsyncSession, owner_id: UUID, turn_id: UUID, *, message: str, client_key: str | None, body_sha: bytes
 ) -> None:
-    """Put a message into a running turn that this transaction has locked."""
+    """Put a message into a running turn that this transaction has locked. Raises TooMany where many wait already."""
+    # Where the turn ends first, each is a turn of its own.
+    if (await session.execute(_WAITING, {"owner_id": owner_id, "id": turn_id})).scalar_one() >= MOST_WAITING:
+        raise TooMany(f"{MOST_WAITING} messages wait to be put into this answer already; wait for it first")
     values: dict[str, Any] = {"client_key": client_key, "body_sha": body_sha, "text": message}
     await session.execute(_ADD, {"owner_id": owner_id, "id": turn_id, **values})
 

@@ -31,6 +31,7 @@ _LONGEST_INLINE = 20_000
 _COSTLY = ("[", "<", "&", "://")
 _MOST_MARKS = 500
 _MOST_COLUMNS = 40
+_MOST_EMPTY_CELLS = 500
 
 _SHORT, _GROWTH = 500, 8
 """A block of so many characters is rendered at each step, a longer one when it has grown by this part of the rest."""
@@ -216,8 +217,18 @@ def _plain_rule(state: StateCore) -> None:
 
 
 def _table_rule(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    header = state.src[state.bMarks[start] : state.eMarks[start]]
-    return header.count("|") <= _MOST_COLUMNS and table(state, start, end, silent)
+    columns = state.src.count("|", state.bMarks[start], state.eMarks[start])
+    if columns > _MOST_COLUMNS:
+        return False
+    # The parser fills each row up to the header's columns: a line of one character would be forty cells.
+    empty = 0
+    for line in range(start + 2, end):
+        if state.isEmpty(line):
+            break
+        empty += columns - state.src.count("|", state.bMarks[line], state.eMarks[line])
+        if empty > _MOST_EMPTY_CELLS:
+            return False
+    return table(state, start, end, silent)
 
 
 def _citation(_: RendererHTML, tokens: Sequence[Token], idx: int, _options: OptionsDict, env: Any) -> str:

@@ -291,3 +291,11 @@ def test_a_long_block_is_sent_a_few_times_its_length() -> None:
         sent += sum(len(html) for _, html in renderer.feed(code[:end]))
     sent += sum(len(html) for _, html in renderer.feed(code, whole=True))
     assert sent < 15 * sum(map(len, render_blocks(code)))
+
+
+@pytest.mark.parametrize("columns", [2, 20, 40])
+def test_a_table_is_not_filled_up_to_many_times_its_text(columns: int) -> None:
+    text = "| a " * columns + "|\n" + "|---" * columns + "|\n" + "b\n" * 800
+    html = "".join(render_blocks(text))
+    assert len(html) < 100 * len(text)
+    assert html.count("<td") <= 500 + columns * 2

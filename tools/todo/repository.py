@@ -8,6 +8,9 @@ from sqlmodel import col
 from agent_server import Conflict, InvalidInput, NotFound, Page, Repository
 from tools.todo.models import Status, Task
 
+_NAMED = 5
+"""Ids of tasks of one title that an error names."""
+
 
 class TaskRepository(Repository[Task]):
     model = Task
@@ -30,7 +33,9 @@ class TaskRepository(Repository[Task]):
         Raises NotFound, and Conflict that names the ids of the tasks it could be."""
         if (id := _id(task)) is not None:
             return await self.get(id, lock=lock)
-        titled = self.visible().where(func.lower(col(Task.title)) == func.lower(task)).order_by(col(Task.id))
+        titled = self.visible().where(func.lower(col(Task.title)) == func.lower(task))
+        # Open ones first; more than are named need not be read.
+        titled = titled.order_by(col(Task.status).desc(), col(Task.id)).limit(_NAMED + 1)
         statement = titled.with_for_update() if lock else titled
         found = (await self.session.execute(statement)).scalars().all()
         if open_first:
@@ -38,8 +43,9 @@ class TaskRepository(Repository[Task]):
         if not found:
             raise NotFound(f"There is no task called {task!r}; list_tasks shows which there are")
         if len(found) > 1:
-            ids = ", ".join(f"{row.id} ({row.status})" for row in found[:5])
-            raise Conflict(f"{len(found)} tasks are called {task!r}; give the id of one: {ids}")
+            ids = ", ".join(f"{row.id} ({row.status})" for row in found[:_NAMED])
+            many = len(found) if len(found) <= _NAMED else f"More than {_NAMED}"
+            raise Conflict(f"{many} tasks are called {task!r}; give the id of one: {ids}")
         return found[0]
 
 
