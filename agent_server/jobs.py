@@ -96,7 +96,7 @@ class Jobs:
                         await session.execute(_DUE_NOW, {"kind": kind})
                     await self._do(replace(self._jobs[kind], run=run))
                     return
-            await asyncio.sleep(WAIT_SECONDS)
+            await asyncio.sleep(WAIT_SECONDS)  # a lock of another process says nothing when it is free
 
     async def _look(self) -> None:
         while True:
@@ -109,7 +109,7 @@ class Jobs:
                 log.warning("database.unavailable")
             except Exception:  # a bug in one look must not be the last look
                 log.exception("jobs.failed")
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)  # what is due by the clock announces itself to nobody
 
     async def _do_if_due(self, kind: str) -> None:
         async with self._hold(kind) as mine:

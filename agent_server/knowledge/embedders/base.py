@@ -27,7 +27,7 @@ class Embedder(Protocol):
 
         A row has the length 1, or is all zeros for a text without tokens. The event loop stays free meanwhile.
         """
-        raise NotImplementedError
+        ...  # a body, or type checkers ask for a return
 
 
 def check_vectors(embedder: Embedder, vectors: NDArray[np.float32], texts: Sequence[str]) -> None:
