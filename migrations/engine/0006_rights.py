@@ -18,7 +18,7 @@ depends_on = None
 # What the functions below may read beside what they read before.
 READS = {
     "turn": "at_once, created_at",
-    "api_key": "by_roles",
+    "api_key": "by_roles",  # pragma: allowlist secret
     "account": "issuer_roles",
     "login": "device",
 }

@@ -86,7 +86,7 @@ async def test_roles_are_taken_away_by_nobody_who_lacks_what_is_left(start: Star
 CHANGES: list[dict[str, Any]] = [
     {"disabled": True},
     {"disabled": False},
-    {"password": "another password"},
+    {"password": "another canary password"},
     {"roles": ["clerk"]},
     {},
 ]
