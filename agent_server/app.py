@@ -115,7 +115,8 @@ def create_server(
     model, replica = choose_model(settings), Replica(database)
     hub = Hub(database, send=replica.signals.send)
     orchestrator = Orchestrator(runtime, workspace, Models(settings, transport=transport), model, embedder, router)
-    runner = Runner(database, replica, hub, orchestrator.run, turn_timeout=settings.turn_timeout)
+    resolver = create_resolver(settings, database, agents=workspace.agent_scopes, staff=workspace.staff_scopes)
+    runner = Runner(database, replica, hub, orchestrator.run, renew=resolver.renew, turn_timeout=settings.turn_timeout)
     jobs = Jobs(
         database,
         [
@@ -130,7 +131,7 @@ def create_server(
     return Server(
         runtime=runtime,
         workspace=workspace,
-        resolver=create_resolver(settings, database, agents=workspace.agent_scopes, staff=workspace.staff_scopes),
+        resolver=resolver,
         hub=hub,
         runner=runner,
         jobs=jobs,

@@ -12,7 +12,8 @@ class Caller:
     """Who is calling. `scopes` are `resource:verb`, `resource:*` or `*`.
 
     `roles`, `login_id`, `key_id` and `expires_at` say of the credential where it is from; they are no part of who it
-    is. `by_roles` says that the scopes follow from the roles of the account.
+    is. `by_roles` says that the scopes follow from the roles of the account, and `network` is a keyed hash of where the
+    request came from.
     """
 
     id: UUID
@@ -24,6 +25,7 @@ class Caller:
     key_id: UUID | None = field(default=None, compare=False)
     by_roles: bool = field(default=False, compare=False)
     expires_at: datetime | None = field(default=None, compare=False)
+    network: str | None = field(default=None, compare=False)
 
     def may(self, scope: str) -> bool:
         return covers(self.scopes, scope)

@@ -171,25 +171,22 @@ async def limited(context: ToolContext, fails: bool = False) -> str:
     return "done"
 
 
-async def test_a_tool_is_called_so_often_an_hour_by_a_caller_and_from_an_address(
-    database: Database, me: Caller
-) -> None:
+async def test_a_tool_is_called_so_often_an_hour_by_a_caller_and_from_a_network(database: Database, me: Caller) -> None:
     runtime = Runtime(settings=Settings(), database=database)
 
-    async def call(caller: Caller, address: str | None, **arguments: Any) -> bool:
+    async def call(caller: Caller, **arguments: Any) -> bool:
         try:
-            await call_tool(runtime, limited, arguments, caller=caller, surface="rest", address=address)
+            await call_tool(runtime, limited, arguments, caller=caller, surface="rest")
         except TooMany as error:
             return error.message == "of its own"
         return True
 
     # What fails counts, or it could be tried for ever.
-    assert [await call(me, None, fails=n == 0) for n in range(5)] == [True] * 3 + [False] * 2
-    guests = [replace(me, id=new_id()) for _ in range(5)]
-    assert [await call(guest, "10.0.0.9") for guest in guests] == [True] * 3 + [False] * 2
-    assert await call(guests[4], "10.0.0.10")
-    names = await _keys(database)
-    assert not [name for name in names if "10.0.0" in name or str(me.id) in name]
+    assert [await call(me, fails=n == 0) for n in range(5)] == [True] * 3 + [False] * 2
+    guests = [replace(me, id=new_id(), network="one") for _ in range(5)]
+    assert [await call(guest) for guest in guests] == [True] * 3 + [False] * 2
+    assert await call(replace(guests[4], network="two"))
+    assert not [name for name in await _keys(database) if str(me.id) in name]
 
 
 async def _keys(database: Database) -> list[str]:

@@ -81,12 +81,9 @@ async def list_messages(
         page = await ItemRepository(conversations, row.id).page(limit, cursor)
         numbers = sorted({item.turn_no for item in page.items})
         turns = {turn.id: turn for turn in await TurnRepository(session, caller).list_by_number(row.id, numbers)}
-    messages = messages_of(page.items, turns)
-    if render == "html":
-        # A page may hold a hundred long answers, and nobody else waits for it.
-        items = await asyncio.to_thread(lambda: [_view(message, html=True) for message in messages])
-    else:
-        items = [_view(message, html=False) for message in messages]
+    # Beside the event loop: a page may hold a hundred long answers and outputs of tools, and only its caller waits for it.
+    html = render == "html"
+    items = await asyncio.to_thread(lambda: [_view(message, html=html) for message in messages_of(page.items, turns)])
     return MessagePage(items=items, next_cursor=page.next_cursor)
 
 

@@ -12,6 +12,7 @@ from agent_server.conversations.repository import ConversationRepository
 from agent_server.errors import NotFound
 from agent_server.http.auth import SelfReaderDep, SelfWriterDep, ServerDep, address_of
 from agent_server.http.middleware import mark_counted
+from agent_server.identity.credentials import keep_credential
 from agent_server.identity.models import Guest
 from agent_server.identity.profiles import read_profile, update_profile
 from agent_server.server import Server
@@ -72,6 +73,7 @@ async def change_session(id: UUID, body: ProfileChange, caller: SelfWriterDep, s
     # Refuses another's id before anything is written, and a caller who is no guest.
     await _view(server, caller, id)
     async with server.database.transaction(caller.id) as session:
+        await keep_credential(session, caller)
         await update_profile(session, caller, body.profile)
     return await _view(server, caller, id)
 

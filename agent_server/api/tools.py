@@ -13,7 +13,7 @@ from agent_server.caller import Caller
 from agent_server.calls.call import call_tool
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.errors import NotFound, quote_value
-from agent_server.http.auth import CallerDep, ChatterDep, MemberDep, ServerDep, address_of
+from agent_server.http.auth import CallerDep, ChatterDep, MemberDep, ServerDep
 from agent_server.identity.rights import require_member
 from agent_server.server import Server
 from agent_server.tool import Tool, describe
@@ -107,7 +107,6 @@ async def _call_by_rest(
         surface="rest",
         conversation_id=conversation_id,
         idempotency_key=request.headers.get("Idempotency-Key"),
-        address=address_of(request),
     )
     return JSONResponse(output)
 

@@ -48,6 +48,7 @@ from agent_server.errors import (
     TimedOut,
     Unavailable,
 )
+from agent_server.identity.credentials import keep_credential
 from agent_server.identity.logins import SigningSecret
 from agent_server.identity.rights import require
 from agent_server.settings import Settings
@@ -89,7 +90,6 @@ async def call_tool(
     idempotency_key: str | None = None,
     ledger: Ledger | None = None,
     collections: tuple[str, ...] | None = None,
-    address: str | None = None,
 ) -> Any:
     """Run one call and return its result as JSON-ready data.
 
@@ -101,7 +101,7 @@ async def call_tool(
     A model's call of a destructive tool is not made: its user is asked, and the result says so.
 
     Outside a turn, `idempotency_key` is what the caller sent to have the call made once: the tool is given a key made
-    of it, the caller and the tool's name. `collections` bound an agent, and `address` is where the request came from.
+    of it, the caller and the tool's name. `collections` bound an agent.
     """
     # Before anything is checked: what is on record has happened, whatever the caller may do by now.
     if ledger and (outcome := ledger.outcome):
@@ -115,7 +115,7 @@ async def call_tool(
         values = call.admit(arguments)
         is_confirmed = ledger is not None and ledger.is_confirmed
         if not is_confirmed:  # it was counted when it was asked about
-            await call.count(address)
+            await call.count()
         if find_asker(tool, surface) == "row" and not is_confirmed:
             return _describe_question(await call.ask(values))
         if tool.effect in OUTSIDE:
@@ -137,7 +137,7 @@ async def ask_first(
     call = _Call(runtime, tool, caller, surface, None, None, "")
     async with call.record_failures():
         values = call.admit(arguments)
-        await call.count(None)
+        await call.count()
         return await call.ask(values)
 
 
@@ -171,9 +171,9 @@ class _Call:
         """Raises Forbidden."""
         require(self.caller, self.tool.scope, self.tool.name)
 
-    async def count(self, address: str | None) -> None:
+    async def count(self) -> None:
         """Raises TooMany."""
-        await count_call(self.runtime.database, self.runtime.secret, self.tool, self.caller, address)
+        await count_call(self.runtime.database, self.runtime.secret, self.tool, self.caller)
 
     async def make(self, values: Mapping[str, Any]) -> Any:
         """Make the call and record how it ended."""
@@ -287,9 +287,17 @@ class _Call:
             with self.runtime.shares.bound(session, self.caller):
                 if isinstance(self.ledger, ConfirmationLedger):
                     await self._check_losses(self.ledger.confirmation, session, values)
+                if self.tool.effect == "stored":
+                    await self._keep_caller(session)
                 output = self._dump(await self._run(function, session, values))
+            if self.tool.effect in OUTSIDE:  # not before: no connection is held while it works elsewhere
+                await self._keep_caller(session)
             await self._record(session, "ok", CallOutcome(output))
         return output
+
+    async def _keep_caller(self, session: AsyncSession) -> None:
+        if self.ledger is None or self.ledger.turn_id is None:  # whoever erases a caller waits for its turns' writes
+            await keep_credential(session, self.caller)
 
     def _dump(self, value: Any) -> Any:
         output = self.tool.dump(value)

@@ -119,21 +119,19 @@ def word_question(title: str, arguments: Mapping[str, Any], losses: Sequence[Map
     Else it repeats what the call would be given. A model chose that, and may have chosen wrongly.
     """
     if losses is None:
-        given = [f"{name.replace('_', ' ')}: {_shorten(v)}" for name, v in arguments.items() if v is not None]
+        given = [f"{name.replace('_', ' ')}: {_quote(v)}" for name, v in arguments.items() if v is not None]
     else:
-        # Within quotes no title can pass for the end of its own or for a second one.
-        given = [
-            '"{}", id {}'.format(_shorten(loss["title"]).replace("\\", "\\\\").replace('"', '\\"'), loss["id"])
-            for loss in losses[:_LISTED]
-        ]
+        given = [f"{_quote(loss['title'])}, id {loss['id']}" for loss in losses[:_LISTED]]
         given += [f"and {more} more"] if (more := len(losses) - _LISTED) > 0 else []
         given = given or ["nothing is there to be lost"]
     return show_plainly(f"{title} ({'; '.join(given)})?" if given else f"{title}?")
 
 
-def _shorten(value: Any) -> str:
+def _quote(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    text = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    # Within quotes no text can pass for the end of its own or for another argument. A number cannot.
+    return text if isinstance(value, int | float) else '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"'))
 
 
 _UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Co", "Cn", "Cs"})

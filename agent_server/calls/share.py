@@ -15,7 +15,7 @@ from sqlalchemy.util import await_only
 from agent_server.caller import Caller
 from agent_server.db import Database
 from agent_server.errors import TooMany
-from agent_server.identity.limits import HOUR, limit_key, network_of, take
+from agent_server.identity.limits import HOUR, limit_key, take
 from agent_server.identity.logins import SigningSecret
 from agent_server.tool import Tool
 
@@ -110,14 +110,12 @@ def _too_many() -> TooMany:
     return TooMany("Too many of your calls run at the same time; try again when one has ended")
 
 
-async def count_call(
-    database: Database, secret: SigningSecret, tool: Tool[..., Any], caller: Caller, address: str | None
-) -> None:
+async def count_call(database: Database, secret: SigningSecret, tool: Tool[..., Any], caller: Caller) -> None:
     """Count a call of a tool that is limited. Raises TooMany."""
     if tool.per_hour is None:
         return
     key = await secret.get()
-    of = [f"caller {caller.id}", *([f"address {network_of(address)}"] if address is not None else [])]
+    of = [f"caller {caller.id}", *([f"network {caller.network}"] if caller.network is not None else [])]
     # A transaction of its own: a call that fails is counted, and those of a caller do not wait for each other.
     async with database.transaction() as session:
         for who in of:

@@ -156,7 +156,8 @@ async def key_create(
     database = await context.database()
     owner = await get_user(database, user)
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
-    by_roles = accounts_of(context, database).resolver.roles.of([*owner.roles, *owner.issuer_roles])
+    # Not what an outside issuer has named: that holds in its tokens, and the issuer may take it back.
+    by_roles = accounts_of(context, database).resolver.roles.of(owner.roles)
     act = Act(surface="cli")
     async with database.transaction(owner.id) as transaction:
         issued = await issue_key(

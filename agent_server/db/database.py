@@ -23,6 +23,7 @@ from agent_server.errors import InvalidInput, Unavailable
 # Postgres names of states in which trying again later may help; everything else in a DBAPIError is a bug of ours.
 _FULL = frozenset({"53100", "53200"})
 _TRANSIENT = _FULL | {"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "25006", "40001", "40P01", "55P03"}
+_DEADLOCK = "40P01"
 _GONE = (PoolTimeout, OSError, PostgresConnectionError, asyncpg.InterfaceError)
 
 APPLICATION = "agent-server"
@@ -337,8 +338,17 @@ def is_full(error: Unavailable) -> bool:
     return isinstance(error.__cause__, PoolTimeout) or _has_no_room(error.__cause__)
 
 
+def is_deadlock(error: Unavailable) -> bool:
+    """Whether the transaction and another one waited for each other, and this one was ended for it."""
+    return _cause(error.__cause__) == _DEADLOCK
+
+
 def _has_no_room(error: BaseException | None) -> bool:
-    return _sqlstate(error.orig if isinstance(error, DBAPIError) else error) in _FULL
+    return _cause(error) in _FULL
+
+
+def _cause(error: BaseException | None) -> str | None:
+    return _sqlstate(error.orig if isinstance(error, DBAPIError) else error)
 
 
 def not_our_session(error: BaseException | None) -> bool:

@@ -13,13 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.audit import AuditRepository, Surface
 from agent_server.caller import Caller, beyond
-from agent_server.db import OWN_DATA, Database, new_id, now
-from agent_server.errors import Conflict, FieldError, Forbidden, InvalidInput, NotFound, Unauthorized
+from agent_server.db import OWN_DATA, Database, is_deadlock, new_id, now
+from agent_server.errors import Conflict, FieldError, Forbidden, InvalidInput, NotFound, Unauthorized, Unavailable
 from agent_server.identity.attempts import try_password
 from agent_server.identity.credentials import (
     IssuedKey,
     check_guest,
     issue_key,
+    keep_credential,
+    make_room,
     parse_guest,
     revoke_key,
     scopes_of_keys,
@@ -29,13 +31,12 @@ from agent_server.identity.logins import SignedIn, begin_login, end_logins, refr
 from agent_server.identity.models import ApiKey, User
 from agent_server.identity.own_data import erase_rows, move_rows
 from agent_server.identity.passwords import Verdict, check_password, hash_password
-from agent_server.identity.resolver import Resolver
+from agent_server.identity.resolver import DISABLED, Resolver
 from agent_server.identity.users import LOCAL_USER, create_user
 
 # A function of the database: before somebody has signed in, row-level security hides every account.
 _FIND_LOGIN = text("select id, password_hash, disabled_at from find_login(:email)")
 _WRONG = "E-mail and password do not belong together"
-_DISABLED = "This account is disabled; ask whoever runs this server"
 
 Stop = Callable[[UUID], Awaitable[None]]
 """Stops all turns of an owner."""
@@ -84,7 +85,7 @@ class Accounts:
         if found is None or verdict == "wrong" or found.disabled_at is not None:
             await self._record_failure(act, id)
             # Only somebody who knows the password is told that the account is disabled.
-            raise Unauthorized(_WRONG if found is None or verdict == "wrong" else _DISABLED)
+            raise Unauthorized(_WRONG if found is None or verdict == "wrong" else DISABLED)
         fresh = await hash_password(password) if verdict == "outdated" else None
         device = None if act.address is None else device_of(await self.resolver.secret.get(), found.id, act.address)
         owners = [found.id, *([] if guest is None else [guest[0]])]
@@ -178,15 +179,23 @@ class Accounts:
             await self._prove(act, user, password, "password")
         # Stopped first: a turn that still runs would store rows of this caller again.
         await stop(caller.id)
-        async with self.database.transaction(caller.id, scopes=(OWN_DATA,)) as session:
-            await erase_rows(session, caller.id)
-            await act.record(session, caller.id, "account.erased", kind=caller.kind)
+        while True:
+            try:
+                async with self.database.transaction(caller.id, scopes=(OWN_DATA,)) as session:
+                    await erase_rows(session, caller.id)
+                    await act.record(session, caller.id, "account.erased", kind=caller.kind)
+                return
+            # A call that works outside the database writes rows before it asks for its caller, whom this one has
+            # locked: the database ends one of the two. The call will have ended by the next time.
+            except Unavailable as error:
+                if not is_deadlock(error):
+                    raise
 
     async def make_key(self, act: Act, caller: Caller, name: str, scopes: Sequence[str], days: int | None) -> IssuedKey:
         """A key of the caller's, which ends with the caller's own key or outside token.
 
-        Raises Forbidden for a scope that the caller itself lacks, InvalidInput, and Unauthorized where the caller's
-        key ends in this instant.
+        Raises Forbidden for a scope that the caller itself lacks, InvalidInput, Conflict where it has too many, and
+        Unauthorized where the caller's key ends in this instant.
         """
         if more := beyond(scopes, caller.scopes):
             raise Forbidden(f"You may not {', '.join(more)} yourself; a key holds no more than its maker", more[0])
@@ -194,6 +203,8 @@ class Accounts:
         ends = None if caller.login_id is not None else caller.expires_at
         wanted = None if days is None else now() + timedelta(days=days)
         async with self.database.transaction(caller.id) as session:
+            await keep_credential(session, caller)
+            await make_room(session, caller.id)
             issued = await issue_key(
                 session,
                 caller.id,

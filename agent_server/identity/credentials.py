@@ -22,12 +22,15 @@ from sqlalchemy import or_, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from agent_server.caller import covers
+from agent_server.caller import Caller, covers
 from agent_server.db import OWN_DATA, Database, now
-from agent_server.errors import InvalidInput, NotFound, Unauthorized, quote_value
+from agent_server.errors import Conflict, InvalidInput, NotFound, Unauthorized, quote_value
 from agent_server.identity.models import ApiKey, Guest
 
 KEY, GUEST = "ask", "asg"
+MOST_KEYS = 200
+"""Of one owner, those that ended within the last `KEPT_DAYS` among them. The operator is not bound."""
+KEPT_DAYS = 30
 MAX_TOKEN = 8_192
 """Longest token, characters."""
 NOT_OURS = "This is not one of our tokens; send `Authorization: Bearer <API key>`"
@@ -107,6 +110,37 @@ def refuse_expired(expires_at: datetime | None) -> None:
         raise Unauthorized("This token has expired; get a new one")
 
 
+# Of several that are made at once, each must see those that the others have made.
+_LOCK_KEYS = text("select pg_advisory_xact_lock(hashtextextended('keys of ' || :owner, 0))")
+_FORGET_KEYS = text("""
+    delete from api_key
+    where owner_id = :owner_id and least(revoked_at, expires_at) < now() - :days * interval '1 day'""")
+_COUNT_KEYS = text("select count(*) from api_key where owner_id = :owner_id")
+# `key share`: an erasure locks these rows before all others, and waits; what only changes them does not.
+_KEEP_KEY = text("""
+    select 1 from api_key where owner_id = :owner_id and id = :key_id and revoked_at is null for key share""")
+_KEEP_GUEST = text("select 1 from guest where id = :owner_id for key share")
+_KEEP_ACCOUNT = text("select 1 from account where id = :owner_id and disabled_at is null for key share")
+
+
+async def keep_credential(session: AsyncSession, caller: Caller) -> None:
+    """Keep the caller and its credential from being removed until the transaction ends.
+
+    Whoever stores something new of a caller does this first: a request that was let in before its caller was erased
+    would leave it behind. Raises Unauthorized where the caller is gone.
+    """
+    if caller.key_id is not None:
+        statement = _KEEP_KEY
+    elif caller.kind == "guest":
+        statement = _KEEP_GUEST
+    elif caller.by_roles:
+        statement = _KEEP_ACCOUNT
+    else:  # the operator's, who has no credential here
+        return
+    if (await session.execute(statement, {"owner_id": caller.id, "key_id": caller.key_id})).first() is None:
+        raise Unauthorized(REVOKED if caller.key_id is not None else UNKNOWN)
+
+
 async def issue_key(
     session: AsyncSession,
     owner: UUID,
@@ -146,6 +180,16 @@ async def issue_key(
     return IssuedKey(row, f"{KEY}_{row.id.hex}.{secret}")
 
 
+async def make_room(session: AsyncSession, owner: UUID) -> None:
+    """Remove an owner's keys that ended over `KEPT_DAYS` ago. Raises Conflict where there are `MOST_KEYS` still."""
+    await session.execute(_LOCK_KEYS, {"owner": str(owner)})
+    await session.execute(_FORGET_KEYS, {"owner_id": owner, "days": KEPT_DAYS})
+    if (await session.execute(_COUNT_KEYS, {"owner_id": owner})).scalar_one() >= MOST_KEYS:
+        raise Conflict(
+            f"You have made {MOST_KEYS} keys; end those that are not used. What has ended counts for {KEPT_DAYS} days more"
+        )
+
+
 async def somebody_can_sign_in(database: Database) -> bool:
     """Whether a user has a password or a key works, beside the local user's own, which is no sign that anybody set up
     who may call."""
@@ -176,7 +220,8 @@ async def scopes_of_keys(session: AsyncSession, owner: UUID) -> frozenset[str]:
 
 async def revoke_key(session: AsyncSession, id: UUID, owner: UUID | None = None) -> ApiKey:
     """End a key, of one owner if named, and all that were made with it. Raises NotFound."""
-    statement = select(ApiKey).where(col(ApiKey.id) == id).with_for_update()
+    # `key_share`: requests that are under way with the key (`keep_credential`) do not hold its end up.
+    statement = select(ApiKey).where(col(ApiKey.id) == id).with_for_update(key_share=True)
     if owner is not None:
         statement = statement.where(col(ApiKey.owner_id) == owner)
     row = (await session.execute(statement)).scalar_one_or_none()

@@ -24,6 +24,11 @@ BATCH = 200
 
 # Locked before it is looked whether a turn is unfinished: whoever stores a message locks its conversation first.
 _LOCK_CONVERSATIONS = text("select id from conversation where owner_id = :guest for update")
+_LOCK_CREDENTIALS = (
+    text("select id from account where id = any(:owners) order by id for update"),
+    text("select id from guest where id = any(:owners) order by id for update"),
+    text("select id from api_key where owner_id = any(:owners) order by id for update"),
+)
 _LOCK_TURNS = text("select id from turn where owner_id = any(:owners) order by id for update")
 _LOCK_ALL_CONVERSATIONS = text("select id from conversation where owner_id = any(:owners) order by id for update")
 _UNFINISHED = text("select 1 from turn where owner_id = :guest and status in ('queued', 'running') limit 1")
@@ -85,9 +90,9 @@ async def _merge_profiles(session: AsyncSession, guest: UUID, user: UUID) -> Non
 
 async def erase_rows(session: AsyncSession, *owners: UUID) -> None:
     """Remove all that these callers own and the callers themselves. The audit stays, of ids that stand for nobody."""
-    # First, so that whoever stores rows of a turn has stored them all by now, or finds no turn to store them for. A turn
-    # before its conversation, as whoever ends a turn takes the two.
-    for lock in (_LOCK_TURNS, _LOCK_ALL_CONVERSATIONS):
+    # First, so that whoever stores rows has stored them all by now, or finds no credential (`keep_credential`) or no turn
+    # to store them for. A turn before its conversation, as whoever ends a turn takes the two.
+    for lock in (*_LOCK_CREDENTIALS, _LOCK_TURNS, _LOCK_ALL_CONVERSATIONS):
         await session.execute(lock, {"owners": list(owners)})
     # Children first, because not every reference need delete with what it refers to (the workspace has tables, too).
     for table, owner, changes in reversed(list(_tables_of_owners())):

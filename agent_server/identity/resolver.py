@@ -5,6 +5,7 @@ request on any replica.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -44,6 +45,12 @@ _FIND_KEY = text("""
     select *, last_used_at is null or last_used_at < now() - interval '1 minute' as stale
     from find_key(:id, :sha)""")
 _FIND_OUTSIDER = text("select id, roles, disabled_at, issuer_roles from find_outsider(:issuer, :subject)")
+# No rows where there is no account: a guest has none.
+_STATE = text("""
+    select a.disabled_at is not null as disabled, a.roles || a.issuer_roles as roles,
+        exists (select from api_key k where k.owner_id = :owner_id and k.id = :key_id and k.revoked_at is null
+                and (k.expires_at is null or k.expires_at > now())) as key_works
+    from (select) one left join account a on a.id = :owner_id""")
 _ADD_ROLES = text("""
     update account set issuer_roles = array(select distinct unnest(issuer_roles || cast(:more as text[])) order by 1)
     where id = :id""")
@@ -51,6 +58,7 @@ _ADD_ROLES = text("""
 _MAKE_OUTSIDER = text("""
     insert into account (id, name, roles, issuer, subject, created_at, updated_at)
     values (:id, :name, '{}', :issuer, :subject, now(), now()) on conflict do nothing""")
+DISABLED = "This account is disabled; ask whoever runs this server"
 _FORMS = "forms:read"
 """The scope of `offer_form`, which every agent has without listing it."""
 
@@ -102,12 +110,34 @@ class Resolver:
         for beside what was configured. Raises Unauthorized, TooMany, and Unavailable where an issuer's keys cannot be
         had."""
         try:
-            return await self._resolve(token, address, audience)
+            caller = await self._resolve(token, address, audience)
         except Unauthorized:
             # The refusal has undone the count, and who guesses credentials must be counted.
             async with self._database.transaction() as session:
                 await self.count_address(session, address)
             raise
+        return await self.add_network(caller, address)
+
+    async def add_network(self, caller: Caller, address: str | None) -> Caller:
+        """The caller with a hash of the network that `address` belongs to."""
+        if address is None:
+            return caller
+        return replace(caller, network=limit_key(await self.secret.get(), "network", network_of(address)))
+
+    async def renew(self, caller: Caller) -> Caller:
+        """The caller as its credential is now, for work that was put off. It never gains a scope.
+
+        Raises Unauthorized where its key has ended or its account is disabled.
+        """
+        async with self._database.transaction(caller.id) as session:
+            now = (await session.execute(_STATE, {"owner_id": caller.id, "key_id": caller.key_id})).one()
+        if caller.key_id is not None and not now.key_works:
+            raise Unauthorized("The key that this was sent with has ended; send it again with another")
+        if now.disabled:
+            raise Unauthorized(DISABLED)
+        if not caller.by_roles or now.roles is None:
+            return caller
+        return replace(caller, scopes=narrow(self.roles.of(now.roles), caller.scopes))
 
     async def close(self) -> None:
         if self._issuers is not None:
@@ -216,7 +246,7 @@ class Resolver:
         said = await self._issuers.verify(token, audience=audience)
         account = await self._get_account(said)
         if account.disabled_at is not None:
-            raise Unauthorized("This account is disabled; ask whoever runs this server")
+            raise Unauthorized(DISABLED)
         async with self._database.transaction() as session:
             await self.count_address(session, address)
             await self._count_caller(session, account.id)

@@ -10,6 +10,8 @@ from uuid import UUID
 
 import httpx
 from fastapi import FastAPI
+from sqlalchemy import delete
+from sqlmodel import col
 
 from agent_server.app import create_app, create_server, migrate
 from agent_server.caller import Caller
@@ -17,6 +19,7 @@ from agent_server.calls.call import call_tool
 from agent_server.db import Database, new_id
 from agent_server.errors import NotFound
 from agent_server.identity.credentials import issue_guest, issue_key
+from agent_server.identity.models import Guest
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.models.choice import OFFLINE
@@ -81,6 +84,7 @@ class AgentCaller:
         if tool not in tools:
             near = difflib.get_close_matches(tool, tools) or sorted(tools)
             raise NotFound(f"There is no tool {tool!r}; there are {', '.join(near)}")
+        await self._arrive()
         runtime = self.agent_server.server.runtime
         return await call_tool(runtime, tools[tool], arguments, caller=self.caller, surface="rest")
 
@@ -89,6 +93,7 @@ class AgentCaller:
 
         `conversation` continues that of an earlier answer. `agent` names who answers; otherwise the message is routed.
         """
+        await self._arrive()
         server = self.agent_server.server
         accepted = await server.accept(self.caller, Message(text=message, conversation_id=conversation, agent=agent))
         followed = server.hub.follow(self.id, accepted.turn.id)
@@ -101,10 +106,19 @@ class AgentCaller:
                 raise TurnFailed(event.code, complaint or event.message)
         return collect(accepted.turn.conversation_id, events)
 
+    async def _arrive(self) -> None:
+        """Have a guest be one of the database's, which keeps nothing of others."""
+        if self.caller.kind == "guest":
+            async with self.agent_server.database.transaction(self.id) as session:
+                if await session.get(Guest, self.id) is None:
+                    await issue_guest(session, self.id, hours=1)
+
     async def key(self) -> str:
         """A key for REST and MCP, with the scopes of this caller; for a guest its token, with those of all guests."""
         async with self.agent_server.database.transaction(self.id) as session:
             if self.caller.kind == "guest":
+                # Another token for one that has acted before.
+                await session.execute(delete(Guest).where(col(Guest.id) == self.id))
                 return (await issue_guest(session, self.id, hours=1)).token
             return (await issue_key(session, self.id, name="test", scopes=sorted(self.caller.scopes))).text
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import insert, literal, text
@@ -17,8 +17,10 @@ from agent_server.conversations.items import insert_items, items_json, user_mess
 from agent_server.conversations.models import Conversation
 from agent_server.db import Database, new_id
 from agent_server.errors import Busy, Forbidden, InvalidInput, NotFound, TooMany
+from agent_server.identity.credentials import keep_credential
 from agent_server.turns.claims import may_begin
 from agent_server.turns.models import Turn
+from agent_server.turns.sender import sender_json
 from agent_server.turns.steering import add_steer, find_running
 
 OnBusy = Literal["queue", "reject", "steer", "interrupt"]
@@ -41,6 +43,8 @@ _NUMBER = text("""
 _WAITING = text("""
     select id from turn
     where owner_id = :owner_id and conversation_id = :id and status in ('queued', 'running') order by turn_no""")
+_EARLIER = text("""
+    select distinct input -> 'caller' -> 'scopes' from turn where owner_id = :owner_id and conversation_id = :id""")
 # By table, not by entity: the session has no more to do with what is only stored.
 _NEW_CONVERSATION = (
     postgresql.insert(SQLModel.metadata.tables["conversation"]).on_conflict_do_nothing().returning(literal(1))
@@ -130,15 +134,10 @@ async def accept(
             last_item=1,
             at_once=at_once,
             leave_after=message.leave_after,
-            # An attempt may be made by another process, which has no request to take the caller from.
-            input={"message": message.text, "agent": message.agent, "caller": _sender(caller)},
+            input={"message": message.text, "agent": message.agent, "caller": sender_json(caller)},
         )
         await _insert(session, turn, message)
         return Accepted(turn, fresh=True, interrupted=running)
-
-
-def _sender(caller: Caller) -> dict[str, Any]:
-    return {"kind": caller.kind, "scopes": sorted(caller.scopes)}
 
 
 async def _insert(session: AsyncSession, turn: Turn, message: Message) -> None:
@@ -181,11 +180,16 @@ async def _find_sent(session: AsyncSession, caller: Caller, key: str) -> tuple[T
 
 
 async def _take_number(session: AsyncSession, caller: Caller, message: Message) -> tuple[UUID, int]:
-    """The conversation and the number of its new turn. The conversation's row is locked until the commit."""
+    """The conversation and the number of its new turn. The conversation's row is locked until the commit.
+
+    Raises NotFound, Unauthorized for a caller who is erased in this instant, and Forbidden for one who may not read what
+    was said in the conversation.
+    """
     id = message.conversation_id or new_id()
     key = {"owner_id": caller.id, "id": id}
     number = None if message.conversation_id is None else (await session.execute(_NUMBER, key)).scalar()
     if number is None and (message.conversation_id is None or message.create):
+        await keep_credential(session, caller)
         new = Conversation(owner_id=caller.id, id=id, title=_title(message.text), next_turn=2)
         if (await session.execute(_NEW_CONVERSATION, new.model_dump())).one_or_none():
             return id, 1
@@ -193,7 +197,17 @@ async def _take_number(session: AsyncSession, caller: Caller, message: Message) 
         number = (await session.execute(_NUMBER, key)).scalar()
     if number is None:
         raise NotFound(f"There is no conversation {message.conversation_id}; leave `id` out to begin one")
+    if not caller.may(_READ):
+        await _check_earlier(session, caller, key)
     return id, number
+
+
+async def _check_earlier(session: AsyncSession, caller: Caller, conversation: dict[str, UUID]) -> None:
+    """Raises Forbidden where the conversation holds what another credential of this owner was given."""
+    # Its model reads all of it, and may repeat it.
+    earlier = (await session.execute(_EARLIER, conversation)).scalars()
+    if beyond(frozenset().union(*earlier), caller.scopes):
+        raise Forbidden(f"Another credential began this conversation; to go on with it needs the scope {_READ}", _READ)
 
 
 def _title(message: str) -> str:

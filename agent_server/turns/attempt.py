@@ -21,6 +21,7 @@ from agent_server.turns.earlier import NOTHING, Earlier, find_partial_texts, rea
 from agent_server.turns.events import Cancelled, Done, Failed, Reset
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn
+from agent_server.turns.sender import read_sender
 from agent_server.turns.writer import Fenced, StopRequested, TurnWriter
 
 log = structlog.get_logger()
@@ -59,6 +60,8 @@ class Attempt:
 
 
 Run = Callable[[Attempt], Awaitable[Outcome]]
+Renew = Callable[[Caller], Awaitable[Caller]]
+"""Finds what a caller may now who had sent a message before. Raises Unauthorized where it may nothing any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,7 @@ class Attempts:
     hub: Hub
     claims: Claims
     run: Run
+    renew: Renew | None
     turn_timeout: float
     given_up: Set[UUID]
 
@@ -159,10 +163,13 @@ class Attempts:
         )
 
     async def _run_in_time(self, turn: Turn, writer: TurnWriter) -> Outcome:
-        caller = turn.input["caller"]
+        caller = read_sender(turn.owner_id, turn.input["caller"])
+        # The first epoch is begun with the message itself. Later, what the sender had may have been taken away.
+        if turn.epoch > 1 and self.renew is not None:
+            caller = await self.renew(caller)
         attempt = Attempt(
             writer=writer,
-            caller=Caller(id=turn.owner_id, kind=caller["kind"], scopes=frozenset(caller["scopes"])),
+            caller=caller,
             message=turn.input["message"],
             agent=turn.input.get("agent"),
             number=turn.attempts,

@@ -12,7 +12,7 @@ import structlog
 from agent_server.db import Database
 from agent_server.errors import Unavailable
 from agent_server.signals import TurnGrew, TurnStopped, WorkWaits
-from agent_server.turns.attempt import Attempts, Run
+from agent_server.turns.attempt import Attempts, Renew, Run
 from agent_server.turns.claims import Claims, find_open, mark_stopped
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn
@@ -28,7 +28,7 @@ SECOND_LOOK_SECONDS = 0.1
 
 
 class Runner:
-    """Runs up to `slots` turns that `replica` holds."""
+    """Runs up to `slots` turns that `replica` holds. Without `renew` a turn that has waited keeps what its sender could."""
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class Runner:
         hub: Hub,
         run: Run,
         *,
+        renew: Renew | None = None,
         slots: int = 64,
         turn_timeout: float = 300.0,
     ) -> None:
@@ -50,6 +51,7 @@ class Runner:
             hub=hub,
             claims=self._claims,
             run=run,
+            renew=renew,
             turn_timeout=turn_timeout,
             given_up=self._given_up,
         )

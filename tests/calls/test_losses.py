@@ -229,7 +229,7 @@ async def test_a_tool_that_does_not_say_what_it_loses_has_its_arguments_in_the_q
 ) -> None:
     runtime = Runtime(settings=Settings(), database=database, resources={Shelf: Shelf({"a\u202e": "x"})})
     asked = await call_tool(runtime, lose_letter, {"name": "a\u202e"}, caller=me, surface="agent")
-    assert asked["question"] == "Lose letter (name: a\\u202e)?"
+    assert asked["question"] == 'Lose letter (name: "a\\u202e")?'
     tools = {lose_letter.name: lose_letter}
     assert await confirm_call(runtime, tools, UUID(asked["confirmation"]), caller=me, surface="agent") == "x"
 

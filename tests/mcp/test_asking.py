@@ -38,7 +38,7 @@ async def test_a_destructive_call_is_answered_with_a_form_and_does_nothing(noteb
             "method": "elicitation/create",
             "params": {
                 "mode": "form",
-                "message": "Drop note (text: fins)? This cannot be undone.",
+                "message": 'Drop note (text: "fins")? This cannot be undone.',
                 "requestedSchema": {
                     "type": "object",
                     "properties": {"confirm": {"type": "boolean", "title": "Drop note", "default": False}},
@@ -66,7 +66,7 @@ async def test_only_a_plain_yes_makes_the_call(
     notebook: Notebook, action: Any, content: dict[str, Any] | None, dropped: list[str]
 ) -> None:
     async def answer(_: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
-        assert params.message.startswith("Drop note (text: fins)?")
+        assert params.message.startswith('Drop note (text: "fins")?')
         return types.ElicitResult(action=action, content=content)
 
     async with notebook.client("modern", elicitation_callback=answer) as client:

@@ -12,6 +12,7 @@ from agent_server.conversations.models import Conversation
 from agent_server.db import Database, new_id
 from agent_server.errors import Conflict, Forbidden, InvalidInput, NotFound, TooMany
 from agent_server.turns.accept import TITLE_LENGTH
+from agent_server.turns.sender import read_sender
 from tests.conftest import everything
 from tests.turns.ledger import answer, bodies, count, never, read_turn, replica
 
@@ -21,7 +22,8 @@ async def test_a_turn_is_stored_with_its_message_before_it_is_promised(database:
         accepted = await here.accept(me, "How deep?", agent="diving")
         stored = await read_turn(database, accepted.turn)
         assert (stored.status, stored.owner, stored.epoch, stored.attempts) == ("running", here.runner.replica.id, 1, 1)
-        assert stored.input == {"message": "How deep?", "agent": "diving", "caller": {"kind": "user", "scopes": ["*"]}}
+        assert (stored.input["message"], stored.input["agent"]) == ("How deep?", "diving")
+        assert read_sender(me.id, stored.input["caller"]) == me
         assert await bodies(database, stored.conversation_id) == [{"role": "user", "content": "How deep?"}]
 
 

@@ -137,8 +137,8 @@ async def test_guests_whose_time_is_over_leave_nothing_and_nobody_else_loses_any
     async with everything(database) as session:
         gone, here_still = [(await issue_guest(session, new_id(), hours=1)).row for _ in range(2)]
     async with replica(database, answer) as here:
-        for id in (gone.id, here_still.id, me.id):
-            turn = await here.send(Caller(id=id, kind="guest", scopes=frozenset()))
+        for caller in (*(Caller(id=guest.id, kind="guest") for guest in (gone, here_still)), me):
+            turn = await here.send(caller)
             await here.read_to_the_end(turn)
     await _execute(database, "update guest set expires_at = now() - interval '2 days' where id = :id", id=gone.id)
     await _execute(

@@ -10,6 +10,7 @@ from agent_server.caller import Caller, beyond
 from agent_server.conversations.items import NewItem, assistant_message
 from agent_server.db import Database, new_id
 from agent_server.errors import InvalidInput
+from agent_server.identity.credentials import issue_guest
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Cancelled, Done, Event, Steered, TextDelta, TextDone
 from agent_server.turns.models import Turn
@@ -154,6 +155,8 @@ async def test_a_guests_turn_is_steered_by_the_guest_alone(database: Database) -
     guest = Caller(id=new_id(), kind="guest", scopes=frozenset({"conversations:write"}))
     user = Caller(id=guest.id, kind="user", scopes=frozenset({"*"}))
     async with replica(database, never) as here:
+        async with database.transaction(guest.id) as session:
+            await issue_guest(session, guest.id, hours=1)
         turn = await here.send(guest, "paint it")
         assert (await _steer(here, guest, turn, "in blue")).id == turn.id
         assert (await _steer(here, user, turn, "in red")).id != turn.id
