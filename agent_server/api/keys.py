@@ -51,7 +51,7 @@ async def read_keys(caller: Annotated[Caller, member_with("keys:read")], server:
         return [KeyView.model_validate(key) for key in await list_keys(session, caller.id)]
 
 
-@router.post("/api/keys", status_code=201)
+@router.post("/api/keys", status_code=201, responses={409: {}})
 async def create_key(
     body: NewKey, caller: Annotated[Caller, member_with("keys:write")], act: ActDep, accounts: AccountsDep
 ) -> MadeKey:

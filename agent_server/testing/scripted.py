@@ -12,7 +12,7 @@ from agent_server.testing.wire import Reply, refuse, serve_openai
 
 @dataclass(frozen=True)
 class Say:
-    """Stream a text word by word.
+    """Stream a text word by word, or in one piece with `whole`.
 
     A `pause`, in seconds, comes before each word; `hold` is awaited before the word with that index is sent.
     """
@@ -20,6 +20,7 @@ class Say:
     text: str
     hold: tuple[int, asyncio.Event] | None = None
     pause: float = 0.0
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ class ScriptedOpenAI:
 
 async def _frames(step: Step, number: int) -> AsyncGenerator[bytes]:
     match step:
-        case Say(text, hold, pause):
-            words = text.split(" ")
+        case Say(text, hold, pause, whole):
+            words = [text] if whole else text.split(" ")
             for i, word in enumerate(words):
                 await asyncio.sleep(pause)
                 if hold is not None and hold[0] == i:

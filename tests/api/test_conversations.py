@@ -307,3 +307,24 @@ async def test_a_failed_and_a_stopped_turn_stand_in_the_messages_with_their_reas
         ("user", "cancelled", None),
         ("assistant", "cancelled", None),
     ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '{"title": "half \\ud83d"}',
+        '{"title": "nul \\u0000"}',
+        "[" * 50_000,
+        '{"title": ' + '{"a": ' * 3_000,
+        '{"n": 1e999}',
+    ],
+    ids=["half a character", "nul", "deep", "deep and broken", "too large a number"],
+)
+async def test_a_conversation_can_be_read_whatever_a_model_gave_a_tool(start: Start, arguments: str) -> None:
+    async with (
+        scripted_openai([Call("create_task", arguments), Say("done")]) as model,
+        start(openai_base_url=model.url, model="scripted") as client,
+    ):
+        answer = await client.ask("Put it on my list")
+        read = await client.get(f"/api/conversations/{answer['conversation_id']}/messages")
+        assert [message["role"] for message in read["items"]] == ["user", "assistant"]

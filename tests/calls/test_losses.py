@@ -276,6 +276,20 @@ def test_a_question_of_losses_names_each_and_no_title_ends_its_quotes(titles: li
     assert ends == 2 * len(losses)
 
 
+@given(st.dictionaries(st.sampled_from(["title", "note"]), st.text() | st.integers() | st.lists(st.text())))
+def test_no_argument_passes_for_another_one_in_a_question(arguments: dict[str, Any]) -> None:
+    question = word_question("Delete", arguments)
+    assert not [c for c in question if unicodedata.category(c) in HIDDEN]
+    ends = question.replace("\\\\", "").replace('\\"', "").count('"')
+    assert ends == 2 * sum(not isinstance(value, int) for value in arguments.values())
+
+
+@given(st.text(st.characters(codec="utf-8", categories=["Mn", "Mc", "Me"]), max_size=5))
+def test_no_mark_that_looks_like_nothing_is_shown_as_it_is(marks: str) -> None:
+    variation = {*map(chr, range(0xFE00, 0xFE10)), *map(chr, range(0xE0100, 0xE01F0)), "\u180b", "\u034f"}
+    assert not set(show_plainly(f"a{marks}b")) & variation
+
+
 @given(
     st.text(st.characters(categories=["L", "N", "P", "S", "Zs"], exclude_characters="\u115f\u1160\u2800\u3164\uffa0"))
 )

@@ -207,3 +207,30 @@ def test_a_socket_folder_that_somebody_else_has_made_is_not_used(home: Path) -> 
         assert refused.returncode == 1
         assert "is open to others, or theirs; remove it" in refused.stderr
     place.unlink()
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="whoever is not root gives nothing away")
+@pytest.mark.parametrize("aim", ["folder", "file", "nothing"])
+def test_root_gives_away_nothing_that_a_link_in_its_place_leads_to(home: Path, aim: str) -> None:
+    folder, target = home / "projects" / "shop" / ".data", home / "roots own"
+    folder.mkdir()
+    if aim == "folder":
+        target.mkdir()
+        (target / "kept").write_text("mine")
+    elif aim == "file":
+        target.write_text("mine")
+    (folder / "postgres").symlink_to(target)
+    before = target.stat() if target.exists() else None
+    refused = subprocess.run(
+        [sys.executable, "-c", START, str(folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert refused.returncode == 1
+    assert "is a link to elsewhere" in refused.stderr
+    after = target.stat() if target.exists() else None
+    assert (before is None) == (after is None)
+    if before is not None and after is not None:
+        assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)

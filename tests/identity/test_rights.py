@@ -1,6 +1,7 @@
 """Nobody passes on, takes over or outlives what they hold themselves."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,7 +24,8 @@ from agent_server.identity.resolver import Resolver
 from agent_server.identity.roles import define_roles
 from agent_server.identity.users import create_user
 from agent_server.settings import Issuer
-from tests.conftest import everything
+from tests.commands import agent_server
+from tests.conftest import ROOT, everything
 from tests.server import Client, Start
 
 PASSWORD = "a password of somebody's"
@@ -119,6 +121,35 @@ async def test_who_may_more_by_the_word_of_an_outside_issuer_is_changed_by_nobod
             assert (await client.http.patch(path, json=change, headers=clerk)).status_code == 403
         assert (await client.http.patch(path, json={"disabled": True}, headers=client.auth)).status_code == 200
         assert (await client.http.get("/api/auth/me", headers=outside())).status_code == 401
+
+
+async def test_a_user_of_an_issuer_is_reckoned_by_the_roles_that_a_token_without_any_leaves(start: Start) -> None:
+    async with start(roles=ROLES, issuers=[Issuer(**ISSUER)]) as client:
+        _, clerk = await make(client, "cleo", ["clerk"])
+        # A token that names this role has what a clerk has; one that names none has what every user has, which is more.
+        me = (await client.http.get("/api/auth/me", headers=outside(roles="clerk"))).json()
+        for change in CHANGES:
+            refused = await client.http.patch(f"/api/users/{me['id']}", json=change, headers=clerk)
+            assert refused.status_code == 403, change
+
+
+async def test_the_operators_key_for_a_user_of_an_issuer_holds_nothing_by_the_issuers_word(
+    start: Start,
+) -> None:
+    async with start(issuers=[Issuer(**ISSUER)]) as client:
+        me = (await client.http.get("/api/auth/me", headers=outside(roles="admin"))).json()
+        assert me["scopes"] == ["*"]
+        async with everything(client.server.database) as session:
+            name = (
+                await session.execute(text("select name from account where id = :id"), {"id": me["id"]})
+            ).scalar_one()
+        made = await asyncio.to_thread(
+            agent_server, "key", "create", "--user", name, "--json", cwd=ROOT, DATABASE_URL=client.server.database.url
+        )
+        assert made.returncode == 0, made.stderr
+        scopes = json.loads(made.stdout)["scopes"]
+        assert "*" not in scopes
+        assert "conversations:write" in scopes
 
 
 async def test_the_local_user_is_made_and_changed_by_the_command_line_only(start: Start) -> None:

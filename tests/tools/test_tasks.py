@@ -236,3 +236,12 @@ async def test_two_calls_that_complete_one_task_at_once_both_see_it_done(mine: T
     task = await mine(create_task, title="Buy fins")
     both = await asyncio.gather(*(mine(complete_task, task=task["id"]) for _ in range(2)))
     assert [done["status"] for done in both] == ["done", "done"]
+
+
+async def test_of_many_tasks_of_one_title_few_are_read_and_named(mine: Tools) -> None:
+    for _ in range(9):
+        await mine(create_task, title="Buy fins")
+    for tool, change in ON_ONE:
+        with pytest.raises(Conflict, match="^More than 5 tasks are called 'Buy fins'") as refused:
+            await mine(tool, task="Buy fins", **change)
+        assert refused.value.message.count("(open)") == 5

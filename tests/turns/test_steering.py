@@ -9,11 +9,12 @@ from sqlalchemy import text
 from agent_server.caller import Caller, beyond
 from agent_server.conversations.items import NewItem, assistant_message
 from agent_server.db import Database, new_id
-from agent_server.errors import InvalidInput
+from agent_server.errors import InvalidInput, TooMany
 from agent_server.identity.credentials import issue_guest
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Cancelled, Done, Event, Steered, TextDelta, TextDone
 from agent_server.turns.models import Turn
+from agent_server.turns.steering import MOST_WAITING
 from tests.conftest import everything
 from tests.turns.ledger import Replica, bodies, count, ended, kill, never, replica, until
 
@@ -258,3 +259,23 @@ async def test_however_they_meet_each_message_is_answered_once(database: Databas
         rows = await session.execute(text("select body ->> 'answered' from item where body ? 'answered'"))
         assert sorted(rows.scalars(), key=int) == [str(n) for n in range(60)]
     assert await count(database, "steer where consumed_n is null") == 0
+
+
+async def test_so_many_messages_wait_to_be_put_into_a_turn(database: Database, me: Caller) -> None:
+    talk = Talk()
+    async with replica(database, talk) as here:
+        turn = await here.send(me, "paint it")
+        await _waits(here, turn, 2)
+        for n in range(MOST_WAITING):
+            await _steer(here, me, turn, str(n))
+        with pytest.raises(TooMany, match="20 messages"):
+            await _steer(here, me, turn, "one more")
+        talk.go_on[0].set()
+        await until(lambda: _given(talk, MOST_WAITING))
+        assert (await _steer(here, me, turn, "now again")).id == turn.id
+        talk.go_on[1].set()
+        await here.read_to_the_end(turn)
+
+
+async def _given(talk: Talk, messages: int) -> bool:
+    return sum(map(len, talk.given)) == messages
