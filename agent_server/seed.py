@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 M = TypeVar("M", bound=Shared)
 
+# The one in C takes a tenth of the time; a build of the library may lack it.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _OURS = {*Shared.model_fields, *Timestamps.model_fields}
 """Fields that no file gives."""
 
@@ -149,8 +151,7 @@ def _parse(source: _Source) -> tuple[dict[Any, _Row], list[Mistake]]:
     rows: dict[Any, _Row] = {}
     problems: list[Mistake] = []
     try:
-        loader = yaml.SafeLoader(source.content.decode())
-        document = loader.get_single_node()
+        loader, document = _read(source.content.decode())
         if not isinstance(document, yaml.SequenceNode):
             return {}, [Mistake(source.file, 1, "must be a list of rows, each begun with a dash; [] for none")]
         for node in document.value:
@@ -175,7 +176,17 @@ def _parse(source: _Source) -> tuple[dict[Any, _Row], list[Mistake]]:
     return rows, problems
 
 
-def _row(source: _Source, loader: yaml.SafeLoader, node: yaml.Node) -> tuple[_Row | None, list[Mistake]]:
+def _read(text: str) -> tuple[Any, yaml.Node | None]:
+    """The loader of a text with its one document. Raises yaml.YAMLError."""
+    try:
+        loader = _Loader(text)
+        return loader, loader.get_single_node()
+    except yaml.YAMLError:  # the loader in Python says more plainly what is wrong
+        loader = yaml.SafeLoader(text)
+        return loader, loader.get_single_node()
+
+
+def _row(source: _Source, loader: Any, node: yaml.Node) -> tuple[_Row | None, list[Mistake]]:
     first = node.start_mark.line + 1
     if not isinstance(node, yaml.MappingNode):
         return None, [Mistake(source.file, first, "a row is a mapping of fields to values")]

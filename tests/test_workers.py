@@ -195,11 +195,17 @@ def ask_any(ports: list[int], authorization: str, message: str) -> str:
 
 def workers_of(server: Serving) -> set[int]:
     """The processes that the server started to serve."""
+    return find_workers(server)[1]
+
+
+def find_workers(server: Serving) -> tuple[int, set[int]]:
+    """The process that those which serve were forked from, and those."""
     listed = subprocess.run(
         ["ps", "-A", "-ww", "-o", "pid=,ppid=,command="], capture_output=True, text=True, check=True
     )
-    found = (line.split(maxsplit=2) for line in listed.stdout.splitlines())
-    return {int(pid) for pid, parent, *rest in found if int(parent) == server.process.pid and "spawn_main" in str(rest)}
+    found = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
+    ours = [pid for pid, parent, *rest in found if int(parent) == server.process.pid and "forkserver" in str(rest)]
+    return int(ours[0]) if ours else 0, {int(pid) for pid, parent, *_ in found if parent in ours}
 
 
 async def test_workers_share_a_port_and_one_that_is_killed_is_replaced(reference: Path, stocked_url: str) -> None:
@@ -252,6 +258,22 @@ def test_workers_end_with_the_process_that_started_them(by: signal.Signals, refe
         server.process.send_signal(by)
         assert server.process.wait(PATIENCE) == (130 if by == signal.SIGINT else -signal.SIGKILL)
         until(lambda: refused(server))
+
+
+def test_workers_are_replaced_when_the_process_is_gone_that_they_were_forked_from(
+    reference: Path, stocked_url: str
+) -> None:
+    with serving(reference, stocked_url, "--workers", "2", AGENT_SERVER_MODEL="offline") as server:
+        forks, before = until(lambda: len((found := find_workers(server))[1]) == 2 and found)
+        until(lambda: rows(stocked_url, LOCKS) == [(2,)])
+        os.kill(forks, signal.SIGTERM)  # to the whole group, say: it stays
+        assert server.get("/health")["status"] == "ok"
+        assert find_workers(server) == (forks, before)
+        os.kill(forks, signal.SIGKILL)
+        until(lambda: len((found := find_workers(server))[1] - before) == 2 and found[0] != forks)
+        for worker in before:
+            until(lambda worker=worker: not Path(f"/proc/{worker}").exists())  # type: ignore[misc]
+        assert until(lambda: server.get("/health"))["status"] == "ok"
 
 
 @asynccontextmanager

@@ -11,14 +11,13 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from uuid import UUID, uuid5
 
-import anyio
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -35,6 +34,7 @@ from agent_server.calls.confirmations import (
     losses_json,
     question_of,
 )
+from agent_server.calls.grace import run_to_end
 from agent_server.calls.ledger import CallOutcome, Interrupted, Ledger, OutcomeUnknown, RecordedFailure, failure_text
 from agent_server.calls.share import Shares, count_call
 from agent_server.db import Database, DatabaseAway, new_id, now
@@ -55,9 +55,6 @@ from agent_server.settings import Settings
 from agent_server.tool import OUTSIDE, Tool, ToolContext
 
 log = structlog.get_logger()
-
-GRACE_SECONDS = 5.0
-"""How long a call with an effect outside our database may still take when it is cancelled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +119,7 @@ async def call_tool(
             # Without a turn there is nothing to note; but a database that is away must not come to light afterwards.
             await (ledger.start() if ledger else runtime.database.check())
     # What is in our database only is rolled back when it is cut off. What happens elsewhere is not.
-    return await (_run_to_end(call.make(values)) if tool.effect in OUTSIDE else call.make(values))
+    return await (run_to_end(call.make(values)) if tool.effect in OUTSIDE else call.make(values))
 
 
 async def ask_first(
@@ -383,21 +380,3 @@ def _replay(recorded: CallOutcome) -> Any:
 def _make_key(caller: Caller, tool: Tool[..., Any], sent: str | None) -> str:
     # All callers may share one account with the service that keeps the key, so the caller is part of it.
     return str(new_id() if sent is None else uuid5(caller.id, f"{tool.name}:{sent}"))
-
-
-async def _run_to_end(call: Coroutine[Any, Any, Any]) -> Any:
-    """Await a call in a task of its own. It is not cut off at once when this is cancelled."""
-    task = asyncio.create_task(call)
-    try:
-        await asyncio.wait({task})
-    except asyncio.CancelledError:
-        # What happens outside our database happens all the same, and what is on record needs no guess. The shield is
-        # anyio's, because a scope of anyio cancels again at each await.
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait({task}, timeout=GRACE_SECONDS)
-            task.cancel()
-            await asyncio.wait({task})
-        if not task.cancelled() and (error := task.exception()):
-            log.info("tool.failed_while_stopped", error=type(error).__name__)
-        raise
-    return task.result()

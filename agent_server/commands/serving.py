@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from multiprocessing.connection import wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import cast
@@ -21,11 +21,12 @@ import structlog
 import uvicorn
 from pydantic import SecretStr
 from rich.console import Console
-from watchfiles import PythonFilter, run_process
+from watchfiles import PythonFilter
 
 from agent_server.app import INGEST, connect, create_app, create_mcp, create_server, migrate
 from agent_server.commands.context import LOCAL, CommandContext, get_user, open_database
 from agent_server.commands.knowledge import ingest_with_progress
+from agent_server.commands.processes import begin_process, prepare_processes, run_reloading
 from agent_server.commands.terminal import fail
 from agent_server.db import Database
 from agent_server.db.direct import check_direct
@@ -99,18 +100,14 @@ def _serve_reloading(settings: Settings) -> int:
     if database.owner_url is not None:
         os.environ["DATABASE_OWNER_URL"] = database.owner_url
     folders = [root / name for name in WATCHED if (root / name).is_dir()]
-    run_process(
-        *folders,
-        target=_serve_again,
-        args=(str(root), settings.host, settings.port),
-        watch_filter=PythonFilter(extra_extensions=(*SUFFIXES, ".yaml", ".yml")),
-        grace_period=0.5,
-    )
+    watched = PythonFilter(extra_extensions=(*SUFFIXES, ".yaml", ".yml"))
+    run_reloading(folders, watched, _serve_again, str(root), settings.host, settings.port)
     return 0
 
 
 def _serve_again(root: str, host: str, port: int) -> None:
     """The server of one reload; a workspace with mistakes is reported, and waits for the next change."""
+    begin_process()
     settings = load_settings(workspace=Path(root), host=host, port=port)
     configure_logging(settings.log_level, settings.log_format)
     try:
@@ -126,12 +123,11 @@ def _serve_by(workers: int, settings: Settings, listener: socket.socket) -> int:
     # Migrated and ingested once, before the workers start, so that they do not wait for one another.
     url, key = asyncio.run(_prepare_database(settings))
     settings = settings.model_copy(update={"database_url": SecretStr(url)})
-    # Not fork: a child would get copies of this process's threads, locks and connections.
-    spawn = multiprocessing.get_context("spawn")
-    running: dict[int, SpawnProcess] = {}
+    new = prepare_processes()
+    running: dict[int, BaseProcess] = {}
 
     def start(announce: bool) -> None:
-        process = spawn.Process(target=_work, args=(settings, listener, key, announce))
+        process = new(target=_work, args=(settings, listener, key, announce))
         process.start()
         running[process.sentinel] = process
 
@@ -169,6 +165,7 @@ def _serve_by(workers: int, settings: Settings, listener: socket.socket) -> int:
 
 def _work(settings: Settings, listener: socket.socket, key: str | None, announce: bool) -> None:
     """One of several processes."""
+    begin_process()
     configure_logging(settings.log_level, settings.log_format)
     try:
         asyncio.run(_listen(settings, listener, key, announce))
@@ -272,7 +269,12 @@ class _Draining(uvicorn.Server):
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # uvicorn's sockets
         await super().startup(sockets)  # type: ignore[arg-type]  # the same
         if (parent := multiprocessing.parent_process()) is not None:
-            asyncio.get_running_loop().add_reader(parent.sentinel, self._stop_as_orphan, parent.sentinel)
+            loop = asyncio.get_running_loop()
+            loop.add_reader(parent.sentinel, self._stop_as_orphan, parent.sentinel)
+            # Without the one that it was forked from, this process counts as ended, and is replaced.
+            if hasattr(os, "pidfd_open"):
+                forked_from = os.pidfd_open(os.getppid())
+                loop.add_reader(forked_from, self._stop_as_orphan, forked_from)
         if self._announce and self.started and self.servers:
             _announce(self._parts, self._key, self.servers[0].sockets[0].getsockname()[1])
 

@@ -12,6 +12,7 @@ from agents.exceptions import AgentsException, MaxTurnsExceeded
 from agents.result import RunResultStreaming
 
 from agent_server.calls.call import Runtime
+from agent_server.calls.grace import wait_through
 from agent_server.calls.ledger import Interrupted
 from agent_server.conversations.history import history
 from agent_server.conversations.items import assistant_message, user_message
@@ -104,8 +105,7 @@ class Orchestrator:
             # The run loop leaves its tools behind when it is cancelled; what they did is on record before the turn ends.
             for task in turn.tool_calls:
                 task.cancel()
-            if turn.tool_calls:
-                await asyncio.wait(turn.tool_calls)
+            await wait_through(turn.tool_calls)
         usage = result.context_wrapper.usage
         return Outcome(
             agent=result.last_agent.name,

@@ -339,3 +339,30 @@ async def test_the_key_that_is_handed_on_is_the_callers_own_for_each_tool(
     ]
     assert len(set(keys)) == len(keys)
     assert "mine" not in "".join(keys)
+
+
+@pytest.mark.parametrize("ticks", range(6))
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_a_call_outside_is_on_record_however_often_its_waiting_is_cancelled(
+    runtime: Runtime, me: Caller, times: int, ticks: int
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    @tool(scope="notes:write", effect="once")
+    async def ring(context: ToolContext) -> str:
+        """Ring a bell."""
+        begun.set()
+        await go_on.wait()
+        return "rung"
+
+    calling = asyncio.create_task(call_tool(runtime, ring, {}, caller=me, surface="rest"))
+    await begun.wait()
+    for _ in range(times):
+        calling.cancel()
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    async with everything(runtime.database) as session:
+        assert (await session.execute(text("select action, outcome from audit"))).all() == [("ring", "ok")]

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_server import Caller, Conflict, Loss, NotFound, ToolContext, tool
@@ -276,6 +276,7 @@ def test_a_question_of_losses_names_each_and_no_title_ends_its_quotes(titles: li
     assert ends == 2 * len(losses)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["title", "note"]), st.text() | st.integers() | st.lists(st.text())))
 def test_no_argument_passes_for_another_one_in_a_question(arguments: dict[str, Any]) -> None:
     question = word_question("Delete", arguments)

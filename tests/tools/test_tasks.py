@@ -242,6 +242,6 @@ async def test_of_many_tasks_of_one_title_few_are_read_and_named(mine: Tools) ->
     for _ in range(9):
         await mine(create_task, title="Buy fins")
     for tool, change in ON_ONE:
-        with pytest.raises(Conflict, match="^More than 5 tasks are called 'Buy fins'") as refused:
+        with pytest.raises(Conflict, match=r"^More than 5 tasks are called 'Buy fins'") as refused:
             await mine(tool, task="Buy fins", **change)
         assert refused.value.message.count("(open)") == 5

@@ -1,0 +1,72 @@
+"""Processes of ours beside this one: workers, and the server of each reload."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, cast
+
+from watchfiles import BaseFilter, watch
+
+IMPORTED = ["agent_server.app", "agent_server.commands.serving"]
+STOP_SECONDS = 5.0
+"""How long the server before a change may take to end."""
+
+
+def prepare_processes() -> type[BaseProcess]:
+    """Have processes begin in milliseconds with all of ours imported, where the system can fork.
+
+    They fork from a process that has imported and does nothing else. A fork of this one would get copies of its
+    threads, locks and connections.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn").Process
+    forkserver.set_forkserver_preload(IMPORTED)
+    # A SIGTERM to the whole group must leave it: with it, this process would take all of the others for ended. It
+    # inherits the mask, and ends by itself with this process.
+    resource_tracker.ensure_running()  # else it is begun by what follows, and unblocks the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    return multiprocessing.get_context("forkserver").Process
+
+
+def begin_process() -> None:
+    """Take signals, in a process that `prepare_processes` has made possible."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def run_reloading(folders: Sequence[Path], watched: BaseFilter, target: Callable[..., object], *arguments: Any) -> None:
+    """Run `target` in a process until this one is told to stop, and anew with each change in the folders."""
+    new = prepare_processes()
+
+    def start() -> BaseProcess:
+        process = new(target=target, args=arguments)
+        process.start()
+        return process
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    process = start()
+    try:
+        for _ in watch(*folders, watch_filter=watched, raise_interrupt=False):
+            _stop(process)
+            process = start()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        _stop(process)
+
+
+def _stop(process: BaseProcess) -> None:
+    if process.is_alive():
+        os.kill(cast(int, process.pid), signal.SIGINT)
+        process.join(STOP_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
