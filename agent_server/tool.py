@@ -37,6 +37,7 @@ from agent_server.errors import (
     cut,
     name_fields,
 )
+from agent_server.model_calls import refused_arguments
 from agent_server.repository import Repository
 
 P = ParamSpec("P")
@@ -156,6 +157,8 @@ class Tool(Generic[P, R]):
         does not echo its value."""
         if isinstance(arguments, str):
             arguments = _object(arguments, self.name)
+        if wrong := refused_arguments(arguments):
+            raise InvalidInput(f"the arguments of {self.name} cannot be used: {wrong}")
         # Before pydantic: it takes a NUL byte for text, and the database would fail in the middle of the call.
         refuse_unstorable(arguments, ())
         try:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent_server.conversations.models import Item
+from agent_server.model_calls import clean_arguments, clean_name
 
 
 def history(items: Sequence[Item]) -> list[dict[str, Any]]:
@@ -21,7 +22,17 @@ def history(items: Sequence[Item]) -> list[dict[str, Any]]:
                 paired |= {open.pop(id), n}  # by place: some models use the same ids in every answer
     # Providers refuse one without the other. Both occur: where the bound on history cuts a turn in two, and where a
     # turn was stopped between a call and its result.
-    kept = [item.body for n, item in enumerate(items) if "call_id" not in item.body or n in paired]
+    kept = [_clean(item.body) for n, item in enumerate(items) if "call_id" not in item.body or n in paired]
     # The bound may also have cut off the user's message, and providers refuse a history without it at the start.
     first = next((n for n, body in enumerate(kept) if body.get("role") == "user"), len(kept))
     return kept[first:]
+
+
+def _clean(body: dict[str, Any]) -> dict[str, Any]:
+    """A body that every provider accepts. Those of earlier versions hold calls as their models wrote them."""
+    if "call_id" not in body:
+        return body
+    clean = {**body, "call_id": clean_name(body["call_id"])}
+    if body.get("type") == "function_call":
+        clean |= {"name": clean_name(body["name"]), "arguments": clean_arguments(body["arguments"])}
+    return clean

@@ -8,18 +8,21 @@ import asyncio
 import importlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from agents.model_settings import ModelSettings
 from agents.models.interface import Model
 from agents.models.openai_chatcompletions import OpenAIChatCompletionsModel
 from openai import APIConnectionError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError, Timeout
+from openai.types.responses import Response
+from openai.types.responses.response import IncompleteDetails
 
 from agent_server.errors import ModelFailed
 from agent_server.models.breaker import Breaker, Clock
 from agent_server.models.choice import full_name
+from agent_server.models.chunks import repair
 from agent_server.models.faults import broken_answer
 from agent_server.settings import Settings
 
@@ -120,7 +123,7 @@ class _Whole:
 
     async def _fetch_response(self, *args: Any, **kwargs: Any) -> Any:
         response, stream = await super()._fetch_response(*args, **kwargs)  # type: ignore[misc]  # overloads
-        return response, _refuse_unfinished(stream)
+        return response, repair(_refuse_unfinished(stream, response))
 
 
 class _WholeOnce(_Whole):
@@ -137,8 +140,16 @@ class _OpenAIModel(_Whole, OpenAIChatCompletionsModel):
     pass
 
 
-async def _refuse_unfinished(stream: Any) -> AsyncIterator[Any]:
-    """The chunks of a stream. Raises Fault where it ends without a reason."""
+# What Chat Completions calls the reasons why an answer is not whole, as the SDK's responses name them.
+_INCOMPLETE: Mapping[str, Literal["max_output_tokens", "content_filter"]] = {
+    "length": "max_output_tokens",
+    "content_filter": "content_filter",
+}
+
+
+async def _refuse_unfinished(stream: Any, response: Response) -> AsyncIterator[Any]:
+    """The chunks of a stream. Raises Fault where it ends without a reason, and notes in `response` why the answer is
+    not whole."""
     reason = None
     try:
         async for chunk in stream:
@@ -156,3 +167,6 @@ async def _refuse_unfinished(stream: Any) -> AsyncIterator[Any]:
         reason = stream.received_finish_reason or stream.intermittent_finish_reason
     if reason is None:
         raise broken_answer()
+    if reason in _INCOMPLETE:
+        # The SDK copies this response when the stream has ended, and knows nothing of the reason itself.
+        response.incomplete_details = IncompleteDetails(reason=_INCOMPLETE[reason])

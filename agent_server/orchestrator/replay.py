@@ -29,9 +29,11 @@ from openai.types.responses import (
 
 from agent_server.calls.ledger import failure_text
 from agent_server.conversations.items import NewItem, assistant_message, tool_call_item, tool_output_item, user_message
+from agent_server.db import storable
 from agent_server.errors import ModelFailed, NotFound, quote_value
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage, passage_body
+from agent_server.model_calls import clean_arguments, clean_name, is_clean_name
 from agent_server.models.answer import Begin, answer, message_text
 from agent_server.models.choice import OFFLINE, ModelChoice
 from agent_server.models.providers import Models
@@ -180,8 +182,8 @@ class JournaledModel(Model):
         name, response = await answer(self._models.models, self._name, open, writer, ends=self._models.ends)
         # The first model of a server is known by name only now.
         model = name + response.model if name.endswith("/") else name
-        output = _with_new_ids(_first_calls(response.output), n, request.input)
-        response = response.model_copy(update={"model": model, "output": output})
+        output = _with_new_ids(_clean(_first_calls(response.output), cut_off=_is_cut_off(response)), n, request.input)
+        response = _storable(response.model_copy(update={"model": model, "output": output}))
         await self._commit(n, sha, response, writer, request)
         return response
 
@@ -346,6 +348,28 @@ def _first_calls(outputs: Sequence[ResponseOutputItem]) -> list[ResponseOutputIt
     return [output for output in outputs if id(output) not in dropped]
 
 
+def _is_cut_off(response: Response) -> bool:
+    """Whether the answer ended because it may not be longer."""
+    return response.incomplete_details is not None and response.incomplete_details.reason == "max_output_tokens"
+
+
+def _clean(outputs: Sequence[ResponseOutputItem], *, cut_off: bool) -> list[ResponseOutputItem]:
+    """`outputs` with calls that can be kept and sent back. With `cut_off` the last one came to no end."""
+    cleaned = list(outputs)
+    for i, output in enumerate(outputs):
+        if isinstance(output, ResponseFunctionToolCall):
+            arguments = clean_arguments(output.arguments, cut_off=cut_off and i == len(outputs) - 1)
+            cleaned[i] = output.model_copy(update={"name": clean_name(output.name), "arguments": arguments})
+    return cleaned
+
+
+def _storable(response: Response) -> Response:
+    """`response` without what cannot be stored or encoded."""
+    written = response.model_dump(mode="python", exclude_unset=True, warnings=False)
+    kept = storable(written)
+    return response if kept == written else Response.model_validate(kept)
+
+
 def _with_new_ids(
     outputs: Sequence[ResponseOutputItem], n: int, input: Sequence[TResponseInputItem]
 ) -> list[ResponseOutputItem]:
@@ -355,7 +379,8 @@ def _with_new_ids(
     renamed = list(outputs)
     for i, output in enumerate(outputs):
         if isinstance(output, ResponseFunctionToolCall):
-            id = output.call_id if output.call_id not in used else f"{output.call_id or 'call'}.{n}.{i}"
+            taken = output.call_id in used or not is_clean_name(output.call_id)
+            id = f"{clean_name(output.call_id or 'call')[:40]}_{n}_{i}" if taken else output.call_id
             renamed[i] = output.model_copy(update={"call_id": id})
             used.add(id)
     return renamed

@@ -1,0 +1,114 @@
+"""Chunks of a stream, put right before the SDK's run loop reads them.
+
+Servers that speak Chat Completions differ in how they tell calls of one answer apart: some send each whole and all with
+index 0, some without an index, some repeat the name or the id in each piece. The SDK goes by the index alone. Two
+deltas may hold half an emoji each.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(eq=False)
+class _Call:
+    """A call that pieces have come of."""
+
+    index: Any
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its arguments are one JSON object by now."""
+        if not self.arguments.rstrip().endswith("}"):
+            return False
+        try:
+            return isinstance(json.loads(self.arguments), dict)
+        except (ValueError, RecursionError):
+            return False
+
+
+@dataclass
+class Calls:
+    """The calls of one answer. Each has the place in `calls` for its index."""
+
+    calls: list[_Call] = field(default_factory=list)
+
+    def place(self, piece: Any) -> None:
+        """Give a piece the index of its call, the call's whole name, and arguments that are text."""
+        function = getattr(piece, "function", None)
+        id, name = getattr(piece, "id", None) or "", getattr(function, "name", None) or ""
+        arguments = getattr(function, "arguments", None)
+        text = arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments)
+        call = self._find(getattr(piece, "index", None), id, name, text)
+        if name and not call.arguments and not call.name.endswith(name):
+            call.name += name  # in pieces; what comes with or after arguments is the name once more
+        if id and text == call.arguments and call.is_whole:
+            text = ""  # the whole call once more
+        call.id = call.id or id
+        call.arguments += text
+        piece.index, piece.id = self.calls.index(call), call.id or None
+        if function is not None:
+            function.name, function.arguments = call.name or None, text
+
+    def _find(self, index: Any, id: str, name: str, text: str) -> _Call:
+        known = next((call for call in reversed(self.calls) if id and call.id == id), None)
+        same_place = next((call for call in reversed(self.calls) if index is not None and call.index == index), None)
+        call = known or same_place
+        if call is None and (index is None or not name):
+            call = self.calls[-1] if self.calls else None
+        if call is None or self._begins(call, id, name, text):
+            return self._begin(index, id)
+        return call
+
+    def _begins(self, call: _Call, id: str, name: str, text: str) -> bool:
+        """Whether a piece that could be of `call` is of another one. Only one with a name begins a call."""
+        if not name:
+            return False
+        if id and id != call.id:
+            return bool(call.id or call.arguments)
+        # Nothing can follow the end of an object.
+        return call.is_whole and (name != call.name or bool(text.strip() and not (id and text == call.arguments)))
+
+    def _begin(self, index: Any, id: str) -> _Call:
+        call = _Call(index, id)
+        self.calls.append(call)
+        return call
+
+
+class Halves:
+    """Joins halves of characters that came in two texts."""
+
+    def __init__(self) -> None:
+        self._kept = ""
+
+    def join(self, text: str) -> str:
+        """The text with the half that was kept, without a half at its end. That is kept."""
+        text = self._kept + text
+        self._kept = text[-1] if text and "\ud800" <= text[-1] <= "\udbff" else ""
+        whole = text[: len(text) - len(self._kept)]
+        return whole if whole.isascii() else _join_pairs(whole)
+
+
+def _join_pairs(text: str) -> str:
+    # Two halves beside each other are one character in UTF-16, and two that nobody can encode in Python.
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+async def repair(stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The chunks of a stream of Chat Completions, each put right in place."""
+    calls, words, thoughts = Calls(), Halves(), Halves()
+    async for chunk in stream:
+        for choice in getattr(chunk, "choices", None) or ():
+            delta: Any = getattr(choice, "delta", None)
+            for piece in getattr(delta, "tool_calls", None) or ():
+                calls.place(piece)
+            if isinstance(content := getattr(delta, "content", None), str) and content:
+                delta.content = words.join(content)
+            for name in ("reasoning_content", "reasoning"):
+                if isinstance(thought := getattr(delta, name, None), str) and thought:
+                    setattr(delta, name, thoughts.join(thought))
+        yield chunk
