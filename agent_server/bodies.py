@@ -1,14 +1,17 @@
 """What no JSON parser has to be asked about."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
-from agent_server.errors import FieldError, InvalidInput
+from agent_server.errors import LONGEST_FIELD, FieldError, InvalidInput, cut
 
 DEPTH_LIMIT = 100
-"""Most JSON arrays and objects inside of each other."""
+"""Most JSON arrays and objects inside of each other: far below the depth at which Python's recursion ends."""
 VALUES_LIMIT = 20_000
 """Most members of objects and elements of arrays in a body, all together."""
 
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # Possessive, and with an end that may be missing: each byte is looked at once, also of a string that is never closed.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NO_MARKS = bytes(set(range(256)) - set(b"[]{},"))
@@ -48,3 +51,22 @@ def _is_deep(brackets: bytes) -> bool:
         if depth > DEPTH_LIMIT:
             return True
     return False
+
+
+def refuse_unstorable(value: Any, path: tuple[str, ...]) -> None:
+    """Postgres stores neither NUL nor half a surrogate pair; say so before the database does."""
+    if len(path) > DEPTH_LIMIT:
+        raise InvalidInput(f"{cut(path[0], LONGEST_FIELD)}: is nested more than {DEPTH_LIMIT} deep")
+    match value:
+        case str():
+            if _UNSTORABLE.search(value):
+                message = "holds a NUL byte or broken Unicode; send valid UTF-8 text"
+                field = FieldError(".".join(path) or "arguments", message)
+                raise InvalidInput(str(field), [field])
+        case Mapping():
+            for key, item in value.items():
+                refuse_unstorable(str(key), path)
+                refuse_unstorable(item, (*path, str(key)))
+        case list() | tuple():
+            for index, item in enumerate(value):
+                refuse_unstorable(item, (*path, str(index)))

@@ -13,71 +13,51 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from agent_server.bodies import refuse_unstorable
 from agent_server.db import storable
+from agent_server.errors import InvalidInput
 
 WROTE, WRONG = "you_wrote", "which_is_wrong"
 """The two keys of an object that stands for arguments that are none."""
-NESTING = 90
-"""Deepest arguments. Python's own reader of JSON, and those of some providers, go little further."""
 _SHOWN = 500
 _NO_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST_NAME = 64
 
 
-def clean_arguments(written: Any, *, cut_off: bool = False) -> str:
-    """The JSON text of one object. `written` is as a model wrote it; `cut_off` says that it came to no end."""
-    if isinstance(written, Mapping):
-        value, wrong = dict(written), None
+def clean_arguments(tool: str, written: Any, *, cut_off: bool = False) -> str:
+    """The JSON text of one object, of a call of `tool`. `written` is as a model wrote it; `cut_off` says that it came to
+    no end."""
+    try:
+        value = dict(written) if isinstance(written, Mapping) else _read(tool, str(written or ""), cut_off=cut_off)
+        refuse_unstorable(value, ())
+        text = json.dumps(value, allow_nan=False)
+    except InvalidInput as error:
+        wrong = error.message
+    except (ValueError, RecursionError):
+        wrong = f"the arguments of {tool} hold NaN or Infinity, which are no JSON numbers"
     else:
-        value, wrong = _read(str(written or ""), cut_off=cut_off)
-    if wrong is None:
-        try:
-            # As it was, where nothing had to be changed: a provider may have signed it, and caches go by the text.
-            text = json.dumps(storable(value), allow_nan=False)
-            return written if isinstance(written, str) and value == storable(value) and written.strip() else text
-        except RecursionError:
-            wrong = f"it is nested more than {NESTING} deep"
-        except ValueError:
-            wrong = "it holds NaN or Infinity, which are no JSON numbers"
+        # As it was: caches of providers go by the text.
+        return written if isinstance(written, str) and written.strip() else text
     shown = str(written)
     return json.dumps(storable({WROTE: shown[:_SHOWN] + ("…" if len(shown) > _SHOWN else ""), WRONG: wrong}))
 
 
-def _read(text: str, *, cut_off: bool) -> tuple[Any, str | None]:
-    """The object that a text spells, or else what is wrong with it."""
+def _read(tool: str, text: str, *, cut_off: bool) -> dict[str, Any]:
+    """The object that a text spells. Raises InvalidInput."""
     if cut_off:
-        return None, "it was cut off at the longest answer that the model may give; send less at once"
+        raise InvalidInput(
+            f"the arguments of {tool} were cut off at the longest answer that the model may give; send less at once"
+        )
     if not text.strip():
-        return {}, None
+        return {}
     try:
-        value, end = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text.strip())
-    except RecursionError:
-        return None, f"it is nested more than {NESTING} deep"
-    except _NoNumber as error:
-        return None, f"it holds {error}, which is no JSON number"
-    except ValueError as error:
-        return None, f"it is not JSON ({error}); send one JSON object"
-    if text.strip()[end:].strip():
-        return None, "there is something behind the object; send one JSON object"
+        value = json.loads(text)
+    # RecursionError: a model may send ten thousand open brackets.
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"the arguments of {tool} are not JSON ({error}); send one JSON object") from None
     if not isinstance(value, dict):
-        return None, 'it is no object; send one JSON object, as in {"title": "..."}'
-    if _is_deeper(value, NESTING):
-        return None, f"it is nested more than {NESTING} deep"
-    return value, None
-
-
-class _NoNumber(ValueError):
-    pass
-
-
-def _refuse_constant(name: str) -> Any:
-    raise _NoNumber(name)
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    if isinstance(value, dict):
-        value = list(value.values())
-    return isinstance(value, list) and (levels == 0 or any(_is_deeper(item, levels - 1) for item in value))
+        raise InvalidInput(f'the arguments of {tool} must be one JSON object, as in {{"title": "..."}}')
+    return value
 
 
 def refused_arguments(arguments: Mapping[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from agent_server.bodies import refuse_unstorable
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.db import Database
@@ -11,7 +12,6 @@ from agent_server.identity.resolver import Resolver
 from agent_server.jobs import Jobs
 from agent_server.models.choice import ModelChoice
 from agent_server.settings import Settings
-from agent_server.tool import refuse_unstorable
 from agent_server.turns.accept import Accepted, Message, accept
 from agent_server.turns.hub import Hub
 from agent_server.turns.runner import Runner

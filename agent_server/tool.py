@@ -24,17 +24,16 @@ from pydantic.errors import PydanticUserError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.audit import Surface
+from agent_server.bodies import refuse_unstorable
 from agent_server.caller import Caller
 from agent_server.db import new_id
 from agent_server.declaration import mistakes_of_companion, mistakes_of_route
 from agent_server.errors import (
-    LONGEST_FIELD,
     MOST_FIELDS,
     FieldError,
     InvalidInput,
     Mistake,
     WorkspaceInvalid,
-    cut,
     name_fields,
 )
 from agent_server.model_calls import refused_arguments
@@ -50,12 +49,9 @@ Effect = Literal["read", "stored", "keyed", "once"]
 something outside that does not (at most once)."""
 OUTSIDE: frozenset[Effect] = frozenset({"keyed", "once"})
 
-# Deep enough for any real arguments, and far below the depth at which Python's recursion ends.
-NESTING = 100
 
 _NAME = re.compile(r"[a-z_]{1,40}")
 _SCOPE = re.compile(r"[a-z_]+:[a-z_]+")
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -158,7 +154,7 @@ class Tool(Generic[P, R]):
         if isinstance(arguments, str):
             arguments = _object(arguments, self.name)
         if wrong := refused_arguments(arguments):
-            raise InvalidInput(f"the arguments of {self.name} cannot be used: {wrong}")
+            raise InvalidInput(wrong)
         # Before pydantic: it takes a NUL byte for text, and the database would fail in the middle of the call.
         refuse_unstorable(arguments, ())
         try:
@@ -332,25 +328,6 @@ def _object(text: str, name: str) -> Mapping[str, Any]:
 def _names(model: type[BaseModel]) -> str:
     fields = model.model_fields.items()
     return ", ".join(name if info.is_required() else f"{name} (optional)" for name, info in fields) or "no arguments"
-
-
-def refuse_unstorable(value: Any, path: tuple[str, ...]) -> None:
-    """Postgres stores neither NUL nor half a surrogate pair; say so before the database does."""
-    if len(path) > NESTING:
-        raise InvalidInput(f"{cut(path[0], LONGEST_FIELD)}: is nested more than {NESTING} deep")
-    match value:
-        case str():
-            if _UNSTORABLE.search(value):
-                message = "holds a NUL byte or broken Unicode; send valid UTF-8 text"
-                field = FieldError(".".join(path) or "arguments", message)
-                raise InvalidInput(str(field), [field])
-        case Mapping():
-            for key, item in value.items():
-                refuse_unstorable(str(key), path)
-                refuse_unstorable(item, (*path, str(key)))
-        case list() | tuple():
-            for index, item in enumerate(value):
-                refuse_unstorable(item, (*path, str(index)))
 
 
 def strip_titles(schema: Any) -> Any:

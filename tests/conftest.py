@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.app import create_server
@@ -35,6 +36,10 @@ TEMPLATE = "TESTS_TEMPLATE"
 # Threads of these libraries wait for work with the processor busy, which the workers of a test run have better use for.
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# How long anything takes is nothing that a test says, on machines that are shared.
+settings.register_profile("untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 SLOW = ("/chaos/", "/test_crash_points.py", "/test_disk_full.py", "/test_mutations.py", "/test_pooler.py")
 """What `make quick` leaves out."""

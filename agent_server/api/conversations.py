@@ -8,10 +8,10 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent_server.api.parameters import Limit
+from agent_server.bodies import refuse_unstorable
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.http.auth import ReaderDep, ServerDep, WriterDep
 from agent_server.protocols.ai_sdk.request import client_conversation_id
-from agent_server.tool import refuse_unstorable
 from agent_server.turns.repository import TurnRepository
 
 router = APIRouter(tags=["conversations"])

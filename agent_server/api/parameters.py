@@ -5,10 +5,10 @@ from typing import Annotated, Any
 from fastapi import Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent_server.bodies import refuse_unstorable
 from agent_server.http.auth import ServerDep, address_of
 from agent_server.identity.accounts import Accounts, Act
 from agent_server.identity.passwords import LONGEST, SHORTEST
-from agent_server.tool import refuse_unstorable
 
 
 class Body(BaseModel):

@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent_server.bodies import refuse_unstorable
 from agent_server.caller import Caller
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.errors import NotFound
@@ -16,7 +17,6 @@ from agent_server.identity.credentials import keep_credential
 from agent_server.identity.models import Guest
 from agent_server.identity.profiles import read_profile, update_profile
 from agent_server.server import Server
-from agent_server.tool import refuse_unstorable
 
 router = APIRouter(tags=["session"])
 

@@ -34,5 +34,6 @@ def _clean(body: dict[str, Any]) -> dict[str, Any]:
         return body
     clean = {**body, "call_id": clean_name(body["call_id"])}
     if body.get("type") == "function_call":
-        clean |= {"name": clean_name(body["name"]), "arguments": clean_arguments(body["arguments"])}
+        name = clean_name(body["name"])
+        clean |= {"name": name, "arguments": clean_arguments(name, body["arguments"])}
     return clean

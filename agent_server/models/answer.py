@@ -96,12 +96,15 @@ def _is_last(fault: Fault, retry: int, breaker: Breaker, settings: Settings) -> 
 async def _stream(events: AsyncIterator[TResponseStreamEvent], display: Display, settings: Settings) -> Response:
     """Show the text of an answer while it comes. Returns the whole answer. Raises Fault."""
     deadline = time.monotonic() + settings.model_call_timeout
-    patience, length = settings.model_first_token_timeout, 0
+    first_word = time.monotonic() + settings.model_first_token_timeout
+    spoke, length = False, 0
     # Closes the connection to the provider at once, and not when the garbage collector comes to it.
     async with aclosing(cast(AsyncGenerator[TResponseStreamEvent], events)) as stream:
         while True:
-            event = await _next(stream, patience, deadline)
-            patience = settings.model_token_timeout
+            # What says nothing, such as a first chunk with a role alone, does not end the wait for the first word.
+            patience = settings.model_token_timeout if spoke else settings.model_first_token_timeout
+            event = await _next(stream, patience, time.monotonic() + patience if spoke else first_word, deadline)
+            spoke = spoke or _says_something(event)
             length += len(getattr(event, "delta", ""))
             if length > ANSWER_LIMIT:
                 raise Fault(f"The model's answer is longer than {ANSWER_LIMIT:,} characters", again=False)
@@ -115,19 +118,30 @@ async def _stream(events: AsyncIterator[TResponseStreamEvent], display: Display,
                 raise Fault("The model did not finish its answer", again=True)
 
 
-async def _next(stream: AsyncIterator[TResponseStreamEvent], patience: float, deadline: float) -> TResponseStreamEvent:
-    """The next event of a model's stream. Raises Fault."""
-    remaining = deadline - time.monotonic()
+async def _next(
+    stream: AsyncIterator[TResponseStreamEvent], patience: float, silent: float, deadline: float
+) -> TResponseStreamEvent:
+    """The next event of a model's stream.
+
+    After `silent` the model has said nothing for `patience` seconds, and after `deadline` it took too long
+    (`time.monotonic`). Raises Fault.
+    """
     try:
-        async with asyncio.timeout(max(min(patience, remaining), 0.001)):
+        async with asyncio.timeout(max(min(silent, deadline) - time.monotonic(), 0.001)):
             # Inside the timeout: a TimeoutError is an OSError, and ours would be taken for a broken connection.
             with translate_faults():
                 return await anext(stream)
     except StopAsyncIteration:
         raise broken_answer() from None
     except TimeoutError:
-        what = f"said nothing for {patience:g} seconds" if patience < remaining else "took too long to answer"
+        what = f"said nothing for {patience:g} seconds" if silent < deadline else "took too long to answer"
         raise Fault(f"The model {what}", again=True) from None
+
+
+def _says_something(event: TResponseStreamEvent) -> bool:
+    """Whether the event has a word of the answer, a thought, or a call in it."""
+    item = getattr(event, "item", None)
+    return bool(getattr(event, "delta", "")) or isinstance(item, ResponseFunctionToolCall)
 
 
 def message_text(message: ResponseOutputMessage) -> str:

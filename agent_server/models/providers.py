@@ -108,7 +108,9 @@ class Models:
         litellm_model = importlib.import_module("agents.extensions.models.litellm_model").LitellmModel
         # Made here, because its base is known only when litellm is loaded.
         whole = type("WholeLitellmModel", (_WholeOnce, litellm_model), {})
-        provider = name.partition("/")[0]
+        provider, _, model_name = name.partition("/")
+        if provider == "ollama":  # which litellm asks for text only, with the tools pasted into it
+            name = f"ollama_chat/{model_name}"
         key = getattr(self.settings, f"{provider}_api_key", None)
         model: Model = whole(model=name, api_key=key.get_secret_value() if key else None)
         return model
@@ -119,10 +121,14 @@ class Models:
 
 
 class _Whole:
-    """Makes a model of the SDK's refuse a stream that ends without saying why. The SDK takes it for an answer."""
+    """Makes a model of the SDK's put a stream right, and refuse one that ends without saying why. The SDK takes it for an
+    answer."""
 
     async def _fetch_response(self, *args: Any, **kwargs: Any) -> Any:
-        response, stream = await super()._fetch_response(*args, **kwargs)  # type: ignore[misc]  # overloads
+        instructions, input, settings, *more = args
+        # Servers and litellm's providers count tokens only when they are asked to.
+        counted = replace(settings, include_usage=True)
+        response, stream = await super()._fetch_response(instructions, input, counted, *more, **kwargs)  # type: ignore[misc]  # overloads
         return response, repair(_refuse_unfinished(stream, response))
 
 

@@ -358,8 +358,9 @@ def _clean(outputs: Sequence[ResponseOutputItem], *, cut_off: bool) -> list[Resp
     cleaned = list(outputs)
     for i, output in enumerate(outputs):
         if isinstance(output, ResponseFunctionToolCall):
-            arguments = clean_arguments(output.arguments, cut_off=cut_off and i == len(outputs) - 1)
-            cleaned[i] = output.model_copy(update={"name": clean_name(output.name), "arguments": arguments})
+            name = clean_name(output.name)
+            arguments = clean_arguments(name, output.arguments, cut_off=cut_off and i == len(outputs) - 1)
+            cleaned[i] = output.model_copy(update={"name": name, "arguments": arguments})
     return cleaned
 
 

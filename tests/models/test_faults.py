@@ -469,3 +469,63 @@ async def test_what_is_put_into_a_running_turn_stands_where_the_model_first_saw_
         messages = (await there.get(f"/api/conversations/{conversation}/messages"))["items"]
         assert [m["text"] for m in messages] == ["my tasks", "only the open ones", "oldest first", "the right answer"]
         assert (await events_of(there, turn)).count("steered") == 2
+
+
+async def only_has_a_role() -> AsyncIterator[bytes]:
+    yield chunk("")
+    yield chunk()
+    await asyncio.Event().wait()
+
+
+async def test_a_chunk_with_a_role_alone_does_not_end_the_wait_for_the_first_word(start: Start) -> None:
+    async with (
+        provider(only_has_a_role, right) as model,
+        start(openai_base_url=model.url, model="m", model_first_token_timeout=1.1) as client,
+    ):
+        answer = await asked(client)
+        assert (answer["text"], len(model.requests)) == ("the right answer", 2)
+
+
+@pytest.mark.parametrize("arguments", ["", "{", '{"status": "op', '{"status": "open"}'])
+async def test_a_call_that_was_cut_off_by_the_longest_answer_is_not_made(start: Start, arguments: str) -> None:
+    async def is_cut_off() -> AsyncIterator[bytes]:
+        yield tool_call("list_tasks", arguments) + chunk(finish="length") + b"data: [DONE]\n\n"
+
+    async with provider(is_cut_off, right) as model, start(openai_base_url=model.url, model="m") as client:
+        answer = await asked(client, agent="tasks")
+    assert answer["text"] == "the right answer"
+    assert "were cut off" in answer["tools"][0]["error"]
+    (told,) = [m["content"] for m in model.requests[1]["messages"] if m["role"] == "tool"]
+    assert "were cut off" in told
+
+
+@pytest.mark.parametrize("through", ["openai", "litellm"])
+@pytest.mark.parametrize("index", [0, None], ids=["the same index", "no index"])
+async def test_calls_of_one_answer_have_their_own_arguments(
+    start: Start, monkeypatch: pytest.MonkeyPatch, index: int | None, through: str
+) -> None:
+    async def calls_twice() -> AsyncIterator[bytes]:
+        for n, title in enumerate(("Buy fins", "Service the regulator")):
+            function = {"name": "create_task", "arguments": json.dumps({"title": title})}
+            yield chunk(tool_calls=[{"index": index, "id": f"c{n}", "type": "function", "function": function}])
+        yield chunk(finish="tool_calls") + b"data: [DONE]\n\n"
+
+    async with provider(calls_twice, right) as model:
+        monkeypatch.setenv("GROQ_API_BASE", model.url)
+        where: dict[str, Any] = {"openai_base_url": model.url, "model": "m"}
+        if through == "litellm":
+            where = {"openai_base_url": None, "model": "groq/m", "groq_api_key": "k"}
+        async with start(**where) as client:
+            answer = await asked(client, agent="tasks")
+    assert [use["input"]["title"] for use in answer["tools"]] == ["Buy fins", "Service the regulator"]
+    assert [use["error"] for use in answer["tools"]] == [None, None]
+
+
+async def test_a_character_in_two_halves_arrives_as_one(start: Start) -> None:
+    async def halves() -> AsyncIterator[bytes]:
+        for half in ("Good \ud83d", "\ude00 morning"):
+            yield chunk(half)
+        yield END
+
+    async with provider(halves) as model, start(openai_base_url=model.url, model="m") as client:
+        assert (await asked(client))["text"] == "Good \U0001f600 morning"

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,20 @@ async def test_another_provider_answers_through_litellm_with_tools(
     assert answer["text"] == "It is on your list."
     assert [tool["name"] for tool in answer["tools"]] == ["create_task"]
     assert model.requests[0]["model"] == "some-model"
+    assert model.requests[0]["stream_options"] == {"include_usage": True}
+    assert (answer["usage"]["input_tokens"], answer["usage"]["output_tokens"]) == (20, 10)
+
+
+async def test_a_server_of_ones_own_is_asked_to_count_tokens(start: Start) -> None:
+    async with scripted_openai([Say("Hello.")]) as model, start(openai_base_url=model.url, model="m") as client:
+        answer = await client.ask("Hello")
+    assert model.requests[0]["stream_options"] == {"include_usage": True}
+    assert (answer["usage"]["input_tokens"], answer["usage"]["output_tokens"]) == (10, 5)
+
+
+async def test_ollama_is_asked_in_the_way_that_knows_tools() -> None:
+    model: Any = await Models(load_settings()).get("ollama/llama3.3")
+    assert model.model == "ollama_chat/llama3.3"
 
 
 def test_a_server_that_needs_no_litellm_does_not_load_it() -> None:
