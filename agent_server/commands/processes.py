@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
@@ -17,12 +18,13 @@ STOP_SECONDS = 5.0
 
 
 def prepare_processes() -> type[BaseProcess]:
-    """Have processes begin in milliseconds with all of ours imported, where the system can fork.
+    """Have processes begin in milliseconds with all of ours imported, on Linux.
 
     They fork from a process that has imported and does nothing else. A fork of this one would get copies of its
     threads, locks and connections.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    # macOS can fork too, and its own libraries may crash in the fork.
+    if sys.platform != "linux":
         return multiprocessing.get_context("spawn").Process
     forkserver.set_forkserver_preload(IMPORTED)
     # A SIGTERM to the whole group must leave it: with it, this process would take all of the others for ended. It
