@@ -157,11 +157,14 @@ class Tool(Generic[P, R]):
             raise InvalidInput(wrong)
         # Before pydantic: it takes a NUL byte for text, and the database would fail in the middle of the call.
         refuse_unstorable(arguments, ())
+        # pydantic takes its time for each that is unknown, and few are named.
+        unnamed = frozenset([name for name in arguments if name not in self.arguments.model_fields][MOST_FIELDS:])
         try:
-            validated = self.arguments.model_validate(arguments)
+            validated = self.arguments.model_validate({k: v for k, v in arguments.items() if k not in unnamed})
         except ValidationError as error:
             # "from None": the text of pydantic's error quotes the values, which may be private.
-            raise invalid_input(error, f"{self.name} takes {_names(self.arguments)}") from None
+            expected = f"{self.name} takes {_names(self.arguments)}"
+            raise invalid_input(error, expected, unnamed=len(unnamed)) from None
         # Not `model_dump`: a nested model has to arrive in the tool as the model and not as a dict.
         return {name: getattr(validated, name) for name in type(validated).model_fields}
 
@@ -305,13 +308,14 @@ def _mistakes_of_reconcile(tool: Tool[Any, Any], reconcile: Callable[..., Awaita
         yield "with reconcile it must return something: None from reconcile says that nobody knows"
 
 
-def invalid_input(error: ValidationError, expected: str) -> InvalidInput:
-    """pydantic's complaints as ours: what is wrong and where, never the value that was sent."""
+def invalid_input(error: ValidationError, expected: str, *, unnamed: int = 0) -> InvalidInput:
+    """pydantic's complaints as ours: what is wrong and where, never the value that was sent. `unnamed` counts others
+    that it was not asked about."""
     fields = [
         FieldError(".".join(str(part) for part in e["loc"]) or "body", e["msg"].removeprefix("Value error, "))
         for e in error.errors(include_input=False, include_url=False)[:MOST_FIELDS]
     ]
-    return InvalidInput(f"{name_fields(fields, error.error_count())} ({expected})", fields)
+    return InvalidInput(f"{name_fields(fields, error.error_count() + unnamed)} ({expected})", fields)
 
 
 def _object(text: str, name: str) -> Mapping[str, Any]:

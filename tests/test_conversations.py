@@ -1,5 +1,6 @@
 """What a model is given of earlier turns: never half of a call, whatever the cut."""
 
+import itertools
 from typing import Any
 
 from hypothesis import given
@@ -73,9 +74,36 @@ def test_every_call_has_its_output_and_every_output_its_call_whatever_the_cut(
 
 def test_an_output_belongs_to_the_call_before_it_where_a_model_uses_an_id_again() -> None:
     stopped, call = _call("a"), _call("a")
-    call.body["name"] = "the one that returned"
+    call.body["name"] = "the_one_that_returned"
     items = [_said("user"), stopped, _said("user"), call, _output("a")]
     assert history(items) == [item.body for item in items if item is not stopped]
+
+
+@given(st.lists(st.sampled_from(["call", "output", "user", "assistant"]), max_size=20))
+def test_nothing_stands_between_calls_and_their_outputs(kinds: list[str]) -> None:
+    items, open, made = [_said("user")], list[str](), 0
+    for kind in kinds:
+        if kind == "call":
+            made += 1
+            open.append(str(made))
+            items.append(_call(open[-1]))
+        elif kind != "output":
+            items.append(_said(kind))
+        elif open:
+            items.append(_output(open.pop(0)))
+    items += [_output(id) for id in open]
+    waiting: set[str] = set()
+    given = history(items)
+    for before, body in itertools.pairwise(given):
+        if body.get("type") == "function_call":
+            assert not waiting or before.get("type") == "function_call"
+            waiting.add(body["call_id"])
+        elif body.get("type") == "function_call_output":
+            waiting.remove(body["call_id"])
+        else:
+            assert not waiting
+    assert not waiting
+    assert len(given) == len(items)
 
 
 def test_a_history_cut_in_the_middle_of_a_call_begins_with_the_next_message() -> None:

@@ -25,7 +25,25 @@ def history(items: Sequence[Item]) -> list[dict[str, Any]]:
     kept = [_clean(item.body) for n, item in enumerate(items) if "call_id" not in item.body or n in paired]
     # The bound may also have cut off the user's message, and providers refuse a history without it at the start.
     first = next((n for n, body in enumerate(kept) if body.get("role") == "user"), len(kept))
-    return kept[first:]
+    return _calls_first(kept[first:])
+
+
+def _calls_first(bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`bodies` with the calls of an answer before all of their outputs and nothing between. Each call has its output."""
+    # An output that was known with the answer itself is stored beside its call, and others of that answer come later.
+    # Providers refuse a call between another one and its output.
+    ordered: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
+    outputs: list[dict[str, Any]] = []
+    for body in bodies:
+        if body.get("type") == "function_call_output":
+            outputs.append(body)
+            continue
+        if len(calls) == len(outputs):
+            ordered += [*calls, *outputs]
+            calls, outputs = [], []
+        (calls if body.get("type") == "function_call" else ordered).append(body)
+    return [*ordered, *calls, *outputs]
 
 
 def _clean(body: dict[str, Any]) -> dict[str, Any]:

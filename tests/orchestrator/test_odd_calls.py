@@ -181,3 +181,18 @@ def test_arguments_that_are_right_are_kept_as_they_were_written(arguments: dict[
 def test_a_name_is_one_that_every_provider_takes(name: str) -> None:
     assert NAME.fullmatch(clean_name(name))
     assert clean_name(clean_name(name)) == clean_name(name)
+
+
+async def test_calls_of_one_answer_stand_before_all_of_their_results(start: Start) -> None:
+    script: list[Step] = [
+        Calls((Call("list_tasks", {}), Call("no_such_tool", {}), Call("list_tasks", {}), Call("nor_this", {}))),
+        Call("list_tasks", {}),
+        Say("Done."),
+        Say("Again."),
+    ]
+    async with scripted_openai(script) as model, start(openai_base_url=model.url, model="scripted") as client:
+        first = await client.ask("Show my list")
+        await client.ask("And now?", id=first["conversation_id"])
+    check_strictly(model.requests[-1])
+    kinds = [len(m.get("tool_calls") or ()) or m["role"] for m in model.requests[-1]["messages"][1:]]
+    assert kinds == ["user", 4, "tool", "tool", "tool", "tool", 1, "tool", "assistant", "user"]
