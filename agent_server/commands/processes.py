@@ -38,10 +38,31 @@ def prepare_processes() -> type[BaseProcess]:
     return multiprocessing.get_context("forkserver").Process
 
 
+_forked_from: list[int] = []
+"""The process that this one was forked from, noted as its first act: later it may be gone, and another one the parent."""
+
+
 def begin_process() -> None:
     """Take signals, in a process that `prepare_processes` has made possible."""
+    _forked_from[:] = [os.getppid()]
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def find_makers() -> list[int | None]:
+    """Descriptors that become readable when a process is gone that this one does not outlive.
+
+    Those are the one that started it and the one that it was forked from: without the latter it counts as ended, and is
+    replaced. None stands for one that is gone already.
+    """
+    parent = multiprocessing.parent_process()
+    makers: list[int | None] = [] if parent is None else [parent.sentinel]
+    for pid in _forked_from if hasattr(os, "pidfd_open") else ():
+        try:
+            makers.append(os.pidfd_open(pid))
+        except ProcessLookupError:
+            makers.append(None)
+    return makers
 
 
 def run_reloading(folders: Sequence[Path], watched: BaseFilter, target: Callable[..., object], *arguments: Any) -> None:

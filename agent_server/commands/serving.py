@@ -26,7 +26,7 @@ from watchfiles import PythonFilter
 from agent_server.app import INGEST, connect, create_app, create_mcp, create_server, migrate
 from agent_server.commands.context import LOCAL, CommandContext, get_user, open_database
 from agent_server.commands.knowledge import ingest_with_progress
-from agent_server.commands.processes import begin_process, prepare_processes, run_reloading
+from agent_server.commands.processes import begin_process, find_makers, prepare_processes, run_reloading
 from agent_server.commands.terminal import fail
 from agent_server.db import Database
 from agent_server.db.direct import check_direct
@@ -268,13 +268,12 @@ class _Draining(uvicorn.Server):
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # uvicorn's sockets
         await super().startup(sockets)  # type: ignore[arg-type]  # the same
-        if (parent := multiprocessing.parent_process()) is not None:
-            loop = asyncio.get_running_loop()
-            loop.add_reader(parent.sentinel, self._stop_as_orphan, parent.sentinel)
-            # Without the one that it was forked from, this process counts as ended, and is replaced.
-            if hasattr(os, "pidfd_open"):
-                forked_from = os.pidfd_open(os.getppid())
-                loop.add_reader(forked_from, self._stop_as_orphan, forked_from)
+        loop = asyncio.get_running_loop()
+        for maker in find_makers():
+            if maker is None:
+                self._stop(signal.SIGTERM)
+            else:
+                loop.add_reader(maker, self._stop_as_orphan, maker)
         if self._announce and self.started and self.servers:
             _announce(self._parts, self._key, self.servers[0].sockets[0].getsockname()[1])
 
