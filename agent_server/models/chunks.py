@@ -6,7 +6,8 @@ deltas may hold half an emoji each.
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,8 +99,15 @@ def _join_pairs(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-async def repair(stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def repair(stream: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
     """The chunks of a stream of Chat Completions, each put right in place."""
+    # Closed with this one: the connection to the provider hangs on it.
+    async with aclosing(stream):
+        async for chunk in _repair(stream):
+            yield chunk
+
+
+async def _repair(stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
     calls, words, thoughts = Calls(), Halves(), Halves()
     async for chunk in stream:
         for choice in getattr(chunk, "choices", None) or ():

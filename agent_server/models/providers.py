@@ -8,7 +8,7 @@ import asyncio
 import importlib
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -153,7 +153,7 @@ _INCOMPLETE: Mapping[str, Literal["max_output_tokens", "content_filter"]] = {
 }
 
 
-async def _refuse_unfinished(stream: Any, response: Response) -> AsyncIterator[Any]:
+async def _refuse_unfinished(stream: Any, response: Response) -> AsyncGenerator[Any]:
     """The chunks of a stream. Raises Fault where it ends without a reason, and notes in `response` why the answer is
     not whole."""
     reason = None

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from types import SimpleNamespace as Namespace
 from typing import Any
 
@@ -124,7 +124,7 @@ def test_what_comes_out_can_be_encoded(texts: list[str]) -> None:
 
 
 async def test_a_stream_is_put_right_in_place() -> None:
-    async def stream() -> AsyncIterator[Any]:
+    async def stream() -> AsyncGenerator[Any]:
         yield Namespace(choices=[])
         yield Namespace(choices=[Namespace(delta=None)])
         for half in ("a \ud83d", "\ude00"):
