@@ -191,7 +191,8 @@ def create_app(server: Server, protocols: Sequence[Protocol] | None = None) -> F
     errors.install(app)
     spoken = [protocol.router for protocol in protocols if protocol.router is not None]
     for router in (*create_routers(server.workspace), *spoken, mcp.metadata):
-        app.include_router(router)
+        # Not by `include_router`: it builds each route anew with the first request, which then holds up the process.
+        app.router.routes.extend(router.routes)
     app.router.routes.extend(mcp.routes)
     _add_page(app)
     openapi.describe(app, formats)

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 from dirty_equals import IsPartialDict
+from fastapi.routing import APIRoute
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.routing import Mount, Route
 
+from agent_server.app import create_app
 from agent_server.errors import AgentServerError, FieldError, InvalidInput, quote_value
 from tests.server import Client, Start
 
@@ -116,3 +119,8 @@ def test_what_a_message_repeats_of_a_value_has_a_hundred_characters(text: str) -
     assert len(error.fields) == 20
     assert all(len(field.field) <= 100 and len(field.message) <= 300 for field in error.fields)
     assert len(AgentServerError(text * 3).message) <= 2_000
+
+
+async def test_no_route_is_left_to_be_built_by_the_first_request(client: Client) -> None:
+    routes = create_app(client.server).routes
+    assert {type(route) for route in routes} == {APIRoute, Route, Mount}  # FastAPI's included routers build theirs late
