@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
@@ -74,14 +75,15 @@ def run_reloading(folders: Sequence[Path], watched: BaseFilter, target: Callable
         process.start()
         return process
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    told_to_stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Not by an exception: raised while a process begins it leaves one behind, and in a finalizer it is lost.
+        signal.signal(number, lambda *_: told_to_stop.set())
     process = start()
     try:
-        for _ in watch(*folders, watch_filter=watched, raise_interrupt=False):
+        for _ in watch(*folders, watch_filter=watched, stop_event=told_to_stop):
             _stop(process)
             process = start()
-    except KeyboardInterrupt:
-        pass
     finally:
         _stop(process)
 
