@@ -17,8 +17,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent_server.db import Database
-from agent_server.orchestrator.replay import FLUSH_SECONDS
 from agent_server.testing import Call, Say, Step, scripted_openai
+from agent_server.turns.answer_log import FLUSH_SECONDS
 from tests.commands import PATIENCE, Serving, serving
 from tests.conftest import ROOT, fetch
 from tests.needs import find_faketime

@@ -319,5 +319,5 @@ async def test_a_tool_call_over_http_leaves_lines_that_say_whose_it_was(start: S
     assert request == IsPartialDict(method="POST", path="/api/tools/create_task", status=200, caller=me)
     assert written[-1] == IsPartialDict(event="http.request", status=401)
     text = json_lines.getvalue()
-    for private in ("ada@example.com", "7946", "no-such-key", client.key):
+    for private in ("ada@example.com", "7946 0958", "no-such-key", client.key):
         assert private not in text

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from agent_server.api.messages import ToolUse, messages_of
 from agent_server.caller import Caller
+from agent_server.conversations.notes import Finish
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.errors import Unavailable
 from agent_server.http.auth import ReaderDep, ServerDep, SpeakerDep, WriterDep
@@ -26,7 +27,8 @@ EVENT_STREAM: dict[str, Any] = {"content": {STREAM_TYPE: {}}}
 
 
 class Answer(BaseModel):
-    """A finished turn. `tools` are its calls; `error` is what it failed with."""
+    """A finished turn. `tools` are its calls; `error` is what it failed with; `finish_reason` says why the answer ends, and
+    `notes` what its reader should know."""
 
     conversation_id: UUID
     turn_id: UUID
@@ -35,6 +37,9 @@ class Answer(BaseModel):
     text: str
     sources: list[dict[str, Any]]
     tools: list[ToolUse]
+    reasoning: str
+    notes: list[dict[str, str]]
+    finish_reason: Finish
     usage: dict[str, Any] | None
     error: dict[str, Any] | None
 
@@ -98,6 +103,9 @@ async def _wait(server: Server, caller: Caller, turn: Turn) -> Answer:
         text=answer.text if answer else "",
         sources=answer.sources if answer else [],
         tools=answer.tools if answer else [],
+        reasoning=answer.reasoning if answer else "",
+        notes=answer.notes if answer else [],
+        finish_reason=answer.finish_reason if answer else "stop",
         usage=turn.usage,
         error=turn.error,
     )

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from agent_server.api.parameters import Limit
 from agent_server.conversations.models import Item
+from agent_server.conversations.notes import NOTES, Finish, finish_of
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
 from agent_server.db import storable
 from agent_server.http.auth import ReaderDep, ServerDep
@@ -43,7 +44,8 @@ class ToolUse:
 
 @dataclass
 class ReadMessage:
-    """A message with what belongs to it. `status` is its turn's."""
+    """A message with what belongs to it. `status` is its turn's. `reasoning` is what the model thought, `notes` what the
+    reader should know, and `finish_reason` why the answer ends."""
 
     id: str
     role: str
@@ -56,6 +58,9 @@ class ReadMessage:
     prompt_sha: str | None = None
     sources: list[dict[str, Any]] = field(default_factory=list)
     tools: list[ToolUse] = field(default_factory=list)
+    reasoning: str = ""
+    notes: list[dict[str, str]] = field(default_factory=list)
+    finish_reason: Finish = "stop"
 
 
 class MessagePage(BaseModel):
@@ -121,6 +126,7 @@ def _read_question(item: Item, turn: Turn) -> ReadMessage:
 def _read_answer(items: Sequence[Item], turn: Turn) -> ReadMessage:
     said = [item for item in items if item.role == "assistant"]
     last = said[-1] if said else None
+    codes = dict.fromkeys(code for item in items for code in item.notes)
     # Several responses of a turn may cite the same passage.
     sources = {source["n"]: source for item in said for source in item.sources}
     return ReadMessage(
@@ -135,7 +141,14 @@ def _read_answer(items: Sequence[Item], turn: Turn) -> ReadMessage:
         prompt_sha=last.prompt_sha if last else None,
         sources=[sources[n] for n in sorted(sources)],
         tools=_read_tools(items),
+        reasoning="\n\n".join(_read_thought(item) for item in items if item.body.get("type") == "reasoning"),
+        notes=[{"code": code, "text": NOTES[code]} for code in codes if code in NOTES],
+        finish_reason=finish_of(last.notes if last else ()),
     )
+
+
+def _read_thought(item: Item) -> str:
+    return "\n".join(part["text"] for part in item.body["summary"])
 
 
 def _read_tools(items: Sequence[Item]) -> list[ToolUse]:

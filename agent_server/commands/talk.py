@@ -7,6 +7,7 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from agent_server.caller import Caller
 from agent_server.commands.consent import settle
@@ -22,9 +23,11 @@ from agent_server.turns.events import (
     Cited,
     ConfirmationAsked,
     Failed,
+    Note,
     PassagesFound,
     Reset,
     TextDelta,
+    ThoughtDelta,
     ToolCalled,
 )
 from agent_server.turns.models import Turn
@@ -78,7 +81,8 @@ async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> in
     passages: dict[int, dict[str, Any]] = {}
     cited: list[int] = []
     asked: list[ConfirmationAsked] = []
-    failed = False
+    notes: list[str] = []
+    failed = thinks = False
     async for numbered in server.hub.follow(turn.owner_id, turn.id):
         # None says only that nothing has come for a while.
         if numbered is None:
@@ -101,16 +105,26 @@ async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> in
             case Cited(n=n):
                 cited.append(n)
             case TextDelta(text=text):
+                if thinks:
+                    console.print()
+                    thinks = False
                 out.write(text)
                 out.flush()
+            case ThoughtDelta(text=text):
+                console.print(f"[dim italic]{escape(text)}[/dim italic]", end="", highlight=False)
+                thinks = True
             case Reset():
                 out.write("\n(the answer starts over)\n")
+            case Note(text=text):
+                notes.append(text)
             case ConfirmationAsked():
                 asked.append(event)
             case Failed(message=message):
                 fail(message)
     if not as_json:
         say()
+        for text in notes:
+            console.print(f"[yellow]{text}[/yellow]", highlight=False)
         for n in cited:
             # The backslash keeps Rich from taking the number for markup.
             console.print(f"[dim]\\[{n}] {passages[n]['document']}: {passages[n]['heading']}[/dim]", highlight=False)

@@ -22,7 +22,12 @@ def history(items: Sequence[Item]) -> list[dict[str, Any]]:
                 paired |= {open.pop(id), n}  # by place: some models use the same ids in every answer
     # Providers refuse one without the other. Both occur: where the bound on history cuts a turn in two, and where a
     # turn was stopped between a call and its result.
-    kept = [_clean(item.body) for n, item in enumerate(items) if "call_id" not in item.body or n in paired]
+    kept = [
+        _clean(item.body)
+        for n, item in enumerate(items)
+        # What was thought in an earlier turn helps no model, and only its own would understand it.
+        if item.body.get("type") != "reasoning" and ("call_id" not in item.body or n in paired)
+    ]
     # The bound may also have cut off the user's message, and providers refuse a history without it at the start.
     first = next((n for n, body in enumerate(kept) if body.get("role") == "user"), len(kept))
     return _calls_first(kept[first:])
@@ -44,6 +49,37 @@ def _calls_first(bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             calls, outputs = [], []
         (calls if body.get("type") == "function_call" else ordered).append(body)
     return [*ordered, *calls, *outputs]
+
+
+UNANSWERED = "(interrupted)"
+"""What a model is given as its answer where it gave none: the turn failed or was stopped, or another message came in."""
+
+
+def alternate(bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`bodies` with words of the assistant between any two messages of the user's, and none beside one another.
+
+    The templates of Mistral, Gemma and others refuse anything else, with every later request of the conversation.
+    """
+    spoken: list[dict[str, Any]] = []
+    role = "assistant"  # whose turn to speak has passed
+    for body in bodies:
+        before = spoken[-1] if spoken else {}
+        match body.get("role"):
+            case "user" if role == "user" and before.get("role") == "user" and before == body:
+                continue  # the question of a turn that failed, asked again
+            case "user" if role == "user":
+                spoken.append({"role": "assistant", "content": UNANSWERED})
+            case "assistant" if before.get("role") == "assistant" and _are_texts(before, body):
+                spoken[-1] = {**before, "content": f"{before['content'].rstrip()}\n\n{body['content']}"}
+                continue
+        # Words beside a call are no answer: templates do not count them.
+        role = "user" if body.get("type") == "function_call" else body.get("role") or role
+        spoken.append(body)
+    return spoken
+
+
+def _are_texts(*bodies: dict[str, Any]) -> bool:
+    return all(isinstance(body.get("content"), str) for body in bodies)
 
 
 def _clean(body: dict[str, Any]) -> dict[str, Any]:

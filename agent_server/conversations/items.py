@@ -23,6 +23,7 @@ class NewItem:
     model: str | None = None
     prompt_sha: str | None = None
     sources: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def user_message(text: str) -> NewItem:
@@ -37,8 +38,9 @@ def assistant_message(
     model: str | None = None,
     prompt_sha: str | None = None,
     sources: Sequence[dict[str, Any]] = (),
+    notes: Sequence[str] = (),
 ) -> NewItem:
-    """What an agent wrote. `sources` are the passages that it cites."""
+    """What an agent wrote. `sources` are the passages that it cites, `notes` the codes of what its reader should know."""
     return NewItem(
         body={"role": "assistant", "content": text},
         role="assistant",
@@ -47,7 +49,13 @@ def assistant_message(
         model=model,
         prompt_sha=prompt_sha,
         sources=list(sources),
+        notes=list(notes),
     )
+
+
+def thought_item(text: str) -> NewItem:
+    """What a model thought before it spoke."""
+    return NewItem(body={"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]})
 
 
 def tool_call_item(call_id: str, name: str, arguments: str) -> NewItem:
@@ -71,13 +79,14 @@ def insert_items(turn: str) -> str:
     # SQL and no function that writes: a turn's items must travel in the one statement that also writes its events.
     return f"""
         insert into item (owner_id, conversation_id, turn_id, turn_no, k, role, text, agent, model, prompt_sha, body,
-                          sources, created_at)
+                          sources, notes, created_at)
         select t.owner_id, t.conversation_id, t.id, t.turn_no,
                t.last_item - jsonb_array_length(cast(:new_items as jsonb)) + i.n, r.role, r.text, r.agent, r.model,
-               r.prompt_sha, r.body, r.sources, now()
+               r.prompt_sha, r.body, r.sources, r.notes, now()
         from {turn} t cross join jsonb_array_elements(cast(:new_items as jsonb)) with ordinality i(row, n)
         cross join jsonb_to_record(i.row)
-             as r(role text, text text, agent text, model text, prompt_sha text, body jsonb, sources jsonb)"""  # noqa: S608  # SQL of our own
+             as r(role text, text text, agent text, model text, prompt_sha text, body jsonb, sources jsonb,
+                  notes jsonb)"""  # noqa: S608  # SQL of our own
 
 
 def items_json(items: Sequence[NewItem]) -> str:

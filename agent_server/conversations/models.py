@@ -2,6 +2,7 @@
 
 An item is one entry of a model's input or output, in the form the Agents SDK replays (OpenAI Responses items): a
 message, a function call, its output. Messages, as people read them, are the items that have a role.
+What a model thought is an item as well, which no model is given again.
 Items are never updated: the order of a conversation is (turn_no, k).
 """
 
@@ -10,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import DateTime, ForeignKeyConstraint, Index
+from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -30,7 +32,7 @@ class Conversation(Owned, Timestamps, table=True):
 
 class Item(SQLModel, table=True):
     """One entry of a model's input or output. `role` and `text` are set for messages only; `sources` are the passages
-    an answer cites, as they then were."""
+    an answer cites, as they then were, and `notes` the codes of what its reader should know (`conversations.notes`)."""
 
     __tablename__ = "item"
     __table_args__ = (
@@ -54,4 +56,8 @@ class Item(SQLModel, table=True):
     prompt_sha: str | None = None
     body: dict[str, Any] = Field(sa_type=JSONB)
     sources: list[dict[str, Any]] = Field(default_factory=list, sa_type=JSONB)
+    # A default of the server: an older version beside this one inserts without the column.
+    notes: list[str] = Field(
+        default_factory=list, sa_type=JSONB, sa_column_kwargs={"server_default": sql("'[]'::jsonb")}
+    )
     created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))

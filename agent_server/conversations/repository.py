@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Table, and_, delete, func, or_
 from sqlmodel import SQLModel, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from agent_server.conversations.models import Conversation, Item
 from agent_server.errors import InvalidInput
@@ -119,15 +120,27 @@ class ItemRepository:
         return await self.page(limit * 2, cursor)  # one turn longer than a page
 
     async def list_latest(self, limit: int, *, before: int) -> Sequence[Item]:
-        """The last `limit` items of the turns before number `before` in their order."""
-        rows = await self.session.execute(
+        """The items of the last turns before number `before` in their order, at most `limit` of them.
+
+        Turns are whole, and the last one is there however long it is.
+        """
+        rows = (await self.session.execute(self._latest(before).limit(limit + 1))).scalars().all()
+        if len(rows) > limit:
+            cut = rows[limit].turn_no
+            if cut == rows[0].turn_no:
+                rows = (await self.session.execute(self._latest(before, after=cut - 1))).scalars().all()
+            else:
+                rows = [row for row in rows if row.turn_no > cut]
+        return list(reversed(rows))
+
+    def _latest(self, before: int, *, after: int = 0) -> SelectOfScalar[Item]:
+        return (
             select(Item)
             .where(
                 col(Item.owner_id) == self.owner,
                 col(Item.conversation_id) == self.conversation_id,
                 col(Item.turn_no) < before,
+                col(Item.turn_no) > after,
             )
             .order_by(col(Item.turn_no).desc(), col(Item.k).desc())
-            .limit(limit)
         )
-        return list(reversed(rows.scalars().all()))

@@ -7,9 +7,10 @@ deltas may hold half an emoji each.
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
+
+from agent_server.models.thoughts import Thoughts
 
 
 @dataclass(eq=False)
@@ -99,24 +100,32 @@ def _join_pairs(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-async def repair(stream: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
-    """The chunks of a stream of Chat Completions, each put right in place."""
-    # Closed with this one: the connection to the provider hangs on it.
-    async with aclosing(stream):
-        async for chunk in _repair(stream):
-            yield chunk
-
-
-async def _repair(stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def repair(stream: AsyncIterator[Any], tags: Thoughts) -> AsyncGenerator[Any]:
+    """The chunks of a stream of Chat Completions, each put right in place. What is thought in the text comes as
+    `reasoning_content`."""
     calls, words, thoughts = Calls(), Halves(), Halves()
     async for chunk in stream:
         for choice in getattr(chunk, "choices", None) or ():
             delta: Any = getattr(choice, "delta", None)
             for piece in getattr(delta, "tool_calls", None) or ():
                 calls.place(piece)
-            if isinstance(content := getattr(delta, "content", None), str) and content:
-                delta.content = words.join(content)
             for name in ("reasoning_content", "reasoning"):
                 if isinstance(thought := getattr(delta, name, None), str) and thought:
                     setattr(delta, name, thoughts.join(thought))
+            if delta is not None:
+                _part(
+                    delta,
+                    words,
+                    tags,
+                    last=bool(getattr(choice, "finish_reason", None) or getattr(delta, "tool_calls", None)),
+                )
         yield chunk
+
+
+def _part(delta: Any, words: Halves, tags: Thoughts, *, last: bool) -> None:
+    content = getattr(delta, "content", None)
+    thought, said = tags.part(words.join(content) if isinstance(content, str) else "", last=last)
+    if isinstance(content, str) or said:
+        delta.content = said
+    if thought:
+        delta.reasoning_content = (getattr(delta, "reasoning_content", None) or "") + thought

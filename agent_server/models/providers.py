@@ -10,20 +10,24 @@ import os
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from agents.model_settings import ModelSettings
 from agents.models.interface import Model
 from agents.models.openai_chatcompletions import OpenAIChatCompletionsModel
+from agents.models.reasoning_content_replay import ReasoningContentReplayContext
 from openai import APIConnectionError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError, Timeout
 from openai.types.responses import Response
 from openai.types.responses.response import IncompleteDetails
+from openai.types.shared import Reasoning
 
 from agent_server.errors import ModelFailed
 from agent_server.models.breaker import Breaker, Clock
 from agent_server.models.choice import full_name
 from agent_server.models.chunks import repair
-from agent_server.models.faults import broken_answer
+from agent_server.models.faults import Fault, broken_answer
+from agent_server.models.thoughts import Thoughts
+from agent_server.models.windows import find_window
 from agent_server.settings import Settings
 
 
@@ -45,6 +49,7 @@ class Models:
         self._first: str | None = None
         self._lock = asyncio.Lock()
         self._breakers: dict[str, Breaker] = {}
+        self._windows: dict[str, int] = {}
 
     def full_name(self, name: str) -> str:
         """A model's name of a prompt or a setting with its provider."""
@@ -59,11 +64,22 @@ class Models:
         """The breaker of a model."""
         return self._breakers.setdefault(name, Breaker(self._clock))
 
+    async def find_window(self, name: str) -> int:
+        """How many tokens the model `provider/model` takes at once."""
+        if name not in self._windows:
+            # The first time a table is read.
+            self._windows[name] = await asyncio.to_thread(find_window, name, self.settings)
+        return self._windows[name]
+
     async def get(self, name: str) -> Model:
         """The model `provider/model`. Raises ModelFailed when its provider cannot be used as configured."""
         if name.startswith("openai/"):
             model = name.removeprefix("openai/") or await self._first_of_server()
-            return _OpenAIModel(model=model, openai_client=self._openai_client())
+            return _OpenAIModel(
+                model=model,
+                openai_client=self._openai_client(),
+                should_replay_reasoning_content=_returns_thoughts,
+            )
         # Loading litellm takes seconds.
         return await asyncio.to_thread(self._litellm, name)
 
@@ -112,8 +128,9 @@ class Models:
         if provider == "ollama":  # which litellm asks for text only, with the tools pasted into it
             name = f"ollama_chat/{model_name}"
         key = getattr(self.settings, f"{provider}_api_key", None)
-        model: Model = whole(model=name, api_key=key.get_secret_value() if key else None)
-        return model
+        model: Any = whole(model=name, api_key=key.get_secret_value() if key else None)
+        model.context_window = find_window(name, self.settings)
+        return cast(Model, model)
 
     async def close(self) -> None:
         if self._openai is not None:
@@ -129,21 +146,38 @@ class _Whole:
         # Servers and litellm's providers count tokens only when they are asked to.
         counted = replace(settings, include_usage=True)
         response, stream = await super()._fetch_response(instructions, input, counted, *more, **kwargs)  # type: ignore[misc]  # overloads
-        return response, repair(_refuse_unfinished(stream, response))
+        return response, _refuse_unfinished(stream, response)
 
 
 class _WholeOnce(_Whole):
     """The same for litellm's model. Some of its providers retry unless the call says not to."""
 
+    context_window: int
+    """Tokens that Ollama is to make room for. It would make little, and cut what does not fit without a word."""
+
     async def _fetch_response(
         self, instructions: Any, input: Any, settings: ModelSettings, *args: Any, **kwargs: Any
     ) -> Any:
-        once = replace(settings, extra_args={**(settings.extra_args or {}), "num_retries": 0, "max_retries": 0})
+        more: dict[str, Any] = {"num_retries": 0, "max_retries": 0}
+        if str(getattr(self, "model", "")).startswith("ollama_chat/"):
+            more["num_ctx"] = self.context_window
+        # With an effort the SDK gives Anthropic's models back what they thought; they refuse a tool's result without it.
+        once = replace(settings, extra_args={**(settings.extra_args or {}), **more}, reasoning=Reasoning(effort="low"))
         return await super()._fetch_response(instructions, input, once, *args, **kwargs)
+
+    def _get_reasoning_effort(self, _: ModelSettings) -> None:
+        """None, because how much a model thinks is the provider's to say."""
+        return None
 
 
 class _OpenAIModel(_Whole, OpenAIChatCompletionsModel):
     pass
+
+
+def _returns_thoughts(context: ReasoningContentReplayContext) -> bool:
+    """Whether a server is given back what its model thought. Those of DeepSeek and Kimi refuse a tool's result without
+    it, and a server that sends the field reads it, too."""
+    return context.model == context.reasoning.origin_model
 
 
 # What Chat Completions calls the reasons why an answer is not whole, as the SDK's responses name them.
@@ -153,13 +187,19 @@ _INCOMPLETE: Mapping[str, Literal["max_output_tokens", "content_filter"]] = {
 }
 
 
+THOUGHT_IN_TEXT = {"thought": "in the text"}
+"""Metadata of a response whose thoughts were parted from its text. No server is given those back."""
+
+
 async def _refuse_unfinished(stream: Any, response: Response) -> AsyncGenerator[Any]:
-    """The chunks of a stream. Raises Fault where it ends without a reason, and notes in `response` why the answer is
-    not whole."""
-    reason = None
+    """The chunks of a stream, put right. Raises Fault where it ends without a reason, and notes in `response` why the
+    answer is not whole."""
+    reason, spoke, tags = None, False, Thoughts()
     try:
-        async for chunk in stream:
-            reason = next((choice.finish_reason for choice in chunk.choices or () if choice.finish_reason), reason)
+        async for chunk in repair(stream, tags):
+            for choice in chunk.choices or ():
+                reason = choice.finish_reason or reason
+                spoke = spoke or _says_something(choice.delta)
             yield chunk
     except OpenAIError as error:
         # openai 3 says of a stream that is cut what it says of a server that cannot be reached; litellm wraps that
@@ -173,6 +213,14 @@ async def _refuse_unfinished(stream: Any, response: Response) -> AsyncGenerator[
         reason = stream.received_finish_reason or stream.intermittent_finish_reason
     if reason is None:
         raise broken_answer()
+    if reason == "length" and not spoke:
+        raise Fault("The model reached its longest answer before it said anything", again=False)
+    # The SDK copies this response when the stream has ended, and knows nothing of these itself.
     if reason in _INCOMPLETE:
-        # The SDK copies this response when the stream has ended, and knows nothing of the reason itself.
         response.incomplete_details = IncompleteDetails(reason=_INCOMPLETE[reason])
+    if tags.found:
+        response.metadata = THOUGHT_IN_TEXT
+
+
+def _says_something(delta: Any) -> bool:
+    return any(getattr(delta, name, None) for name in ("content", "tool_calls", "refusal"))

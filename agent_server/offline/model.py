@@ -13,7 +13,8 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 from agents.agent_output import AgentOutputSchemaBase
 from agents.handoffs import Handoff
@@ -34,6 +35,7 @@ from agent_server.offline.responses import Call, Reply, create_response, seed_of
 from agent_server.tool import Tool
 
 NOTHING_FOUND = "The content has nothing about this. No language model is configured, so I can only answer with what the content says."
+NOTHING_FOUND_NOW = "The content has nothing about this. The language model is not available just now, so I can only answer with what the content says."
 AFTER_URGENT = "Do this first. Ask again when help is on its way."
 GREETING = "Hello. Ask me something, and I will show you what the content says about it, with its sources."
 
@@ -44,31 +46,23 @@ _GREETING = re.compile(
 )
 
 
-class OfflineTurn(Protocol):
-    """What the model needs to know of the turn. All of it is read when the model is called."""
+@dataclass(frozen=True, kw_only=True)
+class OfflineTurn:
+    """What the model is told of the turn.
 
-    @property
-    def message(self) -> str:
-        """What the user says now."""
+    `query` is the message together with what it follows; only a short follow-up follows something. `passages` are what
+    was looked up for the agent that now runs, `ranked_agents` the agents with the likeliest one first. `urgent` is the
+    emergency advice that has been shown before this call. `configured` says that there is a language model, which cannot
+    answer now.
+    """
 
-    @property
-    def query(self) -> str:
-        """The message together with what it follows. Only a short follow-up follows something."""
-
-    @property
-    def passages(self) -> Sequence[CitedPassage]:
-        """What was looked up for the agent that now runs."""
-
-    @property
-    def tools(self) -> Mapping[str, Tool[..., Any]]: ...
-
-    @property
-    def ranked_agents(self) -> Sequence[str]:
-        """The agents with the likeliest one first."""
-
-    @property
-    def urgent(self) -> str | None:
-        """The emergency advice that has been shown before this call."""
+    message: str
+    query: str
+    passages: Sequence[CitedPassage]
+    tools: Mapping[str, Tool[..., Any]]
+    ranked_agents: Sequence[str]
+    urgent: str | None = None
+    configured: bool = False
 
 
 class OfflineModel(Model):
@@ -146,7 +140,9 @@ class OfflineModel(Model):
             return AFTER_URGENT  # quotes that are merely near would stand in the way of what is to be done now
         context = turn.query if turn.query != turn.message else ""
         answer = await quote.select(turn.message, turn.passages, self._embedder, context=context)
-        return answer.text if answer is not None else NOTHING_FOUND
+        if answer is not None:
+            return answer.text
+        return NOTHING_FOUND_NOW if turn.configured else NOTHING_FOUND
 
 
 def _call(asked: phrases.PhraseMatch, usable: Sequence[Tool[..., Any]]) -> Reply:

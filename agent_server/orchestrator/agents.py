@@ -14,6 +14,7 @@ from agents.tool_context import ToolContext as SDKToolContext
 from agent_server.calls.call import call_tool
 from agent_server.calls.forms import offer_form
 from agent_server.calls.ledger import CallOutcome, failure_text
+from agent_server.calls.refusals import repeated_call
 from agent_server.errors import AgentServerError, Unavailable
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage
@@ -68,6 +69,8 @@ def function_tool(tool: Tool[..., Any], collections: tuple[str, ...] | None) -> 
 
     async def invoke(context: SDKToolContext[TurnContext], arguments: str) -> str:
         turn = context.context
+        if context.tool_call_id in turn.repeats:
+            return repeated_call(tool.name)
         if task := asyncio.current_task():
             turn.tool_calls.add(task)
         ledger = CallLedger(

@@ -29,11 +29,13 @@ class Briefing:
 
 @dataclass(frozen=True, kw_only=True)
 class TurnContext:
-    """The parts of one attempt. `tool_calls` are the tasks of its tools, `places` those that may run at once."""
+    """The parts of one attempt. `tool_calls` are the tasks of its tools, `places` those that may run at once, `repeats`
+    the ids of calls that are not made because the same was made before."""
 
     attempt: Attempt
     runtime: Runtime
     briefing: Briefing
     citations: Citations
     tool_calls: set[asyncio.Task[Any]] = field(default_factory=set)
+    repeats: set[str] = field(default_factory=set)
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CALLS_AT_ONCE))

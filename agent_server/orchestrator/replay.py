@@ -7,8 +7,7 @@ On a takeover the journaled responses are served without asking the model.
 
 import hashlib
 import json
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,37 +22,45 @@ from openai.types.responses import (
     Response,
     ResponseCompletedEvent,
     ResponseFunctionToolCall,
-    ResponseOutputItem,
     ResponseOutputMessage,
+    ResponseReasoningItem,
 )
 
-from agent_server.calls.ledger import failure_text
-from agent_server.conversations.items import NewItem, assistant_message, tool_call_item, tool_output_item, user_message
-from agent_server.db import storable
-from agent_server.errors import ModelFailed, NotFound, quote_value
+from agent_server.calls.refusals import repeated_call, unknown_tool
+from agent_server.conversations.budget import count_request, count_tokens, cut_outputs, fit_budget
+from agent_server.conversations.history import alternate
+from agent_server.conversations.items import (
+    NewItem,
+    assistant_message,
+    thought_item,
+    tool_call_item,
+    tool_output_item,
+    user_message,
+)
+from agent_server.conversations.notes import DECLINED, NOTES, Finish, finish_of
+from agent_server.errors import ModelFailed
 from agent_server.knowledge.embedders.base import Embedder
-from agent_server.knowledge.passages import CitedPassage, passage_body
-from agent_server.model_calls import clean_arguments, clean_name, is_clean_name
-from agent_server.models.answer import Begin, answer, message_text
+from agent_server.knowledge.passages import passage_body
+from agent_server.models.answer import Begin, answer, message_text, thought_text
 from agent_server.models.choice import OFFLINE, ModelChoice
+from agent_server.models.outputs import clean_response, find_repeats
 from agent_server.models.providers import Models
-from agent_server.offline.model import OfflineModel
+from agent_server.offline.model import OfflineModel, OfflineTurn
 from agent_server.orchestrator.context import TurnContext
 from agent_server.routing import Decision
-from agent_server.tool import Tool
-from agent_server.turns.events import AgentChosen, Cited, Event, Reset, TextDelta, TextDone, ToolCalled, ToolReturned
+from agent_server.turns.answer_log import AnswerLog
+from agent_server.turns.events import (
+    AgentChosen,
+    Cited,
+    Event,
+    Note,
+    ToolCalled,
+    ToolReturned,
+)
 from agent_server.turns.models import ModelCall
 from agent_server.workspace import Workspace
 
 log = structlog.get_logger()
-
-FLUSH_SECONDS = 0.08
-"""Text is put into the log at most this often; what came in between travels together."""
-PIECE = 8_192
-"""Longest text of one event, characters: each follower that reads slowly holds one in a buffer of its own."""
-
-CALLS_TAKEN = 20
-"""How many tool calls of one response are made."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,9 @@ class JournaledModels(ModelProvider):
     """Gives the run loop the model of an agent with the journal around it.
 
     `journaled` are the responses that earlier attempts committed, by number. `announced` is the agent that the log has
-    named last. `ends` is when the turn is out of time (`time.monotonic`). `last_model` is the one that answered last.
+    named last. `past` is how many items of a model's input are of earlier turns. `ends` is when the turn is out of time
+    (`time.monotonic`). `last_model` is the one that answered last, `finish` why its answer ends. `longest_input` is how
+    many tokens of items a model is given, once one has said that it was given too many.
     """
 
     turn: TurnContext
@@ -87,8 +96,11 @@ class JournaledModels(ModelProvider):
     embedder: Embedder
     journaled: Mapping[int, ModelCall]
     announced: str | None
+    past: int
     ends: float
     last_model: str | None = None
+    finish: Finish = "stop"
+    longest_input: int | None = None
     calls: int = 0
     input_lengths: dict[int, int] = field(default_factory=dict)
 
@@ -154,7 +166,9 @@ class JournaledModel(Model):
                 kwargs,
             )
             response = await self._ask(n, sha, request)
+        self._turn.repeats.update(find_repeats(items[self._models.past :], response.output))
         self._models.announced, self._models.last_model = self._agent, response.model
+        self._models.finish = finish_of(_note_codes(response))
         yield ResponseCompletedEvent(response=response, sequence_number=0, type="response.completed")
 
     async def _steer(self, n: int, items: list[TResponseInputItem]) -> list[TResponseInputItem]:
@@ -178,24 +192,40 @@ class JournaledModel(Model):
         async def open(name: str) -> Begin:
             return await self._open(name, request)
 
-        writer = _TextWriter(self._turn, n, self._models.announce(self._agent))
-        name, response = await answer(self._models.models, self._name, open, writer, ends=self._models.ends)
+        shown = AnswerLog(self._turn.attempt.writer, n, self._before_text(self._models.announce(self._agent)))
+        name, response = await answer(self._models.models, self._name, open, shown, ends=self._models.ends)
         # The first model of a server is known by name only now.
         model = name + response.model if name.endswith("/") else name
-        output = _with_new_ids(_clean(_first_calls(response.output), cut_off=_is_cut_off(response)), n, request.input)
-        response = _storable(response.model_copy(update={"model": model, "output": output}))
-        await self._commit(n, sha, response, writer, request)
+        thoughts = [thought_text(output) for output in response.output if isinstance(output, ResponseReasoningItem)]
+        response = clean_response(response.model_copy(update={"model": model}), n, request.input)
+        await self._commit(n, sha, response, shown, request, thoughts)
         return response
+
+    def _before_text(self, announcement: list[Event]) -> Callable[[str], list[Event]]:
+        """Makes the events that a client must know before the rest of a text: the agent, passages, and what is cited."""
+        cited: set[int] = set()
+        citations = self._turn.citations
+
+        def make(text: str) -> list[Event]:
+            new = [c.n for c in citations.find_cited(text) if c.n not in cited]
+            cited.update(new)
+            events = [*citations.take_unlogged(), *announcement, *map(Cited, new)]
+            announcement.clear()
+            return events
+
+        return make
 
     async def _open(self, name: str, request: _Request) -> Begin:
         offline = name == OFFLINE
         model = self._offline_model() if offline else await self._models.models.get(name)
 
-        def begin() -> AsyncIterator[TResponseStreamEvent]:
+        window = 0 if offline else await self._models.models.find_window(name)
+
+        def begin(short: bool) -> AsyncIterator[TResponseStreamEvent]:
             return model.stream_response(
                 request.instructions,
                 # The offline model would take a message after a tool's output for one whose tool is still to be called.
-                request.input if offline else request.steered,
+                request.input if offline else self._fit(request, window, short=short),
                 request.settings,
                 request.tools,
                 request.schema,
@@ -206,27 +236,54 @@ class JournaledModel(Model):
 
         return begin
 
+    def _fit(self, request: _Request, window: int, *, short: bool) -> list[Any]:
+        """The items that a model with this window is given. With `short` they are half of what they were."""
+        models = self._models
+        tools = [
+            [tool.name, getattr(tool, "params_json_schema", None), getattr(tool, "description", "")]
+            for tool in request.tools
+        ]
+        fixed = count_tokens(f"{request.instructions}{json.dumps(tools, default=str)}")
+        # A quarter is left for the answer.
+        budget = window * 3 // 4 - fixed
+        if models.longest_input is not None:
+            budget = min(budget, models.longest_input)
+        items = cut_outputs([dict(item) for item in request.steered], self._turn.runtime.settings.tool_output_limit)
+        past, present = fit_budget(items[: models.past], items[models.past :], budget)
+        if short:
+            models.longest_input = count_request([*past, *present]) // 2
+            past, present = fit_budget(past, present, models.longest_input)
+        return alternate([*past, *present])
+
     def _offline_model(self) -> Model:
         turn, models = self._turn, self._models
-        asked = _OfflineTurn(
+        asked = OfflineTurn(
             message=turn.attempt.message,
             query=turn.briefing.query,
             passages=turn.citations.find_for(self._agent) or (),
             tools=models.workspace.tools,
             ranked_agents=[ranked.name for ranked in models.decision.ranked],
             urgent=turn.briefing.emergency,
+            configured=self._name != OFFLINE,
         )
         return OfflineModel(asked, models.embedder, words_per_second=turn.runtime.settings.offline_words_per_second)
 
-    async def _commit(self, n: int, sha: bytes, response: Response, writer: "_TextWriter", request: _Request) -> None:
-        events, items = writer.take_rest(), list[NewItem]()
+    async def _commit(
+        self, n: int, sha: bytes, response: Response, shown: AnswerLog, request: _Request, thoughts: Sequence[str]
+    ) -> None:
+        codes = [*shown.notes, *_note_codes(response)]
+        events: list[Event] = [*shown.take_rest(), *(Note(code, NOTES[code]) for code in codes if code in NOTES)]
+        items = [thought_item(thought) for thought in thoughts if thought.strip()]
+        repeats = find_repeats(request.input[self._models.past :], response.output)
         for output in response.output:
             if isinstance(output, ResponseOutputMessage):
                 items.append(self._message_item(output, response.model))
             elif isinstance(output, ResponseFunctionToolCall):
-                more_events, more_items = _record_call(output, request)
+                more_events, more_items = _record_call(output, request, repeated=output.call_id in repeats)
                 events += more_events
                 items += more_items
+        if items and codes:
+            items[-1].notes.extend(codes)
         await self._turn.attempt.writer.record_model_call(
             n,
             agent=self._agent,
@@ -247,63 +304,21 @@ class JournaledModel(Model):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _OfflineTurn:
-    """What the offline model is told of the turn."""
-
-    message: str
-    query: str
-    passages: Sequence[CitedPassage]
-    tools: Mapping[str, Tool[..., Any]]
-    ranked_agents: Sequence[str]
-    urgent: str | None
-
-
-class _TextWriter:
-    """Puts the text of one call into the log while it comes.
-
-    The first words are written at once, the rest every `FLUSH_SECONDS`.
-    """
-
-    def __init__(self, turn: TurnContext, call: int, announcement: list[Event]) -> None:
-        self._turn, self._call = turn, call
-        self._before = announcement
-        self._text = ""
-        self._buffer = ""
-        self._cited: set[int] = set()
-        self._flushed = 0.0
-
-    async def add(self, delta: str) -> None:
-        self._text += delta
-        self._buffer += delta
-        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
-            await self._turn.attempt.writer.append(*self._take_events())
-            self._flushed = time.monotonic()
-
-    async def void(self) -> None:
-        if self._flushed:
-            await self._turn.attempt.writer.append(Reset(self._call))
-        self._text, self._buffer, self._cited, self._flushed = "", "", set(), 0.0
-
-    def take_rest(self) -> list[Event]:
-        """What is still to be written when the call has ended."""
-        events = self._take_events()
-        return [*events, TextDone(self._call)] if self._text else events
-
-    def _take_events(self) -> list[Event]:
-        # Passages go first: a client must know them before the text that cites them.
-        events, self._before = [*self._turn.citations.take_unlogged(), *self._before], []
-        for cited in self._turn.citations.find_cited(self._text):
-            if cited.n not in self._cited:
-                self._cited.add(cited.n)
-                events.append(Cited(cited.n))
-        for start in range(0, len(self._buffer), PIECE):
-            events.append(TextDelta(self._call, self._buffer[start : start + PIECE]))
-        self._buffer = ""
-        return events
+def _note_codes(response: Response) -> list[str]:
+    """The codes of what a reader should know of this answer."""
+    match response.incomplete_details and response.incomplete_details.reason:
+        case "max_output_tokens":
+            return ["length"]
+        case "content_filter":
+            messages = [output for output in response.output if isinstance(output, ResponseOutputMessage)]
+            spoke = any(part.type == "output_text" for message in messages for part in message.content)
+            return ["content_filter" if spoke else DECLINED]
+    return []
 
 
-def _record_call(call: ResponseFunctionToolCall, request: _Request) -> tuple[list[Event], list[NewItem]]:
+def _record_call(
+    call: ResponseFunctionToolCall, request: _Request, *, repeated: bool
+) -> tuple[list[Event], list[NewItem]]:
     """The events and items of a call that a model asked for.
 
     The outputs that the run loop makes itself are among them: no ledger records those.
@@ -315,16 +330,12 @@ def _record_call(call: ResponseFunctionToolCall, request: _Request) -> tuple[lis
             to = json.dumps({"assistant": handoff.agent_name})
             return [], [item, tool_output_item(call.call_id, to)]
     events: list[Event] = [ToolCalled(call.call_id, call.name, _arguments(call.arguments))]
-    if call.name in {tool.name for tool in request.tools}:
+    known = call.name in {tool.name for tool in request.tools}
+    if known and not repeated:
         return events, [item]
-    failure = unknown_tool(call.name)
+    failure = repeated_call(call.name) if known else unknown_tool(call.name)
     events.append(ToolReturned(call.call_id, call.name, None, failure))
     return events, [item, tool_output_item(call.call_id, failure, failed=True)]
-
-
-def unknown_tool(name: str) -> str:
-    """What a model is told that calls a tool which its agent does not have."""
-    return failure_text(NotFound(f"there is no tool {quote_value(name)} here"))
 
 
 def _arguments(text: str) -> Any:
@@ -337,51 +348,3 @@ def _arguments(text: str) -> Any:
 
 def _request_sha(instructions: str | None, input: Any, tools: list[str]) -> bytes:
     return hashlib.sha256(json.dumps([instructions, input, tools], default=str, sort_keys=True).encode()).digest()
-
-
-def _first_calls(outputs: Sequence[ResponseOutputItem]) -> list[ResponseOutputItem]:
-    """`outputs` with as many calls as are taken of one response. The rest is never heard of again."""
-    calls = [output for output in outputs if isinstance(output, ResponseFunctionToolCall)]
-    if len(calls) > CALLS_TAKEN:
-        log.warning("model.too_many_calls", calls=len(calls), taken=CALLS_TAKEN)
-    dropped = {id(call) for call in calls[CALLS_TAKEN:]}
-    return [output for output in outputs if id(output) not in dropped]
-
-
-def _is_cut_off(response: Response) -> bool:
-    """Whether the answer ended because it may not be longer."""
-    return response.incomplete_details is not None and response.incomplete_details.reason == "max_output_tokens"
-
-
-def _clean(outputs: Sequence[ResponseOutputItem], *, cut_off: bool) -> list[ResponseOutputItem]:
-    """`outputs` with calls that can be kept and sent back. With `cut_off` the last one came to no end."""
-    cleaned = list(outputs)
-    for i, output in enumerate(outputs):
-        if isinstance(output, ResponseFunctionToolCall):
-            name = clean_name(output.name)
-            arguments = clean_arguments(name, output.arguments, cut_off=cut_off and i == len(outputs) - 1)
-            cleaned[i] = output.model_copy(update={"name": name, "arguments": arguments})
-    return cleaned
-
-
-def _storable(response: Response) -> Response:
-    """`response` without what cannot be stored or encoded."""
-    written = response.model_dump(mode="python", exclude_unset=True, warnings=False)
-    kept = storable(written)
-    return response if kept == written else Response.model_validate(kept)
-
-
-def _with_new_ids(
-    outputs: Sequence[ResponseOutputItem], n: int, input: Sequence[TResponseInputItem]
-) -> list[ResponseOutputItem]:
-    """`outputs` with call ids that no call before them has."""
-    # Some providers number the calls of each answer anew, but the ledger and the run loop know a call by its id.
-    used: set[Any] = {"", *(item.get("call_id") for item in input)}
-    renamed = list(outputs)
-    for i, output in enumerate(outputs):
-        if isinstance(output, ResponseFunctionToolCall):
-            taken = output.call_id in used or not is_clean_name(output.call_id)
-            id = f"{clean_name(output.call_id or 'call')[:40]}_{n}_{i}" if taken else output.call_id
-            renamed[i] = output.model_copy(update={"call_id": id})
-            used.add(id)
-    return renamed

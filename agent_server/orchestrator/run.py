@@ -14,6 +14,7 @@ from agents.result import RunResultStreaming
 from agent_server.calls.call import Runtime
 from agent_server.calls.grace import wait_through
 from agent_server.calls.ledger import Interrupted
+from agent_server.calls.refusals import unknown_tool
 from agent_server.conversations.history import history
 from agent_server.conversations.items import assistant_message, user_message
 from agent_server.conversations.models import Conversation, Item
@@ -29,7 +30,7 @@ from agent_server.models.providers import Models
 from agent_server.orchestrator.agents import compile_agents
 from agent_server.orchestrator.citations import Citations
 from agent_server.orchestrator.context import Briefing, TurnContext
-from agent_server.orchestrator.replay import JournaledModels, unknown_tool
+from agent_server.orchestrator.replay import JournaledModels
 from agent_server.prompts import AgentPrompt
 from agent_server.routing import Decision, Ranked, RoutedAgent, Router, build_router, subjects
 from agent_server.turns.attempt import Attempt, Outcome
@@ -81,6 +82,7 @@ class Orchestrator:
             embedder=self.embedder,
             journaled=attempt.earlier.model_calls,
             announced=_find_announced(attempt.earlier.events),
+            past=len(past),
             ends=ends,
         )
         entry = decision.agent if decision.decided_by != "model" else self.workspace.entry
@@ -109,6 +111,7 @@ class Orchestrator:
         usage = result.context_wrapper.usage
         return Outcome(
             agent=result.last_agent.name,
+            finish=models.finish,
             usage={
                 "model": models.last_model,
                 "requests": usage.requests,

@@ -28,6 +28,17 @@ class ModelSettings(BaseModel):
     model_call_timeout: Annotated[float, Field(gt=0, description="Longest model call, seconds.")] = 120.0
     model_retries: Annotated[int, Field(ge=0, le=5, description="Retries of a model call with no output yet.")] = 2
 
+    context_window: Annotated[
+        int | None,
+        Field(
+            ge=1_024, description="Tokens that a model takes at once. Without it: what is known of the model, or 8192."
+        ),
+    ] = None
+    tool_output_limit: Annotated[
+        int,
+        Field(ge=200, description="Longest output of a tool that a model is given, characters; people get all of it."),
+    ] = 20_000
+
     embedder: Annotated[
         str, Field(min_length=1, description="What makes vectors of texts: its name, or `package.module:factory`.")
     ] = "wordllama"

@@ -34,10 +34,12 @@ PAUSE_SECONDS = 5.0
 
 @dataclass
 class Outcome:
-    """How an attempt ended. `agent` is the specialist that answered, `usage` what the models used."""
+    """How an attempt ended. `agent` is the specialist that answered, `usage` what the models used, `finish` why the answer
+    ends (`Done`)."""
 
     agent: str | None = None
     usage: dict[str, Any] = field(default_factory=dict)
+    finish: str = "stop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +124,14 @@ class Attempts:
             if turn.last_event > 0 or turn.attempts > 1:
                 earlier = await read_earlier(self.database, owner_id=turn.owner_id, turn_id=turn.id)
                 writer = self._writer(turn, earlier)
-                if unfinished := earlier.partial_texts:  # these calls are made again
+                if unfinished := earlier.unfinished_calls:  # these calls are made again
                     await writer.append(*(Reset(call) for call in unfinished))
             outcome = await self._run_in_time(turn, writer)
             work_waits = await writer.finish(
-                "done", Done(outcome.agent, outcome.usage), agent=outcome.agent, usage=outcome.usage
+                "done",
+                Done(outcome.agent, outcome.usage, outcome.finish),
+                agent=outcome.agent,
+                usage=outcome.usage,
             )
             log.info("turn.done", agent=outcome.agent)
             return work_waits

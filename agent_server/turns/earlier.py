@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from agent_server.db import Database
-from agent_server.turns.events import Event, Reset, TextDelta, TextDone, from_row
+from agent_server.turns.events import Event, Reset, TextDelta, TextDone, ThoughtDelta, from_row
 from agent_server.turns.models import ModelCall, ToolCall, TurnEvent
 
 _TAKEN_STEERS = text("""
@@ -37,9 +37,16 @@ class Earlier:
         return max(self.model_calls, default=0)
 
     @property
-    def partial_texts(self) -> Mapping[int, str]:
-        """What was shown of model calls that did not come to their end. It is by number of the call."""
-        return find_partial_texts(self.events)
+    def unfinished_calls(self) -> Sequence[int]:
+        """The numbers of model calls that something was shown of and that did not come to their end."""
+        shown = dict[int, None]()
+        for event in self.events:
+            match event:
+                case TextDelta(call=call) | ThoughtDelta(call=call) if call not in self.model_calls:
+                    shown[call] = None
+                case TextDone(call=call) | Reset(call=call):
+                    shown.pop(call, None)
+        return list(shown)
 
 
 NOTHING = Earlier()

@@ -51,6 +51,24 @@ class TextDone:
 
 
 @dataclass(frozen=True)
+class ThoughtDelta:
+    """More of what the model thinks in model call `call` before it speaks. It is dropped by `reset`."""
+
+    kind: ClassVar[str] = "thought"
+    call: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something about the answer that its reader should know. `code` is one of docs/http.md."""
+
+    kind: ClassVar[str] = "note"
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Reset:
     """The text of `call` so far is void. The call starts over."""
 
@@ -120,11 +138,13 @@ class Other:
 
 @dataclass(frozen=True)
 class Done:
-    """The last event of a turn that was answered."""
+    """The last event of a turn that was answered. `finish` says why the answer ends: `stop`, `length` or
+    `content_filter`."""
 
     kind: ClassVar[str] = "done"
     agent: str | None = None
     usage: dict[str, Any] = field(default_factory=dict)
+    finish: str = "stop"
 
 
 @dataclass(frozen=True)
@@ -149,6 +169,8 @@ Event = (
     | Cited
     | TextDelta
     | TextDone
+    | ThoughtDelta
+    | Note
     | Reset
     | ToolCalled
     | ToolReturned
@@ -171,6 +193,8 @@ _KINDS: dict[str, type[Any]] = {
         Cited,
         TextDelta,
         TextDone,
+        ThoughtDelta,
+        Note,
         Reset,
         ToolCalled,
         ToolReturned,

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from agent_server.conversations.models import Item
+from agent_server.conversations.notes import Finish, finish_of
 from agent_server.db import Database
 from agent_server.errors import Unavailable
 from agent_server.signals import Hint, TurnGrew
@@ -277,20 +278,18 @@ class Hub:
                 )
                 .order_by(col(Item.k))
             )
-            said = [
-                {"role": item.role, "text": item.text, "agent": item.agent, "sources": item.sources}
-                for item in items.scalars()
-                if item.role is not None
-            ]
+            said = [item for item in items.scalars() if item.role is not None]
+        views = [{"role": i.role, "text": i.text, "agent": i.agent, "sources": i.sources} for i in said]
+        finish = finish_of(said[-1].notes if said else ())
         # With the last two numbers of the log, so that a client which resumes from them gets nothing twice.
         feed.start, feed.events = turn.last_event - 2, []
-        feed.extend([Numbered(turn.last_event - 1, Snapshot(said)), Numbered(turn.last_event, _last_event(turn))])
+        feed.extend([Numbered(turn.last_event - 1, Snapshot(views)), Numbered(turn.last_event, _last_event(turn, finish))])
 
 
-def _last_event(turn: Turn) -> Done | Failed | Cancelled:
+def _last_event(turn: Turn, finish: Finish) -> Done | Failed | Cancelled:
     match turn.status:
         case "done":
-            return Done(turn.agent, turn.usage or {})
+            return Done(turn.agent, turn.usage or {}, finish)
         case "failed":
             return Failed(**(turn.error or {"code": "internal", "message": "The answer failed"}))
         case _:

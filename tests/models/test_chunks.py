@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_server.models.chunks import Calls, Halves, repair
+from agent_server.models.thoughts import Thoughts
 
 NAMES = st.sampled_from(["create_task", "list_tasks", "search"])
 VALUES = st.recursive(st.none() | st.integers() | st.text(max_size=9), lambda v: st.lists(v, max_size=3), max_leaves=4)
@@ -133,7 +134,7 @@ async def test_a_stream_is_put_right_in_place() -> None:
             pieces = [_piece(0, f"c{n}", "a", {"n": n})]
             yield Namespace(choices=[Namespace(delta=Namespace(content=None, tool_calls=pieces))])
 
-    deltas = [choice.delta async for chunk in repair(stream()) for choice in chunk.choices if choice.delta]
+    deltas = [choice.delta async for chunk in repair(stream(), Thoughts()) for choice in chunk.choices if choice.delta]
     assert [delta.content for delta in deltas] == ["a ", "\U0001f600", None, None]
     assert [delta.reasoning_content for delta in deltas[:2]] == ["a ", "\U0001f600"]
     pieces = [piece for delta in deltas for piece in delta.tool_calls or ()]

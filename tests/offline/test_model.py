@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date
 from typing import Annotated, Any
 
@@ -19,7 +18,13 @@ from agent_server.calls.forms import Form, offer_form
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.embedders.wordllama import WordLlama
 from agent_server.knowledge.passages import CitedPassage, Passage
-from agent_server.offline.model import AFTER_URGENT, GREETING, NOTHING_FOUND, OfflineModel
+from agent_server.offline.model import (
+    AFTER_URGENT,
+    GREETING,
+    NOTHING_FOUND,
+    OfflineModel,
+    OfflineTurn,
+)
 from agent_server.tool import Tool
 
 
@@ -67,18 +72,9 @@ async def capture_lead(
 TOOLS: Mapping[str, Tool[..., Any]] = {t.name: t for t in (create_task, list_tasks, capture_lead, offer_form)}
 
 
-@dataclass
-class Turn:
-    message: str
-    passages: Sequence[CitedPassage] = ()
-    ranked_agents: Sequence[str] = ("helper",)
-    tools: Mapping[str, Tool[..., Any]] = field(default_factory=lambda: TOOLS)
-    urgent: str | None = None
-    followed: str = ""
-
-    @property
-    def query(self) -> str:
-        return f"{self.followed} {self.message}".strip()
+def make_turn(message: str, passages: Sequence[CitedPassage] = (), *, followed: str = "", **more: Any) -> OfflineTurn:
+    given = {"ranked_agents": ("helper",), "tools": TOOLS, "query": f"{followed} {message}".strip()} | more
+    return OfflineTurn(message=message, passages=passages, **given)
 
 
 def passage(n: int, text: str, heading: str = "Kettles", score: float = 0.9) -> CitedPassage:
@@ -116,7 +112,7 @@ Run = Callable[..., Any]
 def run(embedder: Embedder) -> Run:
     """Run a turn with an agent that has the given tools (name -> output); gives the answer and the calls made."""
 
-    async def one(turn: Turn, **outputs: Any) -> tuple[str, list[tuple[str, Any]]]:
+    async def one(turn: OfflineTurn, **outputs: Any) -> tuple[str, list[tuple[str, Any]]]:
         calls: list[tuple[str, Any]] = []
         agent = Agent(
             name="helper",
@@ -138,7 +134,7 @@ async def finished(agent: Agent[Any], message: str) -> RunResultStreaming:
 
 async def test_a_message_that_is_a_phrase_calls_the_tool_and_tells_its_result(run: Run) -> None:
     answer, calls = await run(
-        Turn("Please add buy milk to my list!"),
+        make_turn("Please add buy milk to my list!"),
         create_task={"id": "0199", "title": "buy milk", "due": None, "status": "open", "created_at": "2026-01-01"},
     )
 
@@ -152,7 +148,7 @@ async def test_a_list_is_told_as_bullets(run: Run) -> None:
         {"id": "2", "title": "call mum", "due": None, "status": "done", "place": {"city": "Rome", "floor": 2}},
     ]
 
-    answer, _ = await run(Turn("show my tasks"), list_tasks={"items": items, "next_cursor": "abc"})
+    answer, _ = await run(make_turn("show my tasks"), list_tasks={"items": items, "next_cursor": "abc"})
 
     assert answer == (
         "List tasks:\n\n"
@@ -162,13 +158,13 @@ async def test_a_list_is_told_as_bullets(run: Run) -> None:
 
 
 async def test_an_empty_list_is_said_to_be_empty(run: Run) -> None:
-    answer, _ = await run(Turn("show my tasks"), list_tasks={"items": []})
+    answer, _ = await run(make_turn("show my tasks"), list_tasks={"items": []})
 
     assert answer == "List tasks: there is nothing to show."
 
 
 async def test_a_refusal_is_told_plainly(run: Run) -> None:
-    answer, _ = await run(Turn("add milk to my list"), create_task="conflict: there is a task 'milk' already")
+    answer, _ = await run(make_turn("add milk to my list"), create_task="conflict: there is a task 'milk' already")
 
     assert answer == "Create task did not work: there is a task 'milk' already."
 
@@ -179,14 +175,14 @@ async def test_a_tool_is_not_called_without_what_it_needs(run: Run) -> None:
         """Take a note."""
         raise NotImplementedError
 
-    answer, calls = await run(Turn("take a note", tools={"take_note": take_note}), take_note={})
+    answer, calls = await run(make_turn("take a note", tools={"take_note": take_note}), take_note={})
 
     assert (answer, calls) == ("Take note needs more: subject.", [])
 
 
 async def test_a_tool_with_a_form_is_offered_as_its_form(run: Run) -> None:
     answer, calls = await run(
-        Turn("Contact me about kettles, ann@example.org"),
+        make_turn("Contact me about kettles, ann@example.org"),
         capture_lead={},
         offer_form={"tool": "capture_lead", "title": "Be contacted", "fields": []},
     )
@@ -204,7 +200,7 @@ async def test_the_tool_that_gives_a_form_may_have_any_name(run: Run) -> None:
         raise NotImplementedError
 
     answer, calls = await run(
-        Turn("Contact me about kettles", tools={**TOOLS, "ask_in_writing": ask_in_writing}),
+        make_turn("Contact me about kettles", tools={**TOOLS, "ask_in_writing": ask_in_writing}),
         capture_lead={},
         ask_in_writing={"tool": "capture_lead", "title": "Be contacted", "fields": []},
     )
@@ -214,25 +210,25 @@ async def test_the_tool_that_gives_a_form_may_have_any_name(run: Run) -> None:
 
 
 async def test_a_tool_that_is_not_offered_is_not_called(run: Run) -> None:
-    answer, calls = await run(Turn("show my tasks"), create_task={})
+    answer, calls = await run(make_turn("show my tasks"), create_task={})
 
     assert (answer, calls) == (NOTHING_FOUND, [])
 
 
 async def test_a_question_is_answered_in_the_words_of_the_passages_with_citations(run: Run) -> None:
-    answer, _ = await run(Turn("How long does a kettle take to boil?", [KETTLES]))
+    answer, _ = await run(make_turn("How long does a kettle take to boil?", [KETTLES]))
 
     assert answer == "From the content:\n\n> A kettle of 1.7 litres boils in about four minutes. [1]"
 
 
 async def test_what_no_passage_answers_is_said_to_be_missing(run: Run) -> None:
-    answer, _ = await run(Turn("Who won the football world cup in 1990?", [KETTLES]))
+    answer, _ = await run(make_turn("Who won the football world cup in 1990?", [KETTLES]))
 
     assert answer == NOTHING_FOUND
 
 
 async def test_a_follow_up_is_understood_with_what_it_follows(run: Run) -> None:
-    turn = Turn(
+    turn = make_turn(
         "and in winter?",
         [passage(1, "In winter a kettle takes five minutes. A pan has a lid.")],
         followed="How long does a kettle take?",
@@ -246,17 +242,17 @@ async def test_a_follow_up_is_understood_with_what_it_follows(run: Run) -> None:
 async def test_emergency_advice_that_was_shown_is_not_repeated(run: Run) -> None:
     burns = passage(1, "Cool a burn under water for 20 minutes.", heading="Burns")
 
-    answer, _ = await run(Turn("I have a burn, what do I do?", [burns], urgent=burns.passage.text))
+    answer, _ = await run(make_turn("I have a burn, what do I do?", [burns], urgent=burns.passage.text))
 
     assert answer == AFTER_URGENT
 
 
 async def test_a_greeting_is_answered_with_what_can_be_asked(run: Run) -> None:
-    assert (await run(Turn("Hello there!")))[0] == GREETING
+    assert (await run(make_turn("Hello there!")))[0] == GREETING
 
 
 async def test_triage_hands_off_once_to_the_agent_that_is_most_likely_meant(embedder: Embedder) -> None:
-    turn = Turn("How long does a kettle take to boil?", ranked_agents=["kitchen", "garden"])
+    turn = make_turn("How long does a kettle take to boil?", ranked_agents=["kitchen", "garden"])
     garden, kitchen = (Agent(name=name, model=OfflineModel(turn, embedder)) for name in ("garden", "kitchen"))
     garden.handoffs = [handoff(kitchen)]
     kitchen.handoffs = [handoff(garden)]
@@ -275,8 +271,8 @@ async def test_triage_hands_off_once_to_the_agent_that_is_most_likely_meant(embe
 
 async def test_an_agent_with_passages_or_a_tool_for_it_keeps_the_message(embedder: Embedder) -> None:
     for turn in (
-        Turn("How long does a kettle take to boil?", [KETTLES], ranked_agents=["kitchen"]),
-        Turn("show my tasks", ranked_agents=["kitchen"]),
+        make_turn("How long does a kettle take to boil?", [KETTLES], ranked_agents=["kitchen"]),
+        make_turn("show my tasks", ranked_agents=["kitchen"]),
     ):
         kitchen = Agent(name="kitchen", model=OfflineModel(turn, embedder))
         agent = Agent(
@@ -290,7 +286,7 @@ async def test_an_agent_with_passages_or_a_tool_for_it_keeps_the_message(embedde
 
 
 async def test_an_earlier_turn_does_not_count_as_this_one(embedder: Embedder) -> None:
-    turn = Turn("show my tasks")
+    turn = make_turn("show my tasks")
     earlier: list[Any] = [
         {"role": "user", "content": "add milk to my list"},
         {"type": "function_call", "call_id": "call_1", "name": "create_task", "arguments": "{}"},
@@ -308,7 +304,7 @@ async def respond(model: OfflineModel, input: Any, tools: Sequence[FunctionTool]
 
 
 async def test_the_same_input_gives_the_same_response_and_another_input_other_ids(embedder: Embedder) -> None:
-    model = OfflineModel(Turn("How long does a kettle take to boil?", [KETTLES]), embedder)
+    model = OfflineModel(make_turn("How long does a kettle take to boil?", [KETTLES]), embedder)
 
     first, again, other = [await respond(model, text) for text in ("a", "a", "b")]
 
@@ -318,7 +314,7 @@ async def test_the_same_input_gives_the_same_response_and_another_input_other_id
 
 
 async def test_text_is_streamed_word_by_word_in_the_order_of_the_protocol(embedder: Embedder) -> None:
-    turn = Turn("How long does a kettle take to boil?", [KETTLES])
+    turn = make_turn("How long does a kettle take to boil?", [KETTLES])
     stream = OfflineModel(turn, embedder, words_per_second=10_000).stream_response(
         None, turn.message, ModelSettings(), [], None, [], ModelTracing.DISABLED
     )

@@ -56,5 +56,5 @@ async def test_an_attempt_is_given_what_the_one_before_it_stored_and_the_first_i
     assert {n: row.response for n, row in second.model_calls.items()} == {1: {"id": "r"}}
     assert second.steers == [(1, "in blue")]
     assert second.events == [*PAGE, Steered("in blue"), TextDelta(1, "Yes"), TextDone(1), TextDelta(2, "No")]
-    assert (second.last_call, second.partial_texts) == (1, {2: "No"})
+    assert (second.last_call, second.unfinished_calls) == (1, [2])
     assert events[8] == Reset(2)

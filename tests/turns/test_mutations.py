@@ -75,7 +75,7 @@ MUTANTS = [
     Mutant(
         "text of an unfinished call is taken back",
         "agent_server/turns/attempt.py",
-        "if unfinished := earlier.partial_texts:",
+        "if unfinished := earlier.unfinished_calls:",
         "if unfinished := dict[int, str]():",
         f"{_KILLED}[shown 1-stored]",
     ),

@@ -17,6 +17,7 @@ from agent_server.turns.events import (
     ConfirmationAsked,
     Done,
     Failed,
+    Note,
     Numbered,
     Other,
     PassagesFound,
@@ -25,6 +26,7 @@ from agent_server.turns.events import (
     Steered,
     TextDelta,
     TextDone,
+    ThoughtDelta,
     ToolCalled,
     ToolReturned,
     body_of,
@@ -47,6 +49,7 @@ class UIMessageEncoder:
     _passages: dict[int, dict[str, Any]] = field(default_factory=dict)
     _cited: list[int] = field(default_factory=list)
     _texts: dict[int, "_OpenText"] = field(default_factory=dict)
+    _thinking: int | None = None
     _step: bool = False
     _tools_returned: bool = False
     _started: bool = False
@@ -85,11 +88,17 @@ class UIMessageEncoder:
                 return self._text(call, text)
             case TextDone(call=call):
                 return self._close_text(call)
+            case ThoughtDelta(call=call, text=text):
+                return self._think(call, text)
+            case Note() as note:
+                return [{"type": "data-note", "data": body_of(note)}]
             case Reset(call=call):
                 self._texts.pop(call, None)
+                self._thinking = None
                 return [{"type": "data-reset", "data": {"id": _text_id(call)}}]
             case ToolCalled(call_id=call_id, name=name, input=input):
                 return [
+                    *self._close_thought(),
                     *self._open_step(self._tools_returned),
                     {"type": "tool-input-available", "toolCallId": call_id, "toolName": name, "input": input, **_OURS},
                 ]
@@ -107,9 +116,10 @@ class UIMessageEncoder:
                 return self._snapshot([m for m in messages if m["role"] == "assistant"])
             case Other():
                 return []
-            case Done(agent=agent_name, usage=usage):
+            case Done(agent=agent_name, usage=usage, finish=reason):
                 metadata = {"agent": agent_name, "usage": usage}
-                return [*self._end(), {"type": "finish", "finishReason": "stop", "messageMetadata": metadata}]
+                finished = {"type": "finish", "finishReason": reason.replace("_", "-"), "messageMetadata": metadata}
+                return [*self._end(), finished]
             case Failed(code=code, message=message):
                 finish = {"type": "finish", "finishReason": "error", "messageMetadata": {"error": code}}
                 return [*self._end(), {"type": "error", "errorText": message}, finish]
@@ -135,10 +145,21 @@ class UIMessageEncoder:
         self._step, self._tools_returned = True, False
         return [*before, {"type": "start-step"}]
 
-    def _text(self, call: int, text: str) -> list[Chunk]:
+    def _think(self, call: int, text: str) -> list[Chunk]:
         chunks: list[Chunk] = []
+        if self._thinking != call:
+            chunks = [*self._open_step(self._tools_returned), {"type": "reasoning-start", "id": _thought_id(call)}]
+            self._thinking = call
+        return [*chunks, {"type": "reasoning-delta", "id": _thought_id(call), "delta": text}]
+
+    def _close_thought(self) -> list[Chunk]:
+        call, self._thinking = self._thinking, None
+        return [] if call is None else [{"type": "reasoning-end", "id": _thought_id(call)}]
+
+    def _text(self, call: int, text: str) -> list[Chunk]:
+        chunks: list[Chunk] = self._close_thought()
         if call not in self._texts:
-            chunks = [*self._open_step(self._tools_returned), {"type": "text-start", "id": _text_id(call)}]
+            chunks += [*self._open_step(self._tools_returned), {"type": "text-start", "id": _text_id(call)}]
             self._texts[call] = _OpenText(BlockRenderer() if self.html else None)
         chunks.append({"type": "text-delta", "id": _text_id(call), "delta": text})
         return [*chunks, *self._texts[call].render(call, text, self._cited, passing=self._passing)]
@@ -149,7 +170,8 @@ class UIMessageEncoder:
         return [*rest, {"type": "text-end", "id": _text_id(call)}]
 
     def _end(self) -> list[Chunk]:
-        chunks = [chunk for call in list(self._texts) for chunk in self._close_text(call)]
+        chunks = self._close_thought()
+        chunks += [chunk for call in list(self._texts) for chunk in self._close_text(call)]
         if self._step:
             chunks.append({"type": "finish-step"})
         return chunks
@@ -178,6 +200,10 @@ class _OpenText:
 
 # The client has no declaration of our tools, and must not run them: they were run here.
 _OURS = {"dynamic": True, "providerExecuted": True}
+
+
+def _thought_id(call: int) -> str:
+    return f"thought-{call}"
 
 
 def _text_id(call: int) -> str:

@@ -16,6 +16,7 @@ export class Answer {
   #agents = [];
   #sources = new Map();
   #texts = new Map();
+  #thoughts = new Map();
   #tools = new Map();
   #conversation;
   #who = h("h2", { class: "who" });
@@ -42,8 +43,10 @@ export class Answer {
       const asked = typeof tool.output === "string" ? parsed(tool.output) : tool.output;
       if (asked?.done === false && asked.confirmation) answer.apply({ type: "data-confirmation", data: { id: asked.confirmation } });
     }
+    if (message.reasoning) answer.#think("stored", message.reasoning);
     if (message.text) answer.#text("stored").text = message.text;
     (message.html ?? []).forEach((html, i) => answer.apply({ type: "data-html", data: { id: "stored", i, html } }));
+    for (const data of message.notes ?? []) answer.apply({ type: "data-note", data });
     if (message.status === "cancelled") answer.apply({ type: "abort" });
     answer.finish();
     return answer;
@@ -69,6 +72,8 @@ export class Answer {
       case "tool-output-available": this.#tools.get(chunk.toolCallId)?.done(chunk.output); break;
       case "tool-output-error": this.#tools.get(chunk.toolCallId)?.failed(chunk.errorText); break;
       case "source-document": this.#addSource(chunk); break;
+      case "reasoning-delta": this.#think(chunk.id, chunk.delta); break;
+      case "data-note": this.#end.append(h("p", { class: "stopped" }, chunk.data.text)); break;
       case "text-delta": this.#text(chunk.id).text += chunk.delta; break;
       case "text-end": this.#showPlain(chunk.id); break;
       case "data-html": this.#setBlock(chunk.data); break;
@@ -153,9 +158,22 @@ export class Answer {
     return this.#texts.get(id);
   }
 
+  /** What the model thinks, folded. It has the number of its call, as the text has. */
+  #think(id, delta) {
+    id = id.replace("thought", "text");
+    if (!this.#thoughts.has(id)) {
+      const text = h("p", { class: "plain" });
+      this.#thoughts.set(id, h("div", { class: "tools" }, h("details", { class: "tool" }, h("summary", {}, icon("right"), "Thoughts"), h("div", { class: "tool-body" }, text))));
+      this.#parts.append(this.#thoughts.get(id));
+    }
+    this.#thoughts.get(id).querySelector("p").append(delta);
+  }
+
   #dropText(id) {
     this.#texts.get(id)?.element.remove();
     this.#texts.delete(id);
+    this.#thoughts.get(id)?.remove();
+    this.#thoughts.delete(id);
   }
 
   /** A server that sent no HTML for a text has still sent the text. */

@@ -1,0 +1,21 @@
+"""Answers have notes about them, and turns may be replaced by others."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "engine_0008"
+down_revision = "engine_0007"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    # Both have a value without being named, so that processes of before may run on.
+    op.add_column("item", sa.Column("notes", postgresql.JSONB(), nullable=False, server_default=sa.text("'[]'::jsonb")))
+    op.add_column("turn", sa.Column("replaced_by", sa.Integer(), nullable=True))
+
+
+def downgrade() -> None:
+    op.drop_column("turn", "replaced_by")
+    op.drop_column("item", "notes")
