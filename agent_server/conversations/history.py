@@ -55,27 +55,34 @@ UNANSWERED = "(interrupted)"
 """What a model is given as its answer where it gave none: the turn failed or was stopped, or another message came in."""
 
 
-def alternate(bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`bodies` with words of the assistant between any two messages of the user's, and none beside one another.
+def alternate(past: Sequence[dict[str, Any]], present: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The items of earlier turns and of the present one with messages of the user and of the assistant by turns.
 
     The templates of Mistral, Gemma and others refuse anything else, with every later request of the conversation.
     """
     spoken: list[dict[str, Any]] = []
     role = "assistant"  # whose turn to speak has passed
-    for body in bodies:
+    for n, body in enumerate([*past, *present]):
         before = spoken[-1] if spoken else {}
         match body.get("role"):
             case "user" if role == "user" and before.get("role") == "user" and before == body:
                 continue  # the question of a turn that failed, asked again
+            case "user" if n > len(past) and before.get("role") == "user" and _are_texts(before, body):
+                spoken[-1] = _join(before, body)  # several that were put into the turn
+                continue
             case "user" if role == "user":
                 spoken.append({"role": "assistant", "content": UNANSWERED})
             case "assistant" if before.get("role") == "assistant" and _are_texts(before, body):
-                spoken[-1] = {**before, "content": f"{before['content'].rstrip()}\n\n{body['content']}"}
+                spoken[-1] = _join(before, body)
                 continue
         # Words beside a call are no answer: templates do not count them.
         role = "user" if body.get("type") == "function_call" else body.get("role") or role
         spoken.append(body)
     return spoken
+
+
+def _join(before: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    return {**before, "content": f"{before['content'].rstrip()}\n\n{body['content']}"}
 
 
 def _are_texts(*bodies: dict[str, Any]) -> bool:

@@ -194,12 +194,13 @@ async def _finish(response: Response, display: Display) -> Response:
     await display.think(thought)
     if said:
         await display.add(said)
-    spoken = [_with_text(message, said)] if said else []
+    spoken = [with_text(message, said)] if said else []
     rest = [output for output in response.output if output is not message]
     return response.model_copy(update={"output": [make_thought(thought), *spoken, *rest], "metadata": THOUGHT_IN_TEXT})
 
 
-def _with_text(message: ResponseOutputMessage, text: str) -> ResponseOutputMessage:
+def with_text(message: ResponseOutputMessage, text: str) -> ResponseOutputMessage:
+    """The message with this text alone."""
     part = ResponseOutputText(annotations=[], text=text, type="output_text")
     return message.model_copy(update={"content": [part]})
 

@@ -156,6 +156,9 @@ def _name_reason(said: str, status: int | None) -> Fault | None:
         return None
     if says(_NO_CREDIT):
         return Fault("The account at the model's provider has no credit left", again=False, said=masked)
+    # More at once than the account may send in a minute, which no wait helps (Groq's 413, 429 through litellm).
+    if status == 413 or "request too large" in words:
+        return _too_long(masked)
     if status == 429:
         return None
     if says(_NO_TOOLS):
@@ -163,14 +166,17 @@ def _name_reason(said: str, status: int | None) -> Fault | None:
         return Fault(message, again=False, said=masked)
     if says(_DECLINED):
         return Fault("The model declined to answer", again=False, kind="declined", said=masked)
-    # 413: more at once than the account may send in a minute (Groq).
-    if says(_TOO_LONG) or status == 413:
-        return Fault("The conversation is too long for the model", again=False, kind="too_long", said=masked)
+    if says(_TOO_LONG):
+        return _too_long(masked)
     if status == 529 or says(_OVERLOADED):
         return Fault("The model's provider is overloaded", again=True, kind="busy", said=masked)
     if says(_BAD_CALL):
         return Fault("The model wrote a call of a tool that cannot be read", again=True, said=masked)
     return None
+
+
+def _too_long(said: str) -> Fault:
+    return Fault("The conversation is too long for the model", again=False, kind="too_long", said=said)
 
 
 def _read_words(error: Exception) -> str:

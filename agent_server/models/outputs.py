@@ -6,14 +6,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
-from openai.types.responses import Response, ResponseFunctionToolCall, ResponseOutputItem, ResponseReasoningItem
+from openai.types.responses import (
+    Response,
+    ResponseFunctionToolCall,
+    ResponseOutputItem,
+    ResponseOutputMessage,
+    ResponseReasoningItem,
+)
 
 from agent_server.calls.refusals import SAME_CALLS
+from agent_server.conversations.notes import DECLINED
 from agent_server.db import storable
 from agent_server.model_calls import clean_arguments, clean_name, is_clean_name
+from agent_server.models.answer import message_text, with_text
 from agent_server.models.providers import THOUGHT_IN_TEXT
 
 log = structlog.get_logger()
+
+REFUSED = {"refused": "true"}
+"""Metadata of a response in which the model refused."""
 
 CALLS_TAKEN = 20
 """How many tool calls of one response are made."""
@@ -25,9 +36,34 @@ def clean_response(response: Response, n: int, input: Sequence[Mapping[str, Any]
     `input` is what the model was given. No call has an id that one in it has.
     """
     outputs = _clean(_first_calls(response.output), cut_off=_is_cut_off(response))
+    refused = any(_is_refusal(output) for output in outputs)
     if response.metadata == THOUGHT_IN_TEXT:
         outputs = [output for output in outputs if not isinstance(output, ResponseReasoningItem)]
-    return _storable(response.model_copy(update={"output": _with_new_ids(outputs, n, input)}))
+    kept = {"output": _with_new_ids([_say_refusal(output) for output in outputs], n, input)}
+    return _storable(response.model_copy(update=kept | ({"metadata": REFUSED} if refused else {})))
+
+
+def note_codes(response: Response) -> list[str]:
+    """The codes of what a reader should know of this answer (`conversations.notes`)."""
+    if response.metadata == REFUSED:
+        return [DECLINED]
+    match response.incomplete_details and response.incomplete_details.reason:
+        case "max_output_tokens":
+            return ["length"]
+        case "content_filter":
+            return ["content_filter"]
+    return []
+
+
+def _is_refusal(output: ResponseOutputItem) -> bool:
+    return isinstance(output, ResponseOutputMessage) and any(part.type == "refusal" for part in output.content)
+
+
+def _say_refusal(output: ResponseOutputItem) -> ResponseOutputItem:
+    # The run loop takes a refusal for an error.
+    if isinstance(output, ResponseOutputMessage) and _is_refusal(output):
+        return with_text(output, message_text(output))
+    return output
 
 
 def find_repeats(input: Iterable[Mapping[str, Any]], outputs: Iterable[ResponseOutputItem]) -> frozenset[str]:

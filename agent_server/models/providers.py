@@ -127,6 +127,9 @@ class Models:
         provider, _, model_name = name.partition("/")
         if provider == "ollama":  # which litellm asks for text only, with the tools pasted into it
             name = f"ollama_chat/{model_name}"
+        if name.startswith("ollama_chat/"):
+            # litellm asks Ollama for the price of a model it does not know, and holds up the event loop meanwhile.
+            litellm.model_cost.setdefault(name, {"litellm_provider": "ollama_chat", "mode": "chat"} | _FREE)
         key = getattr(self.settings, f"{provider}_api_key", None)
         model: Any = whole(model=name, api_key=key.get_secret_value() if key else None)
         model.context_window = find_window(name, self.settings)
@@ -135,6 +138,9 @@ class Models:
     async def close(self) -> None:
         if self._openai is not None:
             await self._openai.close()
+
+
+_FREE = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
 
 
 class _Whole:

@@ -16,7 +16,7 @@ _TAGS = {
     "◁think▷": "◁/think▷",  # Kimi-VL
 }
 _LONGEST = max(map(len, _TAGS))
-_END = re.compile(r"\s*(?:</think>|\[/THINK\]|◁/think▷)\s*")
+_END = re.compile(r"(?:</think>|\[/THINK\]|◁/think▷)(?:[^\S\n]*\n\s*|\s*\Z)")
 
 
 @dataclass

@@ -37,13 +37,13 @@ from agent_server.conversations.items import (
     tool_output_item,
     user_message,
 )
-from agent_server.conversations.notes import DECLINED, NOTES, Finish, finish_of
+from agent_server.conversations.notes import NOTES, Finish, finish_of
 from agent_server.errors import ModelFailed
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import passage_body
 from agent_server.models.answer import Begin, answer, message_text, thought_text
 from agent_server.models.choice import OFFLINE, ModelChoice
-from agent_server.models.outputs import clean_response, find_repeats
+from agent_server.models.outputs import clean_response, find_repeats, note_codes
 from agent_server.models.providers import Models
 from agent_server.offline.model import OfflineModel, OfflineTurn
 from agent_server.orchestrator.context import TurnContext
@@ -168,7 +168,7 @@ class JournaledModel(Model):
             response = await self._ask(n, sha, request)
         self._turn.repeats.update(find_repeats(items[self._models.past :], response.output))
         self._models.announced, self._models.last_model = self._agent, response.model
-        self._models.finish = finish_of(_note_codes(response))
+        self._models.finish = finish_of(note_codes(response))
         yield ResponseCompletedEvent(response=response, sequence_number=0, type="response.completed")
 
     async def _steer(self, n: int, items: list[TResponseInputItem]) -> list[TResponseInputItem]:
@@ -253,7 +253,7 @@ class JournaledModel(Model):
         if short:
             models.longest_input = count_request([*past, *present]) // 2
             past, present = fit_budget(past, present, models.longest_input)
-        return alternate([*past, *present])
+        return alternate(past, present)
 
     def _offline_model(self) -> Model:
         turn, models = self._turn, self._models
@@ -271,7 +271,7 @@ class JournaledModel(Model):
     async def _commit(
         self, n: int, sha: bytes, response: Response, shown: AnswerLog, request: _Request, thoughts: Sequence[str]
     ) -> None:
-        codes = [*shown.notes, *_note_codes(response)]
+        codes = [*shown.notes, *note_codes(response)]
         events: list[Event] = [*shown.take_rest(), *(Note(code, NOTES[code]) for code in codes if code in NOTES)]
         items = [thought_item(thought) for thought in thoughts if thought.strip()]
         repeats = find_repeats(request.input[self._models.past :], response.output)
@@ -302,18 +302,6 @@ class JournaledModel(Model):
             prompt_sha=self._models.workspace.agents[self._agent].sha,
             sources=[passage_body(cited) for cited in self._turn.citations.find_cited(text)],
         )
-
-
-def _note_codes(response: Response) -> list[str]:
-    """The codes of what a reader should know of this answer."""
-    match response.incomplete_details and response.incomplete_details.reason:
-        case "max_output_tokens":
-            return ["length"]
-        case "content_filter":
-            messages = [output for output in response.output if isinstance(output, ResponseOutputMessage)]
-            spoke = any(part.type == "output_text" for message in messages for part in message.content)
-            return ["content_filter" if spoke else DECLINED]
-    return []
 
 
 def _record_call(

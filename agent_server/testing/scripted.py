@@ -14,13 +14,16 @@ from agent_server.testing.wire import Reply, refuse, serve_openai
 class Say:
     """Stream a text word by word, or in one piece with `whole`.
 
-    A `pause`, in seconds, comes before each word; `hold` is awaited before the word with that index is sent.
+    A `pause`, in seconds, comes before each word; `hold` is awaited before the word with that index is sent. `thought` is
+    sent before the text as what the model thinks, and `finish` is the reason that the answer ends with.
     """
 
     text: str
     hold: tuple[int, asyncio.Event] | None = None
     pause: float = 0.0
     whole: bool = False
+    thought: str = ""
+    finish: str = "stop"
 
 
 @dataclass(frozen=True)
@@ -108,14 +111,16 @@ class ScriptedOpenAI:
 
 async def _frames(step: Step, number: int) -> AsyncGenerator[bytes]:
     match step:
-        case Say(text, hold, pause, whole):
+        case Say(text, hold, pause, whole, thought, finish):
+            if thought:
+                yield _chunk({"reasoning_content": thought})
             words = [text] if whole else text.split(" ")
             for i, word in enumerate(words):
                 await asyncio.sleep(pause)
                 if hold is not None and hold[0] == i:
                     await hold[1].wait()
                 yield _chunk({"content": word if i == 0 else f" {word}"})
-            yield _chunk({}, "stop")
+            yield _chunk({}, finish)
         case Call():
             yield _calls((step,), number)
             yield _chunk({}, "tool_calls")

@@ -283,7 +283,9 @@ class Hub:
         finish = finish_of(said[-1].notes if said else ())
         # With the last two numbers of the log, so that a client which resumes from them gets nothing twice.
         feed.start, feed.events = turn.last_event - 2, []
-        feed.extend([Numbered(turn.last_event - 1, Snapshot(views)), Numbered(turn.last_event, _last_event(turn, finish))])
+        feed.extend(
+            [Numbered(turn.last_event - 1, Snapshot(views)), Numbered(turn.last_event, _last_event(turn, finish))]
+        )
 
 
 def _last_event(turn: Turn, finish: Finish) -> Done | Failed | Cancelled:
