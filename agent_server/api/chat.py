@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
@@ -39,8 +39,15 @@ class Answer(BaseModel):
     error: dict[str, Any] | None
 
 
+async def check_room(request: Request, server: ServerDep) -> None:
+    """Refuse a newcomer before a guest is made for it. Raises Unavailable."""
+    if "authorization" not in request.headers:
+        server.runner.check_room()
+
+
 @router.post(
     "/api/chat",
+    dependencies=[Depends(check_room)],
     response_class=StreamingResponse,
     responses={
         200: {

@@ -1,6 +1,7 @@
 """Postgres: one engine per process, one way to a transaction."""
 
-from agent_server.db.database import Database, DatabaseAway, after_commit, is_deadlock, is_full
+from agent_server.db.database import Database, after_commit
+from agent_server.db.outages import DatabaseAway, is_deadlock, is_full
 from agent_server.db.sweep import Swept, What, remove_swept, sweep
 from agent_server.db.types import (
     OUT_OF_REACH,
