@@ -1,7 +1,8 @@
 """Postgres: one engine per process, one way to a transaction."""
 
 from agent_server.db.database import Database, after_commit
-from agent_server.db.outages import DatabaseAway, is_deadlock, is_full
+from agent_server.db.outages import DatabaseAway, busy_database, is_deadlock, is_full
+from agent_server.db.pool import patience, wait_longer
 from agent_server.db.sweep import Swept, What, remove_swept, sweep
 from agent_server.db.types import (
     OUT_OF_REACH,
@@ -32,12 +33,15 @@ __all__ = [
     "Timestamps",
     "What",
     "after_commit",
+    "busy_database",
     "is_deadlock",
     "is_full",
     "new_id",
     "now",
+    "patience",
     "remove_swept",
     "storable",
     "submission_policy",
     "sweep",
+    "wait_longer",
 ]

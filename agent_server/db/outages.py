@@ -28,6 +28,13 @@ class DatabaseAway(Unavailable):
     """Our own database cannot be reached, gave a transaction up, or has no room."""
 
 
+def busy_database() -> DatabaseAway:
+    """What is raised where a connection was waited for in vain."""
+    error = DatabaseAway(_BUSY)
+    error.__cause__ = PoolTimeout()
+    return error
+
+
 @contextmanager
 def translate_outage() -> Iterator[None]:
     """Raise DatabaseAway in place of what says that no connection is to be had."""

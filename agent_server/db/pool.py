@@ -1,6 +1,7 @@
 """The pool of connections, and connections without one."""
 
 import asyncio
+from contextvars import ContextVar
 from typing import Any
 
 from sqlalchemy import NullPool
@@ -9,6 +10,21 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProx
 from sqlalchemy.util import await_only
 
 from agent_server.db.outages import translate_outage
+
+_patience: ContextVar[float | None] = ContextVar("patience", default=None)
+
+
+def wait_longer(seconds: float) -> None:
+    """Have this task, and those that it starts, wait so long for a connection where the pool has none that is free.
+
+    For work that was promised and would have to be done again: a request can be refused, and is told to come again.
+    """
+    _patience.set(seconds)
+
+
+def patience(seconds: float) -> float:
+    """How long this task waits where others wait for so many seconds."""
+    return max(seconds, _patience.get() or 0.0)
 
 
 class Pool(AsyncAdaptedQueuePool):
@@ -28,11 +44,12 @@ class Pool(AsyncAdaptedQueuePool):
             raise
 
     async def _stand_in_line(self) -> None:
+        seconds = patience(self.timeout())
         try:
-            async with asyncio.timeout(self.timeout()):
+            async with asyncio.timeout(seconds):
                 await self._line.acquire()
         except TimeoutError:
-            raise PoolTimeout(f"No connection was free within {self.timeout():g} seconds") from None
+            raise PoolTimeout(f"No connection was free within {seconds:g} seconds") from None
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         try:
