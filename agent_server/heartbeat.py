@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import DateTime, text
 from sqlmodel import Field, SQLModel
 
-from agent_server.db import Database
+from agent_server.db import Database, keep_promise
 from agent_server.errors import Unavailable
 
 log = structlog.get_logger()
@@ -94,6 +94,7 @@ class Heartbeat:
             self._connection = None
 
     async def _beat_on(self) -> None:
+        keep_promise()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS):

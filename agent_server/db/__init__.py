@@ -2,7 +2,7 @@
 
 from agent_server.db.database import Database, after_commit
 from agent_server.db.outages import DatabaseAway, busy_database, is_deadlock, is_full
-from agent_server.db.pool import patience, wait_longer
+from agent_server.db.pool import keep_promise, patience
 from agent_server.db.sweep import Swept, What, remove_swept, sweep
 from agent_server.db.types import (
     OUT_OF_REACH,
@@ -36,6 +36,7 @@ __all__ = [
     "busy_database",
     "is_deadlock",
     "is_full",
+    "keep_promise",
     "new_id",
     "now",
     "patience",
@@ -43,5 +44,4 @@ __all__ = [
     "storable",
     "submission_policy",
     "sweep",
-    "wait_longer",
 ]

@@ -20,6 +20,8 @@ _GONE = (OSError, PostgresConnectionError, asyncpg.InterfaceError)
 
 AWAY = "The database cannot be reached; try again in a moment"
 _BUSY = "The server is busy: all of its connections to the database are in use; try again in a moment"
+_COME_AGAIN = 5
+"""Seconds: those who are refused for a busy server must not be what keeps it busy."""
 _NOT_OUR_SESSION = frozenset({"26000", "42P05"})
 """A prepared statement that is not there, and one that is there already: another client's."""
 
@@ -32,6 +34,7 @@ def busy_database() -> DatabaseAway:
     """What is raised where a connection was waited for in vain."""
     error = DatabaseAway(_BUSY)
     error.__cause__ = PoolTimeout()
+    error.retry_after = _COME_AGAIN
     return error
 
 
@@ -56,7 +59,7 @@ def translate(context: ExceptionContext) -> DatabaseAway | None:
 
 def _as_away(error: Exception) -> DatabaseAway | None:
     if isinstance(error, PoolTimeout) or _cause(error) == _TOO_MANY_CLIENTS:
-        return DatabaseAway(_BUSY)
+        return busy_database()
     if _has_no_room(error):
         return DatabaseAway("The database has no room for this; try again later")
     return DatabaseAway(AWAY) if _is_away(error) else None

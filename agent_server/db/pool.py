@@ -1,6 +1,7 @@
 """The pool of connections, and connections without one."""
 
 import asyncio
+from collections import deque
 from contextvars import ContextVar
 from typing import Any
 
@@ -11,43 +12,84 @@ from sqlalchemy.util import await_only
 
 from agent_server.db.outages import translate_outage
 
-_patience: ContextVar[float | None] = ContextVar("patience", default=None)
+PROMISED_SECONDS = 60.0
+"""How long what was promised waits for a connection. A turn that gave up would ask its model again."""
+_TO_REQUESTS = 3
+"""Every so many-th connection for which both wait goes to a request, and the others to what was promised."""
+
+_promised: ContextVar[bool] = ContextVar("promised", default=False)
 
 
-def wait_longer(seconds: float) -> None:
-    """Have this task, and those that it starts, wait so long for a connection where the pool has none that is free.
+def keep_promise() -> None:
+    """Have this task, and those that it starts, be given connections before requests, and wait for them longer.
 
-    For work that was promised and would have to be done again: a request can be refused, and is told to come again.
+    For work that somebody was promised: a request can be refused, and is told to come again.
     """
-    _patience.set(seconds)
+    _promised.set(True)
 
 
 def patience(seconds: float) -> float:
-    """How long this task waits where others wait for so many seconds."""
-    return max(seconds, _patience.get() or 0.0)
+    """How long this task waits where a request waits for so many seconds."""
+    return max(seconds, PROMISED_SECONDS) if _promised.get() else seconds
+
+
+class _Line:
+    """Who waits for a connection. Of requests, and of what was promised, each is served in the order of arrival."""
+
+    def __init__(self, connections: int) -> None:
+        self._free, self._served = connections, 0
+        self._promised: deque[asyncio.Future[None]] = deque()
+        self._requests: deque[asyncio.Future[None]] = deque()
+
+    async def take(self) -> None:
+        """Wait for a connection. Raises CancelledError."""
+        if self._free:
+            self._free -= 1
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        (self._promised if _promised.get() else self._requests).append(waiter)
+        try:
+            await waiter
+        except BaseException:
+            # It may have been given one in the same instant.
+            if waiter.done() and not waiter.cancelled():
+                self.give()
+            raise
+
+    def give(self) -> None:
+        """Give a connection to who is next."""
+        self._served += 1
+        lines = (self._promised, self._requests)
+        for line in lines if self._served % _TO_REQUESTS else reversed(lines):
+            while line:
+                # One that was cancelled is still in its line.
+                if not (waiter := line.popleft()).done():
+                    waiter.set_result(None)
+                    return
+        self._free += 1
 
 
 class Pool(AsyncAdaptedQueuePool):
-    """A pool that raises DatabaseAway where no connection is to be had. Who waits longest is given the next one."""
+    """A pool that raises DatabaseAway where no connection is to be had."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         # The queue that SQLAlchemy keeps connections in sends whoever finds it empty again to its end.
-        self._line = asyncio.Semaphore(self.size())
+        self._line = _Line(self.size())
 
     def _do_get(self) -> ConnectionPoolEntry:
         await_only(self._stand_in_line())
         try:
             return super()._do_get()
         except BaseException:
-            self._line.release()
+            self._line.give()
             raise
 
     async def _stand_in_line(self) -> None:
         seconds = patience(self.timeout())
         try:
             async with asyncio.timeout(seconds):
-                await self._line.acquire()
+                await self._line.take()
         except TimeoutError:
             raise PoolTimeout(f"No connection was free within {seconds:g} seconds") from None
 
@@ -55,7 +97,7 @@ class Pool(AsyncAdaptedQueuePool):
         try:
             super()._do_return_conn(record)
         finally:
-            self._line.release()
+            self._line.give()
 
     def connect(self) -> PoolProxiedConnection:
         with translate_outage():

@@ -13,7 +13,7 @@ import structlog
 
 from agent_server.caller import Caller
 from agent_server.conversations.items import assistant_message
-from agent_server.db import Database, is_full, wait_longer
+from agent_server.db import Database, is_full, keep_promise
 from agent_server.errors import AgentServerError, Internal, TimedOut, Unavailable
 from agent_server.log import without_secrets
 from agent_server.turns.claims import Claims
@@ -28,8 +28,6 @@ log = structlog.get_logger()
 
 # A turn that takes its process down would be taken over for ever.
 MAX_ATTEMPTS = 5
-CONNECTION_SECONDS = 60.0
-"""How long an attempt waits for a connection of the pool. Without one, what a model has just answered is lost."""
 PAUSE_SECONDS = 5.0
 """How long a turn is left alone for which the database had no room, or this process no connection."""
 
@@ -84,7 +82,7 @@ class Attempts:
         structlog.contextvars.bind_contextvars(
             conversation_id=str(turn.conversation_id), turn_id=str(turn.id), caller=str(turn.owner_id)
         )
-        wait_longer(CONNECTION_SECONDS)
+        keep_promise()
         began = time.monotonic()
         try:
             return await self._run_to_end(turn)
