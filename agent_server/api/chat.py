@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from agent_server.api.messages import ToolUse, messages_of
 from agent_server.caller import Caller
 from agent_server.conversations.repository import ConversationRepository
+from agent_server.db import be_patient
 from agent_server.errors import Unavailable
 from agent_server.http.auth import ReaderDep, ServerDep, SpeakerDep, WriterDep
 from agent_server.protocols.ai_sdk.request import KEY_LENGTH, ChatRequest, client_conversation_id, read_message
@@ -40,8 +41,11 @@ class Answer(BaseModel):
 
 
 async def check_room(request: Request, server: ServerDep) -> None:
-    """Refuse a newcomer before a guest is made for it. Raises Unavailable."""
-    if "authorization" not in request.headers:
+    """Refuse a new message of a full server before anything is asked of the database. Raises Unavailable."""
+    # It may have been accepted before, which only the database knows; what was accepted is not refused.
+    if "idempotency-key" in request.headers and "authorization" in request.headers:
+        be_patient()
+    else:
         server.runner.check_room()
 
 

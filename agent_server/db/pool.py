@@ -12,25 +12,31 @@ from sqlalchemy.util import await_only
 
 from agent_server.db.outages import translate_outage
 
-PROMISED_SECONDS = 60.0
-"""How long what was promised waits for a connection. A turn that gave up would ask its model again."""
+PATIENT_SECONDS = 60.0
+"""How long who is patient waits for a connection."""
 _TO_REQUESTS = 3
 """Every so many-th connection for which both wait goes to a request, and the others to what was promised."""
 
+_patient: ContextVar[bool] = ContextVar("patient", default=False)
 _promised: ContextVar[bool] = ContextVar("promised", default=False)
 
 
-def keep_promise() -> None:
-    """Have this task, and those that it starts, be given connections before requests, and wait for them longer.
+def be_patient() -> None:
+    """Have this task, and those that it starts, wait longer for a connection, in its place among the requests."""
+    _patient.set(True)
 
-    For work that somebody was promised: a request can be refused, and is told to come again.
+
+def keep_promise() -> None:
+    """Have this task, and those that it starts, be patient, and be given connections before requests.
+
+    For work that somebody was promised. A turn that gave up would ask its model again.
     """
     _promised.set(True)
 
 
 def patience(seconds: float) -> float:
     """How long this task waits where a request waits for so many seconds."""
-    return max(seconds, PROMISED_SECONDS) if _promised.get() else seconds
+    return max(seconds, PATIENT_SECONDS) if _patient.get() or _promised.get() else seconds
 
 
 class _Line:
