@@ -181,12 +181,11 @@ async def _throttled(group: int, share: float) -> AsyncIterator[None]:
         os.killpg(group, signal.SIGCONT)
 
 
-def _rate(jobs: Sequence[Job], record: Record) -> float:
-    """Turns that were ended a second while every client was there."""
+def _rate(jobs: Sequence[Job], record: Record, began: float) -> float:
+    """Turns that were ended a second, from the first request to the last end."""
     turns = {turn.key: turn.id for turn in record.turns}
-    ends = sorted(record.events[turns[job.key]][-1].at for job in jobs if record.events.get(turns.get(job.key, "")))
-    first, last = len(ends) // 10, len(ends) * 8 // 10
-    return (last - first) / (ends[last] - ends[first]) if last > first else 0.0
+    ends = [record.events[turns[job.key]][-1].at for job in jobs if record.events.get(turns.get(job.key, ""))]
+    return len(ends) / (max(ends) - began) if ends else 0.0
 
 
 @dataclass
@@ -220,7 +219,9 @@ class Crowd:
             (server,) = running.replicas
             assert server.process is not None
             async with _guests(server.url, crowd) as guests, _throttled(server.process.pid, scene.share):
+                starts = [time.time()]
                 await Guests(guests.http, guests.tokens[:few]).answer_all(sparse)
+                starts.append(time.time())
                 await guests.answer_all(dense)
                 while await count_unfinished(self.database, scene.phase):  # noqa: ASYNC110
                     await asyncio.sleep(0.2)
@@ -235,8 +236,8 @@ class Crowd:
                 refused=self.there.refused,
                 deserted=running.deserted,
                 rates=Rates(
-                    few=_rate(sparse, record),
-                    crowd=_rate(dense, record),
+                    few=_rate(sparse, record, starts[0]),
+                    crowd=_rate(dense, record, starts[1]),
                     refusals=guests.refusals,
                     first_texts=sorted(guests.first_texts),
                 ),

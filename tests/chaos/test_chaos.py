@@ -39,12 +39,12 @@ async def test_replicas_that_are_killed_lose_no_turn_and_do_nothing_twice(folder
 
 
 async def test_a_crowd_is_answered_in_one_attempt_each_or_told_to_come_again(folder: Path) -> None:
-    bounds = {"AGENT_SERVER_TURNS_PER_PROCESS": "6", "AGENT_SERVER_WAITING_PER_PROCESS": "6"}
-    (tally,) = await run_crowd([Scene(1, 1.0)], 48, folder, lambda *_: None, crowd=32, few=4, **bounds)
+    bounds = {"AGENT_SERVER_TURNS_PER_PROCESS": "3", "AGENT_SERVER_WAITING_PER_PROCESS": "3"}
+    (tally,) = await run_crowd([Scene(1, 1.0)], 24, folder, lambda *_: None, crowd=24, few=2, **bounds)
     # How fast it was is for the command to say, on a machine that is quiet.
     wrong = [finding for finding in tally.findings if finding.check != "crowds answered more slowly than a few"]
     assert [(finding.check, finding.what) for finding in wrong] == []
-    assert tally.statuses == {"done": 64}
+    assert tally.statuses == {"done": 32}
     assert tally.evidence.rates and set(tally.evidence.rates.refusals) == {503}
 
 
