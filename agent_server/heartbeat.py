@@ -119,7 +119,9 @@ class Heartbeat:
             try:
                 await connection.execute(_BEAT, self._replica, *(self._lock or (None, None)), timeout=2)
                 return
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            except asyncpg.PostgresError:
+                pass  # the server answers: to give up the lock would say that this process is dead
+            except (asyncpg.InterfaceError, OSError, TimeoutError):
                 # A connection that leads nowhere does not say so itself.
                 self._notice_end(connection)
         async with self._database.transaction() as session:
