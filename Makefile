@@ -30,7 +30,7 @@ quick: dev ## Run the tests without those that kill, mutate and fill things
 cover: dev ## Run all tests and say which lines none of them runs (half as fast)
 	@$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered
 
-chaos: dev ## Count what replicas lose that are killed, frozen and cut off under load (ARGS="--turns 150 --kills 10")
+chaos: dev ## Count what replicas lose that are killed, frozen and cut off under load and what a crowd is answered (ARGS="--turns 150 --kills 10", "--phases crowd")
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 fuzz: dev ## Send 10,000 requests made from the OpenAPI document and count what it does not describe (ARGS="--seed 1")

@@ -116,7 +116,16 @@ def create_server(
     hub = Hub(database, send=replica.signals.send)
     orchestrator = Orchestrator(runtime, workspace, Models(settings, transport=transport), model, embedder, router)
     resolver = create_resolver(settings, database, agents=workspace.agent_scopes, staff=workspace.staff_scopes)
-    runner = Runner(database, replica, hub, orchestrator.run, renew=resolver.renew, turn_timeout=settings.turn_timeout)
+    runner = Runner(
+        database,
+        replica,
+        hub,
+        orchestrator.run,
+        renew=resolver.renew,
+        slots=settings.turns_per_process,
+        waiting=settings.waiting_per_process,
+        turn_timeout=settings.turn_timeout,
+    )
     jobs = Jobs(
         database,
         [

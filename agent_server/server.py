@@ -1,18 +1,19 @@
 """The parts of one process that every surface is given."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from agent_server.bodies import refuse_unstorable
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.db import Database
-from agent_server.errors import InvalidInput, quote_value
+from agent_server.errors import InvalidInput, TooMany, Unavailable, quote_value
 from agent_server.identity.resolver import Resolver
 from agent_server.jobs import Jobs
 from agent_server.models.choice import ModelChoice
 from agent_server.settings import Settings
-from agent_server.turns.accept import Accepted, Message, accept
+from agent_server.turns.accept import Accepted, Message, accept, find_accepted
 from agent_server.turns.hub import Hub
 from agent_server.turns.runner import Runner
 from agent_server.workspace import Workspace
@@ -40,31 +41,42 @@ class Server:
         return self.runtime.database
 
     async def accept(self, caller: Caller, message: Message) -> Accepted:
-        """Store a message and begin or queue its turn. Raises as `turns.accept`, and InvalidInput for a text that
-        is empty, too long or cannot be stored, and for an agent that is not there."""
+        """Store a message and begin or queue its turn. Raises as `turns.accept`, InvalidInput for a text that is empty,
+        too long or cannot be stored, and for an agent that is not there, and as `Runner.arriving`, with nothing
+        stored."""
         # Before the row: a message that is stored has been promised an answer.
         check_text(message.text, self.settings.message_limit)
         if message.agent is not None and message.agent not in self.workspace.agents:
             raise InvalidInput(
                 f"agent: there is no {quote_value(message.agent)}; there are {', '.join(self.workspace.agents)}"
             )
-        accepted = await accept(
-            self.database,
-            caller,
-            message,
-            replica=self.runner.replica.id,
-            queue_limit=self.settings.queue_limit,
-            can_run=self.runner.has_slot,
-            at_once=self.settings.turns_per_guest if caller.kind == "guest" else self.settings.turns_per_user,
-        )
-        if accepted.interrupted is not None:
-            self.runner.announce_stop(accepted.interrupted)
-        # A request that was sent again is not fresh: its turn runs already, here or on another replica.
-        if accepted.fresh and accepted.turn.owner == self.runner.replica.id:
-            self.runner.begin(accepted.turn)
-        elif accepted.fresh:
-            self.runner.announce_work()
-        return accepted
+        at_once, waiting = self._bounds_of(caller)
+        with ExitStack() as held:
+            try:
+                place = held.enter_context(self.runner.arriving(caller.id, at_once + waiting))
+            except (TooMany, Unavailable):
+                # Who sends a message again has been promised its answer, and asks for no place.
+                if before := await find_accepted(self.database, caller, message):
+                    return before
+                raise
+            accepted = await accept(
+                self.database,
+                caller,
+                message,
+                replica=self.runner.replica.id,
+                queue_limit=self.settings.queue_limit,
+                can_run=place.has_slot,
+                at_once=at_once,
+                turn_id=place.turn_id,
+            )
+            self.runner.take_up(place, accepted)
+            return accepted
+
+    def _bounds_of(self, caller: Caller) -> tuple[int, int]:
+        """How many turns of a caller's run at once and how many more wait."""
+        if caller.kind == "guest":
+            return self.settings.turns_per_guest, self.settings.waiting_per_guest
+        return self.settings.turns_per_user, self.settings.waiting_per_user
 
 
 def check_text(text: str, limit: int) -> None:

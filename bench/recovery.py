@@ -19,13 +19,14 @@ from sqlalchemy import text
 
 from agent_server.caller import Caller
 from agent_server.db import Database, new_id
+from agent_server.heartbeat import BEAT_SECONDS
 from agent_server.log import configure_logging
 from agent_server.turns.accept import Message, accept
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Reset, TextDelta
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn
-from agent_server.turns.replica import BEAT_SECONDS, Replica
+from agent_server.turns.replica import Replica
 from agent_server.turns.runner import Runner
 from bench.postgres import ROOT, fresh_database
 from bench.table import percentile, print_table

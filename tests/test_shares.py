@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import text
 
 from agent_server import Caller, ToolContext, TooMany, new_id, tool
 from agent_server.calls.call import Runtime, call_tool
 from agent_server.db import Database
-from agent_server.errors import WorkspaceInvalid
+from agent_server.errors import Unavailable, WorkspaceInvalid
 from agent_server.settings import Settings
 from agent_server.testing import Call, Calls, Say, ScriptedOpenAI, scripted_openai
 from agent_server.tool import Effect
 from agent_server.workspace import load_workspace
 from tests.server import Start
+from tests.turns.ledger import until
 
 
 @pytest.fixture
@@ -147,6 +150,38 @@ async def test_slow_calls_of_one_caller_leave_connections_to_others(
     gate.open.set()
     assert await asyncio.gather(*held) == [how, how]
     assert await asyncio.gather(*(call_tool(runtime, look, {}, caller=me, surface="rest") for _ in range(6))) == [7] * 6
+    await database.close()
+
+
+@given(size=st.integers(2, 12), callers=st.integers(1, 8), calls=st.integers(1, 8))
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_however_many_callers_hold_connections_some_are_left_and_the_rest_is_told_that_the_server_is_busy(
+    url: str, size: int, callers: int, calls: int
+) -> None:
+    database = Database(url, pool_size=size, pool_timeout=0.05)
+    runtime = Runtime(
+        settings=Settings(database_pool_timeout=0.05), database=database, resources={Gate: (gate := Gate())}
+    )
+    crowd = [Caller(id=new_id(), kind="user", scopes=frozenset({"*"})) for _ in range(callers)]
+    held = [
+        asyncio.create_task(call_tool(runtime, hold_read, {"how": "statement"}, caller=caller, surface="rest"))
+        for caller in crowd
+        for _ in range(calls)
+    ]
+    most = min(callers * min(calls, max(1, size // 2)), max(1, size - max(1, size // 4)))
+
+    async def settled() -> bool:
+        return gate.begun == most and sum(call.done() for call in held) == len(held) - most
+
+    await until(settled)
+    assert database.pool_status()["checked_out"] <= most < max(size, 2)
+    async with database.transaction() as session:  # whatever is no call of a tool
+        assert (await session.execute(text("select 7"))).scalar_one() == 7
+    refused = [call.exception() for call in held if call.done()]
+    assert all(isinstance(error, TooMany | Unavailable) and error.retry_after for error in refused)
+    assert all("busy" in str(error) for error in refused if isinstance(error, Unavailable))
+    gate.open.set()
+    await asyncio.wait(held)
     await database.close()
 
 

@@ -19,7 +19,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from agent_server.signals import LOCK_SPACE
+from agent_server.heartbeat import LOCK_SPACE
 from agent_server.testing import Call, Say, ScriptedOpenAI, Step, scripted_openai
 from tests.commands import PATIENCE, Serving, serving
 from tests.conftest import ROOT, fetch

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
@@ -11,6 +11,7 @@ from agent_server.api.messages import ToolUse, messages_of
 from agent_server.caller import Caller
 from agent_server.conversations.notes import Finish
 from agent_server.conversations.repository import ConversationRepository
+from agent_server.db import be_patient
 from agent_server.errors import Unavailable
 from agent_server.http.auth import ReaderDep, ServerDep, SpeakerDep, WriterDep
 from agent_server.protocols.ai_sdk.request import KEY_LENGTH, ChatRequest, client_conversation_id, read_message
@@ -44,8 +45,18 @@ class Answer(BaseModel):
     error: dict[str, Any] | None
 
 
+async def check_room(request: Request, server: ServerDep) -> None:
+    """Refuse a new message of a full server before anything is asked of the database. Raises Unavailable."""
+    # It may have been accepted before, which only the database knows; what was accepted is not refused.
+    if "idempotency-key" in request.headers and "authorization" in request.headers:
+        be_patient()
+    else:
+        server.runner.check_room()
+
+
 @router.post(
     "/api/chat",
+    dependencies=[Depends(check_room)],
     response_class=StreamingResponse,
     responses={
         200: {

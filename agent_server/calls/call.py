@@ -67,9 +67,8 @@ class Runtime:
 
     @cached_property
     def shares(self) -> Shares:
-        """What each caller's calls may take of this process: half of its connections."""
-        half = max(1, self.database.pool_status()["size"] // 2)
-        return Shares(half, self.settings.database_pool_timeout)
+        """What callers' calls may take of this process's connections."""
+        return Shares(self.database.pool_status()["size"], self.settings.database_pool_timeout)
 
     @cached_property
     def secret(self) -> SigningSecret:

@@ -1,4 +1,4 @@
-"""What one caller may take: so many connections at once, and so many calls of a tool in an hour."""
+"""What callers may take: so many connections at once, each and all together, and so many calls of a tool in an hour."""
 
 import asyncio
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.util import await_only
 
 from agent_server.caller import Caller
-from agent_server.db import Database
+from agent_server.db import Database, busy_database, patience
 from agent_server.errors import TooMany
 from agent_server.identity.limits import HOUR, limit_key, take
 from agent_server.identity.logins import SigningSecret
@@ -30,47 +30,70 @@ class _Places:
 
 @dataclass
 class _Call:
-    """A call that takes a place with its first statement."""
+    """A call that takes a place with its first statement, one of its caller's and one of all callers'."""
 
-    places: _Places
+    of_caller: asyncio.Semaphore
+    of_all: asyncio.Semaphore
     seconds: float
     has_place: bool = False
+
+    @property
+    def must_wait(self) -> bool:
+        return not self.has_place and (self.of_caller.locked() or self.of_all.locked())
 
     async def take_place(self) -> None:
         try:
             async with asyncio.timeout(self.seconds):
-                await self.places.free.acquire()
+                await self.of_caller.acquire()
         except TimeoutError:
             raise _too_many() from None
+        try:
+            async with asyncio.timeout(patience(self.seconds)):
+                await self.of_all.acquire()
+        except BaseException as error:
+            self.of_caller.release()
+            if isinstance(error, TimeoutError):
+                raise busy_database() from None
+            raise
         self.has_place = True
+
+    def free_place(self) -> None:
+        if self.has_place:
+            self.of_caller.release()
+            self.of_all.release()
 
 
 @dataclass
 class Shares:
-    """Keeps the calls of one caller from taking every connection of the process.
+    """Keeps calls from taking every connection of the process, which has `connections`.
 
-    At most `limit` of a caller's calls hold one at the same time; another waits for up to `seconds`.
+    Those of one caller hold at most half of them at the same time, those of all callers at most three quarters: what is
+    left is for what no tool does. Another call waits for up to `seconds`.
     """
 
-    limit: int
+    connections: int
     seconds: float
     _of: dict[UUID, _Places] = field(default_factory=dict, init=False)
+    _of_all: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._of_all = asyncio.Semaphore(max(1, self.connections - max(1, self.connections // 4)))
 
     @contextmanager
     def bound(self, session: AsyncSession, caller: Caller) -> Iterator[None]:
-        """Have `session` wait for a place of the caller's before its first statement. That raises TooMany.
+        """Have `session` wait for a place of the caller's before its first statement. That raises TooMany, and
+        DatabaseAway where it is other callers who take all that there is.
 
         A call that makes no statement takes none: it may work outside our database for as long as it likes.
         """
-        places = self._of.setdefault(caller.id, _Places(asyncio.Semaphore(self.limit)))
+        places = self._of.setdefault(caller.id, _Places(asyncio.Semaphore(max(1, self.connections // 2))))
         places.calls += 1
-        call = session.sync_session.info[_CALL] = _Call(places, self.seconds)
+        call = session.sync_session.info[_CALL] = _Call(places.free, self._of_all, self.seconds)
         try:
             yield
         finally:
             del session.sync_session.info[_CALL]
-            if call.has_place:
-                places.free.release()
+            call.free_place()
             places.calls -= 1
             if not places.calls:
                 del self._of[caller.id]
@@ -95,8 +118,8 @@ def _before_flush(session: Session, *_: Any) -> None:
 def _after_begin(session: Session, *_: Any) -> None:
     call: _Call | None = session.info.get(_CALL)
     # By `session.connection()`: there is a connection by now, which must not be held while others are waited for.
-    if call is not None and not call.has_place and call.places.free.locked():
-        raise _too_many()
+    if call is not None and call.must_wait:
+        raise _too_many() if call.of_caller.locked() else busy_database()
     _take_place(session)
 
 

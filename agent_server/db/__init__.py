@@ -1,6 +1,8 @@
 """Postgres: one engine per process, one way to a transaction."""
 
-from agent_server.db.database import Database, DatabaseAway, after_commit, is_deadlock, is_full
+from agent_server.db.database import Database, after_commit
+from agent_server.db.outages import DatabaseAway, busy_database, is_deadlock, is_full
+from agent_server.db.pool import be_patient, keep_promise, patience
 from agent_server.db.sweep import Swept, What, remove_swept, sweep
 from agent_server.db.types import (
     OUT_OF_REACH,
@@ -31,10 +33,14 @@ __all__ = [
     "Timestamps",
     "What",
     "after_commit",
+    "be_patient",
+    "busy_database",
     "is_deadlock",
     "is_full",
+    "keep_promise",
     "new_id",
     "now",
+    "patience",
     "remove_swept",
     "storable",
     "submission_policy",

@@ -2,29 +2,23 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
 import asyncpg
-from asyncpg import PostgresConnectionError
-from sqlalchemy import AdaptedConnection, Connection, ExceptionContext, NullPool, event, text
-from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy import AdaptedConnection, Connection, ExceptionContext, event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from agent_server.db.isolation import APP_ROLE, ensure_roles, preamble, refuse_unguarded
-from agent_server.errors import InvalidInput, Unavailable
-
-# Postgres names of states in which trying again later may help; everything else in a DBAPIError is a bug of ours.
-_FULL = frozenset({"53100", "53200"})
-_TRANSIENT = _FULL | {"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "25006", "40001", "40P01", "55P03"}
-_DEADLOCK = "40P01"
-_GONE = (PoolTimeout, OSError, PostgresConnectionError, asyncpg.InterfaceError)
+from agent_server.db.outages import AWAY, DatabaseAway, not_our_session, sqlstate_of, translate
+from agent_server.db.pool import NoPool, Pool
+from agent_server.errors import InvalidInput
 
 APPLICATION = "agent-server"
 ANSWER_SECONDS = 20.0
@@ -49,19 +43,12 @@ _POOLED: Mapping[str, Any] = {
     "prepared_statement_cache_size": 0,
     "prepared_statement_name_func": lambda: "",
 }
-_AWAY = "The database cannot be reached; try again in a moment"
 _NO_SUCH_ROLE = frozenset({"22023", "42501", "42704"})
 """`set role` to one that is not there, and to one that the user is no member of."""
-_NOT_OUR_SESSION = frozenset({"26000", "42P05"})
-"""A prepared statement that is not there, and one that is there already: another client's."""
 THROUGH_POOLER = (
     "leads through a pooler in transaction mode; the server must listen on a connection of its own: set "
     "DATABASE_DIRECT_URL to the address of the Postgres server itself"
 )
-
-
-class DatabaseAway(Unavailable):
-    """Our own database cannot be reached, gave a transaction up, or has no room."""
 
 
 class Database:
@@ -96,15 +83,15 @@ class Database:
         self.pool = _engine(
             url,
             pooled=direct_url is not None,
-            poolclass=_Pool,
+            poolclass=Pool,
             answer_timeout=answer_timeout,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=pool_timeout,
             pool_recycle=1800,
         )
-        self._patient = _engine(self.direct_url, pooled=False, poolclass=_NoPool)
-        self.owner = _engine(owner_url or self.direct_url, pooled=False, poolclass=_NoPool)
+        self._patient = _engine(self.direct_url, pooled=False, poolclass=NoPool)
+        self.owner = _engine(owner_url or self.direct_url, pooled=False, poolclass=NoPool)
         event.listen(self.pool.sync_engine, "checkout", _refuse_closed)
         event.listen(self.pool.sync_engine, "handle_error", _give_up_the_silent)
         self._sessions = async_sessionmaker(
@@ -145,7 +132,7 @@ class Database:
             connection = await asyncpg.connect(address.replace("+asyncpg", "", 1), **options)
             await connection.execute(_DIRECT, timeout=5)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise DatabaseAway(_AWAY) from error
+            raise DatabaseAway(AWAY) from error
         return connection
 
     async def make_login(self) -> None:
@@ -174,7 +161,7 @@ class Database:
             async with self.transaction() as session:
                 await session.run_sync(lambda s: refuse_unguarded(s.connection(), login_too=login_too))
         except DBAPIError as error:
-            if _sqlstate(error.orig) in _NO_SUCH_ROLE:
+            if sqlstate_of(error.orig) in _NO_SUCH_ROLE:
                 raise InvalidInput(
                     f"DATABASE_URL: its user is no member of {APP_ROLE}, the role that transactions run as; have the "
                     f"owner of the tables run `agent-server db upgrade`, and `grant {APP_ROLE} to <that user>`"
@@ -188,34 +175,6 @@ class Database:
 
     async def close(self) -> None:
         await self.pool.dispose()
-
-
-@contextmanager
-def _translate_outage() -> Iterator[None]:
-    """Raise DatabaseAway in place of what says that no connection is to be had."""
-    try:
-        yield
-    # Whichever type says so is known to `_as_away` alone; every other error goes on as it is.
-    except Exception as error:
-        if (away := _as_away(error)) is not None:
-            raise away from error
-        raise
-
-
-class _Pool(AsyncAdaptedQueuePool):
-    """A pool that raises DatabaseAway where no connection is to be had."""
-
-    def connect(self) -> PoolProxiedConnection:
-        with _translate_outage():
-            return super().connect()
-
-
-class _NoPool(NullPool):
-    """The same for connections that are made for one use."""
-
-    def connect(self) -> PoolProxiedConnection:
-        with _translate_outage():
-            return super().connect()
 
 
 class _Session(Session):
@@ -282,7 +241,7 @@ def _engine(url: str, *, pooled: bool, answer_timeout: float | None = None, **po
     }
     # Parameters hold what users wrote, and the text of an error goes into logs.
     engine = create_async_engine(address, connect_args=arguments, hide_parameters=True, **pool)
-    event.listen(engine.sync_engine, "handle_error", _translate)
+    event.listen(engine.sync_engine, "handle_error", translate)
     if not pooled:
         event.listen(engine.sync_engine, "connect", _set_session)
     return engine
@@ -309,59 +268,8 @@ def _give_up_the_silent(context: ExceptionContext) -> None:
         context.invalidate_pool_on_disconnect = True  # SQLAlchemy itself gives up the one connection only
 
 
-def _translate(context: ExceptionContext) -> DatabaseAway | None:
-    """What is raised in place of the error of a statement, a commit or a rollback, where that says that the database is
-    away."""
-    error = context.sqlalchemy_exception or context.original_exception
-    return _as_away(error) if isinstance(error, Exception) else None  # it may also be a cancellation
-
-
-def _as_away(error: Exception) -> DatabaseAway | None:
-    if _has_no_room(error):
-        return DatabaseAway("The database has no room for this; try again later")
-    return DatabaseAway(_AWAY) if _is_away(error) else None
-
-
-def _is_away(error: Exception) -> bool:
-    """Whether `error` says that the database cannot be reached now, or gave the transaction up; else it is a bug of
-    ours. Errors of a new connection come as asyncpg raises them, those of a statement as SQLAlchemy wraps them."""
-    if not isinstance(error, DBAPIError):
-        return isinstance(error, _GONE) or _sqlstate(error) in _TRANSIENT
-    if error.connection_invalidated or _sqlstate(error.orig) in _TRANSIENT:
-        return True
-    # asyncpg's word for a connection that is gone, and for an argument that Postgres could not take, which is a bug
-    return isinstance(error, InterfaceError) and not isinstance(error.orig and error.orig.__cause__, ValueError)
-
-
-def is_full(error: Unavailable) -> bool:
-    """Whether the database is there and has no room, on its disk or in its memory, or the pool no connection."""
-    return isinstance(error.__cause__, PoolTimeout) or _has_no_room(error.__cause__)
-
-
-def is_deadlock(error: Unavailable) -> bool:
-    """Whether the transaction and another one waited for each other, and this one was ended for it."""
-    return _cause(error.__cause__) == _DEADLOCK
-
-
-def _has_no_room(error: BaseException | None) -> bool:
-    return _cause(error) in _FULL
-
-
-def _cause(error: BaseException | None) -> str | None:
-    return _sqlstate(error.orig if isinstance(error, DBAPIError) else error)
-
-
-def not_our_session(error: BaseException | None) -> bool:
-    """Whether `error` can only be had where one statement runs in another session than the one before."""
-    return _sqlstate(error) in _NOT_OUR_SESSION
-
-
 def _literal(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
-
-
-def _sqlstate(error: BaseException | None) -> str | None:
-    return getattr(error, "sqlstate", None)
 
 
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")

@@ -7,7 +7,8 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from agent_server.db.database import THROUGH_POOLER, Database, not_our_session
+from agent_server.db.database import THROUGH_POOLER, Database
+from agent_server.db.outages import not_our_session
 from agent_server.errors import InvalidInput, Unavailable
 
 HEARD_WITHIN = 5.0

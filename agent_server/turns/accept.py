@@ -88,21 +88,19 @@ async def accept(
     queue_limit: int,
     can_run: bool,
     at_once: int | None = None,
+    turn_id: UUID | None = None,
 ) -> Accepted:
     """Store the message and its turn. `replica` owns it and it is running if the conversation is idle, it `can_run` and
-    fewer than `at_once` of the caller's run (None: any number); else it is queued.
+    fewer than `at_once` of the caller's run (None: any number); else it is queued. `turn_id` is the id of a new turn.
 
     The same `client_key` with the same body is the same turn; with another body it is refused. Raises NotFound for a
     conversation that is not the caller's, InvalidInput, Busy (`on_busy` reject) and TooMany (the queue is full).
     """
-    sha = hashlib.sha256(json.dumps([str(message.conversation_id), message.text, message.agent]).encode()).digest()
+    sha = _hash_body(message)
     async with database.transaction(caller.id) as session:
         # First: a message that is sent again finds its turn also where the queue is full by now.
-        if message.client_key is not None and (before := await _find_sent(session, caller, message.client_key)):
-            turn, sent = before
-            if sent != sha:
-                raise InvalidInput("This Idempotency-Key was used for another message; use a new key for a new message")
-            return Accepted(turn, fresh=False)
+        if before := await _find_same(session, caller, message, sha):
+            return before
         # Before the conversation is locked: the write that ends a turn locks the two in this order.
         running = await _find_running(session, caller, message)
         if running is not None and message.on_busy == "steer":
@@ -123,7 +121,7 @@ async def accept(
         runs = can_run and not waiting and await may_begin(session, caller.id, at_once)
         turn = Turn(
             owner_id=caller.id,
-            id=new_id(),
+            id=turn_id or new_id(),
             conversation_id=conversation,
             turn_no=turn_no,
             client_key=message.client_key,
@@ -138,6 +136,27 @@ async def accept(
         )
         await _insert(session, turn, message)
         return Accepted(turn, fresh=True, interrupted=running)
+
+
+async def find_accepted(database: Database, caller: Caller, message: Message) -> Accepted | None:
+    """Find the turn of a message that was accepted before. Raises InvalidInput and Forbidden as `accept`."""
+    if message.client_key is None:
+        return None
+    async with database.transaction(caller.id) as session:
+        return await _find_same(session, caller, message, _hash_body(message))
+
+
+def _hash_body(message: Message) -> bytes:
+    return hashlib.sha256(json.dumps([str(message.conversation_id), message.text, message.agent]).encode()).digest()
+
+
+async def _find_same(session: AsyncSession, caller: Caller, message: Message, sha: bytes) -> Accepted | None:
+    if message.client_key is not None and (before := await _find_sent(session, caller, message.client_key)):
+        turn, sent = before
+        if sent != sha:
+            raise InvalidInput("This Idempotency-Key was used for another message; use a new key for a new message")
+        return Accepted(turn, fresh=False)
+    return None
 
 
 async def _insert(session: AsyncSession, turn: Turn, message: Message) -> None:

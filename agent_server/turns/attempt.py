@@ -13,7 +13,7 @@ import structlog
 
 from agent_server.caller import Caller
 from agent_server.conversations.items import assistant_message
-from agent_server.db import Database, is_full
+from agent_server.db import Database, is_full, keep_promise
 from agent_server.errors import AgentServerError, Internal, TimedOut, Unavailable
 from agent_server.log import without_secrets
 from agent_server.turns.claims import Claims
@@ -84,6 +84,7 @@ class Attempts:
         structlog.contextvars.bind_contextvars(
             conversation_id=str(turn.conversation_id), turn_id=str(turn.id), caller=str(turn.owner_id)
         )
+        keep_promise()
         began = time.monotonic()
         try:
             return await self._run_to_end(turn)

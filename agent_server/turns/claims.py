@@ -1,12 +1,12 @@
 """How a replica claims turns and lets go of them.
 
-A turn that is queued behind nothing, was let go at a shutdown, or belongs to a dead replica (`signals`) is claimed by
+A turn that is queued behind nothing, was let go at a shutdown, or belongs to a dead replica (`heartbeat`) is claimed by
 compare-and-set on its epoch. A replica that is taken for dead and is not, because it was frozen, finds the epoch of its
 turn gone at its next write.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -17,10 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import select
 
 from agent_server.db import Database, Swept, sweep
+from agent_server.heartbeat import DEAD_AFTER
 from agent_server.turns.models import Turn
-from agent_server.turns.replica import DEAD_AFTER
 
 log = structlog.get_logger()
+
+MOST_FOUND = 32
+"""Turns to be claimed that one look finds."""
 
 # Of several that begin turns of one owner at once, each must see those that the others have begun. Rows are locked
 # before the owner, here as in `accept`: who waits for a row holds up nobody.
@@ -58,6 +61,10 @@ _STOP_QUEUED = text("""
     insert into event (owner_id, turn_id, seq, kind, body, at)
     select owner_id, id, last_event, 'cancelled', '{}', now() from stopped""")
 
+_QUEUED = text("""
+    select id from turn
+    where owner_id = any(cast(:owners as uuid[])) and id = any(cast(:ids as uuid[])) and status = 'queued'""")
+
 # The last one first: none that waits is begun because the one before it is stopped.
 _OPEN = text("""
     select id from turn where owner_id = :owner_id and status in ('queued', 'running')
@@ -69,11 +76,13 @@ class Found:
     """Turns that a sweep has found. `free` are to be claimed, `left` are to be stopped because nobody follows them.
 
     With `suspects` there are others, of a replica whose lock is free and whose heartbeat is fresh: look again soon.
+    `more` says that there may be others that are free.
     """
 
     free: Sequence[Swept]
     left: Sequence[Swept]
     suspects: bool
+    more: bool
 
 
 class Claims:
@@ -88,7 +97,7 @@ class Claims:
         """Look for turns that nobody runs and for those that nobody follows. The former are looked for where the
         replica has room."""
         async with self._database.transaction() as session:
-            candidates = await sweep(session, "claimable", seconds=DEAD_AFTER) if has_room else []
+            candidates = await sweep(session, "claimable", seconds=DEAD_AFTER, batch=MOST_FOUND) if has_room else []
             left = await sweep(session, "left")
         # Two looks in a row must find a replica's lock free: where only its connection was cut it takes the lock anew.
         before, self._suspected = self._suspected, {(turn.id, turn.epoch) for turn in candidates if not turn.certain}
@@ -98,7 +107,7 @@ class Claims:
             for turn in candidates
             if turn.id not in running and (turn.certain or (turn.id, turn.epoch) in before)
         ]
-        return Found(free=free, left=left, suspects=bool(self._suspected - before))
+        return Found(free=free, left=left, suspects=bool(self._suspected - before), more=len(candidates) == MOST_FOUND)
 
     async def claim(self, turns: Sequence[Swept]) -> tuple[Sequence[Turn], Sequence[BaseException]]:
         """Make turns this replica's. Returns those that it got, and what went wrong with others."""
@@ -151,6 +160,13 @@ class Claims:
             owners = {turn.owner_id for turn in held}
             async with self._database.transaction(*owners) as session:
                 await session.execute(_RELEASE_ALL, {"me": self._replica, "owners": list(owners)})
+
+    async def find_begun(self, waiting: Mapping[UUID, UUID]) -> Set[UUID]:
+        """Those of the turns (with their owners) that do not wait any more."""
+        owners = set(waiting.values())
+        async with self._database.transaction(*owners) as session:
+            queued = await session.execute(_QUEUED, {"owners": list(owners), "ids": list(waiting)})
+            return waiting.keys() - set(queued.scalars())
 
     async def _find_held(self) -> Sequence[Swept]:
         async with self._database.transaction() as session:

@@ -19,7 +19,7 @@ from sqlmodel import col, select
 
 from agent_server.conversations.models import Item
 from agent_server.conversations.notes import Finish, finish_of
-from agent_server.db import Database
+from agent_server.db import Database, keep_promise
 from agent_server.errors import Unavailable
 from agent_server.signals import Hint, TurnGrew
 from agent_server.turns.events import LAST, Cancelled, Done, Failed, Numbered, Snapshot, from_row
@@ -193,6 +193,7 @@ class Hub:
 
     async def _read_on(self) -> None:
         """Read for every feed until there is none. The states of their turns come first, and then every `POLL_SECONDS`."""
+        keep_promise()
         loop = asyncio.get_running_loop()
         # As if the last poll were long ago: the first round asks for every state at once.
         polled, answered = -POLL_SECONDS, loop.time()

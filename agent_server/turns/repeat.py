@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from agent_server.db import keep_promise
 from agent_server.errors import Unavailable
 
 log = structlog.get_logger()
@@ -13,6 +14,7 @@ log = structlog.get_logger()
 
 async def repeat(seconds: float, work: Callable[[], Awaitable[None]], soon: asyncio.Event) -> None:
     """Do `work` every so many seconds and when `soon` is set."""
+    keep_promise()
     while True:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import assert_never
 from uuid import UUID
@@ -11,13 +12,16 @@ import structlog
 
 from agent_server.db import Database
 from agent_server.errors import Unavailable
+from agent_server.heartbeat import BEAT_SECONDS
 from agent_server.signals import TurnGrew, TurnStopped, WorkWaits
+from agent_server.turns.accept import Accepted
 from agent_server.turns.attempt import Attempts, Renew, Run
 from agent_server.turns.claims import Claims, find_open, mark_stopped
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn
+from agent_server.turns.places import Place, Places
 from agent_server.turns.repeat import repeat
-from agent_server.turns.replica import BEAT_SECONDS, Replica
+from agent_server.turns.replica import Replica
 
 log = structlog.get_logger()
 
@@ -28,7 +32,10 @@ SECOND_LOOK_SECONDS = 0.1
 
 
 class Runner:
-    """Runs up to `slots` turns that `replica` holds. Without `renew` a turn that has waited keeps what its sender could."""
+    """Runs up to `slots` turns that `replica` holds, and has up to `waiting` more wait (None: any number).
+
+    Without `renew` a turn that has waited keeps what its sender could.
+    """
 
     def __init__(
         self,
@@ -39,10 +46,12 @@ class Runner:
         *,
         renew: Renew | None = None,
         slots: int = 64,
+        waiting: int | None = None,
         turn_timeout: float = 300.0,
     ) -> None:
         self.replica = replica
-        self._database, self._hub, self._slots = database, hub, slots
+        self._database, self._hub = database, hub
+        self._places = Places(slots=slots, waiting=waiting)
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._given_up: set[UUID] = set()
         self._claims = Claims(database, replica.id)
@@ -64,10 +73,6 @@ class Runner:
         """Whether this process takes no more turns."""
         return self._drained is not None
 
-    @property
-    def has_slot(self) -> bool:
-        return not self.closing and len(self._tasks) < self._slots
-
     async def start(self) -> None:
         """Announce this replica and sweep until `close`. Raises Unavailable."""
         await self.replica.start()
@@ -75,6 +80,7 @@ class Runner:
         self._background = {
             asyncio.create_task(repeat(SWEEP_SECONDS, self._sweep, self._freed)),
             asyncio.create_task(repeat(BEAT_SECONDS, self._release_lost, asyncio.Event())),
+            asyncio.create_task(repeat(BEAT_SECONDS, self._forget_begun, asyncio.Event())),
             asyncio.create_task(self._listen()),
             asyncio.create_task(self._watch()),
         }
@@ -118,11 +124,42 @@ class Runner:
         # Last, so that followers get the ends that were written while it drained.
         self._hub.close()
 
+    def check_room(self) -> None:
+        """Raises Unavailable where this process takes on no turn."""
+        self._places.check_room()
+
+    @contextlib.contextmanager
+    def arriving(self, owner_id: UUID, most: int | None = None) -> Iterator[Place]:
+        """Have a place ready for a turn of this owner's while it is stored; `take_up` is told of it then.
+
+        Raises TooMany where `most` of the owner's run or wait here (None: any number), and Unavailable as `check_room`.
+        """
+        place = self._places.arrive(owner_id, most=most, may_run=not self.closing)
+        try:
+            yield place
+        finally:
+            if place.turn_id not in self._tasks and place.turn_id not in self._places.waiting:
+                self._places.leave(place.turn_id)
+                if place.has_slot and self._places.in_line:
+                    self._freed.set()
+
+    def take_up(self, place: Place, accepted: Accepted) -> None:
+        """Run a turn that was accepted, or have it wait, and stop what it interrupts."""
+        if accepted.interrupted is not None:
+            self.announce_stop(accepted.interrupted)
+        # A request that was sent again is not fresh: its turn runs already, here or on another replica.
+        if accepted.fresh and accepted.turn.owner == self.replica.id:
+            self.begin(accepted.turn)
+        elif accepted.fresh:
+            self._places.wait(place)
+            self.announce_work()
+
     def begin(self, turn: Turn) -> None:
         """Run a turn that this replica owns. It has a task of its own."""
         # A turn that is not begun here is not lost: `release_all`, `release_lost` or another's sweep finds it.
         if self.closing or turn.id in self._tasks:
             return
+        self._places.run(turn.id, turn.owner_id)
         task = asyncio.create_task(self._attempt(turn), name=f"turn {turn.id}")
         self._tasks[turn.id] = task
         # A callback, and no `finally` in the task: one that is cancelled before it has begun never gets there.
@@ -135,6 +172,7 @@ class Runner:
     def _free_slot(self, turn_id: UUID, _: asyncio.Task[None]) -> None:
         del self._tasks[turn_id]
         self._given_up.discard(turn_id)
+        self._places.end(turn_id)
         self._freed.set()  # what waited behind it, or for a slot, need not wait for the next sweep
 
     def announce_work(self) -> None:
@@ -176,13 +214,25 @@ class Runner:
         # Who may be taken for dead must not claim: others would take the turns away again.
         if self.closing or self.replica.is_silent:
             return
-        found = await self._claims.find(has_room=self.has_slot, running=self._tasks.keys())
+        room, in_line = self._places.free_slots, self._places.in_line
+        found = await self._claims.find(has_room=room > 0, running=self._places.with_slot)
+        if len(found.free) < room and not found.more:
+            self._places.clear_line(in_line)
         if found.suspects:
             asyncio.get_running_loop().call_later(SECOND_LOOK_SECONDS, self._freed.set)
-        # All are claimed before any is begun: their work would hold up the claims behind it.
-        claimed, errors = await self._claims.claim(found.free[: max(self._slots - len(self._tasks), 0)])
-        for turn in claimed:
-            self.begin(turn)
+        # All are claimed before any is begun: their work would hold up the claims behind it. Their slots are kept
+        # meanwhile, or others that arrive would be begun in them.
+        chosen = found.free[: self._places.free_slots]
+        for free in chosen:
+            self._places.run(free.id, free.owner_id)
+        try:
+            claimed, errors = await self._claims.claim(chosen)
+            for turn in claimed:
+                self.begin(turn)
+        finally:
+            for free in chosen:
+                if free.id not in self._tasks:
+                    self._places.leave(free.id)
         # Only after what was claimed is begun: its row says that this replica runs it.
         if errors:
             raise errors[0]
@@ -191,8 +241,13 @@ class Runner:
             await self.stop_turn(left.owner_id, left.id)
 
     async def _release_lost(self) -> None:
-        if await self._claims.release_lost(self._tasks.keys()):
+        if await self._claims.release_lost(self._places.with_slot):
             self.announce_work()
+
+    async def _forget_begun(self) -> None:
+        """Give up the places of turns that another replica has begun, or that were stopped."""
+        if waiting := self._places.waiting:
+            self._places.stop_waiting(await self._claims.find_begun(waiting))
 
     async def _listen(self) -> None:
         """Do what the hints of other replicas ask for."""

@@ -1,6 +1,7 @@
 """python -m tests.chaos: the phases one after the other, a table of what was counted; exit code 1 if anything is wrong.
 
-python -m tests.chaos [--turns 1000] [--kills 50] [--phases kill,frozen,postgres,faults] [--pooler] [--markdown FILE]
+python -m tests.chaos [--turns 1000] [--kills 50] [--phases kill,frozen,postgres,faults,crowd] [--pooler]
+                      [--markdown FILE]
 """
 
 import argparse
@@ -19,10 +20,14 @@ from rich.table import Table
 
 from tests.chaos import phases
 from tests.chaos.count import CHECKS, Tally, count, percentile
+from tests.chaos.crowd import CROWD, FEW, SCENES, Scene, crowds
 from tests.chaos.phases import PHASES, Phase, chaos, faults_of
 
 SHOWN = 20
 """Findings that are shown of each phase."""
+
+
+NAMES = (*PHASES, "crowd")
 
 
 async def run(
@@ -31,6 +36,18 @@ async def run(
     """The phases in turn, on the same replicas."""
     async with chaos(folder, pooler=pooler) as scene:
         return [count(await scene.run(name, turns, faults_of(name, kills), told)) for name in names]
+
+
+async def run_crowd(
+    scenes: Sequence[Scene], turns: int, folder: Path, told: phases.Progress, *, crowd: int, few: int, **settings: str
+) -> list[Tally]:
+    """The scenes of the phase `crowd` in turn, with so many turns each. `settings` are variables of the servers."""
+    tallies = []
+    async with crowds(folder) as there:
+        for scene in scenes:
+            tallies.append(count(await there.run(scene, crowd=crowd, few=few, turns=turns, **settings)))
+            told(scene.phase, turns, 0)
+    return tallies
 
 
 def rows(tallies: Sequence[Tally]) -> Iterator[tuple[str, list[str]]]:
@@ -52,6 +69,9 @@ def rows(tallies: Sequence[Tally]) -> Iterator[tuple[str, list[str]]]:
     yield row("model calls asked for again", [t.asked_again for t in tallies])
     yield row("outcomes unknown", [t.unknown for t in tallies])
     yield row("streams dropped, broken, 503s", [_connections(t) for t in tallies])
+    yield row("turns a second: a few clients, a crowd", [_rates(t) for t in tallies])
+    yield row("refusals of a crowd by status", [_refusals(t) for t in tallies])
+    yield row("first text p50 / p95 / max, seconds", [_first_texts(t) for t in tallies])
     yield row("recoveries", [len(t.recoveries) for t in tallies])
     yield row("recovery p50 / p95 / max, seconds", [_recovery(t.recoveries) for t in tallies])
     for check in CHECKS:
@@ -65,6 +85,20 @@ def _counted(codes: dict[str, int]) -> str:
 def _connections(tally: Tally) -> str:
     counts = tally.evidence.connections
     return f"{counts['dropped']}, {counts['broken']}, {counts['unavailable']}"
+
+
+def _rates(tally: Tally) -> str:
+    rates = tally.evidence.rates
+    return f"{rates.few:.2f}, {rates.crowd:.2f} ({rates.crowd / (rates.few or 1):.2f})" if rates else "-"
+
+
+def _refusals(tally: Tally) -> str:
+    rates = tally.evidence.rates
+    return _counted({str(status): times for status, times in rates.refusals.items()}) if rates else "-"
+
+
+def _first_texts(tally: Tally) -> str:
+    return _recovery(tally.evidence.rates.first_texts if tally.evidence.rates else ())
 
 
 def _recovery(seconds: Sequence[float]) -> str:
@@ -120,19 +154,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
     parser.add_argument("--turns", type=int, default=1000, help="turns in each phase")
     parser.add_argument("--kills", type=int, default=50, help="kills, freezes, and 2 in 5 as many database restarts")
-    parser.add_argument("--phases", default=",".join(PHASES), help="which, in this order")
+    parser.add_argument("--phases", default=",".join(NAMES), help="which, in this order, a crowd last")
     parser.add_argument("--pooler", action="store_true", help="through a pgbouncer in transaction mode")
     parser.add_argument("--markdown", type=Path, help="write the table to this file, too")
     options = parser.parse_args()
     asked = options.phases.split(",")
+    if unknown := set(asked) - set(NAMES):
+        parser.error(f"--phases: there is no {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     names = [phase for name in asked for phase in PHASES if phase == name]
-    if len(names) != len(asked):
-        parser.error(f"--phases: there are {', '.join(PHASES)}")
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # the scripted model cuts streams off by raising
     console = Console(stderr=True, highlight=False)
     folder = Path(tempfile.mkdtemp(prefix="chaos"))
     with progress(console, options.turns) as told:
-        tallies = asyncio.run(run(names, options.turns, options.kills, folder, told, pooler=options.pooler))
+        tallies = []
+        if names:
+            tallies += asyncio.run(run(names, options.turns, options.kills, folder, told, pooler=options.pooler))
+        if "crowd" in asked:
+            # Fewer turns: four scenes, each as fast as one core or half of one.
+            there = folder / "crowd"
+            there.mkdir()
+            tallies += asyncio.run(run_crowd(SCENES, options.turns // 2, there, told, crowd=CROWD, few=FEW))
     report(console, tallies)
     if options.markdown:
         options.markdown.write_text(markdown(tallies))

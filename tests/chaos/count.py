@@ -45,9 +45,27 @@ CHECKS = (
     "requests that a provider refuses",
     "answers that no client should get",
     "replicas that ended by themselves",
+    "turns of a crowd with more than one attempt",
+    "model calls of a crowd made twice",
+    "crowds answered more slowly than a few",
 )
+LEAST_OF_FEW = 0.8
+"""The least share of the rate at which a few clients are answered that a crowd must be answered at."""
 _FAILURES = {"faults": frozenset({"model_failed"})}
 """The codes with which turns may fail, by phase."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Turns that were ended a second, for a few clients and for a crowd; what became of the crowd's requests.
+
+    `refusals` counts by status; `first_texts` are the seconds from a request that was accepted to its first word, in order.
+    """
+
+    few: float
+    crowd: float
+    refusals: Mapping[int, int]
+    first_texts: Sequence[float]
 
 
 @dataclass
@@ -69,6 +87,7 @@ class Evidence:
     deserted: Sequence[str] = ()
     connections: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    rates: Rates | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +118,20 @@ class Tally:
 
 def count(evidence: Evidence) -> Tally:
     record = evidence.record
-    checks = (_turns, _messages, _order, _logs, _streams, _answers, _texts, _effects, _calls, _responses, _surroundings)
+    checks = (
+        _turns,
+        _messages,
+        _order,
+        _logs,
+        _streams,
+        _answers,
+        _texts,
+        _effects,
+        _calls,
+        _responses,
+        _surroundings,
+        _crowd,
+    )
     return Tally(
         evidence=evidence,
         findings=[finding for check in checks for finding in check(evidence)],
@@ -300,6 +332,21 @@ def _surroundings(evidence: Evidence) -> Iterator[Finding]:
             yield Finding("answers that no client should get", f"{job.key}: {complaint}")
     for what in evidence.deserted:
         yield Finding("replicas that ended by themselves", what)
+
+
+def _crowd(evidence: Evidence) -> Iterator[Finding]:
+    if (rates := evidence.rates) is None:
+        return
+    for turn in evidence.record.turns:
+        if turn.attempts != 1:
+            yield Finding("turns of a crowd with more than one attempt", f"{turn.key} {turn.id}: {turn.attempts}")
+    for job in evidence.jobs:
+        for n in (1, 2, 3):
+            if (times := len(evidence.asked.get((job.number, n), ()))) > 1:
+                yield Finding("model calls of a crowd made twice", f"{job.key}: call {n}, {times} times")
+    if rates.crowd < LEAST_OF_FEW * rates.few:
+        what = f"{rates.crowd:.2f} turns a second, {rates.few:.2f} with a few clients"
+        yield Finding("crowds answered more slowly than a few", what)
 
 
 def _recoveries(evidence: Evidence) -> Iterator[float]:

@@ -36,6 +36,8 @@ class Outside:
     """
 
     trouble: float = 0.0
+    hurry: bool = False
+    """Whether the model says all at once."""
     effects: Counter[str] = field(default_factory=Counter)
     asked: dict[tuple[int, int], list[float]] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
@@ -67,7 +69,7 @@ class Outside:
             return JSONResponse({"error": {"message": "slow down"}}, 429, {"Retry-After": "0.3"})
         if trouble == "error":
             return JSONResponse({"error": {"message": "out of order"}}, 500)
-        return StreamingResponse(_frames(number, asks, trouble), media_type="text/event-stream")
+        return StreamingResponse(_frames(number, asks, trouble, hurry=self.hurry), media_type="text/event-stream")
 
     def _trouble(self, number: int, call: int) -> Trouble | None:
         chance = random.Random(f"{number}.{call}")
@@ -96,8 +98,8 @@ def _next(messages: Sequence[dict[str, Any]]) -> tuple[int, int, Sequence[Ask]]:
     return number, len(steps) + 1, ()
 
 
-async def _frames(number: int, asks: Sequence[Ask], trouble: Trouble | None) -> AsyncIterator[bytes]:
-    pace = random.Random(number).uniform(0.005, 0.1)
+async def _frames(number: int, asks: Sequence[Ask], trouble: Trouble | None, *, hurry: bool) -> AsyncIterator[bytes]:
+    pace = 0.0 if hurry else random.Random(number).uniform(0.005, 0.1)
     await asyncio.sleep(pace)
     if trouble == "stall":
         await asyncio.sleep(STALL_SECONDS)

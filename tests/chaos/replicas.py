@@ -47,12 +47,15 @@ class Replica:
 @dataclass
 class Cluster:
     """`killed` is when each process that we killed was killed (by the clock that the database has too); `deserted`
-    names those that ended by themselves while they served."""
+    names those that ended by themselves while they served. Each replica has so many `workers`, on one `core` where one is
+    named."""
 
     folder: Path
     database: Postgres
     variables: Mapping[str, str]
     replicas: list[Replica]
+    workers: int = 1
+    core: int | None = None
     killed: dict[str, float] = field(default_factory=dict)
     deserted: list[str] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -101,17 +104,21 @@ class Cluster:
 
     async def _spawn(self, replica: Replica, log: IO[bytes]) -> asyncio.subprocess.Process:
         arguments = ("serve", "--workspace", str(self.folder / "workspace"), "--port", str(replica.port))
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "agent_server",
             *arguments,
+            *(("--workers", str(self.workers)) if self.workers > 1 else ()),
             env=environment({**self.variables, **self.database.addresses(replica.name)}),
             cwd=self.folder / "workspace",
             stdin=asyncio.subprocess.DEVNULL,
             stderr=log,
             start_new_session=True,
         )
+        if self.core is not None:
+            os.sched_setaffinity(process.pid, {self.core})  # what it starts inherits it
+        return process
 
     async def _serving(self, replica: Replica, process: asyncio.subprocess.Process) -> None:
         """Return when the process answers, or has ended before it did."""
@@ -132,7 +139,14 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster(
-    folder: Path, database: Postgres, there: Outside, replicas: int = 3
+    folder: Path,
+    database: Postgres,
+    there: Outside,
+    replicas: int = 3,
+    *,
+    workers: int = 1,
+    core: int | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[tuple[Cluster, str]]:
     """So many replicas of the workspace, all serving, and the key of a user."""
     workspace = folder / "workspace"
@@ -146,13 +160,15 @@ async def cluster(
         "AGENT_SERVER_RATE_PER_ADDRESS": "0",
         "AGENT_SERVER_MODEL_FIRST_TOKEN_TIMEOUT": str(PATIENCE),
         "AGENT_SERVER_MODEL_TOKEN_TIMEOUT": str(PATIENCE),
+        **(settings or {}),
     }
     for command in (("content", "ingest"), ("key", "create", "--json")):
         url = {"DATABASE_URL": database.url("setup")}
         done = await asyncio.to_thread(agent_server, *command, cwd=workspace, **variables, **url)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
-    running = Cluster(folder, database, variables, [Replica(i, free_port()) for i in range(1, replicas + 1)])
+    ports = [Replica(i, free_port()) for i in range(1, replicas + 1)]
+    running = Cluster(folder, database, variables, ports, workers, core)
     keepers = [asyncio.create_task(running.keep(replica)) for replica in running.replicas]
     try:
         await running.some_ready(replicas)

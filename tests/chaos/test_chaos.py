@@ -11,8 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.chaos.__main__ import markdown, run
-from tests.chaos.count import CHECKS, Evidence, count
+from tests.chaos.__main__ import markdown, run, run_crowd
+from tests.chaos.count import CHECKS, Evidence, Rates, count
+from tests.chaos.crowd import Scene
 from tests.chaos.jobs import Job, answer, plan
 from tests.chaos.record import Called, Logged, Move, Record, Said, Turn
 from tests.sse import Frame
@@ -35,6 +36,16 @@ async def test_replicas_that_are_killed_lose_no_turn_and_do_nothing_twice(folder
     assert [(finding.check, finding.what) for finding in tally.findings] == []
     assert tally.evidence.faults == 4
     assert tally.statuses.total() == 36
+
+
+async def test_a_crowd_is_answered_in_one_attempt_each_or_told_to_come_again(folder: Path) -> None:
+    bounds = {"AGENT_SERVER_TURNS_PER_PROCESS": "3", "AGENT_SERVER_WAITING_PER_PROCESS": "3"}
+    (tally,) = await run_crowd([Scene(1, 1.0)], 24, folder, lambda *_: None, crowd=24, few=2, **bounds)
+    # How fast it was is for the command to say, on a machine that is quiet.
+    wrong = [finding for finding in tally.findings if finding.check != "crowds answered more slowly than a few"]
+    assert [(finding.check, finding.what) for finding in wrong] == []
+    assert tally.statuses == {"done": 32}
+    assert tally.evidence.rates and set(tally.evidence.rates.refusals) == {503}
 
 
 def frame(seq: int, kind: str, data: Any, raw: str = "") -> Frame:
@@ -253,6 +264,25 @@ def answer_with_an_error(e: Evidence) -> None:
     e.jobs[0].complaints.append("POST chat: 500")
 
 
+def make_a_crowd(e: Evidence, *, rate: float = 0.8, attempts: int = 1, asked: int = 1) -> None:
+    turn(e, attempts=attempts)
+    e.rates = Rates(few=1.0, crowd=rate, refusals={503: 1}, first_texts=[0.1])
+    e.asked = {(NUMBER, n): [1.0] * asked for n in (1, 2, 3)}
+    e.record.responses = {}
+
+
+def try_twice_in_a_crowd(e: Evidence) -> None:
+    make_a_crowd(e, attempts=2)
+
+
+def ask_twice_in_a_crowd(e: Evidence) -> None:
+    make_a_crowd(e, asked=2)
+
+
+def slow_down_in_a_crowd(e: Evidence) -> None:
+    make_a_crowd(e, rate=0.79)
+
+
 def end_by_itself(e: Evidence) -> None:
     e.deserted = ["replica-1-1 ended by itself with 1"]
 
@@ -295,6 +325,10 @@ def end_by_itself(e: Evidence) -> None:
         (send_what_is_refused, {"requests that a provider refuses"}),
         (answer_with_an_error, {"answers that no client should get"}),
         (end_by_itself, {"replicas that ended by themselves"}),
+        (make_a_crowd, set()),
+        (try_twice_in_a_crowd, {"turns of a crowd with more than one attempt"}),
+        (ask_twice_in_a_crowd, {"model calls of a crowd made twice"}),
+        (slow_down_in_a_crowd, {"crowds answered more slowly than a few"}),
     ],
 )
 def test_the_count_names_what_is_wrong(wrong: Callable[[Evidence], None], found: set[str]) -> None:

@@ -23,6 +23,7 @@ from agent_server.turns.earlier import read_earlier
 from agent_server.turns.events import Numbered, from_row
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn, TurnEvent
+from agent_server.turns.places import Place
 from agent_server.turns.replica import Replica as Process
 from agent_server.turns.runner import Runner
 from agent_server.turns.writer import TurnWriter
@@ -39,8 +40,27 @@ class Replica:
     hub: Hub
     runner: Runner
 
-    async def accept(
-        self, caller: Caller, message: str = "hello", *, queue_limit: int = 5, at_once: int | None = None, **more: Any
+    async def accept(self, caller: Caller, message: str = "hello", **more: Any) -> Accepted:
+        """Accept a message, and do nothing about its turn."""
+        with self.runner.arriving(caller.id) as place:
+            return await self._accept(caller, place, message, **more)
+
+    async def send(self, caller: Caller, message: str = "hello", **more: Any) -> Turn:
+        """What POST /api/chat does with a message."""
+        with self.runner.arriving(caller.id) as place:
+            accepted = await self._accept(caller, place, message, **more)
+            self.runner.take_up(place, accepted)
+        return accepted.turn
+
+    async def _accept(
+        self,
+        caller: Caller,
+        place: Place,
+        message: str,
+        *,
+        queue_limit: int = 5,
+        at_once: int | None = None,
+        **more: Any,
     ) -> Accepted:
         return await accept(
             self.database,
@@ -48,20 +68,10 @@ class Replica:
             Message(text=message, **more),
             replica=self.runner.replica.id,
             queue_limit=queue_limit,
-            can_run=self.runner.has_slot,
+            can_run=place.has_slot,
             at_once=at_once,
+            turn_id=place.turn_id,
         )
-
-    async def send(self, caller: Caller, message: str = "hello", **more: Any) -> Turn:
-        """What POST /api/chat does with a message."""
-        accepted = await self.accept(caller, message, **more)
-        if accepted.interrupted is not None:
-            self.runner.announce_stop(accepted.interrupted)
-        if accepted.fresh and accepted.turn.owner == self.runner.replica.id:
-            self.runner.begin(accepted.turn)
-        elif accepted.fresh:
-            self.runner.announce_work()
-        return accepted.turn
 
     async def read_to_the_end(self, turn: Turn, after: int = 0) -> list[Numbered]:
         """Follow the turn until it has ended."""

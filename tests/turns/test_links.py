@@ -16,7 +16,7 @@ from agent_server.conversations.models import Conversation, Item
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database
 from agent_server.errors import Unavailable
-from agent_server.signals import LOCK_SPACE
+from agent_server.heartbeat import LOCK_SPACE
 from agent_server.tool import ToolContext, tool
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Numbered, TextDelta, TextDone

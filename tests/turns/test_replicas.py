@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from agent_server.caller import Caller
 from agent_server.db import Database
-from agent_server.signals import LOCK_SPACE
+from agent_server.heartbeat import LOCK_SPACE
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Cancelled, Done, TextDelta
 from tests.conftest import everything
