@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from agent_server.conversations.ids import LONGEST_ID
 from agent_server.conversations.models import Conversation
+from agent_server.conversations.tools import delete_conversation
 from agent_server.db import new_id
+from agent_server.errors import Conflict
 from agent_server.identity.resolver import resolve_caller
+from agent_server.tool import ToolContext
 from tests.conftest import everything
 from tests.server import Client, Start
 
@@ -114,7 +117,7 @@ async def test_every_route_and_tool_takes_each_id_of_a_conversation(client: Clie
     others = {"Authorization": f"Bearer {await client.new_key()}"}
     every = await ways(client)
     deleting = [way for way in every if is_deleting(way)]
-    for at, id in enumerate(draw_ids(4)):
+    for at, id in enumerate(draw_ids(2)):
         ours = await begin(client, id, client.auth)
         assert (await client.get("/api/conversations", limit=1))["items"][0]["id"] == ours
         # Each way is taken by one of the ids, by another with the next conversation.
@@ -201,3 +204,13 @@ async def test_unknown_fields_are_the_ai_sdks_and_nobody_elses(client: Client) -
     file = {"role": "user", "parts": [{"type": "file", "mediaType": "image/png", "url": "data:,"}]}
     answer = await client.http.post(CHAT, json={"messages": [file], "webSearch": True}, headers=client.auth)
     assert (answer.status_code, answer.json()["detail"]) == (422, "messages: files cannot be read; send text")
+
+
+async def test_a_turn_deletes_its_own_conversation_by_none_of_its_ids(client: Client) -> None:
+    caller = await resolve_caller(client.server.database, client.key)
+    ours = UUID(await begin(client, "chat-1", client.auth))
+    async with client.server.database.transaction(caller.id) as session:
+        context = ToolContext(caller=caller, session=session, surface="agent", conversation_id=ours, turn_id=new_id())
+        for name in ("chat-1", *spellings(ours)):
+            with pytest.raises(Conflict, match="is being answered"):
+                await delete_conversation(context, name)
