@@ -2,7 +2,7 @@
 
 A tool declares them: `@tool(phrases=["add {title} [to my [list|tasks]]"])`.
 
-    words          as they stand; case, punctuation and spacing do not matter
+    words          as they stand; case, punctuation, spacing and kinds of apostrophes do not matter
     {argument}     one or more words, which must be valid for that argument of the tool
     [words]        may be missing
     [one|other]    either of them, or neither
@@ -21,14 +21,16 @@ from typing import Any, TypeAlias, assert_never
 
 from pydantic import ValidationError
 
+from agent_server.folding import IGNORED, WORD, fold
 from agent_server.tool import Tool
 
 # The limit bounds the work, which grows with the square of the words.
 _MOST_WORDS = 200
 """A longer message is not a phrase."""
 
-_TOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-_SYNTAX = re.compile(r"\{[^{}\[\]]*\}|[\[\]{}|]|[^\W_]+(?:['’][^\W_]+)*")
+_TOKEN = re.compile(WORD)
+_SYNTAX = re.compile(rf"\{{[^{{}}\[\]]*\}}|[\[\]{{}}|]|{WORD}")
+_EDGE = re.compile(f"^[{IGNORED}]+|[{IGNORED}]+$")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 # What is said around a request and is not part of it.
@@ -169,7 +171,7 @@ def _parse(template: str) -> list[_Node]:
                 raise _BadTemplate(f"{piece} is not the name of an argument")
             stack[-1][-1].append((name,))
         else:
-            stack[-1][-1].append(_plain(piece))
+            stack[-1][-1].append(fold(piece))
     if len(stack) > 1:
         raise _BadTemplate("a [ without its ]")
     return stack[0][0]
@@ -238,7 +240,7 @@ class _Message:
     def __init__(self, text: str) -> None:
         self.text = text
         self.spans = [found.span() for found in _TOKEN.finditer(text)]
-        self.words = tuple(_plain(text[start:end]) for start, end in self.spans)
+        self.words = tuple(fold(text[start:end]) for start, end in self.spans)
 
     def between(self, first: int, end: int) -> str:
         """The words first to end-1 as they were written. The signs that belong to them stay."""
@@ -250,7 +252,7 @@ class _Message:
         after = self.text[stop : self.spans[end][0] if end < len(self.spans) else len(self.text)]
         if end < len(self.spans):  # signs that touch the next word are the next word's
             after = after[: len(after) - len(re.split(r"\s", after)[-1])] or after.strip()
-        return _unquote(self.text[start:stop] + after)
+        return _unquote(_EDGE.sub("", self.text[start:stop] + after))
 
     def starts(self) -> Sequence[int]:
         """Where the request may begin. The place behind all courtesies comes first."""
@@ -356,10 +358,6 @@ def _check_value(tool: Tool[..., Any], name: str, value: str) -> str | None:
             continue
         return text
     return None
-
-
-def _plain(word: str) -> str:
-    return word.casefold().replace("’", "'")
 
 
 def _unquote(text: str) -> str:

@@ -372,7 +372,7 @@ def test_chat_streams_a_turn_and_goes_on_with_a_conversation(stocked: Run) -> No
     assert "18 hours" in spoken.stdout
     assert "safety/flying-after-diving.md" in " ".join(spoken.stderr.split())
     for arguments, message in {
-        ("x", "--conversation", "yesterday"): "invalid_input: conversation: not a conversation's id",
+        ("x", "--conversation", "yesterday"): "not_found: There is no conversation with this id",
         ("x", "--conversation", str(UUID(int=7))): "not_found: ",
         ("hi", "--agent", "nobody"): "invalid_input: agent: there is no 'nobody'; there are ",
         ("  ",): "invalid_input: message: ",

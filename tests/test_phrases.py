@@ -114,6 +114,23 @@ def test_a_message_that_is_a_phrase_names_the_tool_and_its_arguments(
     assert found(message) == ((name, arguments) if name else None)
 
 
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("ＡＤＤ　milk　to　my　list", {"title": "milk"}),
+        ("add Ｍｉｌｋ to my list", {"title": "Ｍｉｌｋ"}),
+        ("re\u200bmind\xa0me\u2003to call Zo\u0065\u0308", {"title": "call Zo\u0065\u0308"}),
+        ("I\u02bcd like to add milk", {"title": "milk"}),
+        ("I´d like to add Ann’s fins\u200b", {"title": "Ann’s fins"}),
+        ("\ufeffadd 牛乳 please", {"title": "牛乳"}),
+    ],
+)
+def test_the_spelling_does_not_matter_and_an_argument_stays_as_it_was_written(
+    message: str, arguments: dict[str, str]
+) -> None:
+    assert found(message, create_task, list_tasks) == ("create_task", arguments)
+
+
 def test_the_whole_message_must_be_the_phrase() -> None:
     assert found("what is on my list of dive sites in Malta") is None
     assert found("Tell me what is on my list") is None

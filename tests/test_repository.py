@@ -126,7 +126,7 @@ def test_every_route_is_documented() -> None:
         if route.name in workspace.tools or route.path.startswith("/docs") or not route.include_in_schema:
             continue
         for method in route.methods or ():
-            assert f"`{method} {route.path}`" in text, f"{method} {route.path}"
+            assert f"`{method} {route.path_format}`" in text, f"{method} {route.path_format}"
 
 
 def test_every_key_and_variable_of_an_agent_is_documented() -> None:

@@ -30,8 +30,9 @@ def create_routers(workspace: Workspace) -> Sequence[APIRouter]:
     return (
         chat.router,
         turns.router,
-        conversations.router,
+        # Before the conversations', whose paths take any id, also one with slashes.
         messages.router,
+        conversations.router,
         passages.router,
         session.router,
         health.router,

@@ -14,7 +14,7 @@ from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import be_patient
 from agent_server.errors import Unavailable
 from agent_server.http.auth import ReaderDep, ServerDep, SpeakerDep, WriterDep
-from agent_server.protocols.ai_sdk.request import KEY_LENGTH, ChatRequest, client_conversation_id, read_message
+from agent_server.protocols.ai_sdk.request import KEY_LENGTH, ChatRequest, read_message
 from agent_server.protocols.ai_sdk.stream import HEADERS, UIMessageEncoder, ui_message_stream
 from agent_server.protocols.base import STREAM_TYPE, Cursor, parse_cursor
 from agent_server.server import Server
@@ -77,7 +77,7 @@ async def chat(
     x_render: Annotated[Literal["html"] | None, Header()] = None,
 ) -> Response:
     """Answer a message. The turn is stored before the first byte and goes on when the connection drops."""
-    turn = (await server.accept(caller, read_message(body, caller, idempotency_key))).turn
+    turn = (await server.accept(caller, read_message(body, idempotency_key))).turn
     # A request that is sent again, with the same key, is the same turn, and its client may have read some of it.
     cursor = parse_cursor(last_event_id, turn.id)
     if not body.stream:
@@ -123,7 +123,7 @@ async def _wait(server: Server, caller: Caller, turn: Turn) -> Answer:
 
 
 @router.get(
-    "/api/chat/{conversation}/stream",
+    "/api/chat/{conversation:path}/stream",
     response_class=StreamingResponse,
     responses={200: EVENT_STREAM, 204: {"description": "Nothing is running"}},
 )
@@ -139,7 +139,7 @@ async def resume(
     That may be of a turn that has ended since.
     """
     async with server.database.transaction(caller.id) as session:
-        row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
+        row = await ConversationRepository(session, caller).get(conversation)
         turns = TurnRepository(session, caller)
         turn: Turn | None
         if last_event_id:
@@ -153,11 +153,11 @@ async def resume(
     return _stream(server, turn, parse_cursor(last_event_id, turn.id), html=x_render == "html")
 
 
-@router.post("/api/chat/{conversation}/stop", status_code=202)
+@router.post("/api/chat/{conversation:path}/stop", status_code=202)
 async def stop(conversation: str, caller: WriterDep, server: ServerDep) -> dict[str, bool]:
     """Stop the running turn of a conversation and what waits behind it. `stopped` says whether there was one."""
     async with server.database.transaction(caller.id) as session:
-        row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
+        row = await ConversationRepository(session, caller).get(conversation)
         open_turns = await TurnRepository(session, caller).find_open(row.id)
     # What waits comes first, so that none of it starts when the running one ends.
     for turn in reversed(open_turns):

@@ -11,7 +11,6 @@ from agent_server.api.parameters import Limit
 from agent_server.bodies import refuse_unstorable
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.http.auth import ReaderDep, ServerDep, WriterDep
-from agent_server.protocols.ai_sdk.request import client_conversation_id
 from agent_server.turns.repository import TurnRepository
 
 router = APIRouter(tags=["conversations"])
@@ -60,31 +59,31 @@ async def list_conversations(
     return ConversationPage.model_validate(page, from_attributes=True)
 
 
-@router.get("/api/conversations/{conversation}")
+@router.get("/api/conversations/{conversation:path}")
 async def read_conversation(conversation: str, caller: ReaderDep, server: ServerDep) -> ConversationView:
     """One conversation."""
     async with server.database.transaction(caller.id) as session:
-        row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
+        row = await ConversationRepository(session, caller).get(conversation)
     return ConversationView.model_validate(row)
 
 
-@router.patch("/api/conversations/{conversation}")
+@router.patch("/api/conversations/{conversation:path}")
 async def rename_conversation(
     conversation: str, body: Rename, caller: WriterDep, server: ServerDep
 ) -> ConversationView:
     """Give it another title."""
     refuse_unstorable(body.title, ("title",))
     async with server.database.transaction(caller.id) as session:
-        row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller), lock=True)
+        row = await ConversationRepository(session, caller).get(conversation, lock=True)
         row.title = body.title
     return ConversationView.model_validate(row)
 
 
-@router.delete("/api/conversations/{conversation}", status_code=204)
+@router.delete("/api/conversations/{conversation:path}", status_code=204)
 async def delete_conversation(conversation: str, caller: WriterDep, server: ServerDep) -> None:
     """Delete it with all its messages. An answer that is being written is stopped."""
     async with server.database.transaction(caller.id) as session:
-        row = await ConversationRepository(session, caller).get(client_conversation_id(conversation, caller))
+        row = await ConversationRepository(session, caller).get(conversation)
         open_turns = await TurnRepository(session, caller).find_open(row.id)
     # Between two transactions: a turn that ends locks its row and then its conversation's. To hold the conversation here
     # and wait for the turn would be a deadlock.

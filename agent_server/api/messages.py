@@ -21,7 +21,6 @@ from agent_server.conversations.notes import NOTES, Finish, finish_of
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
 from agent_server.db import storable
 from agent_server.http.auth import ReaderDep, ServerDep
-from agent_server.protocols.ai_sdk.request import client_conversation_id
 from agent_server.turns.models import Turn
 from agent_server.turns.repository import TurnRepository
 from agent_server.web.render import render_blocks
@@ -70,7 +69,7 @@ class MessagePage(BaseModel):
     next_cursor: str | None
 
 
-@router.get("/api/conversations/{conversation}/messages")
+@router.get("/api/conversations/{conversation:path}/messages")
 async def list_messages(
     conversation: str,
     caller: ReaderDep,
@@ -82,7 +81,7 @@ async def list_messages(
     """The messages with the oldest first. With `render=html` answers are also given as sanitised HTML blocks."""
     async with server.database.transaction(caller.id) as session:
         conversations = ConversationRepository(session, caller)
-        row = await conversations.get(client_conversation_id(conversation, caller))
+        row = await conversations.get(conversation)
         page = await ItemRepository(conversations, row.id).page(limit, cursor)
         numbers = sorted({item.turn_no for item in page.items})
         turns = {turn.id: turn for turn in await TurnRepository(session, caller).list_by_number(row.id, numbers)}

@@ -4,13 +4,13 @@ A form is also sent to the route that its tool declares, such as `/api/lead`.
 """
 
 from typing import Annotated, Any
-from uuid import UUID
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse
 
 from agent_server.caller import Caller
 from agent_server.calls.call import call_tool
+from agent_server.conversations.ids import LONGEST_ID
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.errors import NotFound, quote_value
 from agent_server.http.auth import CallerDep, ChatterDep, MemberDep, ServerDep
@@ -21,7 +21,9 @@ from agent_server.workspace import Workspace
 
 REFUSED: dict[int | str, dict[str, Any]] = {404: {}, 409: {}, 504: {}}
 """What a tool may be refused with beyond what holds everywhere: what it names is not there, or it took too long."""
-ConversationHeader = Annotated[UUID | None, Header(alias="X-Conversation-Id", description="Where it was asked for.")]
+ConversationHeader = Annotated[
+    str | None, Header(alias="X-Conversation-Id", max_length=LONGEST_ID, description="Where it was asked for.")
+]
 
 
 def create_router(workspace: Workspace) -> APIRouter:
@@ -89,13 +91,14 @@ def _add_form_route(router: APIRouter, tool: Tool[..., Any], path: str) -> None:
 
 
 async def _call_by_rest(
-    tool: Tool[..., Any], request: Request, caller: Caller, server: Server, conversation_id: UUID | None
+    tool: Tool[..., Any], request: Request, caller: Caller, server: Server, conversation: str | None
 ) -> JSONResponse:
     """Call the tool with the body as its arguments. Raises as `call_tool`, and NotFound for the conversation."""
-    if conversation_id is not None:
+    conversation_id = None
+    if conversation is not None:
         async with server.database.transaction(caller.id) as session:
             # A tool must not run for a conversation of somebody else's.
-            await ConversationRepository(session, caller).get(conversation_id)
+            conversation_id = (await ConversationRepository(session, caller).get(conversation)).id
     # Bytes that are no UTF-8 come through as half characters, which the tool's own validation refuses by field.
     arguments = (await request.body()).decode("utf-8", "surrogateescape")
     # As text and not parsed: `call_tool` checks arguments for all surfaces, and words the mistakes in one way.

@@ -13,7 +13,7 @@ from agent_server.caller import Caller
 from agent_server.commands.consent import settle
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import fail, say, show
-from agent_server.errors import AgentServerError, InvalidInput
+from agent_server.errors import AgentServerError
 from agent_server.knowledge.embedders import get_embedder
 from agent_server.orchestrator.run import create_router
 from agent_server.server import Server
@@ -39,7 +39,7 @@ async def chat(
     context: CommandContext, message: str | None, agent: str | None, conversation: str | None, as_json: bool
 ) -> int:
     server, caller = await context.server(), await context.caller()
-    id = _parse(conversation) if conversation else None
+    id: UUID | str | None = conversation or None
     await server.runner.start()
     try:
         if message is not None:
@@ -53,13 +53,6 @@ async def chat(
         return 0
     finally:
         await server.runner.close()
-
-
-def _parse(conversation: str) -> UUID:
-    try:
-        return UUID(conversation)
-    except ValueError:
-        raise InvalidInput("conversation: not a conversation's id; leave it out to begin a new one") from None
 
 
 def _read_message(as_json: bool) -> str | None:

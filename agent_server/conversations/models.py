@@ -20,14 +20,19 @@ from agent_server.db import Owned, Timestamps, now
 
 class Conversation(Owned, Timestamps, table=True):
     """A conversation of one owner. `next_turn` numbers the turns under this row's lock; `agent` is the specialist that
-    answered last."""
+    answered last. `client_id` is the id that the client began it under, where that is not `id`."""
 
     __tablename__ = "conversation"
-    __table_args__ = (Index("ix_conversation_owner_updated", "owner_id", "updated_at"),)
+    __table_args__ = (
+        Index("ix_conversation_owner_updated", "owner_id", "updated_at"),
+        # Not unique: a user may have a conversation under an id that a guest had one under, which is the user's then.
+        Index("ix_conversation_client", "owner_id", "client_id", postgresql_where=sql("client_id is not null")),
+    )
 
     title: str
     next_turn: int = 1
     agent: str | None = None
+    client_id: str | None = None
 
 
 class Item(SQLModel, table=True):

@@ -4,19 +4,46 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Table, and_, delete, func, or_
 from sqlmodel import SQLModel, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
+from agent_server.conversations.ids import ConversationRef, name_id, refer
 from agent_server.conversations.models import Conversation, Item
-from agent_server.errors import InvalidInput
+from agent_server.errors import InvalidInput, NotFound
 from agent_server.repository import Page, Repository
 
 
 class ConversationRepository(Repository[Conversation]):
     model = Conversation
+
+    async def find(self, id: UUID | str, *, lock: bool = False) -> Conversation | None:
+        """The conversation or None. `id` is ours or its client's own (`conversations.ids`)."""
+        ref = refer(id, self.owner)
+        if ref.client_id is None:
+            return await super().find(ref.id, lock=lock)
+        statement = _choose(self.visible(), ref)
+        found = await self.session.execute(statement.with_for_update() if lock else statement)
+        row: Conversation | None = found.scalar_one_or_none()
+        return row
+
+    async def find_id(self, ref: ConversationRef) -> UUID:
+        """The id of the conversation, or of the one that would begin."""
+        # Most ids are ours, and whether such a one is there is seen when it is used.
+        if ref.client_id is None:
+            return ref.id
+        ids = select(Conversation.id).where(col(Conversation.owner_id) == self.owner)
+        return (await self.session.execute(_choose(ids, ref))).scalar_one_or_none() or ref.id
+
+    async def get(self, id: UUID | str, *, lock: bool = False) -> Conversation:
+        """As `find`. Raises NotFound."""
+        row = await self.find(id, lock=lock)
+        if row is None:
+            raise NotFound(f"There is no conversation {name_id(id)}; list them to see which there are")
+        return row
 
     async def page_recent(self, limit: int, cursor: str | None = None, words: str | None = None) -> Page[Conversation]:
         """Conversations by last activity. With `words`, only those whose title or messages hold it. Raises
@@ -49,6 +76,17 @@ class ConversationRepository(Repository[Conversation]):
     async def count(self) -> int:
         statement = select(func.count()).select_from(Conversation).where(col(Conversation.owner_id) == self.owner)
         return (await self.session.execute(statement)).scalar_one()
+
+
+def _choose(statement: SelectOfScalar[Any], ref: ConversationRef) -> SelectOfScalar[Any]:
+    """The one conversation of `statement` that a client's id is meant for."""
+    id, name = col(Conversation.id), col(Conversation.client_id)
+    # Ours goes before the client's; of two that go by one name, the one that began under this owner.
+    return (
+        statement.where(or_(id.in_((ref.id, *ref.others)), name == ref.client_id))
+        .order_by(id.in_(ref.others).desc(), (id == ref.id).desc(), col(Conversation.updated_at).desc())
+        .limit(1)
+    )
 
 
 def _dependents() -> list[Table]:

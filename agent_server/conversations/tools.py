@@ -6,13 +6,16 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent_server.conversations.ids import LONGEST_ID
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
 from agent_server.errors import Conflict
 from agent_server.tool import Loss, ToolContext, tool
 
 Limit = Annotated[int, Field(ge=1, le=100, description="How many, at most.")]
 Cursor = Annotated[str | None, Field(max_length=200, description="`next_cursor` of the page before.")]
-ConversationId = Annotated[UUID, Field(description="The conversation's id.")]
+ConversationId = Annotated[
+    str, Field(min_length=1, max_length=LONGEST_ID, description="The conversation's id, ours or the client's own.")
+]
 
 
 class ConversationSummary(BaseModel):
@@ -133,9 +136,10 @@ async def _conversation_lost(context: ToolContext, conversation_id: Conversation
 @tool(scope="conversations:write", effect="stored", destructive=True, losses=_conversation_lost)
 async def delete_conversation(context: ToolContext, conversation_id: ConversationId) -> Deleted:
     """Delete one of the caller's conversations with all its messages. This cannot be undone."""
-    # The turn that makes this call would lose its own row, and could not write its end.
-    if context.turn_id is not None and conversation_id == context.conversation_id:
-        raise Conflict("This is the conversation that is being answered; the user may delete it from the list")
     conversations = context.repository(ConversationRepository)
-    await conversations.remove(await conversations.get(conversation_id))
-    return Deleted(id=conversation_id)
+    row = await conversations.get(conversation_id)
+    # The turn that makes this call would lose its own row, and could not write its end.
+    if context.turn_id is not None and row.id == context.conversation_id:
+        raise Conflict("This is the conversation that is being answered; the user may delete it from the list")
+    await conversations.remove(row)
+    return Deleted(id=row.id)

@@ -15,7 +15,7 @@ from agent_server.knowledge.parse import ContentPage, headings
 MAX_CHARACTERS = 1600
 MIN_CHARACTERS = 200
 """A shorter section goes with the one after it, where the two fit together."""
-VERSION = f"4/{MAX_CHARACTERS}/{MIN_CHARACTERS}"
+VERSION = f"5/{MAX_CHARACTERS}/{MIN_CHARACTERS}"
 """Part of a document's hash: a change here re-ingests everything."""
 SEPARATOR = " > "
 

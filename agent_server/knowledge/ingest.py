@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db import SYSTEM, Database, new_id
 from agent_server.errors import Mistake
+from agent_server.folding import fold, unify
 from agent_server.knowledge.chunk import SEPARATOR, VERSION, TextChunk, chunk
 from agent_server.knowledge.embedders.base import Embedder, check_vectors
 from agent_server.knowledge.parse import ContentPage, content_files, find_links_out, read_page
@@ -201,7 +202,7 @@ async def _prepare(batch: Sequence[ContentPage], embedder: Embedder) -> list[_Pr
     """The pages cut and embedded."""
     # A batch takes tenths of a second, so none of it is done on the event loop.
     chunked = await asyncio.to_thread(lambda: [(page, chunk(page)) for page in batch])
-    texts = [f"{_about(page, piece)}\n{piece.words}" for page, pieces in chunked for piece in pieces]
+    texts = [unify(f"{_about(page, piece)}\n{piece.words}") for page, pieces in chunked for piece in pieces]
     vectors = await embedder.embed(texts)
     # The column takes vectors of any size, so Postgres would not refuse a wrong one.
     check_vectors(embedder, vectors, texts)
@@ -269,8 +270,8 @@ def _rows(document_id: UUID, one: _PreparedPage) -> Iterator[dict[str, Any]]:
             "text": piece.text,
             "start": piece.start,
             "end": piece.end,
-            "about": _about(one.page, piece),
-            "words": piece.words,
+            "about": fold(_about(one.page, piece)),
+            "words": fold(piece.words),
             "emb": vector,
         }
 

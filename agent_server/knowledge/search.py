@@ -7,6 +7,7 @@ Both halves are exact. A content of more than about 20,000 chunks wants a partia
 not built yet.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -16,8 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db import SYSTEM, storable
 from agent_server.errors import NotFound, quote_value
+from agent_server.folding import fold, unify
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import Passage
+from agent_server.knowledge.urgent import Lexicon, compile_phrases, list_words
 
 POOL = 100
 """Candidates that each half brings in."""
@@ -88,18 +91,14 @@ _PASSAGE = """
     select c.passage, d.path, c.collection, d.title, c.heading, c.text, c.start_offset, c.end_offset, 0.0::float8
     from chunk c join document d on d.owner_id = c.owner_id and d.id = c.document_id """
 
-# A phrase with a negation is compared in 'simple': 'english' drops "not", and "not breathing" would be found in
-# every sentence about breath.
-_URGENT = text(
-    _PASSAGE
-    + r"""where d.owner_id = :owner_id and c.ordinal = 0 and exists (
-        select from unnest(d.urgent) phrase
-        where case when phrase ~* '\m(not|no|never|cannot)\M|n[''’]t\M'
-            then to_tsvector('simple', :message) @@ phraseto_tsquery('simple', phrase)
-            else to_tsvector('english', :message) @@ plainto_tsquery('english', phrase)
-                and numnode(plainto_tsquery('english', phrase)) > 0 end)
-    order by d.path limit 1"""
-)
+_URGENT = text("""
+    select c.passage, d.urgent from document d join chunk c on c.owner_id = d.owner_id and c.document_id = d.id
+    where d.owner_id = :owner_id and c.ordinal = 0 and d.urgent <> '{}' order by d.path""")
+# A small word has no stem: the array is empty, and its first element null.
+_LEXICON = text("""
+    select w.word, w.stem, exists (select from term t where t.owner_id = :owner_id and t.lexeme = w.stem and t.n > 0)
+    from (select word, (ts_lexize('english_stem', word))[1] as stem from unnest(cast(:words as text[])) word) w
+    where w.stem is not null""")
 
 
 async def search(
@@ -117,11 +116,11 @@ async def search(
     They are within `collections`; None is all of them. Any text is a query: an empty one and one of stop words find
     nothing or little, operators are words.
     """
-    query = storable(query[:MAX_QUERY]).strip()
+    query = unify(storable(query[:MAX_QUERY])).strip()
     (vector,) = await embedder.embed([query])
     values = {
         "owner_id": owner,
-        "query": query,
+        "query": fold(query),
         "vector": "[" + ",".join(f"{x:.6g}" for x in vector) + "]",
         # A text without tokens has a vector of zeros, and its cosine with anything is NaN.
         "has_vector": bool(vector.any()),
@@ -135,12 +134,20 @@ async def search(
 
 
 async def find_urgent(session: AsyncSession, message: str) -> Passage | None:
-    """The beginning of the page one of whose `urgent` phrases the message holds.
-
-    A phrase is held by a message with all its words, in any order and inflection; one with a negation word for word.
-    """
-    row = (await session.execute(_URGENT, {"owner_id": SYSTEM, "message": storable(message[:MAX_QUERY])})).one_or_none()
-    return Passage(*row) if row else None
+    """The beginning of the first page one of whose `urgent` phrases the message holds (`knowledge.urgent`)."""
+    pages = (await session.execute(_URGENT, {"owner_id": SYSTEM})).all()
+    if not pages:
+        return None
+    message = message[:MAX_QUERY]
+    # In a thread: the first time, it reads a dictionary.
+    phrases = await asyncio.to_thread(compile_phrases, tuple(phrase for _, urgent in pages for phrase in urgent))
+    spoken = phrases.words.union(list_words(message))
+    known = (await session.execute(_LEXICON, {"owner_id": SYSTEM, "words": sorted(spoken)})).all()
+    lexicon = Lexicon({word: stem for word, stem, _ in known}, {word for word, _, there in known if there})
+    for id, urgent in pages:
+        if phrases.find(message, urgent, lexicon):
+            return await get_passage(session, id)
+    return None
 
 
 async def get_passage(session: AsyncSession, id: str) -> Passage:

@@ -6,8 +6,10 @@ Some words say nothing of what a text is about. All is for English, as the searc
 import re
 from functools import lru_cache
 
+from agent_server.folding import WORD, fold
+
 # Numbers with separators (1.5, 10:30) and words with an apostrophe are one word each.
-_WORD = re.compile(r"\d+(?:[.,:]\d+)+|[^\W_]+(?:['’][^\W_]+)*")
+_WORD = re.compile(rf"\d+(?:[.,:]\d+)+|{WORD}")
 # Longer endings stand before the shorter ones they end with: the first that fits is taken.
 _ENDINGS = ("ations", "ation", "ments", "ment", "ings", "ing", "edly", "ers", "ies", "er", "ed", "es", "ly", "s", "e")
 COMMON = frozenset(
@@ -22,8 +24,8 @@ COMMON = frozenset(
 
 
 def words(text: str) -> list[str]:
-    """The words and numbers of a text in lower case."""
-    return [found.replace("’", "'") for found in _WORD.findall(text.casefold())]
+    """The words and numbers of a text, folded."""
+    return _WORD.findall(fold(text))
 
 
 @lru_cache(maxsize=65_536)

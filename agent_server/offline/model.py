@@ -27,6 +27,7 @@ from openai.types.responses import Response, ResponseTextDeltaEvent
 
 from agent_server import phrases
 from agent_server.calls.forms import gives_form
+from agent_server.folding import fold
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage
 from agent_server.offline import quote
@@ -41,8 +42,7 @@ GREETING = "Hello. Ask me something, and I will show you what the content says a
 
 _GREETING = re.compile(
     r"\W*+((hello|hi|hey|good (morning|afternoon|evening|day)|greetings|thanks|thank you|many thanks|bye|goodbye)"
-    r"( there| again| everybody| a lot| very much| so much)?\W*+)+",
-    re.IGNORECASE,
+    r"( there| again| everybody| a lot| very much| so much)?\W*+)+"
 )
 
 
@@ -122,7 +122,7 @@ class OfflineModel(Model):
         usable = [tool for name, tool in self._turn.tools.items() if name in offered]
         if (asked := phrases.match(self._turn.message, usable)) is not None:
             return _call(asked, usable)
-        if _GREETING.fullmatch(self._turn.message):
+        if _GREETING.fullmatch(fold(self._turn.message)):
             return GREETING
         # `not calls`: after a hand-off or a call in this turn, the running agent has to answer.
         if not calls and not self._turn.passages and (better := self._find_better(handoffs)):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from agent_server.folding import unify
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage
 from agent_server.knowledge.words import COMMON, stem, words
@@ -105,7 +106,7 @@ async def select(
     but less than the question's own.
     """
     pieces = [piece for cited in passages for piece in pieces_of(cited)]
-    parts = _parts(question)
+    parts, context = _parts(unify(question)), unify(context)
     if not pieces or not parts:
         return None
     vectors = await _embed(pieces, parts, embedder)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent_server import phrases
+from agent_server.folding import fold, unify
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.words import COMMON, stem, words
 from agent_server.routing.agents import RoutedAgent, Sample, Subject, list_samples, owners_of, section_text, subjects
@@ -50,8 +51,7 @@ _CLEARLY = 0.35
 _FOLLOWS = re.compile(
     r"(and|but|or|so|also|then|yes|yeah|yep|no|nope|ok|okay|sure|right|thanks|thank you|please do|go on|go ahead|"
     r"what about|how about|what if|what else|anything else|tell me more|more|why|really|the (first|second|third|last|other))\b"
-    r"|.*\b(it|that|this|these|those|them|there|one|ones)\W*$",
-    re.IGNORECASE,
+    r"|.*\b(it|that|this|these|those|them|there|one|ones)\W*$"
 )
 _FOLLOW_UP_WORDS = 8
 
@@ -90,8 +90,8 @@ async def build_router(embedder: Embedder, agents: Sequence[RoutedAgent], conten
     # Every n-th section and not the first ones: each collection keeps its share.
     content = content[:: math.ceil(len(content) / _MOST_SUBJECTS) or 1]
     samples = list_samples(agents, content)
-    vectors = await embedder.embed([sample.text for sample in samples])
-    sections = await embedder.embed([section_text(subject) for subject in content]) if content else None
+    vectors = await embedder.embed([unify(sample.text) for sample in samples])
+    sections = await embedder.embed([unify(section_text(subject)) for subject in content]) if content else None
     # inverting a matrix with a row for each text takes most of a second
     ranking = await asyncio.to_thread(_Ranking, agents, samples, vectors, content, sections)
     return Router(embedder, [agent.name for agent in agents], ranking)
@@ -115,7 +115,7 @@ class Router:
             confidences = np.full(len(self._names), 0.01 / (len(self._names) - 1))
             confidences[certain] = 0.99
         else:
-            (vector,) = await self._embedder.embed([message])
+            (vector,) = await self._embedder.embed([unify(message)])
             confidences = self._ranking.confidences(message, vector)
         order = np.argsort(-confidences, kind="stable")
         return [Ranked(self._names[i], float(confidences[i])) for i in order]
@@ -211,7 +211,7 @@ def _follows(message: str) -> bool:
     said = words(message)
     if len(said) > _FOLLOW_UP_WORDS:
         return False
-    return bool(_FOLLOWS.match(message.strip())) or all(word in COMMON for word in said)
+    return bool(_FOLLOWS.match(fold(message).strip())) or all(word in COMMON for word in said)
 
 
 def _loss(scores: Floats, truth: NDArray[np.int64]) -> float:

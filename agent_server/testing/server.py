@@ -88,7 +88,7 @@ class AgentCaller:
         runtime = self.agent_server.server.runtime
         return await call_tool(runtime, tools[tool], arguments, caller=self.caller, surface="rest")
 
-    async def chat(self, message: str, *, conversation: UUID | None = None, agent: str | None = None) -> Answer:
+    async def chat(self, message: str, *, conversation: UUID | str | None = None, agent: str | None = None) -> Answer:
         """Send a message and wait for the whole answer. Raises TurnFailed.
 
         `conversation` continues that of an earlier answer. `agent` names who answers; otherwise the message is routed.

@@ -13,8 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
 from agent_server.caller import Caller, beyond
+from agent_server.conversations.ids import name_id, refer
 from agent_server.conversations.items import insert_items, items_json, user_message
 from agent_server.conversations.models import Conversation
+from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database, new_id
 from agent_server.errors import Busy, Forbidden, InvalidInput, NotFound, TooMany
 from agent_server.identity.credentials import keep_credential
@@ -67,11 +69,12 @@ class Accepted:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What a client sends. `create` says that a conversation with an unknown id is to be made; `agent` names who
-    answers; the turn is cancelled when nobody has followed it for `leave_after` seconds."""
+    """What a client sends. `conversation_id` is ours or the client's own; `create` says that a conversation with an
+    unknown id is to be made; `agent` names who answers; the turn is cancelled when nobody has followed it for
+    `leave_after` seconds."""
 
     text: str
-    conversation_id: UUID | None = None
+    conversation_id: UUID | str | None = None
     create: bool = False
     client_key: str | None = None
     agent: str | None = None
@@ -96,19 +99,20 @@ async def accept(
     The same `client_key` with the same body is the same turn; with another body it is refused. Raises NotFound for a
     conversation that is not the caller's, InvalidInput, Busy (`on_busy` reject) and TooMany (the queue is full).
     """
-    sha = _hash_body(message)
     async with database.transaction(caller.id) as session:
+        id, client_id = await _find_conversation(session, caller, message)
+        sha = _hash_body(message, id)
         # First: a message that is sent again finds its turn also where the queue is full by now.
-        if before := await _find_same(session, caller, message, sha):
-            return before
+        if sent := await _find_sent(session, caller, message, sha):
+            return Accepted(sent, fresh=False)
         # Before the conversation is locked: the write that ends a turn locks the two in this order.
-        running = await _find_running(session, caller, message)
+        running = await _find_running(session, caller, message, id)
         if running is not None and message.on_busy == "steer":
             await add_steer(
                 session, caller.id, running, message=message.text, client_key=message.client_key, body_sha=sha
             )
             return Accepted(await session.get_one(Turn, (caller.id, running)), fresh=False)
-        conversation, turn_no = await _take_number(session, caller, message)
+        conversation, turn_no = await _take_number(session, caller, message, id, client_id)
         waiting = await _find_waiting(session, caller, conversation) if turn_no > 1 else []
         # A refusal rolls the new number back, so the numbers of turns have no gap.
         if waiting and message.on_busy == "reject":
@@ -143,20 +147,14 @@ async def find_accepted(database: Database, caller: Caller, message: Message) ->
     if message.client_key is None:
         return None
     async with database.transaction(caller.id) as session:
-        return await _find_same(session, caller, message, _hash_body(message))
+        id, _ = await _find_conversation(session, caller, message)
+        sent = await _find_sent(session, caller, message, _hash_body(message, id))
+        return None if sent is None else Accepted(sent, fresh=False)
 
 
-def _hash_body(message: Message) -> bytes:
-    return hashlib.sha256(json.dumps([str(message.conversation_id), message.text, message.agent]).encode()).digest()
-
-
-async def _find_same(session: AsyncSession, caller: Caller, message: Message, sha: bytes) -> Accepted | None:
-    if message.client_key is not None and (before := await _find_sent(session, caller, message.client_key)):
-        turn, sent = before
-        if sent != sha:
-            raise InvalidInput("This Idempotency-Key was used for another message; use a new key for a new message")
-        return Accepted(turn, fresh=False)
-    return None
+def _hash_body(message: Message, id: UUID | None) -> bytes:
+    # By our id: a message is the same one by whichever id its conversation is named.
+    return hashlib.sha256(json.dumps([str(id), message.text, message.agent]).encode()).digest()
 
 
 async def _insert(session: AsyncSession, turn: Turn, message: Message) -> None:
@@ -168,22 +166,34 @@ async def _insert(session: AsyncSession, turn: Turn, message: Message) -> None:
         await session.execute(_FOLLOWED, key)
 
 
-async def _find_running(session: AsyncSession, caller: Caller, message: Message) -> UUID | None:
+async def _find_conversation(session: AsyncSession, caller: Caller, message: Message) -> tuple[UUID | None, str | None]:
+    """The id of the conversation that the message names, also of one to be made. Beside it: what its client calls it."""
+    if message.conversation_id is None:
+        return None, None
+    ref = refer(message.conversation_id, caller.id)
+    return await ConversationRepository(session, caller).find_id(ref), ref.client_id
+
+
+async def _find_running(session: AsyncSession, caller: Caller, message: Message, id: UUID | None) -> UUID | None:
     """Find the running turn that the message is to be put into or to stop. None where the message is not for that."""
-    if message.conversation_id is None or message.on_busy not in ("steer", "interrupt"):
+    if id is None or message.on_busy not in ("steer", "interrupt"):
         return None
-    running = await find_running(session, caller.id, message.conversation_id)
+    running = await find_running(session, caller.id, id)
     # A turn with scopes that the sender lacks would act for it with them: the message waits behind it.
     if running is None or (message.on_busy == "steer" and not running.may_be_steered_by(caller)):
         return None
     return running.id
 
 
-async def _find_sent(session: AsyncSession, caller: Caller, key: str) -> tuple[Turn, bytes] | None:
-    """Find the turn that the message with this key began or was put into. Beside it: the hash of that message's body.
+async def _find_sent(session: AsyncSession, caller: Caller, message: Message, sha: bytes) -> Turn | None:
+    """Find the turn that the message began or was put into when it was sent before. None of one without a key.
 
-    Raises Forbidden for a caller who may neither read conversations nor all that the turn may.
+    Raises InvalidInput where it was a message with another hash than `sha`, and Forbidden for a caller who may neither
+    read conversations nor all that the turn may.
     """
+    key = message.client_key
+    if key is None:
+        return None
     # Two copies of one request may arrive together; the second waits here until the first has committed.
     await session.execute(
         text("select pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": f"{caller.id}:{key}"}
@@ -195,27 +205,33 @@ async def _find_sent(session: AsyncSession, caller: Caller, key: str) -> tuple[T
     # Its answer may hold what another credential of this owner was given.
     if beyond(turn.input["caller"]["scopes"], caller.scopes) and not caller.may(_READ):
         raise Forbidden(f"This Idempotency-Key is another credential's; its answer needs the scope {_READ}", _READ)
-    return turn, sent.body_sha
+    if sent.body_sha != sha:
+        raise InvalidInput("This Idempotency-Key was used for another message; use a new key for a new message")
+    return turn
 
 
-async def _take_number(session: AsyncSession, caller: Caller, message: Message) -> tuple[UUID, int]:
+async def _take_number(
+    session: AsyncSession, caller: Caller, message: Message, known: UUID | None, client_id: str | None
+) -> tuple[UUID, int]:
     """The conversation and the number of its new turn. The conversation's row is locked until the commit.
+
+    `known` is the conversation's id where the message names one, and `client_id` what its client calls it.
 
     Raises NotFound, Unauthorized for a caller who is erased in this instant, and Forbidden for one who may not read what
     was said in the conversation.
     """
-    id = message.conversation_id or new_id()
+    id = known or new_id()
     key = {"owner_id": caller.id, "id": id}
-    number = None if message.conversation_id is None else (await session.execute(_NUMBER, key)).scalar()
-    if number is None and (message.conversation_id is None or message.create):
+    number = None if known is None else (await session.execute(_NUMBER, key)).scalar()
+    if number is None and (known is None or message.create):
         await keep_credential(session, caller)
-        new = Conversation(owner_id=caller.id, id=id, title=_title(message.text), next_turn=2)
+        new = Conversation(owner_id=caller.id, id=id, title=_title(message.text), next_turn=2, client_id=client_id)
         if (await session.execute(_NEW_CONVERSATION, new.model_dump())).one_or_none():
             return id, 1
         # another message began the same conversation in this instant
         number = (await session.execute(_NUMBER, key)).scalar()
     if number is None:
-        raise NotFound(f"There is no conversation {message.conversation_id}; leave `id` out to begin one")
+        raise NotFound(f"There is no conversation {name_id(message.conversation_id or id)}; leave it out to begin one")
     if not caller.may(_READ):
         await _check_earlier(session, caller, key)
     return id, number

@@ -358,6 +358,20 @@ async def test_an_emergency_gets_the_emergency_answer_first_whoever_answers(star
         assert "do not repeat it" in model.requests[0]["messages"][0]["content"]
 
 
+async def test_an_emergency_typed_in_haste_gets_it_as_well_from_the_offline_model(start: Start) -> None:
+    async with start() as client:
+        for message in (
+            "my buddy isnt breathing",
+            "CANT BREATH",
+            "diver unconcious",
+            "ｓｈｅ　ｄｉｄｎ＇ｔ　ｃｏｍｅ　ｕｐ",
+            "breathing he isn´t",
+        ):
+            answer = await client.ask(message)
+            assert answer["text"].startswith("In a diving emergency, call the local emergency number first"), message
+        assert "emergency number" not in (await client.ask("The view was breathtaking."))["text"]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "names"),
     [

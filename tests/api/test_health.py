@@ -40,8 +40,8 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
     ("statement", "says"),
     [
         (
-            "update alembic_version set version_num = 'engine_0007' where version_num = 'engine_0008'",
-            {"pending_migrations": ["engine_0008"]},
+            "update alembic_version set version_num = 'engine_0008' where version_num = 'engine_0009'",
+            {"pending_migrations": ["engine_0009"]},
         ),
         (
             "drop table chunk, alembic_version cascade",
@@ -51,12 +51,12 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
                     "workspace_0001",
                     "workspace_0002",
                     "workspace_0003",
-                    *(f"engine_000{n}" for n in range(2, 9)),
+                    *(f"engine_000{n}" for n in range(2, 10)),
                 ]
             },
         ),
         (
-            "update alembic_version set version_num = 'from_the_future' where version_num = 'engine_0008'",
+            "update alembic_version set version_num = 'from_the_future' where version_num = 'engine_0009'",
             {"status": "unavailable"},
         ),
     ],

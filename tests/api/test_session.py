@@ -108,11 +108,9 @@ async def test_a_guest_leaves_a_lead_in_its_own_conversation_only(client: Client
         sent = await client.http.post(path, json=LEAD, headers={**auth, "X-Conversation-Id": mine})
         assert sent.status_code == 200, sent.text
         assert sent.json() == IsPartialDict(**LEAD, status="new")
-        for id in (theirs, str(new_id())):
+        for id in (theirs, str(new_id()), "x"):
             foreign = await client.http.post(path, json=LEAD, headers={**auth, "X-Conversation-Id": id})
             assert foreign.status_code == 404
-        wrong = await client.http.post(path, json=LEAD, headers={**auth, "X-Conversation-Id": "x"})
-        assert wrong.status_code == 422
     async with everything(client.server.database) as db:
         rows = (await db.execute(text("select distinct conversation_id::text from lead"))).scalars().all()
         assert rows == [mine]

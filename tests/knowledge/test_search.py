@@ -298,6 +298,35 @@ async def test_a_citation_opens_until_its_passage_is_changed(find: Find, write: 
             await get_passage(session, "\x00")
 
 
+ODD = {
+    "apostrophe.md": "# Zebras\n\nIf it doesn\u02bct swim, o\u2019clock and ma\u02bcam are words.",
+    "width.md": "# \uff30\uff21\uff24\uff29\u3000\uff34\uff45\uff53\uff54\n\n\uff2e\uff49\uff54\uff52\uff4f\uff58 \uff7d\uff77\uff6d\uff70\uff8a\uff9e.",
+    "accents.md": "# Cafe\u0301\n\nA nai\u0308ve cre\u0300me bru\u0302le\u0301e, stra\u00dfe.",
+    "hidden.md": "# Hydro\u00adstatic\n\nA pres\u200bsure test of the cyl\u2060inder.",
+}
+WRITTEN = {
+    "apostrophe.md": ["ma'am", "ma\u2019am", "ma\uff07am", "MA\u00b4AM"],
+    "width.md": ["padi test", "\uff30\uff21\uff24\uff29", "nitrox", "Ｎｉｔｒｏｘ", "スキューバ"],
+    "accents.md": ["café", "cafe\u0301", "CRÈME", "naïve", "STRASSE", "ｃｒｅ\u0300ｍｅ"],
+    "hidden.md": ["hydrostatic", "pressure", "hydro\u00adstatic", "cyl\u200binder", "PRESSURE\xa0TEST"],
+}
+
+
+async def test_words_are_found_however_their_letters_are_written(
+    write: Write, content: Path, database: Database
+) -> None:
+    for path, page in ODD.items():
+        write(path, page)
+    await ingest(database, WordLlama(), content)
+    for embedder in (WordsOnly(), WordLlama()):
+        find = Find(database, embedder)
+        for path, queries in WRITTEN.items():
+            first = [(query, [hit.document for hit in await find(query, limit=1)]) for query in queries]
+            assert first == [(query, [path]) for query in queries]
+    async with everything(database) as session:
+        assert await read_document(session, "width.md") == ODD["width.md"]  # what is shown stays as it was written
+
+
 async def test_documents_are_listed_by_path_and_read_by_it(find: Find) -> None:
     async with everything(find.database) as session:
         listed = await list_documents(session)

@@ -1,13 +1,13 @@
 """The message in a request of the AI SDK's `useChat` or of a plain client."""
 
 import hashlib
-from typing import Literal
-from uuid import UUID, uuid5
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
-from agent_server.caller import Caller
+from agent_server.bodies import refuse_unstorable
+from agent_server.conversations.ids import LONGEST_ID
 from agent_server.errors import InvalidInput
 from agent_server.turns.accept import Message, OnBusy
 
@@ -44,12 +44,27 @@ _ONLY_MESSAGES: JsonDict = {
 }
 
 
+def _describe_forms(schema: JsonDict) -> None:
+    # Only the AI SDK's clients send fields that are not ours.
+    del schema["additionalProperties"]
+    known: JsonDict = {"propertyNames": {"enum": list(ChatRequest.model_fields)}}
+    schema["oneOf"] = [_ONLY_MESSAGE | known, _ONLY_MESSAGES]
+
+
 class ChatRequest(BaseModel):
-    """A message to answer. It is `message` or the last of the AI SDK's `messages`."""
+    """A message to answer. It is `message` or the last of the AI SDK's `messages`.
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"oneOf": [_ONLY_MESSAGE, _ONLY_MESSAGES]})
+    With `messages`, unknown fields are ignored: `useChat` adds whatever its page passes as `body`.
+    """
 
-    id: str | None = Field(None, max_length=100, description="The conversation; absent for a new one.")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_describe_forms)
+
+    id: str | None = Field(
+        None,
+        min_length=1,
+        max_length=LONGEST_ID,
+        description="The conversation, by any of its ids; absent for a new one.",
+    )
     message: str | None = Field(None, description="What the user says.")
     messages: list[UIMessage] | None = Field(None, description="As `useChat` sends them; earlier ones are not read.")
     agent: str | None = Field(
@@ -65,6 +80,13 @@ class ChatRequest(BaseModel):
     stream: bool = Field(True, description="False: one JSON document when the answer is complete.")
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
     messageId: str | None = Field(None, max_length=KEY_LENGTH)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_unknown(cls, body: Any) -> Any:
+        if not isinstance(body, dict) or body.get("messages") is None:
+            return body
+        return {name: value for name, value in body.items() if name in cls.model_fields}
 
     @model_validator(mode="after")
     def _one_form(self) -> "ChatRequest":
@@ -98,45 +120,16 @@ class ChatRequest(BaseModel):
         return said[-1]
 
 
-def read_message(request: ChatRequest, caller: Caller, idempotency_key: str | None) -> Message:
+def read_message(request: ChatRequest, idempotency_key: str | None) -> Message:
     """The message that a request holds. Raises InvalidInput."""
-    conversation_id, create = _read_conversation_id(request, caller)
+    refuse_unstorable(request.id, ("id",))
     return Message(
         text=request.text,
-        conversation_id=conversation_id,
-        create=create,
+        conversation_id=request.id,
+        # `useChat` makes up its chat ids, and sends the first message with one.
+        create=request.id is None or request.messages is not None,
         client_key=idempotency_key or request.client_key,
         agent=request.agent,
         on_busy=request.on_busy,
         leave_after=request.cancel_on_disconnect,
     )
-
-
-def _read_conversation_id(request: ChatRequest, caller: Caller) -> tuple[UUID | None, bool]:
-    """The conversation that is meant and whether to make it where it is not there.
-
-    `useChat` makes up its chat ids, so that each stands for one conversation of this caller.
-    """
-    if request.id is None:
-        return None, True
-    if request.messages is not None:
-        return client_conversation_id(request.id, caller), True
-    return _parse_id(request.id), False
-
-
-def client_conversation_id(id: str, caller: Caller) -> UUID:
-    """Our id of the conversation that this caller's client calls `id`. Our own ids stand for themselves."""
-    try:
-        own = UUID(id)
-    except ValueError:
-        return uuid5(caller.id, id)
-    # Ours are of version 7, and ids that clients make up are others. Made from the caller's id, the same chat id of two
-    # callers is two conversations.
-    return own if own.version == 7 else uuid5(caller.id, id)
-
-
-def _parse_id(id: str) -> UUID:
-    try:
-        return UUID(id)
-    except ValueError:
-        raise InvalidInput("id: not a conversation's id; leave it out to begin a new one") from None

@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "engine_0008"
-down_revision = "engine_0007"
+revision = "engine_0009"
+down_revision = "engine_0008"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,56 @@
+"""The ids that a conversation is reached by, on every way to it.
+
+    ours            a UUID, in whichever form it is written: capitals, braces, urn:uuid:
+    the client's    what a client calls a conversation that it began (`useChat` makes its ids up)
+
+Both are its owner's alone: the same id of two callers is two conversations.
+"""
+
+import re
+from dataclasses import dataclass
+from uuid import UUID, uuid5
+
+from agent_server.db import storable
+
+LONGEST_ID = 100
+# Not left to UUID(), which also takes signs and digits of other scripts for its own.
+_UUID = re.compile(
+    r"(?:urn:uuid:)?(\{)?[0-9a-f]{8}(-?)(?:[0-9a-f]{4}\2){3}[0-9a-f]{12}(?(1)\})", re.IGNORECASE | re.ASCII
+)
+
+
+@dataclass(frozen=True)
+class ConversationRef:
+    """An id as a caller gave it.
+
+    `id` is the conversation's that would begin under it. `client_id` is what that is then called beside; it is None for
+    an id that can only be ours. `others` are ids that a conversation begun under it may have instead.
+    """
+
+    id: UUID
+    client_id: str | None = None
+    others: tuple[UUID, ...] = ()
+
+
+def refer(given: UUID | str, owner: UUID) -> ConversationRef:
+    """What `given` refers to for its owner."""
+    if isinstance(given, UUID):
+        return ConversationRef(given)
+    # Nothing is called what cannot be stored.
+    written: str = storable(given)
+    ours = UUID(written) if _UUID.fullmatch(written) else None
+    # Ours are of version 7. One that a client made up becomes the conversation's id and needs no other name.
+    if ours is not None and ours.version == 7:
+        return ConversationRef(ours)
+    name = written if ours is None else str(ours)
+    # Made from the owner's id, so that two requests that begin the same conversation at once make one; it stays when the
+    # conversation goes from a guest to a user, for whom only `client_id` leads to it.
+    id = uuid5(owner, name)
+    # Versions without `client_id` made the id from a UUID as it was written.
+    others = [] if ours is None else [ours, uuid5(owner, written)]
+    return ConversationRef(id, name, tuple(other for other in others if other != id))
+
+
+def name_id(given: UUID | str) -> str:
+    """An id as an error says it. What is no UUID may be anything, and is not repeated."""
+    return str(given) if isinstance(given, UUID) or _UUID.fullmatch(given) else "with this id"
