@@ -92,6 +92,6 @@ def _security(settings: Settings) -> TransportSecuritySettings:
     known, origins = settings.known_hosts, settings.cors_origins
     if "*" in origins or any(host.startswith("*") for host in known):
         return TransportSecuritySettings(enable_dns_rebinding_protection=False)
-    hosts = [host + port for host in known for port in ("", ":*")]
+    hosts = [host + dot + port for host in known for dot in ("", ".") for port in ("", ":*")]
     own = [f"{scheme}://{host}" for host in hosts for scheme in ("http", "https")]
     return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[*own, *origins])

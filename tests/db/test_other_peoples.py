@@ -170,10 +170,11 @@ def guarded(postgres: str) -> Iterator[str]:
     rules.write_text(f"local all /^pw_ scram-sha-256\n{rules.read_text()}")
 
     async def guard() -> None:
-        await execute(postgres, "create role pw_nobody login password 'x'", "select pg_reload_conf()")
+        await execute(postgres, "create role pw_nobody login password null", "select pg_reload_conf()")
         while True:  # until the server has read it
             try:
-                await (await asyncpg.connect(address(postgres, user="pw_nobody", password="wrong"))).close()
+                wrong = address(postgres, user="pw_nobody", password="wrong")  # pragma: allowlist secret
+                await (await asyncpg.connect(wrong)).close()
             except asyncpg.InvalidPasswordError:
                 break
         await execute(postgres, "drop role pw_nobody")
