@@ -179,6 +179,16 @@ def protect(connection: Connection) -> None:
             _protect(connection, _Rule(table.name, row_policy_of(table), OUT_OF_REACH.items() <= table.info.items()))
 
 
+def guard_undeclared(connection: Connection, table: str) -> None:
+    """Keep the rows of a table that no model declares to their owners. Raises InvalidInput for one without owners."""
+    owned = text("select exists (select from pg_attribute where attrelid = cast(:table as regclass)"
+                 " and attname = 'owner_id' and not attisdropped)")  # fmt: skip
+    quoted = connection.dialect.identifier_preparer.quote(table)
+    if not connection.execute(owned, {"table": quoted}).scalar_one():
+        raise InvalidInput(f"{table}: has no owner_id, so that its rows cannot be kept to their owners; drop it")
+    _protect(connection, _Rule(table, RowPolicy()))
+
+
 _TABLES = text("""
     select c.relname from pg_class c
     where c.relkind in ('r', 'p') and c.relnamespace = (select oid from pg_namespace where nspname = current_schema())""")
@@ -231,5 +241,6 @@ def refuse_unguarded(connection: Connection, *, login_too: bool) -> None:
     if unguarded := sorted(name for (name,) in connection.execute(_UNGUARDED, {"tables": owned})):
         raise InvalidInput(
             f"the tables {', '.join(unguarded)} have no row-level security; run `agent-server db upgrade`, which "
-            "gives it to every table that a model declares (one that none declares does not belong in this database)"
+            "gives it to every table that a model declares (one that none declares any more is left over: "
+            "`agent-server db leftovers` shows it, drops it or guards it)"
         )
