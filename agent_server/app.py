@@ -13,6 +13,7 @@ from mcp.server.lowlevel import Server as McpServer
 
 from agent_server.api import create_routers
 from agent_server.api.counting import CountingMiddleware
+from agent_server.api.head import HeadMiddleware
 from agent_server.api.health import PROBES
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
@@ -216,6 +217,7 @@ def _add_middleware(app: FastAPI, server: Server, formats: ErrorFormats) -> None
         async with server.database.transaction() as session:
             await server.resolver.count_address(session, address)
 
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(BodyMiddleware, limit=settings.body_limit, timeout=settings.body_timeout)
     app.add_middleware(CountingMiddleware, count=count)
     # Inside of CORS, both of them: pages of other origins must be able to read why they were refused.

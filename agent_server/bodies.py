@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from agent_server.errors import LONGEST_FIELD, FieldError, InvalidInput, cut
+from agent_server.errors import LONGEST_FIELD, FieldError, InvalidInput, cut, quote_value
 
 DEPTH_LIMIT = 100
 """Most JSON arrays and objects inside of each other: far below the depth at which Python's recursion ends."""
@@ -15,8 +15,18 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # Possessive, and with an end that may be missing: each byte is looked at once, also of a string that is never closed.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NO_MARKS = bytes(set(range(256)) - set(b"[]{},"))
+_JSON = re.compile(r"\s*application/([\w.!#$&^+-]+\+)?json\s*(;|$)", re.IGNORECASE | re.ASCII)
 _GLANCE = 64 * 1024
 """Bytes of a body that is refused in any case, in which the reason is looked for."""
+
+
+def name_wrong_type(headers: Mapping[str, str]) -> str | None:
+    """What is wrong with the type that a body is said to have. None of JSON's, `application/...+json` among them."""
+    given = headers.get("content-type", "")
+    if _JSON.match(given):
+        return None
+    sent = f"is {quote_value(given)}" if given else "is missing"
+    return f"Content-Type: {sent}; send JSON, as `Content-Type: application/json`"
 
 
 def check_json(body: bytes) -> None:

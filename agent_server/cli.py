@@ -188,6 +188,20 @@ def db_revision(
     _run("db_revision", workspace, message=message)
 
 
+@db.command("leftovers")
+def db_leftovers(
+    drop: Annotated[list[str] | None, typer.Option(help="A table to drop with its rows; more than once.")] = None,
+    guard: Annotated[
+        list[str] | None, typer.Option(help="A table to keep, its rows for their owners alone; more than once.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before something is lost for good.")] = False,
+    workspace: Workspace = None,
+    json: Json = False,
+) -> None:
+    """The tables of tools that are gone, and how many rows they hold."""
+    _run("db_leftovers", workspace, drop=drop or [], guard=guard or [], yes=yes, as_json=json)
+
+
 @tool.command("list")
 def tool_list(workspace: Workspace = None, json: Json = False) -> None:
     """The tools, with their schemas."""

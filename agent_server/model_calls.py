@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from agent_server.arguments import BYTE_ORDER_MARK, read_object
 from agent_server.bodies import refuse_unstorable
 from agent_server.db import storable
 from agent_server.errors import InvalidInput
@@ -37,7 +38,8 @@ def clean_arguments(tool: str, written: Any, *, cut_off: bool = False) -> str:
         wrong = f"the arguments of {tool} hold NaN or Infinity, which are no JSON numbers"
     else:
         # As it was: caches of providers go by the text.
-        return written if isinstance(written, str) and written.strip() else text
+        as_it_was = isinstance(written, str) and written.strip() and not written.startswith(BYTE_ORDER_MARK)
+        return str(written) if as_it_was else text
     shown = str(written)
     return json.dumps(storable({WROTE: shown[:_SHOWN] + ("…" if len(shown) > _SHOWN else ""), WRONG: wrong}))
 
@@ -48,16 +50,7 @@ def _read(tool: str, text: str, *, cut_off: bool) -> dict[str, Any]:
         raise InvalidInput(
             f"the arguments of {tool} were cut off at the longest answer that the model may give; send less at once"
         )
-    if not text.strip():
-        return {}
-    try:
-        value = json.loads(text)
-    # RecursionError: a model may send ten thousand open brackets.
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"the arguments of {tool} are not JSON ({error}); send one JSON object") from None
-    if not isinstance(value, dict):
-        raise InvalidInput(f'the arguments of {tool} must be one JSON object, as in {{"title": "..."}}')
-    return value
+    return read_object(tool, text)
 
 
 def refused_arguments(arguments: Mapping[str, Any]) -> str | None:

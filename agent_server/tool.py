@@ -9,7 +9,6 @@ output schema, its docstring the description that models read. `context` is abse
 """
 
 import inspect
-import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from pydantic.errors import PydanticUserError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from agent_server.arguments import read_as_meant, read_object
 from agent_server.audit import Surface
 from agent_server.bodies import refuse_unstorable
 from agent_server.caller import Caller
@@ -149,14 +149,15 @@ class Tool(Generic[P, R]):
         return schema
 
     def validate(self, arguments: Mapping[str, Any] | str) -> dict[str, Any]:
-        """The arguments (or the JSON text a model wrote), typed. Raises InvalidInput that names each wrong one and
-        does not echo its value."""
+        """The arguments (or the JSON text a model wrote), typed, as `read_as_meant` reads them. Raises InvalidInput that
+        names each wrong one and does not echo its value."""
         if isinstance(arguments, str):
-            arguments = _object(arguments, self.name)
+            arguments = read_object(self.name, arguments)
         if wrong := refused_arguments(arguments):
             raise InvalidInput(wrong)
         # Before pydantic: it takes a NUL byte for text, and the database would fail in the middle of the call.
         refuse_unstorable(arguments, ())
+        arguments = read_as_meant(arguments, self.input_schema)
         # pydantic takes its time for each that is unknown, and few are named.
         unnamed = frozenset([name for name in arguments if name not in self.arguments.model_fields][MOST_FIELDS:])
         try:
@@ -316,17 +317,6 @@ def invalid_input(error: ValidationError, expected: str, *, unnamed: int = 0) ->
         for e in error.errors(include_input=False, include_url=False)[:MOST_FIELDS]
     ]
     return InvalidInput(f"{name_fields(fields, error.error_count() + unnamed)} ({expected})", fields)
-
-
-def _object(text: str, name: str) -> Mapping[str, Any]:
-    try:
-        value = json.loads(text or "{}")
-    # RecursionError: a model or a caller may send ten thousand open brackets.
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"the arguments of {name} are not JSON ({error}); send one JSON object") from None
-    if not isinstance(value, dict):
-        raise InvalidInput(f'the arguments of {name} must be one JSON object, as in {{"title": "..."}}')
-    return value
 
 
 def _names(model: type[BaseModel]) -> str:

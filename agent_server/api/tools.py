@@ -8,12 +8,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse
 
+from agent_server.bodies import name_wrong_type
 from agent_server.caller import Caller
 from agent_server.calls.call import call_tool
 from agent_server.conversations.ids import LONGEST_ID
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.errors import NotFound, quote_value
 from agent_server.http.auth import CallerDep, ChatterDep, MemberDep, ServerDep
+from agent_server.http.statuses import UnsupportedMediaType
 from agent_server.identity.rights import require_member
 from agent_server.server import Server
 from agent_server.tool import Tool, describe
@@ -101,6 +103,10 @@ async def _call_by_rest(
             conversation_id = (await ConversationRepository(session, caller).get(conversation)).id
     # Bytes that are no UTF-8 come through as half characters, which the tool's own validation refuses by field.
     arguments = (await request.body()).decode("utf-8", "surrogateescape")
+    # What is JSON is read whatever its type says; of something else the type is what is wrong.
+    is_object = arguments.strip("\ufeff \t\r\n")[:1] in ("", "{")
+    if not is_object and (wrong := name_wrong_type(request.headers)):
+        raise UnsupportedMediaType(wrong)
     # As text and not parsed: `call_tool` checks arguments for all surfaces, and words the mistakes in one way.
     output = await call_tool(
         server.runtime,

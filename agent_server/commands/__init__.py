@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from agent_server.commands import admin, knowledge, serving, talk, tools
+from agent_server.commands import admin, knowledge, leftovers, serving, talk, tools
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import fail
 from agent_server.errors import AgentServerError, Internal, WorkspaceInvalid
@@ -34,6 +34,7 @@ _COMMANDS: dict[str, Any] = {
     "db_current": admin.db_current,
     "db_check": admin.db_check,
     "db_revision": admin.db_revision,
+    "db_leftovers": leftovers.db_leftovers,
     "key_create": admin.key_create,
     "key_list": admin.key_list,
     "key_revoke": admin.key_revoke,

@@ -16,6 +16,7 @@ from agent_server.commands.context import CommandContext, get_user
 from agent_server.commands.terminal import say, show
 from agent_server.db import Database
 from agent_server.db.embedded import start_embedded
+from agent_server.db.leftovers import list_leftovers
 from agent_server.db.migrate import differences, downgrade, revise, revisions, upgrade
 from agent_server.errors import AgentServerError, InvalidInput, Mistake, WorkspaceInvalid
 from agent_server.identity.accounts import Accounts, Act
@@ -129,6 +130,8 @@ async def db_check(context: CommandContext) -> int:
     found = [] if missing else await differences(database)
     for line in [*(f"pending migration {revision}" for revision in missing), *found]:
         say(line)
+    if left := await list_leftovers(database):
+        say(f"left over of tools that are gone: {', '.join(left)}; see `agent-server db leftovers`")
     if not missing and not found:
         say("The database is what the models say")
     return 1 if missing or found else 0

@@ -30,6 +30,7 @@ from agent_server.commands.processes import begin_process, find_makers, prepare_
 from agent_server.commands.terminal import fail
 from agent_server.db import Database
 from agent_server.db.direct import check_direct
+from agent_server.db.leftovers import list_leftovers
 from agent_server.errors import AgentServerError, InvalidInput
 from agent_server.http.listener import create_config
 from agent_server.identity.credentials import LOCAL_KEY, issue_key, somebody_can_sign_in
@@ -209,6 +210,8 @@ async def _prepare(server: Server) -> str | None:
     await check_direct(database)
     for table in await migrate(settings, workspace, database):
         log.warning("table.unmigrated", table=table, hint="agent-server db revision MESSAGE")
+    for table in await list_leftovers(database):
+        log.warning("table.left_over", table=table, hint="agent-server db leftovers")
     # Only now: whether somebody can sign in stands in the database. Before the ingest, which takes the longest.
     if not _is_loopback(settings.host):
         _check_reach(settings, can_sign_in=bool(settings.issuers) or await somebody_can_sign_in(database))

@@ -1,10 +1,8 @@
 """agent-server tool list | call"""
 
 import difflib
-import json
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import typer
 
@@ -13,7 +11,7 @@ from agent_server.calls.confirmations import find_asker
 from agent_server.commands.consent import settle
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import fail, say, show
-from agent_server.tool import Tool, describe
+from agent_server.tool import describe
 
 
 async def list_tools(context: CommandContext, as_json: bool) -> None:
@@ -33,7 +31,7 @@ async def call(
         near = difflib.get_close_matches(name, context.workspace.tools, 3)
         hint = f"did you mean {' or '.join(near)}?" if near else "`agent-server tool list` shows which there are"
         raise typer.BadParameter(f"There is no tool {name!r}; {hint}")
-    values = _options(arguments, tool) if json_arguments is None else json_arguments
+    values = _options(arguments) if json_arguments is None else json_arguments
     if json_arguments is not None and arguments:
         raise typer.BadParameter("Give the arguments as --NAME VALUE or as --json, not both")
     asks = find_asker(tool, "cli") == "terminal" and not yes
@@ -52,9 +50,10 @@ async def call(
     return 0
 
 
-def _options(words: Sequence[str], tool: Tool[..., Any]) -> dict[str, Any]:
-    """`--due 2026-12-01 --limit=5` as arguments, each read as its schema has it. Raises typer.BadParameter."""
-    values: dict[str, Any] = {}
+def _options(words: Sequence[str]) -> dict[str, str]:
+    """`--due 2026-12-01 --limit=5` as arguments. The tool reads each as its schema has it. Raises
+    typer.BadParameter."""
+    values: dict[str, str] = {}
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -67,18 +66,5 @@ def _options(words: Sequence[str], tool: Tool[..., Any]) -> dict[str, Any]:
             if not rest:
                 raise typer.BadParameter(f"--{name} needs a value")
             value = rest.pop(0)
-        values[name] = _value(value, tool.input_schema["properties"].get(name, {}))
+        values[name] = value
     return values
-
-
-def _value(text: str, schema: dict[str, Any]) -> Any:
-    """A word as a text where the argument is one, else as the JSON it spells."""
-    kinds = {schema.get("type")} | {option.get("type") for option in schema.get("anyOf", ())}
-    # A text stays as typed: "2026" or "true" as a title must not become a number or a yes.
-    if "string" in kinds or "enum" in schema:
-        return text
-    try:
-        return json.loads(text)
-    except ValueError:
-        # Not JSON: the tool refuses it by name, in the same words as on every surface.
-        return text

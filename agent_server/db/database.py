@@ -1,11 +1,9 @@
 """The engine, its pool, and the one way to a transaction."""
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
 import asyncpg
@@ -15,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from agent_server.db.address import read_address
+from agent_server.db.extension import widen_path
 from agent_server.db.isolation import APP_ROLE, ensure_roles, preamble, refuse_unguarded
 from agent_server.db.outages import AWAY, DatabaseAway, not_our_session, sqlstate_of, translate
 from agent_server.db.pool import NoPool, Pool
@@ -32,6 +32,7 @@ _SESSION = {
 }
 # Not in the start-up packet: poolers refuse what they do not know there, also those that keep a session together.
 _SET = "select " + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _SESSION.items())
+_SET = f"{_SET}; {widen_path(local=False)}"
 # The keepalives free the lock of a machine that died; the role is not there yet before the first migration.
 _DIRECT = f"""
     select set_config('tcp_keepalives_idle', '10', false);
@@ -74,12 +75,14 @@ class Database:
         self.url, self.direct_url, self.owner_url = url, direct_url or url, owner_url
         self._local: Mapping[str, str] = {}
         if direct_url is not None:
-            _, _, given = asyncpg_url(url)
+            given = read_address(url).settings
             if "options" in given:
                 raise InvalidInput("DATABASE_URL: leave out options, which a pooler does not hand on")
             self._local = {**_SESSION, **given}
         # For the transaction only: behind a pooler the session is another client's next.
         self._limits = "".join(f", set_config('{k}', {_literal(v)}, true)" for k, v in self._local.items())
+        if direct_url is not None:
+            self._limits += f"; {widen_path(local=True)}"
         self.pool = _engine(
             url,
             pooled=direct_url is not None,
@@ -126,10 +129,14 @@ class Database:
 
         Raises Unavailable.
         """
-        address, connect_args, settings = asyncpg_url(self.direct_url)
-        options = {"timeout": 5, "server_settings": {"application_name": APPLICATION, **settings}, **connect_args}
+        address = read_address(self.direct_url)
+        # As the pool reads it: asyncpg's own reading differs in what a `user` of the query is, among others.
+        _, named = self.owner.dialect.create_connect_args(address.url)
+        settings = {"application_name": APPLICATION, **address.settings}
         try:
-            connection = await asyncpg.connect(address.replace("+asyncpg", "", 1), **options)
+            connection = await asyncpg.connect(
+                **{"timeout": 5, "server_settings": settings, **named, **address.arguments}
+            )
             await connection.execute(_DIRECT, timeout=5)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise DatabaseAway(AWAY) from error
@@ -140,7 +147,7 @@ class Database:
         if self.owner_url is not None:
             try:
                 async with self.owner.begin() as connection:
-                    await connection.run_sync(ensure_roles, self.url)
+                    await connection.run_sync(ensure_roles, read_address(self.url))
             except DatabaseAway as error:
                 raise DatabaseAway("The database cannot be reached as the owner of its tables") from error.__cause__
 
@@ -230,17 +237,17 @@ async def _commit(session: AsyncSession) -> None:
 
 
 def _engine(url: str, *, pooled: bool, answer_timeout: float | None = None, **pool: Any) -> AsyncEngine:
-    address, connect_args, settings = asyncpg_url(url)
-    session = _POOLED if pooled else {"server_settings": {"application_name": APPLICATION, **settings}}
+    address = read_address(url)
+    session = _POOLED if pooled else {"server_settings": {"application_name": APPLICATION, **address.settings}}
     arguments = {
         "timeout": 5,
         "command_timeout": answer_timeout,
         "connection_class": _Connection,
         **session,
-        **connect_args,
+        **address.arguments,
     }
     # Parameters hold what users wrote, and the text of an error goes into logs.
-    engine = create_async_engine(address, connect_args=arguments, hide_parameters=True, **pool)
+    engine = create_async_engine(address.url, connect_args=arguments, hide_parameters=True, **pool)
     event.listen(engine.sync_engine, "handle_error", translate)
     if not pooled:
         event.listen(engine.sync_engine, "connect", _set_session)
@@ -270,38 +277,3 @@ def _give_up_the_silent(context: ExceptionContext) -> None:
 
 def _literal(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
-
-
-_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-_ADDRESS = frozenset({"host", "port", "user", "password", "target_session_attrs"})
-_SERVER_SETTINGS = frozenset({"application_name", "options", "search_path"})
-
-
-def asyncpg_url(url: str) -> tuple[str, Mapping[str, Any], Mapping[str, str]]:
-    """`url` as SQLAlchemy's asyncpg dialect wants it, what asyncpg must be given as arguments instead, and what as
-    settings of the session. Raises InvalidInput for a parameter that would be lost on the way.
-
-    libpq's `sslmode` and `channel_binding` (in every address that Neon and Supabase hand out) are unknown to asyncpg.
-    """
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    query.pop("channel_binding", None)
-    arguments: dict[str, Any] = {}
-    mode = query.pop("sslmode", None)
-    if mode == "require":
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # what libpq's `require` means
-        arguments["ssl"] = context
-    elif mode in _SSL_MODES:
-        arguments["ssl"] = mode
-    elif mode is not None:
-        raise InvalidInput(f"DATABASE_URL: sslmode is one of {', '.join(_SSL_MODES)}")
-    if (timeout := query.pop("connect_timeout", None)) is not None:
-        if not timeout.isdecimal():
-            raise InvalidInput("DATABASE_URL: connect_timeout is a number of seconds")
-        # To libpq 0 is no limit.
-        arguments["timeout"] = float(timeout) or None
-    settings = {name: query.pop(name) for name in _SERVER_SETTINGS & query.keys()}
-    if unknown := sorted(query.keys() - _ADDRESS):
-        raise InvalidInput(f"DATABASE_URL: leave out {', '.join(unknown)}, which no setting here answers to")
-    return urlunsplit(("postgresql+asyncpg", parts.netloc, parts.path, urlencode(query), "")), arguments, settings

@@ -12,14 +12,14 @@ is named, no owned row is there. Policies follow from the models: a table whose 
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from sqlalchemy import Connection, Table, text
-from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 from sqlmodel.main import default_registry
 
+from agent_server.db.address import Address
 from agent_server.db.types import OUT_OF_REACH, SYSTEM, RowPolicy
 from agent_server.errors import InvalidInput
 
@@ -27,6 +27,7 @@ APP_ROLE = "agent_server_app"
 SYSTEM_ROLE = "agent_server_system"
 OWNERS, SCOPES = "agent_server.owners", "agent_server.scopes"
 
+_NOT_ALLOWED = "42501"
 _SCOPE = re.compile(r"[a-z_:*]+")
 # Subqueries, so that a statement reads the setting once and not for each row. A setting that some earlier transaction
 # of the session had is not null but empty.
@@ -101,55 +102,69 @@ def row_policy_of(table: Table) -> RowPolicy | None:
     return RowPolicy() if "owner_id" in table.columns else None
 
 
-def ensure_roles(connection: Connection, login: str | None = None) -> None:
-    """Make the roles where they are missing, and the login that the address `login` names, as a member of `APP_ROLE`.
+def ensure_roles(connection: Connection, login: Address | None = None) -> None:
+    """Make the roles where they are missing, and the user that the address `login` names, as a member of `APP_ROLE`.
 
-    Raises InvalidInput where this database user may not.
+    Roles belong to all databases of a server, so they may be another owner's. Raises InvalidInput that says what its
+    administrator must run where this database user may not.
     """
+    for role in (APP_ROLE, SYSTEM_ROLE):
+        _create_role(connection, role, f"create role {role} nologin")
+    for role in (APP_ROLE, SYSTEM_ROLE):
+        _join(connection, role, None)
+    if login is not None and login.user:
+        # `create role` takes no parameters; Postgres itself quotes the name and the password.
+        spelled = "create role %I login" + (" password %L" if login.password else "")
+        statement = connection.execute(
+            text("select format(:spelled, cast(:name as text), cast(:password as text))"),
+            {"spelled": spelled, "name": login.user, "password": login.password or ""},
+        ).scalar_one()
+        _create_role(connection, login.user, statement, shown=f"create role {_quote(connection, login.user)} login")
+        _join(connection, APP_ROLE, login.user)
+
+
+def _create_role(connection: Connection, name: str, statement: str, *, shown: str | None = None) -> None:
+    """Make a role where it is missing. `shown` is the statement without a password."""
+    there = text("select 1 from pg_roles where rolname = cast(:name as name)")
+    if connection.execute(there, {"name": name}).first() is not None:
+        return
+    # Another database of this server may be migrated in this instant, and make the role too.
+    body = connection.execute(
+        text("select format('begin execute %L; exception when duplicate_object or unique_violation then null; end', "
+             "cast(:statement as text))"),
+        {"statement": statement},
+    ).scalar_one()  # fmt: skip
+    # A literal, and not between two `$$`, which a password may hold.
+    block = connection.execute(text("select quote_literal(cast(:body as text))"), {"body": body}).scalar_one()
+    _run(connection, f"do {block}", shown or statement)
+
+
+def _join(connection: Connection, role: str, login: str | None) -> None:
+    """Make `login` a member of a role of ours; with None, the user of this connection."""
+    lacks = text("select not pg_has_role(coalesce(cast(:login as name), current_user), cast(:role as name), 'SET')")
+    if connection.execute(lacks, {"login": login, "role": role}).scalar_one():
+        me = connection.execute(text("select current_user")).scalar_one()
+        grant = f"grant {role} to {_quote(connection, login or me)}"
+        # Who is to make the login a member must be able to hand the role on.
+        _run(connection, grant, grant if login is not None else f"{grant} with admin option")
+
+
+def _quote(connection: Connection, name: str) -> str:
+    quoted: str = connection.execute(text("select quote_ident(cast(:name as name))"), {"name": name}).scalar_one()
+    return quoted
+
+
+def _run(connection: Connection, statement: str, shown: str) -> None:
     try:
-        for role in (APP_ROLE, SYSTEM_ROLE):
-            _create_role(connection, role, f"create role {role} nologin")
-        _join(connection, None)
-        if login is not None:
-            parts = urlsplit(login)
-            name, password = unquote(parts.username or ""), unquote(parts.password or "")
-            # `create role` takes no parameters; Postgres itself quotes the name and the password.
-            made = "create role %I login" + (" password %L" if password else "")
-            spelled = connection.execute(
-                text("select format(:made, cast(:name as text), cast(:password as text))"),
-                {"made": made, "name": name, "password": password},
-            ).scalar_one()
-            _create_role(connection, name, spelled)
-            _join(connection, name)
+        connection.exec_driver_sql(statement)
     except DBAPIError as error:
-        if isinstance(error, ProgrammingError):
-            raise InvalidInput(
-                f"the database user may not make the roles that keep callers apart: have an administrator run "
-                f"`create role {APP_ROLE} nologin; create role {SYSTEM_ROLE} nologin; "
-                f"grant {APP_ROLE}, {SYSTEM_ROLE} to <the owner of the tables> with admin option`"
-            ) from error
-        raise
-
-
-def _create_role(connection: Connection, name: str, statement: str) -> None:
-    there = text("select 1 from pg_roles where rolname = :name")
-    if connection.execute(there, {"name": name}).first() is None:
-        # another database of this server may be migrated in this instant: roles belong to all of them
-        quoted = connection.execute(text("select quote_literal(:statement)"), {"statement": statement}).scalar_one()
-        connection.exec_driver_sql(
-            f"do $$ begin execute {quoted}; exception when duplicate_object or unique_violation then null; end $$"
-        )
-
-
-def _join(connection: Connection, login: str | None) -> None:
-    """Make `login` a member of the application's role; with None, the user of this connection of both roles."""
-    for role in (APP_ROLE,) if login is not None else (APP_ROLE, SYSTEM_ROLE):
-        lacks = text("select not pg_has_role(coalesce(cast(:login as name), current_user), :role, 'SET')")
-        if connection.execute(lacks, {"login": login, "role": role}).scalar_one():
-            member = connection.execute(
-                text("select quote_ident(coalesce(cast(:login as name), current_user))"), {"login": login}
-            ).scalar_one()
-            connection.exec_driver_sql(f"grant {role} to {member}")
+        if getattr(error.orig, "sqlstate", None) != _NOT_ALLOWED:
+            raise
+        # "from None": the error quotes the statement, perhaps with its password.
+        raise InvalidInput(
+            f"the database user may not make or hand on the roles that keep callers apart, which are the whole "
+            f"server's and may be another owner's: have an administrator run `{shown}`"
+        ) from None
 
 
 def protect(connection: Connection) -> None:
@@ -162,6 +177,16 @@ def protect(connection: Connection) -> None:
     for table in SQLModel.metadata.sorted_tables:
         if table.name in there:
             _protect(connection, _Rule(table.name, row_policy_of(table), OUT_OF_REACH.items() <= table.info.items()))
+
+
+def guard_undeclared(connection: Connection, table: str) -> None:
+    """Keep the rows of a table that no model declares to their owners. Raises InvalidInput for one without owners."""
+    owned = text("select exists (select from pg_attribute where attrelid = cast(:table as regclass)"
+                 " and attname = 'owner_id' and not attisdropped)")  # fmt: skip
+    quoted = connection.dialect.identifier_preparer.quote(table)
+    if not connection.execute(owned, {"table": quoted}).scalar_one():
+        raise InvalidInput(f"{table}: has no owner_id, so that its rows cannot be kept to their owners; drop it")
+    _protect(connection, _Rule(table, RowPolicy()))
 
 
 _TABLES = text("""
@@ -216,5 +241,6 @@ def refuse_unguarded(connection: Connection, *, login_too: bool) -> None:
     if unguarded := sorted(name for (name,) in connection.execute(_UNGUARDED, {"tables": owned})):
         raise InvalidInput(
             f"the tables {', '.join(unguarded)} have no row-level security; run `agent-server db upgrade`, which "
-            "gives it to every table that a model declares (one that none declares does not belong in this database)"
+            "gives it to every table that a model declares (one that none declares any more is left over: "
+            "`agent-server db leftovers` shows it, drops it or guards it)"
         )

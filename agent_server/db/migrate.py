@@ -23,7 +23,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
 from agent_server.db.database import Database
-from agent_server.db.isolation import ensure_roles, protect
+from agent_server.db.extension import ensure_extension
+from agent_server.db.isolation import APP_ROLE, SYSTEM_ROLE, ensure_roles, protect
 from agent_server.db.scratch import create_scratch, drop_scratch
 from agent_server.errors import InvalidInput
 
@@ -62,6 +63,7 @@ def _upgrade(config: Config, revision: str) -> None:
     connection: Connection = config.attributes["connection"]
     # Migrations name the roles, and the policies follow from the models: tables of this upgrade need them, too.
     ensure_roles(connection)
+    ensure_extension(connection, APP_ROLE, SYSTEM_ROLE)
     command.upgrade(config, revision)
     protect(connection)
 

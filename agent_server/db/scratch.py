@@ -1,6 +1,6 @@
 """Databases that are made for a moment and dropped again."""
 
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import uuid4
 
 from sqlalchemy import text
@@ -32,7 +32,7 @@ async def trade_safety_for_speed(server: Database) -> None:
 
 
 def _name(url: str) -> str:
-    return urlsplit(url).path.removeprefix("/")
+    return '"' + unquote(urlsplit(url).path.removeprefix("/")).replace('"', '""') + '"'
 
 
 async def _execute(server: Database, *statements: str) -> None:

@@ -72,7 +72,8 @@ class EdgeMiddleware:
         match = _HOST.fullmatch(given[0]) if len(given) == 1 else None
         if match is None:
             raise BadRequest("Host: send one, as in agents.example or agents.example:8000")
-        if not self._knows(match[0], match[1]):
+        name = match[1].removesuffix(".")  # of the root of DNS, which a full name may end with
+        if not self._knows(name + (match[2] or ""), name):
             raise Misdirected("Host: this is no name of this server's; AGENT_SERVER_ALLOWED_HOSTS lists them")
 
     def _knows(self, host: str, name: str) -> bool:

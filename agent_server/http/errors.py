@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from agent_server.bodies import name_wrong_type
 from agent_server.errors import (
     MOST_FIELDS,
     AgentServerError,
@@ -75,8 +76,10 @@ def install(app: FastAPI) -> None:
     """Raise what the framework refuses as errors of ours. `RefusalMiddleware` answers them."""
 
     @app.exception_handler(RequestValidationError)
-    async def validation(_: Request, error: RequestValidationError) -> NoReturn:
+    async def validation(request: Request, error: RequestValidationError) -> NoReturn:
         found = error.errors()
+        if ("body",) in [each["loc"] for each in found] and (wrong := name_wrong_type(request.headers)):
+            raise find_error(415)(wrong) from None
         raise _invalid_input([_field(each) for each in found[:MOST_FIELDS]], len(found)) from None
 
     @app.exception_handler(HTTPException)

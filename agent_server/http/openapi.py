@@ -95,6 +95,8 @@ def _complete_operation(
         statuses |= {status_of(Unauthorized), status_of(Forbidden)}
     if "{" in path:
         statuses.add(404)
+    if "requestBody" in operation:
+        statuses.add(415)
     if "requestBody" in operation or "parameters" in operation:
         statuses.add(422)
     for status in sorted(statuses):

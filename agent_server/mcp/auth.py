@@ -7,6 +7,7 @@ OAuth client where to get a token and which scope to ask for. The body is a JSON
 clients show to their user.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -108,7 +109,7 @@ class Authenticated:
             body += chunk
             if len(body) > self.body_limit:
                 raise TooLarge(f"The body is over the limit of {self.body_limit} bytes")
-        return bytes(body)
+        return bytes(body).removeprefix(BOM_UTF8)
 
 
 def _token_of(request: Request) -> str | None:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime, authorise_call
+from agent_server.mcp.accept import AnyAccept
 from agent_server.mcp.auth import Authenticated, Resolve, current_caller
 from agent_server.mcp.metadata import describe_resource, metadata_router
 from agent_server.mcp.resources import Documents
@@ -82,7 +83,7 @@ def mcp_app(
     app = Authenticated(
         manager.handle_request, resolve=resolve, authorise=authorise, body_limit=limit, resource=resource
     )
-    return McpApp(app, metadata_router(resource), manager.run)
+    return McpApp(AnyAccept(app), metadata_router(resource), manager.run)
 
 
 def _security(settings: Settings) -> TransportSecuritySettings:
@@ -91,6 +92,6 @@ def _security(settings: Settings) -> TransportSecuritySettings:
     known, origins = settings.known_hosts, settings.cors_origins
     if "*" in origins or any(host.startswith("*") for host in known):
         return TransportSecuritySettings(enable_dns_rebinding_protection=False)
-    hosts = [host + port for host in known for port in ("", ":*")]
+    hosts = [host + dot + port for host in known for dot in ("", ".") for port in ("", ":*")]
     own = [f"{scheme}://{host}" for host in hosts for scheme in ("http", "https")]
     return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[*own, *origins])

@@ -8,7 +8,6 @@ import mcp_types as types
 from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
-from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
 
 from agent_server.caller import Caller
@@ -110,12 +109,3 @@ def _unknown_tool(name: str, known: list[str]) -> MCPError:
     close = difflib.get_close_matches(name, known)
     hint = f"did you mean {' or '.join(close)}?" if close else "tools/list shows which there are"
     return MCPError(types.INVALID_PARAMS, without_secrets(f"There is no tool {quote_value(name)}; {hint}"))
-
-
-async def serve_stdio(server: Server) -> None:
-    """Serve one client over standard input and output until it closes them.
-
-    Meanwhile standard output belongs to the protocol: what a tool prints goes to standard error.
-    """
-    async with stdio_server() as (read, write):
-        await server.run(read, write, server.create_initialization_options())

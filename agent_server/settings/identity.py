@@ -7,7 +7,20 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, field_validator, model_validator
 
 SHARED_SECRET = ("HS256", "HS384", "HS512")
-PUBLIC_KEY = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+PUBLIC_KEY = (
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+    "Ed25519",
+    "Ed448",
+)
 NonEmpty = Annotated[str, Field(min_length=1)]
 ScopeName = Annotated[str, Field(pattern=r"^(\*|[a-z_]+:([a-z_]+|\*))$")]
 

@@ -11,12 +11,12 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from agent_server.db import Database, DatabaseAway, after_commit
-from agent_server.db.database import asyncpg_url
+from agent_server.db.address import read_address
 from agent_server.errors import InvalidInput, Unavailable
 from tests.conftest import everything
 
@@ -36,25 +36,25 @@ NEON = "ep-cool-1a2b3c-pooler.eu-central-1.aws.neon.tech/neondb"
     ],
 )  # fmt: skip
 def test_an_address_is_given_to_asyncpg_as_it_wants_it(given: str, address: str) -> None:
-    assert asyncpg_url(given)[0] == address
+    assert read_address(given).url == make_url(address)
 
 
 def test_sslmode_means_what_libpq_says() -> None:
     def arguments(mode: str) -> Any:
-        return asyncpg_url(f"postgresql://u:p@h/d?sslmode={mode}")[1].get("ssl")
+        return read_address(f"postgresql://u:p@h/d?sslmode={mode}").arguments.get("ssl")
 
     for mode in ("disable", "allow", "prefer", "verify-ca", "verify-full"):
         assert arguments(mode) == mode
     require = arguments("require")
     assert isinstance(require, ssl.SSLContext)
     assert require.verify_mode == ssl.CERT_NONE
-    assert asyncpg_url("postgresql://u:p@h/d")[1] == {}
+    assert read_address("postgresql://u:p@h/d").arguments == {}
 
 
 def test_other_parameters_go_where_they_count() -> None:
-    _, arguments, settings = asyncpg_url("postgresql://u@h/d?connect_timeout=10&application_name=x&options=-c%20a%3Db")
-    assert arguments == {"timeout": 10.0}
-    assert settings == {"application_name": "x", "options": "-c a=b"}
+    read = read_address("postgresql://u@h/d?connect_timeout=10&application_name=x&options=-c%20a%3Db")
+    assert read.arguments == {"timeout": 10.0}
+    assert read.settings == {"application_name": "x", "options": "-c a=b"}
 
 
 @pytest.mark.parametrize(

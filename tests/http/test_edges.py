@@ -43,13 +43,30 @@ async def test_no_route_answers_to_a_name_that_is_not_the_servers(client: Client
     [
         (
             {},
-            ["localhost", "localhost:9", "LocalHost", "127.0.0.1", "127.0.0.1:65535", "[::1]", "[::1]:8000"],
+            [
+                "localhost",
+                "localhost:9",
+                "LocalHost",
+                "localhost.",
+                "localhost.:9",
+                "127.0.0.1",
+                "127.0.0.1:65535",
+                "[::1]",
+                "[::1]:8000",
+            ],
             ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "127.0.0.2", "0.0.0.0", "[::2]"],
         ),
         (
             {"allowed_hosts": ("Agents.example", "other.example:8443")},
-            ["agents.example", "agents.example:1", "AGENTS.example", "other.example:8443", "localhost"],
-            ["other.example", "other.example:8444", "x.agents.example", "agents.example.evil", "agents.example."],
+            [
+                "agents.example",
+                "agents.example:1",
+                "AGENTS.example",
+                "agents.example.",
+                "other.example:8443",
+                "localhost",
+            ],
+            ["other.example", "other.example:8444", "x.agents.example", "agents.example.evil", "agents.example.."],
         ),
         (
             {"allowed_hosts": ("*.agents.example",)},

@@ -26,18 +26,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from agent_server.errors import InvalidInput, Unauthorized, Unavailable
-from agent_server.identity.issuers import (
+from agent_server.identity.issuer_keys import (
     ANY_ID_SECONDS,
     FRESH_SECONDS,
     KEPT_SECONDS,
-    LEEWAY,
     MAX_KEY_SET,
-    MAX_TOKEN,
+    MAX_REDIRECTS,
     RETRY_SECONDS,
     SAME_ID_SECONDS,
-    Issuers,
-    OutsideToken,
 )
+from agent_server.identity.issuers import LEEWAY, MAX_TOKEN, Issuers, OutsideToken
 from agent_server.settings import Issuer, load_settings
 
 ISSUER = "https://auth.example"
@@ -126,6 +124,8 @@ class KeyServer:
     headers: str = ""
     body: bytes | None = None
     """What it answers in place of its keys."""
+    moved_from: str | None = None
+    """A path from which it leads to its keys."""
     dripping: bool = False
     """It sends something now and then, and never ends."""
     requests: int = 0
@@ -136,9 +136,11 @@ class KeyServer:
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await reader.readuntil(b"\r\n\r\n")
+            asked = await reader.readuntil(b"\r\n\r\n")
+            moved = self.moved_from is not None and asked.startswith(f"GET {self.moved_from} ".encode())
             body = self.body if self.body is not None else json.dumps({"keys": self.keys}).encode()
-            head = f"HTTP/1.1 {self.status}\r\n{self.headers}Connection: close\r\n"
+            status, headers = ("301 Moved", "Location: /jwks\r\n") if moved else (self.status, self.headers)
+            head = f"HTTP/1.1 {status}\r\n{headers}Connection: close\r\n"
             self.requests += 1
             self.came.set()
             await self.answering.wait()
@@ -282,6 +284,59 @@ async def test_a_key_is_used_only_as_what_it_is(issuers: Issuers, server: KeySer
     ):
         await refusal(issuers, token(algorithm=algorithm, kid=kid))
     assert server.requests == 1
+
+
+NAMES = st.sampled_from(["EdDSA", "Ed25519", "Ed448"])
+
+
+@given(curve=st.sampled_from(["Ed25519", "Ed448"]), says=NAMES, key_says=NAMES | st.none(), with_kid=st.booleans())
+@hypothesis_settings(max_examples=25)
+async def test_a_key_of_edwards_curves_goes_by_the_older_name_and_its_own(
+    curve: str, says: str, key_says: str | None, with_kid: bool
+) -> None:
+    key = private_key("EdDSA", "448" if curve == "Ed448" else "k1")
+    kid = "k1" if with_kid else None
+    async with key_server() as server:
+        server.keys = [jwk(key, alg=key_says, kid=kid)]
+        issuers = Issuers([issuer(jwks_url=server.url)])
+        sent = token(algorithm="EdDSA", key=key, kid="k1" if with_kid else DROP, header={"alg": says})
+        names = ("EdDSA", curve)
+        if says in names and key_says in (*names, None):
+            assert (await issuers.verify(sent)).subject == SUBJECT
+        else:
+            assert "not signed" in await refusal(issuers, sent)
+        await issuers.close()
+
+
+async def test_an_issuer_that_is_held_to_the_newer_name_does_not_take_the_older(server: KeyServer) -> None:
+    key = private_key("EdDSA")
+    server.keys = [jwk(key)]
+    issuers = Issuers([issuer(jwks_url=server.url, algorithms=["Ed25519"])])
+    await issuers.verify(token(algorithm="EdDSA", key=key, header={"alg": "Ed25519"}))
+    assert "signed in a way" in await refusal(issuers, token(algorithm="EdDSA", key=key))
+    await issuers.close()
+
+
+async def test_a_token_as_better_auth_makes_it_is_taken(server: KeyServer) -> None:
+    # Better Auth's `jwt` plugin: the key set without `use`, ids of 32 letters, and its base address as iss and aud.
+    base, key, kid = "https://app.example", private_key("EdDSA"), "z" * 32
+    public = jwk(key, kid=kid, use=None)
+    server.keys = [{"alg": "EdDSA", "crv": "Ed25519", "x": public["x"], "kty": "OKP", "kid": kid}]
+    issuers = Issuers([Issuer(issuer=base, audience=(base,), jwks_url=server.url)])
+    user = {"name": "Ann", "email": "ann@example.com", "emailVerified": True, "image": None, "id": SUBJECT}
+    sent = token(
+        algorithm="EdDSA",
+        key=key,
+        kid=kid,
+        header={"typ": DROP},
+        iss=base,
+        aud=base,
+        createdAt="2026-11-01T10:00:00Z",
+        **user,
+    )
+    said = await issuers.verify(sent)
+    assert (said.issuer, said.subject, said.email, said.name) == (base, SUBJECT, "ann@example.com", "Ann")
+    await issuers.close()
 
 
 @pytest.mark.parametrize(
@@ -792,6 +847,23 @@ async def test_closing_ends_what_is_under_way(issuers: Issuers, server: KeyServe
     assert waiting.cancelled()
 
 
+async def test_a_key_set_that_moved_within_its_origin_is_followed(server: KeyServer) -> None:
+    server.moved_from = "/old"
+    issuers = Issuers([issuer(jwks_url=server.url.removesuffix("/jwks") + "/old")])
+    await issuers.verify(token())
+    assert server.requests == 2
+    await issuers.close()
+
+
+async def test_a_key_set_that_leads_in_a_circle_is_given_up(server: KeyServer) -> None:
+    server.moved_from = "/jwks"
+    issuers = Issuers([issuer(jwks_url=server.url)])
+    with pytest.raises(Unavailable, match="cannot be had"):
+        await issuers.verify(token())
+    assert server.requests == MAX_REDIRECTS + 1
+    await issuers.close()
+
+
 # --- When the keys cannot be had
 
 
@@ -801,7 +873,7 @@ def _break(server: KeyServer, how: str) -> None:
         case "away":
             server.body, server.status = b"", "503 Service Unavailable"
         case "redirecting":
-            server.status, server.headers = "302 Found", f"Location: {server.url}/elsewhere\r\n"
+            server.status, server.headers = "302 Found", "Location: http://127.0.0.2:1/keys\r\n"
         case "HTML":
             server.body = b"<!doctype html><title>Sign in</title>"
         case "huge":

@@ -339,8 +339,8 @@ async def test_a_batch_passes_no_call_by_the_check(notebook: Notebook, mode: Mod
 
 @pytest.mark.parametrize(
     "encode",
-    [lambda text: text.encode("utf-16"), lambda text: b"\xef\xbb\xbf" + text.encode(), lambda text: text[:-1].encode()],
-    ids=["UTF-16", "byte order mark", "cut off"],
+    [lambda text: text.encode("utf-16"), lambda text: text[:-1].encode()],
+    ids=["UTF-16", "cut off"],
 )
 async def test_a_body_that_we_cannot_read_is_no_call(
     notebook: Notebook, mode: Mode, encode: Callable[[str], bytes]
