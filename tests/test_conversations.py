@@ -125,7 +125,7 @@ async def test_the_latest_items_are_the_last_turns_of_the_conversation_in_order(
     async with everything(database) as session:
         conversations = ConversationRepository(session, me)
         row = await conversations.get(turns[0].conversation_id)
-        items = ItemRepository(conversations, row.id)
+        items = ItemRepository(conversations, row)
         fourth = [(4, k) for k in range(1, 5)]
         # Turns are whole: a second one is there only where all of it is.
         for limit, last in ((1, fourth), (7, fourth), (8, [*((3, k) for k in range(1, 5)), *fourth])):
@@ -142,5 +142,6 @@ async def test_a_repository_sees_its_callers_rows_alone(database: Database, me: 
         assert await repository.count() == 1
         assert [row.id for row in (await repository.page_recent(10, words="same")).items] == [mine]
         assert await ConversationRepository(session, other).find(mine) is None
-        assert await ItemRepository(ConversationRepository(session, other), mine).list_latest(10, before=5) == []
-        assert (await ItemRepository(ConversationRepository(session, other), mine).page(10)).items == []
+        row = await repository.get(mine)
+        assert await ItemRepository(ConversationRepository(session, other), row).list_latest(10, before=5) == []
+        assert (await ItemRepository(ConversationRepository(session, other), row).page(10)).items == []

@@ -27,6 +27,10 @@ ALLOWED = {
     ("agent_server/testing/copies.py", "{}"): "whatever a test has written to, a table of any package, is put back",
     ("agent_server/turns/accept.py", "conversation"): "a turn takes its number from its conversation in the "
     "transaction that stores it",
+    (
+        "agent_server/turns/replacing.py",
+        "conversation",
+    ): "as accept: which turns are replaced is on the row that it locks",
     ("agent_server/turns/steering.py", "conversation"): "as accept: a message that becomes a turn is given a number",
     ("agent_server/turns/writer.py", "conversation"): "a turn's end and its conversation's time are one statement, "
     "one round trip",

@@ -77,17 +77,26 @@ async def list_messages(
     limit: Limit = 100,
     cursor: str | None = None,
     render: Literal["html"] | None = None,
+    replaced: bool = False,
 ) -> MessagePage:
-    """The messages with the oldest first. With `render=html` answers are also given as sanitised HTML blocks."""
+    """The messages with the oldest first. With `render=html` answers are also given as sanitised HTML blocks.
+
+    With `replaced` those are among them that were edited or answered anew; `replaced_by` is then the number of the turn
+    that stands in their place.
+    """
     async with server.database.transaction(caller.id) as session:
         conversations = ConversationRepository(session, caller)
         row = await conversations.get(conversation)
-        page = await ItemRepository(conversations, row.id).page(limit, cursor)
+        page = await ItemRepository(conversations, row).page(limit, cursor, replaced=replaced)
         numbers = sorted({item.turn_no for item in page.items})
         turns = {turn.id: turn for turn in await TurnRepository(session, caller).list_by_number(row.id, numbers)}
     # Beside the event loop: a page may hold a hundred long answers and outputs of tools, and only its caller waits for it.
     html = render == "html"
     items = await asyncio.to_thread(lambda: [_view(message, html=html) for message in messages_of(page.items, turns)])
+    if replaced:
+        numbers_by_id = {str(turn.id): str(turn.turn_no) for turn in turns.values()}
+        for item in items:
+            item["replaced_by"] = row.replaced.get(numbers_by_id[item["id"].partition(".")[0]])
     return MessagePage(items=items, next_cursor=page.next_cursor)
 
 

@@ -20,7 +20,8 @@ from agent_server.db import Owned, Timestamps, now
 
 class Conversation(Owned, Timestamps, table=True):
     """A conversation of one owner. `next_turn` numbers the turns under this row's lock; `agent` is the specialist that
-    answered last. `client_id` is the id that the client began it under, where that is not `id`."""
+    answered last. `client_id` is the id that the client began it under, where that is not `id`. `replaced` maps
+    the numbers of turns that others stand in the place of to theirs."""
 
     __tablename__ = "conversation"
     __table_args__ = (
@@ -33,6 +34,10 @@ class Conversation(Owned, Timestamps, table=True):
     next_turn: int = 1
     agent: str | None = None
     client_id: str | None = None
+    # A default of the server: an older version beside this one inserts without the column.
+    replaced: dict[str, int] = Field(
+        default_factory=dict, sa_type=JSONB, sa_column_kwargs={"server_default": sql("'{}'::jsonb")}
+    )
 
 
 class Item(SQLModel, table=True):

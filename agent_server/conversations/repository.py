@@ -120,15 +120,16 @@ class ItemPage:
 
 
 class ItemRepository:
-    """The items of one conversation of the caller's. `get` the conversation first."""
+    """The items of one conversation of the caller's, without those of turns that were replaced."""
 
-    def __init__(self, conversations: ConversationRepository, conversation_id: UUID) -> None:
+    def __init__(self, conversations: ConversationRepository, conversation: Conversation) -> None:
         self.session = conversations.session
-        self.owner, self.conversation_id = conversations.owner, conversation_id
+        self.owner, self.conversation_id = conversations.owner, conversation.id
+        self._replaced = [int(turn_no) for turn_no in conversation.replaced]
 
-    async def page(self, limit: int, cursor: str | None = None) -> ItemPage:
+    async def page(self, limit: int, cursor: str | None = None, *, replaced: bool = False) -> ItemPage:
         """Whole turns, oldest first. A page has at least one turn and about `limit` items; `cursor` is the last turn's
-        number."""
+        number. With `replaced` turns that were replaced are among them."""
         # A number of more digits may not fit an integer of Postgres.
         if cursor is not None and not re.fullmatch("[0-9]{1,9}", cursor):
             raise InvalidInput("cursor: not one of ours; pass next_cursor of the page before, or leave it out")
@@ -141,6 +142,7 @@ class ItemRepository:
                         col(Item.owner_id) == self.owner,
                         col(Item.conversation_id) == self.conversation_id,
                         col(Item.turn_no) > after,
+                        col(Item.turn_no).not_in([] if replaced else self._replaced),
                     )
                     .order_by(col(Item.turn_no), col(Item.k))
                     .limit(limit + 1)
@@ -155,7 +157,7 @@ class ItemRepository:
         whole = [row for row in rows if row.turn_no < cut]
         if whole:
             return ItemPage(whole, str(whole[-1].turn_no))
-        return await self.page(limit * 2, cursor)  # one turn longer than a page
+        return await self.page(limit * 2, cursor, replaced=replaced)  # one turn longer than a page
 
     async def list_latest(self, limit: int, *, before: int) -> Sequence[Item]:
         """The items of the last turns before number `before` in their order, at most `limit` of them.
@@ -179,6 +181,7 @@ class ItemRepository:
                 col(Item.conversation_id) == self.conversation_id,
                 col(Item.turn_no) < before,
                 col(Item.turn_no) > after,
+                col(Item.turn_no).not_in(self._replaced),
             )
             .order_by(col(Item.turn_no).desc(), col(Item.k).desc())
         )

@@ -108,7 +108,7 @@ async def list_messages(
     """List the messages of one of the caller's conversations, oldest first."""
     conversations = context.repository(ConversationRepository)
     row = await conversations.get(conversation_id)
-    page = await ItemRepository(conversations, row.id).page(limit, cursor)
+    page = await ItemRepository(conversations, row).page(limit, cursor)
     said = [SaidMessage.model_validate(item) for item in page.items if item.role is not None]
     return Messages(items=said, next_cursor=page.next_cursor)
 

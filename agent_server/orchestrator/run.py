@@ -127,7 +127,7 @@ class Orchestrator:
         async with self.runtime.database.transaction(attempt.caller.id) as session:
             conversations = ConversationRepository(session, attempt.caller)
             conversation = await conversations.get(writer.conversation_id)
-            earlier = await ItemRepository(conversations, conversation.id).list_latest(
+            earlier = await ItemRepository(conversations, conversation).list_latest(
                 self.runtime.settings.history_limit, before=writer.turn_no
             )
             profile = await session.get(Profile, attempt.caller.id)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from agent_server.errors import Busy, Forbidden, InvalidInput, NotFound, TooMany
 from agent_server.identity.credentials import keep_credential
 from agent_server.turns.claims import may_begin
 from agent_server.turns.models import Turn
+from agent_server.turns.replacing import MessageName, Version, find_version, replace_turns
 from agent_server.turns.sender import sender_json
 from agent_server.turns.steering import add_steer, find_running
 
@@ -71,10 +72,11 @@ class Accepted:
 class Message:
     """What a client sends. `conversation_id` is ours or the client's own; `create` says that a conversation with an
     unknown id is to be made; `agent` names who answers; the turn is cancelled when nobody has followed it for
-    `leave_after` seconds."""
+    `leave_after` seconds. A message with a `name` may be a version of another one, which it then replaces."""
 
     text: str
     conversation_id: UUID | str | None = None
+    name: MessageName | None = None
     create: bool = False
     client_key: str | None = None
     agent: str | None = None
@@ -102,24 +104,25 @@ async def accept(
     async with database.transaction(caller.id) as session:
         id, client_id = await _find_conversation(session, caller, message)
         sha = _hash_body(message, id)
+        version = await _find_version(session, caller, message, id)
         # First: a message that is sent again finds its turn also where the queue is full by now.
-        if sent := await _find_sent(session, caller, message, sha):
+        if sent := await _find_sent(session, caller, version, sha):
             return Accepted(sent, fresh=False)
         # Before the conversation is locked: the write that ends a turn locks the two in this order.
-        running = await _find_running(session, caller, message, id)
+        running = None if version.first else await _find_running(session, caller, message, id)
         if running is not None and message.on_busy == "steer":
-            await add_steer(
-                session, caller.id, running, message=message.text, client_key=message.client_key, body_sha=sha
-            )
+            await add_steer(session, caller.id, running, message=message.text, client_key=version.key, body_sha=sha)
             return Accepted(await session.get_one(Turn, (caller.id, running)), fresh=False)
         conversation, turn_no = await _take_number(session, caller, message, id, client_id)
         waiting = await _find_waiting(session, caller, conversation) if turn_no > 1 else []
         # A refusal rolls the new number back, so the numbers of turns have no gap.
-        if waiting and message.on_busy == "reject":
+        if version.first is not None:
+            running = await replace_turns(session, caller.id, conversation, first=version.first, turn_no=turn_no)
+        elif waiting and message.on_busy == "reject":
             raise Busy("This conversation is still answering; wait, stop it, or send with on_busy: queue", waiting[0])
         if len(waiting) > queue_limit:
             raise TooMany(f"{len(waiting)} messages wait in this conversation already; wait for an answer first")
-        if running is not None:
+        if running is not None and version.first is None:
             await session.execute(_INTERRUPT, {"owner_id": caller.id, "id": running})
         # It is this replica's from its first commit: it waits for no sweep, and nobody else claims it.
         runs = can_run and not waiting and await may_begin(session, caller.id, at_once)
@@ -128,7 +131,7 @@ async def accept(
             id=turn_id or new_id(),
             conversation_id=conversation,
             turn_no=turn_no,
-            client_key=message.client_key,
+            client_key=version.key,
             body_sha=sha,
             status="running" if runs else "queued",
             owner=replica if runs else None,
@@ -144,11 +147,12 @@ async def accept(
 
 async def find_accepted(database: Database, caller: Caller, message: Message) -> Accepted | None:
     """Find the turn of a message that was accepted before. Raises InvalidInput and Forbidden as `accept`."""
-    if message.client_key is None:
+    if message.client_key is None and message.name is None:
         return None
     async with database.transaction(caller.id) as session:
         id, _ = await _find_conversation(session, caller, message)
-        sent = await _find_sent(session, caller, message, _hash_body(message, id))
+        version = await _find_version(session, caller, message, id)
+        sent = await _find_sent(session, caller, version, _hash_body(message, id))
         return None if sent is None else Accepted(sent, fresh=False)
 
 
@@ -185,13 +189,25 @@ async def _find_running(session: AsyncSession, caller: Caller, message: Message,
     return running.id
 
 
-async def _find_sent(session: AsyncSession, caller: Caller, message: Message, sha: bytes) -> Turn | None:
+async def _find_version(session: AsyncSession, caller: Caller, message: Message, id: UUID | None) -> Version:
+    """Which version of its message this is. One with an Idempotency-Key is known by that when it is sent again."""
+    if message.name is None or id is None:
+        return Version(message.client_key or (message.name.key if message.name else None))
+    version = await find_version(session, caller.id, id, message.text, message.name)
+    return version if message.client_key is None else replace(version, key=message.client_key, same=None)
+
+
+async def _find_sent(session: AsyncSession, caller: Caller, version: Version, sha: bytes) -> Turn | None:
     """Find the turn that the message began or was put into when it was sent before. None of one without a key.
 
     Raises InvalidInput where it was a message with another hash than `sha`, and Forbidden for a caller who may neither
     read conversations nor all that the turn may.
     """
-    key = message.client_key
+    if version.same is not None:
+        same = await session.get_one(Turn, (caller.id, version.same))
+        _check_sender(same, caller)
+        return same
+    key = version.key
     if key is None:
         return None
     # Two copies of one request may arrive together; the second waits here until the first has committed.
@@ -202,12 +218,16 @@ async def _find_sent(session: AsyncSession, caller: Caller, message: Message, sh
     if sent is None:
         return None
     turn = await session.get_one(Turn, (caller.id, sent.turn_id))
-    # Its answer may hold what another credential of this owner was given.
-    if beyond(turn.input["caller"]["scopes"], caller.scopes) and not caller.may(_READ):
-        raise Forbidden(f"This Idempotency-Key is another credential's; its answer needs the scope {_READ}", _READ)
+    _check_sender(turn, caller)
     if sent.body_sha != sha:
         raise InvalidInput("This Idempotency-Key was used for another message; use a new key for a new message")
     return turn
+
+
+def _check_sender(turn: Turn, caller: Caller) -> None:
+    # Its answer may hold what another credential of this owner was given.
+    if beyond(turn.input["caller"]["scopes"], caller.scopes) and not caller.may(_READ):
+        raise Forbidden(f"This Idempotency-Key is another credential's; its answer needs the scope {_READ}", _READ)
 
 
 async def _take_number(

@@ -32,8 +32,7 @@ class Turn(Owned, table=True):
     `steers` counts the messages that were put into the running turn (`Steer`). `at_once` is how many turns of the owner
     may run while this one is begun (None: any number). `leave_after` is how many seconds nobody
     may follow it before it is cancelled (None: it goes on), `followed_at` when somebody last did. `events_kept` is
-    False once its events are past retention. `replaced_by` is the number of the turn that stands in its place: models are
-    not given it any more, and people only when they ask for it.
+    False once its events are past retention.
     """
 
     __tablename__ = "turn"
@@ -96,7 +95,6 @@ class Turn(Owned, table=True):
     agent: str | None = None
     usage: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     error: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
-    replaced_by: int | None = None
     created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))
     finished_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
 

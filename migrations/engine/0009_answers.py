@@ -13,9 +13,11 @@ depends_on = None
 def upgrade() -> None:
     # Both have a value without being named, so that processes of before may run on.
     op.add_column("item", sa.Column("notes", postgresql.JSONB(), nullable=False, server_default=sa.text("'[]'::jsonb")))
-    op.add_column("turn", sa.Column("replaced_by", sa.Integer(), nullable=True))
+    op.add_column(
+        "conversation", sa.Column("replaced", postgresql.JSONB(), nullable=False, server_default=sa.text("'{}'::jsonb"))
+    )
 
 
 def downgrade() -> None:
-    op.drop_column("turn", "replaced_by")
+    op.drop_column("conversation", "replaced")
     op.drop_column("item", "notes")

@@ -2,6 +2,7 @@
 
 import hashlib
 from typing import Any, Literal
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
@@ -10,6 +11,7 @@ from agent_server.bodies import refuse_unstorable
 from agent_server.conversations.ids import LONGEST_ID
 from agent_server.errors import InvalidInput
 from agent_server.turns.accept import Message, OnBusy
+from agent_server.turns.replacing import MessageName
 
 KEY_LENGTH = 200
 
@@ -79,7 +81,9 @@ class ChatRequest(BaseModel):
     )
     stream: bool = Field(True, description="False: one JSON document when the answer is complete.")
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
-    messageId: str | None = Field(None, max_length=KEY_LENGTH)
+    messageId: str | None = Field(
+        None, max_length=KEY_LENGTH, description="The message that is edited or answered anew."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -105,12 +109,22 @@ class ChatRequest(BaseModel):
         return "".join(part.text or "" for part in last.parts if part.type == "text")
 
     @property
-    def client_key(self) -> str | None:
-        """The AI SDK's id of the message. It is None where a repeat is another send."""
-        if self.messages is None or self.trigger != "submit-message" or self._last.id is None:
+    def _key(self) -> str | None:
+        """The AI SDK's id of the message as a key."""
+        if self.messages is None or self._last.id is None:
             return None
         # With the chat's id: the client makes up both, and may use one message id in two chats.
         return f"message:{hashlib.sha256(f'{self.id}:{self._last.id}'.encode()).hexdigest()}"
+
+    @property
+    def name(self) -> MessageName | None:
+        """What the AI SDK calls the message, which may be another version of one that it has sent before."""
+        again = self.trigger == "regenerate-message"
+        if self.messages is None and not again:
+            return None
+        named = (self.messageId, self._last.id if self.messages else None)
+        ids = tuple(id for id in map(_turn_of, named) if id is not None)
+        return MessageName(key=self._key, ids=ids, again=again, answer=_turn_of(self.messageId))
 
     @property
     def _last(self) -> UIMessage:
@@ -118,6 +132,14 @@ class ChatRequest(BaseModel):
         if not said:
             raise InvalidInput("messages: there is no message of the user's")
         return said[-1]
+
+
+def _turn_of(id: str | None) -> UUID | None:
+    """Our turn that a message of this id belongs to: an answer has the turn's, and a question a number after it."""
+    try:
+        return UUID((id or "").partition(".")[0])
+    except ValueError:
+        return None
 
 
 def read_message(request: ChatRequest, idempotency_key: str | None) -> Message:
@@ -128,7 +150,8 @@ def read_message(request: ChatRequest, idempotency_key: str | None) -> Message:
         conversation_id=request.id,
         # `useChat` makes up its chat ids, and sends the first message with one.
         create=request.id is None or request.messages is not None,
-        client_key=idempotency_key or request.client_key,
+        client_key=idempotency_key,
+        name=request.name,
         agent=request.agent,
         on_busy=request.on_busy,
         leave_after=request.cancel_on_disconnect,
