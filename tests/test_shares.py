@@ -57,7 +57,7 @@ async def test_four_calls_of_a_turn_run_at_the_same_time(
     running = [0, 0]
 
     @tool(scope="work:do", effect=effect)
-    async def work(context: ToolContext) -> int:
+    async def work(context: ToolContext, n: int) -> int:
         """Work for a while, and say how many worked at the same time at most."""
         running[0] += 1
         running[1] = max(running)
@@ -70,7 +70,7 @@ async def test_four_calls_of_a_turn_run_at_the_same_time(
     workspace = load_workspace(tmp_path)
     agents = {name: replace(agent, tools=("work",)) for name, agent in workspace.agents.items()}
     workspace = replace(workspace, tools={**workspace.tools, "work": work}, agents=agents)
-    model.script = [Calls(tuple(Call("work", {}, f"c{n}") for n in range(12))), Say("done")]
+    model.script = [Calls(tuple(Call("work", {"n": n}, f"c{n}") for n in range(12))), Say("done")]
     async with start_other(root=tmp_path, workspace=workspace, openai_base_url=model.url, model="m") as client:
         answer = await client.ask("go")
     assert max(use["output"] for use in answer["tools"]) == 4

@@ -1,6 +1,6 @@
 """Stored items -> what a model is given of the earlier turns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent_server.conversations.models import Item
@@ -39,16 +39,21 @@ def _calls_first(bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     # Providers refuse a call between another one and its output.
     ordered: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
-    outputs: list[dict[str, Any]] = []
+    outputs: dict[str, dict[str, Any]] = {}
     for body in bodies:
         if body.get("type") == "function_call_output":
-            outputs.append(body)
+            outputs[body["call_id"]] = body
             continue
         if len(calls) == len(outputs):
-            ordered += [*calls, *outputs]
-            calls, outputs = [], []
+            ordered += _pair(calls, outputs)
+            calls, outputs = [], {}
         (calls if body.get("type") == "function_call" else ordered).append(body)
-    return [*ordered, *calls, *outputs]
+    return [*ordered, *_pair(calls, outputs)]
+
+
+def _pair(calls: Sequence[dict[str, Any]], outputs: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    # In the order of the calls: those that run side by side end in any order.
+    return [*calls, *(outputs[call["call_id"]] for call in calls)]
 
 
 UNANSWERED = "(interrupted)"

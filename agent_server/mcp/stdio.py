@@ -21,7 +21,7 @@ from pydantic_core import from_json
 from agent_server.errors import LONGEST_VALUE, cut
 from agent_server.log import without_secrets
 
-_WORD = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{},:]|[^\s"\[\]{},:]++', re.DOTALL)
+_WORD = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},:]|[^\s"\[\]{},:]++', re.DOTALL)
 
 
 class _Refusal(types.JSONRPCError):

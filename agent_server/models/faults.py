@@ -15,7 +15,7 @@ from agents.exceptions import AgentsException
 from openai import APIConnectionError, APIStatusError, OpenAIError
 
 from agent_server.errors import cut
-from agent_server.log import without_secrets
+from agent_server.log import mask
 from agent_server.models.pauses import read_pause
 
 Kind = Literal["other", "busy", "declined", "too_long"]
@@ -194,7 +194,7 @@ def _read_words(error: Exception) -> str:
 
 
 def _mask(said: str, status: int | None) -> str:
-    return without_secrets(cut(" ".join([*([str(status)] if status else []), *said.split()]), _MOST_SAID))
+    return mask(cut(" ".join([*([str(status)] if status else []), *said.split()]), _MOST_SAID))
 
 
 def _headers_of(error: Exception) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ _IN_BODY = re.compile(
     rf"|(?:try again|retry) (?:in|after) ({_SPAN}|\d{{1,9}}(?:\.\d{{1,9}})? ?seconds?)",  # OpenAI and Groq, in words
     re.IGNORECASE,
 )
-_PART = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h)", re.IGNORECASE)
+_PART = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|s|m|h)", re.IGNORECASE)
 
 
 def read_pause(headers: Mapping[str, Any], body: str) -> float | None:

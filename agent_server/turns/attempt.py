@@ -22,6 +22,7 @@ from agent_server.turns.events import Cancelled, Done, Failed, Reset
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn
 from agent_server.turns.sender import read_sender
+from agent_server.turns.usage import read_usage
 from agent_server.turns.writer import Fenced, StopRequested, TurnWriter
 
 log = structlog.get_logger()
@@ -196,11 +197,19 @@ async def _end_cancelled(writer: TurnWriter) -> None:
     async with writer.transaction() as session:
         events = await read_events(session, owner_id=writer.owner_id, turn_id=writer.turn_id)
     text = "".join(find_partial_texts(events).values())
-    await writer.finish("cancelled", Cancelled(), items=[assistant_message(text)] if text else [])
+    agent, usage = await _read_usage(writer)
+    items = [assistant_message(text)] if text else []
+    await writer.finish("cancelled", Cancelled(), agent=agent, usage=usage, items=items)
     log.info("turn.cancelled")
 
 
 async def _end_failed(writer: TurnWriter, code: str, message: str) -> bool:
     # It is stored and shown to clients, and an error of a tool may repeat a key.
     message = without_secrets(message)
-    return await writer.finish("failed", Failed(code, message), error={"code": code, "message": message})
+    agent, usage = await _read_usage(writer)
+    error = {"code": code, "message": message}
+    return await writer.finish("failed", Failed(code, message), agent=agent, usage=usage, error=error)
+
+
+async def _read_usage(writer: TurnWriter) -> tuple[str | None, dict[str, Any] | None]:
+    return await read_usage(writer.database, owner_id=writer.owner_id, turn_id=writer.turn_id)

@@ -384,7 +384,7 @@ async def test_an_emergency_typed_in_haste_gets_it_as_well_from_the_offline_mode
         ({"message": "a", "messages": []}, 422, "either"),
         ({"message": "a", "mesage": "b"}, 422, "mesage"),
         ({"message": 7}, 422, "message"),
-        ({"message": "a", "id": "not-an-id"}, 422, "id"),
+        ({"message": "a", "id": "not-an-id"}, 404, "conversation"),
         ({"message": "a", "id": str(uuid4())}, 404, "conversation"),
         ({"message": "a", "agent": "nobody"}, 422, "agent"),
         ({"message": "a", "on_busy": "shout"}, 422, "on_busy"),

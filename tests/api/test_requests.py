@@ -156,7 +156,7 @@ async def test_every_answer_carries_the_headers_that_guard_a_browser_and_a_reque
         ("GET", "/no/such/thing", 404),
         ("DELETE", "/api/chat", 405),
         ("POST", "/mcp", 401),
-        ("POST", "/api/chat", 422),
+        ("POST", "/api/chat", 415),
     ]:
         response = await client.http.request(method, path)
         assert response.status_code == status, (path, response.text)

@@ -143,8 +143,9 @@ async def test_a_tool_is_listed_and_called_by_those_who_hold_its_scope(client: C
 
 
 async def test_the_body_of_a_tool_is_one_json_object(client: Client) -> None:
+    headers = {**client.auth, "Content-Type": "application/json"}
     for content in (b"[]", b"7", b'"x"', b"{", b"\xff", b'{"title": "\xff"}', b'{"title": "\\ud800"}', b"null", b"NaN"):
-        response = await client.http.post("/api/tools/create_task", content=content, headers=client.auth)
+        response = await client.http.post("/api/tools/create_task", content=content, headers=headers)
         assert response.status_code == 422, (content, response.text)
     empty = await client.http.post("/api/tools/list_tasks", content=b"", headers=client.auth)
     assert empty.json()["items"] == []

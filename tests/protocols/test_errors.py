@@ -69,6 +69,7 @@ TOY = Protocol(
 
 BOTH = (*find_protocols(), TOY)
 
+JSON = {"Content-Type": "application/json"}
 REFUSALS: list[tuple[int, str, dict[str, Any]]] = [
     (401, "unauthorized", {"method": "POST", "json": {"a": 1}, "headers": {"Authorization": "Bearer nonsense"}}),
     (401, "unauthorized", {"method": "GET", "headers": [("Authorization", "Bearer a"), ("Authorization", "Bearer b")]}),
@@ -79,8 +80,8 @@ REFUSALS: list[tuple[int, str, dict[str, Any]]] = [
     (415, "unsupported_media_type", {"method": "POST", "content": b"x", "headers": {"Content-Encoding": "gzip"}}),
     (421, "misdirected", {"method": "POST", "json": {"a": 1}, "headers": {"Host": "rebound.example"}}),
     (422, "invalid_input", {"method": "POST", "json": {"a": "one"}}),
-    (422, "invalid_input", {"method": "POST", "content": b"[" * 200}),
-    (422, "invalid_input", {"method": "POST", "content": b'{"a": "\xff"}'}),
+    (422, "invalid_input", {"method": "POST", "content": b"[" * 200, "headers": JSON}),
+    (422, "invalid_input", {"method": "POST", "content": b'{"a": "\xff"}', "headers": JSON}),
 ]
 
 
