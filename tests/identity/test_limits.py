@@ -140,7 +140,7 @@ async def test_every_limit_of_addresses_counts_one_customer_together(start: Star
         requests = [
             ("GET", "/api/auth/me", {"Authorization": "Bearer x"}, 401),
             ("POST", "/api/session", {}, 201),
-            ("POST", "/api/auth/login", {}, 422),
+            ("POST", "/api/auth/login", {}, 415),
             ("GET", "/api/auth/me", client.auth, 429),
         ]
         for n, (method, path, headers, status) in enumerate(requests):

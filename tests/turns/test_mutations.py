@@ -110,8 +110,8 @@ MUTANTS = [
     Mutant(
         "a request that was accepted is found again",
         "agent_server/turns/accept.py",
-        "if message.client_key is not None and (",
-        "if message.client_key is None and (",
+        "if sent := await _find_sent(session, caller, version, sha):\n            return",
+        "if (sent := await _find_sent(session, caller, version, sha)) and False:\n            return",
         "test_accept.py::test_copies_of_one_request_are_one_turn",
     ),
     Mutant(
