@@ -17,6 +17,10 @@ from agents.models.interface import Model
 from agents.models.openai_chatcompletions import OpenAIChatCompletionsModel
 from agents.models.reasoning_content_replay import ReasoningContentReplayContext
 from openai import APIConnectionError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError, Timeout
+from openai._streaming import (
+    ServerSentEvent,
+    SSEDecoder,
+)  # the client asks itself for one, and has no public name for it
 from openai.types.responses import Response
 from openai.types.responses.response import IncompleteDetails
 from openai.types.shared import Reasoning
@@ -90,7 +94,7 @@ class Models:
                 raise ModelFailed("The model needs OPENAI_API_KEY or OPENAI_BASE_URL; neither is set")
             # The client asks for a key also where the server needs none.
             key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else "none"
-            self._openai = AsyncOpenAI(
+            self._openai = _Client(
                 api_key=key,
                 base_url=settings.openai_base_url,
                 # `answer` retries, because it knows what has been shown to the user.
@@ -138,6 +142,19 @@ class Models:
     async def close(self) -> None:
         if self._openai is not None:
             await self._openai.close()
+
+
+class _Client(AsyncOpenAI):
+    def _make_sse_decoder(self) -> SSEDecoder:
+        return _Decoder()
+
+
+class _Decoder(SSEDecoder):
+    """Reads the event streams of servers that begin with a byte order mark, or send events of nothing to stay awake."""
+
+    def decode(self, line: str) -> ServerSentEvent | None:
+        event = super().decode(line.removeprefix("\ufeff"))
+        return event if event is not None and event.data else None
 
 
 _FREE = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}

@@ -1,7 +1,7 @@
 """What happens in a turn as clients may know it. Events are one closed union, numbered per turn; every encoder renders
 them. `kind` and the fields are what `GET /api/turns/{turn}/events` sends."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 
@@ -217,8 +217,11 @@ class Numbered:
 
 
 def from_row(kind: str, body: dict[str, Any]) -> Event:
-    # A replica of a newer version may write into the same log. Its events must not break a stream.
-    event: Event = _KINDS[kind](**body) if kind in _KINDS else Other(kind, body)
+    # A replica of a newer version may write into the same log. Neither its events nor their fields must break a stream.
+    if kind not in _KINDS:
+        return Other(kind, body)
+    known = {field.name for field in fields(_KINDS[kind])}
+    event: Event = _KINDS[kind](**{name: value for name, value in body.items() if name in known})
     return event
 
 

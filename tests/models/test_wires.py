@@ -263,6 +263,25 @@ async def test_a_provider_that_says_when_to_come_again_is_asked_then(speak: Any,
     assert len(wire.requests) == 6
 
 
+FRAMINGS: dict[str, Callable[[str], str]] = {
+    "comments": lambda body: ": PROCESSING\n\n" + body,
+    "CRLF": lambda body: body.replace("\n", "\r\n"),
+    "CR": lambda body: body.replace("\n", "\r"),
+    "no space": lambda body: body.replace("data: ", "data:"),
+    "no end": lambda body: body.replace("data: [DONE]\n\n", ""),
+    "a byte order mark": lambda body: "\ufeff" + body,
+    "names and ids": lambda body: body.replace("data: ", "event: message\nid: 7\ndata: "),
+    "empty data": lambda body: "data: \n\ndata:\n\n" + body.replace("data: [DONE]", "data: \n\ndata: [DONE]"),
+}
+
+
+@pytest.mark.parametrize("frame", FRAMINGS.values(), ids=FRAMINGS)
+async def test_an_event_stream_may_be_written_in_any_way(speak: Any, frame: Callable[[str], str]) -> None:
+    status, headers, body = openai("Größe 日本 👩‍👩‍👧 שלום")
+    async with speak("openai", (status, headers, frame(body))) as (client, _):
+        assert (await ask(client))["text"] == "Größe 日本 👩‍👩‍👧 שלום"
+
+
 async def test_a_burst_of_one_caller_does_not_have_the_model_left_alone(speak: Any) -> None:
     limited = error(429, {"error": {"message": "slow down"}}, Retry_After="0")
     async with speak("openai", *[limited] * 12, openai("right"), model_retries=5) as (client, wire):

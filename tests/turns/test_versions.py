@@ -10,7 +10,7 @@ from agent_server.protocols.ai_sdk.stream import UIMessageEncoder, ui_message_st
 from agent_server.protocols.base import event_stream
 from agent_server.signals import CHANNEL
 from agent_server.turns.attempt import Attempt, Outcome
-from agent_server.turns.events import Cancelled, Done, Other, TextDelta
+from agent_server.turns.events import Cancelled, Done, Note, Other, TextDelta
 from tests.conftest import everything
 from tests.turns.ledger import answer, count, never, read_turn, replica, until
 
@@ -26,16 +26,23 @@ async def test_an_event_of_a_newer_version_is_handed_on_and_breaks_no_stream(dat
     async with replica(database, run) as here:
         turn = await here.send(me)
         async with everything(database) as session:
-            await session.execute(text("update turn set last_event = 1"))
+            await session.execute(text("update turn set last_event = 2"))
             await session.execute(
-                text(
-                    "insert into event (owner_id, turn_id, seq, kind, body, at) values (:o, :t, 1, 'hologram', :b, now())"
-                ),
-                {"o": me.id, "t": turn.id, "b": '{"depth": 3}'},
+                text("insert into event (owner_id, turn_id, seq, kind, body, at) values (:o, :t, :seq, :k, :b, now())"),
+                [
+                    {"o": me.id, "t": turn.id, "seq": 1, "k": "hologram", "b": '{"depth": 3}'},
+                    {
+                        "o": me.id,
+                        "t": turn.id,
+                        "seq": 2,
+                        "k": "note",
+                        "b": '{"code": "a", "text": "b", "colour": "red"}',
+                    },
+                ],
             )
         go_on.set()
         events = [n.event for n in await here.read_to_the_end(turn)]
-        assert events == [Other("hologram", {"depth": 3}), TextDelta(1, "x"), Done()]
+        assert events == [Other("hologram", {"depth": 3}), Note("a", "b"), TextDelta(1, "x"), Done()]
         own = [frame async for frame in event_stream(turn.id, here.hub.follow(me.id, turn.id))]
         assert own[0] == f'id: {turn.id}:1\nevent: hologram\ndata: {{"depth":3}}\n\n'.encode()
         encoder = UIMessageEncoder(turn.id, turn.conversation_id)
