@@ -1,11 +1,11 @@
 """The caller's conversations at /api/conversations."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agent_server.api.parameters import Limit
 from agent_server.bodies import refuse_unstorable
@@ -17,15 +17,21 @@ router = APIRouter(tags=["conversations"])
 
 
 class ConversationView(BaseModel):
-    """A conversation. `agent` is the specialist that answered last."""
+    """A conversation. `agent` is the specialist that answered last, `summary` what models are told of its first turns."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
     title: str
     agent: str | None
+    summary: str | None
     created_at: datetime
     updated_at: datetime
+
+    @field_validator("summary", mode="before")
+    @classmethod
+    def _text_of(cls, stored: Any) -> Any:
+        return stored.get("text") if isinstance(stored, dict) else stored
 
 
 class ConversationPage(BaseModel):

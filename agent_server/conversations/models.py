@@ -21,7 +21,8 @@ from agent_server.db import Owned, Timestamps, now
 class Conversation(Owned, Timestamps, table=True):
     """A conversation of one owner. `next_turn` numbers the turns under this row's lock; `agent` is the specialist that
     answered last. `client_id` is the id that the client began it under, where that is not `id`. `replaced` maps
-    the numbers of turns that others stand in the place of to theirs."""
+    the numbers of turns that others stand in the place of to theirs. `summary` is what its first turns were about: a
+    `text`, and `until` which turn."""
 
     __tablename__ = "conversation"
     __table_args__ = (
@@ -34,6 +35,7 @@ class Conversation(Owned, Timestamps, table=True):
     next_turn: int = 1
     agent: str | None = None
     client_id: str | None = None
+    summary: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     # A default of the server: an older version beside this one inserts without the column.
     replaced: dict[str, int] = Field(
         default_factory=dict, sa_type=JSONB, sa_column_kwargs={"server_default": sql("'{}'::jsonb")}

@@ -159,12 +159,12 @@ class ItemRepository:
             return ItemPage(whole, str(whole[-1].turn_no))
         return await self.page(limit * 2, cursor, replaced=replaced)  # one turn longer than a page
 
-    async def list_latest(self, limit: int, *, before: int) -> Sequence[Item]:
-        """The items of the last turns before number `before` in their order, at most `limit` of them.
+    async def list_latest(self, limit: int, *, before: int, after: int = 0) -> Sequence[Item]:
+        """The items of the last turns between the numbers `after` and `before` in their order, at most `limit` of them.
 
         Turns are whole, and the last one is there however long it is.
         """
-        rows = (await self.session.execute(self._latest(before).limit(limit + 1))).scalars().all()
+        rows = (await self.session.execute(self._latest(before, after=after).limit(limit + 1))).scalars().all()
         if len(rows) > limit:
             cut = rows[limit].turn_no
             if cut == rows[0].turn_no:

@@ -36,6 +36,7 @@ _CITING = """State facts only as the passages or tool results give them, and put
 gap.
 """
 _NO_PASSAGES = "\nNo passage of the content matches the user's message.\n"
+_SUMMARY = "\nEarlier in this conversation, before the messages that you see:\n{text}\n"
 _EMERGENCY = "\nThis emergency advice has just been shown to the user; do not repeat it, add what else helps:\n{text}\n"
 
 
@@ -120,15 +121,16 @@ def _instructions(prompt: AgentPrompt, embedder: Embedder) -> Any:
         turn = context.context
         briefing = turn.briefing
         body = prompt.render(profile=briefing.profile, today=briefing.today)
-        emergency = _EMERGENCY.format(text=quote({"text": briefing.emergency})) if briefing.emergency else ""
+        more = _SUMMARY.format(text=quote({"text": briefing.summary})) if briefing.summary else ""
+        more += _EMERGENCY.format(text=quote({"text": briefing.emergency})) if briefing.emergency else ""
         # None is something else: all of the content.
         if prompt.knowledge == () or not turn.attempt.caller.may(KNOWLEDGE):
-            return body + _DATA + emergency
+            return body + _DATA + more
         passages = turn.citations.find_for(prompt.name)
         # Looked up once in a turn: a model must be given the same in each of its calls, also after a takeover.
         if passages is None:
             passages = await _retrieve(turn, prompt, embedder)
-        return body + _DATA + _CITING + (_block(passages) if passages else _NO_PASSAGES) + emergency
+        return body + _DATA + _CITING + (_block(passages) if passages else _NO_PASSAGES) + more
 
     return instructions
 

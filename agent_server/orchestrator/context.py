@@ -18,13 +18,14 @@ class Briefing:
     """What an agent is told beside the history.
 
     `query` is what to look up for it. `emergency` is the advice that the user has been shown before the first call of a
-    model, if any. `today` is an ISO date.
+    model, if any, and `summary` what was said before the history. `today` is an ISO date.
     """
 
     query: str
     profile: Mapping[str, Any]
     today: str
     emergency: str | None
+    summary: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

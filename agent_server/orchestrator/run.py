@@ -10,6 +10,7 @@ from typing import Any
 from agents import Agent, RunConfig, Runner
 from agents.exceptions import AgentsException, MaxTurnsExceeded
 from agents.result import RunResultStreaming
+from openai.types.responses import ResponseUsage
 
 from agent_server.calls.call import Runtime
 from agent_server.calls.grace import wait_through
@@ -25,7 +26,7 @@ from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import Passage, passage_body
 from agent_server.knowledge.search import find_urgent
 from agent_server.knowledge.tools import KNOWLEDGE
-from agent_server.models.choice import ModelChoice
+from agent_server.models.choice import OFFLINE, ModelChoice
 from agent_server.models.providers import Models
 from agent_server.orchestrator.agents import compile_agents
 from agent_server.orchestrator.citations import Citations
@@ -33,6 +34,7 @@ from agent_server.orchestrator.context import Briefing, TurnContext
 from agent_server.orchestrator.replay import JournaledModels
 from agent_server.prompts import AgentPrompt
 from agent_server.routing import Decision, Ranked, RoutedAgent, Router, build_router, subjects
+from agent_server.summaries import summarise
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import AgentChosen, Cited, Event, PassagesFound, TextDelta, TextDone
 from agent_server.workspace import Workspace
@@ -108,17 +110,32 @@ class Orchestrator:
             for task in turn.tool_calls:
                 task.cancel()
             await wait_through(turn.tool_calls)
+        more = await self._summarise(attempt, result.last_agent.name, ends)
         usage = result.context_wrapper.usage
         return Outcome(
             agent=result.last_agent.name,
             finish=models.finish,
             usage={
                 "model": models.last_model,
-                "requests": usage.requests,
-                "input_tokens": usage.input_tokens,
-                "output_tokens": usage.output_tokens,
-                "total_tokens": usage.total_tokens,
+                "requests": usage.requests + (more is not None),
+                "input_tokens": usage.input_tokens + (more.input_tokens if more else 0),
+                "output_tokens": usage.output_tokens + (more.output_tokens if more else 0),
+                "total_tokens": usage.total_tokens + (more.total_tokens if more else 0),
             },
+        )
+
+    async def _summarise(self, attempt: Attempt, agent: str, ends: float) -> ResponseUsage | None:
+        model = self.models.full_name(self.workspace.agents[agent].model or self.default.name)
+        if model == OFFLINE or not self.runtime.settings.summaries:
+            return None
+        return await summarise(
+            self.runtime.database,
+            self.models,
+            attempt.caller,
+            attempt.writer.conversation_id,
+            model=model,
+            limit=self.runtime.settings.history_limit,
+            ends=ends,
         )
 
     async def _prepare(self, attempt: Attempt) -> tuple[Decision, list[Any], TurnContext]:
@@ -128,7 +145,9 @@ class Orchestrator:
             conversations = ConversationRepository(session, attempt.caller)
             conversation = await conversations.get(writer.conversation_id)
             earlier = await ItemRepository(conversations, conversation).list_latest(
-                self.runtime.settings.history_limit, before=writer.turn_no
+                self.runtime.settings.history_limit,
+                before=writer.turn_no,
+                after=int((conversation.summary or {}).get("until", 0)),
             )
             profile = await session.get(Profile, attempt.caller.id)
             # It is a passage like any other.
@@ -143,6 +162,7 @@ class Orchestrator:
             profile=profile.body if profile else {},
             today=datetime.now(UTC).date().isoformat(),
             emergency=emergency,
+            summary=(conversation.summary or {}).get("text"),
         )
         turn = TurnContext(attempt=attempt, runtime=self.runtime, briefing=briefing, citations=citations)
         return await self._decide(attempt, conversation), history(earlier), turn

@@ -34,6 +34,9 @@ class ModelSettings(BaseModel):
             ge=1_024, description="Tokens that a model takes at once. Without it: what is known of the model, or 8192."
         ),
     ] = None
+    summaries: Annotated[
+        bool, Field(description="Whether the first turns of a long conversation are summarised by its model.")
+    ] = False
     tool_output_limit: Annotated[
         int,
         Field(ge=200, description="Longest output of a tool that a model is given, characters; people get all of it."),

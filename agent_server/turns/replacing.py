@@ -28,7 +28,8 @@ _REPLACE = text("""
     update conversation c set replaced = c.replaced || coalesce(
         (select jsonb_object_agg(t.turn_no, cast(:turn_no as int)) from turn t
          where t.owner_id = c.owner_id and t.conversation_id = c.id and t.turn_no >= :first and t.turn_no < :turn_no
-           and not jsonb_exists(c.replaced, cast(t.turn_no as text))), '{}')
+           and not jsonb_exists(c.replaced, cast(t.turn_no as text))), '{}'),
+        summary = case when cast(c.summary ->> 'until' as int) < :first then c.summary end
     where c.owner_id = :owner_id and c.id = :conversation_id""")
 _STOP = text("""
     update turn set cancel = true

@@ -16,8 +16,10 @@ def upgrade() -> None:
     op.add_column(
         "conversation", sa.Column("replaced", postgresql.JSONB(), nullable=False, server_default=sa.text("'{}'::jsonb"))
     )
+    op.add_column("conversation", sa.Column("summary", postgresql.JSONB(), nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_column("conversation", "summary")
     op.drop_column("conversation", "replaced")
     op.drop_column("item", "notes")

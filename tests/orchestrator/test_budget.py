@@ -128,3 +128,47 @@ async def test_a_conversation_goes_on_for_ever_with_a_small_model_and_people_see
         assert len(output["items"]) == 20
         told = [m["content"] for m in model.requests[2]["messages"] if m["role"] == "tool"]
         assert max(map(len, told)) < 2_100
+
+
+async def test_the_first_turns_are_summarised_where_that_is_switched_on(start: Start) -> None:
+    def reply(request: dict[str, Any]) -> Step:
+        asked = request["messages"][0]["content"]
+        return Say("They dive.") if asked.startswith("Summarise") else Say(f"answer {'word ' * 100}")
+
+    async with (
+        scripted_openai(reply) as model,
+        start(openai_base_url=model.url, model="m", summaries=True, history_limit=6) as client,
+    ):
+        answer = await client.ask("question 0")
+        id = answer["conversation_id"]
+        for n in range(1, 5):
+            await client.ask(f"question {n}", id=id)
+        usage = (await client.ask("question 5", id=id))["usage"]
+        assert (usage["requests"], usage["total_tokens"]) in ((1, 15), (2, 30))
+        summed = [r["messages"][1]["content"] for r in model.requests if r["messages"][0]["content"].startswith("Summ")]
+        assert "question 0" in summed[0]
+        assert "question 5" not in summed[-1]
+        told = model.requests[-1 if "question 5" in str(model.requests[-1]["messages"][-1]) else -2]
+        assert '"They dive."' in told["messages"][0]["content"]
+        assert "question 0" not in json.dumps(told["messages"][1:])
+        assert (await client.get(f"/api/conversations/{id}"))["summary"] == "They dive."
+        # What was summarised is not there any more once it is edited.
+        edit = {
+            "id": id,
+            "messages": [{"id": f"{answer['turn_id']}.1", "role": "user", "parts": [{"type": "text", "text": "Anew"}]}],
+        }
+        await client.http.post("/api/chat", json={**edit, "stream": False}, headers=client.auth)
+        assert (await client.get(f"/api/conversations/{id}"))["summary"] is None
+        assert "They dive" not in json.dumps(model.requests[-1])
+
+
+async def test_nothing_is_summarised_unless_it_is_switched_on(start: Start) -> None:
+    async with (
+        scripted_openai(lambda _: Say("word " * 100)) as model,
+        start(openai_base_url=model.url, model="m", history_limit=2) as client,
+    ):
+        answer = await client.ask("question 0")
+        for n in range(1, 4):
+            await client.ask(f"question {n}", id=answer["conversation_id"])
+        assert len(model.requests) == 4
+        assert (await client.get(f"/api/conversations/{answer['conversation_id']}"))["summary"] is None
