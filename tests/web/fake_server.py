@@ -267,6 +267,27 @@ def script(message: str) -> list[Step]:
         ]
     if "thinking" in message:
         return [agent("safety"), Gate("thought"), *SEARCH, Gate("written"), *text("t", "Done.", set()), FINISH]
+    if "out loud" in message:
+        void = [
+            {"type": "reasoning-start", "id": "thought-1"},
+            {"type": "reasoning-delta", "id": "thought-1", "delta": "No."},
+        ]
+        thought = [
+            {"type": "reasoning-delta", "id": "thought-2", "delta": part}
+            for part in ("The user is in a hurry. ", "I keep it short.")
+        ]
+        note = {"type": "data-note", "data": {"code": "length", "text": "The answer ends here."}}
+        reset = {"type": "data-reset", "data": {"id": "text-1"}}
+        steps: list[Step] = [
+            agent("safety"),
+            *void,
+            reset,
+            *thought,
+            *text("text-2", "Wait a day.", set()),
+            note,
+            FINISH,
+        ]
+        return steps
     if "broken" in message or "cut" in message:
         pauses: dict[int, Step] = {12: Cut(clean="cut" in message), 40: Cut(clean=True)}
         return [agent("safety"), *SEARCH, *sources, *text("t", FLYING_ANSWER, {1, 2}, pauses=pauses), FINISH]

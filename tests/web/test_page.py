@@ -181,6 +181,29 @@ def test_text_that_the_model_takes_back_disappears(open_page: Open) -> None:
     expect(page.locator(".text")).to_have_text(["The answer."])
 
 
+def test_thoughts_are_folded_and_a_note_stands_under_the_answer(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "Think out loud")
+    answered(page)
+    thoughts = page.get_by_role("group").filter(has_text="Thoughts")
+    expect(thoughts).to_have_count(1)  # of the call that was taken back nothing is left
+    expect(page.get_by_text("The user is in a hurry.")).to_be_hidden()
+    thoughts.locator("summary").click()
+    expect(page.get_by_text("The user is in a hurry. I keep it short.")).to_be_visible()
+    expect(page.locator(".text")).to_have_text(["Wait a day."])
+    expect(page.get_by_text("The answer ends here.")).to_be_visible()
+    id = fake.converse("Thoughts", "Hm?", "")
+    fake.messages[id] = [
+        said("Hm?"),
+        stored_answer("Yes.", reasoning="I know.", notes=[{"code": "length", "text": "It ends."}]),
+    ]
+    page = open_page(f"#/c/{id}", token="as_key")
+    expect(page.get_by_text("It ends.")).to_be_visible()
+    expect(page.get_by_text("I know.")).to_be_hidden()
+    page.get_by_role("group").filter(has_text="Thoughts").locator("summary").click()
+    expect(page.get_by_text("I know.")).to_be_visible()
+
+
 def test_code_and_answer_can_be_copied(open_page: Open) -> None:
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
     ask(page, "code")

@@ -73,7 +73,7 @@ export class Answer {
       case "tool-output-error": this.#tools.get(chunk.toolCallId)?.failed(chunk.errorText); break;
       case "source-document": this.#addSource(chunk); break;
       case "reasoning-delta": this.#think(chunk.id, chunk.delta); break;
-      case "data-note": this.#end.append(h("p", { class: "stopped" }, chunk.data.text)); break;
+      case "data-note": this.#end.append(h("p", { class: "remark" }, chunk.data.text)); break;
       case "text-delta": this.#text(chunk.id).text += chunk.delta; break;
       case "text-end": this.#showPlain(chunk.id); break;
       case "data-html": this.#setBlock(chunk.data); break;
