@@ -404,7 +404,7 @@ def test_a_conversation_in_json_prints_nothing_else(stocked: Run) -> None:
 def test_what_is_confirmed_on_the_terminal_is_done_and_said_on_standard_output(stocked: Run, stocked_url: str) -> None:
     task = result(stocked("tool", "call", "create_task", "--title", "Sell the fins"))
     before = len(result(stocked("tool", "call", "list_tasks"))["items"])
-    steps: list[Step] = [Call("delete_task", {"task": task["id"]}), Say("Please confirm.")]
+    steps: list[Step] = [Call("delete_task", {"task": task["id"]}), Say("Please confirm.", thought="I ask.", finish="length")]
 
     async def talk() -> subprocess.CompletedProcess[str]:
         async with scripted_openai(steps) as model:
@@ -434,6 +434,9 @@ def test_what_is_confirmed_on_the_terminal_is_done_and_said_on_standard_output(s
     assert "Answer y or n" in done.stderr
     assert "Done." not in done.stderr
     assert done.stdout.splitlines() == ["Please confirm.", "Done."]
+    said = " ".join(done.stderr.split())
+    assert "I ask." in said
+    assert "The answer ends here because the model has reached its longest answer." in said
     assert len(result(stocked("tool", "call", "list_tasks"))["items"]) == before - 1
 
 
