@@ -155,13 +155,14 @@ class Tool(Generic[P, R]):
             arguments = read_object(self.name, arguments)
         if wrong := refused_arguments(arguments):
             raise InvalidInput(wrong)
+        # Each that is unknown takes its time, and few are named.
+        unnamed = frozenset([name for name in arguments if name not in self.arguments.model_fields][MOST_FIELDS:])
+        arguments = {name: value for name, value in arguments.items() if name not in unnamed}
         # Before pydantic: it takes a NUL byte for text, and the database would fail in the middle of the call.
         refuse_unstorable(arguments, ())
         arguments = read_as_meant(arguments, self.input_schema)
-        # pydantic takes its time for each that is unknown, and few are named.
-        unnamed = frozenset([name for name in arguments if name not in self.arguments.model_fields][MOST_FIELDS:])
         try:
-            validated = self.arguments.model_validate({k: v for k, v in arguments.items() if k not in unnamed})
+            validated = self.arguments.model_validate(arguments)
         except ValidationError as error:
             # "from None": the text of pydantic's error quotes the values, which may be private.
             expected = f"{self.name} takes {_names(self.arguments)}"

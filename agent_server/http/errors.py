@@ -78,7 +78,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> NoReturn:
         found = error.errors()
-        if ("body",) in [each["loc"] for each in found] and (wrong := name_wrong_type(request.headers)):
+        if any(each["loc"] == ("body",) for each in found) and (wrong := name_wrong_type(request.headers)):
             raise find_error(415)(wrong) from None
         raise _invalid_input([_field(each) for each in found[:MOST_FIELDS]], len(found)) from None
 
