@@ -125,7 +125,8 @@ class Tool(Generic[P, R]):
             p.name: (hints[p.name], ... if p.default is p.empty else p.default) for p in parameters
         }
         # "forbid": a misspelt argument that has a default would otherwise be dropped without a word.
-        return create_model(self.name, __config__=ConfigDict(extra="forbid"), **fields)
+        # pydantic reads the text "NaN" as a number, which JSON and the database do not have.
+        return create_model(self.name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
 
     def has_result(self, cls: type[Any]) -> bool:
         """Whether the declared result is a `cls`."""

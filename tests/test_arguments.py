@@ -73,6 +73,7 @@ def outcome(declared: Tool[..., Any], arguments: Any) -> Any:
 
 @given(name=st.sampled_from(OTHERS), value=VALUES)
 @example("numbers", "[1, 2]")
+@example("share", "NaN")
 @example("filter", {"sizes": '[{"width": "2", "tags": null}]', "inner": "{}"})
 @example("either", '{"a": "1"}')
 @example("filter", '{"color": "green"}')
@@ -128,3 +129,8 @@ def test_a_text_that_is_too_much_is_refused_as_a_text(text: str) -> None:
 @pytest.mark.parametrize("text", ['["\\u0000"]', '["\\ud800"]'])
 def test_what_cannot_be_stored_is_refused_also_within_a_text(text: str) -> None:
     assert "words.0: holds a NUL byte or broken Unicode" in outcome(take, {"words": text})[0]
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-inf", float("nan")])
+def test_a_number_that_json_does_not_have_is_refused(value: Any) -> None:
+    assert "share" in outcome(take, {"share": value})[0]

@@ -404,7 +404,10 @@ def test_a_conversation_in_json_prints_nothing_else(stocked: Run) -> None:
 def test_what_is_confirmed_on_the_terminal_is_done_and_said_on_standard_output(stocked: Run, stocked_url: str) -> None:
     task = result(stocked("tool", "call", "create_task", "--title", "Sell the fins"))
     before = len(result(stocked("tool", "call", "list_tasks"))["items"])
-    steps: list[Step] = [Call("delete_task", {"task": task["id"]}), Say("Please confirm.", thought="I ask.", finish="length")]
+    steps: list[Step] = [
+        Call("delete_task", {"task": task["id"]}),
+        Say("Please confirm.", thought="I ask.", finish="length"),
+    ]
 
     async def talk() -> subprocess.CompletedProcess[str]:
         async with scripted_openai(steps) as model:
