@@ -43,8 +43,7 @@ def translate_outage() -> Iterator[None]:
     """Raise DatabaseAway in place of what says that no connection is to be had."""
     try:
         yield
-    # Whichever type says so is known to `_as_away` alone; every other error goes on as it is.
-    except Exception as error:
+    except Exception as error:  # which of them say so `_as_away` alone knows; every other one goes on as it is
         if (away := _as_away(error)) is not None:
             raise away from error
         raise

@@ -43,7 +43,7 @@ ANSWER_LIMIT = 1_000_000
 """Longest answer of one model call, characters: words, reasoning and tool arguments together."""
 LONGEST_PAUSE = 30.0
 """Longest wait before a call is made again, seconds. A provider that asks for more is not asked again."""
-DECLINED = "The model declined to answer this."
+REFUSAL = "The model declined to answer this."
 
 Begin = Callable[[bool], AsyncIterator[TResponseStreamEvent]]
 """Begins a stream of a model's events, a new one each time. With True the model is given half of the history."""
@@ -101,7 +101,7 @@ async def _retry(models: Models, name: str, begin: Begin, display: Display, ends
                 "model.fault", model=name, reason=fault.message, said=fault.said, retry=retry, opened=breaker.open
             )
             if fault.kind == "declined":
-                await display.add(DECLINED)
+                await display.add(REFUSAL)
                 return _decline(name)
             if fault.kind == "too_long" and not short:
                 display.shorten()
@@ -136,7 +136,7 @@ def _decline(name: str) -> Response:
     """The answer of a model whose provider refused the request for what is in it."""
     message = ResponseOutputMessage(
         id="declined",
-        content=[ResponseOutputRefusal(refusal=DECLINED, type="refusal")],
+        content=[ResponseOutputRefusal(refusal=REFUSAL, type="refusal")],
         role="assistant",
         status="completed",
         type="message",
