@@ -26,16 +26,18 @@ _KINDS: Mapping[type[Any], str] = {
     dict: "object",
 }
 _ALL = frozenset(_KINDS.values())
-BYTE_ORDER_MARK = "\ufeff"
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 def read_object(tool: str, text: str) -> dict[str, Any]:
     """The object that the arguments of a call spell; without any text an empty one. Raises InvalidInput."""
-    text = text.removeprefix(BYTE_ORDER_MARK)
+    text = text.removeprefix(_BYTE_ORDER_MARK)
     if not text.strip():
         return {}
     try:
         value = json.loads(text)
+        if isinstance(value, str) and value.lstrip().startswith("{"):  # an object that was written as text twice
+            value = json.loads(value)
     # RecursionError: a model or a caller may send ten thousand open brackets.
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"the arguments of {tool} are not JSON ({error}); send one JSON object") from None

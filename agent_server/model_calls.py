@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from agent_server.arguments import BYTE_ORDER_MARK, read_object
+from agent_server.arguments import read_object
 from agent_server.bodies import refuse_unstorable
 from agent_server.db import storable
 from agent_server.errors import InvalidInput
@@ -38,8 +38,7 @@ def clean_arguments(tool: str, written: Any, *, cut_off: bool = False) -> str:
         wrong = f"the arguments of {tool} hold NaN or Infinity, which are no JSON numbers"
     else:
         # As it was: caches of providers go by the text.
-        as_it_was = isinstance(written, str) and written.strip() and not written.startswith(BYTE_ORDER_MARK)
-        return str(written) if as_it_was else text
+        return written if isinstance(written, str) and written.lstrip().startswith("{") else text
     shown = str(written)
     return json.dumps(storable({WROTE: shown[:_SHOWN] + ("…" if len(shown) > _SHOWN else ""), WRONG: wrong}))
 

@@ -82,6 +82,7 @@ def test_a_value_and_its_json_text_are_the_same_call_or_the_same_mistake(name: s
     assert outcome(take, {name: json.dumps(value)}) == right
     assert outcome(take, {name: json.dumps(json.dumps(value))}) == right
     assert outcome(take, json.dumps({name: value})) == right
+    assert outcome(take, json.dumps(json.dumps({name: value}))) == right
     assert outcome(take, "\ufeff" + json.dumps({name: json.dumps(value, ensure_ascii=False)})) == right
 
 

@@ -1,20 +1,27 @@
 """What providers say in words of their own, each in its own wire protocol, through the client that users have."""
 
+import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import async_playwright, expect
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from agent_server.testing.serving import serving
+from tests.commands import agent_server
+from tests.conftest import ROOT
+from tests.needs import find_chromium
 from tests.server import Client, Start
+from tests.web.test_page import ARGUMENTS
 
 # litellm loads more with the first call of each provider, and pydantic warns about how it is written.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -298,6 +305,39 @@ async def test_developers_are_told_what_the_provider_said_without_its_secrets(sp
     assert "sk-secret" not in message
     async with speak("openai", refusal) as (client, _):
         assert (await ask(client))["error"]["message"] == "The model's provider answered with status 400"
+
+
+@pytest.mark.needs("chromium")
+async def test_developers_read_it_in_the_page_and_in_chat_as_well(speak: Any, stocked_url: str, tmp_path: Path) -> None:
+    refusal = error(400, {"error": {"code": "bad_thing", "message": "No such thing as sk-secret0123456789abcdef"}})
+    said = "status 400 (it said: 400 bad_thing No such thing as"
+    async with speak("openai", refusal, environment="development") as (client, _):
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
+            page = await browser.new_page()
+            await page.goto(f"{client.http.base_url}/#key={client.key}")
+            await page.get_by_label("Message", exact=True).fill("hello")
+            await page.keyboard.press("Enter")
+            log = page.get_by_role("log", name="Messages")
+            await expect(log).to_contain_text(said, timeout=30_000)
+            assert "sk-secret" not in await page.content()
+            await browser.close()
+        variables = {
+            "AGENT_SERVER_WORKSPACE": str(ROOT),
+            "AGENT_SERVER_MODEL": "m",
+            "AGENT_SERVER_MODEL_RETRIES": "1",
+            "DATABASE_URL": stocked_url,
+            "OPENAI_API_KEY": "x",
+            "OPENAI_BASE_URL": client.server.settings.openai_base_url,
+        }
+        for environment, is_told in {"development": True, "test": False}.items():
+            answer = await asyncio.to_thread(
+                agent_server, "chat", "hello", cwd=tmp_path, AGENT_SERVER_ENVIRONMENT=environment, **variables
+            )
+            read = " ".join(answer.stderr.split())
+            assert "status 400" in read
+            assert (said in read) is is_told
+            assert "sk-secret" not in answer.stdout + answer.stderr
 
 
 def list_tasks(**more: Any) -> Reply:
