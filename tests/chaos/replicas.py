@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from typing import IO
 
 import httpx
 
+from tests import zygote
 from tests.chaos.outside import Outside
 from tests.chaos.postgres import Postgres, free_port
 from tests.commands import agent_server, environment
@@ -33,7 +33,7 @@ class Replica:
     port: int
     generation: int = 0
     ready: bool = False
-    process: asyncio.subprocess.Process | None = None
+    process: zygote.Process | None = None
 
     @property
     def name(self) -> str:
@@ -90,40 +90,38 @@ class Cluster:
         with (self.folder / f"replica-{replica.number}.log").open("ab") as log:
             while True:
                 replica.generation += 1
-                replica.process = await self._spawn(replica, log)
+                replica.process = await asyncio.to_thread(self._spawn, replica, log)
+                ended = asyncio.create_task(asyncio.to_thread(replica.process.wait))
                 try:
-                    await self._serving(replica, replica.process)
-                    code = await replica.process.wait()
+                    await self._serving(replica, ended)
+                    code = await asyncio.shield(ended)
                     if replica.name not in self.killed:
                         self.deserted.append(f"{replica.name} ended by itself with {code}")
                     replica.ready = False
                 finally:
-                    if replica.process.returncode is None:
+                    if not ended.done():
                         os.killpg(replica.process.pid, signal.SIGKILL)
-                        await replica.process.wait()
+                        await ended
 
-    async def _spawn(self, replica: Replica, log: IO[bytes]) -> asyncio.subprocess.Process:
+    def _spawn(self, replica: Replica, log: IO[bytes]) -> zygote.Process:
         arguments = ("serve", "--workspace", str(self.folder / "workspace"), "--port", str(replica.port))
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "agent_server",
-            *arguments,
-            *(("--workers", str(self.workers)) if self.workers > 1 else ()),
-            env=environment({**self.variables, **self.database.addresses(replica.name)}),
-            cwd=self.folder / "workspace",
-            stdin=asyncio.subprocess.DEVNULL,
-            stderr=log,
-            start_new_session=True,
-        )
+        with open(os.devnull) as nothing:
+            process = zygote.start(
+                "agent_server",
+                *arguments,
+                *(("--workers", str(self.workers)) if self.workers > 1 else ()),
+                environment=environment({**self.variables, **self.database.addresses(replica.name)}),
+                cwd=self.folder / "workspace",
+                files=(nothing, log, log),
+            )
         if self.core is not None:
             os.sched_setaffinity(process.pid, {self.core})  # what it starts inherits it
         return process
 
-    async def _serving(self, replica: Replica, process: asyncio.subprocess.Process) -> None:
+    async def _serving(self, replica: Replica, ended: "asyncio.Task[int]") -> None:
         """Return when the process answers, or has ended before it did."""
         async with httpx.AsyncClient(timeout=5) as http:
-            while process.returncode is None:
+            while not ended.done():
                 try:
                     if (await http.get(f"{replica.url}/readyz")).status_code == 200:
                         break
