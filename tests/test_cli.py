@@ -23,6 +23,7 @@ from typer.testing import CliRunner, Result
 from agent_server.cli import app
 from agent_server.log import configure_logging
 from agent_server.testing import Call, Say, Step, copy_database, scripted_openai
+from tests import zygote
 from tests.commands import OUR_VARIABLES, PATIENCE, agent_server, environment
 from tests.conftest import ROOT
 
@@ -419,7 +420,7 @@ def test_what_is_confirmed_on_the_terminal_is_done_and_said_on_standard_output(s
         variables = {"DATABASE_URL": stocked_url, "OPENAI_BASE_URL": url, "OPENAI_API_KEY": "x"}
         try:
             return subprocess.run(
-                [sys.executable, "-m", "agent_server", "chat", "Delete it", "--agent", "tasks"],
+                zygote.command("agent_server", "chat", "Delete it", "--agent", "tasks"),
                 cwd=ROOT,
                 env=environment(variables),
                 stdin=theirs,

@@ -4,6 +4,7 @@ Of the four seconds of processor time that a process of ours takes to start, the
 three, and ours half of one. Where a run has sources of its own, a copy that was changed, it imports ours from there.
 
     python -P tests/zygote.py SOCKET [ROOT]  # until its standard input ends; with ROOT it has imported ours from there
+    python -I -S tests/zygote.py run SOCKET MODULE ARGUMENTS  # for who wants a program to start
 """
 
 import atexit
@@ -122,6 +123,13 @@ def run(
         return subprocess.CompletedProcess([module, *arguments], code, out.read(), err.read())
 
 
+def command(module: str, *arguments: str) -> list[str]:
+    """The command line of a program that does what `python -m MODULE ARGUMENTS` does, and starts in milliseconds. To be
+    ended by SIGTERM, or by the end of its input."""
+    # -I -S: it starts faster, and imports nothing but the standard library
+    return [sys.executable, "-I", "-S", __file__, "run", _socket(ours=True), module, *arguments]
+
+
 def run_pytest(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run pytest on a copy of this repository, with the plugins that its tests need."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
@@ -229,6 +237,17 @@ def _become(run: dict[str, Any], files: list[int]) -> None:
     importlib.invalidate_caches()
 
 
+def _run(path: str, *arguments: str) -> int:
+    """Start a run whose files, folder and environment are those of this process; its exit code."""
+    os.environ[SOCKET] = path
+    process = start(*arguments, cwd=Path.cwd())
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "run":
+        sys.exit(_run(*sys.argv[2:]))
     _serve(*sys.argv[1:])
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -22,6 +21,7 @@ from agent_server.calls.consent import confirm_call, decline_call
 from agent_server.db import Database
 from agent_server.settings import Settings
 from agent_server.testing import Call, Calls, Say, ScriptedOpenAI, Step, scripted_openai
+from tests import zygote
 from tests.conftest import ROOT, execute, fetch
 from tests.server import Client, Start
 from tests.sse import read_frames
@@ -343,7 +343,7 @@ async def test_the_command_line_asks_on_a_terminal_and_needs_a_yes_without_one(s
         environment = {**os.environ, "DATABASE_URL": stocked_url, "AGENT_SERVER_KEY": client.key}
 
     async def call(typed: str | None, *more: str) -> tuple[int | None, str]:
-        command = [sys.executable, "-m", "agent_server", "tool", "call", "delete_task", "--task", "Buy fins", *more]
+        command = zygote.command("agent_server", "tool", "call", "delete_task", "--task", "Buy fins", *more)
         ours, theirs = os.openpty()
         os.write(ours, (typed or "").encode())
         stdin = subprocess.DEVNULL if typed is None else theirs

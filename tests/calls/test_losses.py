@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from agent_server.db import Database
 from agent_server.errors import WorkspaceInvalid
 from agent_server.settings import Settings
 from agent_server.testing import Call, Say
+from tests import zygote
 from tests.calls.test_confirmations import Talk, talk
 from tests.conftest import ROOT, execute, fetch
 from tests.server import Start
@@ -153,7 +153,7 @@ async def test_the_terminal_asks_again_where_it_has_changed_meanwhile(start: Sta
         added = await client.http.post("/api/tools/create_task", json={"title": "Buy fins"}, headers=client.auth)
         environment = {**os.environ, "DATABASE_URL": stocked_url, "AGENT_SERVER_KEY": client.key}
     id = added.json()["id"]
-    command = [sys.executable, "-m", "agent_server", "tool", "call", "delete_task", "--task", id]
+    command = zygote.command("agent_server", "tool", "call", "delete_task", "--task", id)
     ours, theirs = os.openpty()
     process = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, stdin=theirs, stdout=-1, stderr=-1, env=environment

@@ -1,5 +1,6 @@
 """The embedded server opens nothing to other users: no folder, no socket, also where root starts it."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -9,22 +10,19 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import asyncpg
 import pytest
 
 from agent_server.db.postgres import ELSEWHERE
-from tests.conftest import ROOT
+from tests import zygote
+from tests.conftest import ROOT, fetch
 
 AS_ROOT = os.geteuid() == 0
 NOBODY = 65534
-START = """
-import sys
-from pathlib import Path
-from agent_server.db.embedded import start_embedded
-print(start_embedded(Path(sys.argv[1])), flush=True)
-sys.stdin.read()
-"""
+START = "tests.db.start_embedded"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="users and modes are asked of Linux")
 
 
@@ -32,15 +30,14 @@ class Process:
     """A process that has joined the server of a folder, until it ends."""
 
     def __init__(self, folder: Path) -> None:
-        self.run = subprocess.Popen(
-            [sys.executable, "-c", START, str(folder)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OPENAI_API_KEY": "CANARY"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.run.stdout is not None
-        self.url = self.run.stdout.readline().strip()
+        theirs, self._stdin = os.pipe()
+        out, into = os.pipe()
+        environment = {**os.environ, "PYTHONWARNINGS": "ignore", "OPENAI_API_KEY": "CANARY"}
+        self.run = zygote.start(START, str(folder), cwd=ROOT, environment=environment, files=(theirs, into, 2))
+        os.close(theirs)
+        os.close(into)
+        with open(out) as lines:
+            self.url = lines.readline().strip()
         self.socket = Path(parse_qs(urlsplit(self.url).query)["host"][0]) / ".s.PGSQL.5432"
         self.data = self._find_data()
         self.postgres = int((self.data / "postmaster.pid").read_text().split()[0])
@@ -58,12 +55,11 @@ class Process:
     def end(self, how: int = 0) -> None:
         if how:
             self.run.send_signal(how)
-        self.run.communicate()
+        os.close(self._stdin)
+        self.run.wait()
 
-    def select(self, statement: str) -> str:
-        code = f"import asyncio, asyncpg, sys\nasync def f():\n c = await asyncpg.connect(sys.argv[1])\n print(await c.fetchval({statement!r}))\nasyncio.run(f())"
-        done = subprocess.run([sys.executable, "-c", code, self.url], capture_output=True, text=True)
-        return done.stdout.strip() or done.stderr
+    def fetch(self, statement: str) -> list[tuple[Any, ...]]:
+        return asyncio.run(fetch(self.url, statement))
 
 
 @pytest.fixture
@@ -113,7 +109,7 @@ def test_no_folder_is_opened_and_nobody_else_gets_to_the_socket(home: Path, insi
     server = Process(workspace / ".data")
     try:
         assert _modes(home, workspace) == before
-        assert server.select("select current_user::text") == "postgres"
+        assert server.fetch("select current_user::text") == [("postgres",)]
         assert len(os.fsencode(server.socket)) <= 107
         for folder in (server.socket.parent, server.data):
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -134,7 +130,7 @@ def test_the_server_is_joined_and_stops_with_the_last_process_also_after_one_was
     folder = home / "projects" / "shop" / ".data"
     first, second = Process(folder), Process(folder)
     assert first.postgres == second.postgres
-    assert first.select("create table kept (x int)") == "None"
+    first.fetch("create table kept (x int)")
     first.end(signal.SIGKILL)
     assert _is_alive(second.postgres)
     third = Process(folder)
@@ -144,18 +140,18 @@ def test_the_server_is_joined_and_stops_with_the_last_process_also_after_one_was
     third.end()
     assert not _is_alive(third.postgres)
     again = Process(folder)
-    assert again.select("select count(*) from kept") == "0"
+    assert again.fetch("select count(*) from kept") == [(0,)]
     again.end()
 
 
 def test_a_server_that_was_killed_itself_starts_again_with_its_data(home: Path) -> None:
     folder = home / "projects" / "shop" / ".data"
     first = Process(folder)
-    first.select("create table kept (x int)")
+    first.fetch("create table kept (x int)")
     os.kill(first.postgres, signal.SIGKILL)
     first.end(signal.SIGKILL)
     again = Process(folder)
-    assert again.select("select count(*) from kept") == "0"
+    assert again.fetch("select count(*) from kept") == [(0,)]
     again.end()
 
 
@@ -166,20 +162,21 @@ def test_data_of_a_version_that_opened_the_folders_goes_on_being_used_when_they_
         path.chmod(0o755)
     before = Process(folder)
     assert before.data == folder / "postgres"
-    before.select("create table kept (x int)")
+    before.fetch("create table kept (x int)")
     before.end()
     home.chmod(0o700)
     after = Process(folder)
-    assert after.select("select count(*) from kept") == "0"
+    assert after.fetch("select count(*) from kept") == [(0,)]
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert after.data.is_relative_to(ELSEWHERE)
     after.end()
     again = Process(folder)
-    assert (again.data, again.select("select count(*) from kept")) == (after.data, "0")
+    assert (again.data, again.fetch("select count(*) from kept")) == (after.data, [(0,)])
     again.end()
     shutil.rmtree(folder)
     anew = Process(folder)
-    assert "does not exist" in anew.select("select count(*) from kept")
+    with pytest.raises(asyncpg.UndefinedTableError):
+        anew.fetch("select count(*) from kept")
     anew.end()
 
 
@@ -198,12 +195,7 @@ def test_a_socket_folder_that_somebody_else_has_made_is_not_used(home: Path) -> 
         else:
             shutil.rmtree(place)
             place.symlink_to(home)
-        refused = subprocess.run(
-            [sys.executable, "-c", START, str(workspace / ".data")],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
+        refused = zygote.run(START, str(workspace / ".data"), cwd=ROOT)
         assert refused.returncode == 1
         assert "is open to others, or theirs; remove it" in refused.stderr
     place.unlink()
@@ -221,13 +213,7 @@ def test_root_gives_away_nothing_that_a_link_in_its_place_leads_to(home: Path, a
         target.write_text("mine")
     (folder / "postgres").symlink_to(target)
     before = target.stat() if target.exists() else None
-    refused = subprocess.run(
-        [sys.executable, "-c", START, str(folder)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    refused = zygote.run(START, str(folder), cwd=ROOT)
     assert refused.returncode == 1
     assert "is a link to elsewhere" in refused.stderr
     after = target.stat() if target.exists() else None

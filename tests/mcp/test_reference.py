@@ -1,7 +1,6 @@
 """The reference workspace over MCP, as real clients of both generations and over stdio see it."""
 
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +11,7 @@ from mcp import Client as McpClient
 from mcp import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
+from tests import zygote
 from tests.conftest import ROOT
 from tests.server import Client, Start
 
@@ -66,10 +66,8 @@ async def test_a_client_of_each_generation_uses_every_domain(start: Start, mode:
 
 
 async def test_the_command_serves_the_same_over_stdio(stocked_url: str) -> None:
-    parameters = StdioServerParameters(
-        command=sys.executable,
-        args=["-m", "agent_server", "mcp", "--workspace", str(ROOT)],
-        env={**os.environ, "DATABASE_URL": stocked_url},
-    )
+    program, *arguments = zygote.command("agent_server", "mcp", "--workspace", str(ROOT))
+    environment = {**os.environ, "DATABASE_URL": stocked_url}
+    parameters = StdioServerParameters(command=program, args=arguments, env=environment)
     async with McpClient(parameters) as mcp:
         assert await _use(mcp) == ["Service the regulator"]

@@ -1,6 +1,5 @@
 """The same server over standard input and output, as a process of its own."""
 
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,17 +11,17 @@ from mcp_types import INVALID_PARAMS, TextContent
 
 from agent_server.caller import Caller
 from agent_server.db import Database
-from tests.conftest import everything
+from tests import zygote
+from tests.conftest import ROOT, everything
 from tests.mcp.conftest import Mode
 from tests.mcp.notes import TOOLS, Notes
 
 
 @asynccontextmanager
 async def started(url: str, me: Caller, mode: Mode, *scopes: str) -> AsyncIterator[Client]:
-    command = StdioServerParameters(
-        command=sys.executable, args=["-m", "tests.mcp.stdio_server", url, str(me.id), *scopes]
-    )
-    async with Client(command, mode="auto" if mode == "modern" else mode) as client:
+    program, *arguments = zygote.command("tests.mcp.stdio_server", url, str(me.id), *scopes)
+    parameters = StdioServerParameters(command=program, args=arguments, cwd=ROOT)
+    async with Client(parameters, mode="auto" if mode == "modern" else mode) as client:
         yield client
 
 

@@ -1,10 +1,8 @@
 """Every request over standard input that has an id is answered, however broken it is, and the next one is served."""
 
 import json
-import os
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from itertools import count
@@ -17,6 +15,7 @@ from mcp_types import CLIENT_CAPABILITIES_META_KEY, PROTOCOL_VERSION_META_KEY
 
 from agent_server.db import new_id
 from agent_server.testing import copy_database
+from tests import zygote
 from tests.commands import PATIENCE
 from tests.conftest import ROOT
 from tests.mcp.conftest import MODES, VERSIONS, Mode
@@ -29,8 +28,8 @@ class Server:
 
     def __init__(self, url: str, mode: Mode) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.mcp.stdio_server", url, str(new_id()), "*"],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            zygote.command("tests.mcp.stdio_server", url, str(new_id()), "*"),
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         self.mode, self._ids = mode, count()
         self._answers: queue.Queue[Any] = queue.Queue()
