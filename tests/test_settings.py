@@ -184,6 +184,16 @@ def test_a_file_that_is_no_text_is_named(folder: Path) -> None:
         load_settings()
 
 
+@pytest.mark.parametrize(
+    "line", ["AGENT_SERVER_PORT: 8000", "AGENT_SERVER_PORT 8000", "  export OPENAI_API_KEY", "AGENT_SERVER_PRT"]
+)
+def test_a_line_that_sets_nothing_is_named_and_not_passed_over(line: str, folder: Path) -> None:
+    (folder / ".env").write_text(f"# AGENT_SERVER_HOST\nOTHER: x\nAGENT_SERVER_TITLE = Divers\n{line}\n")
+    name = next(word for word in re.findall(r"[A-Z_]+", line))
+    with pytest.raises(InvalidInput, match=rf"^\.env:4: write {name}=VALUE, as in AGENT_SERVER_PORT=8000$"):
+        load_settings()
+
+
 def test_every_page_that_says_what_wins_says_the_same() -> None:
     order = "an environment variable, the workspace's `.env`, the current folder's `.env`, the preset"
     for name in (".env.example", "docs/settings.md", "agent_server/scaffold/README.md"):

@@ -93,8 +93,11 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         if "_env_file" not in overrides:
             if "workspace" not in given:
+                _check_file(Path(ENV_FILE))
                 given["workspace"] = _Place(_env_file=ENV_FILE).workspace
             files = find_env_files(Path(given["workspace"]))
+            for file in files:
+                _check_file(file)
             given["_env_file"] = [*reversed(files)]  # in which the last one wins
         return Settings(**given)
     except SettingsError as error:  # a list that is no JSON; its message names the field
@@ -106,10 +109,6 @@ def load_settings(**overrides: Any) -> Settings:
         lines = [f"{variable}{_origin(variable, files)}: {message}" for variable, message in wrong]
         # "from None": pydantic's own text quotes the values, and some are secrets.
         raise InvalidInput("; ".join(lines), [FieldError(*each) for each in wrong]) from None
-    except UnicodeDecodeError:
-        raise InvalidInput(
-            f"{' or '.join(map(str, files)) or ENV_FILE}: is not text in UTF-8; save it as UTF-8"
-        ) from None
     except OSError as error:
         raise InvalidInput(f"{error.filename}: cannot be read ({error.strerror})") from None
 
@@ -122,6 +121,20 @@ def find_env_files(workspace: Path) -> Sequence[Path]:
         if (file.is_file() or file.is_fifo()) and not any(file.samefile(other) for other in found):
             found.append(file)
     return found
+
+
+def _check_file(file: Path) -> None:
+    """Raises InvalidInput for a file that is no text and for a line that sets nothing, which would be passed over."""
+    if not file.is_file():
+        return
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{file}: is not text in UTF-8; save it as UTF-8") from None
+    names = "|".join(variable_of(field) for field in Settings.model_fields)
+    for number, line in enumerate(lines, 1):
+        if found := re.match(rf"\s*(?:export\s+)?({names}|AGENT_SERVER_\w+)\b(?!\s*=)", line):
+            raise InvalidInput(f"{file}:{number}: write {found[1]}=VALUE, as in AGENT_SERVER_PORT=8000")
 
 
 def _origin(variable: str, files: Sequence[Path]) -> str:

@@ -119,7 +119,7 @@ SPELLINGS = st.text(st.characters(exclude_categories=("C", "Z"), exclude_charact
 """Names of folders: letters of any script and signs of any kind, but what is not printed."""
 
 
-@given(folders=st.lists(SPELLINGS, min_size=1, max_size=4), root=st.sampled_from(["/home/ann", "/tmp", "/"]))
+@given(folders=st.lists(SPELLINGS, min_size=1, max_size=4), root=st.sampled_from(["/srv/ann", "/tmp", "/"]))
 def test_the_socket_of_any_folder_has_a_path_that_is_short_and_plain(folders: list[str], root: str) -> None:
     data = Path(root, *folders) / ".data" / "postgres"
     chosen = choose_socket_folder(data, [Path("/a temporary/folder"), Path("/tmp")], lambda _: True)
