@@ -15,7 +15,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /venv
 COPY requirements.lock ./
 RUN /venv/bin/pip install --no-deps --require-hashes -r requirements.lock && /venv/bin/pip check
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE .env.example ./
 COPY migrations ./migrations
 COPY agent_server ./agent_server
 RUN /venv/bin/pip install --no-deps --no-build-isolation .

@@ -3,9 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 LOCK ?= requirements-dev.lock
 BIN := $(VENV)/bin
-PORT ?= 8000
-WORKSPACE ?= .
-export VENV LOCK BIN STRICT
+export VENV LOCK BIN STRICT PORT WORKSPACE
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test check quick lint types contracts secrets vulnerabilities install dev programs cover chaos fuzz \
@@ -15,7 +13,7 @@ help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: install ## Serve on http://127.0.0.1:8000 (PORT=, WORKSPACE=)
-	@$(BIN)/agent-server serve --workspace $(WORKSPACE) --port $(PORT)
+	@$(BIN)/agent-server serve $(if $(WORKSPACE),--workspace "$$WORKSPACE") $(if $(PORT),--port "$$PORT")
 
 test: dev programs ## Run everything: checks, the scan for vulnerabilities, all tests (STRICT=1: fail if one cannot run)
 	@$(MAKE) --no-print-directory -k -j 2 types secrets lint contracts licences vulnerabilities

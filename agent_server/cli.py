@@ -8,24 +8,35 @@ from typing import Annotated, Any
 
 import typer
 
+from agent_server.version import VERSION
 
-def _group(help: str, epilog: str | None = None) -> typer.Typer:
+
+def _example(words: str) -> str:
+    """An example at the end of a command's help, in a line of its own."""
+    return f"\b\nExample: agent-server {words}"
+
+
+def _group(help: str, example: str) -> typer.Typer:
     # Help is plain text: Rich would take "[default: 8000]" for markup and drop it.
     return typer.Typer(
-        no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=help, epilog=epilog
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help=help,
+        epilog=_example(example),
     )
 
 
 app = _group(
     "Write three folders (tools/, prompts/, content/), get a conversational agent server.",
-    "Example: agent-server serve --workspace ./my-agents",
+    "serve --workspace ./my-agents",
 )
-content = _group("The pages in content/: check, index, search, measure.")
-db = _group("The database: apply, undo, compare and write migrations.")
-tool = _group("The tools of the workspace: list and call them.")
-prompt = _group("The agents in prompts/: show what a model is told.")
-key = _group("API keys: make, list and revoke them.")
-user = _group("Users, who own rows, hold keys and sign in.")
+content = _group("The pages in content/: check, index, search, measure.", "content search 'decompression stop'")
+db = _group("The database: apply, undo, compare and write migrations.", "db upgrade")
+tool = _group("The tools of the workspace: list and call them.", "tool list")
+prompt = _group("The agents in prompts/: show what a model is told.", "prompt render safety")
+key = _group("API keys: make, list and revoke them.", "key create --name ci")
+user = _group("Users, who own rows, hold keys and sign in.", "user create ann --email ann@example.com")
 for name, group in (
     ("content", content),
     ("db", db),
@@ -37,7 +48,12 @@ for name, group in (
     app.add_typer(group, name=name)
 
 Workspace = Annotated[
-    Path | None, typer.Option("--workspace", "-w", help="The folder with tools/, prompts/ and content/. [default: .]")
+    Path | None,
+    typer.Option(
+        "--workspace",
+        "-w",
+        help="The folder with tools/, prompts/ and content/. [default: .]",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 User = Annotated[str, typer.Option("--user", help="The user it belongs to.")]
@@ -49,6 +65,21 @@ PasswordStdin = Annotated[
 LOCAL = "local"
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"agent-server {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def agent_server(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Write three folders (tools/, prompts/, content/), get a conversational agent server."""
+
+
 def _run(command: str, workspace: Path | None, **options: Any) -> None:
     """Run a command of `commands` and end with its exit code."""
     # Imported here: `--help` must not wait for the database toolkit and the models.
@@ -56,7 +87,7 @@ def _run(command: str, workspace: Path | None, **options: Any) -> None:
     sys.exit(commands.run(command, workspace, **options))
 
 
-@app.command()
+@app.command(epilog=_example("serve --workspace ./my-agents --port 8080 --reload"))
 def serve(
     workspace: Workspace = None,
     host: Annotated[str | None, typer.Option(help="The address to listen on. [default: 127.0.0.1]")] = None,
@@ -68,7 +99,7 @@ def serve(
     _run("serve", workspace, host=host, port=port, workers=workers, reload=reload)
 
 
-@app.command()
+@app.command(epilog=_example("chat 'How long do I wait before flying?'"))
 def chat(
     message: Annotated[
         str | None, typer.Argument(help="What to say; without it, a conversation on the terminal.")
@@ -80,17 +111,17 @@ def chat(
     json: Json = False,
     workspace: Workspace = None,
 ) -> None:
-    """Talk to the agents. Example: agent-server chat "How long do I wait before flying?" """
+    """Talk to the agents."""
     _run("chat", workspace, message=message, agent=agent, conversation=conversation, as_json=json)
 
 
-@app.command()
+@app.command(epilog=_example("mcp --workspace ./my-agents"))
 def mcp(workspace: Workspace = None) -> None:
     """Serve MCP on standard input and output. An MCP client starts this command itself."""
     _run("mcp", workspace)
 
 
-@app.command()
+@app.command(epilog=_example("route 'Can I dive with asthma?'"))
 def route(
     message: Annotated[str | None, typer.Argument(help="The message to route.")] = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="One message per line of standard input.")] = False,
@@ -101,37 +132,37 @@ def route(
     _run("route", workspace, message=message, stdin=stdin, as_json=json)
 
 
-@app.command()
+@app.command(epilog=_example("check --workspace ./my-agents"))
 def check(workspace: Workspace = None, json: Json = False) -> None:
     """Name every mistake in the workspace, with file and line."""
     _run("check", workspace, as_json=json)
 
 
-@app.command()
+@app.command(epilog=_example("doctor --workspace ./my-agents"))
 def doctor(workspace: Workspace = None) -> None:
-    """Say what this machine lacks."""
+    """Check this machine."""
     _run("doctor", workspace)
 
 
-@app.command()
+@app.command(epilog=_example("init my-agents"))
 def init(folder: Annotated[Path, typer.Argument(help="The folder to make; it must be empty or absent.")]) -> None:
     """Make a small workspace that runs, to change into your own."""
     _run("init", None, folder=folder)
 
 
-@content.command("validate")
+@content.command("validate", epilog=_example("content validate --json"))
 def content_validate(workspace: Workspace = None, json: Json = False) -> None:
     """Name every mistake in content/, with file and line."""
     _run("content_validate", workspace, as_json=json)
 
 
-@content.command("ingest")
+@content.command("ingest", epilog=_example("content ingest --workspace ./my-agents"))
 def content_ingest(workspace: Workspace = None, json: Json = False) -> None:
     """Bring the index up to date with content/. What has not changed is not touched."""
     _run("content_ingest", workspace, as_json=json)
 
 
-@content.command("benchmark")
+@content.command("benchmark", epilog=_example("content benchmark judged.yaml"))
 def content_benchmark(
     questions: Annotated[Path, typer.Argument(help="YAML or JSON lines: {question, documents: [path, ...]}.")],
     workspace: Workspace = None,
@@ -141,7 +172,7 @@ def content_benchmark(
     _run("content_benchmark", workspace, questions=questions, as_json=json)
 
 
-@content.command("search")
+@content.command("search", epilog=_example("content search 'decompression stop' --limit 3"))
 def content_search(
     query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="One query per line of standard input.")] = False,
@@ -153,13 +184,13 @@ def content_search(
     _run("content_search", workspace, query=query, stdin=stdin, limit=limit, as_json=json)
 
 
-@db.command("upgrade")
+@db.command("upgrade", epilog=_example("db upgrade"))
 def db_upgrade(workspace: Workspace = None) -> None:
     """Apply every pending migration."""
     _run("db_upgrade", workspace)
 
 
-@db.command("downgrade")
+@db.command("downgrade", epilog=_example("db downgrade workspace@-1"))
 def db_downgrade(
     revision: Annotated[str, typer.Argument(help="Where to go back to, as in engine@base or workspace@-1.")],
     workspace: Workspace = None,
@@ -168,19 +199,19 @@ def db_downgrade(
     _run("db_downgrade", workspace, revision=revision)
 
 
-@db.command("current")
+@db.command("current", epilog=_example("db current --json"))
 def db_current(workspace: Workspace = None, json: Json = False) -> None:
     """The revisions that the database is at, and those it lacks."""
     _run("db_current", workspace, as_json=json)
 
 
-@db.command("check")
+@db.command("check", epilog=_example("db check"))
 def db_check(workspace: Workspace = None) -> None:
     """Compare the database with the models. Exits with 1 where they differ."""
     _run("db_check", workspace)
 
 
-@db.command("revision")
+@db.command("revision", epilog=_example("db revision 'add notes'"))
 def db_revision(
     message: Annotated[str, typer.Argument(help="What the migration does.")], workspace: Workspace = None
 ) -> None:
@@ -188,7 +219,7 @@ def db_revision(
     _run("db_revision", workspace, message=message)
 
 
-@db.command("leftovers")
+@db.command("leftovers", epilog=_example("db leftovers --drop old_notes"))
 def db_leftovers(
     drop: Annotated[list[str] | None, typer.Option(help="A table to drop with its rows; more than once.")] = None,
     guard: Annotated[
@@ -202,7 +233,7 @@ def db_leftovers(
     _run("db_leftovers", workspace, drop=drop or [], guard=guard or [], yes=yes, as_json=json)
 
 
-@tool.command("list")
+@tool.command("list", epilog=_example("tool list --json"))
 def tool_list(workspace: Workspace = None, json: Json = False) -> None:
     """The tools, with their schemas."""
     _run("tool_list", workspace, as_json=json)
@@ -211,7 +242,7 @@ def tool_list(workspace: Workspace = None, json: Json = False) -> None:
 @tool.command(
     "call",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    epilog="Example: agent-server tool call create_task --title 'Buy fins'",
+    epilog=_example("tool call create_task --title 'Buy fins'"),
 )
 def tool_call(
     context: typer.Context,
@@ -226,7 +257,7 @@ def tool_call(
     _run("tool_call", workspace, name=name, arguments=context.args, json_arguments=json, yes=yes)
 
 
-@prompt.command("render")
+@prompt.command("render", epilog=_example("prompt render safety"))
 def prompt_render(
     name: Annotated[str, typer.Argument(help="The agent.")],
     workspace: Workspace = None,
@@ -235,7 +266,7 @@ def prompt_render(
     _run("prompt_render", workspace, name=name)
 
 
-@key.command("create")
+@key.command("create", epilog=_example("key create --name ci --scope tasks:read --days 30"))
 def key_create(
     name: Annotated[str, typer.Option(help="What it is for.")] = "key",
     scope: Annotated[
@@ -252,19 +283,19 @@ def key_create(
     _run("key_create", workspace, name=name, scopes=scope or [], days=days, user=user, as_json=json)
 
 
-@key.command("list")
+@key.command("list", epilog=_example("key list"))
 def key_list(json: Json = False, workspace: Workspace = None) -> None:
     """The keys, without their texts."""
     _run("key_list", workspace, as_json=json)
 
 
-@key.command("revoke")
+@key.command("revoke", epilog=_example("key revoke 019a1c7e-8c6b-7d3f-a1b2-0c3d4e5f6a7b"))
 def key_revoke(id: Annotated[str, typer.Argument(help="The key's id.")], workspace: Workspace = None) -> None:
     """End a key and those made with it; at once."""
     _run("key_revoke", workspace, id=id)
 
 
-@user.command("create")
+@user.command("create", epilog=_example("user create ann --email ann@example.com --role staff"))
 def user_create(
     name: Annotated[str, typer.Argument(help="Their name; an e-mail address is a good one.")],
     email: Annotated[str | None, typer.Option(help="What they sign in with.")] = None,
@@ -285,25 +316,25 @@ def user_create(
     )
 
 
-@user.command("list")
+@user.command("list", epilog=_example("user list --json"))
 def user_list(json: Json = False, workspace: Workspace = None) -> None:
     """The users, newest first."""
     _run("user_list", workspace, as_json=json)
 
 
-@user.command("disable")
+@user.command("disable", epilog=_example("user disable ann"))
 def user_disable(name: UserName, workspace: Workspace = None) -> None:
     """End the logins of a user. Their keys do not work until they are enabled."""
     _run("user_change", workspace, name=name, disabled=True)
 
 
-@user.command("enable")
+@user.command("enable", epilog=_example("user enable ann"))
 def user_enable(name: UserName, workspace: Workspace = None) -> None:
     """Let a user in again. Keys work as before; they sign in anew."""
     _run("user_change", workspace, name=name, disabled=False)
 
 
-@user.command("password")
+@user.command("password", epilog=_example("user password ann --password-stdin"))
 def user_password(name: UserName, password_stdin: PasswordStdin = False, workspace: Workspace = None) -> None:
     """Give a user another password. Their logins end."""
     if not password_stdin:
@@ -311,7 +342,7 @@ def user_password(name: UserName, password_stdin: PasswordStdin = False, workspa
     _run("user_change", workspace, name=name, password_stdin=True)
 
 
-@user.command("role")
+@user.command("role", epilog=_example("user role ann --role staff --role user"))
 def user_role(name: UserName, role: Role = None, workspace: Workspace = None) -> None:
     """Give a user these roles. They are in place of the ones before."""
     _run("user_change", workspace, name=name, roles=role or [])

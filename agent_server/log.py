@@ -1,6 +1,7 @@
 """Log lines on standard error, in which secrets and personal data are masked.
 
-They are for people in development and JSON in production.
+They are for people in development and JSON in production. At INFO people are shown requests, what they can do something
+about and little else; at DEBUG all that there is.
 
 A line carries what was bound where the work began: `request_id`, `caller`, `conversation_id`, `tool`, `latency_ms`.
 
@@ -17,7 +18,7 @@ import traceback
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from itertools import accumulate, islice
 from typing import Any, Literal
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import structlog
 
@@ -226,6 +227,56 @@ def _mask_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapp
     return event
 
 
+# A page asks for these by itself.
+_UNASKED = ("/static/", "/favicon.ico")
+_COLORS = {2: "\x1b[2m", 3: "\x1b[2m", 4: "\x1b[33m", 5: "\x1b[31m"}
+"""How a request's line looks by the first digit of its status: dim, yellow, red."""
+
+
+def _tell_request(event: Mapping[str, Any]) -> str | None:
+    status, path = event["status"], str(event["path"])
+    if path.startswith(_UNASKED) and status < 500:
+        return None
+    # Whoever asks chooses the path: no line break and no command to the terminal is written as it is.
+    shown = "".join(sign if sign.isprintable() and sign != " " else quote(sign, errors="replace") for sign in path)
+    return f"{event['method']} {shown} {status} {event['latency_ms'] / 1000:.1f} s"
+
+
+def _tell_stop(event: Mapping[str, Any]) -> str | None:
+    if not event["seconds"]:
+        return None
+    return f"Stopping. Answers that are being given have {event['seconds']:g} s; press ctrl-C again to stop at once."
+
+
+def _tell_ingest(event: Mapping[str, Any]) -> str | None:
+    counts = [f"{event[what]} {what}" for what in ("added", "changed", "removed") if event[what]]
+    return f"Read content/: {', '.join(counts)}" if counts else None
+
+
+_TOLD: Mapping[str, Callable[[Mapping[str, Any]], str | None]] = {
+    "http.request": _tell_request,
+    "server.stopping": _tell_stop,
+    "content.ingested": _tell_ingest,
+}
+"""What people are told of the lines of INFO, by their events; of all others they are told nothing."""
+
+
+def _tell(whole: structlog.typing.Processor, *, colors: bool) -> structlog.typing.Processor:
+    """A renderer for people: one sentence of a line of INFO that they need, warnings and errors whole."""
+
+    def render(logger: Any, name: str, event: MutableMapping[str, Any]) -> Any:
+        if event["level"] != "info":
+            return whole(logger, name, event)
+        tell = _TOLD.get(str(event["event"]))
+        line = tell(event) if tell is not None else None
+        if line is None:
+            raise structlog.DropEvent
+        color = _COLORS.get(event.get("status", 0) // 100, "") if colors else ""
+        return f"{color}{line}\x1b[0m" if color else line
+
+    return render
+
+
 def configure_logging(level: str, format: Literal["console", "json"]) -> None:
     """Send every log line, of ours and of the libraries, through the same processors to stderr."""
     shared: list[structlog.typing.Processor] = [
@@ -236,13 +287,14 @@ def configure_logging(level: str, format: Literal["console", "json"]) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_write_masked_traceback)
-    )
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    ours = renderer
+    if format == "console":
+        colors = sys.stderr.isatty()
+        renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_write_masked_traceback)
+        ours = renderer if level == "DEBUG" else _tell(renderer, colors=colors)
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[*shared, ours],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         # One write for each line: lines of several workers would mingle otherwise.
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),

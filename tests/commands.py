@@ -88,15 +88,15 @@ class Serving:
 
 
 @contextmanager
-def serving(workspace: Path, url: str, *arguments: str, **variables: str) -> Iterator[Serving]:
-    """`agent-server serve` on a free port, from its announcement on."""
+def serving(workspace: Path, url: str | None, *arguments: str, **variables: str) -> Iterator[Serving]:
+    """`agent-server serve` on a free port, from its announcement on. Without a `url` it starts a database itself."""
     options = arguments if "--port" in arguments else (*arguments, "--port", "0")
     out, into = os.pipe()
     process = zygote.start(
         "agent_server",
         *("serve", "--workspace", str(workspace), *options),
         cwd=workspace,
-        environment=environment({"DATABASE_URL": url, **variables}),
+        environment=environment({**({"DATABASE_URL": url} if url else {}), **variables}),
         files=(0, 1, into),
     )
     os.close(into)

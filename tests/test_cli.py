@@ -7,6 +7,8 @@ import asyncio
 import json
 import os
 import pty
+import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +24,8 @@ from typer.testing import CliRunner, Result
 
 from agent_server.cli import app
 from agent_server.log import configure_logging
-from agent_server.testing import Call, Say, Step, copy_database, scripted_openai
+from agent_server.testing import Call, Refuse, Say, Step, copy_database, scripted_openai
+from agent_server.version import VERSION
 from tests import zygote
 from tests.commands import OUR_VARIABLES, PATIENCE, agent_server, environment
 from tests.conftest import ROOT
@@ -90,6 +93,34 @@ def test_help_explains_every_command_and_option_with_its_default(run: Run) -> No
     for default in ("[default: 127.0.0.1]", "[default: 8000]", "[default: .]"):
         assert default in serve
     assert "Example: agent-server tool call create_task --title 'Buy fins'" in run("tool", "call", "--help").stdout
+
+
+def parse(command: Any, words: list[str]) -> str:
+    """The path of the command that these words run. Raises click's UsageError."""
+    context = command.make_context(command.name or "agent-server", list(words))
+    if not hasattr(command, "commands"):
+        return ""
+    name, child, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+    return f"{name} {parse(child, rest)}".strip()
+
+
+def test_each_help_ends_with_an_example_that_the_command_line_takes(run: Run) -> None:
+    def walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+        yield path, command
+        for name, child in getattr(command, "commands", {}).items():
+            yield from walk(child, f"{path} {name}".strip())
+
+    whole = get_command(app)
+    for path, command in walk(whole, ""):
+        *_, last = run(*path.split(), "--help").stdout.strip().splitlines()
+        assert last.strip().startswith("Example: agent-server "), (path, last)
+        of = parse(whole, shlex.split(last.partition("agent-server ")[2]))
+        assert of.startswith(path) if hasattr(command, "commands") else of == path, (path, last)
+
+
+def test_the_version_is_said_by_itself(run: Run) -> None:
+    said = run("--version")
+    assert (said.exit_code, said.stdout) == (0, f"agent-server {VERSION}\n")
 
 
 def test_help_loads_nothing_that_is_heavy() -> None:
@@ -445,11 +476,53 @@ def test_what_is_confirmed_on_the_terminal_is_done_and_said_on_standard_output(s
 
 
 def test_the_doctor_says_what_is_there_and_what_is_lacking(stocked: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENT_SERVER_PORT", "0")
     healthy = stocked("doctor")
     assert healthy.exit_code == 0, healthy.stdout
     assert "model: offline" in healthy.stdout
+    assert f"the folder {ROOT} can be written to" in healthy.stdout
+    assert f".env: none; it would be read from {ROOT}/.env and .env" in healthy.stdout
+    Path(".env").write_text("AGENT_SERVER_TITLE=Divers")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setenv("AGENT_SERVER_PORT", str(port))
+        taken = stocked("doctor")
+    assert taken.exit_code == 1
+    assert f"lacking port {port} of 127.0.0.1 is taken: stop the program" in taken.stdout
+    assert f"`agent-server serve --port {port + 1}`" in taken.stdout
+    assert "ok      .env: .env\n" in taken.stdout
+    nowhere = stocked("doctor", "--workspace", "nowhere")
+    assert nowhere.exit_code == 1
+    assert "nowhere is no folder: name another with --workspace, or make one: `agent-server init" in nowhere.stdout
     monkeypatch.setenv("DATABASE_URL", NO_DATABASE)
     ill = stocked("doctor")
     assert ill.exit_code == 1
     assert "lacking the database does not answer" in ill.stdout
     assert PASSWORD not in ill.output
+
+
+async def test_the_doctor_asks_the_model_for_a_word_and_repeats_what_its_provider_says(
+    stocked_url: str, tmp_path: Path
+) -> None:
+    key = "an-unusual-key-0123456789"
+
+    async def doctor(url: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        given = {"DATABASE_URL": stocked_url, "OPENAI_BASE_URL": url, "OPENAI_API_KEY": key, "AGENT_SERVER_PORT": "0"}
+        arguments = ("doctor", "--workspace", str(ROOT))
+        return await asyncio.to_thread(agent_server, *arguments, cwd=tmp_path, **given, **variables)
+
+    async with scripted_openai(
+        [Say("OK and a lot that nobody listens to"), Say("OK"), Refuse(401, message=f"Wrong key {key}")]
+    ) as model:
+        fine = await doctor(model.url, AGENT_SERVER_MODEL_FALLBACK="second")
+        assert fine.returncode == 0, fine.stdout + fine.stderr
+        assert "model: openai/scripted began to answer after" in fine.stdout
+        assert "model: openai/second began to answer after" in fine.stdout
+        refused = await doctor(model.url, AGENT_SERVER_MODEL="best")
+    assert refused.returncode == 1
+    assert "lacking the model openai/best does not answer. The model's provider refused the key" in refused.stdout
+    assert "Wrong key [secret]" in refused.stdout
+    assert "look at its key, at AGENT_SERVER_MODEL" in refused.stdout
+    assert key not in refused.stdout + refused.stderr
+    away = await doctor("http://127.0.0.1:1/v1", AGENT_SERVER_MODEL="best")
+    assert "The model's provider cannot be reached" in away.stdout

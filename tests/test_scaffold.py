@@ -64,6 +64,12 @@ def test_a_new_workspace_keeps_its_data_and_keys_out_of_version_control(made: Pa
     assert {".data/", ".env"} <= set((made / ".gitignore").read_text().split())
 
 
+def test_a_new_workspace_is_given_every_setting_also_by_an_installed_package(made: Path, installed: Path) -> None:
+    example = (ROOT / ".env.example").read_text()
+    assert (made / ".env.example").read_text() == example
+    assert (installed / "agent_server" / ".env.example").read_text() == example
+
+
 def test_a_new_workspace_answers_from_its_content_and_calls_its_tools(workspace: Path, empty: str) -> None:
     ingested = agent_server("content", "ingest", cwd=workspace, DATABASE_URL=empty)
     assert ingested.returncode == 0, ingested.stderr

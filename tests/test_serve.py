@@ -182,6 +182,7 @@ def test_with_reload_an_edit_is_live_and_a_mistake_waits_to_be_corrected(small: 
         good = module.read_text()
         module.write_text(good.replace("async def count_bugs(", "async def count_bugs)("))
         line = good[: good.index("async def count_bugs")].count("\n") + 1
+        server.wait_for("Changed: tools/bugs.py. Starting again.")
         server.wait_for(f"tools/bugs.py:{line}: does not import: SyntaxError")
         server.wait_for("Waiting for a change")
         module.write_text(good.replace("count_bugs", "number_of_bugs"))

