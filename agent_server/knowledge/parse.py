@@ -12,13 +12,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
 from markdown_it import MarkdownIt
 
 from agent_server.errors import Mistake
+from agent_server.front_matter import read_head
 from agent_server.knowledge import markup
 
 SUFFIXES = (".md", ".mdx", ".markdown")
+_KEYS = ("title", "description", "tags", "urgent")
+"""What is read of a page's front matter."""
 # A page may begin with a thematic break. Only `key:` in the next line shows that front matter was meant.
 _KEY = re.compile(r"[A-Za-z_][\w-]*\s*:")
 _CLOSING = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE)
@@ -90,6 +92,22 @@ def read_content(folder: Path) -> tuple[list[ContentPage], list[Mistake]]:
 def content_files(folder: Path) -> Sequence[Path]:
     """The content files under `folder` without the hidden ones and links to elsewhere."""
     return [path for path in _find_files(folder) if not _is_elsewhere(path, folder)]
+
+
+def list_collections(folder: Path) -> list[str]:
+    """The collections of the content: the folders in `folder` that have a page in them."""
+    paths = (path.relative_to(folder).parts for path in content_files(folder))
+    return sorted({parts[0] for parts in paths if len(parts) > 1})
+
+
+def count_unread(folder: Path) -> Mapping[str, Sequence[str]]:
+    """The files under `folder` that are no pages, by their type (".pdf", "" for none)."""
+    unread: dict[str, list[str]] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.suffix.lower() not in SUFFIXES and path.is_file() and not any(p.startswith(".") for p in name.parts):
+            unread.setdefault(path.suffix.lower(), []).append(name.as_posix())
+    return unread
 
 
 def find_links_out(folder: Path) -> list[Mistake]:
@@ -172,27 +190,20 @@ def _front_matter(text: str) -> tuple[Mapping[str, Any], int]:
         if _KEY.match(rest):
             raise _Mistake(1, "its front matter does not end: write a line `---` below it")
         return {}, 0  # a thematic break
-    try:
-        front = yaml.safe_load(text[start : end.start()])
-    except yaml.MarkedYAMLError as error:
-        # 2, because marks count from 0 and `---` is the line above.
-        line = error.problem_mark.line + 2 if error.problem_mark else 1
-        raise _Mistake(line, f"front matter is not YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
-        raise _Mistake(1, f"front matter is not YAML: {str(error).splitlines()[0]}") from None
-    offset = min(end.end() + 1, len(text))
-    if front is None:
-        return {}, offset
-    if not isinstance(front, dict):
-        raise _Mistake(2, "front matter is not `key: value` lines")
-    return front, offset
+    head = read_head(text[start : end.start()], 2)
+    if head.mistakes:
+        raise _Mistake(*head.mistakes[0])
+    for key, line, other in head.repeated:
+        if key in _KEYS:  # other keys are their project's
+            raise _Mistake(line, f"{key}: is on line {other} too; keep one")
+    return head.values, min(end.end() + 1, len(text))
 
 
 def _title(front: Mapping[str, Any], text: str) -> str:
     # A title such as 2026 or `yes` is no text in YAML; only what cannot be a title is refused.
     title = front.get("title")
     if isinstance(title, list | dict):
-        raise _Mistake(_line_of("title", text), "title: must be text")
+        raise _Mistake(_line_of("title", text), "title: must be text, as in `title: Bread`")
     return "" if title is None else " ".join(str(title).split())[:_LONGEST_HEADING]
 
 

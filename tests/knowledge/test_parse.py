@@ -69,9 +69,9 @@ def test_a_heading_is_what_markdown_takes_for_one() -> None:
     [
         (b"# A\n\nGr\xfc\xdfe\n", 3, "is not UTF-8 text (byte 7)"),
         (b"# A\nb\x00c\n", 2, "holds a NUL byte"),
-        (b"---\ntitle: [a\n---\n# A\n", 3, "front matter is not YAML"),
-        (b"---\ntitle: A\nnote: a: b\n---\n# A\n", 3, "front matter is not YAML: mapping values are not allowed here"),
-        (b"---\ntitle: A\nupdated: 2026-13-45\n---\nText\n", 1, "front matter is not YAML: month must be in 1..12"),
+        (b"---\ntitle: [a\n---\n# A\n", 2, "front matter is not YAML: the list of `title:` begins here"),
+        (b"---\ntitle: A\nnote: a: b\n---\n# A\n", 3, "front matter is not YAML: there is a colon in the value"),
+        (b"---\ntitle: A\nupdated: 2026-13-45\n---\nText\n", 3, "front matter is not YAML: month must be in 1..12"),
         (b"---\ntitle: {{ page }}\n---\nText\n", 2, "front matter is not YAML"),
         (b"---\n- a\n---\n# A\n", 2, "front matter is not `key: value` lines"),
         (b"---\ntitle: A\n\nText without an end\n", 1, "its front matter does not end"),
