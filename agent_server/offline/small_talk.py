@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import product, takewhile
 from typing import Literal
 
 from agent_server.folding import WORD, drop_accents, fold
@@ -119,7 +119,7 @@ _PATTERNS = {kind: re.compile(pattern) for kind, pattern in _KINDS.items()}
 _OPENINGS = re.compile(rf"({_GREETINGS}|{_THANKS}|ok|okay)")
 _OPENINGS_WITH_ADDRESS = re.compile(rf"({_GREETINGS})( ({_ADDRESS}))?|{_THANKS}|{_AGREEMENTS}")
 _WORDS = re.compile(WORD)
-_OPENING_WORDS = frozenset(re.findall(r"[a-z]+", f"{_GREETINGS} {_THANKS} {_AGREEMENTS}"))
+_OPENING_WORDS = frozenset(re.findall(r"[a-z]+", f"{_GREETINGS} {_ADDRESS} {_THANKS} {_AGREEMENTS}"))
 _VOCABULARY = frozenset(re.findall(r"[a-z]+", " ".join(_KINDS.values())))
 _SHORT = {
     "u": "you", "ya": "you", "r": "are", "ur": "you are", "youre": "you are", "whats": "what is", "wats": "what is",
@@ -172,11 +172,10 @@ def find_question(message: str) -> str:
     """The message without a greeting or thanks before what it asks. Small talk alone stays as it is."""
     places = list(_WORDS.finditer(message))
     # Nearly every message ends here, by its first word.
-    if not places or not any(first[0] in _OPENING_WORDS for first in _read(places[0][0]) if first):
+    leading = len(list(takewhile(_opens, (place[0] for place in places[:_MOST_WORDS]))))
+    if not leading or find_small_talk(message) is not None:
         return message
-    if find_small_talk(message) is not None:
-        return message
-    for count in range(min(len(places) - 1, _MOST_WORDS), 0, -1):
+    for count in range(min(leading, len(places) - 1), 0, -1):
         openings = [" ".join(said) for said in _read(message[: places[count - 1].end()])]
         between = message[places[count - 1].end() : places[count].start()]
         # Without a sign between them the words of an address may be those of the question: "hi all divers must ..."
@@ -184,6 +183,10 @@ def find_question(message: str) -> str:
         if any(pattern.fullmatch(opening) for opening in openings):
             return message[places[count].start() :]
     return message
+
+
+def _opens(word: str) -> bool:
+    return any(set(said) <= _OPENING_WORDS for said in _read(word))
 
 
 def _read(message: str) -> list[tuple[str, ...]]:
