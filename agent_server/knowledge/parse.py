@@ -15,7 +15,7 @@ from typing import Any
 from markdown_it import MarkdownIt
 
 from agent_server.errors import Mistake
-from agent_server.front_matter import read_head
+from agent_server.front_matter import Head, read_head
 from agent_server.knowledge import markup
 
 SUFFIXES = (".md", ".mdx", ".markdown")
@@ -82,10 +82,10 @@ def read_content(folder: Path) -> tuple[list[ContentPage], list[Mistake]]:
     problems = find_links_out(folder)
     for path in content_files(folder):
         page = read_page(path, folder)
-        if isinstance(page, Mistake):
-            problems.append(page)
-        else:
+        if isinstance(page, ContentPage):
             pages.append(page)
+        else:
+            problems += page
     return pages, problems
 
 
@@ -131,36 +131,52 @@ def _is_elsewhere(path: Path, folder: Path) -> bool:
     return not path.resolve().is_relative_to(folder.resolve())
 
 
-def read_page(path: Path, folder: Path) -> ContentPage | Mistake:
-    """One page or what is wrong with it."""
+def read_page(path: Path, folder: Path) -> ContentPage | list[Mistake]:
+    """One page or all that is wrong with it."""
     name = path.relative_to(folder).as_posix()
     try:
-        return _page(name, path.read_bytes())
+        page = _page(name, path.read_bytes())
     except OSError as error:
-        return Mistake(f"{folder.name}/{name}", None, f"cannot be read: {error.strerror}")
+        return [Mistake(f"{folder.name}/{name}", None, f"cannot be read: {error.strerror}")]
     except _Mistake as mistake:
-        return Mistake(f"{folder.name}/{name}", mistake.line, mistake.message)
+        page = [mistake]
+    if isinstance(page, ContentPage):
+        return page
+    return [Mistake(f"{folder.name}/{name}", mistake.line, mistake.message) for mistake in page]
 
 
-def _page(name: str, content: bytes) -> ContentPage:
+def _page(name: str, content: bytes) -> ContentPage | list[_Mistake]:
     # Python reads a name that is not UTF-8 with such characters, and Postgres does not store them.
     if any("\ud800" <= character <= "\udfff" for character in name):
         raise _Mistake(None, "has a name that is not UTF-8; rename the file")
     text = _decode(content)
-    front, offset = _front_matter(text)
-    body = text[offset:]
-    title = _title(front, text) or first_heading(body)
+    head, offset = _front_matter(text)
+    front, body = head.values, text[offset:]
+    # Other keys are their project's.
+    wrong = [
+        _Mistake(line, f"{key}: is on line {other} too; keep one") for key, line, other in head.repeated if key in _KEYS
+    ]
+    # A title such as 2026 or `yes` is no text in YAML; only what cannot be a title is refused.
+    if isinstance(front.get("title"), list | dict):
+        wrong.append(_Mistake(head.lines["title"], "title: must be text, as in `title: Bread`"))
+    if not _is_phrases(front.get("urgent")):
+        wrong.append(
+            _Mistake(head.lines["urgent"], "urgent: must be a list of phrases, as in [unconscious, numb after a dive]")
+        )
+    title = _title(front) or first_heading(body)
     if not body.strip():
-        raise _Mistake(text.count("\n") + 1, "has no text below its front matter")
-    if not title:
-        raise _Mistake(1, "has no title: write `title: ...` between two `---` lines at the top, or a # heading")
+        wrong.append(_Mistake(text.count("\n") + 1, "has no text below its front matter"))
+    elif not title:
+        wrong.append(_Mistake(1, "has no title: write `title: ...` between two `---` lines at the top, or a # heading"))
+    if wrong:
+        return wrong
     return ContentPage(
         path=name,
         collection=name.partition("/")[0] if "/" in name else "",
-        title=title,
+        title=title or "",
         description=" ".join(str(front.get("description") or "").split()),
         tags=_tags(front.get("tags")),
-        urgent=_urgent(front, text),
+        urgent=tuple(front.get("urgent") or ()),
         text=text,
         offset=offset,
         sha=hashlib.sha256(f"{name}\n{text}".encode()).hexdigest(),
@@ -179,31 +195,25 @@ def _decode(content: bytes) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _front_matter(text: str) -> tuple[Mapping[str, Any], int]:
+def _front_matter(text: str) -> tuple[Head, int]:
     """The front matter and where the body starts."""
     first, _, rest = text.partition("\n")
     if first.rstrip() != "---":
-        return {}, 0
+        return Head({}, {}), 0
     start = len(text) - len(rest)
     end = _CLOSING.search(text, start)
     if end is None:
         if _KEY.match(rest):
             raise _Mistake(1, "its front matter does not end: write a line `---` below it")
-        return {}, 0  # a thematic break
+        return Head({}, {}), 0  # a thematic break
     head = read_head(text[start : end.start()], 2)
     if head.mistakes:
         raise _Mistake(*head.mistakes[0])
-    for key, line, other in head.repeated:
-        if key in _KEYS:  # other keys are their project's
-            raise _Mistake(line, f"{key}: is on line {other} too; keep one")
-    return head.values, min(end.end() + 1, len(text))
+    return head, min(end.end() + 1, len(text))
 
 
-def _title(front: Mapping[str, Any], text: str) -> str:
-    # A title such as 2026 or `yes` is no text in YAML; only what cannot be a title is refused.
+def _title(front: Mapping[str, Any]) -> str:
     title = front.get("title")
-    if isinstance(title, list | dict):
-        raise _Mistake(_line_of("title", text), "title: must be text, as in `title: Bread`")
     return "" if title is None else " ".join(str(title).split())[:_LONGEST_HEADING]
 
 
@@ -213,18 +223,10 @@ def _tags(tags: Any) -> tuple[str, ...]:
     return tuple(str(tag).strip() for tag in listed if isinstance(tag, str | int | float) and str(tag).strip())
 
 
-def _urgent(front: Mapping[str, Any], text: str) -> tuple[str, ...]:
-    urgent = front.get("urgent")
-    if urgent is None:
-        return ()
-    if not isinstance(urgent, list) or not all(isinstance(phrase, str) and phrase.strip() for phrase in urgent):
-        line = _line_of("urgent", text)
-        raise _Mistake(line, "urgent: must be a list of phrases, as in [unconscious, numb after a dive]")
-    return tuple(urgent)
-
-
-def _line_of(key: str, text: str) -> int:
-    return next((n for n, line in enumerate(text.split("\n"), 1) if line.startswith(f"{key}:")), 1)
+def _is_phrases(urgent: Any) -> bool:
+    return urgent is None or (
+        isinstance(urgent, list) and all(isinstance(phrase, str) and phrase.strip() for phrase in urgent)
+    )
 
 
 def first_heading(body: str) -> str | None:
