@@ -19,8 +19,9 @@ Each surface has its own rendering; the status of HTTP is in `http.statuses`.
 Anything else that is raised is a bug: surfaces answer with a reference and log the traceback.
 """
 
+import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -32,6 +33,8 @@ LONGEST_FIELD_MESSAGE = 300
 LONGEST_MESSAGE = 2_000
 MOST_FIELDS = 20
 """Of the fields that are wrong so many are named."""
+_NEAR = 0.7
+"""How alike two names are that one may be a slip for, as difflib counts: 0 to 1."""
 
 
 def cut(text: str, longest: int) -> str:
@@ -43,6 +46,21 @@ def quote_value(value: Any) -> str:
     """What a caller sent, in quotation marks, as a message repeats it."""
     # First of all, because `repr` makes up to ten characters of one. Two are left for the quotation marks.
     return cut(repr(cut(value, LONGEST_VALUE - 2) if isinstance(value, str) else value), LONGEST_VALUE)
+
+
+def name_known(wrong: str, known: Iterable[str]) -> str:
+    """What there is in place of a name that there is not: the one that was perhaps meant, and all of them."""
+    there = sorted(known)
+    near = find_near(wrong, there)
+    named = f"there {'is' if len(there) == 1 else 'are'} {', '.join(there) or 'none'}"
+    if near is None:
+        return named
+    return f"did you mean {near!r}?" if len(there) == 1 else f"did you mean {near!r}? T{named[1:]}"
+
+
+def find_near(wrong: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that a misspelt name was perhaps meant to be."""
+    return next(iter(difflib.get_close_matches(wrong.lower(), known, 1, _NEAR)), None)
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, Undefined, nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Joiner
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from agent_server.errors import Mistake, ModelFailed
+from agent_server.errors import Mistake, ModelFailed, name_known
+from agent_server.front_matter import read_head
 
 _TEMPLATE_FAILS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a template may raise: it can divide, index, compare and recurse."""
@@ -25,6 +25,15 @@ VARIABLES: Mapping[str, Any] = {"profile": {}, "today": "2026-01-31"}
 """What a body may use, with an example of each: what is known of the caller, and the date (ISO 8601)."""
 
 
+_EXAMPLES = {
+    "name": "baker",
+    "description": "Answers questions about bread.",
+    "tools": "[search_knowledge]",
+    "knowledge": "[baking]",
+    "model": "openai/gpt-5.4-mini",
+    "examples": '["How long should dough rise?"]',
+    "handoffs": "[triage]",
+}
 _KEY = object()
 _LINE_END = re.compile("[\x85\u2028\u2029]")
 """What ends a line beside the control characters, which JSON escapes itself."""
@@ -232,51 +241,58 @@ def load_prompts(folder: Path, root: Path) -> tuple[dict[str, AgentPrompt], list
 
 
 def _load(path: Path, file: str) -> tuple[AgentPrompt | None, Sequence[Mistake]]:
+    """The agent of a file and every mistake in it. With a mistake it is what could be read, for the names in it."""
     data = path.read_bytes()
     try:
         text = data.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         return None, [Mistake(file, line, f"is not UTF-8 text (byte {error.start}); save it as UTF-8")]
+    text = text.removeprefix("\ufeff")
     head, body, first_line = _split(text)
     if head is None:
-        return None, [Mistake(file, 1, "starts with front matter: `---`, `name: ...`, `description: ...`, `---`")]
-    try:
-        values, lines = _mapping(head)
-    except yaml.reader.ReaderError as error:
-        line = head.count("\n", 0, error.position) + 2
-        return None, [Mistake(file, line, f"front matter is not YAML: {error.reason}")]
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 2 if mark else 2
-        return None, [Mistake(file, line, f"front matter is not YAML: {getattr(error, 'problem', error)}")]
-    try:
-        front = FrontMatter.model_validate(values)
-    except ValidationError as error:
-        keys = ", ".join(FrontMatter.model_fields)
-        return None, [
-            Mistake(file, lines.get(str(e["loc"][0]), 2), f"{e['loc'][0]}: {_explain(e['type'], e['msg'], keys)}")
-            for e in error.errors()
-        ]
-    problems = []
-    if front.name != path.stem:
-        problems.append(
-            Mistake(file, lines["name"], f"name: is {front.name!r}, the file is {path.name}; make them the same")
-        )
+        return None, [Mistake(file, 1, _explain_no_head(text))]
+    found = read_head(head, 2)
+    problems = [Mistake(file, line, message) for line, message in found.mistakes]
+    problems += [Mistake(file, line, f"{key}: is on line {other} too; keep one") for key, line, other in found.repeated]
+    front: dict[str, Any] = {}
+    if not found.mistakes:
+        front, wrong = _validate(found.values, path.stem)
+        problems += [Mistake(file, found.lines.get(key, 2), f"{key}: {message}") for key, message in wrong]
     prompt = AgentPrompt(
-        **front.model_dump(),
+        **FrontMatter.model_construct(**{"name": path.stem, "description": "", **front}).model_dump(),
         body=body,
         sha=hashlib.sha256(text.encode()).hexdigest()[:16],
         file=file,
-        lines=lines,
+        lines=found.lines,
     )
     problems += _find_template_mistakes(prompt, first_line)
-    return prompt, problems
+    # Of a head that is not YAML nothing is known: such an agent would seem to list no tool.
+    return (None if found.mistakes else prompt), problems
+
+
+def _validate(values: Mapping[str, Any], stem: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """The values that are as they should be, and what is wrong with the other keys."""
+    wrong: dict[str, str] = {}
+    try:
+        front = FrontMatter.model_validate(values).model_dump()
+    except ValidationError as error:
+        for e in error.errors():
+            wrong.setdefault(str(e["loc"][0]), _explain(str(e["loc"][0]), e["type"]))
+        right = {key: value for key, value in values.items() if key not in wrong}
+        # Once more without them: what the validators make of the others is wanted too.
+        stand_in = {key: "stand-in" for key in ("name", "description") if key not in right}
+        validated = FrontMatter.model_validate({**right, **stand_in}).model_dump()
+        front = {key: value for key, value in validated.items() if key in right}
+    if "name" not in wrong and front["name"] != stem:
+        wrong["name"] = f"is {front['name']!r}, the file is {stem}.md; make them the same"
+    # By the file: two files whose names are the same would hide each other.
+    return {**front, "name": stem}, list(wrong.items())
 
 
 def _split(text: str) -> tuple[str | None, str, int]:
     """The front matter, the body, and the body's first line number."""
-    lines = text.lstrip("\ufeff").splitlines(keepends=True)
+    lines = text.splitlines(keepends=True)
     if not lines or lines[0].rstrip() != "---":
         return None, text, 1
     for number, line in enumerate(lines[1:], 1):
@@ -285,33 +301,33 @@ def _split(text: str) -> tuple[str | None, str, int]:
     return None, text, 1
 
 
-def _mapping(head: str) -> tuple[dict[str, Any], dict[str, int]]:
-    """The values of a YAML mapping, and the line in the file of each key. Raises yaml.YAMLError."""
-    loader = yaml.SafeLoader(head)
-    node = loader.get_single_node()
-    if not isinstance(node, yaml.MappingNode):
-        raise yaml.YAMLError("write `key: value` lines")
-    values = loader.construct_document(node)
-    lines: dict[str, int] = {}
-    for key, _ in node.value:
-        line = key.start_mark.line + 2
-        # YAML itself keeps the last of two equal keys without a word.
-        if lines.setdefault(str(key.value), line) != line:
-            said = f"{key.value!r} is on line {lines[str(key.value)]} too"
-            raise yaml.MarkedYAMLError(problem=said, problem_mark=key.start_mark)
-    return values, lines
+def _explain_no_head(text: str) -> str:
+    first = text.split("\n", 1)[0].strip()
+    if first == "---":
+        return "its front matter does not end: write a line `---` below it"
+    if re.match(r"[A-Za-z_]+:", first):
+        return "its front matter does not begin: write a line `---` above it"
+    return (
+        "starts with front matter: `---`, `name: ...`, `description: ...`, `---`, and the instructions go below, as in "
+        "`You answer questions about bread.`"
+    )
 
 
-def _explain(kind: str, message: str, keys: str) -> str:
+def _explain(key: str, kind: str) -> str:
+    """What is wrong with a key of the front matter, and what would be right."""
     match kind:
         case "extra_forbidden":
-            return f"not a key of an agent; there are {keys}"
+            return f"not a key of an agent; {name_known(key, FrontMatter.model_fields)}"
         case "missing":
-            return "is missing"
+            return f"is missing; write one, as in `{key}: {_EXAMPLES[key]}`"
         case "string_pattern_mismatch":
-            return "1 to 40 of a-z, 0-9, - and _, starting with a letter"
+            return "must be 1 to 40 of a-z, 0-9, - and _, starting with a letter, as in safety-adviser"
+        case "string_too_short":
+            return f"is empty; write one, as in `{key}: {_EXAMPLES[key]}`"
+        case _ if key in ("name", "description", "model"):
+            return f"must be text, as in `{key}: {_EXAMPLES[key]}`; put a number or a yes in quotation marks"
         case _:
-            return message
+            return f"must be a list of texts, as in `{key}: {_EXAMPLES[key]}`; put one with a colon in quotation marks"
 
 
 def _find_template_mistakes(prompt: AgentPrompt, first_line: int) -> Sequence[Mistake]:

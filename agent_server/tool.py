@@ -8,6 +8,7 @@ The signature is the only source: its parameters become the arguments model and 
 output schema, its docstring the description that models read. `context` is absent from all of them.
 """
 
+import functools
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUserError
+from pydantic_core import SchemaError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.arguments import read_as_meant, read_object
@@ -27,7 +29,15 @@ from agent_server.audit import Surface
 from agent_server.bodies import refuse_unstorable
 from agent_server.caller import Caller
 from agent_server.db import new_id
-from agent_server.declaration import mistakes_of_companion, mistakes_of_route
+from agent_server.declaration import (
+    find_caller,
+    is_function,
+    mistakes_of_companion,
+    mistakes_of_reconcile,
+    mistakes_of_route,
+    mistakes_of_signature,
+    read_options,
+)
 from agent_server.errors import (
     MOST_FIELDS,
     FieldError,
@@ -42,6 +52,7 @@ from agent_server.repository import Repository
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+Q = ParamSpec("Q")
 Repo = TypeVar("Repo", bound=Repository[Any])
 
 Effect = Literal["read", "stored", "keyed", "once"]
@@ -191,6 +202,31 @@ def collect_mistakes() -> Iterator[list[Mistake]]:
         _COLLECTED.reset(token)
 
 
+def _report_wrong_use(declare: Callable[Q, T]) -> Callable[Q, T]:
+    """`declare`, which reports what Python would raise a TypeError for: as mistakes of the tool, in its file and line."""
+
+    @functools.wraps(declare)
+    def use(*given: Any, **options: Any) -> Any:
+        right, wrong = read_options(declare, given, options)
+
+        def apply(function: Any) -> Any:
+            with collect_mistakes() as found:
+                made = declare(**right)(function) if is_function(function) else function  # type: ignore[call-arg, operator]  # checked by `read_options`
+            name = getattr(function, "__name__", type(function).__name__)
+            file, line = (made.file, made.line) if isinstance(made, Tool) else find_caller()
+            if made is function:
+                wrong.append("is no function; @tool stands above an `async def`")
+            _report([*(Mistake(file, line, f"tool {name}: {message}") for message in wrong), *found])
+            return made
+
+        # Without parentheses Python hands the function to `tool` itself.
+        bare = len(given) == 1 and callable(given[0])
+        return apply(given[0]) if bare else apply
+
+    return use
+
+
+@_report_wrong_use
 def tool(
     *,
     scope: str,
@@ -265,30 +301,22 @@ def _mistakes(tool: Tool[Any, Any]) -> Sequence[str]:
     found: list[str] = []
     signature = inspect.signature(tool.function)
     if not _NAME.fullmatch(tool.name):
-        found.append("a name is 1 to 40 of a-z and _")
+        found.append("a name is 1 to 40 of a-z and _, as in add_task")
     if not _SCOPE.fullmatch(tool.scope):
         found.append(f"scope {tool.scope!r} is not resource:verb, as in tasks:write")
     if tool.effect not in ("read", "stored", "keyed", "once"):
-        found.append(f"effect {tool.effect!r} is not one of read, stored, keyed, once")
-    if not inspect.iscoroutinefunction(tool.function):
-        found.append("must be `async def`")
+        found.append(
+            f"effect {tool.effect!r} is not one of read, stored, keyed, once; one that changes nothing is read"
+        )
     if not tool.description:
-        found.append("needs a docstring: models choose a tool by it")
-    if next(iter(signature.parameters), None) != "context":
-        found.append("its first parameter must be `context: ToolContext`")
-    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY) for p in signature.parameters.values()):
-        found.append("*args, **kwargs and positional-only parameters have no schema; name each argument")
-    unannotated = [p.name for p in list(signature.parameters.values())[1:] if p.annotation is p.empty]
-    if unannotated:
-        found.append(f"without a type: {', '.join(unannotated)}")
-    if signature.return_annotation is signature.empty:
-        found.append("needs a return type: it becomes the output schema")
+        found.append(f'needs a docstring, as in """{tool.title}.""": models choose a tool by it')
+    found += mistakes_of_signature(tool.function, tool.name)
     if tool.per_hour is not None and tool.per_hour < 1:
         found.append("per_hour is a number from 1; leave it out for no limit")
     if tool.route is not None:
         found += mistakes_of_route(tool.route, has_form=bool(tool.form))
     if tool.reconcile is not None:
-        found += _mistakes_of_reconcile(tool, tool.reconcile)
+        found += mistakes_of_reconcile(tool.effect, tool.reconcile, signature)
     if tool.losses is not None:
         found += mistakes_of_companion("losses", tool.losses, signature)
         if not tool.destructive:
@@ -297,18 +325,9 @@ def _mistakes(tool: Tool[Any, Any]) -> Sequence[str]:
     if not found:
         try:
             _ = tool.input_schema, tool.output_schema
-        except (PydanticUserError, NameError, TypeError) as error:
+        except (PydanticUserError, SchemaError, NameError, TypeError, ValueError, AttributeError) as error:
             found.append(f"its types have no JSON schema: {str(error).splitlines()[0]}")
     return found
-
-
-def _mistakes_of_reconcile(tool: Tool[Any, Any], reconcile: Callable[..., Awaitable[Any]]) -> Iterator[str]:
-    signature = inspect.signature(tool.function)
-    if tool.effect != "once":
-        yield "reconcile is for the effect once: after a call of another effect nothing is in doubt"
-    yield from mistakes_of_companion("reconcile", reconcile, signature)
-    if signature.return_annotation in (None, "None"):
-        yield "with reconcile it must return something: None from reconcile says that nobody knows"
 
 
 def invalid_input(error: ValidationError, expected: str, *, unnamed: int = 0) -> InvalidInput:

@@ -1,9 +1,10 @@
 """The three folders -> one frozen Workspace; all mistakes reported together."""
 
 import importlib
+import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -11,14 +12,21 @@ from typing import Any
 
 from agent_server.calls import forms
 from agent_server.conversations import tools as conversation_tools
-from agent_server.errors import Mistake, WorkspaceInvalid
+from agent_server.errors import Mistake, WorkspaceInvalid, name_known
 from agent_server.knowledge import tools as knowledge_tools
+from agent_server.knowledge.parse import list_collections
 from agent_server.phrases import template_problems
 from agent_server.prompts import AgentPrompt, load_prompts
 from agent_server.seed import SeedFile
 from agent_server.tool import Tool, collect_mistakes
 
 TRIAGE = "triage"
+_OTHER_FOLDER = "name another with --workspace, or make one, as in `agent-server init my-agents`"
+_HINTS: Mapping[type[BaseException], str] = {
+    ModuleNotFoundError: "; correct the name, or install the package that has it",
+    SystemExit: "; a module of tools/ must not end the program",
+}
+_DEFINITION = re.compile(r"\bdef\s+(\w+)")
 
 _DEFAULT_AGENT = AgentPrompt(
     name="assistant",
@@ -66,6 +74,11 @@ class Workspace:
         return others or list(self.agents.values())
 
     @property
+    def suggestions(self) -> Sequence[str]:
+        """What somebody may ask first: an example of each agent."""
+        return [agent.examples[0] for agent in self.specialists if agent.examples]
+
+    @property
     def agent_scopes(self) -> frozenset[str]:
         """The scopes of every tool that some agent may call, and that of passages where one answers from them."""
         agents = self.agents.values()
@@ -80,36 +93,49 @@ class Workspace:
 
 def load_workspace(root: Path) -> Workspace:
     """Load `root`. Raises WorkspaceInvalid with every mistake in tools/ and prompts/, each with file and line."""
+    workspace, mistakes = read_workspace(root)
+    if mistakes:
+        raise WorkspaceInvalid(mistakes)
+    return workspace
+
+
+def read_workspace(root: Path) -> tuple[Workspace, list[Mistake]]:
+    """What could be loaded of `root`, and every mistake in tools/ and prompts/. Raises WorkspaceInvalid where there is
+    nothing to load."""
     root = root.resolve()
     if not root.is_dir():
-        raise WorkspaceInvalid([Mistake(str(root), None, "there is no such folder")])
+        raise WorkspaceInvalid([Mistake(str(root), None, f"there is no such folder; {_OTHER_FOLDER}")])
     if not any((root / folder).is_dir() for folder in ("tools", "prompts", "content")):
-        raise WorkspaceInvalid([Mistake(str(root), None, "has none of tools/, prompts/ and content/")])
-    modules, problems = _import_tools(root)
+        raise WorkspaceInvalid(
+            [Mistake(str(root), None, f"has none of tools/, prompts/ and content/; {_OTHER_FOLDER}")]
+        )
+    imported = _import_tools(root)
     engine_tools = list(_of_type([conversation_tools, knowledge_tools, forms], Tool))
-    tools, clashes = _collect_tools(modules, engine_tools, root)
-    # Noted before the other mistakes are added: only a failed import makes names of tools unknown.
-    imported = not problems
+    tools, clashes = _collect_tools(imported.modules, engine_tools, root)
     agents, mistakes = load_prompts(root / "prompts", root)
-    problems += [*clashes, *mistakes, *_wrong_phrases(tools, root, problems)]
-    files = {path.stem for path in (root / "prompts").glob("*.md")} - {"README"}
-    problems += _unknown_names(agents, tools, files, tools_loaded=imported)
-    # As a set: a tool that two modules import has its mistake once.
-    if problems:
-        raise WorkspaceInvalid(sorted(set(problems), key=lambda p: (p.file, p.line or 0, p.message)))
+    problems = [*imported.mistakes, *clashes, *mistakes]
+    problems += _wrong_phrases(tools, root, imported.mistakes)
+    problems += _unknown_names(agents, root, {*tools, *imported.lost})
     if not agents:
         own = tuple(name for name, tool in tools.items() if tool not in engine_tools)
         agents = {_DEFAULT_AGENT.name: replace(_DEFAULT_AGENT, tools=own)}
     agents = _with_triage(agents)
-    return Workspace(
+    workspace = Workspace(
         root=root,
         name=root.name,
         # Read-only, because every request of the process reads the same workspace.
         tools=MappingProxyType(tools),
         agents=MappingProxyType(agents),
         entry=TRIAGE if TRIAGE in agents else next(iter(agents)),
-        seeds=tuple(_of_type(modules, SeedFile)),
+        seeds=tuple(_of_type(imported.modules, SeedFile)),
     )
+    return workspace, sort_mistakes(problems)
+
+
+def sort_mistakes(mistakes: Iterable[Mistake]) -> list[Mistake]:
+    """Each mistake once, by file and line."""
+    # As a set: a tool that two modules import has its mistake once.
+    return sorted(set(mistakes), key=lambda mistake: (mistake.file, mistake.line or 0, mistake.message))
 
 
 def _with_triage(agents: Mapping[str, AgentPrompt]) -> dict[str, AgentPrompt]:
@@ -121,14 +147,26 @@ def _with_triage(agents: Mapping[str, AgentPrompt]) -> dict[str, AgentPrompt]:
     return {**agents, TRIAGE: replace(triage, handoffs=triage.handoffs or others)}
 
 
-def _import_tools(root: Path) -> tuple[list[ModuleType], list[Mistake]]:
-    """Every module under tools/, imported as `tools.*`, and why those that did not import did not."""
+@dataclass(frozen=True)
+class _Imported:
+    """The modules under tools/, imported as `tools.*`, and why those that did not import did not.
+
+    `lost` are names in the modules that did not import: each may be that of a tool.
+    """
+
+    modules: Sequence[ModuleType] = ()
+    mistakes: Sequence[Mistake] = ()
+    lost: Set[str] = frozenset()
+
+
+def _import_tools(root: Path) -> _Imported:
     folder = root / "tools"
     if not folder.is_dir():
-        return [], []
+        return _Imported()
     _make_importable(root)
     modules: list[ModuleType] = []
     problems: list[Mistake] = []
+    lost: set[str] = set()
     with collect_mistakes() as mistakes:
         for path in sorted(folder.rglob("*.py")):
             relative = path.relative_to(root)
@@ -137,10 +175,11 @@ def _import_tools(root: Path) -> tuple[list[ModuleType], list[Mistake]]:
             name = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
             try:
                 modules.append(importlib.import_module(name))
-            except Exception as error:  # noqa: BLE001  # a user's module may raise anything at import; each is a mistake to report
+            except (Exception, SystemExit) as error:  # noqa: BLE001  # a user's module may raise anything at import; each is a mistake to report
                 problems.append(_import_mistake(error, path, root))
+                lost.update(_DEFINITION.findall(path.read_text(encoding="utf-8", errors="replace")))
     problems += [replace(mistake, file=_relative(mistake.file, root)) for mistake in mistakes]
-    return modules, problems
+    return _Imported(modules, problems, lost)
 
 
 def _make_importable(root: Path) -> None:
@@ -161,7 +200,7 @@ def _make_importable(root: Path) -> None:
         sys.modules["tools"] = package
 
 
-def _import_mistake(error: Exception, path: Path, root: Path) -> Mistake:
+def _import_mistake(error: BaseException, path: Path, root: Path) -> Mistake:
     file, line = path, None
     # A module that cannot be read has no line in the traceback; its place is in the error.
     if isinstance(error, SyntaxError) and error.filename:
@@ -172,7 +211,8 @@ def _import_mistake(error: Exception, path: Path, root: Path) -> Mistake:
             if Path(frame.filename).is_relative_to(root / "tools"):
                 file, line = Path(frame.filename), frame.lineno
     message = error.msg if isinstance(error, SyntaxError) else str(error)
-    return Mistake(_relative(str(file), root), line, f"does not import: {type(error).__name__}: {message}")
+    hint = next((hint for kind, hint in _HINTS.items() if isinstance(error, kind)), "")
+    return Mistake(_relative(str(file), root), line, f"does not import: {type(error).__name__}: {message}{hint}")
 
 
 def _relative(file: str, root: Path) -> str:
@@ -225,20 +265,22 @@ def _of_type(modules: Sequence[ModuleType], cls: type[Any]) -> Iterator[Any]:
                 yield value
 
 
-def _unknown_names(
-    agents: Mapping[str, AgentPrompt], tools: Mapping[str, Tool[..., Any]], files: Set[str], *, tools_loaded: bool
-) -> Iterator[Mistake]:
-    """Names that stand for nothing; `files` are the agents' names by their files, of which some may not have loaded."""
+def _unknown_names(agents: Mapping[str, AgentPrompt], root: Path, tools: Set[str]) -> Iterator[Mistake]:
+    """Names in the front matter of agents that stand for nothing."""
+    # By the files: an agent with a mistake may not have loaded.
+    others = {path.stem for path in (root / "prompts").glob("*.md")} - {"README"} | {TRIAGE}
+    collections = list_collections(root / "content")
     for agent in agents.values():
         for key, noun, names, known in (
             ("tools", "tool", agent.tools, tools),
-            ("handoffs", "agent", agent.handoffs, {*files, TRIAGE}),
+            ("handoffs", "agent", agent.handoffs, others),
+            ("knowledge", "collection", agent.knowledge or (), collections),
         ):
-            if key == "tools" and not tools_loaded:
-                continue  # a module that does not import would make each of its tools unknown here
             for name in names:
                 if name not in known:
-                    there = ", ".join(sorted(known)) or "none"
-                    yield Mistake(
-                        agent.file, agent.lines.get(key), f"{key}: there is no {noun} {name!r}; there are {there}"
-                    )
+                    message = f"{key}: there is no {noun} {name!r}; {name_known(name, known)}"
+                    if key == "knowledge":
+                        message += (
+                            " (a collection is a folder of content/ with a page in it, as in content/guide/first.md)"
+                        )
+                    yield Mistake(agent.file, agent.lines.get(key), message)

@@ -33,26 +33,32 @@ def only(root: Path) -> AgentPrompt:
 @pytest.mark.parametrize(
     ("text", "mistakes"),
     [
-        (f"{HEAD}tols: [x]\n---\nHelp.\n", ["4: tols: not a key of an agent; there are name, description, tools, "]),
-        (f"{HEAD}tools: 7\nmodel: [a]\n---\nHelp.\n", ["4: tools: ", "5: model: "]),
+        (
+            f"{HEAD}tols: [x]\n---\nHelp.\n",
+            ["4: tols: not a key of an agent; did you mean 'tools'? There are description, "],
+        ),
+        (f"{HEAD}tools: 7\nmodel: [a]\n---\nHelp.\n", ["4: tools: must be a list of texts", "5: model: must be text"]),
         (f"{HEAD}examples: {{}}\n---\nHelp.\n", ["4: examples: "]),
         ("---\nname: guide\n---\nHelp.\n", ["2: description: is missing"]),
         ("---\nname: guide\ndescription: ''\n---\nHelp.\n", ["3: description: "]),
         ("---\ndescription: x\n---\nHelp.\n", ["2: name: is missing"]),
-        ("---\nname: Guide!\ndescription: x\n---\nHelp.\n", ["2: name: 1 to 40 of a-z, 0-9, - and _"]),
+        ("---\nname: Guide!\ndescription: x\n---\nHelp.\n", ["2: name: must be 1 to 40 of a-z, 0-9, - and _"]),
         ("---\ndescription: x\nname: other\n---\nHelp.\n", ["3: name: is 'other', the file is guide.md"]),
-        ("---\nname: guide\ndescription: a: b\n---\nHelp.\n", ["3: front matter is not YAML: mapping values"]),
+        (
+            "---\nname: guide\ndescription: a: b\n---\nHelp.\n",
+            ["3: front matter is not YAML: there is a colon in the value"],
+        ),
         ("---\nname: guide\n tools: [\n---\nHelp.\n", ["3: front matter is not YAML"]),
-        ("---\n- name\n---\nHelp.\n", ["2: front matter is not YAML: write `key: value` lines"]),
-        ("---\n---\nHelp.\n", ["2: front matter is not YAML: write `key: value` lines"]),
+        ("---\n- name\n---\nHelp.\n", ["2: front matter is not `key: value` lines"]),
+        ("---\n---\nHelp.\n", ["2: name: is missing", "2: description: is missing"]),
         ("---\nname: guide\ndescription: a\x00b\n---\nHelp.\n", ["3: front matter is not YAML"]),
         (
             "---\nname: guide\ndescription: x\nname: guide\n---\nHelp.\n",
-            ["4: front matter is not YAML: 'name' is on line 2 too"],
+            ["4: name: is on line 2 too; keep one"],
         ),
         ("Help.\n", ["1: starts with front matter"]),
         ("", ["1: starts with front matter"]),
-        ("---\nname: guide\ndescription: x\n", ["1: starts with front matter"]),
+        ("---\nname: guide\ndescription: x\n", ["1: its front matter does not end: write a line `---` below it"]),
         (f"{HEAD}---\n\n", ["5: has no body"]),
         (f"{HEAD}---\nHelp.\n\n{{% if x %}}\n", ["7: template: "]),
         (f"{HEAD}---\n\nHello {{{{ user }}}}.\n", ["6: template: 'user' is undefined (a body may use profile, today)"]),
@@ -84,11 +90,12 @@ def test_the_mistakes_of_all_files_come_together_with_unknown_names_on_their_lin
     )
     with pytest.raises(WorkspaceInvalid) as refused:
         load_workspace(root)
-    assert [str(problem).partition("; there are")[0] for problem in refused.value.problems] == [
+    assert [str(problem).partition("; ")[0] for problem in refused.value.problems] == [
         "prompts/clerk.md:2: description: is missing",
         "prompts/guide.md:4: tools: there is no tool 'nothing'",
         "prompts/guide.md:5: handoffs: there is no agent 'nobody'",
-        "prompts/third.md:1: starts with front matter: `---`, `name: ...`, `description: ...`, `---`",
+        "prompts/third.md:1: starts with front matter: `---`, `name: ...`, `description: ...`, `---`, and the instructions go below, as in "
+        "`You answer questions about bread.`",
     ]
 
 

@@ -24,11 +24,10 @@ class PageView(BaseModel):
 @router.get("/api/page")
 async def page(server: ServerDep) -> PageView:
     """What the chat page shows before the first message."""
-    examples = [agent.examples[0] for agent in server.workspace.specialists if agent.examples]
     return PageView(
         name=server.settings.title,
         development=not server.settings.deployed,
         model=describe_model(server),
         message_limit=server.settings.message_limit,
-        suggestions=examples[:SUGGESTIONS],
+        suggestions=list(server.workspace.suggestions[:SUGGESTIONS]),
     )

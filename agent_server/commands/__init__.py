@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from agent_server.commands import admin, doctor, knowledge, leftovers, serving, talk, tools
+from agent_server.commands import admin, check, doctor, knowledge, leftovers, serving, talk, tools
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import fail
 from agent_server.errors import AgentServerError, Internal, WorkspaceInvalid
@@ -26,7 +26,7 @@ _COMMANDS: dict[str, Any] = {
     "tool_list": tools.list_tools,
     "tool_call": tools.call,
     "prompt_render": admin.render_prompt,
-    "check": admin.check,
+    "check": check.check,
     "doctor": doctor.doctor,
     "init": admin.init,
     "db_upgrade": admin.db_upgrade,

@@ -1,4 +1,4 @@
-"""agent-server check | init | db | key | user | prompt"""
+"""agent-server init | db | key | user | prompt"""
 
 import shlex
 import shutil
@@ -16,42 +16,15 @@ from agent_server.commands.terminal import say, show
 from agent_server.db import Database
 from agent_server.db.leftovers import list_leftovers
 from agent_server.db.migrate import differences, downgrade, revise, revisions, upgrade
-from agent_server.errors import InvalidInput, Mistake, WorkspaceInvalid
+from agent_server.errors import InvalidInput
 from agent_server.identity.accounts import Accounts, Act
 from agent_server.identity.credentials import issue_key, list_keys, revoke_key
 from agent_server.identity.models import ApiKey, User
 from agent_server.identity.resolver import create_resolver
 from agent_server.identity.users import find_user, page_users
-from agent_server.knowledge.parse import read_content
-from agent_server.seed import find_seed_mistakes
 
 ENV_EXAMPLE = ".env.example"
 """Every setting with its default, which a new workspace is given."""
-
-
-async def check(context: CommandContext, as_json: bool) -> int:
-    problems = list(_mistakes(context))
-    if as_json:
-        show([vars(problem) for problem in problems])
-    else:
-        for problem in problems:
-            say(str(problem))
-        say(f"{len(problems)} mistakes" if problems else "The workspace is in order")
-    return 1 if problems else 0
-
-
-def _mistakes(context: CommandContext) -> list[Mistake]:
-    found: list[Mistake] = []
-    root = context.settings.workspace.resolve()
-    try:
-        workspace = context.workspace
-    except WorkspaceInvalid as error:
-        found += error.problems
-    else:
-        found += find_seed_mistakes(workspace.seeds, root)
-    # Also where the tools and prompts have mistakes: one run should name them all.
-    _, problems = read_content(root / "content")
-    return [*found, *problems]
 
 
 async def render_prompt(context: CommandContext, name: str) -> None:

@@ -14,12 +14,13 @@ from agent_server.identity.models import User
 from agent_server.identity.resolver import resolve_caller
 from agent_server.identity.roles import ADMIN, define_roles
 from agent_server.identity.users import LOCAL_USER, create_user, find_user
+from agent_server.inspection import open_workspace
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.seed import load_seeds
 from agent_server.server import Server
 from agent_server.settings import Settings
-from agent_server.workspace import Workspace, load_workspace
+from agent_server.workspace import Workspace
 
 LOCAL = LOCAL_USER
 
@@ -33,7 +34,7 @@ class CommandContext:
 
     @cached_property
     def workspace(self) -> Workspace:
-        return load_workspace(self.settings.workspace)
+        return open_workspace(self.settings)
 
     async def database(self) -> Database:
         """The database, migrated."""

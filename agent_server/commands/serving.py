@@ -44,6 +44,7 @@ from agent_server.errors import AgentServerError, InvalidInput
 from agent_server.http.listener import create_config
 from agent_server.identity.credentials import LOCAL_KEY, issue_key, somebody_can_sign_in
 from agent_server.identity.resolver import resolve_caller
+from agent_server.inspection import list_remarks, open_workspace
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.parse import SUFFIXES
 from agent_server.log import configure_logging
@@ -51,7 +52,6 @@ from agent_server.mcp import serve_stdio
 from agent_server.seed import load_seeds
 from agent_server.server import Server
 from agent_server.settings import ENV_FILE, Settings, load_settings
-from agent_server.workspace import load_workspace
 
 log = structlog.get_logger()
 
@@ -225,7 +225,7 @@ async def _prepare_database(settings: Settings) -> tuple[str, str | None]:
 
 @asynccontextmanager
 async def _server(settings: Settings) -> AsyncIterator[Server]:
-    workspace = load_workspace(settings.workspace)
+    workspace = open_workspace(settings)
     database = await open_database(settings)
     try:
         yield create_server(settings, workspace, database)
@@ -236,6 +236,8 @@ async def _server(settings: Settings) -> AsyncIterator[Server]:
 async def _prepare(server: Server) -> str | None:
     """What is done once, however many processes serve; returns the local user's key."""
     settings, workspace, database = server.settings, server.workspace, server.database
+    for remark in list_remarks(workspace):
+        log.warning("workspace.remark", problem=str(remark))
     await check_direct(database)
     for table in await migrate(settings, workspace, database):
         # No warning: while a workspace is being written that is how its tables are made.

@@ -154,11 +154,11 @@ def _read(content: Path, report: IngestReport) -> tuple[list[ContentPage], set[s
     report.problems += find_links_out(content)
     for path in content_files(content) if content.is_dir() else ():
         page = read_page(path, content)
-        if isinstance(page, Mistake):
-            report.problems.append(page)
-            broken.add(path.relative_to(content).as_posix())
-        else:
+        if isinstance(page, ContentPage):
             pages.append(page)
+        else:
+            report.problems += page
+            broken.add(path.relative_to(content).as_posix())
     return pages, broken
 
 

@@ -12,13 +12,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
 from markdown_it import MarkdownIt
 
 from agent_server.errors import Mistake
+from agent_server.front_matter import Head, read_head
 from agent_server.knowledge import markup
 
 SUFFIXES = (".md", ".mdx", ".markdown")
+_KEYS = ("title", "description", "tags", "urgent")
+"""What is read of a page's front matter."""
 # A page may begin with a thematic break. Only `key:` in the next line shows that front matter was meant.
 _KEY = re.compile(r"[A-Za-z_][\w-]*\s*:")
 _CLOSING = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE)
@@ -80,16 +82,32 @@ def read_content(folder: Path) -> tuple[list[ContentPage], list[Mistake]]:
     problems = find_links_out(folder)
     for path in content_files(folder):
         page = read_page(path, folder)
-        if isinstance(page, Mistake):
-            problems.append(page)
-        else:
+        if isinstance(page, ContentPage):
             pages.append(page)
+        else:
+            problems += page
     return pages, problems
 
 
 def content_files(folder: Path) -> Sequence[Path]:
     """The content files under `folder` without the hidden ones and links to elsewhere."""
     return [path for path in _find_files(folder) if not _is_elsewhere(path, folder)]
+
+
+def list_collections(folder: Path) -> list[str]:
+    """The collections of the content: the folders in `folder` that have a page in them."""
+    paths = (path.relative_to(folder).parts for path in content_files(folder))
+    return sorted({parts[0] for parts in paths if len(parts) > 1})
+
+
+def count_unread(folder: Path) -> Mapping[str, Sequence[str]]:
+    """The files under `folder` that are no pages, by their type (".pdf", "" for none)."""
+    unread: dict[str, list[str]] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.suffix.lower() not in SUFFIXES and path.is_file() and not any(p.startswith(".") for p in name.parts):
+            unread.setdefault(path.suffix.lower(), []).append(name.as_posix())
+    return unread
 
 
 def find_links_out(folder: Path) -> list[Mistake]:
@@ -113,36 +131,52 @@ def _is_elsewhere(path: Path, folder: Path) -> bool:
     return not path.resolve().is_relative_to(folder.resolve())
 
 
-def read_page(path: Path, folder: Path) -> ContentPage | Mistake:
-    """One page or what is wrong with it."""
+def read_page(path: Path, folder: Path) -> ContentPage | list[Mistake]:
+    """One page or all that is wrong with it."""
     name = path.relative_to(folder).as_posix()
     try:
-        return _page(name, path.read_bytes())
+        page = _page(name, path.read_bytes())
     except OSError as error:
-        return Mistake(f"{folder.name}/{name}", None, f"cannot be read: {error.strerror}")
+        return [Mistake(f"{folder.name}/{name}", None, f"cannot be read: {error.strerror}")]
     except _Mistake as mistake:
-        return Mistake(f"{folder.name}/{name}", mistake.line, mistake.message)
+        page = [mistake]
+    if isinstance(page, ContentPage):
+        return page
+    return [Mistake(f"{folder.name}/{name}", mistake.line, mistake.message) for mistake in page]
 
 
-def _page(name: str, content: bytes) -> ContentPage:
+def _page(name: str, content: bytes) -> ContentPage | list[_Mistake]:
     # Python reads a name that is not UTF-8 with such characters, and Postgres does not store them.
     if any("\ud800" <= character <= "\udfff" for character in name):
         raise _Mistake(None, "has a name that is not UTF-8; rename the file")
     text = _decode(content)
-    front, offset = _front_matter(text)
-    body = text[offset:]
-    title = _title(front, text) or first_heading(body)
+    head, offset = _front_matter(text)
+    front, body = head.values, text[offset:]
+    # Other keys are their project's.
+    wrong = [
+        _Mistake(line, f"{key}: is on line {other} too; keep one") for key, line, other in head.repeated if key in _KEYS
+    ]
+    # A title such as 2026 or `yes` is no text in YAML; only what cannot be a title is refused.
+    if isinstance(front.get("title"), list | dict):
+        wrong.append(_Mistake(head.lines["title"], "title: must be text, as in `title: Bread`"))
+    if not _is_phrases(front.get("urgent")):
+        wrong.append(
+            _Mistake(head.lines["urgent"], "urgent: must be a list of phrases, as in [unconscious, numb after a dive]")
+        )
+    title = _title(front) or first_heading(body)
     if not body.strip():
-        raise _Mistake(text.count("\n") + 1, "has no text below its front matter")
-    if not title:
-        raise _Mistake(1, "has no title: write `title: ...` between two `---` lines at the top, or a # heading")
+        wrong.append(_Mistake(text.count("\n") + 1, "has no text below its front matter"))
+    elif not title:
+        wrong.append(_Mistake(1, "has no title: write `title: ...` between two `---` lines at the top, or a # heading"))
+    if wrong:
+        return wrong
     return ContentPage(
         path=name,
         collection=name.partition("/")[0] if "/" in name else "",
-        title=title,
+        title=title or "",
         description=" ".join(str(front.get("description") or "").split()),
         tags=_tags(front.get("tags")),
-        urgent=_urgent(front, text),
+        urgent=tuple(front.get("urgent") or ()),
         text=text,
         offset=offset,
         sha=hashlib.sha256(f"{name}\n{text}".encode()).hexdigest(),
@@ -161,38 +195,25 @@ def _decode(content: bytes) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _front_matter(text: str) -> tuple[Mapping[str, Any], int]:
+def _front_matter(text: str) -> tuple[Head, int]:
     """The front matter and where the body starts."""
     first, _, rest = text.partition("\n")
     if first.rstrip() != "---":
-        return {}, 0
+        return Head({}, {}), 0
     start = len(text) - len(rest)
     end = _CLOSING.search(text, start)
     if end is None:
         if _KEY.match(rest):
             raise _Mistake(1, "its front matter does not end: write a line `---` below it")
-        return {}, 0  # a thematic break
-    try:
-        front = yaml.safe_load(text[start : end.start()])
-    except yaml.MarkedYAMLError as error:
-        # 2, because marks count from 0 and `---` is the line above.
-        line = error.problem_mark.line + 2 if error.problem_mark else 1
-        raise _Mistake(line, f"front matter is not YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
-        raise _Mistake(1, f"front matter is not YAML: {str(error).splitlines()[0]}") from None
-    offset = min(end.end() + 1, len(text))
-    if front is None:
-        return {}, offset
-    if not isinstance(front, dict):
-        raise _Mistake(2, "front matter is not `key: value` lines")
-    return front, offset
+        return Head({}, {}), 0  # a thematic break
+    head = read_head(text[start : end.start()], 2)
+    if head.mistakes:
+        raise _Mistake(*head.mistakes[0])
+    return head, min(end.end() + 1, len(text))
 
 
-def _title(front: Mapping[str, Any], text: str) -> str:
-    # A title such as 2026 or `yes` is no text in YAML; only what cannot be a title is refused.
+def _title(front: Mapping[str, Any]) -> str:
     title = front.get("title")
-    if isinstance(title, list | dict):
-        raise _Mistake(_line_of("title", text), "title: must be text")
     return "" if title is None else " ".join(str(title).split())[:_LONGEST_HEADING]
 
 
@@ -202,18 +223,10 @@ def _tags(tags: Any) -> tuple[str, ...]:
     return tuple(str(tag).strip() for tag in listed if isinstance(tag, str | int | float) and str(tag).strip())
 
 
-def _urgent(front: Mapping[str, Any], text: str) -> tuple[str, ...]:
-    urgent = front.get("urgent")
-    if urgent is None:
-        return ()
-    if not isinstance(urgent, list) or not all(isinstance(phrase, str) and phrase.strip() for phrase in urgent):
-        line = _line_of("urgent", text)
-        raise _Mistake(line, "urgent: must be a list of phrases, as in [unconscious, numb after a dive]")
-    return tuple(urgent)
-
-
-def _line_of(key: str, text: str) -> int:
-    return next((n for n, line in enumerate(text.split("\n"), 1) if line.startswith(f"{key}:")), 1)
+def _is_phrases(urgent: Any) -> bool:
+    return urgent is None or (
+        isinstance(urgent, list) and all(isinstance(phrase, str) and phrase.strip() for phrase in urgent)
+    )
 
 
 def first_heading(body: str) -> str | None:

@@ -33,6 +33,8 @@ DENSE_WEIGHT = 0.5
 # in 100 more are among ten passages, and no fewer answers among five. A fixed number per page is worse at both.
 SAME_DOCUMENT = 0.85
 """Each further passage of a document counts this much of the one before when passages are chosen."""
+FIRST_TITLES = 3
+"""Titles of a collection that tell what it is about."""
 MAX_QUERY = 4_000
 """Characters of a query that are read."""
 
@@ -94,6 +96,9 @@ _PASSAGE = """
 _URGENT = text("""
     select c.passage, d.urgent from document d join chunk c on c.owner_id = d.owner_id and c.document_id = d.id
     where d.owner_id = :owner_id and c.ordinal = 0 and d.urgent <> '{}' order by d.path""")
+_COLLECTIONS = text(f"""
+    select collection, count(*), (array_agg(title order by path))[1:{FIRST_TITLES}] from document
+    where owner_id = :owner_id group by collection order by collection""")  # noqa: S608  # the value is a constant
 # A small word has no stem: the array is empty, and its first element null.
 _LEXICON = text("""
     select w.word, w.stem, exists (select from term t where t.owner_id = :owner_id and t.lexeme = w.stem and t.n > 0)
@@ -168,6 +173,26 @@ class DocumentSummary:
     collection: str
     title: str
     description: str
+
+
+@dataclass(frozen=True)
+class CollectionSummary:
+    """A collection of the content: how many pages it has, and the titles of the first."""
+
+    name: str
+    pages: int
+    titles: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """The name for people."""
+        return self.name.replace("-", " ").replace("_", " ").capitalize() or "Pages"
+
+
+async def list_collections(session: AsyncSession) -> list[CollectionSummary]:
+    """Every collection in the order of the names."""
+    rows = await session.execute(_COLLECTIONS, {"owner_id": SYSTEM})
+    return [CollectionSummary(name, pages, tuple(titles)) for name, pages, titles in rows]
 
 
 async def list_documents(session: AsyncSession) -> list[DocumentSummary]:

@@ -163,7 +163,7 @@ class _Reader:
 
     def _is_meant(self, word: str, other: str) -> bool:
         """Whether `word` is `other` with a wrong letter."""
-        if min(len(word), len(other)) < _SHORTEST or not _differ_by_one(word, other):
+        if min(len(word), len(other)) < _SHORTEST or not differ_by_one(word, other):
             return False
         if word not in self._ordinary:
             return True
@@ -208,7 +208,7 @@ def _stand_in(words: Sequence[str], meanings: Sequence[_Meanings]) -> bool:
     )
 
 
-def _differ_by_one(one: str, other: str) -> bool:
+def differ_by_one(one: str, other: str) -> bool:
     """Whether one letter is another, missing or too many, or two neighbours have changed places."""
     if abs(len(one) - len(other)) > 1 or one == other:
         return False

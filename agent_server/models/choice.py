@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+from agent_server.errors import find_near
+from agent_server.models.windows import is_provider, list_providers
 from agent_server.settings import Settings
 
 OFFLINE = "offline"
 _FIRST_OF_SERVER = "openai/"
+_EXAMPLE = "write as in openai/gpt-5.4-mini"
 
 # A provider whose key is set answers with its small and current model, where the settings name none.
 _DEFAULTS = {
@@ -57,3 +60,15 @@ def full_name(name: str, settings: Settings) -> str:
     if name == OFFLINE or ("/" in name and not settings.openai_base_url):
         return name
     return name if name.startswith("openai/") else f"openai/{name}"
+
+
+def find_problem_of_name(name: str, settings: Settings) -> str | None:
+    """What keeps `name` from being a model's: a provider that nobody knows."""
+    provider, slash, model = name.strip().partition("/")
+    if not slash or settings.openai_base_url or is_provider(provider):
+        return (
+            None if model.strip() or not slash or name == _FIRST_OF_SERVER else f"{name!r} names no model; {_EXAMPLE}"
+        )
+    near = find_near(provider, list_providers())
+    meant = f"did you mean {f'{near}/{model}'!r}" if near else f"write provider/model, {_EXAMPLE[6:]}"
+    return f"there is no provider {provider!r}; {meant}{'?' if near else '.'} For a model of your own server set OPENAI_BASE_URL"

@@ -1,6 +1,7 @@
-"""How many tokens a model takes at once."""
+"""What litellm knows of models and providers. It is read from its files, because importing the package takes seconds."""
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -8,6 +9,9 @@ from pathlib import Path
 
 from agent_server.settings import Settings
 
+# An enumeration in the source, from its first line to the next one at the margin.
+_PROVIDERS = re.compile(r"^class LlmProviders\(.*?(?=^\S)", re.MULTILINE | re.DOTALL)
+_VALUE = re.compile(r'^ +\w+ = "([^"]+)"', re.MULTILINE)
 UNKNOWN = 8_192
 """Tokens that a model is taken to hold of which nothing is known: what small models on one's own machine are run with."""
 
@@ -29,16 +33,44 @@ def find_window(name: str, settings: Settings) -> int:
     return windows.get(name) or windows.get(model) or UNKNOWN
 
 
+def list_providers() -> frozenset[str]:
+    """The providers that litellm names. Without its list, which a later version may keep elsewhere, there are none."""
+    return _read_providers()
+
+
+def is_provider(name: str) -> bool:
+    """Whether a model may be written `name/model`. Where nothing is known of providers, any name may be one."""
+    providers = _read_providers()
+    # The table has names of models that begin with more than the list has, `bedrock_converse/` for one.
+    return not providers or name in providers or any(model.startswith(f"{name}/") for model in _read_windows())
+
+
+@cache
+def _read_providers() -> frozenset[str]:
+    found = _PROVIDERS.search(_read("types/utils.py").decode(errors="replace"))
+    try:
+        like_openai = json.loads(_read("llms/openai_like/providers.json") or b"{}")
+    except ValueError:
+        like_openai = {}
+    return frozenset(_VALUE.findall(found[0])) | frozenset(like_openai) if found else frozenset()
+
+
 @cache
 def _read_windows() -> Mapping[str, int]:
-    """litellm's table. It is read as a file, because importing the package takes seconds."""
-    spec = find_spec("litellm")
-    if spec is None or not spec.submodule_search_locations:
-        return {}
-    path = Path(next(iter(spec.submodule_search_locations))) / "model_prices_and_context_window_backup.json"
     try:
-        table = json.loads(path.read_bytes())
-    except (OSError, ValueError):  # a later version may keep it elsewhere
+        table = json.loads(_read("model_prices_and_context_window_backup.json") or b"{}")
+    except ValueError:
         return {}
     sizes = {name: entry.get("max_input_tokens") for name, entry in table.items() if isinstance(entry, dict)}
     return {name: size for name, size in sizes.items() if isinstance(size, int) and size > 0}
+
+
+def _read(name: str) -> bytes:
+    """A file of the package. It is empty where there is none: a later version may keep it elsewhere."""
+    spec = find_spec("litellm")
+    if spec is None or not spec.submodule_search_locations:
+        return b""
+    try:
+        return (Path(next(iter(spec.submodule_search_locations))) / name).read_bytes()
+    except OSError:
+        return b""

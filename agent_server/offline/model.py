@@ -4,6 +4,7 @@ It generates nothing. Each call ends in one of these, the first that fits:
     the output of a tool it has called   told in plain words
     a hand-off                           once a turn, where the running agent has neither passages nor a tool for it
     a tool                               where the whole message is one of the tool's phrases; its form, if it has one
+    small talk                           where all of the message is a greeting, thanks or a question about the assistant
     a quotation                          the sentences of the passages that answer, with their citations
     a plain no
 Nothing is kept between calls: what has happened in the turn is read from the items after the user's message.
@@ -11,9 +12,8 @@ Nothing is kept between calls: what has happened in the turn is read from the it
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agents.agent_output import AgentOutputSchemaBase
@@ -27,23 +27,18 @@ from openai.types.responses import Response, ResponseTextDeltaEvent
 
 from agent_server import phrases
 from agent_server.calls.forms import gives_form
-from agent_server.folding import fold
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage
 from agent_server.offline import quote
+from agent_server.offline.about import About, reply_to
 from agent_server.offline.outputs import name_in_words, tell
 from agent_server.offline.responses import Call, Reply, create_response, seed_of, stream_events
+from agent_server.offline.small_talk import find_question, find_small_talk
 from agent_server.tool import Tool
 
 NOTHING_FOUND = "The content has nothing about this. No language model is configured, so I can only answer with what the content says."
 NOTHING_FOUND_NOW = "The content has nothing about this. The language model is not available just now, so I can only answer with what the content says."
 AFTER_URGENT = "Do this first. Ask again when help is on its way."
-GREETING = "Hello. Ask me something, and I will show you what the content says about it, with its sources."
-
-_GREETING = re.compile(
-    r"\W*+((hello|hi|hey|good (morning|afternoon|evening|day)|greetings|thanks|thank you|many thanks|bye|goodbye)"
-    r"( there| again| everybody| a lot| very much| so much)?\W*+)+"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +48,7 @@ class OfflineTurn:
     `query` is the message together with what it follows; only a short follow-up follows something. `passages` are what
     was looked up for the agent that now runs, `ranked_agents` the agents with the likeliest one first. `urgent` is the
     emergency advice that has been shown before this call. `configured` says that there is a language model, which cannot
-    answer now.
+    answer now. `about` is what the assistant says of itself.
     """
 
     message: str
@@ -63,6 +58,7 @@ class OfflineTurn:
     ranked_agents: Sequence[str]
     urgent: str | None = None
     configured: bool = False
+    about: About = field(default_factory=About)
 
 
 class OfflineModel(Model):
@@ -70,6 +66,7 @@ class OfflineModel(Model):
 
     def __init__(self, turn: OfflineTurn, embedder: Embedder, *, words_per_second: float = 0) -> None:
         self._turn, self._embedder = turn, embedder
+        self._question = find_question(turn.message)
         self._pause = 1 / words_per_second if words_per_second > 0 else 0.0
 
     async def get_response(
@@ -120,10 +117,12 @@ class OfflineModel(Model):
             return "\n\n".join(told)
         # A phrase must not reach a tool that the running agent is not offered.
         usable = [tool for name, tool in self._turn.tools.items() if name in offered]
-        if (asked := phrases.match(self._turn.message, usable)) is not None:
-            return _call(asked, usable)
-        if _GREETING.fullmatch(fold(self._turn.message)):
-            return GREETING
+        for text in dict.fromkeys((self._turn.message, self._question)):
+            if (asked := phrases.match(text, usable)) is not None:
+                return _call(asked, usable)
+        # Where advice for an emergency has been shown, nobody is in the mood.
+        if not self._turn.urgent and (kind := find_small_talk(self._turn.message)) is not None:
+            return reply_to(kind, self._turn.about, configured=self._turn.configured)
         # `not calls`: after a hand-off or a call in this turn, the running agent has to answer.
         if not calls and not self._turn.passages and (better := self._find_better(handoffs)):
             return Call(better.tool_name, "{}")
@@ -138,8 +137,8 @@ class OfflineModel(Model):
         turn = self._turn
         if turn.urgent:
             return AFTER_URGENT  # quotes that are merely near would stand in the way of what is to be done now
-        context = turn.query if turn.query != turn.message else ""
-        answer = await quote.select(turn.message, turn.passages, self._embedder, context=context)
+        context = "" if turn.query in (turn.message, self._question) else turn.query
+        answer = await quote.select(self._question, turn.passages, self._embedder, context=context)
         if answer is not None:
             return answer.text
         return NOTHING_FOUND_NOW if turn.configured else NOTHING_FOUND

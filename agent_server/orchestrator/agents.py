@@ -37,6 +37,7 @@ gap.
 """
 _NO_PASSAGES = "\nNo passage of the content matches the user's message.\n"
 _SUMMARY = "\nEarlier in this conversation, before the messages that you see:\n{text}\n"
+_ABOUT = "\nThis is what this assistant is; say so where the user asks who you are or what you can do:\n{text}\n"
 _EMERGENCY = "\nThis emergency advice has just been shown to the user; do not repeat it, add what else helps:\n{text}\n"
 
 
@@ -123,8 +124,9 @@ def _instructions(prompt: AgentPrompt, embedder: Embedder) -> Any:
         body = prompt.render(profile=briefing.profile, today=briefing.today)
         more = _SUMMARY.format(text=quote({"text": briefing.summary})) if briefing.summary else ""
         more += _EMERGENCY.format(text=quote({"text": briefing.emergency})) if briefing.emergency else ""
-        # None is something else: all of the content.
-        if prompt.knowledge == () or not turn.attempt.caller.may(KNOWLEDGE):
+        more += _ABOUT.format(text=quote(briefing.about.facts())) if briefing.about else ""
+        # None is something else: all of the content. Small talk asks nothing of it.
+        if prompt.knowledge == () or briefing.about or not turn.attempt.caller.may(KNOWLEDGE):
             return body + _DATA + more
         passages = turn.citations.find_for(prompt.name)
         # Looked up once in a turn: a model must be given the same in each of its calls, also after a takeover.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent_server.calls.call import Runtime
+from agent_server.offline.about import About
 from agent_server.orchestrator.citations import Citations
 from agent_server.turns.attempt import Attempt
 
@@ -18,7 +19,8 @@ class Briefing:
     """What an agent is told beside the history.
 
     `query` is what to look up for it. `emergency` is the advice that the user has been shown before the first call of a
-    model, if any, and `summary` what was said before the history. `today` is an ISO date.
+    model, if any, and `summary` what was said before the history. `today` is an ISO date. `about` is what the
+    assistant says of itself, where the message is small talk.
     """
 
     query: str
@@ -26,6 +28,7 @@ class Briefing:
     today: str
     emergency: str | None
     summary: str | None = None
+    about: About | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

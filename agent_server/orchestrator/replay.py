@@ -45,6 +45,7 @@ from agent_server.models.answer import Begin, answer, message_text, thought_text
 from agent_server.models.choice import OFFLINE, ModelChoice
 from agent_server.models.outputs import clean_response, find_repeats, note_codes
 from agent_server.models.providers import Models
+from agent_server.offline.about import About
 from agent_server.offline.model import OfflineModel, OfflineTurn
 from agent_server.orchestrator.context import TurnContext
 from agent_server.routing import Decision
@@ -265,6 +266,7 @@ class JournaledModel(Model):
             ranked_agents=[ranked.name for ranked in models.decision.ranked],
             urgent=turn.briefing.emergency,
             configured=self._name != OFFLINE,
+            about=turn.briefing.about or About(),
         )
         return OfflineModel(asked, models.embedder, words_per_second=turn.runtime.settings.offline_words_per_second)
 

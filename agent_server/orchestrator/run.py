@@ -24,10 +24,12 @@ from agent_server.errors import AgentServerError, ModelFailed
 from agent_server.identity.models import Profile
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import Passage, passage_body
-from agent_server.knowledge.search import find_urgent
+from agent_server.knowledge.search import find_urgent, list_collections
 from agent_server.knowledge.tools import KNOWLEDGE
 from agent_server.models.choice import OFFLINE, ModelChoice
 from agent_server.models.providers import Models
+from agent_server.offline.about import describe
+from agent_server.offline.small_talk import ABOUT_THE_ASSISTANT, ReadMessage, read_message
 from agent_server.orchestrator.agents import compile_agents
 from agent_server.orchestrator.citations import Citations
 from agent_server.orchestrator.context import Briefing, TurnContext
@@ -141,6 +143,7 @@ class Orchestrator:
     async def _prepare(self, attempt: Attempt) -> tuple[Decision, list[Any], TurnContext]:
         """Everything that the run loop starts from."""
         writer, log = attempt.writer, attempt.earlier.events
+        said = await asyncio.to_thread(read_message, attempt.message)
         async with self.runtime.database.transaction(attempt.caller.id) as session:
             conversations = ConversationRepository(session, attempt.caller)
             conversation = await conversations.get(writer.conversation_id)
@@ -152,27 +155,31 @@ class Orchestrator:
             profile = await session.get(Profile, attempt.caller.id)
             # It is a passage like any other.
             may_read = attempt.caller.may(KNOWLEDGE)
+            collections = await list_collections(session) if said.small_talk and may_read else []
             emergency_page = await find_urgent(session, attempt.message) if may_read else None
         citations = Citations(log)
         emergency = _find_emergency(log)
         if emergency is None and emergency_page is not None:
             emergency = await self._answer_emergency(attempt, citations, emergency_page)
         briefing = Briefing(
-            query=_query(attempt.message, earlier),
+            query=_query(said.question, earlier),
             profile=profile.body if profile else {},
             today=datetime.now(UTC).date().isoformat(),
             emergency=emergency,
             summary=(conversation.summary or {}).get("text"),
+            about=describe(self.workspace, self.runtime.settings.title, collections) if said.small_talk else None,
         )
         turn = TurnContext(attempt=attempt, runtime=self.runtime, briefing=briefing, citations=citations)
-        return await self._decide(attempt, conversation), history(earlier), turn
+        return await self._decide(attempt, conversation, said), history(earlier), turn
 
-    async def _decide(self, attempt: Attempt, conversation: Conversation) -> Decision:
+    async def _decide(self, attempt: Attempt, conversation: Conversation, said: ReadMessage) -> Decision:
         if attempt.agent is not None:
             return Decision(attempt.agent, 1.0, "request", [Ranked(attempt.agent, 1.0)])
+        if said.small_talk in ABOUT_THE_ASSISTANT:
+            return Decision(self.workspace.entry, 1.0, "meaning", [Ranked(self.workspace.entry, 1.0)])
         # The workspace may have lost this agent since.
         last = conversation.agent if conversation.agent in self.workspace.agents else None
-        return await (await self.get_router()).decide(attempt.message, last)
+        return await (await self.get_router()).decide(said.question, last)
 
     def _responsible_for(self, collection: str) -> AgentPrompt | None:
         """The agent that answers from a collection. One that names it first goes before the others."""

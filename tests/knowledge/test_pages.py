@@ -17,7 +17,7 @@ LINES = st.sampled_from(
 )  # fmt: skip
 
 
-def page_of(folder: Path, text: str, name: str = "a/p.md") -> ContentPage | Mistake:
+def page_of(folder: Path, text: str, name: str = "a/p.md") -> ContentPage | list[Mistake]:
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)

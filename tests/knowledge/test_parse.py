@@ -69,9 +69,9 @@ def test_a_heading_is_what_markdown_takes_for_one() -> None:
     [
         (b"# A\n\nGr\xfc\xdfe\n", 3, "is not UTF-8 text (byte 7)"),
         (b"# A\nb\x00c\n", 2, "holds a NUL byte"),
-        (b"---\ntitle: [a\n---\n# A\n", 3, "front matter is not YAML"),
-        (b"---\ntitle: A\nnote: a: b\n---\n# A\n", 3, "front matter is not YAML: mapping values are not allowed here"),
-        (b"---\ntitle: A\nupdated: 2026-13-45\n---\nText\n", 1, "front matter is not YAML: month must be in 1..12"),
+        (b"---\ntitle: [a\n---\n# A\n", 2, "front matter is not YAML: the list of `title:` begins here"),
+        (b"---\ntitle: A\nnote: a: b\n---\n# A\n", 3, "front matter is not YAML: there is a colon in the value"),
+        (b"---\ntitle: A\nupdated: 2026-13-45\n---\nText\n", 3, "front matter is not YAML: month must be in 1..12"),
         (b"---\ntitle: {{ page }}\n---\nText\n", 2, "front matter is not YAML"),
         (b"---\n- a\n---\n# A\n", 2, "front matter is not `key: value` lines"),
         (b"---\ntitle: A\n\nText without an end\n", 1, "its front matter does not end"),
@@ -87,16 +87,29 @@ def test_a_mistake_has_its_file_and_line(content: Path, written: bytes, line: in
     (content / "guide").mkdir()
     file = content / "guide" / "a.md"
     file.write_bytes(written)
-    problem = read_page(file, content)
-    assert isinstance(problem, Mistake)
+    found = read_page(file, content)
+    assert isinstance(found, list)
+    (problem,) = found
     assert (problem.file, problem.line) == ("content/guide/a.md", line)
     assert says in problem.message
 
 
 def test_a_file_that_cannot_be_read_is_a_mistake(content: Path) -> None:
-    assert read_page(content / "gone.md", content) == Mistake(
-        "content/gone.md", None, "cannot be read: No such file or directory"
-    )
+    assert read_page(content / "gone.md", content) == [
+        Mistake("content/gone.md", None, "cannot be read: No such file or directory")
+    ]
+
+
+def test_a_page_may_have_several_mistakes(content: Path) -> None:
+    (content / "a.md").write_text("---\ntitle: [a]\nurgent: fire\nurgent: flood\n---\n")
+    found = read_page(content / "a.md", content)
+    assert isinstance(found, list)
+    assert [(mistake.line, mistake.message.split(":")[0]) for mistake in found] == [
+        (4, "urgent"),
+        (2, "title"),
+        (3, "urgent"),
+        (6, "has no text below its front matter"),
+    ]
 
 
 def test_a_name_that_is_not_text_is_a_mistake(content: Path) -> None:
@@ -136,5 +149,5 @@ def test_any_bytes_are_a_page_or_a_mistake(tmp_path_factory: pytest.TempPathFact
     file = content / "a.md"
     file.write_bytes(b"---\n" + written)
     found = read_page(file, content)
-    assert found.title if isinstance(found, ContentPage) else found.message
+    assert found.title if isinstance(found, ContentPage) else all(mistake.message for mistake in found)
     assert len(content_files(content)) == 1

@@ -20,7 +20,6 @@ from agent_server.knowledge.embedders.wordllama import WordLlama
 from agent_server.knowledge.passages import CitedPassage, Passage
 from agent_server.offline.model import (
     AFTER_URGENT,
-    GREETING,
     NOTHING_FOUND,
     OfflineModel,
     OfflineTurn,
@@ -247,8 +246,21 @@ async def test_emergency_advice_that_was_shown_is_not_repeated(run: Run) -> None
     assert answer == AFTER_URGENT
 
 
-async def test_a_greeting_is_answered_with_what_can_be_asked(run: Run) -> None:
-    assert (await run(make_turn("Hello there!")))[0] == GREETING
+async def test_a_question_behind_a_greeting_is_answered_without_the_greeting(run: Run) -> None:
+    plain, _ = await run(make_turn("How long does a kettle take to boil?", [KETTLES]))
+
+    for message in ("Hi! How long does a kettle take to boil?", "thanks, how long does a kettle take to boil?"):
+        assert (await run(make_turn(message, [KETTLES])))[0] == plain
+
+
+async def test_a_request_behind_a_greeting_calls_the_tool(run: Run) -> None:
+    _, calls = await run(make_turn("Good morning, show my tasks"), list_tasks={"items": []})
+
+    assert calls == [("list_tasks", {})]
+
+
+async def test_small_talk_is_no_answer_where_emergency_advice_was_shown(run: Run) -> None:
+    assert (await run(make_turn("Thanks!", urgent="Cool the burn.")))[0] == AFTER_URGENT
 
 
 async def test_triage_hands_off_once_to_the_agent_that_is_most_likely_meant(embedder: Embedder) -> None:

@@ -9,7 +9,7 @@ import pkgutil
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NoReturn
 
-from agent_server.errors import InvalidInput
+from agent_server.errors import InvalidInput, name_known
 from agent_server.knowledge.embedders.base import MAX_DIMENSIONS, Embedder
 
 GROUP = "agent_server.embedders"
@@ -32,6 +32,17 @@ def get_embedder(name: str) -> Embedder:
     return found
 
 
+def find_problem_of_name(name: str) -> str | None:
+    """What keeps the setting from naming an embedder."""
+    if name in _list_modules():
+        return None  # without the import, which takes a while
+    try:
+        _import_by_name(name)
+    except InvalidInput as error:
+        return error.message.removeprefix(f"{_SETTING}: ")
+    return None
+
+
 def _import_by_name(name: str) -> Any:
     """What makes the embedder, or the embedder itself."""
     if ":" in name:
@@ -40,8 +51,8 @@ def _import_by_name(name: str) -> Any:
         return _import_attribute(f"{__name__}.{name}", FACTORY)
     if name in (points := _list_entry_points()):
         return _import_attribute(points[name].module, points[name].attr or FACTORY)
-    there = ", ".join(sorted({*_list_modules(), *_list_entry_points()}))
-    raise InvalidInput(f"{_SETTING}: there is no embedder {name!r}; there are {there}, or your own as module:factory")
+    there = name_known(name, {*_list_modules(), *points})
+    raise InvalidInput(f"{_SETTING}: there is no embedder {name!r}; {there}, or your own as module:factory")
 
 
 def _list_modules() -> list[str]:

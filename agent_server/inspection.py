@@ -1,0 +1,121 @@
+"""Everything that is wrong with a workspace, and what is worth knowing of it.
+
+    mistakes   no server starts with one
+    pages      mistakes in pages of content/: the server starts, and goes on with the page as it was before, or without
+    remarks    what may be meant as it is
+
+`check` shows all three. Every command that needs the workspace opens it here, so that none of them finds what `check`
+does not.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent_server.errors import Mistake, WorkspaceInvalid
+from agent_server.knowledge import embedders
+from agent_server.knowledge.parse import SUFFIXES, count_unread, read_content
+from agent_server.models import choice
+from agent_server.seed import find_seed_mistakes
+from agent_server.settings import Settings, find_env_files, variable_of
+from agent_server.settings.spelling import find_misspelt, list_variables
+from agent_server.workspace import Workspace, read_workspace, sort_mistakes
+
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What was found, each by file and line."""
+
+    mistakes: Sequence[Mistake]
+    pages: Sequence[Mistake] = ()
+    remarks: Sequence[Mistake] = ()
+
+
+def open_workspace(settings: Settings) -> Workspace:
+    """The workspace of the settings. Raises WorkspaceInvalid with all that `inspect_workspace` calls mistakes."""
+    workspace, mistakes = _read(settings)
+    if mistakes:
+        # The pages too, which are read only here: a start would read them twice.
+        raise WorkspaceInvalid([*mistakes, *read_content(workspace.content)[1]])
+    return workspace
+
+
+def inspect_workspace(settings: Settings) -> Findings:
+    """All that is to be said of the workspace of the settings."""
+    try:
+        workspace, mistakes = _read(settings)
+    except WorkspaceInvalid as error:
+        return Findings(mistakes=error.problems)
+    return Findings(mistakes=mistakes, pages=read_content(workspace.content)[1], remarks=list_remarks(workspace))
+
+
+def _read(settings: Settings) -> tuple[Workspace, list[Mistake]]:
+    workspace, mistakes = read_workspace(settings.workspace)
+    mistakes += find_seed_mistakes(workspace.seeds, workspace.root)
+    mistakes += _find_unknown_models(workspace, settings)
+    variables = list_variables(os.environ, find_env_files(settings.workspace))
+    mistakes += find_misspelt(variables, [variable_of(field) for field in Settings.model_fields])
+    if problem := embedders.find_problem_of_name(settings.embedder):
+        mistakes.append(Mistake(variable_of("embedder"), None, problem))
+    return workspace, sort_mistakes(mistakes)
+
+
+def _find_unknown_models(workspace: Workspace, settings: Settings) -> Iterator[Mistake]:
+    for agent in workspace.agents.values():
+        if agent.model and (problem := choice.find_problem_of_name(agent.model, settings)):
+            yield Mistake(agent.file, agent.lines.get("model"), f"model: {problem}")
+    for field in ("model", "model_fallback"):
+        name = getattr(settings, field)
+        if name and (problem := choice.find_problem_of_name(name, settings)):
+            yield Mistake(variable_of(field), None, problem)
+
+
+def list_remarks(workspace: Workspace) -> list[Mistake]:
+    """What is worth knowing of a workspace, and does not keep a server from starting."""
+    return sort_mistakes([*_remark_prompts(workspace), *_remark_tools(workspace), *_remark_files(workspace)])
+
+
+def _list_prompts(workspace: Workspace) -> set[str]:
+    return {path.stem for path in (workspace.root / "prompts").glob("*.md")} - {"README"}
+
+
+def _remark_prompts(workspace: Workspace) -> Iterator[Mistake]:
+    if not _list_prompts(workspace):
+        yield Mistake(
+            "prompts/",
+            None,
+            "there is no agent of yours, so one answers that knows all of content/ and has every tool. For one of your own "
+            "write prompts/baker.md: `---`, `name: baker`, `description: Answers questions about bread.`, `---`, and "
+            "below it `You answer questions about bread.`",
+        )
+
+
+def _remark_tools(workspace: Workspace) -> Iterator[Mistake]:
+    # Of an agent whose front matter was not read it is not known which tools it lists.
+    if not _list_prompts(workspace) <= set(workspace.agents):
+        return
+    listed = {name for agent in workspace.agents.values() for name in agent.tools}
+    for name, tool in workspace.tools.items():
+        own = Path(tool.file).is_relative_to(workspace.root / "tools")
+        # Those for staff are called by people, over REST or MCP.
+        if own and name not in listed and not tool.staff:
+            file = Path(tool.file).relative_to(workspace.root).as_posix()
+            yield Mistake(
+                file, tool.line, f"tool {name}: no agent lists it; for the chat add it to one, as in `tools: [{name}]`"
+            )
+
+
+def _remark_files(workspace: Workspace) -> Iterator[Mistake]:
+    for suffix, names in count_unread(workspace.content).items():
+        number = "1 file" if len(names) == 1 else f"{len(names)} files"
+        kind = f"of type {suffix}" if suffix else "without a type"
+        verb = "is" if len(names) == 1 else "are"
+        some = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
+        yield Mistake(
+            "content/",
+            None,
+            f"{number} {kind} {verb} not read ({some}); {SUFFIXES[0]} is, as in {Path(names[0]).with_suffix('.md')}",
+        )

@@ -1,0 +1,290 @@
+"""Workspaces with one mistake each, and what is said of it. No two of them have a file in common."""
+
+BASE = {
+    "content/guide/first.md": "# First\n\nText.\n",
+    "prompts/guide.md": "---\nname: guide\ndescription: x\n---\nHelp.\n",
+}
+"""What each of the workspaces has beside its mistake."""
+
+
+def prompt(name: str, lines: str = "", body: str = "Help.\n") -> dict[str, str]:
+    return raw(name, f"---\nname: {name}\ndescription: Answers questions.\n{lines}---\n{body}")
+
+
+def raw(name: str, text: str) -> dict[str, str]:
+    return {f"prompts/{name}.md": text}
+
+
+def page(name: str, text: str) -> dict[str, str]:
+    return {f"content/guide/{name}.md": text}
+
+
+def tool(
+    name: str,
+    decorator: str = '@tool(scope="things:read", effect="read")',
+    head: str | None = None,
+    doc: str = '    """Count the things."""\n',
+) -> dict[str, str]:
+    head = head or f"async def {name}(context: ToolContext) -> int:"
+    return {
+        f"tools/{name}.py": f"from agent_server import ToolContext, tool\n\n\n{decorator}\n{head}\n{doc}    return 0\n"
+    }
+
+
+CASES: dict[str, tuple[dict[str, str], str]] = {
+    "knowledge_misspelt": (
+        prompt("knowledge_misspelt", "knowledge: [giude]\n"),
+        "prompts/knowledge_misspelt.md:4: knowledge: there is no collection 'giude'; did you mean 'guide'? (a collection is a folder of content/ with a page in it, as in content/guide/first.md)",
+    ),
+    "knowledge_unknown": (
+        prompt("knowledge_unknown", "knowledge:\n  - guide\n  - astronomy\n"),
+        "prompts/knowledge_unknown.md:4: knowledge: there is no collection 'astronomy'; there is guide (a collection is a folder of content/ with a page in it, as in content/guide/first.md)",
+    ),
+    "tool_misspelt": (
+        prompt("tool_misspelt", "tools: [serch_knowledge]\n"),
+        "prompts/tool_misspelt.md:4: tools: there is no tool 'serch_knowledge'; did you mean 'search_knowledge'? There are count_conversations, delete_conversation, get_conversation, list_conversations, list_documents, list_messages, offer_form, read_document, rename_conversation, search_conversations, search_knowledge",
+    ),
+    "handoff_unknown": (
+        prompt("handoff_unknown", "handoffs: [xyz]\n"),
+        "prompts/handoff_unknown.md:4: handoffs: there is no agent 'xyz'; there are guide, handoff_unknown, triage",
+    ),
+    "provider_misspelt": (
+        prompt("provider_misspelt", "model: opnai/gpt-5.4-mini\n"),
+        "prompts/provider_misspelt.md:4: model: there is no provider 'opnai'; did you mean 'openai/gpt-5.4-mini'? For a model of your own server set OPENAI_BASE_URL",
+    ),
+    "provider_unknown": (
+        prompt("provider_unknown", "model: acme-llm/large\n"),
+        "prompts/provider_unknown.md:4: model: there is no provider 'acme-llm'; write provider/model, as in openai/gpt-5.4-mini. For a model of your own server set OPENAI_BASE_URL",
+    ),
+    "model_missing": (
+        prompt("model_missing", "model: gemini/\n"),
+        "prompts/model_missing.md:4: model: 'gemini/' names no model; write as in openai/gpt-5.4-mini",
+    ),
+    "key_misspelt": (
+        prompt("key_misspelt", "tols: [search_knowledge]\n"),
+        "prompts/key_misspelt.md:4: tols: not a key of an agent; did you mean 'tools'? There are description, examples, handoffs, knowledge, model, name, tools",
+    ),
+    "key_unknown": (
+        prompt("key_unknown", "colour: red\n"),
+        "prompts/key_unknown.md:4: colour: not a key of an agent; there are description, examples, handoffs, knowledge, model, name, tools",
+    ),
+    "tools_number": (
+        prompt("tools_number", "tools: 7\n"),
+        "prompts/tools_number.md:4: tools: must be a list of texts, as in `tools: [search_knowledge]`; put one with a colon in quotation marks",
+    ),
+    "examples_mapping": (
+        prompt("examples_mapping", "examples:\n  - What's up: how?\n"),
+        'prompts/examples_mapping.md:4: examples: must be a list of texts, as in `examples: ["How long should dough rise?"]`; put one with a colon in quotation marks',
+    ),
+    "model_list": (
+        prompt("model_list", "model: [a]\n"),
+        "prompts/model_list.md:4: model: must be text, as in `model: openai/gpt-5.4-mini`; put a number or a yes in quotation marks",
+    ),
+    "no_description": (
+        raw("no_description", "---\nname: no_description\n---\nHelp.\n"),
+        "prompts/no_description.md:2: description: is missing; write one, as in `description: Answers questions about bread.`",
+    ),
+    "empty_description": (
+        raw("empty_description", "---\nname: empty_description\ndescription: ''\n---\nHelp.\n"),
+        "prompts/empty_description.md:3: description: is empty; write one, as in `description: Answers questions about bread.`",
+    ),
+    "description_number": (
+        raw("description_number", "---\nname: description_number\ndescription: 5\n---\nHelp.\n"),
+        "prompts/description_number.md:3: description: must be text, as in `description: Answers questions about bread.`; put a number or a yes in quotation marks",
+    ),
+    "no_name": (
+        raw("no_name", "---\ndescription: x\n---\nHelp.\n"),
+        "prompts/no_name.md:2: name: is missing; write one, as in `name: baker`",
+    ),
+    "bad_name": (
+        raw("bad_name", "---\nname: Bad Name\ndescription: x\n---\nHelp.\n"),
+        "prompts/bad_name.md:2: name: must be 1 to 40 of a-z, 0-9, - and _, starting with a letter, as in safety-adviser",
+    ),
+    "other_name": (
+        raw("other_name", "---\nname: another\ndescription: x\n---\nHelp.\n"),
+        "prompts/other_name.md:2: name: is 'another', the file is other_name.md; make them the same",
+    ),
+    "unclosed_list": (
+        prompt("unclosed_list", "tools: [search_knowledge\nexamples:\n  - Hello\n"),
+        "prompts/unclosed_list.md:4: front matter is not YAML: the list of `tools:` begins here and is not closed; end it with ], as in tools: [one, two]",
+    ),
+    "unclosed_mapping": (
+        prompt("unclosed_mapping", "examples: {a: b\n"),
+        "prompts/unclosed_mapping.md:4: front matter is not YAML: the mapping of `examples:` begins here and is not closed; end it with }, as in examples: {one: 1, two: 2}",
+    ),
+    "unclosed_quotation": (
+        raw(
+            "unclosed_quotation",
+            '---\nname: unclosed_quotation\ndescription: "Answers questions.\nmodel: x\n---\nHelp.\n',
+        ),
+        'prompts/unclosed_quotation.md:3: front matter is not YAML: the quotation of `description:` does not end where its text does; write description: "Answers questions."',
+    ),
+    "quotation_in_list": (
+        prompt("quotation_in_list", 'examples:\n  - "How long?\n  - Why?\n'),
+        "prompts/quotation_in_list.md:5: front matter is not YAML: a quotation that begins here is not closed; look at the quotation marks, the brackets and how far this line is indented",
+    ),
+    "apostrophe": (
+        raw("apostrophe", "---\nname: apostrophe\ndescription: 'It's fine'\n---\nHelp.\n"),
+        'prompts/apostrophe.md:3: front matter is not YAML: the quotation of `description:` does not end where its text does; write description: "It\'s fine"',
+    ),
+    "tab": (
+        prompt("tab", "tools:\n\t- search_knowledge\n"),
+        "prompts/tab.md:5: front matter is not YAML: there is a tab in this line; write spaces",
+    ),
+    "colon": (
+        raw("colon", "---\nname: colon\ndescription: Takes travel: where to go\n---\nHelp.\n"),
+        'prompts/colon.md:3: front matter is not YAML: there is a colon in the value; put it in quotation marks, as in description: "Takes travel: where to go"',
+    ),
+    "no_space": (
+        raw("no_space", "---\nname:no_space\ndescription: x\n---\nHelp.\n"),
+        "prompts/no_space.md:2: front matter is not YAML: there is no space behind the colon; write `name: no_space`",
+    ),
+    "no_colon": (
+        raw("no_colon", "---\nname no_colon\ndescription: x\n---\nHelp.\n"),
+        "prompts/no_colon.md:2: front matter is not YAML: 'name no_colon' is no `key: value`; write one as in `title: Bread`, or indent the line",
+    ),
+    "indented": (
+        prompt("indented", " model: offline\n"),
+        "prompts/indented.md:4: front matter is not YAML: `model:` is indented and the line above has a value already; begin it at the margin",
+    ),
+    "sign": (
+        raw("sign", "---\nname: sign\ndescription: @home\n---\nHelp.\n"),
+        'prompts/sign.md:3: front matter is not YAML: a value cannot begin with @; put it in quotation marks, as in description: "@home"',
+    ),
+    "twice": (prompt("twice", "name: twice\n"), "prompts/twice.md:4: name: is on line 2 too; keep one"),
+    "no_end": (
+        raw("no_end", "---\nname: no_end\ndescription: x\n\nHelp.\n"),
+        "prompts/no_end.md:1: its front matter does not end: write a line `---` below it",
+    ),
+    "no_begin": (
+        raw("no_begin", "name: no_begin\ndescription: x\n---\nHelp.\n"),
+        "prompts/no_begin.md:1: its front matter does not begin: write a line `---` above it",
+    ),
+    "no_front_matter": (
+        raw("no_front_matter", "You are a baker.\n"),
+        "prompts/no_front_matter.md:1: starts with front matter: `---`, `name: ...`, `description: ...`, `---`, and the instructions go below, as in `You answer questions about bread.`",
+    ),
+    "a_list": (
+        raw("a_list", "---\n- name\n---\nHelp.\n"),
+        "prompts/a_list.md:2: front matter is not `key: value` lines, as in `title: Bread`",
+    ),
+    "no_body": (
+        prompt("no_body", body="\n"),
+        "prompts/no_body.md:5: has no body: the instructions go below the front matter",
+    ),
+    "template_variable": (
+        prompt("template_variable", body="Hello {{ user }}.\n"),
+        "prompts/template_variable.md:5: template: 'user' is undefined (a body may use profile, today)",
+    ),
+    "template_end": (
+        prompt("template_end", body="{% if profile %}Hello.\n"),
+        "prompts/template_end.md:5: template: Unexpected end of template. Jinja was looking for the following tags: 'elif' or 'else' or 'endif'. The innermost block that needs to be closed is 'if'.",
+    ),
+    "bare_tool": (
+        tool("bare_tool", "@tool"),
+        'tools/bare_tool.py:4: tool bare_tool: needs scope=... and effect=..., as in @tool(scope="tasks:read", effect="read")',
+    ),
+    "empty_tool": (
+        tool("empty_tool", "@tool()"),
+        'tools/empty_tool.py:4: tool empty_tool: needs scope=... and effect=..., as in @tool(scope="tasks:read", effect="read")',
+    ),
+    "no_effect": (
+        tool("no_effect", '@tool(scope="things:read")'),
+        'tools/no_effect.py:4: tool no_effect: needs effect=..., as in @tool(scope="tasks:read", effect="read")',
+    ),
+    "option_misspelt": (
+        tool("option_misspelt", '@tool(scop="things:read", effect="read")'),
+        "tools/option_misspelt.py:4: tool option_misspelt: there is no option scop; did you mean scope?",
+    ),
+    "positional": (
+        tool("positional", '@tool("things:read", "read")'),
+        'tools/positional.py:4: tool positional: its options have names, as in @tool(scope="tasks:read", effect="read")',
+    ),
+    "wrong_option": (
+        tool("wrong_option", '@tool(scope="things:read", effect="read", phrases="count")'),
+        'tools/wrong_option.py:4: tool wrong_option: phrases must be a list of texts, as in phrases=["add {title}"]',
+    ),
+    "wrong_scope": (
+        tool("wrong_scope", '@tool(scope="things", effect="read")'),
+        "tools/wrong_scope.py:4: tool wrong_scope: scope 'things' is not resource:verb, as in tasks:write",
+    ),
+    "wrong_effect": (
+        tool("wrong_effect", '@tool(scope="things:read", effect="reads")'),
+        "tools/wrong_effect.py:4: tool wrong_effect: effect 'reads' is not one of read, stored, keyed, once; one that changes nothing is read",
+    ),
+    "not_async": (
+        tool("not_async", head="def not_async(context: ToolContext) -> int:"),
+        "tools/not_async.py:4: tool not_async: must be `async def`, as in `async def not_async(context: ToolContext, ...)`",
+    ),
+    "no_type": (
+        tool("no_type", head="async def no_type(context: ToolContext, size) -> int:"),
+        "tools/no_type.py:4: tool no_type: size has no type; write one, as in `size: str`",
+    ),
+    "no_return": (
+        tool("no_return", head="async def no_return(context: ToolContext):"),
+        "tools/no_return.py:4: tool no_return: needs a return type, as in `-> str`: it becomes the output schema",
+    ),
+    "no_context": (
+        tool("no_context", head="async def no_context(size: int) -> int:"),
+        "tools/no_context.py:4: tool no_context: its first parameter must be `context: ToolContext`, as in `async def no_context(context: ToolContext, ...)`",
+    ),
+    "no_docstring": (
+        tool("no_docstring", doc=""),
+        'tools/no_docstring.py:4: tool no_docstring: needs a docstring, as in """No docstring.""": models choose a tool by it',
+    ),
+    "stars": (
+        tool("stars", head="async def stars(context: ToolContext, **sizes: int) -> int:"),
+        "tools/stars.py:4: tool stars: *args, **kwargs and positional-only parameters have no schema; name each argument",
+    ),
+    "unknown_type": (
+        tool("unknown_type", head='async def unknown_type(context: ToolContext, size: "Sise") -> int:'),
+        "tools/unknown_type.py:4: tool unknown_type: its types have no JSON schema: name 'Sise' is not defined",
+    ),
+    "no_function": (
+        {
+            "tools/no_function.py": 'from agent_server import tool\n\n\n@tool(scope="things:read", effect="read")\nclass Counter:\n    """Count."""\n'
+        },
+        "tools/no_function.py:4: tool Counter: is no function; @tool stands above an `async def`",
+    ),
+    "wrong_phrase": (
+        tool("wrong_phrase", '@tool(scope="things:read", effect="read", phrases=["count {size}"])'),
+        "tools/wrong_phrase.py:4: tool wrong_phrase: phrase 'count {size}': wrong_phrase has no argument 'size'; it has none",
+    ),
+    "syntax": ({"tools/syntax.py": "def count(:\n"}, "tools/syntax.py:1: does not import: SyntaxError: invalid syntax"),
+    "import": (
+        {"tools/missing.py": "import no_such_module\n"},
+        "tools/missing.py:1: does not import: ModuleNotFoundError: No module named 'no_such_module'; correct the name, or install the package that has it",
+    ),
+    "exits": (
+        {"tools/exits.py": "import sys\n\nsys.exit(3)\n"},
+        "tools/exits.py:3: does not import: SystemExit: 3; a module of tools/ must not end the program",
+    ),
+    "page_no_title": (
+        page("page_no_title", "Only text.\n"),
+        "content/guide/page_no_title.md:1: has no title: write `title: ...` between two `---` lines at the top, or a # heading",
+    ),
+    "page_unclosed": (
+        page("page_unclosed", "---\ntitle: [a\ntags: [b]\n---\n# A\n\nText.\n"),
+        "content/guide/page_unclosed.md:2: front matter is not YAML: the list of `title:` begins here and is not closed; end it with ], as in title: [one, two]",
+    ),
+    "page_no_end": (
+        page("page_no_end", "---\ntitle: A\n\nText.\n"),
+        "content/guide/page_no_end.md:1: its front matter does not end: write a line `---` below it",
+    ),
+    "page_urgent": (
+        page("page_urgent", "---\ntitle: A\nurgent: yes\n---\nText.\n"),
+        "content/guide/page_urgent.md:3: urgent: must be a list of phrases, as in [unconscious, numb after a dive]",
+    ),
+    "page_twice": (
+        page("page_twice", "---\ntitle: A\nurgent: [fire]\nurgent: [flood]\n---\nText.\n"),
+        "content/guide/page_twice.md:4: urgent: is on line 3 too; keep one",
+    ),
+    "page_empty": (
+        page("page_empty", "---\ntitle: A\n---\n"),
+        "content/guide/page_empty.md:4: has no text below its front matter",
+    ),
+    "page_colon": (
+        page("page_colon", "---\ntitle: Diving: how to begin\n---\nText.\n"),
+        'content/guide/page_colon.md:2: front matter is not YAML: there is a colon in the value; put it in quotation marks, as in title: "Diving: how to begin"',
+    ),
+}
