@@ -6,6 +6,7 @@ which holds docs/ alone, the pages of the root are below `repository/`, and thei
 
 from __future__ import annotations
 
+import logging
 import posixpath
 import re
 from pathlib import Path
@@ -13,10 +14,13 @@ from typing import Any
 
 from mkdocs.structure.files import File
 
+log = logging.getLogger("mkdocs.hooks.site")
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = "repository"
 PAGES = ("README.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md")
 FILES = {".env.example": "env.example.txt", "LICENSE": "LICENSE.txt"}
+LOADED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*\s(?:src|href)=[\"']?(https?://[^\s\"'>]+)")
 LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?\)")
 
 
@@ -40,3 +44,10 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return f"{match[1]}{posixpath.relpath(place, posixpath.dirname(path) or '.')}{match[3] or ''})"
 
     return LINK.sub(turned, markdown)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Warn of what a page would load from another host; with `--strict` a warning ends the build."""
+    for address in LOADED.findall(output):
+        log.warning("%s loads %s; a page of the site loads nothing from elsewhere", page.file.src_uri, address)
+    return output

@@ -15,7 +15,7 @@ from bench.tokens import MODELS, Cost, price_per_thousand
 from tests.conftest import ROOT
 from tests.docs.blocks import DOCS, Shell, read_blocks, write_programs
 
-PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in [*DOCS.glob("*.md"), DOCS / "decisions" / "README.md"])
 MESSAGES = [block.text.strip() for block in read_blocks("troubleshooting.md") if block.language == "text"]
 LEAST = 15
 """Letters of a message that stand in a line of the source as they are."""
