@@ -138,19 +138,6 @@ def run_pytest(folder: Path, *arguments: str, **variables: str) -> subprocess.Co
     return run("pytest", *plugins, *arguments, cwd=folder, environment={**inherited, **own, **variables})
 
 
-def write_program(path: Path, module: str) -> None:
-    """Write a program for shells that runs `python -m MODULE` with the sources beside this file."""
-    path.write_text(f"""#!{sys.executable} -IS
-import os, sys
-sys.path.insert(0, {str(ROOT)!r})
-os.environ[{SOCKET!r}] = {_socket(ours=True)!r}
-from pathlib import Path
-from tests import zygote
-sys.exit(zygote.start({module!r}, *sys.argv[1:], cwd=Path.cwd()).wait())
-""")
-    path.chmod(0o755)
-
-
 def _has_sources(cwd: Path, environment: Mapping[str, str]) -> bool:
     """Whether a run there would import other sources than those beside this file."""
     folders = [cwd, *map(Path, filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)))]

@@ -1,6 +1,7 @@
 """The code blocks of the documentation, and a shell that runs them as they stand."""
 
 import re
+import shlex
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -86,6 +87,8 @@ class Shell:
 def write_programs(folder: Path) -> Path:
     """A folder with the programs that the documentation runs, which start in milliseconds."""
     folder.mkdir()
-    zygote.write_program(folder / "agent-server", "agent_server")
-    zygote.write_program(folder / "pytest", "pytest")
+    for name, module in (("agent-server", "agent_server"), ("pytest", "pytest")):
+        program = folder / name
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(zygote.command(module))} "$@"\n')
+        program.chmod(0o755)
     return folder

@@ -1,6 +1,7 @@
 """What the pages say is what the sources say: messages, models, prices, and which pages there are."""
 
 import ast
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from agent_server.testing import AgentServer
 from bench.tokens import MODELS, Cost, price_per_thousand
 from tests.conftest import ROOT
 from tests.docs.blocks import DOCS, Shell, read_blocks, write_programs
@@ -113,11 +115,12 @@ def test_every_page_is_in_the_site_and_in_the_index() -> None:
     assert {page for page in PAGES if "/" not in page} - linked == {"index.md"}
 
 
-def test_leads_are_read_as_their_page_says(tmp_path: Path, stocked_url: str) -> None:
+async def test_leads_are_read_as_their_page_says(agent_server: AgentServer, tmp_path: Path, stocked_url: str) -> None:
+    await agent_server.as_caller("leads:write").call("capture_lead", email="ann@example.com", interest="Palau")
     shell = Shell(tmp_path, [write_programs(tmp_path / "programs")])
     shell.run(f"export DATABASE_URL='{stocked_url}'\nexport AGENT_SERVER_WORKSPACE='{ROOT}'")
-    shell.run("agent-server tool call capture_lead --email ann@example.com --interest Palau")
-    printed = [shell.run(block.text) for block in read_blocks("leads.md") if block.reason is None]
+    blocks = [block for block in read_blocks("leads.md") if block.reason is None]
+    printed = [await asyncio.to_thread(shell.run, block.text) for block in blocks]
     assert [lead["email"] for lead in json.loads(printed[0])["items"]] == ["ann@example.com"]
     assert "ann@example.com" in (tmp_path / "leads.csv").read_text()
     assert printed[2].startswith("ask_")
