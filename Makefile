@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export VENV LOCK BIN STRICT PORT WORKSPACE
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check quick lint types contracts secrets vulnerabilities install dev programs cover chaos fuzz \
+.PHONY: help serve test check quick lint types contracts secrets vulnerabilities install dev programs docs cover chaos fuzz \
 	bench lock release licences clean
 
 help: ## Say what there is
@@ -16,11 +16,11 @@ serve: install ## Serve on http://127.0.0.1:8000 (PORT=, WORKSPACE=)
 	@$(BIN)/agent-server serve $(if $(WORKSPACE),--workspace "$$WORKSPACE") $(if $(PORT),--port "$$PORT")
 
 test: dev programs ## Run everything: checks, the scan for vulnerabilities, all tests (STRICT=1: fail if one cannot run)
-	@$(MAKE) --no-print-directory -k -j 2 types secrets lint contracts licences vulnerabilities
+	@$(MAKE) --no-print-directory -k -j 2 types secrets lint contracts licences docs vulnerabilities
 	@$(BIN)/pytest -n 3 --dist worksteal
 
-check: dev ## Run lint, types, import contracts, the scans for secrets and licences (under a minute)
-	@$(MAKE) --no-print-directory -k -j 2 types secrets lint contracts licences
+check: dev ## Run lint, types, import contracts, the scans for secrets and licences, the site (under a minute)
+	@$(MAKE) --no-print-directory -k -j 2 types secrets lint contracts licences docs
 
 quick: dev ## Run the tests without those that kill, mutate and fill things
 	@$(BIN)/pytest -n 3 --dist worksteal -m "not slow"
@@ -41,12 +41,15 @@ install: $(VENV)/.installed ## Install what the server needs, into .venv
 
 dev: $(VENV)/.dev ## Install what the tests need as well
 
+docs: dev ## Build the documentation as a site in site/, and fail where a link leads nowhere
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 programs: dev ## Install the programs that tests need beside Python, where this user may (Debian, Ubuntu)
 	@$(BIN)/python -m tests.needs
 
 lock: ## Resolve the dependencies anew, with uv (ARGS=--upgrade: to the newest)
 	$(COMPILE) $(ARGS) --extra build -o requirements.lock
-	$(COMPILE) $(ARGS) --extra build --extra dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) $(ARGS) --extra build --extra dev --extra docs -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) --upgrade --resolution lowest-direct --extra build --extra dev -o requirements-oldest.lock
 
 release: dev ## Cut a release: version, changelog, commit and tag (VERSION=1.2.3)

@@ -262,7 +262,7 @@ def prompt_render(
     name: Annotated[str, typer.Argument(help="The agent.")],
     workspace: Workspace = None,
 ) -> None:
-    """The instructions of an agent, as a model gets them. The profile is empty."""
+    """The instructions of an agent. The server adds rules, passages and tools when it asks the model."""
     _run("prompt_render", workspace, name=name)
 
 
