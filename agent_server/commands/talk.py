@@ -12,10 +12,12 @@ from rich.markup import escape
 from agent_server.caller import Caller
 from agent_server.commands.consent import settle
 from agent_server.commands.context import CommandContext
+from agent_server.commands.markdown import show_markdown
 from agent_server.commands.terminal import fail, say, show
 from agent_server.errors import AgentServerError
 from agent_server.knowledge.embedders import get_embedder
 from agent_server.orchestrator.run import create_router
+from agent_server.results import tell_failure, tell_result
 from agent_server.server import Server
 from agent_server.turns.accept import Message
 from agent_server.turns.events import (
@@ -29,6 +31,7 @@ from agent_server.turns.events import (
     TextDelta,
     ThoughtDelta,
     ToolCalled,
+    ToolReturned,
 )
 from agent_server.turns.models import Turn
 
@@ -92,7 +95,10 @@ async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> in
             case AgentChosen(name=name):
                 console.print(f"[dim]{name}[/dim]")
             case ToolCalled(name=name, input=input):
-                console.print(f"[dim]→ {name} {input}[/dim]")
+                console.print(f"[dim]→ {name} {escape(str(input))}[/dim]", highlight=False)
+            case ToolReturned(name=name, error=str(error)):
+                told = tell_failure(name, server.workspace.tools.get(name), error)
+                console.print(f"[dim]{escape(told)}[/dim]", highlight=False)
             case PassagesFound(passages=found):
                 passages.update({p["n"]: p for p in found})
             case Cited(n=n):
@@ -133,8 +139,10 @@ async def _settle(server: Server, caller: Caller, asked: ConfirmationAsked) -> N
     if not sys.stdin.isatty():
         return fail(f"{asked.question} It waits for POST /api/confirmations/{asked.id} until {asked.expires_at}")
     try:
-        if await settle(server.runtime, server.workspace.tools, asked, caller=caller, surface="agent") is not None:
-            say("Done.")
+        tools = server.workspace.tools
+        done = await settle(server.runtime, tools, asked, caller=caller, surface="agent")
+        if done is not None:
+            show_markdown(tell_result(asked.tool, tools.get(asked.tool), done.output))
     except AgentServerError as error:
         fail(f"{error.code}: {error.message}")
 
