@@ -407,7 +407,7 @@ def test_a_result_is_told_in_words_on_a_terminal_and_is_json_elsewhere(stocked: 
         ours, theirs = pty.openpty()
         written = b""
         with subprocess.Popen(
-            [sys.executable, "-m", "agent_server", "tool", "call", *arguments],
+            [sys.executable, "-m", "agent_server", *arguments],
             cwd=ROOT,
             env=environment({"DATABASE_URL": stocked_url, "TERM": "dumb"}),
             stdout=theirs,
@@ -421,11 +421,15 @@ def test_a_result_is_told_in_words_on_a_terminal_and_is_json_elsewhere(stocked: 
         assert command.returncode == 0
         return written.decode()
 
-    told = on_a_terminal("list_destinations", "--month", "february")
-    assert "Maldives" in told
-    assert "November" in told
-    assert not set(told) & set("{}[]*|")
-    assert json.loads(on_a_terminal("list_destinations", "--json", '{"month": 2}'))["items"][0]["slug"]
+    call = ("tool", "call", "list_destinations")
+    for told in (
+        on_a_terminal(*call, "--month", "february"),
+        on_a_terminal("chat", "Where should I dive in February?"),
+    ):
+        assert "Maldives" in told
+        assert "November" in told
+        assert not set(told) & set("{}[]*|")
+    assert json.loads(on_a_terminal(*call, "--json", '{"month": 2}'))["items"][0]["slug"]
     assert result(stocked("tool", "call", "list_destinations", "--month", "february"))["items"][0]["slug"]
 
 

@@ -8,11 +8,12 @@ from uuid import UUID
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from agent_server.caller import Caller
 from agent_server.commands.consent import settle
 from agent_server.commands.context import CommandContext
-from agent_server.commands.markdown import show_markdown
+from agent_server.commands.markdown import MarkdownWriter, show_markdown
 from agent_server.commands.terminal import fail, say, show
 from agent_server.errors import AgentServerError
 from agent_server.knowledge.embedders import get_embedder
@@ -73,7 +74,7 @@ def _read_message(as_json: bool) -> str | None:
 
 async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> int:
     """Follow a turn on the terminal: the text on standard output, what is around it on standard error."""
-    console, out = Console(stderr=True), sys.stdout
+    console, out = Console(stderr=True), MarkdownWriter()
     passages: dict[int, dict[str, Any]] = {}
     cited: list[int] = []
     asked: list[ConfirmationAsked] = []
@@ -97,8 +98,7 @@ async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> in
             case ToolCalled(name=name, input=input):
                 console.print(f"[dim]→ {name} {escape(str(input))}[/dim]", highlight=False)
             case ToolReturned(name=name, error=str(error)):
-                told = tell_failure(name, server.workspace.tools.get(name), error)
-                console.print(f"[dim]{escape(told)}[/dim]", highlight=False)
+                console.print(Text(tell_failure(name, server.workspace.tools.get(name), error), "dim"))
             case PassagesFound(passages=found):
                 passages.update({p["n"]: p for p in found})
             case Cited(n=n):
@@ -108,7 +108,6 @@ async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> in
                     console.print()
                     thinks = False
                 out.write(text)
-                out.flush()
             case ThoughtDelta(text=text):
                 console.print(f"[dim italic]{escape(text)}[/dim italic]", end="", highlight=False)
                 thinks = True
@@ -121,6 +120,7 @@ async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> in
             case Failed(message=message):
                 fail(message)
     if not as_json:
+        out.end()
         say()
         for text in notes:
             console.print(f"[yellow]{text}[/yellow]", highlight=False)
