@@ -77,12 +77,12 @@ def tell_result(name: str, tool: Tool[..., Any] | None, value: Any, *, citing: b
     `value` may also be the JSON of the result, as it is stored.
     """
     value = _read_json(value)
+    if isinstance(value, Mapping) and value.get("done") is False and {"confirmation", "question"} <= value.keys():
+        return f"{escape_markdown(str(value['question']))} Nothing has been done yet."
     if tool is None:
         return _describe(value, ANYTHING, citing)
     if isinstance(value, Mapping) and gives_form(tool):
         return f"Please fill in the form “{escape_markdown(str(value.get('title', tool.title)))}” and send it."
-    if isinstance(value, Mapping) and tool.destructive and "question" in value:
-        return f"{escape_markdown(str(value['question']))} Nothing has been done yet."
     if tool.result:
         try:
             return render_result(tool.result, value)

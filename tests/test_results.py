@@ -214,6 +214,12 @@ def test_an_object_is_told_in_three_lines_without_what_is_for_programs() -> None
     )
 
 
+def test_a_call_that_waits_reads_as_its_question_also_when_its_tool_is_gone() -> None:
+    waits = {"done": False, "confirmation": "0f0e0d0c", "question": 'Delete "Ann"?', "message": "Not done."}
+    for declared in (add_diver, None):
+        assert tell_result("delete_diver", declared, waits) == 'Delete "Ann"? Nothing has been done yet.'
+
+
 def test_the_output_of_a_search_reads_the_same_with_numbers_for_an_answer_and_without_for_a_card() -> None:
     hit = {"heading": "Flying", "text": "## Flying\n\n- Wait `12` hours, see [the page](x.md)."}
     stored = {"hits": [{"citation": 3, **hit}]}

@@ -18,10 +18,10 @@ There are no such destinations.
 - **{{ place.name }}**: {{ place.summary }} Best in {{ place.season_months | months }}, water {{ place.water_min_c }} to {{ place.water_max_c }} °C, level from {{ place.level | words }} up.
 {% endfor %}
 {% else %}
-| Destination | Best months | Water | Level | Known for |
-| --- | --- | --- | --- | --- |
+| Destination | Best months | Water | Known for |
+| --- | --- | --- | --- |
 {% for place in items %}
-| **{{ place.name }}** | {{ place.season_months | months }} | {{ place.water_min_c }} to {{ place.water_max_c }} °C | {{ place.level | words }} | {{ place.known_for[:3] }} |
+| **{{ place.name }}**, {{ place.level | words }} | {{ place.season_months | months }} | {{ place.water_min_c }} to {{ place.water_max_c }} °C | {{ place.known_for[:3] }} |
 {% endfor %}
 {% endif %}
 """
@@ -33,7 +33,7 @@ DESTINATION = """
 - Level: {{ level | words }} and up · Known for: {{ known_for }}
 {% if sites %}
 
-| Dive site | Kind | Level | Deepest point |
+| Dive site | Kind | Level | Depth |
 | --- | --- | --- | --- |
 {% for site in sites %}
 | {{ site.name }} | {{ site.kind }} | {{ site.level | words }} | {{ site.max_depth_m }} m |

@@ -20,7 +20,7 @@ There are no such dive sites.
 - **{{ site.name }}** ({{ site.kind }}, {{ site.level | words }}, to {{ site.max_depth_m }} m): {{ site.summary }}
 {% endfor %}
 {% else %}
-| Dive site | Kind | Level | Deepest point | Current |
+| Dive site | Kind | Level | Depth | Current |
 | --- | --- | --- | --- | --- |
 {% for site in items %}
 | **{{ site.name }}** | {{ site.kind }} | {{ site.level | words }} | {{ site.max_depth_m }} m | {{ site.current }} |
