@@ -48,6 +48,8 @@ from agent_server.errors import (
 )
 from agent_server.model_calls import refused_arguments
 from agent_server.repository import Repository
+from agent_server.result_templates import find_template_mistakes
+from agent_server.shapes import Shape
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -117,6 +119,7 @@ class Tool(Generic[P, R]):
     form: str
     route: str | None
     phrases: tuple[str, ...]
+    result: str
     function: Callable[Concatenate[ToolContext, P], Awaitable[R]]
     reconcile: Callable[..., Awaitable[Any]] | None
     losses: Callable[..., Awaitable[Sequence[Loss]]] | None
@@ -159,6 +162,11 @@ class Tool(Generic[P, R]):
         """JSON Schema of the result as REST and the command line give it."""
         schema: dict[str, Any] = strip_titles(self.returns.json_schema(mode="serialization"))
         return schema
+
+    @cached_property
+    def shape(self) -> Shape:
+        """What is known of the result, for those who say it in words."""
+        return Shape.of(self.returns.json_schema(mode="serialization"))
 
     def validate(self, arguments: Mapping[str, Any] | str) -> dict[str, Any]:
         """The arguments (or the JSON text a model wrote), typed, as `read_as_meant` reads them. Raises InvalidInput that
@@ -237,6 +245,7 @@ def tool(
     form: str = "",
     route: str | None = None,
     phrases: Sequence[str] = (),
+    result: str = "",
     reconcile: Callable[..., Awaitable[Any]] | None = None,
     losses: Callable[..., Awaitable[Sequence[Loss]]] | None = None,
     per_hour: int | None = None,
@@ -253,11 +262,10 @@ def tool(
         route: a short address of the form, as in "/api/lead"; whoever has no credential is made a guest there.
         phrases: sentences that plainly ask for it, with `{argument}` where one stands and `[...]` around words that may
             be missing. The offline model calls the tool when a message is one of them.
-        reconcile: for the effect `once`: what became of a call that was cut off. It takes what the tool takes and
-            changes nothing. It returns the result where the call took effect, raises DidNotHappen where it cannot any
-            more (the call is then made), and returns None where nobody knows.
-        losses: for a destructive tool: what a call would lose, with its rows locked, as its user is asked about it. It
-            takes what the tool takes and changes nothing.
+        result: how the result reads, as a Jinja2 template of Markdown over its fields. Without one, labels and values.
+        reconcile: for the effect `once`: what became of a call that was cut off. It takes what the tool takes, changes
+            nothing, and returns the result, None where nobody knows, or raises DidNotHappen where it cannot any more.
+        losses: for a destructive tool: what a call would lose, with its rows locked. It takes what the tool takes.
         per_hour: how often a caller may call it in an hour, and by REST an address.
     """
 
@@ -275,6 +283,7 @@ def tool(
             form=form,
             route=route,
             phrases=tuple(phrases),
+            result=result,
             function=function,
             reconcile=reconcile,
             losses=losses,
@@ -325,6 +334,7 @@ def _mistakes(tool: Tool[Any, Any]) -> Sequence[str]:
     if not found:
         try:
             _ = tool.input_schema, tool.output_schema
+            found += find_template_mistakes(tool.result, tool.shape) if tool.result else ()
         except (PydanticUserError, SchemaError, NameError, TypeError, ValueError, AttributeError) as error:
             found.append(f"its types have no JSON schema: {str(error).splitlines()[0]}")
     return found

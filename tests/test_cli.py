@@ -4,6 +4,7 @@ Most commands run in this process, through the same entry as the real one; start
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import pty
@@ -433,6 +434,37 @@ def test_a_conversation_in_json_prints_nothing_else(stocked: Run) -> None:
     assert done[-1]["kind"] == "done"
 
 
+def test_a_result_is_told_in_words_on_a_terminal_and_is_json_elsewhere(stocked: Run, stocked_url: str) -> None:
+    def on_a_terminal(*arguments: str) -> str:
+        ours, theirs = pty.openpty()
+        written = b""
+        with subprocess.Popen(
+            [sys.executable, "-m", "agent_server", *arguments],
+            cwd=ROOT,
+            env=environment({"DATABASE_URL": stocked_url, "TERM": "dumb"}),
+            stdout=theirs,
+        ) as command:
+            os.close(theirs)
+            # Linux ends the reading with an error when the other side is closed.
+            with contextlib.suppress(OSError):
+                while read := os.read(ours, 65_536):
+                    written += read
+        os.close(ours)
+        assert command.returncode == 0
+        return written.decode()
+
+    call = ("tool", "call", "list_destinations")
+    for told in (
+        on_a_terminal(*call, "--month", "february"),
+        on_a_terminal("chat", "Where should I dive in February?"),
+    ):
+        assert "Maldives" in told
+        assert "November" in told
+        assert not set(told) & set("{}[]*|")
+    assert json.loads(on_a_terminal(*call, "--json", '{"month": 2}'))["items"][0]["slug"]
+    assert result(stocked("tool", "call", "list_destinations", "--month", "february"))["items"][0]["slug"]
+
+
 def test_what_is_confirmed_on_the_terminal_is_done_and_said_on_standard_output(stocked: Run, stocked_url: str) -> None:
     task = result(stocked("tool", "call", "create_task", "--title", "Sell the fins"))
     before = len(result(stocked("tool", "call", "list_tasks"))["items"])
@@ -467,8 +499,8 @@ def test_what_is_confirmed_on_the_terminal_is_done_and_said_on_standard_output(s
     done = asyncio.run(talk())
     assert done.returncode == 0, done.stderr
     assert "Answer y or n" in done.stderr
-    assert "Done." not in done.stderr
-    assert done.stdout.splitlines() == ["Please confirm.", "Done."]
+    assert "Deleted" not in done.stderr
+    assert done.stdout.splitlines() == ["Please confirm.", "Deleted: **Sell the fins**"]
     said = " ".join(done.stderr.split())
     assert "I ask." in said
     assert "The answer ends here because the model has reached its longest answer." in said

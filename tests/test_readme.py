@@ -38,9 +38,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-async def run(*words: str, cwd: Path = ROOT, **variables: str) -> tuple[int, str]:
+async def run(*words: str, cwd: Path = ROOT, stdin: str | None = None, **variables: str) -> tuple[int, str]:
     """Run `agent-server` with these arguments; its exit code and what it printed."""
-    done = await asyncio.to_thread(agent_server, *words, cwd=cwd, **variables)
+    done = await asyncio.to_thread(agent_server, *words, cwd=cwd, stdin=stdin, **variables)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -177,6 +177,11 @@ async def test_a_tool_of_each_effect_does_what_the_documentation_says(bookshop: 
         )
         code, wish = await called("add_wish", "--title", "huckleberry")
         assert (code, json.loads(wish)["book"]["pence"]) == (0, 450)
+        asked = "Show my wishes\nHow much is Frankenstein?\n"
+        code, said = await run("chat", cwd=bookshop, stdin=asked, DATABASE_URL=empty)
+        assert code == 0
+        assert "- Huckleberry Finn (**under five pounds**)" in said
+        assert "**Frankenstein** costs 799 pence." in said
         refund = ("refund_order", "--order", "AB-123456", "--pence")
         assert await called(*refund, "450") == (0, '{"id": "re_0", "pence": 450}')
         assert (await called(*refund, "4500"))[0] == 1

@@ -91,7 +91,8 @@ def _headers(turn: Turn) -> dict[str, str]:
 
 def _stream(server: Server, turn: Turn, cursor: Cursor | None, *, html: bool) -> StreamingResponse:
     events = server.hub.follow(turn.owner_id, turn.id)
-    frames = ui_message_stream(events, UIMessageEncoder(turn.id, turn.conversation_id, html=html), cursor)
+    encoder = UIMessageEncoder(turn.id, turn.conversation_id, server.workspace.tools, html=html)
+    frames = ui_message_stream(events, encoder, cursor)
     return StreamingResponse(frames, media_type=STREAM_TYPE, headers={**HEADERS, **_headers(turn)})
 
 
@@ -105,7 +106,8 @@ async def _wait(server: Server, caller: Caller, turn: Turn) -> Answer:
     async with server.database.transaction(caller.id) as session:
         turn = await TurnRepository(session, caller).get(turn.id)
         items = await TurnRepository(session, caller).items(turn)
-    answer = next((m for m in messages_of(items, {turn.id: turn}) if m.role == "assistant"), None)
+    messages = messages_of(items, {turn.id: turn}, server.workspace.tools)
+    answer = next((m for m in messages if m.role == "assistant"), None)
     return Answer(
         conversation_id=turn.conversation_id,
         turn_id=turn.id,

@@ -14,8 +14,12 @@ from agent_server.calls.consent import confirm_call, decline_call
 from agent_server.db import now
 from agent_server.http.auth import ReaderDep, ServerDep, WriterDep
 from agent_server.http.problems import PROBLEMS, Problem, render_problem
+from agent_server.results import tell_result
+from agent_server.web.render import render_blocks
 
 router = APIRouter(tags=["confirmations"])
+
+NOT_DONE = "Nothing was done."
 
 
 class ConfirmationView(BaseModel):
@@ -50,11 +54,14 @@ class ChangedProblem(Problem):
 
 
 class DecisionResult(BaseModel):
-    """What became of the call. `output` is the tool's result."""
+    """What became of the call. `output` is the tool's result, and `text` says it in Markdown, `html` with `render=html`
+    in HTML."""
 
     id: UUID
     status: Literal["confirmed", "declined"]
     output: Any = None
+    text: str
+    html: str | None = None
 
 
 @router.get("/api/confirmations/{id}")
@@ -81,7 +88,7 @@ async def read_confirmation(id: UUID, caller: ReaderDep, server: ServerDep) -> C
     "/api/confirmations/{id}", response_model=DecisionResult, responses={409: {"model": ChangedProblem}, 504: {}}
 )
 async def answer_confirmation(
-    id: UUID, body: Decision, caller: WriterDep, server: ServerDep
+    id: UUID, body: Decision, caller: WriterDep, server: ServerDep, render: Literal["html"] | None = None
 ) -> DecisionResult | JSONResponse:
     """Answer a question. With `true` the call is made now, as the caller; with `false` it never is.
 
@@ -90,11 +97,21 @@ async def answer_confirmation(
     # The surface is the agent's: it is the agent's call that was waiting.
     if not body.confirm:
         await decline_call(server.runtime, id, caller=caller, surface="agent")
-        return DecisionResult(id=id, status="declined")
+        return _result(id, "declined", NOT_DONE, render)
     try:
         output = await confirm_call(server.runtime, server.workspace.tools, id, caller=caller, surface="agent")
     except Changed as changed:
         question = asdict(changed.question) if changed.question else None
         problem = ChangedProblem(**render_problem(changed, 409).model_dump(), confirmation=question)
         return JSONResponse(problem.model_dump(mode="json", exclude_none=True), 409, media_type=PROBLEMS.media_type)
-    return DecisionResult(id=id, status="confirmed", output=output)
+    async with server.database.transaction(caller.id) as session:
+        name = (await ConfirmationRepository(session, caller).get(id)).tool
+    text = tell_result(name, server.workspace.tools.get(name), output)
+    return _result(id, "confirmed", text, render, output)
+
+
+def _result(
+    id: UUID, status: Literal["confirmed", "declined"], text: str, render: str | None, output: Any = None
+) -> DecisionResult:
+    html = "".join(render_blocks(text)) if render == "html" else None
+    return DecisionResult(id=id, status=status, output=output, text=text, html=html)

@@ -21,6 +21,8 @@ from agent_server.conversations.notes import NOTES, Finish, finish_of
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
 from agent_server.db import storable
 from agent_server.http.auth import ReaderDep, ServerDep
+from agent_server.results import tell_failure, tell_result
+from agent_server.tool import Tool
 from agent_server.turns.models import Turn
 from agent_server.turns.repository import TurnRepository
 from agent_server.web.render import render_blocks
@@ -32,13 +34,14 @@ HANDOFF = "transfer_to_"
 
 @dataclass
 class ToolUse:
-    """A call of a tool in an answer."""
+    """A call of a tool in an answer. `text` is how its outcome reads, in Markdown; None where there is none yet."""
 
     call_id: str
     name: str
     input: Any
     output: Any = None
     error: str | None = None
+    text: str | None = None
 
 
 @dataclass
@@ -81,6 +84,8 @@ async def list_messages(
 ) -> MessagePage:
     """The messages with the oldest first. With `render=html` answers are also given as sanitised HTML blocks.
 
+    Each of an answer's `tools` has a `text`, which says its outcome in Markdown, and with `render=html` that as `html`.
+
     With `replaced` those are among them that were edited or answered anew; `replaced_by` is then the number of the turn
     that stands in their place.
     """
@@ -92,7 +97,10 @@ async def list_messages(
         turns = {turn.id: turn for turn in await TurnRepository(session, caller).list_by_number(row.id, numbers)}
     # Beside the event loop: a page may hold a hundred long answers and outputs of tools, and only its caller waits for it.
     html = render == "html"
-    items = await asyncio.to_thread(lambda: [_view(message, html=html) for message in messages_of(page.items, turns)])
+    tools = server.workspace.tools
+    items = await asyncio.to_thread(
+        lambda: [_view(message, html=html) for message in messages_of(page.items, turns, tools)]
+    )
     if replaced:
         numbers_by_id = {str(turn.id): str(turn.turn_no) for turn in turns.values()}
         for item in items:
@@ -101,19 +109,24 @@ async def list_messages(
 
 
 def _view(message: ReadMessage, *, html: bool) -> dict[str, Any]:
-    view = {**vars(message), "tools": [vars(tool) for tool in message.tools]}
+    view = {**vars(message), "tools": [dict(vars(tool)) for tool in message.tools]}
+    if html:
+        for tool in view["tools"]:
+            tool["html"] = None if tool["text"] is None else "".join(render_blocks(tool["text"]))
     if html and message.role == "assistant":
         view["html"] = render_blocks(message.text, [source["n"] for source in message.sources])
     return view
 
 
-def messages_of(items: Iterable[Item], turns: Mapping[UUID, Turn]) -> list[ReadMessage]:
-    """The messages in `items`. These are in order, and their turns are `turns`."""
+def messages_of(
+    items: Iterable[Item], turns: Mapping[UUID, Turn], tools: Mapping[str, Tool[..., Any]]
+) -> list[ReadMessage]:
+    """The messages in `items`. These are in order, and their turns are `turns`; `tools` say how results read."""
     messages: list[ReadMessage] = []
     for turn_id, group in groupby(items, key=lambda item: item.turn_id):
         turn, of_turn = turns[turn_id], list(group)
         messages += [_read_question(item, turn) for item in of_turn if item.role == "user"]
-        answer = _read_answer([item for item in of_turn if item.role != "user"], turn)
+        answer = _read_answer([item for item in of_turn if item.role != "user"], turn, tools)
         # One that has only begun has nothing to show yet. One that failed or was stopped shows why.
         if answer.text or answer.tools or turn.status in ("failed", "cancelled"):
             messages.append(answer)
@@ -131,7 +144,7 @@ def _read_question(item: Item, turn: Turn) -> ReadMessage:
     )
 
 
-def _read_answer(items: Sequence[Item], turn: Turn) -> ReadMessage:
+def _read_answer(items: Sequence[Item], turn: Turn, tools: Mapping[str, Tool[..., Any]]) -> ReadMessage:
     said = [item for item in items if item.role == "assistant"]
     last = said[-1] if said else None
     codes = dict.fromkeys(code for item in items for code in item.notes)
@@ -148,7 +161,7 @@ def _read_answer(items: Sequence[Item], turn: Turn) -> ReadMessage:
         model=last.model if last else None,
         prompt_sha=last.prompt_sha if last else None,
         sources=[sources[n] for n in sorted(sources)],
-        tools=_read_tools(items),
+        tools=_read_tools(items, tools),
         reasoning="\n\n".join(_read_thought(item) for item in items if item.body.get("type") == "reasoning"),
         notes=[{"code": code, "text": NOTES[code]} for code in codes if code in NOTES],
         finish_reason=finish_of(last.notes if last else ()),
@@ -159,7 +172,7 @@ def _read_thought(item: Item) -> str:
     return "\n".join(part["text"] for part in item.body["summary"])
 
 
-def _read_tools(items: Sequence[Item]) -> list[ToolUse]:
+def _read_tools(items: Sequence[Item], tools: Mapping[str, Tool[..., Any]]) -> list[ToolUse]:
     outputs = {i.body["call_id"]: i.body for i in items if i.body.get("type") == "function_call_output"}
     uses = []
     for item in items:
@@ -168,11 +181,13 @@ def _read_tools(items: Sequence[Item]) -> list[ToolUse]:
         if body.get("type") != "function_call" or body["name"].startswith(HANDOFF):
             continue
         use = ToolUse(body["call_id"], body["name"], _read_json(body["arguments"]))
-        returned = outputs.get(body["call_id"], {})
+        returned, tool = outputs.get(body["call_id"], {}), tools.get(body["name"])
         if returned.get("status") == "incomplete":
             use.error = returned["output"]
-        else:
+            use.text = tell_failure(use.name, tool, returned["output"])
+        elif returned:
             use.output = _read_json(returned.get("output"))
+            use.text = tell_result(use.name, tool, use.output)
         uses.append(use)
     return uses
 

@@ -8,14 +8,17 @@ from uuid import UUID
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from agent_server.caller import Caller
 from agent_server.commands.consent import settle
 from agent_server.commands.context import CommandContext
+from agent_server.commands.markdown import MarkdownWriter, show_markdown
 from agent_server.commands.terminal import fail, say, show
 from agent_server.errors import AgentServerError
 from agent_server.knowledge.embedders import get_embedder
 from agent_server.orchestrator.run import create_router
+from agent_server.results import tell_failure, tell_result
 from agent_server.server import Server
 from agent_server.turns.accept import Message
 from agent_server.turns.events import (
@@ -29,6 +32,7 @@ from agent_server.turns.events import (
     TextDelta,
     ThoughtDelta,
     ToolCalled,
+    ToolReturned,
 )
 from agent_server.turns.models import Turn
 
@@ -70,7 +74,7 @@ def _read_message(as_json: bool) -> str | None:
 
 async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> int:
     """Follow a turn on the terminal: the text on standard output, what is around it on standard error."""
-    console, out = Console(stderr=True), sys.stdout
+    console, out = Console(stderr=True), MarkdownWriter()
     passages: dict[int, dict[str, Any]] = {}
     cited: list[int] = []
     asked: list[ConfirmationAsked] = []
@@ -92,7 +96,9 @@ async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> in
             case AgentChosen(name=name):
                 console.print(f"[dim]{name}[/dim]")
             case ToolCalled(name=name, input=input):
-                console.print(f"[dim]→ {name} {input}[/dim]")
+                console.print(f"[dim]→ {name} {escape(str(input))}[/dim]", highlight=False)
+            case ToolReturned(name=name, error=str(error)):
+                console.print(Text(tell_failure(name, server.workspace.tools.get(name), error), "dim"))
             case PassagesFound(passages=found):
                 passages.update({p["n"]: p for p in found})
             case Cited(n=n):
@@ -102,7 +108,6 @@ async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> in
                     console.print()
                     thinks = False
                 out.write(text)
-                out.flush()
             case ThoughtDelta(text=text):
                 console.print(f"[dim italic]{escape(text)}[/dim italic]", end="", highlight=False)
                 thinks = True
@@ -115,6 +120,7 @@ async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> in
             case Failed(message=message):
                 fail(message)
     if not as_json:
+        out.end()
         say()
         for text in notes:
             console.print(f"[yellow]{text}[/yellow]", highlight=False)
@@ -133,8 +139,10 @@ async def _settle(server: Server, caller: Caller, asked: ConfirmationAsked) -> N
     if not sys.stdin.isatty():
         return fail(f"{asked.question} It waits for POST /api/confirmations/{asked.id} until {asked.expires_at}")
     try:
-        if await settle(server.runtime, server.workspace.tools, asked, caller=caller, surface="agent") is not None:
-            say("Done.")
+        tools = server.workspace.tools
+        done = await settle(server.runtime, tools, asked, caller=caller, surface="agent")
+        if done is not None:
+            show_markdown(tell_result(asked.tool, tools.get(asked.tool), done.output))
     except AgentServerError as error:
         fail(f"{error.code}: {error.message}")
 

@@ -10,7 +10,9 @@ from agent_server.calls.call import ask_first, call_tool
 from agent_server.calls.confirmations import find_asker
 from agent_server.commands.consent import settle
 from agent_server.commands.context import CommandContext
+from agent_server.commands.markdown import show_markdown
 from agent_server.commands.terminal import fail, say, show
+from agent_server.results import tell_result
 from agent_server.tool import describe
 
 
@@ -32,6 +34,8 @@ async def call(
         hint = f"did you mean {' or '.join(near)}?" if near else "`agent-server tool list` shows which there are"
         raise typer.BadParameter(f"There is no tool {name!r}; {hint}")
     values = _options(arguments) if json_arguments is None else json_arguments
+    # A person at a terminal reads sentences; a program, and whoever writes the arguments as JSON, gets JSON.
+    in_words = json_arguments is None and sys.stdout.isatty()
     if json_arguments is not None and arguments:
         raise typer.BadParameter("Give the arguments as --NAME VALUE or as --json, not both")
     asks = find_asker(tool, "cli") == "terminal" and not yes
@@ -44,9 +48,10 @@ async def call(
         if done is None:
             fail("Not done.")
             return 1
-        show(done.output)
+        output = done.output
     else:
-        show(await call_tool(server.runtime, tool, values, caller=caller, surface="cli"))
+        output = await call_tool(server.runtime, tool, values, caller=caller, surface="cli")
+    show_markdown(tell_result(name, tool, output)) if in_words else show(output)
     return 0
 
 

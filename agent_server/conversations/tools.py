@@ -18,6 +18,31 @@ ConversationId = Annotated[
 ]
 
 
+CONVERSATIONS = """
+{% for conversation in items %}
+- **{{ conversation.title }}**, {{ conversation.updated_at | date }}
+{% else %}
+There are no such conversations.
+{% endfor %}
+{% if next_cursor %}
+
+There are more.
+{% endif %}
+"""
+MESSAGES = """
+{% for message in items %}
+- **{{ "You" if message.role == "user" else "Answer" }}**: {{ message.text | short }}
+{% else %}
+Nothing has been said.
+{% endfor %}
+{% if next_cursor %}
+
+There are more.
+{% endif %}
+"""
+"""How conversations read."""
+
+
 class ConversationSummary(BaseModel):
     """A conversation; `agent` is the specialist that answered last."""
 
@@ -69,14 +94,14 @@ class Deleted(BaseModel):
     id: UUID
 
 
-@tool(scope="conversations:read", effect="read")
+@tool(scope="conversations:read", effect="read", result=CONVERSATIONS)
 async def list_conversations(context: ToolContext, limit: Limit = 20, cursor: Cursor = None) -> Conversations:
     """List the caller's conversations, latest activity first."""
     page = await context.repository(ConversationRepository).page_recent(limit, cursor)
     return Conversations.model_validate(page, from_attributes=True)
 
 
-@tool(scope="conversations:read", effect="read")
+@tool(scope="conversations:read", effect="read", result=CONVERSATIONS)
 async def search_conversations(
     context: ToolContext,
     text: Annotated[str, Field(min_length=1, max_length=200, description="Words in the title or in a message.")],
@@ -88,20 +113,24 @@ async def search_conversations(
     return Conversations.model_validate(page, from_attributes=True)
 
 
-@tool(scope="conversations:read", effect="read")
+@tool(
+    scope="conversations:read",
+    effect="read",
+    result="There {{ 'is' if count == 1 else 'are' }} {{ count }} conversation{{ '' if count == 1 else 's' }}.",
+)
 async def count_conversations(context: ToolContext) -> Count:
     """Count the caller's conversations."""
     return Count(count=await context.repository(ConversationRepository).count())
 
 
-@tool(scope="conversations:read", effect="read")
+@tool(scope="conversations:read", effect="read", result="**{{ title }}**, last changed on {{ updated_at | date }}")
 async def get_conversation(context: ToolContext, conversation_id: ConversationId) -> ConversationSummary:
     """Read one of the caller's conversations: its title, last specialist and times."""
     row = await context.repository(ConversationRepository).get(conversation_id)
     return ConversationSummary.model_validate(row)
 
 
-@tool(scope="conversations:read", effect="read")
+@tool(scope="conversations:read", effect="read", result=MESSAGES)
 async def list_messages(
     context: ToolContext, conversation_id: ConversationId, limit: Limit = 50, cursor: Cursor = None
 ) -> Messages:
@@ -113,7 +142,7 @@ async def list_messages(
     return Messages(items=said, next_cursor=page.next_cursor)
 
 
-@tool(scope="conversations:write", effect="stored")
+@tool(scope="conversations:write", effect="stored", result="It is now called **{{ title }}**.")
 async def rename_conversation(
     context: ToolContext,
     conversation_id: ConversationId,
@@ -133,7 +162,13 @@ async def _conversation_lost(context: ToolContext, conversation_id: Conversation
     return [Loss(row.id, row.title)]
 
 
-@tool(scope="conversations:write", effect="stored", destructive=True, losses=_conversation_lost)
+@tool(
+    scope="conversations:write",
+    effect="stored",
+    destructive=True,
+    losses=_conversation_lost,
+    result="The conversation was deleted.",
+)
 async def delete_conversation(context: ToolContext, conversation_id: ConversationId) -> Deleted:
     """Delete one of the caller's conversations with all its messages. This cannot be undone."""
     conversations = context.repository(ConversationRepository)

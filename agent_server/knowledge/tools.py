@@ -14,6 +14,18 @@ from agent_server.tool import ToolContext, tool
 KNOWLEDGE = "knowledge:read"
 """The scope that passages ask for, on every way to them."""
 DOCUMENT_CHARACTERS = 20_000
+DOCUMENTS = """
+{% for document in items[:20] %}
+- **{{ document.title }}**{% if document.description %}: {{ document.description | short }}{% endif %}
+{% else %}
+There are no documents.
+{% endfor %}
+{% if items | length > 20 %}
+
+And {{ items | length - 20 }} more.
+{% endif %}
+"""
+"""How documents read."""
 
 
 class Passages(BaseModel):
@@ -84,14 +96,14 @@ async def _refuse_unknown(context: ToolContext, collections: list[str]) -> None:
         )
 
 
-@tool(scope=KNOWLEDGE, effect="read")
+@tool(scope=KNOWLEDGE, effect="read", result=DOCUMENTS)
 async def list_documents(context: ToolContext) -> DocumentList:
     """List the documents of the content: path, title and what each is about."""
     found = await _documents(context)
     return DocumentList(items=[DocumentEntry.model_validate(d, from_attributes=True) for d in found])
 
 
-@tool(scope=KNOWLEDGE, effect="read")
+@tool(scope=KNOWLEDGE, effect="read", result="**{{ path }}**\n\n{{ text | short(600) }}")
 async def read_document(
     context: ToolContext,
     document: Annotated[str, Field(max_length=500, description="Its path, as search and lists give it.")],

@@ -31,10 +31,11 @@ from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage
 from agent_server.offline import quote
 from agent_server.offline.about import About, reply_to
-from agent_server.offline.outputs import name_in_words, tell
 from agent_server.offline.responses import Call, Reply, create_response, seed_of, stream_events
 from agent_server.offline.small_talk import find_question, find_small_talk
+from agent_server.results import tell
 from agent_server.tool import Tool
+from agent_server.wording import word_label
 
 NOTHING_FOUND = "The content has nothing about this. No language model is configured, so I can only answer with what the content says."
 NOTHING_FOUND_NOW = "The content has nothing about this. The language model is not available just now, so I can only answer with what the content says."
@@ -151,7 +152,7 @@ def _call(asked: phrases.PhraseMatch, usable: Sequence[Tool[..., Any]]) -> Reply
         return Call(form.name, _json({"tool": asked.tool.name, "arguments": asked.arguments}))
     missing = [name for name in asked.tool.input_schema.get("required", ()) if name not in asked.arguments]
     if missing:
-        return f"{asked.tool.title} needs more: {', '.join(map(name_in_words, missing)).lower()}."
+        return f"{asked.tool.title} needs more: {', '.join(map(word_label, missing)).lower()}."
     return Call(asked.tool.name, _json(asked.arguments))
 
 

@@ -150,6 +150,8 @@ async def test_a_yes_makes_the_call_once(talk: Talk) -> None:
         "id": question["id"],
         "status": "confirmed",
         "output": {"id": IsUUID(), "title": "Buy fins"},
+        "text": "Deleted: **Buy fins**",
+        "html": None,
     }
     assert await talk.titles() == []
     await talk.add("Buy fins")

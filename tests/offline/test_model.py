@@ -138,7 +138,7 @@ async def test_a_message_that_is_a_phrase_calls_the_tool_and_tells_its_result(ru
     )
 
     assert calls == [("create_task", {"title": "buy milk"})]
-    assert answer == "Create task, done: **buy milk**\n\n- Status: open"
+    assert answer == "Done: **buy milk**\n\n- Status: open"
 
 
 async def test_a_list_is_told_as_bullets(run: Run) -> None:
@@ -150,22 +150,22 @@ async def test_a_list_is_told_as_bullets(run: Run) -> None:
     answer, _ = await run(make_turn("show my tasks"), list_tasks={"items": items, "next_cursor": "abc"})
 
     assert answer == (
-        "List tasks:\n\n"
-        "- **buy milk** (due: 2026-12-01; status: open; tags: home, food)\n"
-        "- **call mum** (status: done; place: city Rome, floor 2)"
+        "- **buy milk** · Due: 1 December 2026 · Status: open · Tags: home, food\n"
+        "- **call mum** · Status: done · Place: city Rome, floor 2\n\n"
+        "There are more."
     )
 
 
 async def test_an_empty_list_is_said_to_be_empty(run: Run) -> None:
     answer, _ = await run(make_turn("show my tasks"), list_tasks={"items": []})
 
-    assert answer == "List tasks: there is nothing to show."
+    assert answer == "There are none."
 
 
 async def test_a_refusal_is_told_plainly(run: Run) -> None:
     answer, _ = await run(make_turn("add milk to my list"), create_task="conflict: there is a task 'milk' already")
 
-    assert answer == "Create task did not work: there is a task 'milk' already."
+    assert answer == "That did not work. There is a task 'milk' already."
 
 
 async def test_a_tool_is_not_called_without_what_it_needs(run: Run) -> None:

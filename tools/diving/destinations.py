@@ -10,6 +10,38 @@ from tools.diving.arguments import Month, SuitsLevel
 from tools.diving.models import Destination, DiveSite, Kind, Level
 from tools.diving.repository import DestinationRepository, SiteRepository
 
+DESTINATIONS = """
+{% if not items %}
+There are no such destinations.
+{% elif items | length < 4 %}
+{% for place in items %}
+- **{{ place.name }}**: {{ place.summary }} Best in {{ place.season_months | months }}, water {{ place.water_min_c }} to {{ place.water_max_c }} °C, level from {{ place.level | words }} up.
+{% endfor %}
+{% else %}
+| Destination | Best months | Water | Known for |
+| --- | --- | --- | --- |
+{% for place in items %}
+| **{{ place.name }}**, {{ place.level | words }} | {{ place.season_months | months }} | {{ place.water_min_c }} to {{ place.water_max_c }} °C | {{ place.known_for[:3] }} |
+{% endfor %}
+{% endif %}
+"""
+DESTINATION = """
+**{{ name }}**: {{ summary }}
+
+- Best months: {{ season_months | months }}
+- Water over the year: {{ water_min_c }} to {{ water_max_c }} °C
+- Level: {{ level | words }} and up · Known for: {{ known_for }}
+{% if sites %}
+
+| Dive site | Kind | Level | Depth |
+| --- | --- | --- | --- |
+{% for site in sites %}
+| {{ site.name }} | {{ site.kind }} | {{ site.level | words }} | {{ site.max_depth_m }} m |
+{% endfor %}
+{% endif %}
+"""
+"""How destinations read."""
+
 seed = SeedFile(Destination, Path(__file__).parent / "data" / "destinations.yaml", key="slug")
 
 
@@ -69,6 +101,7 @@ class DestinationDetail(DestinationView):
         "where can [i|we] [go] [dive|diving] in {month}",
         "where to [go] [dive|diving] in {month}",
     ),
+    result=DESTINATIONS,
 )
 async def list_destinations(
     context: ToolContext,
@@ -84,6 +117,7 @@ async def list_destinations(
     scope="destinations:read",
     effect="read",
     phrases=("show [me] [the] [dive|diving] destination {slug}",),
+    result=DESTINATION,
 )
 async def get_destination(
     context: ToolContext,

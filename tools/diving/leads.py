@@ -11,6 +11,23 @@ from agent_server import ToolContext, now, tool
 from tools.diving.models import Lead
 from tools.diving.repository import LeadRepository, SentLeadRepository
 
+LEADS = """
+{% for lead in items %}
+- **{{ lead.name or lead.email }}**, {{ lead.created_at | date }}: {{ lead.email }}{% if lead.phone %}, {{ lead.phone }}{% endif %}{% if lead.interest %}, about {{ lead.interest }}{% endif %}
+{% if lead.message %}
+
+  {{ lead.message | short }}
+{% endif %}
+{% else %}
+Nobody has left an address yet.
+{% endfor %}
+{% if next_cursor %}
+
+There are more.
+{% endif %}
+"""
+"""How leads read."""
+
 
 # It repeats what this call gave and nothing that was known before: a website may send every visitor's form with one
 # key, and whoever types an address must not be shown what its owner wrote.
@@ -77,6 +94,7 @@ class Leads(BaseModel):
         "i would like to talk to [someone|somebody|a person] about {interest}",
         "i want to talk to [someone|somebody|a person] about {interest}",
     ),
+    result="Thank you. A person will get in touch with you at {{ email }}{% if interest %} about {{ interest }}{% endif %}.",
 )
 async def capture_lead(
     context: ToolContext,
@@ -130,7 +148,7 @@ def _stripped(text: str | None) -> str | None:
     return text.strip() or None if text else None
 
 
-@tool(scope="leads:read", effect="read", staff=True)
+@tool(scope="leads:read", effect="read", staff=True, result=LEADS)
 async def list_leads(
     context: ToolContext,
     limit: Annotated[int, Field(ge=1, le=100, description="How many, at most.")] = 20,

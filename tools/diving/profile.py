@@ -9,6 +9,15 @@ import agent_server
 from agent_server import InvalidInput, ToolContext, tool
 from tools.diving.arguments import OwnLevel
 
+PROFILE = """
+{% for key in profile %}
+- {{ key | words | capitalize }}: {{ profile[key] | words }}
+{% else %}
+Nothing is known of you as a diver yet. Tell me, for example: I have 40 dives.
+{% endfor %}
+"""
+"""How a profile reads."""
+
 
 class ProfileView(BaseModel):
     """What is known of the caller: level, dives, conditions, and whatever else was stored; empty if nothing is."""
@@ -20,6 +29,7 @@ class ProfileView(BaseModel):
     scope="profile:read",
     effect="read",
     phrases=("what do you know about me", "show [me] my [diver|diving] profile"),
+    result=PROFILE,
 )
 async def read_profile(context: ToolContext) -> ProfileView:
     """Read what is known of the user as a diver: level, number of dives, conditions."""
@@ -36,6 +46,7 @@ async def read_profile(context: ToolContext) -> ProfileView:
         "my certification is {level}",
         "i have [logged|done] {dives} [logged] dives",
     ),
+    result=f"This is what I will remember:\n{PROFILE}",
 )
 async def update_profile(
     context: ToolContext,

@@ -12,6 +12,36 @@ from tools.diving.arguments import SuitsLevel
 from tools.diving.models import Current, DiveSite, Kind, Level
 from tools.diving.repository import DestinationRepository, SiteRepository, mentioning
 
+SITES = """
+{% if not items %}
+There are no such dive sites.
+{% elif items | length < 4 %}
+{% for site in items %}
+- **{{ site.name }}** ({{ site.kind }}, {{ site.level | words }}, to {{ site.max_depth_m }} m): {{ site.summary }}
+{% endfor %}
+{% else %}
+| Dive site | Kind | Level | Depth | Current |
+| --- | --- | --- | --- | --- |
+{% for site in items %}
+| **{{ site.name }}** | {{ site.kind }} | {{ site.level | words }} | {{ site.max_depth_m }} m | {{ site.current }} |
+{% endfor %}
+{% endif %}
+{% if total > items | length %}
+
+And {{ total - items | length }} more.
+{% endif %}
+"""
+SITE = """
+**{{ name }}**: {{ summary }}
+
+- {{ kind | capitalize }} to {{ max_depth_m }} m, {{ "no" if current == "none" else current }} current, for {{ level | words }} divers
+{% if hazards %}
+- Watch out for: {{ hazards }}
+{% endif %}
+- Position, not for navigation: {{ latitude | abs }}° {{ "N" if latitude >= 0 else "S" }}, {{ longitude | abs }}° {{ "E" if longitude >= 0 else "W" }}
+"""
+"""How dive sites read."""
+
 seed = SeedFile(DiveSite, Path(__file__).parent / "data" / "sites.yaml", key="slug")
 
 
@@ -56,6 +86,7 @@ class Sites(BaseModel):
         "find [me] [all] [the] {kind} dives [near|at|in|around] [the] {destination}",
         "show [me] [all] [the] {kind} dives [near|at|in|around] [the] {destination} not deeper than {max_depth_m} m",
     ),
+    result=SITES,
 )
 async def search_sites(
     context: ToolContext,
@@ -91,7 +122,7 @@ async def search_sites(
     return _view(rows, total)
 
 
-@tool(scope="sites:read", effect="read", phrases=("show [me] [the] [dive|diving] site {slug}",))
+@tool(scope="sites:read", effect="read", phrases=("show [me] [the] [dive|diving] site {slug}",), result=SITE)
 async def get_site(
     context: ToolContext,
     slug: Annotated[

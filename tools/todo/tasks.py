@@ -26,6 +26,27 @@ Limit = Annotated[int, Field(ge=1, le=100, description="How many, at most.")]
 Cursor = Annotated[str | None, Field(max_length=100, description="`next_cursor` of the page before.")]
 
 
+TASK = """\
+**{{ title }}**{% if due %}, by {{ due | date }}{% endif %}{% if status == "done" %} (done){% endif %}
+{% if description %}
+
+{{ description }}
+{% endif %}
+"""
+TASKS = """
+{% for task in items %}
+- **{{ task.title }}**{% if task.due %}, by {{ task.due | date }}{% endif %}{% if task.status == "done" %} (done){% endif %}
+{% else %}
+There is nothing on this list.
+{% endfor %}
+{% if next_cursor %}
+
+There are more.
+{% endif %}
+"""
+"""How tasks read."""
+
+
 class TaskView(BaseModel):
     """A task of the caller's."""
 
@@ -75,6 +96,7 @@ class DeletedTask(BaseModel):
         "remind me to {title} by {due}",
         "note that i [need|have] to {title}",
     ),
+    result=f"On your list: {TASK}",
 )
 async def create_task(
     context: ToolContext, title: Title, description: Description = "", due: Due | None = None
@@ -102,6 +124,7 @@ async def create_task(
         "what [{status}] tasks do i [still] have",
         "what do i [still] have to do",
     ),
+    result=TASKS,
 )
 async def list_tasks(
     context: ToolContext,
@@ -114,7 +137,7 @@ async def list_tasks(
     return Tasks.model_validate(page)
 
 
-@tool(scope="tasks:read", effect="read", phrases=("show [me] [the|my] task {task}",))
+@tool(scope="tasks:read", effect="read", phrases=("show [me] [the|my] task {task}",), result=TASK)
 async def get_task(context: ToolContext, task: Which) -> TaskView:
     """Read one of the caller's tasks."""
     return TaskView.model_validate(await context.repository(TaskRepository).named(task))
@@ -129,6 +152,7 @@ async def get_task(context: ToolContext, task: Which) -> TaskView:
         "move [the|my] [task] {task} to {due}",
         "move the due date of [the|my] [task] {task} to {due}",
     ),
+    result=f"Changed: {TASK}",
 )
 async def update_task(
     context: ToolContext,
@@ -172,6 +196,7 @@ async def update_task(
         "i've finished {task}",
         "[the|my] [task] {task} is done",
     ),
+    result="Done: **{{ title }}**",
 )
 async def complete_task(context: ToolContext, task: Which) -> TaskView:
     """Mark one of the caller's tasks as done. A task that is done already stays so."""
@@ -197,6 +222,7 @@ async def _task_lost(context: ToolContext, task: Which) -> list[Loss]:
         "delete [the|my] [task] {task} from my [to-do|todo|task] list",
         "remove [the|my] [task] {task} from my [to-do|todo|task] list",
     ),
+    result="Deleted: **{{ title }}**",
 )
 async def delete_task(context: ToolContext, task: Which) -> DeletedTask:
     """Delete one of the caller's tasks for good. A task that was carried out is completed instead."""

@@ -4,12 +4,14 @@ The encoder's output depends on the events alone, so a resumed stream is the res
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 from uuid import UUID
 
 from agent_server.protocols.base import AGAIN, PING, STREAM_HEADERS, Cursor, encode_frame
+from agent_server.results import tell_failure, tell_result
+from agent_server.tool import Tool
 from agent_server.turns.events import (
     AgentChosen,
     Cancelled,
@@ -32,7 +34,7 @@ from agent_server.turns.events import (
     body_of,
 )
 from agent_server.turns.hub import Moved
-from agent_server.web.render import BlockRenderer
+from agent_server.web.render import BlockRenderer, render_blocks
 
 Chunk = dict[str, Any]
 DONE = b"data: [DONE]\n\n"
@@ -41,10 +43,15 @@ HEADERS = {**STREAM_HEADERS, "x-vercel-ai-ui-message-stream": "v1"}
 
 @dataclass
 class UIMessageEncoder:
-    """The chunks of one turn's stream. Feed it every event from the first on, also those a client has already."""
+    """The chunks of one turn's stream. Feed it every event from the first on, also those a client has already.
+
+    `tools` are those of the workspace, by name: they say how their results read. With `html` answers and results are
+    also given as HTML.
+    """
 
     turn_id: UUID
     conversation_id: UUID
+    tools: Mapping[str, Tool[..., Any]] = field(default_factory=dict)
     html: bool = False
     _passages: dict[int, dict[str, Any]] = field(default_factory=dict)
     _cited: list[int] = field(default_factory=list)
@@ -102,12 +109,9 @@ class UIMessageEncoder:
                     *self._open_step(self._tools_returned),
                     {"type": "tool-input-available", "toolCallId": call_id, "toolName": name, "input": input, **_OURS},
                 ]
-            case ToolReturned(call_id=call_id, output=output, error=None):
+            case ToolReturned() as returned:
                 self._tools_returned = True
-                return [{"type": "tool-output-available", "toolCallId": call_id, "output": output, **_OURS}]
-            case ToolReturned(call_id=call_id, error=str(error)):
-                self._tools_returned = True
-                return [{"type": "tool-output-error", "toolCallId": call_id, "errorText": error, **_OURS}]
+                return [_outcome(returned), *self._tell(returned)]
             case ConfirmationAsked(id=id) as asked:
                 return [{"type": "data-confirmation", "id": id, "data": body_of(asked)}]
             case Steered(text=text):
@@ -125,10 +129,20 @@ class UIMessageEncoder:
                 return [*self._end(), {"type": "error", "errorText": message}, finish]
             case Cancelled():
                 return [*self._end(), {"type": "abort"}]
-            case ToolReturned():  # pragma: no cover  # closed above; mypy cannot see that error is None or str
-                return []
             case event:
                 assert_never(event)
+
+    def _tell(self, returned: ToolReturned) -> list[Chunk]:
+        """How the outcome of a call reads. Like `data-html` it is transient: a client keeps the outcome itself."""
+        if not self.html or self._passing:
+            return []
+        name, tool = returned.name, self.tools.get(returned.name)
+        if returned.error is None:
+            text = tell_result(name, tool, returned.output)
+        else:
+            text = tell_failure(name, tool, returned.error)
+        html = "".join(render_blocks(text))
+        return [{"type": "data-tool", "data": {"id": returned.call_id, "html": html}, "transient": True}]
 
     def _snapshot(self, answers: Sequence[dict[str, Any]]) -> list[Chunk]:
         chunks: list[Chunk] = []
@@ -200,6 +214,17 @@ class _OpenText:
 
 # The client has no declaration of our tools, and must not run them: they were run here.
 _OURS = {"dynamic": True, "providerExecuted": True}
+
+
+def _outcome(returned: ToolReturned) -> Chunk:
+    if returned.error is None:
+        return {
+            "type": "tool-output-available",
+            "toolCallId": returned.call_id,
+            "output": returned.output,
+            **_OURS,
+        }
+    return {"type": "tool-output-error", "toolCallId": returned.call_id, "errorText": returned.error, **_OURS}
 
 
 def _thought_id(call: int) -> str:

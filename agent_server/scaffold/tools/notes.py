@@ -41,7 +41,13 @@ class Notes(BaseModel):
     next_cursor: str | None
 
 
-@tool(scope="notes:write", effect="stored", phrases=("note that {text}", "[make|add|write] a note that {text}"))
+# `result` is how what a tool returns reads to people; without it they get labels and values.
+@tool(
+    scope="notes:write",
+    effect="stored",
+    phrases=("note that {text}", "[make|add|write] a note that {text}"),
+    result="Noted: **{{ text }}**",
+)
 async def add_note(
     context: ToolContext,
     text: Annotated[str, Field(min_length=1, max_length=2000, description="What to remember, in the user's words.")],
@@ -50,7 +56,18 @@ async def add_note(
     return NoteView.model_validate(await context.repository(NoteRepository).add(Note(text=text)))
 
 
-@tool(scope="notes:read", effect="read", phrases=("[show|list] [me] my notes", "what are my notes"))
+@tool(
+    scope="notes:read",
+    effect="read",
+    phrases=("[show|list] [me] my notes", "what are my notes"),
+    result="""
+    {% for note in items %}
+    - {{ note.text }}
+    {% else %}
+    You have no notes yet. Say, for example: Note that the release is on Friday.
+    {% endfor %}
+    """,
+)
 async def list_notes(
     context: ToolContext,
     limit: Annotated[int, Field(ge=1, le=100, description="How many, at most.")] = 20,
