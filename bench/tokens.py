@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -108,19 +109,17 @@ async def measure(url: str) -> dict[str, Cost]:
     return costs
 
 
-def _sent(request: dict[str, Any]) -> int:
-    import litellm  # noqa: PLC0415  # it takes long, and `ANSWER` is read without it
+def _count(**what: Any) -> int:
+    litellm: Any = import_module("litellm")  # only now: it takes long, and `ANSWER` is read without it
+    return int(litellm.token_counter(model=COUNTED_AS, **what))
 
-    return int(
-        litellm.token_counter(model=COUNTED_AS, messages=request["messages"], tools=request.get("tools"))  # type: ignore[attr-defined]
-    )
+
+def _sent(request: dict[str, Any]) -> int:
+    return _count(messages=request["messages"], tools=request.get("tools"))
 
 
 def _answered(step: Step) -> int:
-    import litellm  # noqa: PLC0415
-
-    text = step.text if isinstance(step, Say) else json.dumps(vars(step))
-    return int(litellm.token_counter(model=COUNTED_AS, text=text))  # type: ignore[attr-defined]
+    return _count(text=step.text if isinstance(step, Say) else json.dumps(vars(step)))
 
 
 def price_per_thousand(model: str, cost: Cost, table: dict[str, Any]) -> float:
