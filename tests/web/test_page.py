@@ -789,7 +789,7 @@ def test_offline_note_is_absent_where_a_model_answers(fake: Fake, open_page: Ope
 
 def test_phone_has_a_drawer_and_nothing_scrolls_sideways(fake: Fake, open_page: Open) -> None:
     page = open_page(**PHONE)
-    for text in ("May I fly?", "code", "form", "https://example.org/" + "x" * 150):
+    for text in ("May I fly?", "code", "form", "delete it", "https://example.org/" + "x" * 150):
         ask(page, text)
         answered(page)
         expect(page.get_by_role("button", name="Stop answering")).to_be_hidden()
@@ -832,11 +832,15 @@ def test_nothing_moves_for_a_reader_who_wants_no_motion(fake: Fake, open_page: O
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_stands_out_from_its_background(fake: Fake, open_page: Open, scheme: str) -> None:
     page = open_page(color_scheme=scheme)
-    for text in ("May I fly?", "code", "fail", "form"):
+    for n, text in enumerate(("May I fly?", "code", "fail", "form", "destinations", "delete it"), 1):
         ask(page, text)
-        expect(page.locator(".answer[data-state=done]")).to_have_count(
-            ["May I fly?", "code", "fail", "form"].index(text) + 1
-        )
+        expect(page.locator(".answer[data-state=done]")).to_have_count(n)
+    page.locator("summary", has_text="List destinations").click()
+    ask(page, "Answer slowly")
+    expect(page.locator(".answer td").last).to_be_visible()
+    ask(page, "and this")
+    expect(page.locator("#queue li")).to_have_count(1)
+    expect(page.get_by_role("button", name="Yes, delete")).to_be_visible()
     assert page.evaluate(FAINT) == []
 
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.web.conftest import Open, answered, ask, asked_again
 from tests.web.fake_server import Fake, problem
@@ -61,6 +61,21 @@ def test_waiting_message_can_be_answered_now(fake: Fake, open_page: Open) -> Non
     asked_again(page, 3)
     expect(page.get_by_text("Stopped", exact=True)).to_have_count(1)
     assert said_to(fake) == ["Answer slowly", "code", "again"]
+
+
+def test_message_that_is_sent_while_an_answer_is_being_stopped_goes_at_once(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "Answer slowly")
+    expect(page.locator(".answer td").first).to_be_visible()
+    with page.expect_request("**/stop"):
+        held: list[Route] = []
+        page.route("**/stop", lambda route: held.append(route))  # a method cannot be given, Playwright marks it
+        page.get_by_role("button", name="Stop answering").click()
+    ask(page, "code")
+    assert waiting(page) == ["code"]
+    held[0].continue_()
+    asked_again(page, 2)
+    assert said_to(fake) == ["Answer slowly", "code"]
 
 
 @pytest.mark.parametrize("end", ["stopped", "failed"])
@@ -160,6 +175,19 @@ def test_two_tabs_show_the_same_conversation_while_it_is_held(fake: Fake, open_p
     expect(one.locator(".list li")).to_have_count(0)
 
 
+def test_what_another_tab_does_during_an_answer_is_shown_when_it_ends(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "Answer slowly")
+    expect(page.locator(".answer td").first).to_be_visible()
+    (id,) = fake.conversations
+    fake.add(id, "And when?", "In May.")
+    page.evaluate("id => new BroadcastChannel('agent-server').postMessage({id})", id)
+    expect(page.get_by_role("button", name="Stop answering")).to_be_visible()
+    fake.open("slow")
+    asked_again(page, 2)
+    expect(page.locator(".text").last).to_have_text("In May.")
+
+
 def test_page_that_comes_to_the_foreground_shows_what_another_device_did(fake: Fake, open_page: Open) -> None:
     id = fake.converse("Mantas", "Where?", "In Komodo.")
     page = open_page(f"#/c/{id}", token="as_key")
@@ -225,6 +253,7 @@ def test_message_that_could_not_be_sent_can_be_taken_back(fake: Fake, open_page:
     page.get_by_role("button", name="Stop answering").click()
     expect(page.get_by_label("Message", exact=True)).to_have_value("code")
     expect(page.locator(".question")).to_have_count(0)
+    expect(page.get_by_role("button", name="Can I dive with a cold?")).to_be_visible()
     assert said_to(fake) == []
 
 

@@ -138,7 +138,8 @@ async function attach(id, messages) {
 /** Show what another tab or device has done to the conversation that is shown. */
 async function sync(id = state.id) {
   const { signal } = state.visit;
-  if (!id || id !== state.id || state.run) return;
+  if (!id || id !== state.id) return;
+  if (state.run) return void (state.run.changed = true);
   try {
     const messages = await readMessages(id);
     if (signal.aborted || state.run) return;
@@ -287,8 +288,9 @@ async function listen(open, again, text = "", key = null) {
       state.run = null;
       setBusy(false);
       if (key) tellTabs(state.id);
-      conversations.load().then(() => { state.seen = conversations.changedAt(state.id); showTitle(); }, () => {}); // the server has named it, and it is the latest now
+      conversations.load().then(showTitle, () => {}); // the server has named it, and it is the latest now
       answerNext();
+      if (run.changed) sync().catch(() => {});
     }
   }
 }
@@ -401,6 +403,7 @@ function dropOldButtons() {
 function edit(answer, text) {
   answer.element.previousElementSibling?.remove();
   answer.element.remove();
+  $("empty").hidden = state.id !== null || $("log").childElementCount > 0;
   putBack(text);
 }
 
@@ -478,8 +481,9 @@ function submit() {
   message.value = "";
   typed();
   message.focus();
-  if (state.run) queue.add(state.id, text);
-  else ask(text);
+  if (!state.run) return ask(text);
+  queue.add(state.id, text);
+  state.run.hurry ||= state.run.stopping;
 }
 
 $("composer").addEventListener("submit", (event) => {
