@@ -1,11 +1,12 @@
 """Who did what, on which surface, with what outcome; append-only."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 from uuid import UUID
 
-from sqlalchemy import DateTime, Index, insert
-from sqlmodel import Field, SQLModel
+from sqlalchemy import DateTime, Index, func, insert
+from sqlmodel import Field, SQLModel, col, select
 
 from agent_server.db import Owned, RowPolicy, new_id, now
 from agent_server.repository import Repository
@@ -48,3 +49,21 @@ class AuditRepository(Repository[Audit]):
         # A plain insert costs a fraction of what `add` does, and each call of a tool makes one.
         row = {"owner_id": self.owner, "id": new_id(), "at": now(), "caller_kind": self.caller.kind, **columns}
         await self.session.execute(_RECORD, row)
+
+    async def find_latest(
+        self, conversation_id: UUID, actions: Collection[str], *, surface: Surface, since: datetime
+    ) -> dict[str, datetime]:
+        """When each of these acts last went well in a conversation, after `since`."""
+        statement = (
+            select(Audit.action, func.max(Audit.at).label("latest"))
+            .where(
+                col(Audit.owner_id) == self.owner,
+                col(Audit.at) > since,
+                col(Audit.conversation_id) == conversation_id,
+                col(Audit.surface) == surface,
+                col(Audit.action).in_(actions),
+                col(Audit.outcome) == "ok",
+            )
+            .group_by(col(Audit.action))
+        )
+        return {row.action: row.latest for row in (await self.session.execute(statement)).all()}

@@ -23,7 +23,11 @@ NOT_DONE = "Nothing was done."
 
 
 class ConfirmationView(BaseModel):
-    """A call that is not made before the caller says so. `losses` are what it would lose, where its tool says that."""
+    """A call that is not made before the caller says so. `losses` are what it would lose, where its tool says that.
+
+    Once it is confirmed, `done` says whether it was made, and `error` what it failed with; both are None where that is
+    not known.
+    """
 
     id: UUID
     tool: str
@@ -32,6 +36,8 @@ class ConfirmationView(BaseModel):
     question: str
     losses: list[dict[str, str]] | None
     status: Literal["open", "confirmed", "declined", "expired"]
+    done: bool | None = None
+    error: str | None = None
     conversation_id: UUID | None
     turn_id: UUID | None
     created_at: datetime
@@ -81,6 +87,8 @@ async def read_confirmation(id: UUID, caller: ReaderDep, server: ServerDep) -> C
         title=show_plainly(title),
         question=word_question(title, row.arguments, row.losses),
         status=status,
+        done=None if row.outcome is None else row.outcome == "ok",
+        error=row.outcome.partition(": ")[2] if row.outcome not in (None, "ok") else None,
     )
 
 

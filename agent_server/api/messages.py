@@ -16,6 +16,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from agent_server.api.parameters import Limit
+from agent_server.audit import AuditRepository
+from agent_server.calls.forms import gives_form
 from agent_server.conversations.models import Item
 from agent_server.conversations.notes import NOTES, Finish, finish_of
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
@@ -85,6 +87,7 @@ async def list_messages(
     """The messages with the oldest first. With `render=html` answers are also given as sanitised HTML blocks.
 
     Each of an answer's `tools` has a `text`, which says its outcome in Markdown, and with `render=html` that as `html`.
+    A call that gave a form has `sent`, whether it was sent since.
 
     With `replaced` those are among them that were edited or answered anew; `replaced_by` is then the number of the turn
     that stands in their place.
@@ -95,11 +98,13 @@ async def list_messages(
         page = await ItemRepository(conversations, row).page(limit, cursor, replaced=replaced)
         numbers = sorted({item.turn_no for item in page.items})
         turns = {turn.id: turn for turn in await TurnRepository(session, caller).list_by_number(row.id, numbers)}
+        forms = _find_forms(page.items, server.workspace.tools)
+        sent = await _find_sent(AuditRepository(session, caller), row.id, forms)
     # Beside the event loop: a page may hold a hundred long answers and outputs of tools, and only its caller waits for it.
     html = render == "html"
     tools = server.workspace.tools
     items = await asyncio.to_thread(
-        lambda: [_view(message, html=html) for message in messages_of(page.items, turns, tools)]
+        lambda: [_view(message, sent, html=html) for message in messages_of(page.items, turns, tools)]
     )
     if replaced:
         numbers_by_id = {str(turn.id): str(turn.turn_no) for turn in turns.values()}
@@ -108,14 +113,38 @@ async def list_messages(
     return MessagePage(items=items, next_cursor=page.next_cursor)
 
 
-def _view(message: ReadMessage, *, html: bool) -> dict[str, Any]:
-    view = {**vars(message), "tools": [dict(vars(tool)) for tool in message.tools]}
+def _view(message: ReadMessage, sent: Mapping[str, bool], *, html: bool) -> dict[str, Any]:
+    tools = [{**vars(tool), **({"sent": sent[tool.call_id]} if tool.call_id in sent else {})} for tool in message.tools]
+    view = {**vars(message), "tools": tools}
     if html:
-        for tool in view["tools"]:
+        for tool in tools:
             tool["html"] = None if tool["text"] is None else "".join(render_blocks(tool["text"]))
     if html and message.role == "assistant":
         view["html"] = render_blocks(message.text, [source["n"] for source in message.sources])
     return view
+
+
+def _find_forms(items: Iterable[Item], tools: Mapping[str, Tool[..., Any]]) -> dict[str, tuple[str, datetime]]:
+    """The forms that were given, by call: which tool each calls, and when it was given."""
+    forms = {}
+    for item in items:
+        giver = tools.get(item.body.get("name", "")) if item.body.get("type") == "function_call" else None
+        arguments = _read_json(item.body["arguments"]) if giver is not None and gives_form(giver) else None
+        if isinstance(arguments, dict):
+            forms[item.body["call_id"]] = (str(arguments.get("tool")), item.created_at)
+    return forms
+
+
+async def _find_sent(
+    audit: AuditRepository, conversation_id: UUID, forms: Mapping[str, tuple[str, datetime]]
+) -> dict[str, bool]:
+    """Whether each form was sent since it was given, by call."""
+    if not forms:
+        return {}
+    # A form is sent by whoever filled it in, and its tool's own call is the only trace that every device can see.
+    names, since = {name for name, _ in forms.values()}, min(at for _, at in forms.values())
+    latest = await audit.find_latest(conversation_id, names, surface="rest", since=since)
+    return {call: name in latest and latest[name] > at for call, (name, at) in forms.items()}
 
 
 def messages_of(

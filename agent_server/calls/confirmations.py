@@ -7,10 +7,11 @@ answered    the row is marked and the call made in one transaction, if it would 
 """
 
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from sqlalchemy import DateTime, text
@@ -52,7 +53,8 @@ def find_asker(tool: Tool[..., Any], surface: Surface) -> Asker:
 
 class Confirmation(Owned, table=True):
     """A call of a destructive tool that waits for its caller's word until `expires_at`. `used_at` is when it was given,
-    and `confirmed` what it was."""
+    and `confirmed` what it was. `outcome` is how the call ended: `ok` or `code: message`, None where that is not
+    known."""
 
     __tablename__ = "confirmation"
 
@@ -66,6 +68,7 @@ class Confirmation(Owned, table=True):
     expires_at: datetime = Field(sa_type=DateTime(timezone=True))
     used_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
     confirmed: bool | None = None
+    outcome: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +121,26 @@ def word_question(title: str, arguments: Mapping[str, Any], losses: Sequence[Map
 
     Else it repeats what the call would be given. A model chose that, and may have chosen wrongly.
     """
-    if losses is None:
-        given = [f"{name.replace('_', ' ')}: {_quote(v)}" for name, v in arguments.items() if v is not None]
-    else:
-        given = [f"{_quote(loss['title'])}, id {loss['id']}" for loss in losses[:_LISTED]]
-        given += [f"and {more} more"] if (more := len(losses) - _LISTED) > 0 else []
-        given = given or ["nothing is there to be lost"]
+    if losses is not None:
+        return show_plainly(_ask_about(title, losses))
+    given = [f"{name.replace('_', ' ')}: {_quote(v)}" for name, v in arguments.items() if v is not None]
     return show_plainly(f"{title} ({'; '.join(given)})?" if given else f"{title}?")
+
+
+def _ask_about(title: str, losses: Sequence[Mapping[str, str]]) -> str:
+    """`Delete the task "Buy fins"?`, or `Delete old tasks: "Buy fins" and "Rent a mask"?`"""
+    titles = Counter(loss["title"] for loss in losses)
+    # An id says nothing to a person who does not have to tell two things of one title apart.
+    named = [
+        _quote(loss["title"]) + (f" (id {loss['id']})" if titles[loss["title"]] > 1 else "")
+        for loss in losses[:_LISTED]
+    ]
+    if not named:
+        return f"{title}? There is nothing to be lost."
+    if len(losses) == 1 and len(words := title.split()) == 2:
+        return f"{words[0]} the {words[1]} {named[0]}?"
+    last = f"{more} more" if (more := len(losses) - _LISTED) > 0 else named.pop()
+    return f"{title}: {', '.join(named)} and {last}?" if named else f"{title}: {last}?"
 
 
 def _quote(value: Any) -> str:
@@ -156,6 +172,7 @@ def _escape(character: str) -> str:
 _MARK = text("""
     update confirmation set used_at = now(), confirmed = :confirmed
     where owner_id = :owner_id and id = :id and used_at is null and expires_at > now() returning 1""")
+_KEEP = text("update confirmation set outcome = :outcome where owner_id = :owner_id and id = :id")
 # Not `now()`, which is when the transaction began: another answer's may have begun before, and would find it open.
 _END = text("""
     update confirmation set used_at = null, confirmed = null, expires_at = created_at
@@ -189,10 +206,21 @@ class ConfirmationRepository(Repository[Confirmation]):
         if (await self.session.execute(_MARK, values)).first() is None:
             raise Conflict("This has been answered already, or has expired in this moment")
 
+    async def keep_outcome(self, id: UUID, outcome: str) -> None:
+        """Keep how its call ended: `ok`, or the failure as `code: message`."""
+        await self.session.execute(_KEEP, {"owner_id": self.owner, "id": id, "outcome": outcome})
+
     async def end(self, id: UUID, *, mine: bool) -> None:
         """Let it expire unanswered. `mine` says that it was marked for this answer. Raises Conflict as `mark`."""
         if (await self.session.execute(_END, {"owner_id": self.owner, "id": id, "mine": mine})).first() is None:
             raise Conflict("This has been answered already, or has expired in this moment")
+
+
+class Ending(Protocol):
+    """How a call ended. `error` is None, or the failure as `code: message`."""
+
+    @property
+    def error(self) -> str | None: ...
 
 
 @dataclass
@@ -223,10 +251,11 @@ class ConfirmationLedger:
         # After the commit: where that fails, the question is still open.
         self._marked = True
 
-    async def finish(self, session: AsyncSession, outcome: object, question: Question | None = None) -> None:
+    async def finish(self, session: AsyncSession, outcome: Ending, question: Question | None = None) -> None:
         # Whatever the outcome: a call that failed is not made again by the same answer.
         if not self._marked:
             await self._mark(session)
+        await ConfirmationRepository(session, self.caller).keep_outcome(self.confirmation.id, outcome.error or "ok")
 
     async def end(self, session: AsyncSession) -> None:
         """Let the question expire. Its call was not made, and another question takes its place."""

@@ -23,6 +23,7 @@ from agent_server.web.code import highlight_code
 _CITATION = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 _URL = re.compile(r"://[^\s<>\"'`\[\]]*[^\s<>\"'`\[\](){}.,;:!?*_~|]")
 _SCHEME = re.compile(r"(?<![\w./-])https?$")
+_TASK = re.compile(r"\[([ xX])\][ \t]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 # The parser takes quadratic time on some texts (12 s for 20,000 brackets): beyond what a person would write in one
@@ -49,6 +50,7 @@ _SANITISER = nh3.Cleaner(
         "h5",
         "h6",
         "hr",
+        "input",
         "li",
         "ol",
         "p",
@@ -61,13 +63,17 @@ _SANITISER = nh3.Cleaner(
         "a": {"href", "class", "title"},
         "code": {"class"},
         "div": {"class"},
+        "li": {"class"},
         "ol": {"start"},
         "pre": {"class"},
         "span": {"class"},
         "td": {"class"},
         "th": {"class"},
     },
-    tag_attribute_values={"a": {"rel": {"noopener nofollow"}, "target": {"_blank"}}},
+    tag_attribute_values={
+        "a": {"rel": {"noopener nofollow"}, "target": {"_blank"}},
+        "input": {"type": {"checkbox"}, "disabled": {""}, "checked": {""}, "aria-label": {"Done", "Not done"}},
+    },
     url_schemes={"http", "https", "mailto"},
     url_relative=lambda url: url if re.fullmatch(r"#cite-\d{1,3}", url) else None,
     link_rel=None,
@@ -216,6 +222,21 @@ def _plain_rule(state: StateCore) -> None:
             token.type = "text"
 
 
+def _task_rule(state: StateCore) -> None:
+    """`- [ ] to do` and `- [x] done` as items with a box. It runs when neighbouring texts are joined."""
+    for item, _, inline in zip(state.tokens, state.tokens[1:], state.tokens[2:], strict=False):
+        if item.type != "list_item_open" or inline.type != "inline" or not inline.children:
+            continue
+        first = inline.children[0]
+        # Of the source, so that an escaped bracket is none, and with something to be done after it.
+        box = _TASK.match(inline.content)
+        if box is None or first.type != "text" or not inline.content[box.end() :]:
+            continue
+        first.content = first.content[box.end() :]
+        inline.children.insert(0, Token("task", "input", 0, meta={"done": box[1] != " "}))
+        item.attrJoin("class", "task")
+
+
 def _table_rule(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     columns = state.src.count("|", state.bMarks[start], state.eMarks[start])
     if columns > _MOST_COLUMNS:
@@ -235,6 +256,13 @@ def _citation(_: RendererHTML, tokens: Sequence[Token], idx: int, _options: Opti
     return "".join(
         f'<a class="cite" href="#cite-{number}">[{number}]</a>' if number in env["citations"] else f"[{number}]"
         for number in tokens[idx].meta["numbers"]
+    )
+
+
+def _task(_: RendererHTML, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: Any) -> str:
+    done = tokens[idx].meta["done"]
+    return (
+        f'<input type="checkbox" disabled{" checked" if done else ""} aria-label="{"Done" if done else "Not done"}"> '
     )
 
 
@@ -287,6 +315,7 @@ def _markdown() -> MarkdownIt:
     # a block further up, on which `BlockRenderer` relies.
     markdown.enable(["table", "strikethrough"]).disable(["reference", "html_block", "html_inline"])
     markdown.core.ruler.before("inline", "plain", _plain_rule)
+    markdown.core.ruler.after("text_join", "task", _task_rule)
     markdown.block.ruler.at("table", _table_rule, {"alt": ["paragraph", "reference"]})
     markdown.inline.ruler.after("link", "citation", _citation_rule)
     markdown.inline.ruler.after("text", "url", _url_rule)
@@ -298,6 +327,7 @@ def _markdown() -> MarkdownIt:
         "heading_open": _heading,
         "image": _image,
         "link_open": _link,
+        "task": _task,
         "table_close": _table,
         "table_open": _table,
         "td_open": _cell,

@@ -12,7 +12,7 @@ from agent_server.api.health import RECENT_SECONDS
 from tests.conftest import everything
 from tests.needs import find_chromium
 from tests.server import Client
-from tests.web.test_page import ARGUMENTS
+from tests.web.conftest import ARGUMENTS
 
 
 async def test_health_tells_version_and_model_and_asks_nothing_of_the_database(client: Client) -> None:
@@ -40,8 +40,8 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
     ("statement", "says"),
     [
         (
-            "update alembic_version set version_num = 'engine_0008' where version_num = 'engine_0009'",
-            {"pending_migrations": ["engine_0009"]},
+            "update alembic_version set version_num = 'engine_0009' where version_num = 'engine_0010'",
+            {"pending_migrations": ["engine_0010"]},
         ),
         (
             "drop table chunk, alembic_version cascade",
@@ -51,12 +51,12 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
                     "workspace_0001",
                     "workspace_0002",
                     "workspace_0003",
-                    *(f"engine_000{n}" for n in range(2, 10)),
+                    *(f"engine_{n:04}" for n in range(2, 11)),
                 ]
             },
         ),
         (
-            "update alembic_version set version_num = 'from_the_future' where version_num = 'engine_0009'",
+            "update alembic_version set version_num = 'from_the_future' where version_num = 'engine_0010'",
             {"status": "unavailable"},
         ),
     ],

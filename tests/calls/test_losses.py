@@ -41,11 +41,11 @@ async def rename(talk: Talk, task: str, title: str) -> None:
 
 
 @pytest.mark.parametrize("by", ["id", "title", "another spelling"])
-async def test_the_question_has_title_and_id_as_the_database_has_them(talk: Talk, by: str) -> None:
+async def test_the_question_names_the_row_as_the_database_has_it(talk: Talk, by: str) -> None:
     id = (await talk.add("Old shopping list"))["id"]
     named = {"id": id, "title": "Old shopping list", "another spelling": "old SHOPPING list"}[by]
     question = await ask_to_delete(talk, named)
-    assert question["question"] == f'Delete task ("Old shopping list", id {id})?'
+    assert question["question"] == 'Delete the task "Old shopping list"?'
     assert (await talk.read(question["id"])).json()["losses"] == [{"id": id, "title": "Old shopping list"}]
 
 
@@ -60,7 +60,7 @@ async def test_a_yes_after_the_title_went_to_another_task_deletes_neither_and_as
     assert problem["detail"].startswith("Nothing was done: what it would lose has changed since you were asked")
     anew = problem["confirmation"]
     assert anew["id"] != question["id"]
-    assert anew["question"] == f'Delete task ("old shopping list", id {other["id"]})?'
+    assert anew["question"] == 'Delete the task "old shopping list"?'
     assert await talk.titles() == ["Buy fins", "done with", "old shopping list"]
     assert (await talk.read(question["id"])).json()["status"] == "expired"
     assert (await talk.answer(question["id"], confirm=True)).status_code == 409
@@ -82,7 +82,7 @@ async def test_a_yes_after_a_rename_asks_for_the_new_title(talk: Talk) -> None:
     refused = await talk.answer(question["id"], confirm=True)
     assert (refused.status_code, refused.json()["confirmation"]["question"]) == (
         409,
-        f'Delete task ("Passport", id {id})?',
+        'Delete the task "Passport"?',
     )
     assert await talk.titles() == ["Passport"]
 
@@ -139,7 +139,7 @@ async def test_a_conversation_is_named_in_the_question_and_a_rename_asks_again(t
     caller = await talk.client.server.resolver.resolve(talk.client.key)
     delete = tools["delete_conversation"]
     asked = await call_tool(runtime, delete, {"conversation_id": str(id)}, caller=caller, surface="agent")
-    assert asked["question"] == f'Delete conversation ("{title}", id {id})?'
+    assert asked["question"] == f'Delete the conversation "{title}"?'
     await execute(talk.url, "update conversation set title = 'Taxes'")
     with pytest.raises(Changed) as changed:
         await confirm_call(runtime, tools, UUID(asked["confirmation"]), caller=caller, surface="agent")
@@ -160,11 +160,11 @@ async def test_the_terminal_asks_again_where_it_has_changed_meanwhile(start: Sta
     )
     assert process.stderr is not None
     said = await asyncio.wait_for(process.stderr.readuntil(b"[y/N]: "), 60)
-    assert f'"Buy fins", id {id}' in said.decode()
+    assert 'Delete the task "Buy fins"?' in said.decode()
     await execute(stocked_url, "update task set title = E'Pass\\u202Eport'")
     os.write(ours, b"y\n")
     said = await asyncio.wait_for(process.stderr.readuntil(b"[y/N]: "), 60)
-    assert f'"Pass\\u202eport", id {id}' in said.decode()
+    assert 'Delete the task "Pass\\u202eport"?' in said.decode()
     assert await fetch(stocked_url, "select count(*) from task") == [(1,)]
     os.write(ours, b"y\n")
     await process.communicate()
@@ -266,14 +266,29 @@ def test_a_question_of_arguments_has_no_character_that_hides_or_reorders(title: 
     assert not [c for c in word_question(title, arguments) if unicodedata.category(c) in HIDDEN]
 
 
-@given(st.lists(TEXT, min_size=1, max_size=3))
-def test_a_question_of_losses_names_each_and_no_title_ends_its_quotes(titles: list[str]) -> None:
+@given(st.sampled_from(["Delete", "Delete task", "Delete all tasks"]), st.lists(TEXT, min_size=1, max_size=3))
+def test_a_question_of_losses_names_each_and_no_title_ends_its_quotes(title: str, titles: list[str]) -> None:
     losses = [{"id": str(uuid4()), "title": title} for title in titles]
-    question = word_question("Delete", {}, losses)
+    question = word_question(title, {}, losses)
     assert not [c for c in question if unicodedata.category(c) in HIDDEN]
-    assert all(loss["id"] in question for loss in losses)
+    for loss in losses:  # those of one title are told apart by their ids
+        assert (loss["id"] in question) == (titles.count(loss["title"]) > 1)
     ends = question.replace("\\\\", "").replace('\\"', "").count('"')
     assert ends == 2 * len(losses)
+
+
+@pytest.mark.parametrize(
+    ("title", "lost", "question"),
+    [
+        ("Delete task", ["Buy fins"], 'Delete the task "Buy fins"?'),
+        ("Delete old tasks", ["Buy fins"], 'Delete old tasks: "Buy fins"?'),
+        ("Delete tasks", ["a", "b", "c"], 'Delete tasks: "a", "b" and "c"?'),
+        ("Delete tasks", [], "Delete tasks? There is nothing to be lost."),
+        ("Forget", [f"{i}" for i in range(22)], "Forget: " + ", ".join(f'"{i}"' for i in range(20)) + " and 2 more?"),
+    ],
+)
+def test_a_question_reads_as_a_person_would_ask_it(title: str, lost: list[str], question: str) -> None:
+    assert word_question(title, {}, [{"id": str(uuid4()), "title": one} for one in lost]) == question
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
@@ -302,6 +317,6 @@ async def test_a_title_that_reorders_is_escaped_wherever_it_is_asked_about(talk:
     title = "a\u202eb\u200bc\u2028d"
     task = await talk.add(title)
     question = await ask_to_delete(talk, task["id"])
-    shown = f'Delete task ("a\\u202eb\\u200bc\\u2028d", id {task["id"]})?'
+    shown = 'Delete the task "a\\u202eb\\u200bc\\u2028d"?'
     assert question["question"] == shown
     assert (await talk.read(question["id"])).json()["question"] == shown

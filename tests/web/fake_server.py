@@ -82,6 +82,8 @@ class Fake:
     by_key: dict[str, Turn] = field(default_factory=dict)
     refusals: list[Response | None] = field(default_factory=list)  # what the next POSTs to /api/chat get instead
     word: str = "open"  # what became of the question "word-1"
+    failure: str | None = None  # what its call fails with
+    sent_forms: set[str] = field(default_factory=set)  # conversations whose form was sent
     has_changed: bool = False  # what would be lost has, since it was asked about
     valid: set[str] = field(default_factory=lambda: {"as_key"})
     loop: asyncio.AbstractEventLoop | None = None
@@ -105,7 +107,18 @@ class Fake:
         at = (datetime.now(UTC) - age).isoformat()
         self.conversations[id] = {"id": id, "title": title, "created_at": at, "updated_at": at, "agent": "safety"}
         self.messages[id] = [said(text), answered(answer, **extra)]
+        self.messages[id][0]["id"] = f"{self.messages[id][1]['id']}.1"
         return id
+
+    def touch(self, id: str) -> None:
+        """The conversation is the latest one now."""
+        self.conversations[id]["updated_at"] = datetime.now(UTC).isoformat()
+
+    def add(self, id: str, text: str, answer: str) -> None:
+        """A message and its answer that come from another device."""
+        turn = str(uuid4())
+        self.messages[id] += [said(text, id=f"{turn}.1"), answered(answer, id=turn)]
+        self.touch(id)
 
 
 def problem(
@@ -195,6 +208,30 @@ FORM = {
 }
 
 
+PLACES = {"items": [{"name": "Komodo", "months": [4, 5]}, {"name": "Raja Ampat", "months": [10, 11]}]}
+PLACES_HTML = """\
+<div class="table"><table>
+<thead><tr><th>Place</th><th>Best months</th></tr></thead>
+<tbody><tr><td>Komodo</td><td>April and May</td></tr><tr><td>Raja Ampat</td><td>October and November</td></tr></tbody>
+</table></div>"""
+HEBREW = "כמה זמן לחכות?"
+HEBREW_PAGE = {**FLYING, "title": "טיסה אחרי צלילה", "heading": "טיסה אחרי צלילה > זמני המתנה", "text": "יש לחכות."}
+HEBREW_ANSWER = """\
+יש לחכות [1]:
+
+- יום אחד
+- שני ימים
+
+| צלילות | המתנה |
+|---|---|
+| אחת | יום |
+
+```
+wait(1)
+```
+"""
+
+
 def agent(name: str, decided_by: str = "meaning") -> Chunk:
     return {
         "type": "data-agent",
@@ -257,6 +294,9 @@ SEARCH = tool(
 def script(message: str) -> list[Step]:
     """What happens when a message with one of these words comes."""
     sources: list[Step] = [source(FLYING), source(MEDICINE)]
+    if "fail slowly" in message:
+        broken: Chunk = {"type": "error", "errorText": "The model did not answer in time"}
+        return [agent("safety"), Gate("end"), broken, FINISH]
     if "slowly" in message:
         return [
             agent("safety"),
@@ -291,6 +331,16 @@ def script(message: str) -> list[Step]:
     if "broken" in message or "cut" in message:
         pauses: dict[int, Step] = {12: Cut(clean="cut" in message), 40: Cut(clean=True)}
         return [agent("safety"), *SEARCH, *sources, *text("t", FLYING_ANSWER, {1, 2}, pauses=pauses), FINISH]
+    if "taken back citation" in message:
+        taken_back: Chunk = {"type": "data-reset", "data": {"id": "t"}}
+        return [
+            agent("safety"),
+            *sources,
+            *text("t", "A false start [1].", {1, 2}),
+            taken_back,
+            *text("u", "So it is [2]: `a[2]`.", {1, 2}),
+            FINISH,
+        ]
     if "again" in message:
         return [
             agent("safety"),
@@ -307,8 +357,8 @@ def script(message: str) -> list[Step]:
             FINISH,
         ]
     if "delete" in message:
-        asked: Chunk = {"type": "data-confirmation", "id": "word-1", "data": {"id": "word-1"}}
-        waiting = {"done": False, "confirmation": "word-1"}
+        asked: Chunk = {"type": "data-confirmation", "id": "word-1", "data": {"id": "word-1", "call_id": "call-d"}}
+        waiting = {"done": False, "confirmation": "word-1", "message": "Not done. Tell the user so."}
         return [
             agent("tasks"),
             *tool("call-d", "delete_task", {"task": "fins"}, waiting),
@@ -316,6 +366,35 @@ def script(message: str) -> list[Step]:
             *text("t", "Please confirm that.", set()),
             FINISH,
         ]
+    if "emergency" in message:
+        page = "**Call the emergency number now.** Give oxygen. [1]\n\n"
+        return [
+            agent("safety"),
+            source(FLYING),
+            *text("text-0", page, {1}),
+            agent("triage", "model"),
+            agent("safety", "model"),
+            *text("text-1", "Ask again when help is on its way.", set()),
+            FINISH,
+        ]
+    if "destinations" in message:
+        return [
+            agent("trip"),
+            *tool("call-p", "list_destinations", {"region": "Asia"}, PLACES),
+            {"type": "data-tool", "data": {"id": "call-p", "html": PLACES_HTML}},
+            *text("t", "Two of them.", set()),
+            FINISH,
+        ]
+    if "hebrew" in message:
+        return [
+            agent("safety"),
+            *tool("call-h", "note", {"text": HEBREW}, {"text": HEBREW}),
+            source(HEBREW_PAGE),
+            *text("t", HEBREW_ANSWER, {1}),
+            FINISH,
+        ]
+    if "list of tasks" in message:
+        return [agent("tasks"), *text("t", "- [x] buy fins\n- [ ] rent a **mask**", set()), FINISH]
     if "code" in message:
         return [agent("knowledge"), *text("t", CODE_ANSWER, set()), FINISH]
     if "hostile" in message:
@@ -351,9 +430,9 @@ def script(message: str) -> list[Step]:
     return [agent("safety"), *SEARCH, *sources, *text("t", FLYING_ANSWER, {1, 2}), FINISH]
 
 
-def said(text: str, status: str = "done") -> dict[str, Any]:
+def said(text: str, status: str = "done", id: str = "") -> dict[str, Any]:
     now = datetime.now(UTC).isoformat()
-    return {"id": str(uuid4()), "role": "user", "text": text, "agent": None, "created_at": now, "status": status}
+    return {"id": id or str(uuid4()), "role": "user", "text": text, "agent": None, "created_at": now, "status": status}
 
 
 def answered(text: str, *, status: str = "done", **extra: Any) -> dict[str, Any]:
@@ -440,6 +519,8 @@ def create_app(fake: Fake) -> ASGIApp:
         if request.path_params["id"] not in fake.conversations:
             return problem(404, "There is no conversation with this id", code="not_found")
         items = fake.messages[request.path_params["id"]]
+        for call in (call for item in items for call in item.get("tools", ()) if call["name"] == "offer_form"):
+            call["sent"] = request.path_params["id"] in fake.sent_forms
         start = int(request.query_params.get("cursor", "0"))
         more = str(start + 10) if len(items) > start + 10 else None
         return JSONResponse({"items": items[start : start + 10], "next_cursor": more})
@@ -459,17 +540,25 @@ def create_app(fake: Fake) -> ASGIApp:
                 "email: not an address we can write to",
                 errors=[{"field": "email", "message": "Not an address we can write to."}],
             )
+        fake.sent_forms.add(request.headers["x-conversation-id"])
         return JSONResponse({"id": "lead-1"})
 
     async def confirmation(request: Request) -> Response:
+        row, title = ("mask" if request.path_params["id"] == "word-2" else "<b>fins</b>"), "Delete task"
         if request.method == "POST":
             if fake.word != "open":
                 return problem(409, "This has been answered already", code="conflict")
             if fake.has_changed and request.path_params["id"] == "word-1":
-                anew = {"id": "word-2", "question": "Delete task (mask)?"}
+                anew = {"id": "word-2", "title": title, "question": 'Delete the task "mask"?'}
                 return problem(409, "Nothing was done", code="conflict", confirmation=anew)
             fake.word = "confirmed" if (await request.json())["confirm"] else "declined"
-        return JSONResponse({"id": "word-1", "question": "Delete task (task: <b>fins</b>)?", "status": fake.word})
+            if fake.failure and fake.word == "confirmed":
+                return problem(409, fake.failure, code="conflict")
+        done = (fake.failure is None) if fake.word == "confirmed" else None
+        asked = {"id": request.path_params["id"], "title": title, "question": f'Delete the task "{row}"?'}
+        return JSONResponse(
+            asked | {"status": fake.word, "done": done, "error": fake.failure if done is False else None}
+        )
 
     def refuse(request: Request) -> Response | None:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -528,7 +617,8 @@ def accept(fake: Fake, body: dict[str, Any]) -> Turn:
     if "id" not in body:
         fake.messages[id] = []
     turn = fake.turns[id] = Turn(id=str(uuid4()), conversation=id)
-    fake.messages[id].append(said(body["message"], "running"))
+    fake.messages[id].append(said(body["message"], "running", f"{turn.id}.1"))
+    fake.touch(id)
     task = asyncio.get_running_loop().create_task(answer(fake, turn, script(body["message"])))
     fake.tasks.add(task)
     return turn
@@ -573,6 +663,7 @@ def store(fake: Fake, turn: Turn, chunks: list[Chunk], status: str) -> None:
             "input": c["input"],
             "output": None,
             "error": None,
+            "html": None,
         }
         for c in chunks
         if c["type"] == "tool-input-available"
@@ -580,11 +671,17 @@ def store(fake: Fake, turn: Turn, chunks: list[Chunk], status: str) -> None:
     for chunk in chunks:
         if chunk["type"] == "tool-output-available":
             calls[chunk["toolCallId"]]["output"] = chunk["output"]
+        if chunk["type"] == "data-tool":
+            calls[chunk["data"]["id"]]["html"] = chunk["data"]["html"]
     failure = next((c["errorText"] for c in chunks if c["type"] == "error"), None)
-    fake.messages[turn.conversation][-1]["status"] = status
+    asked = next(m for m in fake.messages[turn.conversation] if m["id"] == f"{turn.id}.1")
+    asked["status"] = status
+    fake.touch(turn.conversation)
     fake.messages[turn.conversation].append(
         answered(
             "\n\n".join(texts.values()),
+            id=turn.id,
+            agent=next((c["data"]["name"] for c in reversed(chunks) if c["type"] == "data-agent"), None),
             sources=sources,
             tools=list(calls.values()),
             status="failed" if failure else status,

@@ -108,6 +108,30 @@ def test_link_opens_elsewhere_and_an_image_is_only_a_link(text: str, shown: str)
     assert render_blocks(text) == [f"<p>{shown}</p>"]
 
 
+DONE = '<input type="checkbox" disabled="" checked="" aria-label="Done">'
+OPEN = '<input type="checkbox" disabled="" aria-label="Not done">'
+
+
+@pytest.mark.parametrize(
+    ("item", "shown"),
+    [
+        ("[ ] buy fins", f'<li class="task">{OPEN} buy fins</li>'),
+        ("[x] buy fins", f'<li class="task">{DONE} buy fins</li>'),
+        ("[X] **buy** `fins`", f'<li class="task">{DONE} <strong>buy</strong> <code>fins</code></li>'),
+        ("[ ] see [1]", f'<li class="task">{OPEN} see <a class="cite" href="#cite-1">[1]</a></li>'),
+        ("[ ]", "<li>[ ]</li>"),
+        ("[x]y", "<li>[x]y</li>"),
+        ("buy [ ] fins", "<li>buy [ ] fins</li>"),
+        (r"\[ ] fins", "<li>[ ] fins</li>"),
+        ("`[ ] fins`", "<li><code>[ ] fins</code></li>"),
+    ],
+)
+def test_item_of_a_task_list_has_a_box_that_nobody_can_tick(item: str, shown: str) -> None:
+    for mark, tag in (("-", "ul"), ("1.", "ol")):
+        assert render_blocks(f"{mark} {item}", {1}) == [f"<{tag}>\n{shown}\n</{tag}>"]
+    assert "<input" not in render_blocks(item, {1})[0]
+
+
 class _Inspector(HTMLParser):
     """Collects what a browser would act on."""
 
@@ -116,11 +140,14 @@ class _Inspector(HTMLParser):
         self.tags: set[str] = set()
         self.attributes: set[str] = set()
         self.addresses: set[str] = set()
+        self.inputs: set[str | None] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
         self.addresses |= {value or "" for name, value in attrs if name == "href"}
+        if tag == "input":
+            self.inputs |= {dict(attrs).get("type"), *({"active"} if "disabled" not in dict(attrs) else ())}
 
 
 HARMLESS_TAGS = {
@@ -135,6 +162,7 @@ HARMLESS_TAGS = {
     "h5",
     "h6",
     "hr",
+    "input",
     "li",
     "ol",
     "p",
@@ -143,12 +171,16 @@ HARMLESS_TAGS = {
 } | {"span", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"}
 
 
+ATTRIBUTES = {"href", "title", "class", "rel", "target", "start", "type", "disabled", "checked", "aria-label"}
+
+
 def harm(blocks: list[str]) -> object:
     inspector = _Inspector()
     inspector.feed("".join(blocks))
     return (
         inspector.tags - HARMLESS_TAGS
-        or inspector.attributes - {"href", "title", "class", "rel", "target", "start"}
+        or inspector.attributes - ATTRIBUTES
+        or inspector.inputs - {"checkbox"}
         or {a for a in inspector.addresses if not re.match(r"https?://|https?:|mailto:|#cite-\d{1,3}$", a, re.I)}
     )
 
@@ -231,7 +263,24 @@ def _cost(work: Callable[[], object]) -> float:
     return process_time() - start
 
 
-BLOCKS = ["- ", "* ", "1. ", "2. ", "# ", "> ", "```", "```py\n", "~~~\n", "---", "===", "|a|b|\n", "|-|-|\n", "|--"]
+BLOCKS = [
+    "- ",
+    "- [ ] ",
+    "1. [x] ",
+    "* ",
+    "1. ",
+    "2. ",
+    "# ",
+    "> ",
+    "```",
+    "```py\n",
+    "~~~\n",
+    "---",
+    "===",
+    "|a|b|\n",
+    "|-|-|\n",
+    "|--",
+]
 INLINES = ["[1]", "[2, 3]", "](x)", "![", "**", "~~", "<b>", "&amp;", "[a]: /u\n", "http", "://a.b/", "<http://e.f>"]
 CHARACTERS = [*"\n\r\t a1.)(|[]`_*\\&<-+:é\x00\u2028\x0b\ud800"]
 WHITESPACE = ["\n\n", "\r\n", "  ", "    ", "<div>\n", "<!--"]

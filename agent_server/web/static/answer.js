@@ -1,24 +1,28 @@
 /** One answer: who gives it, the tools that were called, the text with its citations, the sources; live or stored. */
 
-import { confirmation } from "./confirm.js";
+import { ToolCard, wireCode } from "./cards.js";
 import { place, showPassage } from "./dialogs.js";
 import { copyButton, h, icon, setHtml, words } from "./dom.js";
-import { leadForm } from "./form.js";
+import { FormCard } from "./form.js";
 
 const FORM = "offer_form";
+const EMERGENCY = "text-0"; // the page for an emergency, which comes before any model has chosen anything
+const SENTENCE = 240; // characters: the text that asks to fill in a form is one short paragraph at the end
 
 /** What a person said. */
-export function question(text) {
-  return h("article", { class: "question" }, h("h2", { class: "sr" }, "You"), h("p", {}, text));
+export function question(text, turn = null) {
+  return h("article", { class: "question", "data-turn": turn }, h("h2", { class: "sr" }, "You"), h("p", {}, text));
 }
 
 export class Answer {
   #agents = [];
   #sources = new Map();
+  #numbers = new Map(); // the server's number of a source -> the reader's, from 1 in the order of the text
   #texts = new Map();
   #thoughts = new Map();
   #tools = new Map();
   #conversation;
+  #asked = false; // whether what it asks the person for has been given
   #who = h("h2", { class: "who" });
   #parts = h("div", { class: "parts" });
   #waiting = h("p", { class: "waiting" }, h("span", { class: "dots" }, h("i"), h("i"), h("i")), h("span", {}, "Thinking"));
@@ -40,44 +44,57 @@ export class Answer {
       answer.apply({ type: "tool-input-available", toolCallId: tool.call_id, toolName: tool.name, input: tool.input });
       if (tool.error) answer.apply({ type: "tool-output-error", toolCallId: tool.call_id, errorText: tool.error });
       else if (tool.output !== null) answer.apply({ type: "tool-output-available", toolCallId: tool.call_id, output: tool.output });
-      const asked = typeof tool.output === "string" ? parsed(tool.output) : tool.output;
-      if (asked?.done === false && asked.confirmation) answer.apply({ type: "data-confirmation", data: { id: asked.confirmation } });
+      if (tool.html) answer.apply({ type: "data-tool", data: { id: tool.call_id, html: tool.html } });
     }
     if (message.reasoning) answer.#think("stored", message.reasoning);
     if (message.text) answer.#text("stored").text = message.text;
     (message.html ?? []).forEach((html, i) => answer.apply({ type: "data-html", data: { id: "stored", i, html } }));
     for (const data of message.notes ?? []) answer.apply({ type: "data-note", data });
     if (message.status === "cancelled") answer.apply({ type: "abort" });
+    answer.turn = message.id;
     answer.finish();
+    answer.refresh(message);
     return answer;
+  }
+
+  /** What has become of its forms and questions, here or elsewhere. */
+  refresh(message) {
+    for (const tool of message.tools ?? []) this.#tools.get(tool.call_id)?.refresh(tool);
+  }
+
+  set turn(id) {
+    this.element.dataset.turn = id;
+  }
+
+  get turn() {
+    return this.element.dataset.turn;
   }
 
   get agent() {
     return this.#agents.at(-1)?.title;
   }
 
-  get empty() {
-    return !this.#parts.childElementCount;
-  }
-
+  /** The text as it is read, with its citations numbered as they are shown. */
   get text() {
-    return [...this.#texts.values()].map((part) => part.text.trim()).join("\n\n");
+    return [...this.#texts.values()].map((part) => renumber(part.text.trim(), this.#numbers)).filter(Boolean).join("\n\n");
   }
 
   /** One chunk of the stream. */
   apply(chunk) {
     switch (chunk.type) {
+      case "start": this.turn = chunk.messageId; break;
       case "data-agent": this.#addAgent(chunk.data); break;
       case "tool-input-available": this.#addTool(chunk); break;
       case "tool-output-available": this.#tools.get(chunk.toolCallId)?.done(chunk.output); break;
       case "tool-output-error": this.#tools.get(chunk.toolCallId)?.failed(chunk.errorText); break;
+      case "data-tool": this.#tools.get(chunk.data.id)?.read(chunk.data.html); break;
       case "source-document": this.#addSource(chunk); break;
       case "reasoning-delta": this.#think(chunk.id, chunk.delta); break;
       case "data-note": this.#end.append(h("p", { class: "remark" }, chunk.data.text)); break;
       case "text-delta": this.#text(chunk.id).text += chunk.delta; break;
       case "text-end": this.#showPlain(chunk.id); break;
       case "data-html": this.#setBlock(chunk.data); break;
-      case "data-confirmation": this.#parts.append(confirmation(chunk.data.id)); break;
+      case "data-confirmation": this.#tools.get(chunk.data.call_id)?.ask(chunk.data.id); break;
       case "data-steered": this.#parts.append(h("p", { class: "steered" }, chunk.data.text)); break;
       case "data-reset": this.#dropText(chunk.data.id); break;
       case "abort": this.#end.prepend(h("p", { class: "stopped" }, "Stopped")); this.ended = true; break;
@@ -95,6 +112,7 @@ export class Answer {
     this.element.dataset.state = "done";
     this.#waiting.remove();
     for (const id of this.#texts.keys()) this.#showPlain(id);
+    this.#dropRequest(this.#asked);
     for (const tool of this.#tools.values()) tool.stopped();
     if (this.#sources.size && this.text) this.#end.append(this.#sourceList());
     if (this.text) this.#end.append(h("div", { class: "actions" }, copyButton("Copy answer", () => this.text)));
@@ -117,30 +135,45 @@ export class Answer {
   #addAgent(data) {
     const agent = { ...data, title: data.title ?? words(data.name) };
     if (this.#agents.at(-1)?.name !== agent.name) this.#agents.push(agent);
+    this.#showAgent();
+  }
+
+  /** Who answers, and who handed over; an emergency's page was chosen by nobody. */
+  #showAgent() {
+    const agent = this.#agents.at(-1);
+    if (!agent) return;
     const how = { meaning: "By the meaning of the question", sticky: "As before", model: "By choice of the model" }[agent.decided_by];
     const sure = agent.decided_by === "meaning" ? `, ${Math.round(agent.confidence * 100)} % sure` : "";
-    const before = this.#agents.slice(0, -1).map((other) => h("span", { class: "before" }, `${other.title} › `));
+    const others = this.#texts.has(EMERGENCY) ? [] : this.#agents.slice(0, -1);
+    const before = others.map((other) => h("span", { class: "before" }, `${other.title} › `));
     const hue = [...agent.name].reduce((sum, letter) => sum + letter.codePointAt(0), 0) % 6;
     this.#who.replaceChildren(h("span", { class: `mark hue-${hue}`, "aria-hidden": "true" }, agent.title[0]), ...before, h("span", { title: how ? how + sure : null }, agent.title));
   }
 
   #addTool({ toolCallId, toolName, input }) {
     if (toolName === FORM) {
-      const slot = h("div", { class: "slot" });
-      const done = (output) => {
-        const offer = typeof output === "string" ? parsed(output) : output;
-        if (offer?.fields) slot.replaceChildren(leadForm(offer, toolCallId, this.#conversation));
-        running.running = false;
-      };
-      const running = { running: true, done, failed: () => (running.running = false), stopped: () => {} };
-      this.#tools.set(toolCallId, running);
-      this.#parts.append(slot);
+      const form = new FormCard(toolCallId, { conversation: this.#conversation, onSent: () => this.#dropRequest(true) });
+      this.#tools.set(toolCallId, form);
+      this.#parts.append(form.element);
       return;
     }
-    const card = new ToolCard(toolName, input);
+    const card = new ToolCard(toolName, input, { conversation: this.#conversation, onAnswered: () => this.#dropRequest(true) });
     this.#tools.set(toolCallId, card);
     if (!this.#parts.lastElementChild?.matches(".tools")) this.#parts.append(h("div", { class: "tools" }));
     this.#parts.lastElementChild.append(card.element);
+  }
+
+  /** The sentence that asks to fill in a form, or to confirm something, goes when that is done. */
+  #dropRequest(given) {
+    const [id, part] = [...this.#texts].at(-1) ?? [];
+    const last = part?.element.lastElementChild;
+    const once = given && this.element.dataset.state === "done" && ![...this.#tools.values()].some((tool) => tool.asks);
+    this.#asked = given;
+    if (!once || !last || last.textContent.length > SENTENCE || !last.matches("p, :has(> p:only-child)") || last.querySelector(".cite")) return;
+    last.remove();
+    part.text = part.text.trimEnd().split(/\n\s*\n/).slice(0, -1).join("\n\n");
+    if (!part.element.childElementCount) this.#dropText(id);
+    this.#end.querySelectorAll(".actions").forEach((actions) => (actions.hidden = !this.text));
   }
 
   #addSource({ sourceId, title, filename, providerMetadata }) {
@@ -154,6 +187,7 @@ export class Answer {
       const element = h("div", { class: "text" });
       this.#texts.set(id, { element, text: "" });
       this.#parts.append(element);
+      if (id === EMERGENCY) this.#showAgent();
     }
     return this.#texts.get(id);
   }
@@ -174,6 +208,8 @@ export class Answer {
     this.#texts.delete(id);
     this.#thoughts.get(id)?.remove();
     this.#thoughts.delete(id);
+    this.#numbers.clear();
+    this.#parts.querySelectorAll("a.cite").forEach((link) => this.#number(link));
   }
 
   /** A server that sent no HTML for a text has still sent the text. */
@@ -192,26 +228,37 @@ export class Answer {
   }
 
   #wireCitation(link) {
-    const source = this.#sources.get(Number(link.hash.slice("#cite-".length)));
+    const source = this.#sources.get(numberOf(link));
     if (!source) return;
     // Stays a link: a button would let the full stop after it wrap to the next line.
     const open = (event) => {
       if (event.type === "keydown" && event.key !== " ") return;
       event.preventDefault();
-      showPassage(source);
+      showPassage({ ...source, n: this.#numbers.get(source.n) });
     };
     link.addEventListener("click", open);
     link.addEventListener("keydown", open);
     link.role = "button";
-    link.ariaLabel = `Source ${source.n}: ${source.title}`;
     link.title = source.title;
-    link.textContent = source.n;
+    this.#number(link);
     const before = link.previousSibling;
     if (before?.nodeType === Node.TEXT_NODE) before.data = before.data.trimEnd();
   }
 
+  /** Numbers count from 1 in the order of the text, whatever the order in which the sources were found. */
+  #number(link) {
+    const source = this.#sources.get(numberOf(link));
+    if (!source) return;
+    if (!this.#numbers.has(source.n)) this.#numbers.set(source.n, this.#numbers.size + 1);
+    link.textContent = this.#numbers.get(source.n);
+    link.ariaLabel = `Source ${link.textContent}: ${source.title}`;
+  }
+
+  /** Those that are cited; all of them where the text came without its links. */
   #sourceList() {
-    const sources = [...this.#sources.values()].sort((a, b) => a.n - b.n);
+    const known = [...this.#sources.values()].sort((a, b) => a.n - b.n);
+    const cited = [...this.#numbers].map(([n, shown]) => ({ ...this.#sources.get(n), n: shown }));
+    const sources = cited.length ? cited : known;
     return h(
       "section",
       { class: "sources", "aria-label": "Sources" },
@@ -227,75 +274,16 @@ export class Answer {
   }
 }
 
-class ToolCard {
-  #state = h("span", { class: "state" });
-  #body = h("div", { class: "tool-body" });
+const numberOf = (link) => Number(link.hash.slice("#cite-".length));
 
-  constructor(name, input) {
-    this.running = true;
-    const gist = Object.values(input ?? {}).find((value) => typeof value === "string" && value);
-    this.element = h(
-      "details",
-      { class: "tool" },
-      h("summary", {}, icon("right"), h("span", { class: "tool-name" }, words(name)), gist ? h("span", { class: "gist" }, gist) : null, this.#state),
-      this.#body,
-    );
-    this.#show("running", "Running", h("span", { class: "spinner" }));
-    this.#body.append(...section("Name", h("code", {}, name)));
-    if (Object.keys(input ?? {}).length) this.#body.append(...section("Arguments", value(input)));
-  }
-
-  done(output) {
-    this.running = false;
-    this.#show("done", "Done", icon("check"));
-    this.#body.append(...section("Result", value(typeof output === "string" ? (parsed(output) ?? output) : output)));
-  }
-
-  failed(error) {
-    this.running = false;
-    this.#show("failed", "Failed", icon("close"));
-    this.#body.append(...section("Error", h("p", { class: "plain" }, error)));
-  }
-
-  stopped() {
-    if (this.running) this.#show("failed", "Did not finish", icon("close"));
-    this.running = false;
-  }
-
-  #show(state, word, sign) {
-    this.element.dataset.state = state;
-    this.#state.replaceChildren(sign, h("span", { class: "sr" }, word));
-  }
-}
-
-function section(name, content) {
-  return [h("h4", {}, name), content];
-}
-
-/** A flat object as a list of names and values, anything else as JSON. */
-function value(data) {
-  if (data === null || typeof data !== "object") return h("p", { class: "plain" }, String(data));
-  const entries = Object.entries(data);
-  if (!Array.isArray(data) && entries.every(([, item]) => item === null || typeof item !== "object")) {
-    return h("dl", {}, entries.flatMap(([name, item]) => [h("dt", {}, words(name)), h("dd", {}, String(item ?? "none"))]));
-  }
-  const box = h("div", {}, h("pre", { tabindex: "0" }, JSON.stringify(data, null, 2)));
-  wireCode(box.firstChild);
-  return box;
-}
-
-function wireCode(pre) {
-  const language = pre.querySelector("code")?.className.replace("language-", "") ?? "json";
-  const box = h("div", { class: "code" }, h("div", { class: "code-bar" }, h("span", {}, language), copyButton("Copy code", () => pre.textContent)));
-  pre.replaceWith(box);
-  pre.tabIndex = 0;
-  box.append(pre);
-}
-
-function parsed(text) {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return null;
-  }
+/** `[7]` as `[1]` where 7 is shown as 1; what stands in code is no citation. */
+function renumber(text, numbers) {
+  const cite = (whole, listed) => {
+    const found = listed.split(",").map(Number);
+    return found.some((n) => numbers.has(n)) ? `[${found.map((n) => numbers.get(n) ?? n).join(", ")}]` : whole;
+  };
+  return text
+    .split(/(```[^]*?(?:```|$)|`[^`\n]*`)/)
+    .map((piece, i) => (i % 2 ? piece : piece.replace(/\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\](?!\()/g, cite)))
+    .join("");
 }

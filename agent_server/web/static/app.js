@@ -4,22 +4,33 @@ import { Answer, question } from "./answer.js";
 import { credential, Problem, read, request, uniqueKey } from "./api.js";
 import { Conversations } from "./conversations.js";
 import { askKey, confirmKey } from "./dialogs.js";
-import { $, announce, h, icon } from "./dom.js";
+import { $, announce, button, h, icon } from "./dom.js";
+import { Queue } from "./queue.js";
 import { Scroll } from "./scroll.js";
-import { follow } from "./stream.js";
+import { follow, keepTrying, mayPass, trouble } from "./stream.js";
+import { tellTabs, watch } from "./tabs.js";
 
 const narrow = matchMedia("(max-width: 52rem)");
 const state = {
   page: { name: "Chat", model: null, message_limit: 2000, suggestions: [] },
   id: null, // of the conversation that is shown; null for a new one
-  run: null, // the answer that is being followed: {answer, abort, stopping}
+  run: null, // the answer that is being followed: {answer, abort, stopping, key}
+  visit: new AbortController(), // ends when another conversation is shown
+  seen: null, // when what is shown was last changed, as the list has it
 };
+const answers = new Map(); // those that are shown, by their turn
+const unseen = new Map(); // conversations that are answered without being shown -> what ends that
 const conversations = new Conversations({
-  onDeleted: (id) => id === state.id && go(null),
+  onChanged: () => tellTabs(),
+  onDeleted: (id) => { queue.forget(id); if (id === state.id) go(null); },
   onRenamed: (id) => id === state.id && showTitle(),
 });
-const scroll = new Scroll($("scroll"), $("log"), $("latest"));
+const queue = new Queue({ onNow: answerNow, onBack: takeBack });
+const scroll = new Scroll($("scroll"), $("log"), $("latest"), () => inLog(".question").at(-1));
 const message = $("message");
+const inLog = (selector) => [...$("log").querySelectorAll(selector)];
+// For as long as the page is open.
+const ALWAYS = { signal: new AbortController().signal, onTrouble: (problem) => showLink(problem), onBack: () => showLink(null) };
 
 // ---- conversations ----
 
@@ -33,23 +44,28 @@ function go(id) {
 
 /** Show a conversation as it is stored, and follow its answer if one is being written. */
 async function show(id) {
-  leave();
+  leave(id);
+  unseen.get(id)?.abort();
+  state.visit = new AbortController();
+  const { signal } = state.visit;
   state.id = id;
   conversations.select(id);
+  answers.clear();
   $("log").replaceChildren();
   $("empty").hidden = id !== null;
+  queue.show(id);
   showTitle();
   setDrawer(false);
   if (!narrow.matches) message.focus();
   if (!id) return;
   try {
-    const messages = await readMessages(id);
-    if (state.id !== id) return;
-    $("log").replaceChildren(...messages.flatMap((item, i) => stored(item, messages[i - 1])));
+    const messages = await keepTrying(() => readMessages(id), { ...ALWAYS, signal });
+    if (signal.aborted) return;
+    merge(messages);
     scroll.toEnd();
     await attach(id, messages);
   } catch (problem) {
-    if (state.id !== id) return;
+    if (signal.aborted) return;
     if (isOldGuest(problem)) await becomeNewGuest();
     else failOn(new Answer(() => id), problem, () => show(id));
   }
@@ -62,40 +78,110 @@ async function readMessages(id) {
     items.push(...page.items);
     cursor = page.next_cursor;
   }
+  state.seen = conversations.changedAt(id);
   return items;
 }
 
-/** The elements of a stored message; what is still being written comes with the stream. */
-function stored(item, before) {
-  if (item.role === "user") return [question(item.text)];
-  if (isOpen(item)) return [];
-  const answer = Answer.stored(item, () => state.id);
-  if (item.status === "failed") answer.fail(TITLES.answer, item.error?.message, before ? [retryButton(() => ask(before.text))] : []);
-  return [answer.element];
-}
-
+const turnOf = (item) => item.id.split(".")[0];
 const isOpen = (item) => item.status === "running" || item.status === "queued";
 
+/** Add what is not shown yet, and bring the rest up to date. What is still being written comes with the stream. */
+function merge(messages) {
+  const there = new Set(inLog("[data-turn]").map((element) => element.dataset.turn));
+  for (const [i, item] of messages.entries()) {
+    const turn = turnOf(item);
+    if (item.role === "user") {
+      if (!there.has(turn)) place(question(item.text, turn), turn);
+    } else if (answers.has(turn)) answers.get(turn).refresh(item);
+    else if (!isOpen(item)) {
+      const answer = Answer.stored(item, () => state.id);
+      if (item.status === "failed") {
+        const asked = messages[i - 1];
+        answer.fail(TITLES.answer, item.error?.message, asked && item === messages.at(-1) ? [retryButton(() => ask(asked.text))] : []);
+      }
+      keep(answer);
+      place(answer.element, turn);
+    }
+  }
+}
+
+/** Behind what is shown of its turn, else at the end. */
+function place(element, turn) {
+  const last = inLog(`[data-turn="${turn}"]`).at(-1);
+  if (last) last.after(element);
+  else $("log").append(element);
+}
+
+function keep(answer) {
+  if (answer.turn) answers.set(answer.turn, answer);
+}
+
 async function attach(id, messages) {
-  const response = await resume(id, null);
-  if (state.id !== id) return;
+  if (messages.length && !messages.some(isOpen)) return answerNext();
+  const { signal } = state.visit;
+  const response = await resume(id, null, signal);
+  if (signal.aborted) return;
   const said = messages.findLast((item) => item.role === "user");
   if (response) {
     let first = response;
     return listen((_, lastId) => {
-      const opened = first ?? resume(id, lastId);
+      const opened = first ?? resume(id, lastId, state.run.abort.signal);
       first = null;
       return opened;
     }, () => ask(said.text));
   }
   // It ended between the two requests, or waits for another one to end.
-  if (messages.length && isOpen(messages.at(-1))) setTimeout(() => state.id === id && !state.run && show(id), 1500);
+  if (messages.length) setTimeout(() => signal.aborted || sync(id), 1500);
+  else answerNext();
 }
 
-function leave() {
-  state.run?.abort.abort();
+/** Show what another tab or device has done to the conversation that is shown. */
+async function sync(id = state.id) {
+  const { signal } = state.visit;
+  if (!id || id !== state.id) return;
+  if (state.run) return void (state.run.changed = true);
+  try {
+    const messages = await readMessages(id);
+    if (signal.aborted || state.run) return;
+    const turns = new Set(messages.map(turnOf));
+    const replaced = inLog("[data-turn]").some((element) => !turns.has(element.dataset.turn));
+    if (replaced) return show(id);
+    merge(messages);
+    if (messages.some(isOpen)) await attach(id, messages);
+  } catch (problem) {
+    if (signal.aborted) return;
+    if (mayPass(problem)) throw problem;
+    if (problem.status !== 404) return;
+    history.replaceState(null, "", address(null));
+    await show(null);
+    tell("This conversation was deleted.");
+  }
+}
+
+/** Look for changes. With the id of a conversation another tab has told of it. */
+async function look(id) {
+  if (!credential.token) return;
+  await conversations.load();
+  showTitle();
+  const waits = $("log").querySelector("form, .confirmation button");
+  if (id ? id === state.id : waits || state.seen !== conversations.changedAt(state.id)) await sync();
+}
+
+/** Say that there is no connection, and when it is back say nothing. */
+function showLink(problem) {
+  const text = problem && !state.run ? trouble(problem) : "";
+  if ($("link").textContent === text) return;
+  $("link").textContent = text;
+  $("link").hidden = !text;
+}
+
+function leave(next) {
+  const { id, run } = state;
+  state.visit.abort();
+  run?.abort.abort();
   state.run = null;
   setBusy(false);
+  if (id && id !== next && queue.next(id)) answerUnseen(id);
 }
 
 function showTitle() {
@@ -108,32 +194,41 @@ function showTitle() {
 
 const HTML = { "X-Render": "html" };
 
-function resume(id, lastId) {
+function resume(id, lastId, signal) {
   const headers = lastId ? { ...HTML, "Last-Event-ID": lastId } : HTML;
-  return request("GET", `api/chat/${id}/stream`, { headers, signal: state.run?.abort.signal });
+  return request("GET", `api/chat/${id}/stream`, { headers, signal });
 }
 
-/** Send a message. A repeat of the same send has the same `key`, so that it is answered once. */
+/** The stream of the answer to a message. A repeat of the same send has the same key, so that it is answered once. */
+function send(id, text, key, signal) {
+  const json = id ? { id, message: text } : { message: text };
+  return request("POST", "api/chat", { json, headers: { ...HTML, "Idempotency-Key": key }, signal });
+}
+
 async function ask(text, key = uniqueKey()) {
   $("empty").hidden = true;
+  dropOldButtons();
+  queue.send(key);
   const asked = question(text);
   $("log").append(asked);
-  const send = async (run, lastId) => {
-    if (lastId) return resume(state.id, lastId);
-    const response = await request("POST", "api/chat", {
-      json: state.id ? { id: state.id, message: text } : { message: text },
-      headers: { ...HTML, "Idempotency-Key": key },
-      signal: run.abort.signal,
-    });
+  const open = async (run, lastId) => {
+    if (lastId) return resume(state.id, lastId, run.abort.signal);
+    const response = await send(state.id, text, key, run.abort.signal);
+    const turn = response.headers.get("X-Turn-Id");
+    // It may be shown already: this page sent it while another conversation was shown.
+    for (const element of inLog(`[data-turn="${turn}"]`)) if (element !== asked && element !== run.answer.element) element.remove();
+    asked.dataset.turn = run.answer.turn = turn;
     started(response.headers.get("X-Conversation-Id"), text);
+    queue.drop(key);
     if (run.stopping) stop();
     return response;
   };
-  await listen(send, (answer) => {
+  const again = (answer) => {
     asked.remove();
     answer.element.remove();
     return ask(text, answer.accepted ? uniqueKey() : key);
-  }, text);
+  };
+  await listen(open, again, text, key);
 }
 
 /** The server has the message: from here on it is a conversation with an address. */
@@ -142,38 +237,114 @@ function started(id, text) {
   if (!id) return;
   const known = conversations.title(id);
   state.id = id;
+  queue.move(id);
   history.replaceState(null, "", address(id));
   conversations.put(id, known ?? (text.length > 60 ? `${text.slice(0, 59)}…` : text));
   showTitle();
+  tellTabs(id);
 }
 
 /** Follow an answer to its end. `open(run, lastId)` gives its stream, `again(answer)` asks once more. */
-async function listen(open, again, text = "") {
+async function listen(open, again, text = "", key = null) {
   const answer = new Answer(() => state.id);
-  const run = { answer, abort: new AbortController(), stopping: false };
+  const run = { answer, abort: new AbortController(), stopping: false, text, key };
   state.run = run;
   $("log").append(answer.element);
   setBusy(true);
+  showLink(null);
   scroll.toEnd();
   announce("Answering.");
+  let whole = false;
   try {
-    const onTrouble = () => answer.note("Connection lost, trying again");
+    const onTrouble = (problem) => {
+      if (!run.trouble) announce(trouble(problem));
+      run.trouble = true;
+      answer.note(trouble(problem));
+    };
+    const onBack = () => {
+      run.trouble = false;
+      answer.note("");
+    };
     let failure = null;
-    for await (const chunk of follow((lastId) => open(run, lastId), { signal: run.abort.signal, onTrouble })) {
+    let stopped = false;
+    for await (const chunk of follow((lastId) => open(run, lastId), { signal: run.abort.signal, onTrouble, onBack })) {
       if (state.run !== run) return;
       if (chunk.type === "gone") return show(state.id); // it ended while we were away: show it as it is stored
       if (chunk.type === "error") failure = chunk.errorText;
+      stopped ||= chunk.type === "abort";
       answer.apply(chunk);
     }
+    keep(answer);
     if (failure !== null) return failOn(answer, new Problem(500, { detail: failure }), again && (() => again(answer)));
     answer.finish();
-    announce(answer.element.querySelector(".stopped") ? "Stopped." : `${answer.agent ?? "The assistant"} has answered.`);
+    whole = !stopped || run.hurry;
+    announce(stopped ? "Stopped." : `${answer.agent ?? "The assistant"} has answered.`);
   } catch (problem) {
     if (state.run === run) await recover(answer, problem, again, text);
   } finally {
-    if (state.run === run) leave();
-    conversations.load().then(showTitle, () => {}); // the server has named it, and it is the latest now
+    if (state.run === run) {
+      queue.drop(key);
+      if (!whole) queue.hold(state.id);
+      state.run = null;
+      setBusy(false);
+      if (key) tellTabs(state.id);
+      conversations.load().then(showTitle, () => {}); // the server has named it, and it is the latest now
+      answerNext();
+      if (run.changed) sync().catch(() => {});
+    }
   }
+}
+
+// ---- messages that wait ----
+
+function answerNext() {
+  const item = state.run ? null : queue.next(state.id);
+  if (item) ask(item.text, item.key);
+}
+
+/** Stop the answer that is being written, if there is one, and send this message. */
+function answerNow(item) {
+  queue.prefer(item);
+  message.focus();
+  if (!state.run) return answerNext();
+  state.run.hurry = true;
+  stop();
+}
+
+function takeBack(item) {
+  queue.drop(item.key);
+  putBack(item.text);
+}
+
+function putBack(text) {
+  message.value = [text, message.value].filter(Boolean).join("\n");
+  typed();
+  message.focus();
+}
+
+/** Send what waits in a conversation that is not shown any more, each when the answer before it has ended. */
+async function answerUnseen(id) {
+  const abort = new AbortController();
+  unseen.set(id, abort);
+  const quiet = { signal: abort.signal, onTrouble() {}, onBack() {} };
+  const finish = async (open) => {
+    for await (const { type } of follow(open, quiet)) if (type === "error" || type === "abort") throw new Problem(500);
+  };
+  try {
+    await finish((lastId) => resume(id, lastId, abort.signal));
+    for (let item; (item = queue.next(id)); ) {
+      await finish(async (lastId) => {
+        const response = await (lastId ? resume(id, lastId, abort.signal) : send(id, item.text, item.key, abort.signal));
+        queue.drop(item.key);
+        tellTabs(id);
+        return response;
+      });
+    }
+  } catch {
+    if (!abort.signal.aborted) queue.hold(id);
+  }
+  if (unseen.get(id) === abort) unseen.delete(id);
+  conversations.load().catch(() => {});
 }
 
 /** A guest whose session has ended goes on as a new one; anything else is shown. */
@@ -182,8 +353,7 @@ async function recover(answer, problem, again, text) {
     await becomeNewGuest();
     return text ? ask(text) : undefined;
   }
-  const accepted = answer.accepted && problem.status === 0;
-  return failOn(answer, problem, accepted ? () => show(state.id) : again && (() => again(answer)), text);
+  return failOn(answer, problem, again && (() => again(answer)), text);
 }
 
 const isOldGuest = (problem) => problem.status === 401 && !credential.key && credential.token !== null;
@@ -192,7 +362,7 @@ async function becomeNewGuest() {
   credential.forgetGuest();
   history.replaceState(null, "", address(null));
   await Promise.all([conversations.load(), show(null)]);
-  tell("Your guest session has ended, and with it what was said in it. This is a new one.");
+  tell("Your guest session has ended, and what was said in it is gone. This is a new one.");
 }
 
 function tell(text) {
@@ -202,15 +372,13 @@ function tell(text) {
 
 const TITLES = {
   answer: "The answer could not be finished.",
-  0: "There is no connection to the server.",
   401: "The key was not accepted.",
   403: "This is not allowed.",
-  404: "This conversation is not here.",
+  404: "This conversation is not here any more.",
   409: "This could not be sent now.",
   413: "The message is too long.",
   422: "The message was not accepted.",
-  429: "That was a lot at once.",
-  503: "The server is busy.",
+  429: "Too many requests. Please wait a moment.",
 };
 
 function failOn(answer, problem, again, text = "") {
@@ -220,23 +388,23 @@ function failOn(answer, problem, again, text = "") {
   else if (text && [403, 409, 413, 422].includes(problem.status)) actions.push(button("Edit the message", () => edit(answer, text)));
   else if (again) actions.push(retryButton(again, problem.retryAfter));
   const title = TITLES[problem.status] ?? TITLES.answer;
-  const detail = problem.status === 0 ? "Your message is kept. Try again when the connection is back." : problem.message;
   if (!answer.element.isConnected) $("log").append(answer.element);
-  answer.fail(title, problem.reference && problem.status >= 500 ? `${detail} (${problem.reference})` : detail, actions);
+  dropOldButtons();
+  answer.fail(title, problem.reference && problem.status >= 500 ? `${problem.message} (${problem.reference})` : problem.message, actions);
   announce(title);
   scroll.toEnd();
 }
 
-function button(label, act) {
-  return h("button", { class: "plain-button", type: "button", onclick: act }, label);
+/** What an older error offers would act on a conversation that has gone on since. */
+function dropOldButtons() {
+  inLog(".error .buttons").forEach((buttons) => buttons.remove());
 }
 
 function edit(answer, text) {
   answer.element.previousElementSibling?.remove();
   answer.element.remove();
-  message.value = text;
-  typed();
-  message.focus();
+  $("empty").hidden = state.id !== null || $("log").childElementCount > 0;
+  putBack(text);
 }
 
 /** Where the server says how long to wait, the button counts down. */
@@ -255,9 +423,11 @@ function retryButton(again, seconds) {
 }
 
 async function stop() {
-  state.run.stopping = true;
+  const { run } = state;
+  if (run.trouble && !run.answer.accepted && run.text) return withdraw(run);
+  run.stopping = true;
   $("stop").disabled = true;
-  if (!state.id) return; // sent as soon as the conversation has an id
+  if (!run.answer.accepted && run.key) return; // sent as soon as the server has the message
   try {
     await request("POST", `api/chat/${state.id}/stop`);
   } catch (problem) {
@@ -266,12 +436,23 @@ async function stop() {
   }
 }
 
+/** Give up a message that could not be sent so far. */
+function withdraw(run) {
+  queue.drop(run.key);
+  queue.hold(state.id);
+  state.run = null;
+  run.abort.abort();
+  setBusy(false);
+  edit(run.answer, run.text);
+  announce("Not sent.");
+}
+
 function setBusy(busy) {
   const focused = document.activeElement === $("stop") || document.activeElement === $("send");
   $("log").setAttribute("aria-busy", busy);
-  $("send").hidden = busy;
   $("stop").hidden = !busy;
   $("stop").disabled = false;
+  typed();
   if (focused) message.focus(); // the button that had the focus is no longer there
 }
 
@@ -284,6 +465,8 @@ function typed() {
   $("counter").textContent = over ? `${length - limit} over the limit of ${limit}` : length > limit * 0.8 ? `${limit - length} left` : "";
   $("counter").classList.toggle("over", over);
   $("send").disabled = over || !message.value.trim();
+  $("send").hidden = Boolean(state.run) && !message.value.trim();
+  $("send").setAttribute("aria-label", state.run ? "Send after this answer" : "Send");
   if (over) message.setAttribute("aria-invalid", "true");
   else message.removeAttribute("aria-invalid");
   if (!CSS.supports("field-sizing", "content")) {
@@ -293,12 +476,14 @@ function typed() {
 }
 
 function submit() {
-  if ($("send").disabled || state.run) return;
+  if ($("send").disabled) return;
   const text = message.value.trim();
   message.value = "";
   typed();
   message.focus();
-  ask(text);
+  if (!state.run) return ask(text);
+  queue.add(state.id, text);
+  state.run.hurry ||= state.run.stopping;
 }
 
 $("composer").addEventListener("submit", (event) => {
@@ -347,6 +532,7 @@ async function changeKey() {
 async function useOtherKey() {
   showIdentity();
   tell("");
+  queue.clear();
   go(null);
   await refresh();
 }
@@ -356,7 +542,8 @@ async function refresh() {
     await conversations.load();
   } catch (problem) {
     if (isOldGuest(problem)) return becomeNewGuest();
-    tell(problem.status === 401 ? TITLES[401] : problem.message);
+    if (mayPass(problem)) keepTrying(() => look(null), ALWAYS);
+    else tell(problem.status === 401 ? TITLES[401] : problem.message);
   }
   showTitle();
 }
@@ -396,7 +583,7 @@ function showPage() {
   const offline = model?.offline;
   $("brand").textContent = name;
   $("greeting").textContent = name;
-  $("greeting-note").textContent = offline ? "Ask, and the answer is quoted from the content, with its sources." : "Ask, and the specialist for your question answers, with sources.";
+  $("greeting-note").textContent = offline ? "Ask a question. The answer is quoted from the content, with its sources." : "Ask a question. The specialist for it answers, with sources.";
   $("note").textContent = offline ? "Offline: answers are quoted from the content." : model ? "Answers can be wrong: check the sources." : "";
   $("note").classList.toggle("offline", Boolean(offline));
   $("suggestions").replaceChildren(...suggestions.map((text) => h("li", {}, h("button", { type: "button", onclick: () => { ask(text); message.focus(); } }, text, icon("up")))));
@@ -408,7 +595,7 @@ async function start() {
   for (const place of document.querySelectorAll("[data-icon]")) place.replaceWith(icon(place.dataset.icon));
   showIdentity();
   setDrawer(false);
-  const about = read("api/page").catch(() => null);
+  const about = keepTrying(() => read("api/page"), ALWAYS).catch(() => null);
   about.then((page) => { state.page = page ?? state.page; showPage(); });
   await takeKeyFromAddress(about);
   showIdentity();
@@ -418,6 +605,7 @@ async function start() {
     tell("");
     if (idInAddress() !== state.id) show(idInAddress());
   });
+  watch(look, showLink);
   await show(idInAddress());
 }
 

@@ -5,11 +5,12 @@ import { confirm } from "./dialogs.js";
 import { $, announce, h, icon } from "./dom.js";
 
 export class Conversations {
-  /** `onDeleted(id)` and `onRenamed(id, title)` tell the page about the one it may be showing. */
-  constructor({ onDeleted, onRenamed }) {
+  /** `onDeleted(id)` and `onRenamed(id, title)` tell the page about the one it may be showing, `onChanged()` of either. */
+  constructor({ onChanged, onDeleted, onRenamed }) {
     this.items = [];
     this.current = null;
     this.cursor = null;
+    this.onChanged = onChanged;
     this.onDeleted = onDeleted;
     this.onRenamed = onRenamed;
   }
@@ -17,9 +18,15 @@ export class Conversations {
   async load() {
     const none = { items: [], next_cursor: null };
     const page = credential.token ? await read("api/conversations?limit=50") : none;
-    this.items = page.items;
-    this.cursor = page.next_cursor;
+    const oldest = page.items.at(-1)?.updated_at;
+    const older = this.older ? this.items.filter((item) => item.updated_at < oldest && !page.items.some(({ id }) => id === item.id)) : [];
+    if (!older.length) this.cursor = page.next_cursor;
+    this.items = [...page.items, ...older];
     this.#show();
+  }
+
+  changedAt(id) {
+    return this.items.find((item) => item.id === id)?.updated_at ?? null;
   }
 
   /** What the list says about one, at once and without asking the server. */
@@ -39,6 +46,7 @@ export class Conversations {
 
   async #more() {
     const page = await read(`api/conversations?limit=50&cursor=${encodeURIComponent(this.cursor)}`);
+    this.older = true;
     this.items.push(...page.items);
     this.cursor = page.next_cursor;
     this.#show();
@@ -46,11 +54,13 @@ export class Conversations {
 
   /** Not while a title is being typed; what had the focus keeps it. */
   #show() {
-    if (this.editing) return;
+    const shown = JSON.stringify([this.items, this.current, this.cursor]);
+    if (this.editing || shown === this.shown) return;
+    this.shown = shown;
     const focused = $("list").contains(document.activeElement) && document.activeElement.dataset.key;
     const lists = [...byAge(this.items)].map(([age, items]) => [h("h2", {}, age), h("ul", {}, items.map((item) => this.#row(item)))]);
     const more = h("button", { class: "quiet", onclick: () => this.#more() }, "Show older ones");
-    const none = h("p", { class: "none" }, "What you ask is kept here.");
+    const none = h("p", { class: "none" }, "Your conversations will appear here.");
     $("list").replaceChildren(...(this.items.length ? lists.flat() : [none]), ...(this.cursor ? [more] : []));
     if (focused) $("list").querySelector(`[data-key="${focused}"]`)?.focus();
   }
@@ -80,10 +90,12 @@ export class Conversations {
           await request("PATCH", `api/conversations/${item.id}`, { json: { title } });
           item.title = title;
           this.onRenamed(item.id, title);
+          this.onChanged();
         } catch (problem) {
           announce(`Not renamed. ${problem.message}`);
         }
       }
+      this.shown = null; // the input has to go
       this.#show();
       $("list").querySelector(`[data-key="${item.id}"]`)?.focus();
     };
@@ -101,7 +113,7 @@ export class Conversations {
   }
 
   async #remove(item) {
-    if (!(await confirm("Delete this conversation?", `“${item.title}” and its answers will be gone for good.`, "Delete"))) return;
+    if (!(await confirm("Delete this conversation?", `“${item.title}” and all its answers will be gone for good.`, "Delete"))) return;
     try {
       await request("DELETE", `api/conversations/${item.id}`);
     } catch (problem) {
@@ -110,6 +122,7 @@ export class Conversations {
     this.items = this.items.filter((other) => other.id !== item.id);
     this.#show();
     this.onDeleted(item.id);
+    this.onChanged();
     announce("Conversation deleted.");
   }
 }

@@ -1,4 +1,7 @@
-/** Making elements. Text goes in as text; `setHtml` is the only way in for HTML, which the server has sanitised. */
+/**
+ * Making elements. Text goes in as text; `setHtml` is the only way in for HTML, which the server has sanitised. Whatever
+ * holds words of people or models takes its direction from them.
+ */
 
 const SHAPES = {
   alert: "M12 8v5M12 16.5v.01M10.3 3.9 2.4 17.6A2 2 0 0 0 4.1 20.6h15.8a2 2 0 0 0 1.7-3L13.7 3.9a2 2 0 0 0-3.4 0z",
@@ -13,14 +16,18 @@ const SHAPES = {
   right: "M9 6l6 6-6 6",
   stop: "M8 8h8v8H8z",
   trash: "M5 7h14M10 7V4.5h4V7M7 7l1 13h8l1-13M10.5 11v5M13.5 11v5",
+  wait: "M12 7.5V12l3 2M12 3.5a8.5 8.5 0 1 0 .01 0",
   up: "M12 19V5M6 11l6-6 6 6",
 };
+
+const WORDED = new Set(["a", "dd", "dt", "h2", "h3", "h4", "input", "label", "option", "p", "select", "span", "textarea"]);
 
 export const $ = (id) => document.getElementById(id);
 
 /** `h("p", {class: "x", onclick: f}, "text", node, null)`; a null or false attribute is left out. */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
+  if (WORDED.has(tag)) element.dir = "auto";
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
@@ -40,8 +47,9 @@ export function icon(name) {
   return svg;
 }
 
-/** `html` must come from the server's renderer: a `data-html` part, a message's or a passage's `html`. */
+/** `html` must come from the server's renderer: of a text's block, of a tool's result, of a message or of a passage. */
 export function setHtml(element, html) {
+  element.dir = "auto";
   element.innerHTML = html;
 }
 
@@ -64,6 +72,18 @@ export function copyButton(label, text) {
 export function words(name) {
   const spaced = name.replace(/[_-]+/g, " ").trim();
   return spaced.charAt(0).toUpperCase() + spaced.slice(1);
+}
+
+export function button(label, act, look = "plain-button") {
+  return h("button", { class: look, type: "button", onclick: act }, label);
+}
+
+export function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
 }
 
 export function announce(text) {

@@ -1,45 +1,77 @@
 /** The form that `offer_form` asks for; what is filled in goes to the tool it names. */
 
 import { request } from "./api.js";
-import { h, icon } from "./dom.js";
+import { h, icon, parsed } from "./dom.js";
+import { tellTabs } from "./tabs.js";
 
-const SENT = "agent-server.sent";
+/** The place of a form among the parts of an answer. It is there from the call on, and gone when it was sent. */
+export class FormCard {
+  #callId;
+  #conversation;
+  #onSent;
+  #sent = false;
+  asks = false; // whether it waits to be filled in
 
-/** `offer` is the tool's output, `callId` the call's; a form that was sent stays sent when the page is opened again. */
-export function leadForm(offer, callId, conversation) {
-  const box = h("section", { class: "lead", "aria-label": offer.title });
-  const sent = () => JSON.parse(localStorage.getItem(SENT) ?? "[]");
-  const thank = () => box.replaceChildren(h("p", { class: "thanks", tabindex: "-1" }, icon("check"), "Thank you, that is sent."));
-  if (sent().includes(callId)) {
-    thank();
-    return box;
+  /** `conversation()` gives the conversation's id, `onSent()` is called when the form is not to be filled in any more. */
+  constructor(callId, { conversation, onSent }) {
+    this.running = true;
+    this.#callId = callId;
+    this.#conversation = conversation;
+    this.#onSent = onSent;
+    this.element = h("div", { class: "slot" });
   }
 
-  const fields = offer.fields.map((field) => new Field(field, callId));
-  const trouble = h("p", { class: "form-error", role: "alert", hidden: true });
-  const button = h("button", { class: "primary" }, "Send");
-  const form = h("form", { novalidate: true }, fields.map((field) => field.element), trouble, button);
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    trouble.hidden = true;
-    if (!showErrors(fields, fields.map((field) => field.complaint()))) return;
-    button.disabled = true;
-    try {
-      const values = Object.fromEntries(fields.map((field) => [field.name, field.value()]).filter(([, value]) => value !== ""));
-      await request("POST", `api/tools/${encodeURIComponent(offer.tool)}`, { json: values, headers: { "X-Conversation-Id": conversation() } });
-      localStorage.setItem(SENT, JSON.stringify([...sent().slice(-99), callId]));
-      thank();
-      box.firstChild.focus();
-    } catch (problem) {
-      const complaints = fields.map((field) => problem.fields?.find((error) => error.field === field.name)?.message ?? "");
-      button.disabled = false;
-      if (!showErrors(fields, complaints)) return;
-      trouble.textContent = problem.message;
-      trouble.hidden = false;
-    }
-  });
-  box.append(h("h3", {}, offer.title), offer.description ? h("p", {}, offer.description) : "", form);
-  return box;
+  done(output) {
+    this.running = false;
+    const offer = typeof output === "string" ? parsed(output) : output;
+    if (!offer?.fields || this.#sent) return;
+    this.asks = true;
+    this.element.replaceChildren(this.#form(offer));
+  }
+
+  failed() {
+    this.running = false;
+  }
+
+  stopped() {}
+
+  read() {}
+
+  /** `sent`: the server has what was filled in, from whatever device. */
+  refresh({ sent }) {
+    if (!sent || this.#sent) return;
+    this.#sent = true;
+    this.asks = false;
+    this.element.replaceChildren(h("p", { class: "thanks", tabindex: "-1" }, icon("check"), "Sent. Thank you."));
+    this.#onSent();
+  }
+
+  #form(offer) {
+    const fields = offer.fields.map((field) => new Field(field, this.#callId));
+    const trouble = h("p", { class: "form-error", role: "alert", hidden: true });
+    const button = h("button", { class: "primary" }, "Send");
+    const form = h("form", { novalidate: true }, fields.map((field) => field.element), trouble, button);
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      trouble.hidden = true;
+      if (!showErrors(fields, fields.map((field) => field.complaint()))) return;
+      button.disabled = true;
+      try {
+        const values = Object.fromEntries(fields.map((field) => [field.name, field.value()]).filter(([, value]) => value !== ""));
+        await request("POST", `api/tools/${encodeURIComponent(offer.tool)}`, { json: values, headers: { "X-Conversation-Id": this.#conversation() } });
+        this.refresh({ sent: true });
+        tellTabs(this.#conversation());
+        this.element.firstChild.focus();
+      } catch (problem) {
+        const complaints = fields.map((field) => problem.fields?.find((error) => error.field === field.name)?.message ?? "");
+        button.disabled = false;
+        if (!showErrors(fields, complaints)) return;
+        trouble.textContent = problem.status === 0 ? "There is no connection to the server. What you wrote is kept: try again in a moment." : problem.message;
+        trouble.hidden = false;
+      }
+    });
+    return h("section", { class: "lead", "aria-label": offer.title }, h("h3", {}, offer.title), offer.description ? h("p", {}, offer.description) : null, form);
+  }
 }
 
 /** Whether there are none; else the first field with one gets the focus. */

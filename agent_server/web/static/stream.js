@@ -1,23 +1,36 @@
 /**
  * Server-sent events over fetch (EventSource can neither POST nor send a credential), followed across broken
  * connections: the server continues after the id of the last frame that came, so nothing is lost and nothing doubled.
+ * What may pass is tried again for as long as the page is open.
  */
 
 import { Problem } from "./api.js";
 
-const TRIES = 6;
+const LONGEST_WAIT = 30_000;
 const SILENCE = 60_000; // the server pings more often than this: a longer silence is a dead connection
+
+/** Whether it is a trouble of the connection or of a busy server, and not the answer to what was asked. */
+export function mayPass(problem) {
+  return problem instanceof Problem && [0, 502, 503, 504].includes(problem.status);
+}
+
+/** What a person is told while it is tried again. */
+export function trouble(problem) {
+  return problem.status === 503 ? "The server is busy. Trying again…" : "There is no connection to the server. Trying again…";
+}
 
 /**
  * Chunks of an answer up to its end. `open(lastId)` gives the response to read on from, null where nothing is running;
- * then the last chunk is {type: "gone"}. `onTrouble` is called before each wait for another try.
+ * then the last chunk is {type: "gone"}. `onTrouble(problem)` is called before each wait for another try, and
+ * `onBack()` when one has succeeded.
  */
-export async function* follow(open, { signal, onTrouble }) {
+export async function* follow(open, { signal, onTrouble, onBack }) {
   let last = null;
   for (let failures = 0; ; ) {
     try {
       const response = await open(last);
       if (!response) return yield { type: "gone" };
+      if (failures) onBack();
       for await (const { id, data } of frames(response.body, signal)) {
         if (data === "[DONE]") return;
         failures = 0;
@@ -26,24 +39,51 @@ export async function* follow(open, { signal, onTrouble }) {
       }
       throw new Problem(0);
     } catch (problem) {
-      if (signal.aborted || !mayPass(problem) || ++failures >= TRIES) throw problem;
-      onTrouble();
-      await pause(300 * 2 ** failures * (0.75 + Math.random() / 2), signal);
+      if (signal.aborted || !mayPass(problem)) throw problem;
+      onTrouble(problem);
+      await waitAfter(problem, ++failures, signal);
     }
   }
 }
 
-function mayPass(problem) {
-  return problem instanceof Problem ? [0, 502, 504].includes(problem.status) : problem instanceof TypeError;
+/** What `work()` gives, however often it has to be tried. */
+export async function keepTrying(work, { signal, onTrouble, onBack }) {
+  for (let failures = 0; ; ) {
+    try {
+      const result = await work();
+      if (failures) onBack();
+      return result;
+    } catch (problem) {
+      if (signal.aborted || !mayPass(problem)) throw problem;
+      onTrouble(problem);
+      await waitAfter(problem, ++failures, signal);
+    }
+  }
 }
 
-async function pause(milliseconds, signal) {
-  await new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    addEventListener("online", resolve, { once: true });
-    signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+/** Longer after each failure, but not when the connection is back or somebody looks again. */
+export function waitAfter(problem, failures, signal) {
+  const asked = problem.retryAfter;
+  const wait = Math.min(300 * 2 ** failures, LONGEST_WAIT) * (0.75 + Math.random() / 4);
+  return pause(asked ? asked * 1000 : wait, signal, !asked);
+}
+
+/** Wait; `short` says that it ends when the page comes to the foreground or the machine online. */
+export function pause(milliseconds, signal, short) {
+  return new Promise((resolve, reject) => {
+    const over = new AbortController();
+    const end = () => {
+      clearTimeout(timer);
+      over.abort();
+      if (signal.aborted) reject(signal.reason);
+      else resolve();
+    };
+    const timer = setTimeout(end, milliseconds);
+    signal.addEventListener("abort", end, { signal: over.signal });
+    if (!short) return;
+    addEventListener("online", end, { signal: over.signal });
+    document.addEventListener("visibilitychange", () => document.hidden || end(), { signal: over.signal });
   });
-  signal.throwIfAborted();
 }
 
 async function* frames(body, signal) {
@@ -75,5 +115,6 @@ async function* frames(body, signal) {
 async function withinSilence(reading) {
   let timer;
   const silence = new Promise((_, reject) => { timer = setTimeout(() => reject(new Problem(0)), SILENCE); });
-  return Promise.race([reading, silence]).finally(() => clearTimeout(timer));
+  const broken = () => { throw new Problem(0); }; // a reader says it in other words in each browser
+  return Promise.race([reading.catch(broken), silence]).finally(() => clearTimeout(timer));
 }
