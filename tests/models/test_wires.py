@@ -21,7 +21,7 @@ from tests.commands import agent_server
 from tests.conftest import ROOT
 from tests.needs import find_chromium
 from tests.server import Client, Start
-from tests.web.test_page import ARGUMENTS
+from tests.web.conftest import ARGUMENTS
 
 # litellm loads more with the first call of each provider, and pydantic warns about how it is written.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
