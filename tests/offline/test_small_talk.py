@@ -59,7 +59,8 @@ def typed(draw: st.DrawFn, text: str) -> str:
     """`text` as somebody types it who is in a hurry."""
     text = draw(st.sampled_from([text, text.upper(), text.title(), text.lower()]))
     spans = [word.span() for word in LONG.finditer(text)]
-    if spans and draw(st.booleans()):
+    slips = draw(st.booleans())
+    if spans and slips:
         start, end = draw(st.sampled_from(spans))
         at = draw(st.integers(start + 1, end - 2))
         wrong = draw(st.sampled_from([text[at + 1] + text[at], text[at + 1], text[at] + text[at] + text[at + 1]]))
