@@ -30,14 +30,14 @@ SAID: dict[Kind, list[str]] = {
     "about": [
         "who are you?", "what are you?", "what can you do?", "what can you do for me?", "what do you know?", "what is this?",
         "what's your name?", "who made you?", "how does this work?", "what can I ask you?", "can you help me?", "help",
-        "what topics do you cover?", "tell me about yourself", "what kind of questions can I ask here?", "how do you work?",
+        "what topics do you cover?", "tell me about yourself", "what kind of questions can I ask here?", "how do you work?", "do you speak German?",
     ],
     "robot": [
         "are you a robot?", "are you human?", "are you a real person?", "am I talking to a bot?", "is this a bot?",
-        "am I talking to a person or to a bot?", "are you chatgpt?", "are you a bot or a human?", "are you an ai?",
+        "am I talking to a person or to a bot?", "are you chatgpt?", "are you a bot or a human?", "are you an ai?", "how old are you?", "where are you from?",
     ],
     "wellbeing": ["how are you?", "how are you doing today?", "how is it going?", "what's up?", "is anybody home?", "are you there?"],
-    "agreement": ["ok", "great", "got it", "perfect", "I see"],
+    "agreement": ["ok", "great", "got it", "perfect", "I see", "sorry", "never mind"],
 }  # fmt: skip
 EVERY = [(kind, text) for kind, texts in SAID.items() for text in texts]
 LONG = re.compile(r"[a-z]{5,}", re.IGNORECASE)
