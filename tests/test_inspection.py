@@ -19,12 +19,12 @@ from agent_server.models.windows import list_providers
 from agent_server.settings import Settings, load_settings, variable_of
 from agent_server.settings.spelling import NO_SETTINGS, Variable, find_misspelt
 from agent_server.tool import collect_mistakes
-from tests.commands import agent_server
+from tests.commands import agent_server, serving
 from tests.mistakes import BASE, CASES, prompt
 from tests.mistakes import tool as tool_file
-from tests.test_cli import Run, run
+from tests.test_cli import Run, empty, run
 
-__all__ = ["run"]  # a fixture
+__all__ = ["empty", "run"]  # fixtures
 KNOWN = [variable_of(field) for field in Settings.model_fields]
 
 
@@ -314,3 +314,13 @@ def test_check_and_the_commands_that_need_the_workspace_print_the_same_lines(run
     assert one.stdout.splitlines()[-1] == "1 mistake"
     fine = run("check", "--workspace", str(write()))
     assert (fine.exit_code, fine.stdout) == (0, "The workspace is in order\n")
+
+
+def test_a_server_starts_with_what_is_no_mistake_of_its_own_and_says_what_check_says(empty: str, write: Write) -> None:
+    root = write(CASES["page_urgent"][0], {"content/guide/a.pdf": "x"})
+    found = inspect(root)
+    assert (len(found.mistakes), len(found.pages), len(found.remarks)) == (0, 1, 1)
+    with serving(root, empty) as server:
+        assert server.ask("hello")["text"].startswith("Hello.")
+        log = server.ended()
+    assert [str(one) for one in (*found.pages, *found.remarks) if str(one) not in log] == []

@@ -221,7 +221,7 @@ def run_command(*arguments: str, cwd: Path) -> Any:
 
 
 def test_the_files_shown_in_the_documentation_are_a_workspace_without_mistakes(documented: Path) -> None:
-    assert run_command("check", cwd=documented) == []
+    assert [found for found in run_command("check", cwd=documented) if found["severity"] == "mistake"] == []
     tools = {tool["name"]: tool["effect"] for tool in run_command("tool", "list", cwd=documented)}
     shown = {"get_book": "read", "add_wish": "stored", "refund_order": "keyed", "print_label": "once"}
     assert shown.items() <= tools.items()

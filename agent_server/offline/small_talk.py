@@ -42,7 +42,7 @@ _THANKS = (
 )
 _AGREEMENTS = (
     r"ok|okay|okey|k|kk|alright|all right|fine|great|cool|perfect|nice|awesome|excellent|wonderful|amazing|super|good|"
-    r"very good|got it|i see|understood|i understand|makes sense|that makes sense|sounds good|good to know|wow|lol|haha|hahaha"
+    r"very good|got it|i see|understood|i understand|makes sense|that makes sense|sounds good|good to know|wow|lol|haha|hahaha|(i am )?(so |very )?sorry|my bad|never mind|nevermind|no problem|no worries|forget it"
 )
 _FAREWELLS = (
     r"bye|bye bye|byebye|goodbye|good bye|good night|farewell|cya|ciao|adios|take care|have a (nice|good|great|lovely) (day|evening|weekend|night|one|time)|"
@@ -62,6 +62,7 @@ _ROBOT = (
     r"( or (to |with |just )*(an? |the )?(real |live )?(robot|bot|chatbot|human|human being|person|machine|computer|program|ai))?"
     r"|(which|what) (language )?(model|ai|llm) (are you|is this|do you use|are you using|is behind this|are you based on|answers( me)?)"
     r"|do you (use|have) (ai|feelings|a soul|emotions|a name|chatgpt)|do you (sleep|eat|dream)|can i (talk|speak) to a (real )?(human|person)( here)?"
+    r"|how old are you|where (are you from|do you (live|come from))|are you (married|single|male|female|a boy|a girl)|i (love|like) you( (so much|too|all))?|do you (love|like) me"
 )
 _NOUNS = "things|topics|subjects|questions|stuff|kind of questions|kinds of questions|sort of questions|sorts of questions|kind of things|kinds of things|sort of things|kind of stuff|sort of stuff|languages"
 _ABOUT = (
@@ -73,7 +74,7 @@ _ABOUT = (
     rf"|(and |so |ok |well )*what (else )?(({_NOUNS}) )?(can|do|could|will|would) (you|this|it) (all )?(do|help|know|offer|answer|cover|support|speak|handle|talk about|help with|help me with|do for me|do for us|know about|actually do|tell me)"
     r"( (for me|for us|me|us|with|here|about|exactly|then|today))*"
     rf"|what (else )?(({_NOUNS}) )?(can|could|may|should|do|shall) (i|we|one) (ask|do|say|type|write|talk|try|find|learn)( (you|here|about|with you|to you|with this|in here|first|now|on this (site|page)))*"
-    r"|what (are you|is this) (able to do|capable of|made for|useful for|good (for|at))|what are your (skills|abilities|features|capabilities|functions|options)"
+    r"|what (are you|is this) (able to do|capable of|made for|useful for|good (for|at))|(do|can) you (speak|understand|talk) (english|german|french|spanish|italian|dutch|portuguese|other languages|my language)|what are your (skills|abilities|features|capabilities|functions|options)"
     r"|(how )?(can|could|would|will) (you|u) (please )?(help|assist)( (me|us))?( (out|please|today|here|then))*|how do you work( exactly)?"
     r"|how (does|do) (this|it|the|you) ?(chat|bot|thing|assistant|page|site)? ?work|how (do|can|should) i (use|work with|talk to|start with|begin with) (this|you|it)( (chat|bot|thing|assistant|page|site))?"
     r"|how (do|can|should|does) (i|we|this|it) (start|begin)|where (do|should|can) i (start|begin)|what now|i (do not|dont) know what to (ask|say|do)"

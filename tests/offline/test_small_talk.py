@@ -30,14 +30,14 @@ SAID: dict[Kind, list[str]] = {
     "about": [
         "who are you?", "what are you?", "what can you do?", "what can you do for me?", "what do you know?", "what is this?",
         "what's your name?", "who made you?", "how does this work?", "what can I ask you?", "can you help me?", "help",
-        "what topics do you cover?", "tell me about yourself", "what kind of questions can I ask here?", "how do you work?",
+        "what topics do you cover?", "tell me about yourself", "what kind of questions can I ask here?", "how do you work?", "do you speak German?",
     ],
     "robot": [
         "are you a robot?", "are you human?", "are you a real person?", "am I talking to a bot?", "is this a bot?",
-        "am I talking to a person or to a bot?", "are you chatgpt?", "are you a bot or a human?", "are you an ai?",
+        "am I talking to a person or to a bot?", "are you chatgpt?", "are you a bot or a human?", "are you an ai?", "how old are you?", "where are you from?",
     ],
     "wellbeing": ["how are you?", "how are you doing today?", "how is it going?", "what's up?", "is anybody home?", "are you there?"],
-    "agreement": ["ok", "great", "got it", "perfect", "I see"],
+    "agreement": ["ok", "great", "got it", "perfect", "I see", "sorry", "never mind"],
 }  # fmt: skip
 EVERY = [(kind, text) for kind, texts in SAID.items() for text in texts]
 LONG = re.compile(r"[a-z]{5,}", re.IGNORECASE)
@@ -59,8 +59,8 @@ def typed(draw: st.DrawFn, text: str) -> str:
     """`text` as somebody types it who is in a hurry."""
     text = draw(st.sampled_from([text, text.upper(), text.title(), text.lower()]))
     spans = [word.span() for word in LONG.finditer(text)]
-    is_wrong: bool = draw(st.booleans())
-    if spans and is_wrong:
+    slips = draw(st.booleans())
+    if spans and slips:
         start, end = draw(st.sampled_from(spans))
         at = draw(st.integers(start + 1, end - 2))
         wrong = draw(st.sampled_from([text[at + 1] + text[at], text[at + 1], text[at] + text[at] + text[at + 1]]))
