@@ -65,8 +65,9 @@ def walk(tmp_path_factory: pytest.TempPathFactory, postgres: str, servers: tuple
         folder,
         [write_programs(folder / "programs"), POSTGRES],
         {
-            "postgresql://web:change-me-3@127.0.0.1/agents": place(here, "agents", "web:change-me-3"),
-            "postgresql://owner:change-me-2@127.0.0.1/agents": place(here, "agents", "owner:change-me-2"),
+            "postgresql://web:<web-password>@127.0.0.1/agents": place(here, "agents", "web:opens-everything"),
+            "postgresql://owner:<owner-password>@127.0.0.1/agents": place(here, "agents", "owner:opens-everything"),
+            "<owner-password>": "opens-everything",
             "/srv/workshop": str(folder / "workshop"),
             SETTINGS: str(folder / "agents.env"),
             "OPENAI_API_KEY=sk-...\n": "",
