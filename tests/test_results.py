@@ -4,6 +4,7 @@ import html
 import json
 import re
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -14,10 +15,13 @@ from pydantic import BaseModel, Field
 
 from agent_server import ToolContext, tool
 from agent_server.calls.ledger import OutcomeUnknown
+from agent_server.result_templates import render_result
 from agent_server.results import tell, tell_failure, tell_result
 from agent_server.tool import Tool, collect_mistakes
 from agent_server.web.render import render_blocks
 from agent_server.wording import escape_markdown, one_line, word_date, word_months
+from agent_server.workspace import load_workspace
+from tests.conftest import ROOT
 
 HOSTILE = st.text(max_size=40) | st.sampled_from(
     [
@@ -324,3 +328,52 @@ def test_where_a_template_fails_the_result_reads_as_without_one() -> None:
     assert tell_result("read_texts", read_texts, {"title": "A"}) == "**A**"
     assert tell_result("read_texts", read_texts, {"title": "A", "texts": 7}) == "**A**\n\n- Texts: 7"
     assert tell_result("read_texts", read_texts, ["x"]) == "- x"
+
+
+def results(schema: dict[str, Any], whole: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """What a schema allows, with hostile texts where it allows any."""
+    if "$ref" in schema:
+        return results(whole["$defs"][schema["$ref"].rpartition("/")[2]], whole)
+    if "anyOf" in schema:
+        return st.one_of([results(part, whole) for part in schema["anyOf"]])
+    if "const" in schema or "enum" in schema:
+        return st.sampled_from(schema.get("enum") or [schema["const"]])
+    match schema:
+        case {"type": "object", "properties": properties}:
+            return st.fixed_dictionaries({name: results(part, whole) for name, part in properties.items()})
+        case {"type": "object", "additionalProperties": dict() as part}:
+            return st.dictionaries(HOSTILE, results(part, whole), max_size=5)
+        case {"type": "array", "items": part}:
+            return st.lists(results(part, whole), max_size=6)
+        case {"type": "string", "format": "date"}:
+            return st.dates().map(str)
+        case {"type": "string", "format": "date-time"}:
+            return st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)
+        case {"type": "string"}:
+            return HOSTILE
+        case {"type": "integer"}:
+            return st.integers(0, 40)
+        case {"type": "number"}:
+            return st.floats(-180, 180)
+        case {"type": "boolean"}:
+            return st.booleans()
+        case {"type": "null"}:
+            return st.none()
+        case _:
+            return JSON
+
+
+@cache
+def reference_tools() -> list[Tool[..., Any]]:
+    return [tool for tool in load_workspace(ROOT).tools.values() if tool.result]
+
+
+@given(st.data())
+def test_the_templates_of_the_reference_tools_tell_whatever_their_types_allow(data: st.DataObject) -> None:
+    declared = data.draw(st.sampled_from(reference_tools()))
+    value = data.draw(results(declared.output_schema, declared.output_schema))
+    told = render_result(declared.result, value)
+    assert told
+    links, tables = links_and_tables(told)
+    assert links == 0
+    assert all(len(set(cells)) == 1 for cells in tables)
