@@ -111,7 +111,7 @@ async def test_what_a_stopping_server_cannot_finish_another_does_at_once(
             with asked(one, "Service the regulator") as (response, lines):
                 one.process.terminate()
                 if patience != "0":
-                    one.wait_for("server.stopping")
+                    one.wait_for("Stopping. Answers that are being given have 600 s")
                     one.process.terminate()  # whoever says it twice is in a hurry
                 assert "[DONE]" not in "".join(lines)
             assert one.process.wait(PATIENCE) == 0
@@ -228,10 +228,10 @@ async def test_workers_share_a_port_and_one_that_is_killed_is_replaced(reference
                 serve = workers_of(server)
                 server.process.terminate()
                 for _ in serve:
-                    server.wait_for("server.stopping")
+                    server.wait_for("Stopping. ")
                 for worker in serve:  # systemd tells them all, so that they hear it twice
                     os.kill(worker, signal.SIGTERM)
-                    server.wait_for("server.stopping")
+                    server.wait_for("Stopping. ")
                 loop.call_soon_threadsafe(held.set)
                 assert "data: [DONE]" in "".join(lines)
             assert server.process.wait(PATIENCE) == 0
