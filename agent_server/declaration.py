@@ -40,6 +40,7 @@ _OPTIONS: Mapping[str, tuple[str, Callable[[Any], bool], str]] = {
     "phrases": ("a list of texts", lambda value: _is_texts(value), '["add {title}"]'),
     "reconcile": (_COMPANION, lambda value: value is None or callable(value), "find_call"),
     "losses": (_COMPANION, lambda value: value is None or callable(value), "find_losses"),
+    "result": (_TEXT, lambda value: isinstance(value, str), '"**{{ title }}** is on the list."'),
     "per_hour": ("a whole number", lambda value: value is None or type(value) is int, "10"),
 }
 """Options of `@tool`: what each is, whether a value is that, and an example."""

@@ -26,6 +26,7 @@ from tests.conftest import ROOT, fetch
 
 AS_ROOT = os.geteuid() == 0
 NOBODY = 65534
+CANARY = "of nobody else"
 START = "tests.db.start_embedded"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="users and modes are asked of Linux")
 
@@ -36,7 +37,7 @@ class Process:
     def __init__(self, folder: Path) -> None:
         theirs, self._stdin = os.pipe()
         out, into = os.pipe()
-        environment = {**os.environ, "PYTHONWARNINGS": "ignore", "OPENAI_API_KEY": "CANARY"}
+        environment = {**os.environ, "PYTHONWARNINGS": "ignore", "OPENAI_API_KEY": CANARY}
         self.run = zygote.start(START, str(folder), cwd=ROOT, environment=environment, files=(theirs, into, 2))
         os.close(theirs)
         os.close(into)
@@ -186,7 +187,7 @@ def test_no_folder_is_opened_and_nobody_else_gets_to_the_socket(home: Path, insi
             assert not _can_connect(server.socket, NOBODY)
             owner = Path(f"/proc/{server.postgres}").stat().st_uid
             assert owner not in (0, NOBODY)
-            assert b"CANARY" not in Path(f"/proc/{server.postgres}/environ").read_bytes()
+            assert CANARY.encode() not in Path(f"/proc/{server.postgres}/environ").read_bytes()
             assert owner == server.data.stat().st_uid == server.socket.parent.stat().st_uid
     finally:
         server.end()
