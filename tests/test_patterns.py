@@ -116,4 +116,4 @@ def test_a_pattern_takes_time_in_proportion_to_its_text(
 
 def test_a_pattern_that_takes_the_square_is_found() -> None:
     with pytest.raises(AssertionError):
-        test_a_pattern_takes_time_in_proportion_to_its_text(re.compile(r"\W*(?:and)?\W*what"), "x.match()", "x")
+        test_a_pattern_takes_time_in_proportion_to_its_text(re.compile(r"\W*(?:and)?\W*what"), "x.match()", "x", LONG)
