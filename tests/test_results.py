@@ -268,7 +268,7 @@ def declare(result: Any) -> list[str]:
         ("{{ divers.append(1) }}", ["line 1 of the template: nothing can be called here; use a filter, as in {{ due | date }}"]),
         ("{% macro m() %}{% endmacro %}", ["line 1 of the template: {% macro %} cannot be used here; there are {{ }}, if, for and set"]),
         ("{% if %}", ["line 1 of the template: Expected an expression, got 'end of statement block'"]),
-        (7, ['is a template, which is text, as in result="**{{ title }}**"']),
+        (7, ['tool show_divers: result must be text in quotation marks, as in result="**{{ title }}** is on the list."']),
     ],
 )  # fmt: skip
 def test_a_template_is_checked_against_the_return_type_when_it_is_loaded(template: Any, mistakes: list[str]) -> None:

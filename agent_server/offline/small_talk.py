@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product, takewhile
+from itertools import islice, product, takewhile
 from typing import Literal
 
 from agent_server.folding import WORD, drop_accents, fold
@@ -23,6 +23,8 @@ _MOST_WORDS, _LONGEST_READ = 16, 400
 """Words and characters of the longest message that is looked at."""
 _SHORTEST_MISSPELT = 4
 _MOST_MISSPELT = 2
+_MOST_WAYS = 32
+"""Ways in which one message is read."""
 
 # In these patterns a space is one space between two words; apostrophes and accents are gone.
 _ADDRESS = "there|again|all|everybody|everyone|everyone there|you|bot|robot|assistant|friend|my friend|mate|dude|folks|guys|team|sir|madam"
@@ -193,26 +195,19 @@ def _opens(word: str) -> bool:
 def _read(message: str) -> list[tuple[str, ...]]:
     """The words of a message as the patterns have them, in each way that a misspelt one may be meant."""
     found = [word.replace("'", "") for word in _WORDS.findall(drop_accents(fold(message[:_LONGEST_READ])))]
-    words = [part for word in found for part in _unhold(word).split()]
-    wrong = sum(word not in _VOCABULARY for word in words)
-    if not words or len(message) > _LONGEST_READ or len(words) > _MOST_WORDS or wrong > _MOST_MISSPELT:
+    meant = [_unhold(word) for word in found]
+    wrong = sum(not meanings for meanings in meant)
+    if not found or len(message) > _LONGEST_READ or len(found) > _MOST_WORDS or wrong > _MOST_MISSPELT:
         return []
-    return list(product(*([word] if word in _VOCABULARY else _correct(word) for word in words)))
+    ways = product(*(meanings or _correct(word) for word, meanings in zip(found, meant, strict=True)))
+    return [tuple(" ".join(said).split()) for said in islice(ways, _MOST_WAYS)]
 
 
-def _unhold(word: str) -> str:
-    """A word without what a held key adds: `hellooo` is `hello`, `heyyy` is `hey`."""
-    for one in (
-        word,
-        re.sub(r"(.)\1{2,}", r"\1\1", word),
-        re.sub(r"(.)\1{2,}", r"\1", word),
-        re.sub(r"(.)\1+", r"\1", word),
-    ):
-        if one in _SHORT:
-            return _SHORT[one]
-        if one in _VOCABULARY:
-            return one
-    return word
+def _unhold(word: str) -> Sequence[str]:
+    """What a word may mean, less what a held key adds: `hellooo` is `hello`, `heyyy` is `hey`, `tooo` is `too` or `to`."""
+    fewer = (re.sub(r"(.)\1{2,}", r"\1\1", word), re.sub(r"(.)\1{2,}", r"\1", word), re.sub(r"(.)\1+", r"\1", word))
+    known = [_SHORT.get(one, one) for one in (word, *fewer) if one in _SHORT or one in _VOCABULARY]
+    return known[:1] if word in (*_SHORT, *_VOCABULARY) else list(dict.fromkeys(known))
 
 
 def _correct(word: str) -> Sequence[str]:

@@ -171,7 +171,7 @@ async def test_a_yes_to_what_has_changed_is_answered_with_a_new_question(noteboo
     await call(notebook, name="add_note", arguments={"text": "fins\u202e"})
     drop: dict[str, Any] = {"name": "drop_notes", "arguments": {}}
     first = (await call(notebook, **drop)).json()["result"]
-    assert first["inputRequests"]["confirm"]["params"]["message"].startswith('Drop notes ("fins\\u202e", id ')
+    assert first["inputRequests"]["confirm"]["params"]["message"].startswith('Drop the notes "fins\\u202e"?')
     await call(notebook, name="add_note", arguments={"text": "mask"})
     again = (await call(notebook, **drop, requestState=first["requestState"], inputResponses=YES)).json()["result"]
     assert again["resultType"] == "input_required"
