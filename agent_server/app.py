@@ -49,6 +49,7 @@ from agent_server.turns.prune import prune_events
 from agent_server.turns.replica import Replica
 from agent_server.turns.runner import Runner
 from agent_server.version import VERSION
+from agent_server.wording import count
 from agent_server.workspace import Workspace
 
 INGEST = "ingest"
@@ -79,7 +80,7 @@ async def migrate(settings: Settings, workspace: Workspace, database: Database) 
     missing = (await revisions(database, workspace.root)).pending
     if missing and not settings.migrate:
         raise InvalidInput(
-            f"{len(missing)} migrations are pending; run `agent-server db upgrade`, or set AGENT_SERVER_MIGRATE=true"
+            f"{count(len(missing), 'migration', ('is', 'are'))} pending; run `agent-server db upgrade`, or set AGENT_SERVER_MIGRATE=true"
         )
     if missing:
         await upgrade(database, workspace.root)

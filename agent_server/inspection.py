@@ -20,6 +20,7 @@ from agent_server.models import choice
 from agent_server.seed import find_seed_mistakes
 from agent_server.settings import Settings, find_env_files, variable_of
 from agent_server.settings.spelling import find_misspelt, list_variables
+from agent_server.wording import count
 from agent_server.workspace import Workspace, read_workspace, sort_mistakes
 
 _MOST_NAMED = 3
@@ -110,12 +111,11 @@ def _remark_tools(workspace: Workspace) -> Iterator[Mistake]:
 
 def _remark_files(workspace: Workspace) -> Iterator[Mistake]:
     for suffix, names in count_unread(workspace.content).items():
-        number = "1 file" if len(names) == 1 else f"{len(names)} files"
         kind = f"of type {suffix}" if suffix else "without a type"
         verb = "is" if len(names) == 1 else "are"
         some = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
         yield Mistake(
             "content/",
             None,
-            f"{number} {kind} {verb} not read ({some}); {SUFFIXES[0]} is, as in {Path(names[0]).with_suffix('.md')}",
+            f"{count(len(names), 'file')} {kind} {verb} not read ({some}); {SUFFIXES[0]} is, as in {Path(names[0]).with_suffix('.md')}",
         )

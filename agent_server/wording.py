@@ -113,6 +113,12 @@ def word_months(numbers: Sequence[int]) -> str:
     return join_words(runs)
 
 
+def count(number: int, noun: str, verb: tuple[str, str] | None = None) -> str:
+    """`1 mistake`, `2 mistakes`; with the verb ("is", "are"), `1 page is` and `2 pages are`."""
+    words = f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return words if verb is None else f"{words} {verb[number != 1]}"
+
+
 def join_words(words: Sequence[str]) -> str:
     """`a, b and c`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

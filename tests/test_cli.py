@@ -439,7 +439,7 @@ def test_a_result_is_told_in_words_on_a_terminal_and_is_json_elsewhere(stocked: 
         ours, theirs = pty.openpty()
         written = b""
         with subprocess.Popen(
-            [sys.executable, "-m", "agent_server", *arguments],
+            zygote.command("agent_server", *arguments),
             cwd=ROOT,
             env=environment({"DATABASE_URL": stocked_url, "TERM": "dumb"}),
             stdout=theirs,

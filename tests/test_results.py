@@ -19,7 +19,7 @@ from agent_server.result_templates import render_result
 from agent_server.results import tell, tell_failure, tell_result
 from agent_server.tool import Tool, collect_mistakes
 from agent_server.web.render import render_blocks
-from agent_server.wording import escape_markdown, one_line, word_date, word_months
+from agent_server.wording import count, escape_markdown, one_line, word_date, word_months
 from agent_server.workspace import load_workspace
 from tests.conftest import ROOT
 
@@ -377,3 +377,8 @@ def test_the_templates_of_the_reference_tools_tell_whatever_their_types_allow(da
     links, tables = links_and_tables(told)
     assert links == 0
     assert all(len(set(cells)) == 1 for cells in tables)
+
+
+def test_one_is_not_counted_as_many() -> None:
+    assert [count(n, "mistake") for n in (0, 1, 2)] == ["0 mistakes", "1 mistake", "2 mistakes"]
+    assert [count(n, "page", ("is", "are")) for n in (1, 3)] == ["1 page is", "3 pages are"]

@@ -3,6 +3,7 @@
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import say, show
 from agent_server.inspection import inspect_workspace
+from agent_server.wording import count
 
 
 async def check(context: CommandContext, as_json: bool) -> int:
@@ -20,8 +21,3 @@ async def check(context: CommandContext, as_json: bool) -> int:
     counted += [count(len(found.remarks), "remark")] if found.remarks else []
     say(", ".join(counted))
     return 1 if mistakes else 0
-
-
-def count(number: int, noun: str) -> str:
-    """`1 mistake`, `2 mistakes`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

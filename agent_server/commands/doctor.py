@@ -26,6 +26,7 @@ from agent_server.models.choice import OFFLINE, choose_model, full_name
 from agent_server.models.faults import Fault, translate_faults
 from agent_server.models.providers import Models
 from agent_server.settings import Settings
+from agent_server.wording import count
 
 MODEL_SECONDS = 15.0
 """Longest wait for the first word of a model. Who waits at a terminal thinks after that long that it hangs."""
@@ -135,12 +136,12 @@ async def _look_at_database(context: CommandContext) -> Finding:
 
 def _look_at_workspace(context: CommandContext) -> Finding:
     try:
-        count = len(context.workspace.agents)
+        agents = len(context.workspace.agents)
     except WorkspaceInvalid as error:
-        mistakes = len(error.problems)
-        what = "1 mistake" if mistakes == 1 else f"{mistakes} mistakes"
-        return Finding(False, f"the workspace has {what}", "`agent-server check` names them")
-    return Finding(True, f"the workspace has {'1 agent' if count == 1 else f'{count} agents'}")
+        return Finding(
+            False, f"the workspace has {count(len(error.problems), 'mistake')}", "`agent-server check` names them"
+        )
+    return Finding(True, f"the workspace has {count(agents, 'agent')}")
 
 
 async def _try_model(settings: Settings, name: str) -> Finding:

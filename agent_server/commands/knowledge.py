@@ -20,6 +20,7 @@ from agent_server.knowledge import search as searching
 from agent_server.knowledge.embedders import get_embedder
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.parse import read_content
+from agent_server.wording import count
 
 BENCHMARK_LIMIT = 20
 
@@ -45,7 +46,7 @@ async def validate(context: CommandContext, as_json: bool) -> int:
     else:
         for problem in problems:
             say(str(problem))
-        say(f"{len(problems)} mistakes" if problems else f"{len(pages)} pages are in order")
+        say(count(len(problems), "mistake") if problems else f"{count(len(pages), 'page', ('is', 'are'))} in order")
     return 1 if problems else 0
 
 
@@ -98,7 +99,7 @@ async def benchmark(context: CommandContext, questions: Path, as_json: bool) -> 
     if as_json:
         show({"questions": len(ranks), "first": first, "in_5": in_5, "mrr": mrr, "missed": missed})
         return
-    say(f"{len(ranks)} questions: right document first {first:.0%}, in the first 5 {in_5:.0%}")
+    say(f"{count(len(ranks), 'question')}: right document first {first:.0%}, in the first 5 {in_5:.0%}")
     say(f"mean reciprocal rank {mrr:.3f}")
     for question in missed:
         say(f"not found: {question}")

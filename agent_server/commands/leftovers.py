@@ -9,6 +9,7 @@ import typer
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import agree, fail, say, show
 from agent_server.db.leftovers import Leftover, drop_leftovers, find_leftovers, guard_leftovers
+from agent_server.wording import count
 
 
 async def db_leftovers(context: CommandContext, drop: list[str], guard: list[str], yes: bool, as_json: bool) -> int:
@@ -31,9 +32,9 @@ async def db_leftovers(context: CommandContext, drop: list[str], guard: list[str
         return 0
     for each in found:
         state = "callers kept apart" if each.guarded else "open to every caller: the server does not start"
-        say(f"{each.table}: {_rows(each)}, declared by no tool; {state}")
+        say(f"{each.table}: {count(each.rows, 'row')}, declared by no tool; {state}")
     say(
-        f"{len(found)} tables are left over: --drop NAME loses one, --guard NAME keeps it"
+        f"{count(len(found), 'table', ('is', 'are'))} left over: --drop NAME loses one, --guard NAME keeps it"
         if found
         else "Nothing is left over"
     )
@@ -47,8 +48,4 @@ async def _agree(named: Sequence[Leftover]) -> bool:
 
 
 def _what(named: Sequence[Leftover]) -> str:
-    return ", ".join(f"{each.table} with {_rows(each)}" for each in named)
-
-
-def _rows(leftover: Leftover) -> str:
-    return "1 row" if leftover.rows == 1 else f"{leftover.rows} rows"
+    return ", ".join(f"{each.table} with {count(each.rows, 'row')}" for each in named)

@@ -7,13 +7,14 @@ from typing import Any
 
 from agent_server.knowledge.search import CollectionSummary
 from agent_server.offline.small_talk import Kind
+from agent_server.wording import count
 from agent_server.workspace import Workspace
 
 SUGGESTIONS = 3
 _MOST_COLLECTIONS = 8
 # A description that begins with what its agent does can follow the agent's name.
 _DOES = re.compile(
-    r"(takes|answers|handles|helps|keeps|gives|finds|explains|knows|plans|books|shows|tells|looks|manages|writes|"
+    r"(answers|handles|helps|keeps|gives|finds|explains|knows|plans|books|shows|tells|looks|manages|writes|"
     r"makes|sells|advises|recommends|compares|tracks|teaches|covers|reads|searches|greets)\b",
     re.IGNORECASE,
 )
@@ -34,7 +35,7 @@ class About:
         return {
             "name": self.name,
             "specialists": dict(self.agents),
-            "content": {c.title: [f"{c.pages} pages", *c.titles] for c in self.collections},
+            "content": {c.title: [count(c.pages, "page"), *c.titles] for c in self.collections},
             "examples_of_questions": list(self.suggestions),
         }
 
@@ -97,6 +98,8 @@ def _suggestions(about: About) -> list[str]:
 
 def _sentence(name: str, description: str) -> str:
     text = " ".join(description.split())
+    # "Takes" is what a router reads of an agent.
+    text = re.sub(r"^takes\s+(\w)", lambda found: found[1].upper(), text, flags=re.IGNORECASE)
     return f"**{name}** {text[:1].lower()}{text[1:]}" if _DOES.match(text) else f"**{name}**: {text}"
 
 

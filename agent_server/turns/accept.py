@@ -25,6 +25,7 @@ from agent_server.turns.models import Turn
 from agent_server.turns.replacing import MessageName, Version, find_version, replace_turns
 from agent_server.turns.sender import sender_json
 from agent_server.turns.steering import add_steer, find_running
+from agent_server.wording import count
 
 OnBusy = Literal["queue", "reject", "steer", "interrupt"]
 """What becomes of a message to a conversation that is still answering: it waits its turn, is refused, is put into the
@@ -121,7 +122,9 @@ async def accept(
         elif waiting and message.on_busy == "reject":
             raise Busy("This conversation is still answering; wait, stop it, or send with on_busy: queue", waiting[0])
         if len(waiting) > queue_limit:
-            raise TooMany(f"{len(waiting)} messages wait in this conversation already; wait for an answer first")
+            raise TooMany(
+                f"{count(len(waiting), 'message', ('waits', 'wait'))} in this conversation already; wait for an answer first"
+            )
         if running is not None and version.first is None:
             await session.execute(_INTERRUPT, {"owner_id": caller.id, "id": running})
         # It is this replica's from its first commit: it waits for no sweep, and nobody else claims it.

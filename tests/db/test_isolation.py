@@ -261,7 +261,7 @@ def test_a_deployed_server_is_set_up_with_two_addresses_and_runs_with_one(postgr
         deployed = {"AGENT_SERVER_ENVIRONMENT": "production", "AGENT_SERVER_MODEL": "offline", "DATABASE_URL": web}
         early = agent_server("key", "create", cwd=ROOT, **deployed, DATABASE_OWNER_URL=owner)
         assert early.returncode == 1
-        assert "migrations are pending" in early.stderr
+        assert "pending; run `agent-server db upgrade`" in early.stderr
         upgraded = agent_server("db", "upgrade", cwd=ROOT, **deployed, DATABASE_OWNER_URL=owner)
         assert upgraded.returncode == 0, upgraded.stderr
         made = agent_server("key", "create", "--json", cwd=ROOT, **deployed)

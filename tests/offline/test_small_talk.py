@@ -166,7 +166,7 @@ def test_an_answer_to_small_talk_cites_nothing_and_is_whole_whatever_is_known(ki
 def test_the_assistant_says_what_its_agents_do_what_the_content_covers_and_what_to_try() -> None:
     assert reply_to("greeting", ABOUT, configured=False) == (
         "Hello. This is **Bakery**. I answer in the words of the content, and show where they are from.\n\n"
-        "What I can do:\n\n- **Baker** takes bread and dough.\n- **Shop**: Opening hours.\n\n"
+        "What I can do:\n\n- **Baker**: Bread and dough.\n- **Shop**: Opening hours.\n\n"
         "What the content covers:\n\n- **Baking**: Bread; Rolls; Cake; and 1 more\n- **Pages**: Hours\n\n"
         "Try one of these:\n\n- How long should dough rise?\n- When do you open?"
     )

@@ -29,7 +29,7 @@ async def test_small_talk_gets_an_answer_without_a_search_and_without_a_model(cl
         assert "Try one of these:\n\n- " in answer["text"]
         events = await client.http.get(f"/api/turns/{answer['turn_id']}/events", headers=client.auth)
         assert "event: passages" not in events.text and '"passages"' not in events.text
-    assert "**Safety** takes dive safety" in (await client.ask("hi"))["text"]
+    assert "**Safety**: Dive safety" in (await client.ask("hi"))["text"]
     assert "- **Destinations**: " in (await client.ask("hi"))["text"]
     assert (await client.ask("you are so stupid"))["text"].startswith("I am sorry")
 

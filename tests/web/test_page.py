@@ -472,7 +472,7 @@ def test_key_in_a_link_takes_the_place_of_ones_own_only_with_a_yes(
         dialog = page.get_by_role("dialog", name=ASKS)
         expect(dialog).to_contain_text("in place of your own key …mine")
         dialog.get_by_role("button", name=answer).click()
-        expect(page.get_by_text(f"Key …{used[-4:]}")).to_be_visible()
+        expect(page.locator("#identity")).to_have_text(f"Key …{used[-4:]}")
         assert used in str(page.evaluate("({...localStorage, ...sessionStorage})"))
         assert "#key" not in page.url
 
