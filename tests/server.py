@@ -17,7 +17,6 @@ from agent_server.http.listener import create_config
 from agent_server.identity.credentials import issue_key
 from agent_server.knowledge.embedders.wordllama import WordLlama
 from agent_server.orchestrator.run import create_router
-from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
 from agent_server.routing import Router
 from agent_server.server import Server
@@ -88,7 +87,6 @@ def start_other(database: Database) -> Start:
 _ROUTERS: list[Router] = []
 _load_reference = cache(partial(load_workspace, ROOT))
 _load_certificates = cache(ssl.create_default_context)
-_find_protocols = cache(find_protocols)
 
 
 async def _reference_router() -> Router:
@@ -120,7 +118,7 @@ def starter(database: Database, *, stocked: bool = False) -> Start:
             await fill(server)
         async with everything(database) as session:
             key = (await issue_key(session, new_id(), name="t", scopes=["*"])).text
-        app = create_app(server, _find_protocols() if protocols is None else protocols)
+        app = create_app(server, protocols)
         async with (
             serving(app, create_config(app, server.settings)) as base,
             httpx.AsyncClient(base_url=base, timeout=30, verify=_load_certificates()) as http,

@@ -122,9 +122,8 @@ async def accept(
         elif waiting and message.on_busy == "reject":
             raise Busy("This conversation is still answering; wait, stop it, or send with on_busy: queue", waiting[0])
         if len(waiting) > queue_limit:
-            raise TooMany(
-                f"{count(len(waiting), 'message', ('waits', 'wait'))} in this conversation already; wait for an answer first"
-            )
+            there = count(len(waiting), "message", ("waits", "wait"))
+            raise TooMany(f"{there} in this conversation already; wait for an answer first")
         if running is not None and version.first is None:
             await session.execute(_INTERRUPT, {"owner_id": caller.id, "id": running})
         # It is this replica's from its first commit: it waits for no sweep, and nobody else claims it.
