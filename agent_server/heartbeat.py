@@ -135,7 +135,7 @@ class Heartbeat:
             try:
                 await self._connect()
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, Unavailable):
-                await asyncio.sleep(wait)
+                await asyncio.sleep(wait)  # a server that starts again announces itself to nobody
                 wait = min(wait * 2, 1.0)
             else:
                 wait = 0.05

@@ -14,8 +14,6 @@ from uuid import UUID
 
 import structlog
 from agents.items import TResponseStreamEvent
-from agents.model_settings import ModelSettings
-from agents.models.interface import ModelTracing
 from openai.types.responses import ResponseOutputMessage, ResponseUsage
 
 from agent_server.caller import Caller
@@ -26,7 +24,7 @@ from agent_server.conversations.repository import ConversationRepository, ItemRe
 from agent_server.db import Database
 from agent_server.errors import AgentServerError
 from agent_server.models.answer import Begin, answer, message_text
-from agent_server.models.providers import Models
+from agent_server.models.providers import Models, stream_plainly
 
 log = structlog.get_logger()
 
@@ -121,18 +119,7 @@ async def _ask(models: Models, name: str, text: str, ends: float) -> tuple[str, 
 
         def begin(short: bool) -> AsyncIterator[TResponseStreamEvent]:
             message: Any = {"role": "user", "content": text[len(text) // 2 :] if short else text}
-            return model.stream_response(
-                _INSTRUCTIONS,
-                [message],
-                ModelSettings(),
-                [],
-                None,
-                [],
-                ModelTracing.DISABLED,
-                previous_response_id=None,
-                conversation_id=None,
-                prompt=None,
-            )
+            return stream_plainly(model, _INSTRUCTIONS, [message])
 
         return begin
 

