@@ -121,7 +121,10 @@ class _Reader:
         self._words, self._lexicon = phrases.words, lexicon
         # "divee" has the stem of "dive", and is in the content no more than in the dictionary.
         own = {lexicon.stems[word] for word in phrases.words if word in lexicon.stems}
-        self._ordinary = phrases.ordinary.union(word for word in lexicon.known if lexicon.stems[word] not in own)
+        # Of "needes" the content knows the stem alone, that of "need"; words that are no dictionary's stand as they are.
+        self._ordinary = phrases.ordinary.union(
+            word for word in lexicon.known if (stem := lexicon.stems[word]) not in own and word in (stem, f"{stem}s")
+        )
         self._by_length: defaultdict[int, list[str]] = defaultdict(list)
         for word in phrases.words:
             self._by_length[len(word)].append(word)
