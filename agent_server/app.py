@@ -147,6 +147,7 @@ def create_server(
         runner=runner,
         jobs=jobs,
         model=model,
+        recall=orchestrator.recall,
         prepare=orchestrator.get_router,
     )
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import DateTime, Index, func, insert
 from sqlmodel import Field, SQLModel, col, select
 
+from agent_server.caller import Caller
 from agent_server.db import Owned, RowPolicy, new_id, now
 from agent_server.repository import Repository
 
@@ -39,6 +40,24 @@ class Audit(Owned, table=True):
 
 
 _RECORD = insert(SQLModel.metadata.tables[Audit.__tablename__])
+
+
+def insert_acts(of: str) -> str:
+    """SQL that adds the acts in the parameter `new_acts`, a list of `act_json`, of the owner in the one row of `of`."""
+    return f"""
+        insert into audit (owner_id, id, at, caller_kind, surface, action, outcome, latency_ms, conversation_id, turn_id,
+                           request_id)
+        select o.owner_id, a.id, a.at, a.caller_kind, a.surface, a.action, a.outcome, a.latency_ms, a.conversation_id,
+               a.turn_id, a.request_id
+        from {of} o cross join jsonb_to_recordset(cast(:new_acts as jsonb))
+            as a(id uuid, at timestamptz, caller_kind text, surface text, action text, outcome text, latency_ms float,
+                 conversation_id uuid, turn_id uuid, request_id text)"""  # noqa: S608  # SQL of our own
+
+
+def act_json(caller: Caller, **columns: Any) -> dict[str, Any]:
+    """An act of the caller's for `insert_acts`."""
+    act = {"id": new_id(), "at": now().isoformat(), "caller_kind": caller.kind, **columns}
+    return {name: str(value) if isinstance(value, UUID) else value for name, value in act.items()}
 
 
 class AuditRepository(Repository[Audit]):

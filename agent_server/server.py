@@ -13,7 +13,7 @@ from agent_server.identity.resolver import Resolver
 from agent_server.jobs import Jobs
 from agent_server.models.choice import ModelChoice
 from agent_server.settings import Settings
-from agent_server.turns.accept import Accepted, Message, accept, find_accepted
+from agent_server.turns.accept import Accepted, Message, Recall, accept, find_accepted
 from agent_server.turns.hub import Hub
 from agent_server.turns.runner import Runner
 from agent_server.workspace import Workspace
@@ -21,7 +21,8 @@ from agent_server.workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """One process's parts. `prepare` makes what the first turn would have to wait for."""
+    """One process's parts. `prepare` makes what the first turn would have to wait for, `recall` reads what a turn
+    starts from."""
 
     runtime: Runtime
     workspace: Workspace
@@ -30,6 +31,7 @@ class Server:
     runner: Runner
     jobs: Jobs
     model: ModelChoice
+    recall: Recall
     prepare: Callable[[], Awaitable[object]]
 
     @property
@@ -68,6 +70,7 @@ class Server:
                 can_run=place.has_slot,
                 at_once=at_once,
                 turn_id=place.turn_id,
+                recall=self.recall,
             )
             self.runner.take_up(place, accepted)
             return accepted

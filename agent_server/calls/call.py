@@ -21,7 +21,7 @@ from uuid import UUID, uuid5
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_server.audit import AuditRepository, Surface
+from agent_server.audit import AuditRepository, Surface, act_json
 from agent_server.caller import Caller
 from agent_server.calls.confirmations import (
     LASTS,
@@ -288,8 +288,20 @@ class _Call:
                 output = self._dump(await self._run(function, session, values))
             if self.tool.effect in OUTSIDE:  # not before: no connection is held while it works elsewhere
                 await self._keep_caller(session)
-            await self._record(session, "ok", CallOutcome(output))
+            if not self._holds:
+                await self._record(session, "ok", CallOutcome(output))
+        if self._holds:
+            self._hold("ok", CallOutcome(output))
         return output
+
+    @property
+    def _holds(self) -> bool:
+        """Whether the record may come after the call: it is of a turn, and making it again would change nothing."""
+        return self.tool.effect == "read" and self.ledger is not None and self.ledger.turn_id is not None
+
+    def _hold(self, code: str, outcome: CallOutcome) -> None:
+        assert self.ledger is not None
+        self.ledger.hold(outcome, act_json(self.caller, **self._audit(code)))
 
     async def _keep_caller(self, session: AsyncSession) -> None:
         if self.ledger is None or self.ledger.turn_id is None:  # whoever erases a caller waits for its turns' writes
@@ -303,6 +315,9 @@ class _Call:
 
     async def _record_failure(self, error: AgentServerError) -> None:
         """Keep how a call failed whose writes are rolled back by now."""
+        if self._holds:
+            self._hold(error.code, CallOutcome(None, failure_text(error)))
+            return
         async with self._transaction() as session:
             await self._record(session, error.code, CallOutcome(None, failure_text(error)))
 

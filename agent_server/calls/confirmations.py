@@ -251,6 +251,9 @@ class ConfirmationLedger:
         # After the commit: where that fails, the question is still open.
         self._marked = True
 
+    def hold(self, outcome: Ending, act: Mapping[str, Any]) -> None:
+        raise NotImplementedError("a call that is asked about has an effect")
+
     async def finish(self, session: AsyncSession, outcome: Ending, question: Question | None = None) -> None:
         # Whatever the outcome: a call that failed is not made again by the same answer.
         if not self._marked:

@@ -1,6 +1,7 @@
 """The record of a tool call. It makes the effect happen once."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
@@ -47,6 +48,9 @@ class Ledger(Protocol):
 
     async def start(self) -> None:
         """Commit that the call starts. Raises Interrupted when the turn is another's or is to stop."""
+
+    def hold(self, outcome: CallOutcome, act: Mapping[str, Any]) -> None:
+        """Record the outcome of a call without an effect, and the `act` for the audit, soon (`audit.act_json`)."""
 
     async def finish(self, session: AsyncSession, outcome: CallOutcome, question: Question | None = None) -> None:
         """Record the outcome in the transaction of `session`.

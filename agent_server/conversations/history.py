@@ -1,13 +1,63 @@
 """Stored items -> what a model is given of the earlier turns."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from agent_server.conversations.models import Item
+from sqlalchemy import TextClause, text
+
 from agent_server.model_calls import clean_arguments, clean_name
 
+_LATEST = """
+    select i.turn_no, i.body from item i
+    where i.owner_id = c.owner_id and i.conversation_id = c.id and i.turn_no < :before
+      and i.turn_no > coalesce(cast(c.summary ->> 'until' as int), 0)
+      and not jsonb_exists(c.replaced, cast(i.turn_no as text))
+    order by i.turn_no desc, i.k desc"""
 
-def history(items: Sequence[Item]) -> list[dict[str, Any]]:
+
+class Said(Protocol):
+    """An item, as far as a model is given it."""
+
+    @property
+    def body(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An item of an earlier turn."""
+
+    turn_no: int
+    body: dict[str, Any]
+
+
+def conversation_statement(**more: str) -> TextClause:
+    """A statement that reads the conversation `:id` of `:owner_id` up to the turn `:before`, and scalars of other tables
+    by their names. Its `latest` are items for `cut_latest`, one more than `:most`."""
+    scalars = "".join(f", {query} as {name}" for name, query in more.items())
+    return text(f"""
+        select c.agent, c.summary, c.replaced{scalars},
+            (select json_agg(json_build_array(l.turn_no, l.body)) from ({_LATEST} limit :most + 1) l) as latest
+        from conversation c where c.owner_id = :owner_id and c.id = :id""")  # noqa: S608  # SQL of our own
+
+
+ALL_OF_LATEST = text(f"""
+    select l.turn_no, l.body from conversation c cross join lateral ({_LATEST}) l
+    where c.owner_id = :owner_id and c.id = :id and l.turn_no >= :first""")  # noqa: S608  # SQL of our own
+"""The same items from the turn `:first` on, the last one first."""
+
+
+def cut_latest(latest: Sequence[tuple[int, dict[str, Any]]], most: int) -> list[Entry] | None:
+    """The items of whole turns in their order, at most so many. None where the last turn alone has more."""
+    rows = [Entry(turn_no, body) for turn_no, body in latest]
+    if len(rows) > most:
+        if (cut := rows[most].turn_no) == rows[0].turn_no:
+            return None
+        rows = [row for row in rows if row.turn_no > cut]
+    return rows[::-1]
+
+
+def history(items: Sequence[Said]) -> list[dict[str, Any]]:
     """The bodies of `items` that a model can be given, in order.
 
     A call without its output and an output without its call are left out. The history starts with a user's message.

@@ -10,7 +10,9 @@ import re
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
-from agent_server.db import storable
+from sqlalchemy import text
+
+from agent_server.db import Executor, storable
 
 LONGEST_ID = 100
 # Not left to UUID(), which also takes signs and digits of other scripts for its own.
@@ -49,6 +51,30 @@ def refer(given: UUID | str, owner: UUID) -> ConversationRef:
     # Versions without `client_id` made the id from a UUID as it was written.
     others = [] if ours is None else [ours, uuid5(owner, written)]
     return ConversationRef(id, name, tuple(other for other in others if other != id))
+
+
+# As `ConversationRepository` chooses: ours goes before the client's; of two that go by one name, the one that began under
+# this owner.
+_FIND = text("""
+    select id from conversation
+    where owner_id = :owner_id and (id = any(cast(:ids as uuid[])) or client_id = :client_id)
+    order by id = any(cast(:others as uuid[])) desc, id = :id desc, updated_at desc limit 1""")
+
+
+async def find_conversation(session: Executor, owner: UUID, ref: ConversationRef) -> UUID:
+    """The id of the conversation, or of the one that would begin."""
+    # Most ids are ours, and whether such a one is there is seen when it is used.
+    if ref.client_id is None:
+        return ref.id
+    values = {
+        "owner_id": owner,
+        "id": ref.id,
+        "ids": [ref.id, *ref.others],
+        "others": list(ref.others),
+        "client_id": ref.client_id,
+    }
+    found: UUID | None = (await session.execute(_FIND, values)).scalar_one_or_none()
+    return found or ref.id
 
 
 def name_id(given: UUID | str) -> str:

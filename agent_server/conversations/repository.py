@@ -30,14 +30,6 @@ class ConversationRepository(Repository[Conversation]):
         row: Conversation | None = found.scalar_one_or_none()
         return row
 
-    async def find_id(self, ref: ConversationRef) -> UUID:
-        """The id of the conversation, or of the one that would begin."""
-        # Most ids are ours, and whether such a one is there is seen when it is used.
-        if ref.client_id is None:
-            return ref.id
-        ids = select(Conversation.id).where(col(Conversation.owner_id) == self.owner)
-        return (await self.session.execute(_choose(ids, ref))).scalar_one_or_none() or ref.id
-
     async def get(self, id: UUID | str, *, lock: bool = False) -> Conversation:
         """As `find`. Raises NotFound."""
         row = await self.find(id, lock=lock)

@@ -3,6 +3,7 @@
 from agent_server.db.database import Database, after_commit
 from agent_server.db.outages import DatabaseAway, busy_database, is_deadlock, is_full
 from agent_server.db.pool import be_patient, keep_promise, patience
+from agent_server.db.quick import Executor
 from agent_server.db.sweep import Swept, What, remove_swept, sweep
 from agent_server.db.types import (
     OUT_OF_REACH,
@@ -25,6 +26,7 @@ __all__ = [
     "SYSTEM",
     "Database",
     "DatabaseAway",
+    "Executor",
     "Owned",
     "RowPolicy",
     "Shared",

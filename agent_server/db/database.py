@@ -1,7 +1,6 @@
 """The engine, its pool, and the one way to a transaction."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from uuid import UUID
@@ -18,6 +17,7 @@ from agent_server.db.extension import widen_path
 from agent_server.db.isolation import APP_ROLE, ensure_roles, preamble, refuse_unguarded
 from agent_server.db.outages import AWAY, DatabaseAway, not_our_session, sqlstate_of, translate
 from agent_server.db.pool import NoPool, Pool
+from agent_server.db.quick import Executor, QuickSession, uncut
 from agent_server.errors import InvalidInput
 
 APPLICATION = "agent-server"
@@ -120,9 +120,21 @@ class Database:
         try:
             yield session
         except BaseException:
-            await _uncut(session.close())
+            await uncut(session.close())
             raise
-        await _uncut(_commit(session))
+        await uncut(_commit(session))
+
+    @asynccontextmanager
+    async def quick(self, *owners: UUID, scopes: Collection[str] = ()) -> AsyncIterator[QuickSession]:
+        """The same for statements in SQL that must cost little: what runs for each message of a user."""
+        session = QuickSession(self.pool, preamble(owners, scopes) + self._limits)
+        try:
+            await session.begin()
+            yield session
+        except BaseException:
+            await uncut(session.roll_back())
+            raise
+        await uncut(session.commit())
 
     async def direct(self) -> asyncpg.Connection:
         """A connection of its own, past any pooler, for what needs a session: LISTEN and locks that it holds.
@@ -209,20 +221,12 @@ def _say_for_whom(session: Session, _: Any, connection: Connection) -> None:
     driver.preamble = session.info[_PREAMBLE]  # BEGIN is sent with the first statement, which comes after this
 
 
-def after_commit(session: AsyncSession, call: Callable[[], None]) -> None:
+def after_commit(session: Executor, call: Callable[[], None]) -> None:
     """Have `call` made when the transaction of `session` has committed, and not if it does not."""
-    session.info.setdefault(after_commit, []).append(call)
-
-
-async def _uncut(work: Coroutine[Any, Any, None]) -> None:
-    """Await `work`, which is not cut off when this is cancelled."""
-    task = asyncio.create_task(work)
-    try:
-        # A commit on its way cannot be called back: the driver would have to give up the connection.
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody is left to be told
-        raise
+    if isinstance(session, QuickSession):
+        session.after_commit(call)
+        return
+    cast(AsyncSession, session).info.setdefault(after_commit, []).append(call)
 
 
 async def _commit(session: AsyncSession) -> None:

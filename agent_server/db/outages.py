@@ -16,6 +16,8 @@ _FULL = frozenset({"53100", "53200"})
 _TRANSIENT = _FULL | {"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006", "25006", "40001", "40P01", "55P03"}
 _DEADLOCK = "40P01"
 _TOO_MANY_CLIENTS = "53300"
+_OUTDATED = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
+"""A newer version beside this one has changed a table; the next use of the connection knows."""
 _GONE = (OSError, PostgresConnectionError, asyncpg.InterfaceError)
 
 AWAY = "The database cannot be reached; try again in a moment"
@@ -68,7 +70,9 @@ def _is_away(error: Exception) -> bool:
     """Whether `error` says that the database cannot be reached now, or gave the transaction up; else it is a bug of
     ours. Errors of a new connection come as asyncpg raises them, those of a statement as SQLAlchemy wraps them."""
     if not isinstance(error, DBAPIError):
-        return isinstance(error, _GONE) or sqlstate_of(error) in _TRANSIENT
+        # asyncpg's error of an argument that Postgres could not take is an InterfaceError, too
+        gone = isinstance(error, _GONE) and not isinstance(error, ValueError)
+        return gone or isinstance(error, _OUTDATED) or sqlstate_of(error) in _TRANSIENT
     if error.connection_invalidated or sqlstate_of(error.orig) in _TRANSIENT:
         return True
     # asyncpg's word for a connection that is gone, and for an argument that Postgres could not take, which is a bug

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db.database import Database
+from agent_server.db.quick import Executor
 
 log = structlog.get_logger()
 
@@ -38,7 +39,7 @@ class Swept(NamedTuple):
 
 
 async def sweep(
-    session: AsyncSession, what: What, *, replica: UUID | None = None, seconds: float = 0, batch: int = 32
+    session: Executor, what: What, *, replica: UUID | None = None, seconds: float = 0, batch: int = 32
 ) -> Sequence[Swept]:
     """Find up to `batch` rows. Of those that a replica holds it finds all."""
     values = {"what": what, "replica": replica, "seconds": seconds, "batch": batch}

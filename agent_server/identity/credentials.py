@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from agent_server.caller import Caller, covers
-from agent_server.db import OWN_DATA, Database, now
+from agent_server.db import OWN_DATA, Database, Executor, now
 from agent_server.errors import Conflict, InvalidInput, NotFound, Unauthorized, quote_value
 from agent_server.identity.models import ApiKey, Guest
 
@@ -123,7 +123,7 @@ _KEEP_GUEST = text("select 1 from guest where id = :owner_id for key share")
 _KEEP_ACCOUNT = text("select 1 from account where id = :owner_id and disabled_at is null for key share")
 
 
-async def keep_credential(session: AsyncSession, caller: Caller) -> None:
+async def keep_credential(session: Executor, caller: Caller) -> None:
     """Keep the caller and its credential from being removed until the transaction ends.
 
     Whoever stores something new of a caller does this first: a request that was let in before its caller was erased

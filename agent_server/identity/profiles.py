@@ -14,6 +14,8 @@ from agent_server.errors import InvalidInput
 from agent_server.identity.models import Profile
 
 MAX_BYTES = 8_192
+PROFILE = "(select body from profile where owner_id = :owner_id)"
+"""SQL of what is known of an owner. It is null for one who has told nothing."""
 
 
 async def read_profile(session: AsyncSession, caller: Caller) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_server.db import SYSTEM, storable
+from agent_server.db import SYSTEM, Executor, storable
 from agent_server.errors import NotFound, quote_value
 from agent_server.folding import fold, unify
 from agent_server.knowledge.embedders.base import Embedder
@@ -93,9 +93,12 @@ _PASSAGE = """
     select c.passage, d.path, c.collection, d.title, c.heading, c.text, c.start_offset, c.end_offset, 0.0::float8
     from chunk c join document d on d.owner_id = c.owner_id and d.id = c.document_id """
 
-_URGENT = text("""
-    select c.passage, d.urgent from document d join chunk c on c.owner_id = d.owner_id and c.document_id = d.id
-    where d.owner_id = :owner_id and c.ordinal = 0 and d.urgent <> '{}' order by d.path""")
+URGENT_PAGES = f"""
+    (select json_agg(json_build_array(c.passage, d.urgent) order by d.path)
+    from document d join chunk c on c.owner_id = d.owner_id and c.document_id = d.id
+    where d.owner_id = '{SYSTEM}' and c.ordinal = 0 and d.urgent <> '{{}}')"""  # noqa: S608  # a constant of ours
+"""SQL of the pages that have `urgent` phrases, with these, for `find_urgent`. It is null where there is none."""
+_URGENT = text(f"select {URGENT_PAGES}")
 _COLLECTIONS = text(f"""
     select collection, count(*), (array_agg(title order by path))[1:{FIRST_TITLES}] from document
     where owner_id = :owner_id group by collection order by collection""")  # noqa: S608  # the value is a constant
@@ -138,9 +141,16 @@ async def search(
     return [Passage(*row) for row in await session.execute(_SEARCH, values)]
 
 
-async def find_urgent(session: AsyncSession, message: str) -> Passage | None:
-    """The beginning of the first page one of whose `urgent` phrases the message holds (`knowledge.urgent`)."""
-    pages = (await session.execute(_URGENT, {"owner_id": SYSTEM})).all()
+UrgentPages = Sequence[tuple[str, Sequence[str]]]
+
+
+async def find_urgent(session: Executor, message: str, pages: UrgentPages | None = None) -> Passage | None:
+    """The beginning of the first page one of whose `urgent` phrases the message holds (`knowledge.urgent`).
+
+    `pages` are `URGENT_PAGES` where they have been read.
+    """
+    if pages is None:
+        pages = (await session.execute(_URGENT)).scalar_one()
     if not pages:
         return None
     message = message[:MAX_QUERY]
@@ -155,7 +165,7 @@ async def find_urgent(session: AsyncSession, message: str) -> Passage | None:
     return None
 
 
-async def get_passage(session: AsyncSession, id: str) -> Passage:
+async def get_passage(session: Executor, id: str) -> Passage:
     """The passage that a citation names. Raises NotFound when the content no longer has it."""
     statement = text(_PASSAGE + "where c.owner_id = :owner_id and c.passage = :id")
     row = (await session.execute(statement, {"owner_id": SYSTEM, "id": storable(id)})).one_or_none()
@@ -189,7 +199,7 @@ class CollectionSummary:
         return self.name.replace("-", " ").replace("_", " ").capitalize() or "Pages"
 
 
-async def list_collections(session: AsyncSession) -> list[CollectionSummary]:
+async def list_collections(session: Executor) -> list[CollectionSummary]:
     """Every collection in the order of the names."""
     rows = await session.execute(_COLLECTIONS, {"owner_id": SYSTEM})
     return [CollectionSummary(name, pages, tuple(titles)) for name, pages, titles in rows]

@@ -6,25 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from agents import Agent, RunConfig, Runner
 from agents.exceptions import AgentsException, MaxTurnsExceeded
 from agents.result import RunResultStreaming
 from openai.types.responses import ResponseUsage
 
+from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.calls.grace import wait_through
 from agent_server.calls.ledger import Interrupted
 from agent_server.calls.refusals import unknown_tool
-from agent_server.conversations.history import history
+from agent_server.conversations.history import Entry, history
 from agent_server.conversations.items import assistant_message, user_message
-from agent_server.conversations.models import Conversation, Item
-from agent_server.conversations.repository import ConversationRepository, ItemRepository
+from agent_server.db import Executor
 from agent_server.errors import AgentServerError, ModelFailed
-from agent_server.identity.models import Profile
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import Passage, passage_body
-from agent_server.knowledge.search import find_urgent, list_collections
+from agent_server.knowledge.search import list_collections
 from agent_server.knowledge.tools import KNOWLEDGE
 from agent_server.models.choice import OFFLINE, ModelChoice
 from agent_server.models.providers import Models
@@ -35,6 +35,7 @@ from agent_server.orchestrator.citations import Citations
 from agent_server.orchestrator.context import Briefing, TurnContext
 from agent_server.orchestrator.replay import JournaledModels
 from agent_server.prompts import AgentPrompt
+from agent_server.recall import Recalled, recall
 from agent_server.routing import Decision, Ranked, RoutedAgent, Router, build_router, subjects
 from agent_server.summaries import summarise
 from agent_server.turns.attempt import Attempt, Outcome
@@ -112,6 +113,8 @@ class Orchestrator:
             for task in turn.tool_calls:
                 task.cancel()
             await wait_through(turn.tool_calls)
+        if self.runtime.settings.summaries:
+            await attempt.writer.flush()
         more = await self._summarise(attempt, result.last_agent.name, ends)
         usage = result.context_wrapper.usage
         return Outcome(
@@ -144,41 +147,45 @@ class Orchestrator:
         """Everything that the run loop starts from."""
         writer, log = attempt.writer, attempt.earlier.events
         said = await asyncio.to_thread(read_message, attempt.message)
-        async with self.runtime.database.transaction(attempt.caller.id) as session:
-            conversations = ConversationRepository(session, attempt.caller)
-            conversation = await conversations.get(writer.conversation_id)
-            earlier = await ItemRepository(conversations, conversation).list_latest(
-                self.runtime.settings.history_limit,
-                before=writer.turn_no,
-                after=int((conversation.summary or {}).get("until", 0)),
-            )
-            profile = await session.get(Profile, attempt.caller.id)
-            # It is a passage like any other.
-            may_read = attempt.caller.may(KNOWLEDGE)
-            collections = await list_collections(session) if said.small_talk and may_read else []
-            emergency_page = await find_urgent(session, attempt.message) if may_read else None
+        recalled = attempt.recalled
+        if not isinstance(recalled, Recalled):
+            async with self.runtime.database.quick(attempt.caller.id) as session:
+                recalled = await self.recall(
+                    session, attempt.caller, attempt.message, writer.conversation_id, writer.turn_no
+                )
+        collections = []
+        if said.small_talk and attempt.caller.may(KNOWLEDGE):
+            async with self.runtime.database.quick(attempt.caller.id) as session:
+                collections = await list_collections(session)
         citations = Citations(log)
         emergency = _find_emergency(log)
-        if emergency is None and emergency_page is not None:
-            emergency = await self._answer_emergency(attempt, citations, emergency_page)
+        if emergency is None and recalled.emergency is not None:
+            emergency = await self._answer_emergency(attempt, citations, recalled.emergency)
         briefing = Briefing(
-            query=_query(said.question, earlier),
-            profile=profile.body if profile else {},
+            query=_query(said.question, recalled.items),
+            profile=recalled.profile,
             today=datetime.now(UTC).date().isoformat(),
             emergency=emergency,
-            summary=(conversation.summary or {}).get("text"),
+            summary=recalled.summary,
             about=describe(self.workspace, self.runtime.settings.title, collections) if said.small_talk else None,
         )
         turn = TurnContext(attempt=attempt, runtime=self.runtime, briefing=briefing, citations=citations)
-        return await self._decide(attempt, conversation, said), history(earlier), turn
+        return await self._decide(attempt, recalled.agent, said), history(recalled.items), turn
 
-    async def _decide(self, attempt: Attempt, conversation: Conversation, said: ReadMessage) -> Decision:
+    async def recall(
+        self, session: Executor, caller: Caller, message: str, conversation_id: UUID, turn_no: int
+    ) -> Recalled:
+        """Read what a turn starts from. Raises NotFound."""
+        most = self.runtime.settings.history_limit
+        return await recall(session, caller, message, conversation_id=conversation_id, turn_no=turn_no, most=most)
+
+    async def _decide(self, attempt: Attempt, last: str | None, said: ReadMessage) -> Decision:
         if attempt.agent is not None:
             return Decision(attempt.agent, 1.0, "request", [Ranked(attempt.agent, 1.0)])
         if said.small_talk in ABOUT_THE_ASSISTANT:
             return Decision(self.workspace.entry, 1.0, "meaning", [Ranked(self.workspace.entry, 1.0)])
         # The workspace may have lost this agent since.
-        last = conversation.agent if conversation.agent in self.workspace.agents else None
+        last = last if last in self.workspace.agents else None
         return await (await self.get_router()).decide(said.question, last)
 
     def _responsible_for(self, collection: str) -> AgentPrompt | None:
@@ -264,9 +271,9 @@ def _find_ours(error: BaseException | None) -> Exception | None:
     return None
 
 
-def _query(message: str, earlier: Sequence[Item]) -> str:
+def _query(message: str, earlier: Sequence[Entry]) -> str:
     """What to look up for a message. A short follow-up is looked up together with what it follows."""
     if len(message.split()) >= SHORT_MESSAGE_WORDS:
         return message
-    said = [item.text for item in earlier if item.role == "user" and item.text]
+    said = [item.body["content"] for item in earlier if item.body.get("role") == "user" and item.body["content"]]
     return f"{said[-1]} {message}" if said else message

@@ -47,7 +47,8 @@ class Outcome:
 class Attempt:
     """One attempt of one turn as the `run` function is given it.
 
-    `number` counts the attempts that were not let go in good order.
+    `number` counts the attempts that were not let go in good order. `recalled` is what was read as the turn was
+    accepted, None of a turn that waited.
     """
 
     writer: TurnWriter
@@ -55,6 +56,7 @@ class Attempt:
     message: str
     agent: str | None
     number: int
+    recalled: Any = None
 
     @property
     def earlier(self) -> Earlier:
@@ -80,15 +82,15 @@ class Attempts:
     turn_timeout: float
     given_up: Set[UUID]
 
-    async def make(self, turn: Turn) -> bool:
-        """Make an attempt of a turn. Returns whether it leaves a turn that waits for a replica."""
+    async def make(self, turn: Turn, recalled: Any = None) -> bool:
+        """Make an attempt of a turn, for which `recalled` was read as it was accepted. Returns whether it leaves a turn that waits for a replica."""
         structlog.contextvars.bind_contextvars(
             conversation_id=str(turn.conversation_id), turn_id=str(turn.id), caller=str(turn.owner_id)
         )
         keep_promise()
         began = time.monotonic()
         try:
-            return await self._run_to_end(turn)
+            return await self._run_to_end(turn, recalled)
         except Fenced:
             # Whoever took the turn over writes its end.
             log.info("turn.fenced", epoch=turn.epoch)
@@ -113,7 +115,7 @@ class Attempts:
             return True
         return False
 
-    async def _run_to_end(self, turn: Turn) -> bool:
+    async def _run_to_end(self, turn: Turn, recalled: Any) -> bool:
         writer = self._writer(turn, NOTHING)
         try:
             if turn.attempts > MAX_ATTEMPTS:
@@ -128,7 +130,7 @@ class Attempts:
                 writer = self._writer(turn, earlier)
                 if unfinished := earlier.unfinished_calls:  # these calls are made again
                     await writer.append(*(Reset(call) for call in unfinished))
-            outcome = await self._run_in_time(turn, writer)
+            outcome = await self._run_in_time(turn, writer, recalled)
             work_waits = await writer.finish(
                 "done",
                 Done(outcome.agent, outcome.usage, outcome.finish),
@@ -169,7 +171,7 @@ class Attempts:
             earlier=earlier,
         )
 
-    async def _run_in_time(self, turn: Turn, writer: TurnWriter) -> Outcome:
+    async def _run_in_time(self, turn: Turn, writer: TurnWriter, recalled: Any) -> Outcome:
         caller = read_sender(turn.owner_id, turn.input["caller"])
         # The first epoch is begun with the message itself. Later, what the sender had may have been taken away.
         if turn.epoch > 1 and self.renew is not None:
@@ -180,6 +182,7 @@ class Attempts:
             message=turn.input["message"],
             agent=turn.input.get("agent"),
             number=turn.attempts,
+            recalled=recalled,
         )
         deadline = asyncio.timeout(self.turn_timeout)
         try:
@@ -193,6 +196,7 @@ class Attempts:
 
 async def _end_cancelled(writer: TurnWriter) -> None:
     """End a turn that was stopped. What was shown of its answer stays in the conversation."""
+    await writer.keep_answer()
     # Read anew: `earlier` lacks what this attempt has shown. Only what is in the log was shown to anybody.
     async with writer.transaction() as session:
         events = await read_events(session, owner_id=writer.owner_id, turn_id=writer.turn_id)

@@ -1,17 +1,15 @@
 """The ledger of a turn's tool calls, which makes an effect happen once."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from agent_server.calls.confirmations import Question
 from agent_server.calls.ledger import CallOutcome, OutcomeUnknown, outcome_text
 from agent_server.conversations.items import tool_output_item
-from agent_server.db import storable
+from agent_server.db import Executor, storable
 from agent_server.tool import OUTSIDE
 from agent_server.turns.events import ConfirmationAsked, Event, ToolReturned
 from agent_server.turns.models import ToolCall
@@ -77,6 +75,7 @@ class CallLedger:
 
     async def start(self) -> None:
         seen = self._earlier.epoch if self._earlier is not None else None
+        await self.writer.flush()
         async with self.writer.transaction() as session:
             noted = await self.writer.write(
                 session, statement=_START, values={**self._row("started", None), "seen": seen}
@@ -85,7 +84,7 @@ class CallLedger:
             if not noted and self.effect == "once":
                 raise OutcomeUnknown(self.name)
 
-    async def finish(self, session: AsyncSession, outcome: CallOutcome, question: Question | None = None) -> None:
+    async def finish(self, session: Executor, outcome: CallOutcome, question: Question | None = None) -> None:
         text, found = self.render(outcome)
         events: list[Event] = [*found, ToolReturned(self.call_id, self.name, outcome.output, outcome.error)]
         if question is not None:
@@ -103,6 +102,17 @@ class CallLedger:
         # The call has an outcome already. Raising rolls back the effect that this transaction holds.
         if not recorded:
             raise Fenced
+
+    def hold(self, outcome: CallOutcome, act: Mapping[str, Any]) -> None:
+        """Have the outcome of a call without an effect, and the `act` for the audit, recorded with the next write."""
+        text, found = self.render(outcome)
+        row = {**self._row("done", None), "args_sha": self.args_sha.hex(), "result": asdict(outcome)}
+        self.writer.hold(
+            [*found, ToolReturned(self.call_id, self.name, outcome.output, outcome.error)],
+            [tool_output_item(self.call_id, text, failed=outcome.error is not None)],
+            call=row,
+            act=dict(act),
+        )
 
     def _row(self, state: str, outcome: CallOutcome | None) -> dict[str, Any]:
         return {

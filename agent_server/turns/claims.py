@@ -13,10 +13,9 @@ from uuid import UUID
 import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import select
 
-from agent_server.db import Database, Swept, sweep
+from agent_server.db import Database, Executor, Swept, sweep
 from agent_server.heartbeat import DEAD_AFTER
 from agent_server.turns.models import Turn
 
@@ -31,7 +30,6 @@ _LOCK_OWNER = text("select pg_advisory_xact_lock(hashtextextended('turns of ' ||
 _LOCK_TURN = text("""
     with held as (select id from turn where owner_id = :owner_id and id = :id for update)
     select pg_advisory_xact_lock(hashtextextended('turns of ' || :owner, 0)) from held""")
-_RUNNING = text("select count(*) from turn where owner_id = :owner_id and status = 'running'")
 # The `not exists` spares an error in most cases. What decides is the index `uq_turn_one_running`.
 # A turn that is taken over runs already: it counts once.
 _CLAIM = text("""
@@ -96,7 +94,7 @@ class Claims:
     async def find(self, *, has_room: bool, running: Collection[UUID]) -> Found:
         """Look for turns that nobody runs and for those that nobody follows. The former are looked for where the
         replica has room."""
-        async with self._database.transaction() as session:
+        async with self._database.quick() as session:
             candidates = await sweep(session, "claimable", seconds=DEAD_AFTER, batch=MOST_FOUND) if has_room else []
             left = await sweep(session, "left")
         # Two looks in a row must find a replica's lock free: where only its connection was cut it takes the lock anew.
@@ -134,7 +132,7 @@ class Claims:
         `full` says that the database had no room for what was to be written.
         """
         values = {"owner_id": owner_id, "id": id, "me": self._replica, "epoch": epoch, "seconds": seconds, "full": full}
-        async with self._database.transaction(owner_id) as session:
+        async with self._database.quick(owner_id) as session:
             await session.execute(_RELEASE, values)
 
     async def release_lost(self, running: Collection[UUID]) -> bool:
@@ -158,36 +156,29 @@ class Claims:
         if held := await self._find_held():
             # Row-level security hides the rows of owners that the transaction does not name.
             owners = {turn.owner_id for turn in held}
-            async with self._database.transaction(*owners) as session:
+            async with self._database.quick(*owners) as session:
                 await session.execute(_RELEASE_ALL, {"me": self._replica, "owners": list(owners)})
 
     async def find_begun(self, waiting: Mapping[UUID, UUID]) -> Set[UUID]:
         """Those of the turns (with their owners) that do not wait any more."""
         owners = set(waiting.values())
-        async with self._database.transaction(*owners) as session:
+        async with self._database.quick(*owners) as session:
             queued = await session.execute(_QUEUED, {"owners": list(owners), "ids": list(waiting)})
             return waiting.keys() - set(queued.scalars())
 
     async def _find_held(self) -> Sequence[Swept]:
-        async with self._database.transaction() as session:
+        async with self._database.quick() as session:
             return await sweep(session, "held", replica=self._replica)
 
 
-async def may_begin(session: AsyncSession, owner_id: UUID, at_once: int | None) -> bool:
-    """Whether one more turn of an owner may run beside those that do, of which there may be `at_once` (None: any).
-
-    Nobody else begins one of the owner's until the transaction ends.
-    """
-    if at_once is None:
-        return True
+async def lock_owner(session: Executor, owner_id: UUID) -> None:
+    """Have nobody else begin a turn of this owner until the transaction ends."""
     await session.execute(_LOCK_OWNER, {"owner": str(owner_id)})
-    running: int = (await session.execute(_RUNNING, {"owner_id": owner_id})).scalar_one()
-    return running < at_once
 
 
 async def mark_stopped(database: Database, owner_id: UUID, turn_id: UUID) -> None:
     """End a turn that waits in the queue. Whoever runs a turn that runs is asked to stop it."""
-    async with database.transaction(owner_id) as session:
+    async with database.quick(owner_id) as session:
         # In this order: a turn that is claimed between the two is still stopped by the second.
         for statement in (_STOP_QUEUED, _STOP_RUNNING):
             await session.execute(statement, {"owner_id": owner_id, "id": turn_id})
@@ -195,5 +186,5 @@ async def mark_stopped(database: Database, owner_id: UUID, turn_id: UUID) -> Non
 
 async def find_open(database: Database, owner_id: UUID) -> Sequence[UUID]:
     """The turns of an owner that have not ended. In each conversation the last one is first."""
-    async with database.transaction(owner_id) as session:
+    async with database.quick(owner_id) as session:
         return (await session.execute(_OPEN, {"owner_id": owner_id})).scalars().all()

@@ -5,16 +5,17 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from agent_server.db import Database
+from agent_server.db import Database, Executor
 from agent_server.turns.events import Event, Reset, TextDelta, TextDone, ThoughtDelta, from_row
-from agent_server.turns.models import ModelCall, ToolCall, TurnEvent
+from agent_server.turns.models import ModelCall, ToolCall
 
 _TAKEN_STEERS = text("""
     select consumed_n, text from steer where owner_id = :owner_id and turn_id = :id and consumed_n is not null
     order by i""")
+
+_EVENTS = text("select kind, body from event where owner_id = :owner_id and turn_id = :id order by seq")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +71,9 @@ async def read_earlier(database: Database, *, owner_id: UUID, turn_id: UUID) -> 
         )
 
 
-async def read_events(session: AsyncSession, *, owner_id: UUID, turn_id: UUID) -> Sequence[Event]:
+async def read_events(session: Executor, *, owner_id: UUID, turn_id: UUID) -> Sequence[Event]:
     """The log of a turn so far."""
-    rows = await session.execute(
-        select(TurnEvent.kind, TurnEvent.body)
-        .where(col(TurnEvent.owner_id) == owner_id, col(TurnEvent.turn_id) == turn_id)
-        .order_by(col(TurnEvent.seq))
-    )
+    rows = await session.execute(_EVENTS, {"owner_id": owner_id, "id": turn_id})
     return [from_row(kind, body) for kind, body in rows]
 
 

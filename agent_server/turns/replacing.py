@@ -10,9 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_server.db import new_id
+from agent_server.db import Executor, new_id
 
 # A key that begins with the message's own is one of its later versions.
 _CURRENT = text("""
@@ -62,7 +61,7 @@ class Version:
 
 
 async def find_version(
-    session: AsyncSession, owner_id: UUID, conversation_id: UUID, message: str, name: MessageName
+    session: Executor, owner_id: UUID, conversation_id: UUID, message: str, name: MessageName
 ) -> Version:
     """Which version of its message this one is."""
     values: dict[str, Any] = {
@@ -89,7 +88,7 @@ async def find_version(
 
 
 async def replace_turns(
-    session: AsyncSession, owner_id: UUID, conversation_id: UUID, *, first: int, turn_no: int
+    session: Executor, owner_id: UUID, conversation_id: UUID, *, first: int, turn_no: int
 ) -> UUID | None:
     """Have turn `turn_no` replace those from number `first` on. The conversation's row is locked by the caller.
 

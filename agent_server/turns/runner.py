@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import assert_never
+from typing import Any, assert_never
 from uuid import UUID
 
 import structlog
@@ -149,24 +149,24 @@ class Runner:
             self.announce_stop(accepted.interrupted)
         # A request that was sent again is not fresh: its turn runs already, here or on another replica.
         if accepted.fresh and accepted.turn.owner == self.replica.id:
-            self.begin(accepted.turn)
+            self.begin(accepted.turn, accepted.recalled)
         elif accepted.fresh:
             self._places.wait(place)
             self.announce_work()
 
-    def begin(self, turn: Turn) -> None:
-        """Run a turn that this replica owns. It has a task of its own."""
+    def begin(self, turn: Turn, recalled: Any = None) -> None:
+        """Run a turn that this replica owns. It has a task of its own. `recalled` was read as it was accepted."""
         # A turn that is not begun here is not lost: `release_all`, `release_lost` or another's sweep finds it.
         if self.closing or turn.id in self._tasks:
             return
         self._places.run(turn.id, turn.owner_id)
-        task = asyncio.create_task(self._attempt(turn), name=f"turn {turn.id}")
+        task = asyncio.create_task(self._attempt(turn, recalled), name=f"turn {turn.id}")
         self._tasks[turn.id] = task
         # A callback, and no `finally` in the task: one that is cancelled before it has begun never gets there.
         task.add_done_callback(partial(self._free_slot, turn.id))
 
-    async def _attempt(self, turn: Turn) -> None:
-        if await self._attempts.make(turn):
+    async def _attempt(self, turn: Turn, recalled: Any) -> None:
+        if await self._attempts.make(turn, recalled):
             self.announce_work()
 
     def _free_slot(self, turn_id: UUID, _: asyncio.Task[None]) -> None:

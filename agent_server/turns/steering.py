@@ -9,11 +9,10 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.caller import Caller, beyond
 from agent_server.conversations.items import insert_items, items_json, user_message
-from agent_server.db import new_id
+from agent_server.db import Executor, new_id
 from agent_server.errors import TooMany
 
 # Not one that is to stop: it calls no model any more, so nobody would answer the message.
@@ -80,7 +79,7 @@ class Running:
         return caller.kind == self.kind and not beyond(self.scopes, caller.scopes)
 
 
-async def find_running(session: AsyncSession, owner_id: UUID, conversation_id: UUID) -> Running | None:
+async def find_running(session: Executor, owner_id: UUID, conversation_id: UUID) -> Running | None:
     """The running turn of a conversation. It is locked until the transaction ends."""
     values = {"owner_id": owner_id, "conversation_id": conversation_id}
     row = (await session.execute(_RUNNING, values)).one_or_none()
@@ -88,7 +87,7 @@ async def find_running(session: AsyncSession, owner_id: UUID, conversation_id: U
 
 
 async def add_steer(
-    session: AsyncSession, owner_id: UUID, turn_id: UUID, *, message: str, client_key: str | None, body_sha: bytes
+    session: Executor, owner_id: UUID, turn_id: UUID, *, message: str, client_key: str | None, body_sha: bytes
 ) -> None:
     """Put a message into a running turn that this transaction has locked. Raises TooMany where many wait already."""
     # Where the turn ends first, each is a turn of its own.
@@ -98,7 +97,7 @@ async def add_steer(
     await session.execute(_ADD, {"owner_id": owner_id, "id": turn_id, **values})
 
 
-async def release_steers(session: AsyncSession, owner_id: UUID, turn_id: UUID, *, answer: bool) -> bool:
+async def release_steers(session: Executor, owner_id: UUID, turn_id: UUID, *, answer: bool) -> bool:
     """Release what no model call of an ending turn was given. With `answer` these are turns that wait to be answered,
     else messages that stay in the conversation. Returns whether there are turns to run."""
     key = {"owner_id": owner_id, "id": turn_id}

@@ -19,7 +19,7 @@ async def read_usage(database: Database, *, owner_id: UUID, turn_id: UUID) -> tu
 
     A turn that fails or is stopped has no outcome to tell them, and its calls cost as much. Raises Unavailable.
     """
-    async with database.transaction(owner_id) as session:
+    async with database.quick(owner_id) as session:
         calls = (await session.execute(_CALLS, {"owner_id": owner_id, "turn_id": turn_id})).all()
     if not calls:
         return None, None

@@ -5,25 +5,33 @@ only while the turn still runs under this attempt's epoch. That one statement is
 over writes nothing more), the allotment of event numbers (dense, and visible in order), and where a stop is noticed.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, TextClause, text
-from sqlalchemy.ext.asyncio import AsyncSession
+import structlog
+from sqlalchemy import TextClause, text
 
+from agent_server.audit import insert_acts
 from agent_server.calls.ledger import Interrupted
 from agent_server.conversations.items import NewItem, insert_items, items_json, user_message
-from agent_server.db import Database, after_commit, storable
+from agent_server.db import Database, Executor, after_commit, storable
+from agent_server.errors import Unavailable
 from agent_server.turns.earlier import NOTHING, Earlier
 from agent_server.turns.events import Event, Numbered, Steered, body_of, from_row
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Status
 from agent_server.turns.steering import release_steers
+
+log = structlog.get_logger()
+
+HOLD_SECONDS = 0.1
+"""How long what is held waits for a write that it goes with."""
 
 # Where the turn is to stop nothing is written. A number that was used up by it would be a gap in the log.
 _COUNTERS = """
@@ -44,28 +52,45 @@ _WRITE = """
         select :owner_id, :id, f.last_event - :events + e.n, e.row ->> 'kind', e.row -> 'body', now()
         from fence f cross join json_array_elements(cast(:new_events as json)) with ordinality e(row, n)
         where not f.stop),
-    new_item as ({items}),
-    also as ({also})
-    select last_event, stop, steers, (select count(*) from also) as also from fence"""
+    new_item as ({items}){more}
+    select last_event, stop, steers, {count} as also from fence"""
+# What a read tool answered. It has no effect that could happen twice.
+_HELD_CALLS = """
+    insert into tool_call (owner_id, turn_id, call_id, name, effect, args_sha, state, result, epoch)
+    select :owner_id, :id, r.call_id, r.name, r.effect, decode(r.args_sha, 'hex'), 'done', r.result, :epoch
+    from fence cross join jsonb_to_recordset(cast(:new_calls as jsonb))
+        as r(call_id text, name text, effect text, args_sha text, result jsonb)
+    where not stop
+    on conflict (owner_id, turn_id, call_id) do nothing"""
 
 
-def fence_statement(also: str = "select where false", *, set: str = "") -> TextClause:
+def fence_statement(also: str = "", *, set: str = "", more: str = "") -> TextClause:
     """A statement for `TurnWriter.write`. `also` writes something of its own where `fence` has a row that is not `stop`, and
-    returns a row for each; `set` is what else changes of the turn."""
+    returns a row for each; `more` is further `with` queries, and `set` is what else changes of the turn."""
     items = insert_items("(select * from fence where not stop)")
-    return text(_WRITE.format(set=f"{set} {_COUNTERS}", mine=_MINE, items=items, also=also))
+    named = f",\n also as ({also}){more}" if also else more
+    count = "(select count(*) from also)" if also else "0"
+    return text(_WRITE.format(set=f"{set} {_COUNTERS}", mine=_MINE, items=items, more=named, count=count))
 
 
-_APPEND: Final = fence_statement()
-_RESPONSE: Final = fence_statement("""
+_ALSO_HELD = f""",
+    held_call as ({_HELD_CALLS}),
+    held_act as ({insert_acts("(select * from fence where not stop)")})"""  # noqa: S608  # SQL of our own
+_SET_END = """status = :status, finished_at = now(), agent = :agent, usage = cast(:usage as jsonb),
+        error = cast(:error as jsonb),"""
+_ADD_RESPONSE = """
     insert into model_call (owner_id, turn_id, n, agent, request_sha, response)
-    select :owner_id, :id, :n, :agent, :request_sha, cast(:response as json) from fence where not stop returning 1""")
-_FINISH: Final = fence_statement(
-    """
+    select :owner_id, :id, :n, :by, :request_sha, cast(:response as json)
+    from fence where not stop returning 1"""
+_NAME_AGENT = """
     update conversation c set agent = coalesce(:agent, c.agent), updated_at = now() from fence
-    where c.owner_id = :owner_id and c.id = fence.conversation_id returning 1""",
-    set="""status = :status, finished_at = now(), agent = :agent, usage = cast(:usage as jsonb),
-        error = cast(:error as jsonb),""",
+    where c.owner_id = :owner_id and c.id = fence.conversation_id returning 1"""
+_ALONE: Final = fence_statement()
+_APPEND: Final = fence_statement(more=_ALSO_HELD)
+_RESPONSE: Final = fence_statement(_ADD_RESPONSE, more=_ALSO_HELD)
+_FINISH: Final = fence_statement(_NAME_AGENT, more=_ALSO_HELD, set=_SET_END)
+_RESPONSE_AND_FINISH: Final = fence_statement(
+    _NAME_AGENT, more=f",\n response as ({_ADD_RESPONSE}){_ALSO_HELD}", set=_SET_END
 )
 
 _WAITING_STEERS = text("""
@@ -82,10 +107,39 @@ class StopRequested(Interrupted):
     """The turn was cancelled while this attempt ran."""
 
 
+@dataclass
+class _Held:
+    """What goes with the next write. `calls` are rows of the ledger and `acts` of the audit, `response` that of the
+    journal."""
+
+    events: list[Event] = field(default_factory=list)
+    items: list[NewItem] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    acts: list[dict[str, Any]] = field(default_factory=list)
+    response: dict[str, Any] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return self.response is None and not (self.events or self.items or self.calls or self.acts)
+
+    def before(self, later: "_Held") -> "_Held":
+        """This and what was held after it."""
+        return _Held(
+            self.events + later.events,
+            self.items + later.items,
+            self.calls + later.calls,
+            self.acts + later.acts,
+            self.response or later.response,
+        )
+
+
 @dataclass(kw_only=True)
 class TurnWriter:
     """Writes what one attempt of a turn does. `steers` is how many messages have been put into the turn so far, as the
-    last write saw it; `earlier` is what earlier attempts have stored."""
+    last write saw it; `earlier` is what earlier attempts have stored.
+
+    What nothing else depends on may be held (`hold`): it goes with the next write, or after `HOLD_SECONDS`.
+    """
 
     database: Database
     hub: Hub
@@ -99,28 +153,122 @@ class TurnWriter:
 
     def __post_init__(self) -> None:
         self._taken = list(self.earlier.steers)
+        self._held, self._answer = _Held(), _Held()
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing: asyncio.Task[None] | None = None
 
     @property
     def _key(self) -> dict[str, Any]:
         return {"owner_id": self.owner_id, "id": self.turn_id}
 
-    def transaction(self) -> AbstractAsyncContextManager[AsyncSession]:
+    def transaction(self) -> AbstractAsyncContextManager[Executor]:
         """A transaction for the turn's owner."""
-        return self.database.transaction(self.owner_id)
+        return self.database.quick(self.owner_id)
 
     async def append(self, *events: Event, items: Sequence[NewItem] = ()) -> None:
         """Write in a transaction of its own. Raises Fenced or StopRequested."""
-        async with self.transaction() as session:
-            await self.write(session, events, items)
+        await self._write_held(_Held(list(events), list(items)))
+
+    def hold(
+        self,
+        events: Sequence[Event],
+        items: Sequence[NewItem],
+        *,
+        call: dict[str, Any],
+        act: dict[str, Any],
+    ) -> None:
+        """Have the outcome of a call that had no effect written with what comes next."""
+        self._held = self._held.before(_Held(list(events), list(items), [call], [act]))
+        # A model may think for long, and whoever follows is to see the outcome.
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._flush_soon)
+
+    async def flush(self) -> None:
+        """Write what is held. Raises Fenced or StopRequested."""
+        if self._flushing is not None:
+            await asyncio.wait({self._flushing})
+        if not self._held.before(self._answer).is_empty:
+            await self._write_held(_Held())
+
+    async def keep_answer(self) -> None:
+        """Write the last answer of a turn that is to stop, or else forget it: what was shown of it is in the log."""
+        try:
+            await self.flush()
+        except StopRequested:
+            self._answer = _Held()
+
+    def close(self) -> None:
+        """Write nothing more."""
+        self._held = self._answer = _Held()
+        for begun in (self._timer, self._flushing):
+            if begun is not None:
+                begun.cancel()
+
+    def _flush_soon(self) -> None:
+        self._timer = None
+        self._flushing = asyncio.create_task(self._flush_late())
+
+    async def _flush_late(self) -> None:
+        try:
+            if not self._held.is_empty:
+                await self._write_held(_Held(), waits=False)
+        except (Interrupted, Unavailable):
+            pass  # it is held still, and the write that it goes with raises the same
+        except Exception:  # a bug, which the next write raises as well
+            log.exception("turn.flush_failed")
+        finally:
+            self._flushing = None
+
+    async def _write_held(
+        self,
+        more: _Held,
+        *,
+        end: Mapping[str, Any] | None = None,
+        waits: bool = True,
+    ) -> bool:
+        """Write what is held and `more` in a transaction of its own. With `end` the turn ends with it; returns whether that
+        leaves a turn to run."""
+        # What is being written comes before this in the log.
+        if waits and self._flushing is not None:
+            await asyncio.wait({self._flushing})
+        held, answer = self._held, self._answer
+        self._held, self._answer = _Held(), _Held()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        whole = held.before(answer).before(more)
+        statement = (_RESPONSE if whole.response else _APPEND) if end is None else _FINISH
+        if end is not None and whole.response:
+            statement = _RESPONSE_AND_FINISH
+        values = {
+            "new_calls": _json(whole.calls),
+            "new_acts": _json(whole.acts),
+            **(whole.response or {}),
+            **(end or {}),
+        }
+        try:
+            async with self.transaction() as session:
+                # A turn that is to stop must be able to end.
+                await self.write(
+                    session, whole.events, whole.items, heed_stop=end is None, statement=statement, values=values
+                )
+                # `steers` was read under the lock of this transaction: no message can come in between.
+                if end is None or self.steers == len(self._taken):
+                    return False
+                answer = end["status"] != "cancelled"
+                return await release_steers(session, self.owner_id, self.turn_id, answer=answer)
+        except BaseException:
+            self._held, self._answer = held.before(self._held), answer
+            raise
 
     async def write(
         self,
-        session: AsyncSession,
+        session: Executor,
         events: Sequence[Event] = (),
         items: Sequence[NewItem] = (),
         *,
         heed_stop: bool = True,
-        statement: TextClause = _APPEND,
+        statement: TextClause = _ALONE,
         values: Mapping[str, Any] = MappingProxyType({}),
     ) -> int:
         """Write in `session`'s transaction. Followers have it when it commits. Raises Fenced, and StopRequested unless
@@ -129,7 +277,7 @@ class TurnWriter:
         Returns how many rows the `statement` (see `fence_statement`) has written with its own `values`.
         """
         new_events = _json([{"kind": event.kind, "body": body_of(event)} for event in events])
-        written: Row[Any] | None = (
+        written: Any = (
             await session.execute(
                 statement,
                 {
@@ -166,11 +314,16 @@ class TurnWriter:
         response: dict[str, Any],
         events: Sequence[Event],
         items: Sequence[NewItem],
+        last: bool = False,
     ) -> None:
-        """Commit a model's response with its items and events before the run loop sees it."""
-        values = {"n": n, "agent": agent, "request_sha": request_sha, "response": json.dumps(response)}
-        async with self.transaction() as session:
-            await self.write(session, events, items, statement=_RESPONSE, values=values)
+        """Commit a model's response with its items and events before the run loop sees it. The `last` one of a turn,
+        which nothing follows from, is held for the end of the turn."""
+        row = {"n": n, "by": agent, "request_sha": request_sha, "response": json.dumps(response)}
+        whole = _Held(list(events), list(items), response=row)
+        if last:
+            self._answer = whole
+        else:
+            await self._write_held(whole)
 
     async def take_steers(self, n: int) -> list[tuple[int, str]]:
         """Take the messages put into the turn that model call `n` is given. Those are what earlier calls were the first
@@ -178,6 +331,7 @@ class TurnWriter:
         # A call from the journal was answered without them. `steers` comes with each write, so that a call that has
         # nothing to take costs no statement.
         if n > self.earlier.last_call and len(self._taken) < self.steers:
+            await self.flush()
             async with self.transaction() as session:
                 waiting = (await session.execute(_WAITING_STEERS, self._key)).all()
                 await self.write(
@@ -203,14 +357,8 @@ class TurnWriter:
         Messages put into the turn that no model call was given are turns of their own from here on, and True is
         returned; in a turn that was stopped they only stay in the conversation.
         """
-        values = {"status": status, "agent": agent, "usage": _jsonb(usage), "error": _jsonb(error)}
-        async with self.transaction() as session:
-            # A turn that is to stop must be able to end.
-            await self.write(session, (event,), items, heed_stop=False, statement=_FINISH, values=values)
-            # `steers` was read under the lock of this transaction: no message can come in between.
-            if self.steers == len(self._taken):
-                return False
-            return await release_steers(session, self.owner_id, self.turn_id, answer=status != "cancelled")
+        end = {"status": status, "agent": agent, "usage": _jsonb(usage), "error": _jsonb(error)}
+        return await self._write_held(_Held([event], list(items)), end=end)
 
 
 def _json(value: Any) -> str:

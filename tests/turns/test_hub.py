@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+import asyncpg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
 from agent_server.caller import Caller
 from agent_server.db import Database
@@ -50,7 +50,7 @@ async def test_what_was_not_committed_is_not_followed(database: Database, me: Ca
                 create constraint trigger refuse after insert on event deferrable initially deferred
                 for each row execute function refuse()""")
             )
-        with pytest.raises(DBAPIError, match="refused"):
+        with pytest.raises(asyncpg.RaiseError, match="refused"):
             await writer.append(TextDelta(1, "refused"))
         await writer.append(TextDelta(1, "kept"))
         await writer.finish("done", Done())

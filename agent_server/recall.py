@@ -1,0 +1,56 @@
+"""What a turn starts from beside its message, read in one go."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from agent_server.caller import Caller
+from agent_server.conversations.history import ALL_OF_LATEST, Entry, conversation_statement, cut_latest
+from agent_server.db import Executor
+from agent_server.errors import NotFound
+from agent_server.identity.profiles import PROFILE
+from agent_server.knowledge.passages import Passage
+from agent_server.knowledge.search import URGENT_PAGES, find_urgent
+from agent_server.knowledge.tools import KNOWLEDGE
+
+_RECALL = conversation_statement(profile=PROFILE, urgent=URGENT_PAGES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recalled:
+    """What is stored of a conversation before a turn. `agent` answered last, `items` are the latest in their order and
+    `summary` what was said before them. `profile` is what is known of the caller. `emergency` is the page that was
+    written for what the message is about."""
+
+    agent: str | None
+    items: Sequence[Entry]
+    summary: str | None = None
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    emergency: Passage | None = None
+
+
+async def recall(
+    session: Executor, caller: Caller, message: str, *, conversation_id: UUID, turn_no: int, most: int
+) -> Recalled:
+    """Read what the turn with this number starts from, with at most so many items. Raises NotFound."""
+    values = {"owner_id": caller.id, "id": conversation_id, "before": turn_no, "most": most}
+    found = (await session.execute(_RECALL, values)).one_or_none()
+    if found is None:
+        raise NotFound("The conversation of this turn was deleted")
+    items = cut_latest(found.latest or (), most)
+    if items is None:  # the last turn is there however long it is
+        first = found.latest[0][0]
+        rows = await session.execute(ALL_OF_LATEST, {**values, "first": first})
+        items = [Entry(row.turn_no, row.body) for row in rows][::-1]
+    emergency = None
+    # It is a passage like any other.
+    if found.urgent and caller.may(KNOWLEDGE):
+        emergency = await find_urgent(session, message, found.urgent)
+    return Recalled(
+        agent=found.agent,
+        items=items,
+        summary=(found.summary or {}).get("text"),
+        profile=found.profile or {},
+        emergency=emergency,
+    )
