@@ -115,7 +115,7 @@ def create_server(
     forms = FormTools({tool.name: tool for tool in workspace.tools.values() if tool.form})
     runtime = Runtime(settings=settings, database=database, resources={Embedder: embedder, FormTools: forms})
     model, replica = choose_model(settings), Replica(database)
-    hub = Hub(database, send=replica.signals.send)
+    hub = Hub(database, send=replica.send)
     orchestrator = Orchestrator(runtime, workspace, Models(settings, transport=transport), model, embedder, router)
     resolver = create_resolver(settings, database, agents=workspace.agent_scopes, staff=workspace.staff_scopes)
     runner = Runner(

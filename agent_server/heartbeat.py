@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 # Of the replica and not of each turn, which would be a write per turn and second.
 BEAT_SECONDS = 1.0
+ALONE_SECONDS = 2.0
+"""The same while there is no other replica that could take this one for dead."""
 DEAD_AFTER = 5.0
 """Seconds without a heartbeat, on the database's clock, after which a replica is taken for dead."""
 STOP_AFTER = DEAD_AFTER - 1.0
@@ -33,9 +35,11 @@ LOCK_SPACE = 730_042
 server that held it has been restarted since."""
 
 _FORGET = text("delete from replica where id = :me or beat < now() - interval '1 hour'")
-_BEAT = """
+_BEAT = f"""
     insert into replica (id, beat, lock_key, server_started) values ($1, now(), $2, $3)
-    on conflict (id) do update set beat = now(), lock_key = $2, server_started = $3"""
+    on conflict (id) do update
+        set beat = excluded.beat, lock_key = excluded.lock_key, server_started = excluded.server_started
+    returning exists (select from replica o where o.id <> $1 and o.beat > now() - interval '{DEAD_AFTER} seconds')"""  # noqa: S608  # a constant
 _LOCK = "select pg_try_advisory_lock($1, $2)"
 
 
@@ -64,6 +68,8 @@ class Heartbeat:
         self._lock: tuple[int, datetime] | None = None
         self._changed, self._lost = asyncio.Event(), asyncio.Event()
         self._beaten = time.monotonic()
+        self.is_alone = False
+        """Whether no other replica lived when this one last beat."""
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -97,7 +103,7 @@ class Heartbeat:
         keep_promise()
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_SECONDS):
+                async with asyncio.timeout(ALONE_SECONDS if self.is_alone else BEAT_SECONDS):
                     await self._changed.wait()
             # Before the beat, so that a change which comes during it is not lost.
             self._changed.clear()
@@ -117,7 +123,8 @@ class Heartbeat:
     async def _write_beat(self) -> None:
         if (connection := self._connection) is not None:
             try:
-                await connection.execute(_BEAT, self._replica, *(self._lock or (None, None)), timeout=2)
+                others = await connection.fetchval(_BEAT, self._replica, *(self._lock or (None, None)), timeout=2)
+                self.is_alone = not others
                 return
             except asyncpg.PostgresError:
                 pass  # the server answers: to give up the lock would say that this process is dead
@@ -126,7 +133,8 @@ class Heartbeat:
                 self._notice_end(connection)
         async with self._database.transaction() as session:
             pooled = await session.connection()
-            await pooled.exec_driver_sql(_BEAT, (self._replica, *(self._lock or (None, None))))
+            others = await pooled.exec_driver_sql(_BEAT, (self._replica, *(self._lock or (None, None))))
+            self.is_alone = not others.scalar_one()
 
     async def _stay_connected(self) -> None:
         wait = 0.05

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 LOCK_SPACE = 730_043
 """The first of the two keys of the advisory locks of jobs; the second is a hash of the job's kind."""
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 10.0
 WAIT_SECONDS = 0.2
 RETRY_SECONDS = 30.0
 """After a failure; as many times longer as there were failures in a row, up to `every`."""
@@ -101,8 +101,7 @@ class Jobs:
     async def _look(self) -> None:
         while True:
             try:
-                async with self._database.transaction() as session:
-                    due = (await session.execute(_DUE, {"kinds": list(self._jobs)})).scalars().all()
+                due = (await self._database.single(_DUE, {"kinds": list(self._jobs)})).scalars()
                 for kind in due:
                     await self._do_if_due(kind)
             except Unavailable:

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 CHANNEL = "agent_server"
 # A NOTIFY in each commit makes commits seven times slower, since Postgres serialises them.
 GATHER_SECONDS = 0.01
-CHECK_SECONDS = 5.0
+CHECK_SECONDS = 15.0
 """How often a connection that is silent is asked whether it is still there."""
 _PER_NOTIFY = 200
 """Hints in one notification, whose payload Postgres limits to 8,000 bytes."""

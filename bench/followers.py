@@ -40,7 +40,7 @@ async def write(url: str, turns: int) -> None:
     """
     database = Database(url)
     replica, writers, all_begun = Replica(database), [], asyncio.Event()
-    hub = Hub(database, send=replica.signals.send)
+    hub = Hub(database, send=replica.send)
 
     async def run(attempt: Attempt) -> Outcome:
         writers.append(attempt.writer)
@@ -95,7 +95,7 @@ async def measure(url: str, followers: int, turns: int) -> list[tuple[object, ..
     before = await count_connections(url)
     database = Database(url)
     replica = Replica(database)
-    hub = Hub(database, send=replica.signals.send)
+    hub = Hub(database, send=replica.send)
     runner = Runner(database, replica, hub, _none, slots=0)
     await runner.start()
     received: list[tuple[UUID, int, float]] = []

@@ -4,7 +4,7 @@ from agent_server.db.database import Database, after_commit
 from agent_server.db.outages import DatabaseAway, busy_database, is_deadlock, is_full
 from agent_server.db.pool import be_patient, keep_promise, patience
 from agent_server.db.quick import Executor
-from agent_server.db.sweep import Swept, What, remove_swept, sweep
+from agent_server.db.sweep import Swept, What, remove_swept, sweep, sweep_held, sweep_turns
 from agent_server.db.types import (
     OUT_OF_REACH,
     OWN_DATA,
@@ -47,4 +47,6 @@ __all__ = [
     "storable",
     "submission_policy",
     "sweep",
+    "sweep_held",
+    "sweep_turns",
 ]

@@ -6,7 +6,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import AdaptedConnection, Connection, ExceptionContext, event, text
+from sqlalchemy import AdaptedConnection, Connection, ExceptionContext, TextClause, event, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
@@ -17,7 +17,7 @@ from agent_server.db.extension import widen_path
 from agent_server.db.isolation import APP_ROLE, ensure_roles, preamble, refuse_unguarded
 from agent_server.db.outages import AWAY, DatabaseAway, not_our_session, sqlstate_of, translate
 from agent_server.db.pool import NoPool, Pool
-from agent_server.db.quick import Executor, QuickSession, uncut
+from agent_server.db.quick import Executor, QuickSession, Rows, uncut
 from agent_server.errors import InvalidInput
 
 APPLICATION = "agent-server"
@@ -136,6 +136,18 @@ class Database:
             raise
         await uncut(session.commit())
 
+    async def single(self, statement: TextClause, values: Mapping[str, Any]) -> Rows:
+        """Run one statement in a transaction of its own that acts for nobody. Raises DatabaseAway."""
+        if self._local:  # through a pooler: the role of a session would be another client's
+            async with self.quick() as session:
+                return await session.execute(statement, values)
+        session = QuickSession(self.pool, f"set role {APP_ROLE}")
+        try:
+            await session.begin_single()
+            return await session.execute(statement, values)
+        finally:
+            await uncut(session.give_back())
+
     async def direct(self) -> asyncpg.Connection:
         """A connection of its own, past any pooler, for what needs a session: LISTEN and locks that it holds.
 
@@ -204,6 +216,8 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no t
     """Sends `preamble` with the BEGIN of each transaction: one round trip for both."""
 
     preamble = ""
+    has_role = False
+    """Whether the session has the role of the application, also outside of transactions."""
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109  # asyncpg's
         if query.startswith("BEGIN"):

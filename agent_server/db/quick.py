@@ -110,6 +110,15 @@ class QuickSession:
         # One round trip for all of it.
         await self._send("execute", f"BEGIN; {self._preamble}")
 
+    async def begin_single(self) -> None:
+        """Take a connection for one statement, which is a transaction of its own and acts for nobody. Raises
+        DatabaseAway."""
+        self._held = await self._engine.raw_connection()
+        driver = cast(Any, self._held.driver_connection)
+        if not driver.has_role:
+            await self._send("execute", self._preamble)
+            driver.has_role = True
+
     async def commit(self) -> None:
         """Raises DatabaseAway. The transaction is over either way."""
         try:
@@ -117,7 +126,7 @@ class QuickSession:
             if await self._send("execute", "COMMIT") == "ROLLBACK":
                 raise RuntimeError("a statement of this transaction has failed, and nothing of it is stored")
         finally:
-            await self._give_back()
+            await self.give_back()
         for call in self._after_commit:
             call()
 
@@ -131,9 +140,10 @@ class QuickSession:
             if self._held is not None:
                 await greenlet_spawn(self._held.invalidate, error)
         finally:
-            await self._give_back()
+            await self.give_back()
 
-    async def _give_back(self) -> None:
+    async def give_back(self) -> None:
+        """Give the connection back to the pool."""
         held, self._held = self._held, None
         if held is not None:
             await greenlet_spawn(held.close)

@@ -46,6 +46,26 @@ async def sweep(
     return [Swept(*row) for row in await session.execute(_SWEEP, values)]
 
 
+_OPEN_TURNS = text("""
+    select true as free, s.* from sweep('claimable', :replica, :seconds, :batch) s where :has_room
+    union all select false, s.* from sweep('left', :replica, 0, :batch) s""")
+
+
+async def sweep_turns(
+    database: Database, *, has_room: bool, seconds: float, batch: int
+) -> tuple[Sequence[Swept], Sequence[Swept]]:
+    """Find turns that nobody runs where there is room for them, and those that nobody follows, in one statement."""
+    values = {"replica": None, "seconds": seconds, "batch": batch, "has_room": has_room}
+    found = await database.single(_OPEN_TURNS, values)
+    return tuple([Swept(*row[1:]) for row in found if row[0] is free] for free in (True, False))  # type: ignore[return-value]
+
+
+async def sweep_held(database: Database, replica: UUID) -> Sequence[Swept]:
+    """Find all turns that are a replica's."""
+    values = {"what": "held", "replica": replica, "seconds": 0, "batch": 32}
+    return [Swept(*row) for row in await database.single(_SWEEP, values)]
+
+
 Remove = Callable[[AsyncSession, Sequence[Swept]], Awaitable[None]]
 """Removes what hangs on rows that a sweep has found, in a transaction for their owners."""
 

@@ -28,7 +28,7 @@ from agent_server.identity.credentials import (
 )
 from agent_server.identity.limits import device_of
 from agent_server.identity.logins import SignedIn, begin_login, end_logins, refresh_login, refresh_owner
-from agent_server.identity.models import ApiKey, User
+from agent_server.identity.models import ApiKey, Guest, User
 from agent_server.identity.own_data import erase_rows, move_rows
 from agent_server.identity.passwords import Verdict, check_password, hash_password
 from agent_server.identity.resolver import DISABLED, Resolver
@@ -362,6 +362,6 @@ async def _claim(session: AsyncSession, act: Act, guest: tuple[UUID, bytes], use
     except Unauthorized as error:
         raise _guest_error(error) from None
     await move_rows(session, row.id, user_id)
-    await session.delete(row)
+    await session.delete(await session.get_one(Guest, row.id))
     await session.flush()
     await act.record(session, user_id, "auth.claim")

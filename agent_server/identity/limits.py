@@ -10,12 +10,12 @@ import hmac
 import math
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_server.db import Database
+from agent_server.db import Database, Executor
 from agent_server.errors import TooMany
 
 MINUTE, HOUR = 60.0, 3600.0
@@ -27,15 +27,35 @@ FAILED_LOGINS_PER_ADDRESS = 30
 FAILED_LOGINS_IN_ALL = 100
 """For one account from all addresses that it has not signed in from, within `LOGIN_WINDOW` seconds."""
 
-# `clock_timestamp()`, since whoever waits here for another request of the same key began before that one ended
-_TAKE = text("""
-    insert into rate as r (key, free_at) values (:key, clock_timestamp() + :cost * interval '1 second')
+
+def take_sql(of: str, key: str | None = None, *, where: str | None = None) -> str:
+    """SQL that counts one act, and returns its key where it is let through; else nothing.
+
+    Its parameters are named after `of`: `<of>_key`, or SQL for `key` with what comes after it, `<of>_cost` and
+    `<of>_window` in seconds. It counts nothing without a key, and nothing unless `where`.
+    """
+    # `clock_timestamp()` and not `now()`: a transaction may be old. In `do update` only what was to be inserted is
+    # named, since a database that is spread over servers takes no function there.
+    cost, window = f":{of}_cost * interval '1 second'", f":{of}_window * interval '1 second'"
+    source = (
+        key or f"cast(:{of}_key as text) where cast(:{of}_key as text) is not null{f' and {where}' if where else ''}"
+    )
+    return f"""
+    insert into rate as r (key, free_at)
+    select t.key, clock_timestamp() + {cost} from (select {source}) t(key)
     on conflict (key) do update
-        set free_at = greatest(r.free_at, clock_timestamp()) + :cost * interval '1 second'
-        where r.free_at <= clock_timestamp() + (:window - :cost) * interval '1 second'
-    returning key""")
+        set free_at = greatest(r.free_at, excluded.free_at - {cost}) + {cost}
+        where r.free_at <= excluded.free_at + {window} - 2 * {cost}
+    returning key"""  # noqa: S608  # SQL of our own
+
+
+_TAKE = text(take_sql("one"))
+_TAKE_TWO = text(f"""
+    with first as ({take_sql("one")}), second as ({take_sql("two")})
+    select (select key from first) as one, (select key from second) as two""")  # noqa: S608  # SQL of our own
 _WAIT = text("""
-    select extract(epoch from free_at - clock_timestamp())::float + :cost - :window from rate where key = :key""")
+    select extract(epoch from free_at - clock_timestamp())::float + :one_cost - :one_window
+    from rate where key = :one_key""")
 _GIVE_BACK = text("update rate set free_at = free_at - :cost * interval '1 second' where key = :key")
 _EXPIRE = text("delete from rate where free_at < now()")
 
@@ -59,6 +79,15 @@ def limit_key(secret: bytes, kind: str, of: str) -> str:
     return f"{kind}:{hmac.new(secret, f'{kind}:{of}'.encode('utf-8', 'surrogatepass'), hashlib.sha256).hexdigest()}"
 
 
+def caller_key(id: UUID) -> str:
+    """The key under which a caller's requests are limited. Ids are random: nobody finds one by its hash."""
+    return f"caller:{hashlib.sha256(str(id).encode()).hexdigest()}"
+
+
+CALLER_KEY = "'caller:' || encode(sha256(convert_to(cast({} as text), 'UTF8')), 'hex')"
+"""SQL of the same, around an id."""
+
+
 def network_of(address: str) -> str:
     """What an address is counted as: an IPv4 address as itself, however it is spelled, and an IPv6 address as its /64.
 
@@ -79,24 +108,55 @@ def device_of(secret: bytes, owner_id: UUID, address: str) -> bytes:
     return hmac.new(secret, f"device:{owner_id}:{network_of(address)}".encode(), hashlib.sha256).digest()
 
 
-async def take(session: AsyncSession, key: str, *, per_seconds: float, burst: int) -> None:
+@dataclass(frozen=True)
+class Act:
+    """Something that is counted under `key`, which may be done `burst` times at once and as many again in
+    `per_seconds`."""
+
+    key: str
+    per_seconds: float
+    burst: int
+
+    def values(self, of: str) -> dict[str, Any]:
+        """The parameters of `take_sql`."""
+        return {f"{of}_key": self.key, f"{of}_cost": self.per_seconds / self.burst, f"{of}_window": self.per_seconds}
+
+
+def values_of(act: Act | None, of: str) -> dict[str, Any]:
+    """The parameters of `take_sql` for an act, or for none."""
+    return {f"{of}_key": None, f"{of}_cost": 0.0, f"{of}_window": 0.0} if act is None else act.values(of)
+
+
+async def take(session: Executor, key: str, *, per_seconds: float, burst: int) -> None:
     """Count one act of `key`. It may have `burst` of them at once and as many again in `per_seconds`.
 
     Counts with the transaction. Raises TooMany with the seconds after which one more will be let through.
     """
-    values = {"key": key, "cost": per_seconds / burst, "window": per_seconds}
-    if (await session.execute(_TAKE, values)).one_or_none() is not None:
-        return
+    act = Act(key, per_seconds, burst)
+    if (await session.execute(_TAKE, act.values("one"))).one_or_none() is None:
+        raise await refuse(session, act)
+
+
+async def take_all(session: Executor, one: Act | None, two: Act | None) -> None:
+    """Count both acts or none of them. Counts with the transaction. Raises as `take`."""
+    taken = (await session.execute(_TAKE_TWO, {**values_of(one, "one"), **values_of(two, "two")})).one()
+    for act, key in ((one, taken.one), (two, taken.two)):
+        if act is not None and key is None:
+            raise await refuse(session, act)
+
+
+async def refuse(session: Executor, act: Act) -> TooMany:
+    """What is raised where an act was not let through."""
     # The row may be gone by now: a job removes those whose time is over.
-    wait = (await session.execute(_WAIT, values)).scalar_one_or_none() or 0.0
+    wait = (await session.execute(_WAIT, act.values("one"))).scalar_one_or_none() or 0.0
     # Rounded up: a client that comes back after the rounded-down time would be refused again.
     seconds = max(1, math.ceil(wait))
     error = TooMany(f"Too many requests; try again in {seconds} s")
     error.retry_after = seconds
-    raise error
+    return error
 
 
-async def give_back(session: AsyncSession, key: str, *, per_seconds: float, burst: int) -> None:
+async def give_back(session: Executor, key: str, *, per_seconds: float, burst: int) -> None:
     """Undo one `take`. What was counted turned out to be no act to be limited."""
     # The time may end up in the past. That saves nothing up for later: `take` starts from the present at the earliest.
     await session.execute(_GIVE_BACK, {"key": key, "cost": per_seconds / burst})
@@ -104,5 +164,5 @@ async def give_back(session: AsyncSession, key: str, *, per_seconds: float, burs
 
 async def expire_rates(database: Database) -> None:
     """Remove the rows of those who have paid for all they have done."""
-    async with database.transaction() as session:
+    async with database.quick() as session:
         await session.execute(_EXPIRE)

@@ -20,7 +20,7 @@ import jwt
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_server.db import Database, new_id, now
+from agent_server.db import Database, Executor, new_id, now
 from agent_server.errors import Unauthorized
 from agent_server.identity.models import Login, RefreshToken
 
@@ -124,7 +124,7 @@ def _read(claims: Mapping[str, Any]) -> Access:
     return Access(UUID(str(claims["sub"])), UUID(str(claims["sid"])), expires_at)
 
 
-async def roles_of_login(session: AsyncSession, access: Access) -> frozenset[str]:
+async def roles_of_login(session: Executor, access: Access) -> frozenset[str]:
     """The roles that the user of a login has now. Raises Unauthorized when the login is over."""
     row = (await session.execute(_LOGIN, {"owner_id": access.owner_id, "id": access.login_id})).one_or_none()
     _refuse_ended(row)

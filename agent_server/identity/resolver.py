@@ -12,12 +12,12 @@ from uuid import UUID
 
 import jwt
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.caller import Caller
-from agent_server.db import Database, new_id
-from agent_server.errors import Unauthorized
+from agent_server.db import Database, Executor, new_id, now
+from agent_server.errors import TooMany, Unauthorized
 from agent_server.identity.credentials import (
+    EXPIRED,
     GUEST,
     KEY,
     MAX_TOKEN,
@@ -29,10 +29,22 @@ from agent_server.identity.credentials import (
     check_guest,
     issue_guest,
     parse_token,
-    refuse_expired,
 )
 from agent_server.identity.issuers import Issuers
-from agent_server.identity.limits import HOUR, MINUTE, Limits, limit_key, network_of, take
+from agent_server.identity.limits import (
+    CALLER_KEY,
+    HOUR,
+    MINUTE,
+    Act,
+    Limits,
+    caller_key,
+    limit_key,
+    network_of,
+    refuse,
+    take_all,
+    take_sql,
+    values_of,
+)
 from agent_server.identity.logins import OURS, SigningSecret, read_access, roles_of_login
 from agent_server.identity.profiles import update_profile
 from agent_server.identity.rights import GUEST_SCOPES
@@ -40,10 +52,19 @@ from agent_server.identity.roles import Roles, define_roles, narrow, staff_scope
 from agent_server.settings import Settings
 
 _TOUCH_KEY = text("update api_key set last_used_at = now() where owner_id = :owner_id and id = :id")
-# `stale`: a key in use is written to once a minute, and not at every request.
-_FIND_KEY = text("""
-    select *, last_used_at is null or last_used_at < now() - interval '1 minute' as stale
-    from find_key(:id, :sha)""")
+# The address is counted whatever the key is, and its owner for a key that works. `stale`: a key in use is written to once
+# a minute, and not at every request.
+_FIND_KEY = text(f"""
+    with address as ({take_sql("address")}),
+    let_in as (select 1 as one where :address_free or exists (select from address)),
+    found as (
+        select k.*, last_used_at is null or last_used_at < now() - interval '1 minute' as stale,
+            revoked_at is not null or disabled_at is not null as ended, expires_at <= now() as expired
+        from let_in cross join find_key(:id, :sha) k),
+    caller as ({take_sql("caller", f"{CALLER_KEY.format('owner_id')} from found where :caller_counts and not ended and expired is not true")})
+    select exists (select from let_in) as let_in, owner_id, scopes, expires_at, by_roles, roles, stale, ended,
+        not :caller_counts or exists (select from caller) as caller_let_in
+    from (select) one left join found on true""")  # noqa: S608  # SQL of our own
 _FIND_OUTSIDER = text("select id, roles, disabled_at, issuer_roles from find_outsider(:issuer, :subject)")
 # No rows where there is no account: a guest has none.
 _STATE = text("""
@@ -61,6 +82,10 @@ _MAKE_OUTSIDER = text("""
 DISABLED = "This account is disabled; ask whoever runs this server"
 _FORMS = "forms:read"
 """The scope of `offer_form`, which every agent has without listing it."""
+
+
+class _Counted(Unauthorized):
+    """A refusal that has undone no count."""
 
 
 class OutsideToken(Protocol):
@@ -111,9 +136,11 @@ class Resolver:
         had."""
         try:
             caller = await self._resolve(token, address, audience)
+        except _Counted:
+            raise
         except Unauthorized:
             # The refusal has undone the count, and who guesses credentials must be counted.
-            async with self._database.transaction() as session:
+            async with self._database.quick() as session:
                 await self.count_address(session, address)
             raise
         return await self.add_network(caller, address)
@@ -129,7 +156,7 @@ class Resolver:
 
         Raises Unauthorized where its key has ended or its account is disabled.
         """
-        async with self._database.transaction(caller.id) as session:
+        async with self._database.quick(caller.id) as session:
             now = (await session.execute(_STATE, {"owner_id": caller.id, "key_id": caller.key_id})).one()
         if caller.key_id is not None and not now.key_works:
             raise Unauthorized("The key that this was sent with has ended; send it again with another")
@@ -143,15 +170,14 @@ class Resolver:
         if self._issuers is not None:
             await self._issuers.close()
 
-    async def count_address(self, session: AsyncSession, address: str | None) -> None:
+    async def count_address(self, session: Executor, address: str | None) -> None:
         """Count a request from there. Raises TooMany."""
-        await self._count(session, "address", address and network_of(address), MINUTE, self.limits.per_address)
+        await take_all(session, await self._of_address(address), None)
 
-    async def count_guest(self, session: AsyncSession, address: str | None) -> None:
+    async def count_guest(self, session: Executor, address: str | None) -> None:
         """Count a new guest from there. Raises TooMany."""
-        await self.count_address(session, address)
-        network = address and network_of(address)
-        await self._count(session, "guests", network, HOUR, self.limits.guests_per_address)
+        guests = await self._act("guests", address and network_of(address), HOUR, self.limits.guests_per_address)
+        await take_all(session, await self._of_address(address), guests)
 
     async def create_guest(
         self, hours: int, address: str | None, profile: Mapping[str, Any] | None = None
@@ -167,12 +193,19 @@ class Resolver:
                 await update_profile(session, Caller(id=id, kind="guest"), profile)
         return issued
 
-    async def _count(self, session: AsyncSession, kind: str, of: str | None, seconds: float, burst: int) -> None:
-        if of is not None and burst:
-            await take(session, limit_key(await self.secret.get(), kind, of), per_seconds=seconds, burst=burst)
+    async def _act(self, kind: str, of: str | None, seconds: float, burst: int) -> Act | None:
+        return Act(limit_key(await self.secret.get(), kind, of), seconds, burst) if of is not None and burst else None
 
-    async def _count_caller(self, session: AsyncSession, id: UUID) -> None:
-        await self._count(session, "caller", str(id), MINUTE, self.limits.per_caller)
+    async def _of_address(self, address: str | None) -> Act | None:
+        return await self._act("address", address and network_of(address), MINUTE, self.limits.per_address)
+
+    def _of_caller(self, id: UUID) -> Act | None:
+        burst = self.limits.per_caller
+        return Act(caller_key(id), MINUTE, burst) if burst else None
+
+    async def _count(self, session: Executor, address: str | None, id: UUID) -> None:
+        """Count a request of a caller from there. Raises TooMany."""
+        await take_all(session, await self._of_address(address), self._of_caller(id))
 
     async def _resolve(self, token: str, address: str | None, audience: Collection[str]) -> Caller:
         if len(token) > MAX_TOKEN:
@@ -190,18 +223,31 @@ class Resolver:
         raise Unauthorized(UNKNOWN)
 
     async def _resolve_key(self, id: UUID, digest: bytes, address: str | None) -> Caller:
-        async with self._database.transaction() as session:
-            await self.count_address(session, address)
-            key = (await session.execute(_FIND_KEY, {"id": id, "sha": digest})).one_or_none()
-            if key is None:
-                raise Unauthorized(UNKNOWN)
-            refuse_expired(key.expires_at)
-            if key.revoked_at is not None or key.disabled_at is not None:
-                raise Unauthorized(REVOKED)
-            await self._count_caller(session, key.owner_id)
-        # The owner was not known when the first transaction began, and only the owner's may write.
+        of_address, of_caller = await self._of_address(address), self._of_caller(id)
+        key = (
+            await self._database.single(
+                _FIND_KEY,
+                {
+                    "id": id,
+                    "sha": digest,
+                    "address_free": of_address is None,
+                    "caller_counts": of_caller is not None,
+                    **values_of(of_address, "address"),
+                    **values_of(of_caller, "caller"),
+                },
+            )
+        ).one()
+        if not key.let_in and of_address is not None:
+            raise await self._refuse(of_address)
+        if key.owner_id is None:
+            raise _Counted(UNKNOWN)
+        if key.ended or (key.expires_at is not None and key.expires_at <= now()):
+            raise _Counted(REVOKED if key.ended else EXPIRED)
+        if not key.caller_let_in:
+            raise await self._refuse(Act(caller_key(key.owner_id), MINUTE, self.limits.per_caller))
+        # The owner was not known before, and only the owner's transaction may write.
         if key.stale:
-            async with self._database.transaction(key.owner_id) as session:
+            async with self._database.quick(key.owner_id) as session:
                 await session.execute(_TOUCH_KEY, {"owner_id": key.owner_id, "id": id})
         scopes = frozenset(key.scopes)
         return Caller(
@@ -214,21 +260,23 @@ class Resolver:
             expires_at=key.expires_at,
         )
 
+    async def _refuse(self, act: Act) -> TooMany:
+        async with self._database.quick() as session:
+            return await refuse(session, act)
+
     async def _resolve_guest(self, id: UUID, digest: bytes, address: str | None) -> Caller:
-        async with self._database.transaction(id) as session:
-            await self.count_address(session, address)
+        async with self._database.quick(id) as session:
             guest = await check_guest(session, id, digest)
-            await self._count_caller(session, id)
+            await self._count(session, address, id)
         return Caller(id=id, kind="guest", scopes=self.guest_scopes, expires_at=guest.expires_at)
 
     async def _resolve_jwt(self, token: str, address: str | None, audience: Collection[str]) -> Caller:
         if _read_issuer(token) != OURS:
             return await self._resolve_outsider(token, address, audience)
         access = read_access(await self.secret.get(), token)
-        async with self._database.transaction(access.owner_id) as session:
-            await self.count_address(session, address)
+        async with self._database.quick(access.owner_id) as session:
             roles = await roles_of_login(session, access)
-            await self._count_caller(session, access.owner_id)
+            await self._count(session, address, access.owner_id)
         return Caller(
             id=access.owner_id,
             kind="user",
@@ -247,13 +295,12 @@ class Resolver:
         account = await self._get_account(said)
         if account.disabled_at is not None:
             raise Unauthorized(DISABLED)
-        async with self._database.transaction() as session:
-            await self.count_address(session, address)
-            await self._count_caller(session, account.id)
+        async with self._database.quick() as session:
+            await self._count(session, address, account.id)
         named = said.roles & self.roles.scopes.keys()
         if more := named - frozenset(account.issuer_roles):
             # What an account may by its issuer's word is not known otherwise when somebody else is to change it.
-            async with self._database.transaction(account.id) as session:
+            async with self._database.quick(account.id) as session:
                 await session.execute(_ADD_ROLES, {"id": account.id, "more": sorted(more)})
         roles = frozenset(account.roles) | named
         scopes = self.roles.of(roles)
@@ -269,12 +316,12 @@ class Resolver:
         # The issuer is in the name: an outsider who calls himself `local`, or like somebody who has yet to come, must
         # not be taken for them. A name that is taken all the same gives way to the id.
         for name in (f"{said.name or said.subject} ({said.issuer} {said.subject})", str(id)):
-            async with self._database.transaction() as session:
+            async with self._database.quick() as session:
                 if (found := (await session.execute(_FIND_OUTSIDER, who)).one_or_none()) is not None:
                     return found
-            async with self._database.transaction(id) as session:
+            async with self._database.quick(id) as session:
                 await session.execute(_MAKE_OUTSIDER, {"id": id, "name": name, **who})
-        async with self._database.transaction() as session:
+        async with self._database.quick() as session:
             return (await session.execute(_FIND_OUTSIDER, who)).one()
 
 

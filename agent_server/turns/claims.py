@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
-from agent_server.db import Database, Executor, Swept, sweep
+from agent_server.db import Database, Executor, Swept, sweep_held, sweep_turns
 from agent_server.heartbeat import DEAD_AFTER
 from agent_server.turns.models import Turn
 
@@ -94,9 +94,7 @@ class Claims:
     async def find(self, *, has_room: bool, running: Collection[UUID]) -> Found:
         """Look for turns that nobody runs and for those that nobody follows. The former are looked for where the
         replica has room."""
-        async with self._database.quick() as session:
-            candidates = await sweep(session, "claimable", seconds=DEAD_AFTER, batch=MOST_FOUND) if has_room else []
-            left = await sweep(session, "left")
+        candidates, left = await sweep_turns(self._database, has_room=has_room, seconds=DEAD_AFTER, batch=MOST_FOUND)
         # Two looks in a row must find a replica's lock free: where only its connection was cut it takes the lock anew.
         before, self._suspected = self._suspected, {(turn.id, turn.epoch) for turn in candidates if not turn.certain}
         free = [
@@ -167,8 +165,7 @@ class Claims:
             return waiting.keys() - set(queued.scalars())
 
     async def _find_held(self) -> Sequence[Swept]:
-        async with self._database.quick() as session:
-            return await sweep(session, "held", replica=self._replica)
+        return await sweep_held(self._database, self._replica)
 
 
 async def lock_owner(session: Executor, owner_id: UUID) -> None:

@@ -14,12 +14,11 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from agent_server.conversations.models import Item
 from agent_server.conversations.notes import Finish, finish_of
-from agent_server.db import Database, keep_promise
+from agent_server.db import Database, Executor, keep_promise
 from agent_server.errors import Unavailable
 from agent_server.signals import Hint, TurnGrew
 from agent_server.turns.events import LAST, Cancelled, Done, Failed, Numbered, Snapshot, from_row
@@ -60,7 +59,10 @@ class Moved(Exception):
 
 @dataclass(eq=False)
 class _Feed:
-    """The events of one turn as far as this process knows them. It has all with a number above `start` up to `last`."""
+    """The events of one turn as far as this process knows them. It has all with a number above `start` up to `last`.
+
+    While it is `held` this process writes the turn, and nobody else: there is nothing to read. `watched` says that the
+    turn ends when nobody follows it."""
 
     owner_id: UUID
     turn_id: UUID
@@ -68,6 +70,8 @@ class _Feed:
     events: list[Numbered] = field(default_factory=list)
     waiting: set[asyncio.Event] = field(default_factory=set)
     over: bool = False
+    held: bool = False
+    watched: bool = False
     failure: Exception | None = None
 
     @property
@@ -109,6 +113,21 @@ class Hub:
         self._woken = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._closed = False
+
+    def begin(self, owner_id: UUID, turn_id: UUID, *, watched: bool) -> None:
+        """Keep the events of a turn that this process writes from its first one on, until `end`."""
+        feed = self._feeds.setdefault(turn_id, _Feed(owner_id, turn_id, 0))
+        feed.held, feed.watched = feed.last == 0, watched
+
+    def end(self, turn_id: UUID) -> None:
+        """Read the events of a turn again that this process writes no more, where somebody follows it and it goes on."""
+        if (feed := self._feeds.get(turn_id)) is not None and feed.held:
+            feed.held = False
+            if not feed.waiting:
+                del self._feeds[turn_id]
+            elif not feed.over:
+                self._unread.add(turn_id)
+                self._woken.set()
 
     def mark_grown(self, turn_id: UUID) -> None:
         """Have the turn's events looked for if anybody follows it."""
@@ -179,7 +198,7 @@ class Hub:
         finally:
             feed.waiting.discard(woken)
             # The reader ends with the last feed; it is woken to see that.
-            if not feed.waiting and self._feeds.get(turn_id) is feed:
+            if not feed.waiting and not feed.held and self._feeds.get(turn_id) is feed:
                 del self._feeds[turn_id]
                 self._woken.set()
 
@@ -187,24 +206,26 @@ class Hub:
         """What a follower lacks that came before the feed was begun."""
         if after >= feed.start:
             return ()
-        async with self._database.transaction(feed.owner_id) as session:
+        async with self._database.quick(feed.owner_id) as session:
             found = await _read_events(session, feed.owner_id, {feed.turn_id: after})
         return [numbered for numbered in found.get(feed.turn_id, ()) if numbered.seq <= feed.start]
 
     async def _read_on(self) -> None:
-        """Read for every feed until there is none. The states of their turns come first, and then every `POLL_SECONDS`."""
+        """Read for every feed that is followed until none is. The states of their turns come first, and then every
+        `POLL_SECONDS`."""
         keep_promise()
         loop = asyncio.get_running_loop()
-        # As if the last poll were long ago: the first round asks for every state at once.
-        polled, answered = -POLL_SECONDS, loop.time()
-        while self._feeds:
+        polled = answered = loop.time()
+        while any(feed.waiting for feed in self._feeds.values()):
             try:
                 async with asyncio.timeout(max(0.0, polled + POLL_SECONDS - loop.time())):
                     await self._woken.wait()
             except TimeoutError:
                 polled = loop.time()
                 # No hint is needed for this: it is what makes up for those that were lost.
-                self._unread |= self._feeds.keys()
+                self._unread |= {
+                    id for id, feed in self._feeds.items() if feed.waiting and (feed.watched or not feed.held)
+                }
             self._woken.clear()
             try:
                 await self._read()
@@ -231,7 +252,7 @@ class Hub:
             for id in dirty & self._feeds.keys():
                 by_owner[self._feeds[id].owner_id][id] = self._feeds[id].last
             for owner_id, after in by_owner.items():
-                async with self._database.transaction(owner_id) as session:
+                async with self._database.quick(owner_id) as session:
                     found = await _read_events(session, owner_id, after)
                 for id, events in found.items():
                     # Its followers may have left while the database answered.
@@ -248,7 +269,7 @@ class Hub:
         feeds = [self._feeds[id] for id in asked]
         owners = [feed.owner_id for feed in feeds]
         keys = {"owners": owners, "ids": [feed.turn_id for feed in feeds]}
-        async with self._database.transaction(*set(owners)) as session:
+        async with self._database.quick(*set(owners)) as session:
             states = (await session.execute(_STATES, keys)).all()
             if any(watched for *_, watched in states):
                 await session.execute(_FOLLOWED, keys)
@@ -299,7 +320,7 @@ def _last_event(turn: Turn, finish: Finish) -> Done | Failed | Cancelled:
             return Cancelled()
 
 
-async def _read_events(session: AsyncSession, owner_id: UUID, after: dict[UUID, int]) -> dict[UUID, list[Numbered]]:
+async def _read_events(session: Executor, owner_id: UUID, after: dict[UUID, int]) -> dict[UUID, list[Numbered]]:
     """The events of one owner's turns with numbers above those given."""
     found: dict[UUID, list[Numbered]] = {}
     keys = {"owner_id": owner_id, "ids": list(after), "after": list(after.values())}

@@ -12,12 +12,12 @@ from agent_server.errors import Unavailable
 log = structlog.get_logger()
 
 
-async def repeat(seconds: float, work: Callable[[], Awaitable[None]], soon: asyncio.Event) -> None:
+async def repeat(seconds: Callable[[], float], work: Callable[[], Awaitable[None]], soon: asyncio.Event) -> None:
     """Do `work` every so many seconds and when `soon` is set."""
     keep_promise()
     while True:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds()):
                 await soon.wait()
         # Before the work, so that a wish which comes during it is not lost.
         soon.clear()

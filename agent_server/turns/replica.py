@@ -2,7 +2,7 @@
 
 from agent_server.db import Database, new_id
 from agent_server.heartbeat import Heartbeat
-from agent_server.signals import Signals
+from agent_server.signals import Hint, Signals, WorkWaits
 
 
 class Replica:
@@ -18,10 +18,21 @@ class Replica:
         """Whether it is so long since this replica could say that it lives that others may take it for dead."""
         return self._heartbeat.is_silent
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other replica lived a moment ago."""
+        return self._heartbeat.is_alone
+
+    def send(self, hint: Hint) -> None:
+        """Send a hint to the other replicas soon, where there are any. It never waits."""
+        if not self.is_alone:
+            self.signals.send(hint)
+
     async def start(self) -> None:
         """Announce this replica. Raises Unavailable."""
         await self.signals.start()
         await self._heartbeat.start()
+        self.signals.send(WorkWaits())  # who was alone until now looks about
 
     async def close(self) -> None:
         """Take leave of the other replicas."""

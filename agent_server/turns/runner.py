@@ -27,6 +27,12 @@ log = structlog.get_logger()
 
 # How soon another replica goes on with the turns of a dead one. A look costs an idle server almost nothing.
 SWEEP_SECONDS = 0.25
+WATCH_SECONDS = 1.0
+"""The same where there is no other replica and no turn waits here: for turns that nobody follows any more."""
+IDLE_SECONDS = 4.0
+"""The same where no turn runs either."""
+LIVELY_SECONDS = 30.0
+"""How long after the last turn, or its start, a replica is not idle: there may be turns of one that died."""
 SECOND_LOOK_SECONDS = 0.1
 """How soon a replica whose lock is free, with a fresh heartbeat, is looked at again before its turns are taken."""
 
@@ -67,6 +73,7 @@ class Runner:
         self._background: set[asyncio.Task[None]] = set()
         self._freed, self._hurry = asyncio.Event(), asyncio.Event()
         self._drained: asyncio.Task[None] | None = None
+        self._active = time.monotonic()
 
     @property
     def closing(self) -> bool:
@@ -78,9 +85,9 @@ class Runner:
         await self.replica.start()
         self._freed.set()  # the first sweep is at once
         self._background = {
-            asyncio.create_task(repeat(SWEEP_SECONDS, self._sweep, self._freed)),
-            asyncio.create_task(repeat(BEAT_SECONDS, self._release_lost, asyncio.Event())),
-            asyncio.create_task(repeat(BEAT_SECONDS, self._forget_begun, asyncio.Event())),
+            asyncio.create_task(repeat(self._pace, self._sweep, self._freed)),
+            asyncio.create_task(repeat(lambda: BEAT_SECONDS, self._release_lost, asyncio.Event())),
+            asyncio.create_task(repeat(lambda: BEAT_SECONDS, self._forget_begun, asyncio.Event())),
             asyncio.create_task(self._listen()),
             asyncio.create_task(self._watch()),
         }
@@ -120,7 +127,7 @@ class Runner:
         # Others find the turns of a process that has ended in any case; this is only sooner.
         with contextlib.suppress(Unavailable):
             await self._claims.release_all()
-        self.replica.signals.send(WorkWaits())
+        self.replica.send(WorkWaits())
         # Last, so that followers get the ends that were written while it drained.
         self._hub.close()
 
@@ -134,6 +141,7 @@ class Runner:
 
         Raises TooMany where `most` of the owner's run or wait here (None: any number), and Unavailable as `check_room`.
         """
+        self._active = time.monotonic()
         place = self._places.arrive(owner_id, most=most, may_run=not self.closing)
         try:
             yield place
@@ -160,6 +168,8 @@ class Runner:
         if self.closing or turn.id in self._tasks:
             return
         self._places.run(turn.id, turn.owner_id)
+        if turn.last_event == 0:
+            self._hub.begin(turn.owner_id, turn.id, watched=turn.leave_after is not None)
         task = asyncio.create_task(self._attempt(turn, recalled), name=f"turn {turn.id}")
         self._tasks[turn.id] = task
         # A callback, and no `finally` in the task: one that is cancelled before it has begun never gets there.
@@ -172,13 +182,18 @@ class Runner:
     def _free_slot(self, turn_id: UUID, _: asyncio.Task[None]) -> None:
         del self._tasks[turn_id]
         self._given_up.discard(turn_id)
+        was_full = not self._places.free_slots
         self._places.end(turn_id)
-        self._freed.set()  # what waited behind it, or for a slot, need not wait for the next sweep
+        self._hub.end(turn_id)
+        self._active = time.monotonic()
+        # What waited behind it, or for a slot, need not wait for the next sweep; a full one does not look for what waits.
+        if was_full or self._places.waiting:
+            self._freed.set()
 
     def announce_work(self) -> None:
         """Say that a turn waits for whoever has room for it."""
         self._freed.set()
-        self.replica.signals.send(WorkWaits())
+        self.replica.send(WorkWaits())
 
     async def stop_turn(self, owner_id: UUID, turn_id: UUID) -> None:
         """Cancel a turn wherever it runs. One that is queued never starts."""
@@ -187,7 +202,7 @@ class Runner:
         self._hub.mark_grown(turn_id)
         # A turn that waited has its last event by now, and no writer that publishes it.
         self.announce_stop(turn_id)
-        self.replica.signals.send(TurnGrew(turn_id))
+        self.replica.send(TurnGrew(turn_id))
 
     async def stop_all(self, owner_id: UUID) -> None:
         """Cancel all turns of one owner."""
@@ -197,7 +212,7 @@ class Runner:
     def announce_stop(self, turn_id: UUID) -> None:
         """Stop a turn whose row says that it is to stop."""
         self._stop_here(turn_id)
-        self.replica.signals.send(TurnStopped(turn_id))
+        self.replica.send(TurnStopped(turn_id))
 
     def _stop_here(self, turn_id: UUID) -> None:
         task = self._tasks.get(turn_id)
@@ -209,6 +224,16 @@ class Runner:
         self._given_up |= turns
         for turn_id in turns:
             self._tasks[turn_id].cancel()
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._tasks and time.monotonic() - self._active > LIVELY_SECONDS
+
+    def _pace(self) -> float:
+        """Seconds until the next sweep that nothing asks for."""
+        if not self.replica.is_alone or self._places.waiting:
+            return SWEEP_SECONDS
+        return IDLE_SECONDS if self._is_idle else WATCH_SECONDS
 
     async def _sweep(self) -> None:
         # Who may be taken for dead must not claim: others would take the turns away again.
@@ -241,7 +266,7 @@ class Runner:
             await self.stop_turn(left.owner_id, left.id)
 
     async def _release_lost(self) -> None:
-        if await self._claims.release_lost(self._places.with_slot):
+        if not self._is_idle and await self._claims.release_lost(self._places.with_slot):
             self.announce_work()
 
     async def _forget_begun(self) -> None:

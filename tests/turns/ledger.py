@@ -98,7 +98,7 @@ class Replica:
 async def replica(database: Database, run: Run, **more: Any) -> AsyncIterator[Replica]:
     """A replica that runs turns by `run`."""
     process = Process(database)
-    hub = Hub(database, send=process.signals.send)
+    hub = Hub(database, send=process.send)
     runner = Runner(database, process, hub, run, **more)
     await runner.start()
     try:

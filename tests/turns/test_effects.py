@@ -412,6 +412,7 @@ async def test_a_call_that_is_made_once_the_turn_is_to_stop_is_not_made_or_not_k
             await session.execute(text("update turn set cancel = true"))
         with pytest.raises(StopRequested):
             await call(database, attempt, tool)
+            await attempt.writer.flush()  # what was only read is recorded with what comes next
     assert world.did == []
     assert await _noted(database) == await count(database, "tool_call") == 0
 
@@ -432,13 +433,20 @@ async def test_a_first_attempt_costs_one_transaction_and_one_more_where_the_effe
 ) -> None:
     counted: list[str] = []
     own = Database(url)
-    for ending in ("commit", "rollback"):
-        event.listen(own.pool.sync_engine, ending, lambda _, ending=ending: counted.append(ending))
+
+    def note(query: Any) -> None:
+        if (word := query.query.split(";")[0]) in ("COMMIT", "ROLLBACK"):
+            counted.append(word)
+
+    event.listen(
+        own.pool.sync_engine, "connect", lambda connection, _: connection.driver_connection.add_query_logger(note)
+    )
     async with replica(database, never) as here:
         attempt = await _attempt(here, own, me)
         assert await call(own, attempt, tool) == "did it"
+        await attempt.writer.flush()
     await own.close()
-    assert counted == ["commit"] * transactions
+    assert counted == ["COMMIT"] * transactions
 
 
 @pytest.mark.parametrize("tool", [look_up, charge_card, send_letter], ids=lambda tool: tool.effect)
