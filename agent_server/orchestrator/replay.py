@@ -293,6 +293,7 @@ class JournaledModel(Model):
             response=response.model_dump(mode="json", exclude_unset=True),
             events=events,
             items=items,
+            last=not any(isinstance(output, ResponseFunctionToolCall) for output in response.output),
         )
 
     def _message_item(self, message: ResponseOutputMessage, model: str) -> NewItem:
