@@ -59,6 +59,7 @@ from agent_server.turns.events import (
     ToolReturned,
 )
 from agent_server.turns.models import ModelCall
+from agent_server.turns.writer import Then
 from agent_server.workspace import Workspace
 
 log = structlog.get_logger()
@@ -293,8 +294,15 @@ class JournaledModel(Model):
             response=response.model_dump(mode="json", exclude_unset=True),
             events=events,
             items=items,
-            last=not any(isinstance(output, ResponseFunctionToolCall) for output in response.output),
+            then=self._what_follows(response, request),
         )
+
+    def _what_follows(self, response: Response, request: _Request) -> Then:
+        calls = [output.name for output in response.output if isinstance(output, ResponseFunctionToolCall)]
+        tools = self._models.workspace.tools
+        # A hand-off is no tool of the workspace.
+        reads = all(name in tools and tools[name].effect == "read" for name in calls)
+        return "act" if not reads else "read" if calls else "end"
 
     def _message_item(self, message: ResponseOutputMessage, model: str) -> NewItem:
         text = message_text(message)

@@ -210,6 +210,7 @@ async def _end_cancelled(writer: TurnWriter) -> None:
 async def _end_failed(writer: TurnWriter, code: str, message: str) -> bool:
     # It is stored and shown to clients, and an error of a tool may repeat a key.
     message = without_secrets(message)
+    await writer.keep_answer()
     agent, usage = await _read_usage(writer)
     error = {"code": code, "message": message}
     return await writer.finish("failed", Failed(code, message), agent=agent, usage=usage, error=error)

@@ -63,7 +63,10 @@ class CallLedger:
     @property
     def outcome(self) -> CallOutcome | None:
         row = self._earlier
-        return CallOutcome(**row.result) if row is not None and row.result is not None else None
+        if row is not None and row.result is not None:
+            return CallOutcome(**row.result)
+        # A call without an effect has no row: what it returned is in the log.
+        return self.writer.earlier.returned.get(self.call_id)
 
     @property
     def cut_off(self) -> bool:
@@ -106,12 +109,10 @@ class CallLedger:
     def hold(self, outcome: CallOutcome, act: Mapping[str, Any]) -> None:
         """Have the outcome of a call without an effect, and the `act` for the audit, recorded with the next write."""
         text, found = self.render(outcome)
-        row = {**self._row("done", None), "args_sha": self.args_sha.hex(), "result": asdict(outcome)}
         self.writer.hold(
             [*found, ToolReturned(self.call_id, self.name, outcome.output, outcome.error)],
             [tool_output_item(self.call_id, text, failed=outcome.error is not None)],
-            call=row,
-            act=dict(act),
+            dict(act),
         )
 
     def _row(self, state: str, outcome: CallOutcome | None) -> dict[str, Any]:

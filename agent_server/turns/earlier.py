@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlmodel import col, select
 
+from agent_server.calls.ledger import CallOutcome
 from agent_server.db import Database, Executor
-from agent_server.turns.events import Event, Reset, TextDelta, TextDone, ThoughtDelta, from_row
+from agent_server.turns.events import Event, Reset, TextDelta, TextDone, ThoughtDelta, ToolReturned, from_row
 from agent_server.turns.models import ModelCall, ToolCall
 
 _TAKEN_STEERS = text("""
@@ -36,6 +38,15 @@ class Earlier:
     def last_call(self) -> int:
         """The number of the last model call that was answered. It is 0 before the first."""
         return max(self.model_calls, default=0)
+
+    @cached_property
+    def returned(self) -> Mapping[str, CallOutcome]:
+        """The outcomes of tool calls that the log has, by the call's id."""
+        return {
+            event.call_id: CallOutcome(event.output, event.error)
+            for event in self.events
+            if isinstance(event, ToolReturned)
+        }
 
     @property
     def unfinished_calls(self) -> Sequence[int]:

@@ -31,7 +31,7 @@ WATCH_SECONDS = 1.0
 """The same where there is no other replica and no turn waits here: for turns that nobody follows any more."""
 IDLE_SECONDS = 4.0
 """The same where no turn runs either."""
-LIVELY_SECONDS = 30.0
+LIVELY_SECONDS = 8.0
 """How long after the last turn, or its start, a replica is not idle: there may be turns of one that died."""
 SECOND_LOOK_SECONDS = 0.1
 """How soon a replica whose lock is free, with a fresh heartbeat, is looked at again before its turns are taken."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import structlog
@@ -32,6 +32,9 @@ log = structlog.get_logger()
 
 HOLD_SECONDS = 0.1
 """How long what is held waits for a write that it goes with."""
+
+Then = Literal["act", "read", "end"]
+"""What follows a response: calls of which some may have an effect, calls that have none, or nothing."""
 
 # Where the turn is to stop nothing is written. A number that was used up by it would be a gap in the log.
 _COUNTERS = """
@@ -54,14 +57,6 @@ _WRITE = """
         where not f.stop),
     new_item as ({items}){more}
     select last_event, stop, steers, {count} as also from fence"""
-# What a read tool answered. It has no effect that could happen twice.
-_HELD_CALLS = """
-    insert into tool_call (owner_id, turn_id, call_id, name, effect, args_sha, state, result, epoch)
-    select :owner_id, :id, r.call_id, r.name, r.effect, decode(r.args_sha, 'hex'), 'done', r.result, :epoch
-    from fence cross join jsonb_to_recordset(cast(:new_calls as jsonb))
-        as r(call_id text, name text, effect text, args_sha text, result jsonb)
-    where not stop
-    on conflict (owner_id, turn_id, call_id) do nothing"""
 
 
 def fence_statement(also: str = "", *, set: str = "", more: str = "") -> TextClause:
@@ -74,7 +69,6 @@ def fence_statement(also: str = "", *, set: str = "", more: str = "") -> TextCla
 
 
 _ALSO_HELD = f""",
-    held_call as ({_HELD_CALLS}),
     held_act as ({insert_acts("(select * from fence where not stop)")})"""  # noqa: S608  # SQL of our own
 _SET_END = """status = :status, finished_at = now(), agent = :agent, usage = cast(:usage as jsonb),
         error = cast(:error as jsonb),"""
@@ -84,7 +78,8 @@ _ADD_RESPONSE = """
     from fence where not stop returning 1"""
 _NAME_AGENT = """
     update conversation c set agent = coalesce(:agent, c.agent), updated_at = now() from fence
-    where c.owner_id = :owner_id and c.id = fence.conversation_id returning 1"""
+    where c.owner_id = :owner_id and c.id = fence.conversation_id and c.agent is distinct from coalesce(:agent, c.agent)
+    returning 1"""
 _ALONE: Final = fence_statement()
 _APPEND: Final = fence_statement(more=_ALSO_HELD)
 _RESPONSE: Final = fence_statement(_ADD_RESPONSE, more=_ALSO_HELD)
@@ -109,25 +104,22 @@ class StopRequested(Interrupted):
 
 @dataclass
 class _Held:
-    """What goes with the next write. `calls` are rows of the ledger and `acts` of the audit, `response` that of the
-    journal."""
+    """What goes with the next write. `acts` are rows of the audit, `response` is that of the journal."""
 
     events: list[Event] = field(default_factory=list)
     items: list[NewItem] = field(default_factory=list)
-    calls: list[dict[str, Any]] = field(default_factory=list)
     acts: list[dict[str, Any]] = field(default_factory=list)
     response: dict[str, Any] | None = None
 
     @property
     def is_empty(self) -> bool:
-        return self.response is None and not (self.events or self.items or self.calls or self.acts)
+        return self.response is None and not (self.events or self.items or self.acts)
 
     def before(self, later: "_Held") -> "_Held":
         """This and what was held after it."""
         return _Held(
             self.events + later.events,
             self.items + later.items,
-            self.calls + later.calls,
             self.acts + later.acts,
             self.response or later.response,
         )
@@ -169,17 +161,13 @@ class TurnWriter:
         """Write in a transaction of its own. Raises Fenced or StopRequested."""
         await self._write_held(_Held(list(events), list(items)))
 
-    def hold(
-        self,
-        events: Sequence[Event],
-        items: Sequence[NewItem],
-        *,
-        call: dict[str, Any],
-        act: dict[str, Any],
-    ) -> None:
+    def hold(self, events: Sequence[Event], items: Sequence[NewItem], act: dict[str, Any]) -> None:
         """Have the outcome of a call that had no effect written with what comes next."""
-        self._held = self._held.before(_Held(list(events), list(items), [call], [act]))
-        # A model may think for long, and whoever follows is to see the outcome.
+        self._hold(_Held(list(events), list(items), [act]))
+
+    def _hold(self, more: _Held) -> None:
+        self._held = self._held.before(more)
+        # A model may think for long, and whoever follows is to see what has happened.
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._flush_soon)
 
@@ -191,11 +179,14 @@ class TurnWriter:
             await self._write_held(_Held())
 
     async def keep_answer(self) -> None:
-        """Write the last answer of a turn that is to stop, or else forget it: what was shown of it is in the log."""
+        """Write what is held before a turn ends early. Of one that is to stop, the last answer is forgotten: what was shown
+        of it is in the log."""
         try:
             await self.flush()
         except StopRequested:
             self._answer = _Held()
+            if not self._held.is_empty:
+                await self._write_held(_Held(), heed_stop=False)
 
     def close(self) -> None:
         """Write nothing more."""
@@ -224,6 +215,7 @@ class TurnWriter:
         more: _Held,
         *,
         end: Mapping[str, Any] | None = None,
+        heed_stop: bool = True,
         waits: bool = True,
     ) -> bool:
         """Write what is held and `more` in a transaction of its own. With `end` the turn ends with it; returns whether that
@@ -241,7 +233,6 @@ class TurnWriter:
         if end is not None and whole.response:
             statement = _RESPONSE_AND_FINISH
         values = {
-            "new_calls": _json(whole.calls),
             "new_acts": _json(whole.acts),
             **(whole.response or {}),
             **(end or {}),
@@ -249,8 +240,9 @@ class TurnWriter:
         try:
             async with self.transaction() as session:
                 # A turn that is to stop must be able to end.
+                heed_stop = heed_stop and end is None
                 await self.write(
-                    session, whole.events, whole.items, heed_stop=end is None, statement=statement, values=values
+                    session, whole.events, whole.items, heed_stop=heed_stop, statement=statement, values=values
                 )
                 # `steers` was read under the lock of this transaction: no message can come in between.
                 if end is None or self.steers == len(self._taken):
@@ -314,16 +306,21 @@ class TurnWriter:
         response: dict[str, Any],
         events: Sequence[Event],
         items: Sequence[NewItem],
-        last: bool = False,
+        then: Then = "act",
     ) -> None:
-        """Commit a model's response with its items and events before the run loop sees it. The `last` one of a turn,
-        which nothing follows from, is held for the end of the turn."""
+        """Commit a model's response with its items and events before the run loop sees it. It is held where nothing comes
+        of it that could happen twice: the next calls only `read`, or the turn is at its `end`."""
         row = {"n": n, "by": agent, "request_sha": request_sha, "response": json.dumps(response)}
         whole = _Held(list(events), list(items), response=row)
-        if last:
-            self._answer = whole
-        else:
-            await self._write_held(whole)
+        if then != "act" and self._held.response is not None:
+            await self.flush()
+        match then:
+            case "act":
+                await self._write_held(whole)
+            case "read":
+                self._hold(whole)
+            case "end":
+                self._answer = whole
 
     async def take_steers(self, n: int) -> list[tuple[int, str]]:
         """Take the messages put into the turn that model call `n` is given. Those are what earlier calls were the first

@@ -223,7 +223,8 @@ async def test_a_call_that_is_cut_off_has_the_effects_that_its_kind_promises(
         assert told[0].startswith("outcome_unknown: a call of send_letter was cut off")
         assert "Do not call send_letter again" in told[0]
         assert await _audit(database) == ["outcome_unknown"]
-    assert await _states(database) == ["done"]
+    # A call without an effect needs no row: what it returned is in the log.
+    assert await _states(database) == ([] if tool is look_up else ["done"])
 
 
 @pytest.mark.parametrize(
@@ -410,9 +411,10 @@ async def test_a_call_that_is_made_once_the_turn_is_to_stop_is_not_made_or_not_k
         attempt = await _attempt(here, database, me)
         async with everything(database) as session:
             await session.execute(text("update turn set cancel = true"))
-        with pytest.raises(StopRequested):
+        if tool is look_up:  # what was only read is recorded with what comes next
             await call(database, attempt, tool)
-            await attempt.writer.flush()  # what was only read is recorded with what comes next
+        with pytest.raises(StopRequested):
+            await (attempt.writer.flush() if tool is look_up else call(database, attempt, tool))
     assert world.did == []
     assert await _noted(database) == await count(database, "tool_call") == 0
 
