@@ -29,6 +29,8 @@ DEAD_AFTER = 5.0
 """Seconds without a heartbeat, on the database's clock, after which a replica is taken for dead."""
 STOP_AFTER = DEAD_AFTER - 1.0
 """Seconds without a heartbeat after which a replica stops its own runs: before the others take it for dead."""
+FORMAT = 2
+"""Which forms of rows this version reads. With 2, several events may be in one row (`turns.events.BATCH`)."""
 LOCK_SPACE = 730_042
 """The first of the two keys of the advisory locks that replicas hold; the second is `replica.lock_key`. The function
 `sweep` (migrations/engine) has it too: a lock that is free says that its process is dead, at once, but not where the
@@ -36,10 +38,11 @@ server that held it has been restarted since."""
 
 _FORGET = text("delete from replica where id = :me or beat < now() - interval '1 hour'")
 _BEAT = f"""
-    insert into replica (id, beat, lock_key, server_started) values ($1, now(), $2, $3)
+    insert into replica (id, beat, lock_key, server_started, format) values ($1, now(), $2, $3, {FORMAT})
     on conflict (id) do update
         set beat = excluded.beat, lock_key = excluded.lock_key, server_started = excluded.server_started
-    returning exists (select from replica o where o.id <> $1 and o.beat > now() - interval '{DEAD_AFTER} seconds')"""  # noqa: S608  # a constant
+    returning (select min(coalesce(o.format, 1)) from replica o
+               where o.id <> $1 and o.beat > now() - interval '{DEAD_AFTER} seconds')"""  # noqa: S608  # constants
 _LOCK = "select pg_try_advisory_lock($1, $2)"
 
 
@@ -47,7 +50,8 @@ class ReplicaRow(SQLModel, table=True):
     """A process that runs turns. `beat` is when it last said so, by the database's clock.
 
     `lock_key` is the advisory lock that its connection holds, on the server that started at `server_started`: while that
-    server runs, a lock that is free says that the process is dead. None: only `beat` says it.
+    server runs, a lock that is free says that the process is dead. None: only `beat` says it. `format` is the newest form
+    of rows that it reads (None: 1).
     """
 
     __tablename__ = "replica"
@@ -56,6 +60,7 @@ class ReplicaRow(SQLModel, table=True):
     beat: datetime = Field(sa_type=DateTime(timezone=True))
     lock_key: int | None = None
     server_started: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+    format: int | None = None
 
 
 class Heartbeat:
@@ -70,6 +75,8 @@ class Heartbeat:
         self._beaten = time.monotonic()
         self.is_alone = False
         """Whether no other replica lived when this one last beat."""
+        self.format = 1
+        """The newest form of rows that all replicas read which lived then."""
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -123,8 +130,9 @@ class Heartbeat:
     async def _write_beat(self) -> None:
         if (connection := self._connection) is not None:
             try:
-                others = await connection.fetchval(_BEAT, self._replica, *(self._lock or (None, None)), timeout=2)
-                self.is_alone = not others
+                self._note_others(
+                    await connection.fetchval(_BEAT, self._replica, *(self._lock or (None, None)), timeout=2)
+                )
                 return
             except asyncpg.PostgresError:
                 pass  # the server answers: to give up the lock would say that this process is dead
@@ -134,7 +142,11 @@ class Heartbeat:
         async with self._database.transaction() as session:
             pooled = await session.connection()
             others = await pooled.exec_driver_sql(_BEAT, (self._replica, *(self._lock or (None, None))))
-            self.is_alone = not others.scalar_one()
+            self._note_others(others.scalar_one())
+
+    def _note_others(self, format: int | None) -> None:
+        self.is_alone = format is None
+        self.format = FORMAT if format is None else min(FORMAT, format)
 
     async def _stay_connected(self) -> None:
         wait = 0.05

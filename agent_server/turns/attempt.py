@@ -72,7 +72,8 @@ Renew = Callable[[Caller], Awaitable[Caller]]
 @dataclass(frozen=True, kw_only=True)
 class Attempts:
     """Makes attempts of turns that are this replica's. `given_up` are the turns whose attempts are cancelled so that
-    another replica goes on with them; any other attempt that is cancelled ends its turn."""
+    another replica goes on with them; any other attempt that is cancelled ends its turn. `batches` says whether all
+    replicas read several events in one row."""
 
     database: Database
     hub: Hub
@@ -81,6 +82,7 @@ class Attempts:
     renew: Renew | None
     turn_timeout: float
     given_up: Set[UUID]
+    batches: Callable[[], bool]
 
     async def make(self, turn: Turn, recalled: Any = None) -> bool:
         """Make an attempt of a turn, for which `recalled` was read as it was accepted. Returns whether it leaves a turn that waits for a replica."""
@@ -169,6 +171,7 @@ class Attempts:
             epoch=turn.epoch,
             steers=turn.steers,
             earlier=earlier,
+            batches=self.batches(),
         )
 
     async def _run_in_time(self, turn: Turn, writer: TurnWriter, recalled: Any) -> Outcome:

@@ -10,14 +10,14 @@ from sqlmodel import col, select
 
 from agent_server.calls.ledger import CallOutcome
 from agent_server.db import Database, Executor
-from agent_server.turns.events import Event, Reset, TextDelta, TextDone, ThoughtDelta, ToolReturned, from_row
+from agent_server.turns.events import Event, Reset, TextDelta, TextDone, ThoughtDelta, ToolReturned, unfold
 from agent_server.turns.models import ModelCall, ToolCall
 
 _TAKEN_STEERS = text("""
     select consumed_n, text from steer where owner_id = :owner_id and turn_id = :id and consumed_n is not null
     order by i""")
 
-_EVENTS = text("select kind, body from event where owner_id = :owner_id and turn_id = :id order by seq")
+_EVENTS = text("select seq, kind, body from event where owner_id = :owner_id and turn_id = :id order by seq")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ async def read_earlier(database: Database, *, owner_id: UUID, turn_id: UUID) -> 
 async def read_events(session: Executor, *, owner_id: UUID, turn_id: UUID) -> Sequence[Event]:
     """The log of a turn so far."""
     rows = await session.execute(_EVENTS, {"owner_id": owner_id, "id": turn_id})
-    return [from_row(kind, body) for kind, body in rows]
+    return [numbered.event for row in rows for numbered in unfold(*row)]
 
 
 def find_partial_texts(events: Iterable[Event]) -> Mapping[int, str]:

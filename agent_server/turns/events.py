@@ -1,7 +1,8 @@
 """What happens in a turn as clients may know it. Events are one closed union, numbered per turn; every encoder renders
 them. `kind` and the fields are what `GET /api/turns/{turn}/events` sends."""
 
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 
@@ -227,4 +228,23 @@ def from_row(kind: str, body: dict[str, Any]) -> Event:
 
 def body_of(event: Event) -> dict[str, Any]:
     """The fields of `event` as JSON-ready data."""
-    return event.body if isinstance(event, Other) else asdict(event)
+    return event.body if isinstance(event, Other) else dict(vars(event))
+
+
+BATCH = "batch"
+"""The kind of a row with several events, a list of kind and body each. Its number is that of the last one."""
+
+
+def fold(rows: Sequence[dict[str, Any]], *, batch: bool) -> list[dict[str, Any]]:
+    """The rows of events that are written together, each with the place of its `last` event among them."""
+    if batch and len(rows) > 1:
+        return [{"kind": BATCH, "body": [[row["kind"], row["body"]] for row in rows], "last": len(rows)}]
+    return [{**row, "last": place} for place, row in enumerate(rows, 1)]
+
+
+def unfold(seq: int, kind: str, body: Any) -> list[Numbered]:
+    """The events of a row."""
+    if kind != BATCH:
+        return [Numbered(seq, from_row(kind, body))]
+    first = seq - len(body) + 1
+    return [Numbered(first + place, from_row(*each)) for place, each in enumerate(body)]

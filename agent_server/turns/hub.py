@@ -21,7 +21,7 @@ from agent_server.conversations.notes import Finish, finish_of
 from agent_server.db import Database, Executor, keep_promise
 from agent_server.errors import Unavailable
 from agent_server.signals import Hint, TurnGrew
-from agent_server.turns.events import LAST, Cancelled, Done, Failed, Numbered, Snapshot, from_row
+from agent_server.turns.events import LAST, Cancelled, Done, Failed, Numbered, Snapshot, unfold
 from agent_server.turns.models import FINISHED, Turn
 
 log = structlog.get_logger()
@@ -325,5 +325,7 @@ async def _read_events(session: Executor, owner_id: UUID, after: dict[UUID, int]
     found: dict[UUID, list[Numbered]] = {}
     keys = {"owner_id": owner_id, "ids": list(after), "after": list(after.values())}
     for turn_id, seq, kind, body in await session.execute(_READ, keys):
-        found.setdefault(turn_id, []).append(Numbered(seq, from_row(kind, body)))
+        # Of a row with several events the first may be known.
+        new = [numbered for numbered in unfold(seq, kind, body) if numbered.seq > after[turn_id]]
+        found.setdefault(turn_id, []).extend(new)
     return found

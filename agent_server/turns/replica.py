@@ -23,6 +23,11 @@ class Replica:
         """Whether no other replica lived a moment ago."""
         return self._heartbeat.is_alone
 
+    @property
+    def format(self) -> int:
+        """The newest form of rows that all replicas read."""
+        return self._heartbeat.format
+
     def send(self, hint: Hint) -> None:
         """Send a hint to the other replicas soon, where there are any. It never waits."""
         if not self.is_alone:

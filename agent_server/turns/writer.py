@@ -23,7 +23,7 @@ from agent_server.conversations.items import NewItem, insert_items, items_json, 
 from agent_server.db import Database, Executor, after_commit, storable
 from agent_server.errors import Unavailable
 from agent_server.turns.earlier import NOTHING, Earlier
-from agent_server.turns.events import Event, Numbered, Steered, body_of, from_row
+from agent_server.turns.events import Event, Steered, body_of, fold, unfold
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Status
 from agent_server.turns.steering import release_steers
@@ -52,8 +52,9 @@ _WRITE = """
         returning owner_id, conversation_id, id, turn_no, last_event, last_item, cancel and :heed_stop as stop, steers),
     new_event as (
         insert into event (owner_id, turn_id, seq, kind, body, at)
-        select :owner_id, :id, f.last_event - :events + e.n, e.row ->> 'kind', e.row -> 'body', now()
-        from fence f cross join json_array_elements(cast(:new_events as json)) with ordinality e(row, n)
+        select :owner_id, :id, f.last_event - :events + cast(e.row ->> 'last' as int), e.row ->> 'kind', e.row -> 'body',
+               now()
+        from fence f cross join json_array_elements(cast(:new_events as json)) e(row)
         where not f.stop),
     new_item as ({items}){more}
     select last_event, stop, steers, {count} as also from fence"""
@@ -84,9 +85,6 @@ _ALONE: Final = fence_statement()
 _APPEND: Final = fence_statement(more=_ALSO_HELD)
 _RESPONSE: Final = fence_statement(_ADD_RESPONSE, more=_ALSO_HELD)
 _FINISH: Final = fence_statement(_NAME_AGENT, more=_ALSO_HELD, set=_SET_END)
-_RESPONSE_AND_FINISH: Final = fence_statement(
-    _NAME_AGENT, more=f",\n response as ({_ADD_RESPONSE}){_ALSO_HELD}", set=_SET_END
-)
 
 _WAITING_STEERS = text("""
     select i, text from steer where owner_id = :owner_id and turn_id = :id and consumed_n is null order by i""")
@@ -128,7 +126,7 @@ class _Held:
 @dataclass(kw_only=True)
 class TurnWriter:
     """Writes what one attempt of a turn does. `steers` is how many messages have been put into the turn so far, as the
-    last write saw it; `earlier` is what earlier attempts have stored.
+    last write saw it; `earlier` is what earlier attempts have stored. With `batches` the events of a write are one row.
 
     What nothing else depends on may be held (`hold`): it goes with the next write, or after `HOLD_SECONDS`.
     """
@@ -142,6 +140,7 @@ class TurnWriter:
     epoch: int
     steers: int = 0
     earlier: Earlier = NOTHING
+    batches: bool = False
 
     def __post_init__(self) -> None:
         self._taken = list(self.earlier.steers)
@@ -229,9 +228,8 @@ class TurnWriter:
             self._timer.cancel()
             self._timer = None
         whole = held.before(answer).before(more)
-        statement = (_RESPONSE if whole.response else _APPEND) if end is None else _FINISH
-        if end is not None and whole.response:
-            statement = _RESPONSE_AND_FINISH
+        # A response that is written with the end of its turn needs no journal: nobody goes on with the turn.
+        statement = _FINISH if end is not None else _RESPONSE if whole.response else _APPEND
         values = {
             "new_acts": _json(whole.acts),
             **(whole.response or {}),
@@ -268,7 +266,8 @@ class TurnWriter:
 
         Returns how many rows the `statement` (see `fence_statement`) has written with its own `values`.
         """
-        new_events = _json([{"kind": event.kind, "body": body_of(event)} for event in events])
+        rows = storable([{"kind": event.kind, "body": body_of(event)} for event in events])
+        new_events = json.dumps(fold(rows, batch=self.batches))
         written: Any = (
             await session.execute(
                 statement,
@@ -291,8 +290,10 @@ class TurnWriter:
             raise StopRequested
         if events:
             # From the stored JSON: followers here must get exactly what those who read the rows get.
-            stored = [from_row(row["kind"], row["body"]) for row in json.loads(new_events)]
-            numbered = [Numbered(seq, event) for seq, event in enumerate(stored, written.last_event - len(events) + 1)]
+            first = written.last_event - len(events)
+            numbered = [
+                each for row in json.loads(new_events) for each in unfold(first + row["last"], row["kind"], row["body"])
+            ]
             # Followers must never have an event that is then rolled back.
             after_commit(session, lambda: self.hub.publish(self.turn_id, numbered))
         return int(written.also)

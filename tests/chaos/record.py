@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent_server.turns.events import body_of, unfold
 from tests.chaos.postgres import Postgres
 
 _TRIGGERS = """
@@ -164,8 +165,9 @@ async def read_record(database: Postgres, phase: str) -> Record:
         await connection.close()
     by_turn: dict[str, list[Logged]] = {}
     for row in events:
-        event = Logged(row["seq"], row["kind"], json.loads(row["body"]), float(row["at"]))
-        by_turn.setdefault(str(row["turn_id"]), []).append(event)
+        for numbered in unfold(row["seq"], row["kind"], json.loads(row["body"])):
+            event = Logged(numbered.seq, numbered.event.kind, body_of(numbered.event), float(row["at"]))
+            by_turn.setdefault(str(row["turn_id"]), []).append(event)
     said: dict[str, list[Said]] = {}
     for row in items:
         said.setdefault(str(row["turn_id"]), []).append(Said(row["role"], row["text"], row["call_id"]))

@@ -20,7 +20,7 @@ from agent_server.turns.accept import Accepted, Message, accept
 from agent_server.turns.attempt import Attempt, Outcome, Run
 from agent_server.turns.calls import CallLedger
 from agent_server.turns.earlier import read_earlier
-from agent_server.turns.events import Numbered, from_row
+from agent_server.turns.events import Numbered, unfold
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn, TurnEvent
 from agent_server.turns.places import Place
@@ -150,7 +150,7 @@ async def read_log(database: Database, turn: Turn) -> list[Numbered]:
             .where(col(TurnEvent.turn_id) == turn.id)
             .order_by(col(TurnEvent.seq))
         )
-        return [Numbered(seq, from_row(kind, body)) for seq, kind, body in rows]
+        return [numbered for row in rows for numbered in unfold(*row)]
 
 
 async def bodies(database: Database, conversation_id: UUID) -> list[dict[str, Any]]:

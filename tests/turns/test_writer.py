@@ -25,7 +25,7 @@ from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn
 from agent_server.turns.writer import Fenced, StopRequested, TurnWriter
 from tests.conftest import everything
-from tests.turns.ledger import Replica, answer, bodies, call, count, never, read_turn, replica, until
+from tests.turns.ledger import Replica, answer, bodies, call, count, never, read_log, read_turn, replica, until
 
 
 async def _open(here: Replica, caller: Caller) -> tuple[Turn, TurnWriter]:
@@ -35,11 +35,7 @@ async def _open(here: Replica, caller: Caller) -> tuple[Turn, TurnWriter]:
 
 
 async def _log(database: Database, turn: Turn) -> list[tuple[int, str]]:
-    async with everything(database) as session:
-        rows = await session.execute(
-            text("select seq, kind from event where turn_id = :id order by seq"), {"id": turn.id}
-        )
-        return [tuple(row) for row in rows]
+    return [(numbered.seq, numbered.event.kind) for numbered in await read_log(database, turn)]
 
 
 async def test_numbers_are_dense_and_in_order_however_many_write_at_once(database: Database, me: Caller) -> None:
