@@ -19,7 +19,7 @@ from agent_server.conversations.notes import DECLINED
 from agent_server.db import storable
 from agent_server.model_calls import clean_arguments, clean_name, is_clean_name
 from agent_server.models.answer import message_text, with_text
-from agent_server.models.providers import THOUGHT_IN_TEXT
+from agent_server.models.endings import THOUGHT_IN_TEXT
 
 log = structlog.get_logger()
 
