@@ -20,6 +20,7 @@ from agent_server.models.breaker import Breaker, Clock
 from agent_server.models.choice import full_name
 from agent_server.models.faults import Fault, translate_faults
 from agent_server.models.lean.model import Api, LeanModel
+from agent_server.models.lean.request import ToolSets
 from agent_server.models.lean.wire import Network, Wire
 from agent_server.models.sdk import create_client, litellm_model, openai_model
 from agent_server.models.windows import find_window
@@ -40,6 +41,7 @@ class Models:
         transport: Any = None,
     ) -> None:
         self.settings, self._clock, self._transport = settings, clock, transport
+        self.tool_sets = ToolSets()
         self._api: Api | None = None
         self._openai: AsyncOpenAI | None = None
         self._first: str | None = None
@@ -80,7 +82,7 @@ class Models:
     def _get_api(self) -> Api:
         if self._api is None:
             wire: Wire = self._transport or Network(self.settings)
-            self._api = Api(wire, self.settings.openai_base_url, self._find_key())
+            self._api = Api(wire, self.settings.openai_base_url, self._find_key(), self.tool_sets)
         return self._api
 
     def _get_openai(self) -> AsyncOpenAI:

@@ -38,8 +38,8 @@ _DRAIN_SECONDS = 0.25
 class Api:
     """The Chat Completions of one server."""
 
-    def __init__(self, wire: Wire, base_url: str | None, key: str) -> None:
-        self.wire, self.base_url, self.tool_sets = wire, (base_url or OPENAI).rstrip("/"), ToolSets()
+    def __init__(self, wire: Wire, base_url: str | None, key: str, tool_sets: ToolSets) -> None:
+        self.wire, self.base_url, self.tool_sets = wire, (base_url or OPENAI).rstrip("/"), tool_sets
         self.official = is_official_openai_base_url(self.base_url)
         self._headers = {
             **HEADERS,

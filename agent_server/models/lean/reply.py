@@ -1,11 +1,11 @@
 """Chunks of Chat Completions -> the events that are read of an answer, and the whole answer.
 
-Of a block of chunks there is one event of each kind, not one of each chunk.
+Pieces of one kind that came together in a block are one event.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, assert_never
 
 import agents.models.reasoning_content_replay as _replay
 import agents.usage as _usage
@@ -44,16 +44,42 @@ _FIELD: str | None = getattr(_replay, "_CHAT_COMPLETIONS_REASONING_FIELD_KEY", N
 _mark_request: Any = getattr(_usage, "_mark_request_completed_without_usage", lambda _: None)
 
 
-@dataclass
-class _Block:
-    """What came in one block, by kind."""
+Kind = Literal["summary", "thought", "said", "refused", "begun", "arguments"]
+"""What a piece of an answer is. `summary` is thought beside the text, `thought` as `reasoning`; for a call that has
+`begun` the piece is empty."""
 
-    summary: str = ""
-    thought: str = ""
-    said: str = ""
-    refused: str = ""
-    arguments: str = ""
-    begun: list[int] = field(default_factory=list)
+_WHERE: Mapping[str, Any] = {"item_id": FAKE_RESPONSES_ID, "output_index": 0, "sequence_number": 0}
+
+
+def _event(kind: Kind, text: str) -> TResponseStreamEvent:
+    match kind:
+        case "summary":
+            return ResponseReasoningSummaryTextDeltaEvent(
+                delta=text, summary_index=0, type="response.reasoning_summary_text.delta", **_WHERE
+            )
+        case "thought":
+            return ResponseReasoningTextDeltaEvent(
+                delta=text, content_index=0, type="response.reasoning_text.delta", **_WHERE
+            )
+        case "said":
+            return ResponseTextDeltaEvent(
+                delta=text, content_index=0, logprobs=[], type="response.output_text.delta", **_WHERE
+            )
+        case "refused":
+            return ResponseRefusalDeltaEvent(delta=text, content_index=0, type="response.refusal.delta", **_WHERE)
+        case "begun":
+            call = ResponseFunctionToolCall(
+                id=FAKE_RESPONSES_ID, call_id="", name="", arguments="", type="function_call"
+            )
+            return ResponseOutputItemAddedEvent(
+                item=call, output_index=0, sequence_number=0, type="response.output_item.added"
+            )
+        case "arguments":
+            return ResponseFunctionCallArgumentsDeltaEvent(
+                delta=text, type="response.function_call_arguments.delta", **_WHERE
+            )
+        case _:
+            assert_never(kind)
 
 
 @dataclass
@@ -81,7 +107,7 @@ class Reply:
     def __init__(self, response: Response) -> None:
         self._response = response
         self._repair = Repair()
-        self._block = _Block()
+        self._pieces: list[tuple[Kind, str]] = []
         self._source: dict[str, Any] = {"model": response.model}
         self._texts: dict[str, list[str]] = {}
         """The pieces of what was `said` and `refused`, in the order in which the two began."""
@@ -126,7 +152,7 @@ class Reply:
         self._say(content)
         if refusal:
             self._begin_text("refused").append(refusal)
-            self._block.refused += refusal
+            self._add("refused", refusal)
         for piece in calls or ():
             self._call(piece)
         if delta.get("audio"):
@@ -138,17 +164,17 @@ class Reply:
             self._thought.parts.append("")
             self._thought.open = True
         self._thought.parts[-1] += summary
-        self._block.summary += summary
+        self._add("summary", summary)
 
     def _think_in_text(self, thought: str) -> None:
         self._thought = self._thought or _Thought(dict(self._source))
         self._thought.text += thought
-        self._block.thought += thought
+        self._add("thought", thought)
 
     def _say(self, content: Any) -> None:
         if content:
-            self._block.said += content
             self._begin_text("said").append(content)
+            self._add("said", content)
 
     def _begin_text(self, kind: str) -> list[str]:
         if not self._texts and any(call.id and call.name for call in self._repair.calls.calls):
@@ -163,39 +189,21 @@ class Reply:
             self._ignored.add(place)
         if place == len(self._sources):
             self._sources.append(dict(self._source))
-            self._block.begun.append(place)
+            self._add("begun", "")
         if signature := _read_signature(piece):
             self._sources[place] = {**self._source, "thought_signature": signature}
-        self._block.arguments += text
+        if text:
+            self._add("arguments", text)
 
-    def take_events(self) -> Iterator[TResponseStreamEvent]:
-        """The events of the chunks since the last time."""
-        block, self._block = self._block, _Block()
-        where: dict[str, Any] = {"item_id": FAKE_RESPONSES_ID, "output_index": 0, "sequence_number": 0}
-        if block.summary:
-            yield ResponseReasoningSummaryTextDeltaEvent(
-                delta=block.summary, summary_index=0, type="response.reasoning_summary_text.delta", **where
-            )
-        if block.thought:
-            yield ResponseReasoningTextDeltaEvent(
-                delta=block.thought, content_index=0, type="response.reasoning_text.delta", **where
-            )
-        if block.said:
-            yield ResponseTextDeltaEvent(
-                delta=block.said, content_index=0, logprobs=[], type="response.output_text.delta", **where
-            )
-        if block.refused:
-            yield ResponseRefusalDeltaEvent(
-                delta=block.refused, content_index=0, type="response.refusal.delta", **where
-            )
-        for place in block.begun:
-            yield ResponseOutputItemAddedEvent(
-                item=self._call_item(place), output_index=0, sequence_number=0, type="response.output_item.added"
-            )
-        if block.arguments:
-            yield ResponseFunctionCallArgumentsDeltaEvent(
-                delta=block.arguments, type="response.function_call_arguments.delta", **where
-            )
+    def take_events(self) -> Sequence[TResponseStreamEvent]:
+        """The events of the chunks since the last time. Pieces of one kind that came together are one."""
+        pieces, self._pieces = self._pieces, []
+        return [_event(kind, text) for kind, text in pieces]
+
+    def _add(self, kind: Kind, text: str) -> None:
+        if self._pieces and self._pieces[-1][0] == kind:
+            text = self._pieces.pop()[1] + text
+        self._pieces.append((kind, text))
 
     def finish(self) -> Response:
         """The whole answer, when the stream has ended. Raises Fault where it ended too early."""
@@ -203,7 +211,7 @@ class Reply:
         note_end(self._response, self._reason, spoke=spoke, tags=self._repair.tags)
         if self._reason == "content_filter" and not spoke:
             self._begin_text("refused").append(WITHHELD)
-            self._block.refused = WITHHELD
+            self._add("refused", WITHHELD)
         calls = [self._call_item(place) for place in range(len(self._sources)) if place not in self._ignored]
         output: list[ResponseOutputItem] = [self._thought.item()] if self._thought else []
         output += calls[: self._calls_before]

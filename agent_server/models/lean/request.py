@@ -6,6 +6,7 @@ that client's walk over the typed whole.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from agents.agent_output import AgentOutputSchemaBase
@@ -17,6 +18,8 @@ from agents.models.reasoning_content_replay import ReasoningContentReplayContext
 from agents.tool import Tool
 from openai import Omit
 from pydantic import BaseModel
+
+from agent_server.conversations.budget import count_tokens
 
 # Those that Chat Completions has under the same name.
 _SAME_NAME = (
@@ -45,22 +48,35 @@ class ToolSets:
     """Tools as JSON. Those of one agent are the same objects with every call, and are written down once."""
 
     def __init__(self) -> None:
-        # The objects are kept, so that no other one has the id of one.
-        self._written: dict[tuple[int, ...], tuple[Sequence[Any], bytes]] = {}
+        self._written: dict[tuple[int, ...], _Written] = {}
 
     def write(self, tools: Sequence[Tool], handoffs: Sequence[Handoff[Any, Any]]) -> bytes:
         """The JSON text of tools and handoffs. It is empty where there are none."""
+        return self._find(tools, handoffs).text
+
+    def count(self, tools: Sequence[Tool], handoffs: Sequence[Handoff[Any, Any]]) -> int:
+        """About how many tokens the tools and handoffs of a request are."""
+        return self._find(tools, handoffs).tokens
+
+    def _find(self, tools: Sequence[Tool], handoffs: Sequence[Handoff[Any, Any]]) -> "_Written":
         both = [*tools, *handoffs]
         key = tuple(map(id, both))
         if key not in self._written:
             if len(self._written) >= _MOST_TOOL_SETS:
                 self._written.clear()
-            written = [
-                *map(Converter.tool_to_openai, tools),
-                *map(Converter.convert_handoff_tool, handoffs),
-            ]
-            self._written[key] = both, _encode(written) if written else b""
-        return self._written[key][1]
+            parts = [*map(Converter.tool_to_openai, tools), *map(Converter.convert_handoff_tool, handoffs)]
+            text = _encode(parts) if parts else b""
+            self._written[key] = _Written(both, text, count_tokens(text.decode()) if text else 0)
+        return self._written[key]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """Tools with their JSON text. They are kept, so that no other object has the id of one."""
+
+    tools: Sequence[Any]
+    text: bytes
+    tokens: int
 
 
 def write_body(
