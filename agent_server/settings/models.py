@@ -24,7 +24,7 @@ class ModelSettings(BaseModel):
     ] = None
     model_client: Annotated[
         Literal["lean", "sdk"],
-        Field(description="What talks to OpenAI and servers like it: our own client, or the SDK's at twice the cost."),
+        Field(description="What talks to OpenAI and servers like it: our own client, or the SDK's, which costs more."),
     ] = "lean"
     model_connect_timeout: Annotated[float, Field(gt=0, description="Seconds.")] = 3.0
     model_first_token_timeout: Annotated[float, Field(gt=0, description="Seconds until a model's first token.")] = 30.0
