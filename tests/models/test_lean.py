@@ -1,8 +1,10 @@
 """The lean client says, asks and answers what the SDK's own client does, whatever a server sends."""
 
+import asyncio
 import itertools
 import json
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -299,3 +301,28 @@ def test_data_of_events_arrives_wherever_the_stream_is_cut(texts: list[str], dat
     stream = EventStream()
     read = [text for a, b in itertools.pairwise(cuts) for text in stream.read(body[a:b])]
     assert read == [text for text in texts if text]
+
+
+async def test_the_environments_proxy_is_asked_and_a_password_in_netrc_is_not_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    heads: list[str] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        body = b'{"data": [{"id": "m"}]}'
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body))
+        writer.close()
+
+    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    (tmp_path / "netrc").write_text("machine behind.invalid login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    for address, sent in (("behind.invalid", "Bearer k"), ("a:b@behind.invalid", "Basic YTpi")):
+        models = Models(load_settings(openai_base_url=f"http://{address}/v1", openai_api_key="k"))
+        assert await models.find_served() == "m"
+        await models.close()
+        assert heads[-1].startswith("GET http://behind.invalid/v1/models HTTP/1.1")
+        assert f"Authorization: {sent}" in heads[-1]
+    server.close()

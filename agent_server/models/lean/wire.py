@@ -3,7 +3,10 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
@@ -50,8 +53,12 @@ class Network:
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> AsyncGenerator[Incoming]:
+        if urlsplit(url).username:  # goes in place of the key
+            headers = {name: value for name, value in headers.items() if name != "Authorization"}
         try:
-            response = await self._open().request(method, url, data=body, headers=headers)
+            response = await self._open().request(
+                method, url, data=body, headers=headers, proxy=_find_proxy(urlsplit(url).scheme, urlsplit(url).netloc)
+            )
         # TimeoutError: a connection that was not made in time. ValueError: an address that is none.
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise unreachable() from error
@@ -66,8 +73,9 @@ class Network:
         if self._session is None:
             # httpx knows the authorities of certifi, where the machine itself has none, and SSL_CERT_FILE.
             connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS, ssl=httpx.create_ssl_context())
+            # With `trust_env` it would look for a password in ~/.netrc before each request, and refuse the key beside one.
             self._session = aiohttp.ClientSession(
-                connector=connector, timeout=self._timeout, trust_env=True, cookie_jar=aiohttp.DummyCookieJar()
+                connector=connector, timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
             )
         return self._session
 
@@ -75,3 +83,11 @@ class Network:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+@cache
+def _find_proxy(scheme: str, host: str) -> str | None:
+    """The address of the proxy that the environment names for a server."""
+    proxies = getproxies()
+    proxy = None if proxy_bypass(host.rpartition("@")[2]) else proxies.get(scheme) or proxies.get("all")
+    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
