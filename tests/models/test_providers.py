@@ -47,6 +47,7 @@ async def test_the_first_model_of_a_server_is_known_by_name() -> None:
     nobody = Models(load_settings(openai_base_url=f"{model.url}/gone", model_connect_timeout=0.2))
     with pytest.raises(ModelFailed, match="does not list its models"):
         await nobody.find_served()
+    await nobody.close()
 
 
 async def test_another_provider_answers_through_litellm_with_tools(
