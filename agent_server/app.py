@@ -116,7 +116,8 @@ def create_server(
     runtime = Runtime(settings=settings, database=database, resources={Embedder: embedder, FormTools: forms})
     model, replica = choose_model(settings), Replica(database)
     hub = Hub(database, send=replica.send)
-    orchestrator = Orchestrator(runtime, workspace, Models(settings, transport=transport), model, embedder, router)
+    models = Models(settings, transport=transport)
+    orchestrator = Orchestrator(runtime, workspace, models, model, embedder, router)
     resolver = create_resolver(settings, database, agents=workspace.agent_scopes, staff=workspace.staff_scopes)
     runner = Runner(
         database,
@@ -148,6 +149,7 @@ def create_server(
         jobs=jobs,
         model=model,
         recall=orchestrator.recall,
+        models=models,
         prepare=orchestrator.get_router,
     )
 
@@ -184,6 +186,7 @@ def create_app(server: Server, protocols: Sequence[Protocol] | None = None) -> F
             yield
         await server.jobs.close()
         await server.runner.close()
+        await server.models.close()
         await server.resolver.close()
 
     app = FastAPI(

@@ -12,6 +12,7 @@ from agent_server.errors import InvalidInput, TooMany, Unavailable, quote_value
 from agent_server.identity.resolver import Resolver
 from agent_server.jobs import Jobs
 from agent_server.models.choice import ModelChoice
+from agent_server.models.providers import Models
 from agent_server.settings import Settings
 from agent_server.turns.accept import Accepted, Message, Recall, accept, find_accepted
 from agent_server.turns.hub import Hub
@@ -32,6 +33,7 @@ class Server:
     jobs: Jobs
     model: ModelChoice
     recall: Recall
+    models: Models
     prepare: Callable[[], Awaitable[object]]
 
     @property

@@ -57,6 +57,7 @@ async def chat(
         return 0
     finally:
         await server.runner.close()
+        await server.models.close()
 
 
 def _read_message(as_json: bool) -> str | None:

@@ -43,12 +43,14 @@ def fit_budget(past: Sequence[Body], present: Sequence[Body], budget: int) -> tu
     """
     turns = _split_turns(past)
     left = budget - count_request(present)
-    sizes = [count_request(turn) for turn in turns]
-    first = len(turns) - 1
-    while first > 0 and sum(sizes[first - 1 :]) <= left:
+    first, last = len(turns), len(turns) - 1
+    # Each turn is counted once: counting is most of the work.
+    while first > 0 and (left := left - count_request(turns[first - 1])) >= 0:
         first -= 1
-    kept = [body for turn in turns[max(first, 0) :] for body in turn]
+    kept = [body for turn in turns[max(min(first, last), 0) :] for body in turn]
     bodies = [*kept, *present]
+    if left >= 0:
+        return kept, list(present)
     for is_cut in (_is_output, _is_text):
         bodies = _shrink(bodies, budget, lambda n, body, is_cut=is_cut: n != len(kept) and is_cut(body))  # type: ignore[misc]  # a default binds it
     return bodies[: len(kept)], bodies[len(kept) :]

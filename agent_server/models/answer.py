@@ -32,8 +32,9 @@ from openai.types.responses.response_reasoning_item import Summary
 
 from agent_server.errors import ModelFailed
 from agent_server.models.breaker import Breaker, BreakerOpen
+from agent_server.models.endings import THOUGHT_IN_TEXT
 from agent_server.models.faults import Fault, broken_answer, translate_faults
-from agent_server.models.providers import THOUGHT_IN_TEXT, Models
+from agent_server.models.providers import Models
 from agent_server.models.thoughts import split_unopened
 from agent_server.settings import Settings
 

@@ -39,22 +39,17 @@ class Calls:
 
     calls: list[_Call] = field(default_factory=list)
 
-    def place(self, piece: Any) -> None:
-        """Give a piece the index of its call, the call's whole name, and arguments that are text."""
-        function = getattr(piece, "function", None)
-        id, name = getattr(piece, "id", None) or "", getattr(function, "name", None) or ""
-        arguments = getattr(function, "arguments", None)
+    def place(self, index: Any, id: str, name: str, arguments: Any) -> tuple[int, str]:
+        """Take in a piece of a call. Returns the call's place and the piece of its arguments, as text."""
         text = arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments)
-        call = self._find(getattr(piece, "index", None), id, name, text)
+        call = self._find(index, id, name, text)
         if name and not call.arguments and not call.name.endswith(name):
             call.name += name  # in pieces; what comes with or after arguments is the name once more
         if id and text == call.arguments and call.is_whole:
             text = ""  # the whole call once more
         call.id = call.id or id
         call.arguments += text
-        piece.index, piece.id = self.calls.index(call), call.id or None
-        if function is not None:
-            function.name, function.arguments = call.name or None, text
+        return self.calls.index(call), text
 
     def _find(self, index: Any, id: str, name: str, text: str) -> _Call:
         known = next((call for call in reversed(self.calls) if id and call.id == id), None)
@@ -100,32 +95,54 @@ def _join_pairs(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+@dataclass
+class Repair:
+    """Puts the deltas of one answer right. `tags` part what is thought in the text from what is said."""
+
+    tags: Thoughts = field(default_factory=Thoughts)
+    calls: Calls = field(default_factory=Calls)
+    _words: Halves = field(default_factory=Halves)
+    _thoughts: Halves = field(default_factory=Halves)
+
+    def join_thought(self, thought: Any) -> Any:
+        """A piece of what is thought beside the text."""
+        return self._thoughts.join(thought) if isinstance(thought, str) and thought else thought
+
+    def part_content(self, content: Any, *, last: bool) -> tuple[Any, str]:
+        """What is said and what is thought in a piece of the text. With `last` no text is taken to follow."""
+        thought, said = self.tags.part(self._words.join(content) if isinstance(content, str) else "", last=last)
+        return said if isinstance(content, str) or said else content, thought
+
+
 async def repair(stream: AsyncIterator[Any], tags: Thoughts) -> AsyncGenerator[Any]:
     """The chunks of a stream of Chat Completions, each put right in place. What is thought in the text comes as
     `reasoning_content`."""
-    calls, words, thoughts = Calls(), Halves(), Halves()
+    repairs = Repair(tags)
     async for chunk in stream:
         for choice in getattr(chunk, "choices", None) or ():
             delta: Any = getattr(choice, "delta", None)
             for piece in getattr(delta, "tool_calls", None) or ():
-                calls.place(piece)
+                _place(piece, repairs.calls)
             for name in ("reasoning_content", "reasoning"):
-                if isinstance(thought := getattr(delta, name, None), str) and thought:
-                    setattr(delta, name, thoughts.join(thought))
+                if (thought := getattr(delta, name, None)) is not None:
+                    setattr(delta, name, repairs.join_thought(thought))
             if delta is not None:
-                _part(
-                    delta,
-                    words,
-                    tags,
-                    last=bool(getattr(choice, "finish_reason", None) or getattr(delta, "tool_calls", None)),
-                )
+                last = bool(getattr(choice, "finish_reason", None) or getattr(delta, "tool_calls", None))
+                content = getattr(delta, "content", None)
+                said, thought = repairs.part_content(content, last=last)
+                if said is not content:
+                    delta.content = said
+                if thought:
+                    delta.reasoning_content = (getattr(delta, "reasoning_content", None) or "") + thought
         yield chunk
 
 
-def _part(delta: Any, words: Halves, tags: Thoughts, *, last: bool) -> None:
-    content = getattr(delta, "content", None)
-    thought, said = tags.part(words.join(content) if isinstance(content, str) else "", last=last)
-    if isinstance(content, str) or said:
-        delta.content = said
-    if thought:
-        delta.reasoning_content = (getattr(delta, "reasoning_content", None) or "") + thought
+def _place(piece: Any, calls: Calls) -> None:
+    """Give a piece the index of its call, the call's whole name, and arguments that are text."""
+    function = getattr(piece, "function", None)
+    id, name = getattr(piece, "id", None) or "", getattr(function, "name", None) or ""
+    piece.index, text = calls.place(getattr(piece, "index", None), id, name, getattr(function, "arguments", None))
+    call = calls.calls[piece.index]
+    piece.id = call.id or None
+    if function is not None:
+        function.name, function.arguments = call.name or None, text

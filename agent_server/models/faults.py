@@ -98,6 +98,24 @@ class Fault(Exception):
         self.message, self.again, self.after, self.kind, self.said = message, again, after, kind, said
 
 
+class ProviderError(Exception):
+    """What a provider said in place of an answer, or in the middle of one.
+
+    `body` is what it said, as JSON where it was JSON. `headers` are by their names in lower case.
+    """
+
+    def __init__(
+        self, message: str, body: Any, *, status: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message, self.body, self.status_code, self.headers = message, body, status, headers or {}
+
+
+def unreachable() -> Fault:
+    """The fault of a provider that no answer came from."""
+    return Fault("The model's provider cannot be reached", again=True)
+
+
 def broken_answer() -> Fault:
     """The fault of an answer that ended before it was complete."""
     return Fault("The model's answer broke off", again=True)
@@ -108,8 +126,17 @@ def translate_faults() -> Iterator[None]:
     """Raise what a provider's client raises in this block as a Fault."""
     try:
         yield
-    # ValueError: a body that is no JSON, or has another shape than the client expects.
-    except (OpenAIError, AgentsException, *_HTTP_ERRORS, ValueError, OSError) as error:
+    # ValueError: a body that is no JSON, or has another shape than the client expects. RecursionError: JSON that is
+    # nested more deeply than Python reads.
+    except (
+        ProviderError,
+        OpenAIError,
+        AgentsException,
+        *_HTTP_ERRORS,
+        ValueError,
+        RecursionError,
+        OSError,
+    ) as error:
         raise fault_of(error) from error
     except Exception as error:
         # litellm's providers raise types of their own that it does not export
@@ -128,7 +155,7 @@ def fault_of(error: Exception) -> Fault:
         return named
     # litellm's connection errors have a status as well, so they are asked for first
     if isinstance(error, APIConnectionError | httpx.ConnectError | httpx.ConnectTimeout):
-        return Fault("The model's provider cannot be reached", again=True)
+        return unreachable()
     if isinstance(error, (*_HTTP_ERRORS, OSError)):
         return broken_answer()
     masked = _mask(said, status)
@@ -202,6 +229,7 @@ def _headers_of(error: Exception) -> Mapping[str, Any]:
     for headers in (
         getattr(error, "litellm_response_headers", None),
         getattr(getattr(error, "response", None), "headers", None),
+        getattr(error, "headers", None),
     ):
         if headers:
             return {str(name).lower(): value for name, value in dict(headers).items()}

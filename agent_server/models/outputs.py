@@ -19,7 +19,7 @@ from agent_server.conversations.notes import DECLINED
 from agent_server.db import storable
 from agent_server.model_calls import clean_arguments, clean_name, is_clean_name
 from agent_server.models.answer import message_text, with_text
-from agent_server.models.providers import THOUGHT_IN_TEXT
+from agent_server.models.endings import THOUGHT_IN_TEXT
 
 log = structlog.get_logger()
 
@@ -110,7 +110,8 @@ def _clean(outputs: Sequence[ResponseOutputItem], *, cut_off: bool) -> list[Resp
         if isinstance(output, ResponseFunctionToolCall):
             name = clean_name(output.name)
             arguments = clean_arguments(name, output.arguments, cut_off=cut_off and i == len(outputs) - 1)
-            cleaned[i] = output.model_copy(update={"name": name, "arguments": arguments})
+            if (name, arguments) != (output.name, output.arguments):
+                cleaned[i] = output.model_copy(update={"name": name, "arguments": arguments})
     return cleaned
 
 
@@ -132,6 +133,7 @@ def _with_new_ids(
         if isinstance(output, ResponseFunctionToolCall):
             taken = output.call_id in used or not is_clean_name(output.call_id)
             id = f"{clean_name(output.call_id or 'call')[:40]}_{n}_{i}" if taken else output.call_id
-            renamed[i] = output.model_copy(update={"call_id": id})
+            if taken:
+                renamed[i] = output.model_copy(update={"call_id": id})
             used.add(id)
     return renamed

@@ -241,16 +241,14 @@ class JournaledModel(Model):
     def _fit(self, request: _Request, window: int, *, short: bool) -> list[Any]:
         """The items that a model with this window is given. With `short` they are half of what they were."""
         models = self._models
-        tools = [
-            [tool.name, getattr(tool, "params_json_schema", None), getattr(tool, "description", "")]
-            for tool in request.tools
-        ]
-        fixed = count_tokens(f"{request.instructions}{json.dumps(tools, default=str)}")
+        tools = models.models.tool_sets.count(request.tools, request.handoffs)
+        fixed = count_tokens(request.instructions or "") + tools
         # A quarter is left for the answer.
         budget = window * 3 // 4 - fixed
         if models.longest_input is not None:
             budget = min(budget, models.longest_input)
-        items = cut_outputs([dict(item) for item in request.steered], self._turn.runtime.settings.tool_output_limit)
+        steered: list[Any] = list(request.steered)
+        items = cut_outputs(steered, self._turn.runtime.settings.tool_output_limit)
         past, present = fit_budget(items[: models.past], items[models.past :], budget)
         if short:
             models.longest_input = count_request([*past, *present]) // 2

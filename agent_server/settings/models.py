@@ -1,6 +1,6 @@
 """Which models answer, with which keys, and how long they may take."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, SecretStr
 
@@ -22,6 +22,10 @@ class ModelSettings(BaseModel):
     model_fallback: Annotated[
         str | None, Field(description="The model that takes over while the first one's provider is failing.")
     ] = None
+    model_client: Annotated[
+        Literal["lean", "sdk"],
+        Field(description="What talks to OpenAI and servers like it: our own client, or the SDK's, which costs more."),
+    ] = "lean"
     model_connect_timeout: Annotated[float, Field(gt=0, description="Seconds.")] = 3.0
     model_first_token_timeout: Annotated[float, Field(gt=0, description="Seconds until a model's first token.")] = 30.0
     model_token_timeout: Annotated[float, Field(gt=0, description="Longest pause between two tokens, seconds.")] = 20.0

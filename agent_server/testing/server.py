@@ -150,6 +150,7 @@ async def run_agent_server(
         yield AgentServer(server, model)
     finally:
         await server.runner.close()
+        await server.models.close()
         await server.resolver.close()
         await database.close()
 

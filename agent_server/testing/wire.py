@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from agent_server.models.faults import broken_answer
+from agent_server.models.lean.wire import Incoming
 from agent_server.testing.serving import serving
 
 JSON = "application/json"
@@ -79,15 +81,39 @@ _http: Any = importlib.import_module(DefaultAsyncHttpxClient.__mro__[1].__module
 
 
 class InProcess(_http.AsyncBaseTransport):  # type: ignore[misc]  # known when it runs
-    """Hands the requests of the openai package to `model` without a socket."""
+    """Hands the requests of the lean client, and of the openai package, to `model` without a socket."""
 
     def __init__(self, model: OpenAIModel) -> None:
         self._model = model
+
+    @asynccontextmanager
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> AsyncGenerator[Incoming]:
+        """Answer a request of the lean client. `method`, `url` and `headers` are those of every request."""
+        reply = await self._model.reply(json.loads(body or b"{}"))
+        # A client that goes away in mid answer must end the generator now, not when it is collected.
+        async with aclosing(_break_off(reply.body)) as blocks:
+            sent = {name.lower(): value for name, value in reply.headers.items()}
+            yield Incoming(reply.status, {"content-type": reply.media_type, **sent}, blocks)
+
+    async def close(self) -> None:
+        """There is no connection to close."""
 
     async def handle_async_request(self, request: Any) -> Any:
         reply = await self._model.reply(json.loads(await request.aread()))
         headers = {"Content-Type": reply.media_type, **reply.headers}
         return _http.Response(reply.status, headers=headers, stream=_Body(reply.body))
+
+
+async def _break_off(body: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The parts of a body. A connection that is cut is what the network makes of it."""
+    async with aclosing(body) as parts:
+        try:
+            async for part in parts:
+                yield part
+        except ConnectionResetError as error:
+            raise broken_answer() from error
 
 
 class _Body(_http.AsyncByteStream):  # type: ignore[misc]  # known when it runs

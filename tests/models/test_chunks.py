@@ -48,13 +48,12 @@ def _sent(calls: list[tuple[str, dict[str, Any]]], way: dict[str, str], cuts: li
 
 def _read(pieces: list[Any]) -> list[tuple[str, str]]:
     """The calls as the SDK puts them together: by index, with the last name and all arguments."""
-    calls, read = Calls(), dict[int, list[str]]()
+    calls, read = Calls(), dict[int, str]()
     for piece in pieces:
-        calls.place(piece)
-        call = read.setdefault(piece.index, ["", ""])
-        call[0] = piece.function.name or call[0]
-        call[1] += piece.function.arguments
-    return [(name, arguments) for _, (name, arguments) in sorted(read.items())]
+        function = piece.function
+        place, text = calls.place(piece.index, piece.id or "", function.name or "", function.arguments)
+        read[place] = read.get(place, "") + text
+    return [(calls.calls[place].name, arguments) for place, arguments in sorted(read.items())]
 
 
 @given(CALLS, WAYS, st.lists(st.integers(1, 30), max_size=3))

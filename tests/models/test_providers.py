@@ -39,6 +39,17 @@ async def test_a_model_without_its_key_is_refused_by_name() -> None:
         await Models(load_settings()).get("openai/gpt-x")
 
 
+async def test_the_first_model_of_a_server_is_known_by_name() -> None:
+    async with scripted_openai([]) as model:
+        models = Models(load_settings(openai_base_url=model.url))
+        assert await models.find_served() == model.name
+        await models.close()
+    nobody = Models(load_settings(openai_base_url=f"{model.url}/gone", model_connect_timeout=0.2))
+    with pytest.raises(ModelFailed, match="does not list its models"):
+        await nobody.find_served()
+    await nobody.close()
+
+
 async def test_another_provider_answers_through_litellm_with_tools(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -281,11 +281,12 @@ FRAMINGS: dict[str, Callable[[str], str]] = {
 }
 
 
+@pytest.mark.parametrize("client", ["lean", "sdk"])
 @pytest.mark.parametrize("frame", FRAMINGS.values(), ids=FRAMINGS)
-async def test_an_event_stream_may_be_written_in_any_way(speak: Any, frame: Callable[[str], str]) -> None:
+async def test_an_event_stream_may_be_written_in_any_way(speak: Any, frame: Callable[[str], str], client: str) -> None:
     status, headers, body = openai("Größe 日本 👩‍👩‍👧 שלום")
-    async with speak("openai", (status, headers, frame(body))) as (client, _):
-        assert (await ask(client))["text"] == "Größe 日本 👩‍👩‍👧 שלום"
+    async with speak("openai", (status, headers, frame(body)), model_client=client) as (asked, _):
+        assert (await ask(asked))["text"] == "Größe 日本 👩‍👩‍👧 שלום"
 
 
 async def test_a_burst_of_one_caller_does_not_have_the_model_left_alone(speak: Any) -> None:
