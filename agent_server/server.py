@@ -21,7 +21,11 @@ from agent_server.workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """One process's parts. `prepare` makes what the first turn would have to wait for."""
+    """One process's parts.
+
+    `prepare` makes what the first turn would have to wait for. `change` has the turns that begin from now on answered
+    by the agents of another workspace with the same tools.
+    """
 
     runtime: Runtime
     workspace: Workspace
@@ -31,6 +35,7 @@ class Server:
     jobs: Jobs
     model: ModelChoice
     prepare: Callable[[], Awaitable[object]]
+    change: Callable[[Workspace], Awaitable[None]]
 
     @property
     def settings(self) -> Settings:

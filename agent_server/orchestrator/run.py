@@ -35,7 +35,8 @@ from agent_server.orchestrator.citations import Citations
 from agent_server.orchestrator.context import Briefing, TurnContext
 from agent_server.orchestrator.replay import JournaledModels
 from agent_server.prompts import AgentPrompt
-from agent_server.routing import Decision, Ranked, RoutedAgent, Router, build_router, subjects
+from agent_server.routing import Decision, Ranked, Router
+from agent_server.routing.workspaces import create_router
 from agent_server.summaries import summarise
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import AgentChosen, Cited, Event, PassagesFound, TextDelta, TextDone
@@ -212,17 +213,6 @@ class Orchestrator:
         )
         await attempt.writer.append(*events, items=[item])
         return text
-
-
-async def create_router(workspace: Workspace, embedder: Embedder) -> Router:
-    """The router over the workspace's specialists."""
-    agents = [
-        RoutedAgent(a.name, a.description, a.examples, a.knowledge, [workspace.tools[name] for name in a.tools])
-        for a in workspace.specialists
-    ]
-    # It goes through all of the content, which would hold up every stream of the process.
-    content = await asyncio.to_thread(subjects, workspace.content) if len(agents) > 1 else ()
-    return await build_router(embedder, agents, content)
 
 
 def _find_emergency(log: Sequence[Event]) -> str | None:

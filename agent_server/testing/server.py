@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from sqlalchemy import delete
 from sqlmodel import col
 
-from agent_server.app import create_app, create_server, migrate
+from agent_server.app import create_server, migrate
+from agent_server.asgi import create_app
 from agent_server.caller import Caller
 from agent_server.calls.call import call_tool
 from agent_server.db import Database, new_id
