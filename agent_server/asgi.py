@@ -1,5 +1,6 @@
 """The ASGI app over the parts of a process."""
 
+import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -49,6 +50,8 @@ def create_app(server: Server, protocols: Sequence[Protocol] | None = None) -> F
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await server.runner.start()
         await server.jobs.start()
+        gc.collect()
+        freeze()
         async with mcp.run():
             yield
         await server.jobs.close()
@@ -78,6 +81,13 @@ def create_app(server: Server, protocols: Sequence[Protocol] | None = None) -> F
     _add_page(app)
     openapi.describe(app, formats)
     return app
+
+
+def freeze() -> None:
+    """Have the collector leave alone what there is now, which lives as long as the process."""
+    # Without this it took 18 to 43 % of the time of MCP calls, in pauses of about 100 ms.
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def _add_middleware(app: FastAPI, server: Server, formats: ErrorFormats) -> None:

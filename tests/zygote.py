@@ -35,7 +35,10 @@ PRELOADED = [
 ]
 OURS = [
     *("agent_server.asgi", "agent_server.cli", "agent_server.orchestrator.run", "agent_server.commands.doctor"),
-    *(f"agent_server.commands.{name}" for name in ("accounts", "check", "database", "folders", "init", "knowledge")),
+    *(
+        f"agent_server.commands.{name}"
+        for name in ("accounts", "check", "database", "folders", "init", "knowledge", "pages")
+    ),
     *(f"agent_server.commands.{name}" for name in ("leftovers", "mcp", "route", "serving", "talk", "tools")),
 ]
 ROOT = Path(__file__).parent.parent

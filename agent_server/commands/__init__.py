@@ -19,7 +19,7 @@ _COMMANDS = {
     "mcp": "mcp.mcp",
     "chat": "talk.chat",
     "route": "route.route",
-    "content_validate": "folders.validate_content",
+    "content_validate": "pages.validate",
     "content_ingest": "knowledge.ingest",
     "content_search": "knowledge.search",
     "content_benchmark": "knowledge.benchmark",

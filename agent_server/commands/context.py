@@ -3,14 +3,13 @@
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from agent_server.caller import Caller
-from agent_server.inspection import open_workspace
 from agent_server.settings import Settings
-from agent_server.workspace import Workspace
 
 if TYPE_CHECKING:
+    from agent_server.caller import Caller
     from agent_server.db import Database
     from agent_server.server import Server
+    from agent_server.workspace import Workspace
 
 
 class CommandContext:
@@ -21,7 +20,9 @@ class CommandContext:
         self._database: Database | None = None
 
     @cached_property
-    def workspace(self) -> Workspace:
+    def workspace(self) -> "Workspace":
+        from agent_server.inspection import open_workspace  # noqa: PLC0415  # heavy
+
         return open_workspace(self.settings)
 
     async def database(self) -> "Database":
@@ -42,15 +43,15 @@ class CommandContext:
 
     async def server(self) -> "Server":
         """The parts of a server, on a database that holds the seeds and the content as they are now."""
-        from agent_server.commands import stores  # noqa: PLC0415  # heavy
+        from agent_server.commands import parts  # noqa: PLC0415  # heavy
 
-        return await stores.fill_server(self.settings, self.workspace, await self.database())
+        return await parts.fill_server(self.settings, self.workspace, await self.database())
 
-    async def caller(self) -> Caller:
+    async def caller(self) -> "Caller":
         """The owner of the key in AGENT_SERVER_KEY, else the local user. Raises Unauthorized for a bad key."""
-        from agent_server.commands import stores  # noqa: PLC0415  # heavy
+        from agent_server.commands import parts  # noqa: PLC0415  # heavy
 
-        return await stores.get_caller(self.settings, self.workspace, await self.database())
+        return await parts.get_caller(self.settings, self.workspace, await self.database())
 
     async def close(self) -> None:
         if self._database is not None:

@@ -1,7 +1,6 @@
 """The HTTP server of a process: how it begins, and how it ends."""
 
 import asyncio
-import gc
 import multiprocessing
 import signal
 import socket
@@ -13,6 +12,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from agent_server.asgi import freeze
 from agent_server.commands.processes import watch_makers
 from agent_server.commands.rereading import Rereading
 from agent_server.http.listener import create_config
@@ -49,7 +49,6 @@ class Draining(uvicorn.Server):
             self._announce(self._parts, self._key, self.servers[0].sockets[0].getsockname()[1])
         if self.rereading is not None:
             self.rereading.start()
-        _freeze()
         # Only now: to import what asks a model takes longer than all before. A turn that comes earlier waits for it.
         self._preparing = asyncio.create_task(self._prepare())
 
@@ -59,7 +58,7 @@ class Draining(uvicorn.Server):
             await self._app.state.mcp.prepare()
         except Exception:  # whoever asks for it first is told the same
             log.exception("server.not_prepared")
-        _freeze()
+        freeze()
 
     async def main_loop(self) -> None:
         """Wait for the end. uvicorn's own looks for it ten times a second."""
@@ -93,10 +92,3 @@ class Draining(uvicorn.Server):
             # Also when the drain fails: a server that was told to stop has to stop.
             self.should_exit = True
             self._over.set()
-
-
-def _freeze() -> None:
-    """Have the collector leave alone what start-up has made, which lives as long as the process."""
-    # Without this it took 18 to 43 % of the time of MCP calls, in pauses of about 100 ms.
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)

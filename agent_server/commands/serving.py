@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from uvicorn.loops.auto import auto_loop_factory
 from watchfiles import PythonFilter
 
-from agent_server.app import INGEST, connect, create_server, migrate
+from agent_server.app import INGEST, create_server
 from agent_server.asgi import create_app
 from agent_server.commands.banner import show_banner, show_restart
 from agent_server.commands.draining import Announce, Draining
@@ -50,6 +50,7 @@ from agent_server.log import configure_logging
 from agent_server.seed import load_seeds
 from agent_server.server import Server
 from agent_server.settings import ENV_FILE, Settings, load_settings
+from agent_server.storage import connect, migrate
 
 log = structlog.get_logger()
 

@@ -1,44 +1,19 @@
 """The database of a command, and the users in it."""
 
-import os
-
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from agent_server.app import connect, create_server, migrate
-from agent_server.caller import Caller
 from agent_server.db import Database
 from agent_server.errors import InvalidInput, Unavailable
 from agent_server.identity.models import User
-from agent_server.identity.resolver import resolve_caller
-from agent_server.identity.roles import ADMIN, define_roles
+from agent_server.identity.roles import ADMIN
 from agent_server.identity.users import LOCAL_USER, create_user, find_user
-from agent_server.knowledge.embedders.base import Embedder
-from agent_server.knowledge.ingest import ingest
-from agent_server.seed import load_seeds
-from agent_server.server import Server
 from agent_server.settings import Settings
-from agent_server.workspace import Workspace
+from agent_server.storage import connect, migrate
 
-__all__ = ["LOCAL", "fill_server", "get_caller", "get_user", "migrate", "open_database"]
+__all__ = ["LOCAL", "get_user", "migrate", "open_database"]
 
 LOCAL = LOCAL_USER
-
-
-async def fill_server(settings: Settings, workspace: Workspace, database: Database) -> Server:
-    """The parts of a server, on a database that holds the seeds and the content as they are now."""
-    server = create_server(settings, workspace, database)
-    await load_seeds(database, workspace.seeds, workspace.root)
-    await ingest(database, server.runtime.resources[Embedder], workspace.content)
-    return server
-
-
-async def get_caller(settings: Settings, workspace: Workspace, database: Database) -> Caller:
-    """The owner of the key in AGENT_SERVER_KEY, else the local user. Raises Unauthorized for a bad key."""
-    if key := os.environ.get("AGENT_SERVER_KEY"):
-        roles = define_roles(settings.roles, workspace.agent_scopes, workspace.staff_scopes)
-        return await resolve_caller(database, key, roles=roles)
-    return Caller(id=(await get_user(database, LOCAL)).id, kind="user", scopes=frozenset({"*"}))
 
 
 async def open_database(settings: Settings) -> Database:
