@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 import httpx
 import httpx2
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 from mcp import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client

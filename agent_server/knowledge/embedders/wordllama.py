@@ -21,7 +21,7 @@ MAX_INLINE_CHARACTERS = 500
 BATCH = 32
 """Texts that are made tokens of at a time. What the tokenizer says of a thousand takes 30 MB."""
 
-_TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
+_VOCABULARY = "tokenizers/l2_supercat_tokenizer_config.json"
 _TABLE, _TENSOR = "weights/l2_supercat_256.safetensors", "embedding.weight"
 
 
@@ -94,7 +94,7 @@ def _load_once() -> _Model:
     spec = importlib.util.find_spec("wordllama")
     assert spec is not None and spec.origin is not None
     folder = Path(spec.origin).parent
-    tokenizer: Any = importlib.import_module("tokenizers").Tokenizer.from_file(str(folder / _TOKENIZER))
+    tokenizer: Any = importlib.import_module("tokenizers").Tokenizer.from_file(str(folder / _VOCABULARY))
     # With padding every text is as long as the longest: 232 sections took 1.7 to 9.8 s, and 0.1 s without.
     tokenizer.no_padding()
     tokenizer.no_truncation()
