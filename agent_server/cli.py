@@ -93,7 +93,9 @@ def serve(
     host: Annotated[str | None, typer.Option(help="The address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="The port to listen on. [default: 8000]")] = None,
     workers: Annotated[int, typer.Option(min=1, help="How many processes serve.")] = 1,
-    reload: Annotated[bool, typer.Option("--reload", help="Start again when a file of the workspace changes.")] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Take over each change of the workspace; of Python by starting again.")
+    ] = False,
 ) -> None:
     """Migrate, ingest content/ and serve chat, MCP, REST and the page."""
     _run("serve", workspace, host=host, port=port, workers=workers, reload=reload)

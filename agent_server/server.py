@@ -12,7 +12,6 @@ from agent_server.errors import InvalidInput, TooMany, Unavailable, quote_value
 from agent_server.identity.resolver import Resolver
 from agent_server.jobs import Jobs
 from agent_server.models.choice import ModelChoice
-from agent_server.models.providers import Models
 from agent_server.settings import Settings
 from agent_server.turns.accept import Accepted, Message, Recall, accept, find_accepted
 from agent_server.turns.hub import Hub
@@ -22,8 +21,12 @@ from agent_server.workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """One process's parts. `prepare` makes what the first turn would have to wait for, `recall` reads what a turn
-    starts from."""
+    """One process's parts.
+
+    `prepare` makes what the first turn would have to wait for. `change` has the turns that begin from now on answered
+    by the agents of another workspace with the same tools, `recall` reads what a turn starts from, and `find_served`
+    asks OPENAI_BASE_URL for its first model.
+    """
 
     runtime: Runtime
     workspace: Workspace
@@ -33,8 +36,10 @@ class Server:
     jobs: Jobs
     model: ModelChoice
     recall: Recall
-    models: Models
     prepare: Callable[[], Awaitable[object]]
+    change: Callable[[Workspace], Awaitable[None]]
+    find_served: Callable[[], Awaitable[str]]
+    close_models: Callable[[], Awaitable[None]]
 
     @property
     def settings(self) -> Settings:

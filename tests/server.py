@@ -11,14 +11,15 @@ from typing import Any
 import httpx
 import pytest
 
-from agent_server.app import create_app, create_server
+from agent_server.app import create_server
+from agent_server.asgi import create_app
 from agent_server.db import Database, new_id
 from agent_server.http.listener import create_config
 from agent_server.identity.credentials import issue_key
 from agent_server.knowledge.embedders.wordllama import WordLlama
-from agent_server.orchestrator.run import create_router
 from agent_server.protocols.base import Protocol
 from agent_server.routing import Router
+from agent_server.routing.workspaces import create_router
 from agent_server.server import Server
 from agent_server.settings import load_settings
 from agent_server.testing.server import fill

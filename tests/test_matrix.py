@@ -18,7 +18,7 @@ from mcp_types import CLIENT_CAPABILITIES_META_KEY, PROTOCOL_VERSION_META_KEY
 from sqlalchemy import select
 from sqlmodel import SQLModel
 
-from agent_server.app import create_app
+from agent_server.asgi import create_app
 from agent_server.db import new_id, now
 from agent_server.db.isolation import row_policy_of
 from agent_server.identity.credentials import issue_guest, issue_key, revoke_key

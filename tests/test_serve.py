@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
@@ -14,6 +15,7 @@ from typing import Any
 import asyncpg
 import httpx
 import httpx2
+import psutil  # type: ignore[import-untyped]
 import pytest
 from mcp import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
@@ -65,6 +67,15 @@ def _attempted(what: Callable[[], Any]) -> Any:
         return None
 
 
+def runs_on_uvloop(pid: int) -> bool:
+    """Whether a process has loaded uvloop's event loop; on Linux that can be seen from outside."""
+    return sys.platform != "linux" or "uvloop" in Path(f"/proc/{pid}/maps").read_text()
+
+
+def children_of(pid: int) -> list[int]:
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
 async def chunks(url: str) -> set[tuple[Any, ...]]:
     connection = await asyncpg.connect(url)
     try:
@@ -86,6 +97,7 @@ def test_a_server_says_where_it_is_and_a_second_start_has_nothing_left_to_do(sma
         assert {"report_bug", "search_knowledge"} <= asyncio.run(_mcp_tools(entry))
         ingested = asyncio.run(chunks(empty))
         assert len({document for _, document, _ in ingested}) == len([*(small / "content").rglob("*.md*")])
+        assert runs_on_uvloop(server.process.pid)
         key = server.http.headers["Authorization"]
         assert (small / ".data" / "local-key").stat().st_mode & 0o077 == 0
         assert server.end() == 130
@@ -186,7 +198,27 @@ def test_with_reload_an_edit_is_live_and_a_mistake_waits_to_be_corrected(small: 
         server.wait_for(f"tools/bugs.py:{line}: does not import: SyntaxError")
         server.wait_for("Waiting for a change")
         module.write_text(good.replace("count_bugs", "number_of_bugs"))
-        until(lambda: "number_of_bugs" in {tool["name"] for tool in server.get("/api/tools")})
+        server.wait_for("Ready again")
+        assert "number_of_bugs" in {tool["name"] for tool in server.get("/api/tools")}
+
+        assert any(map(runs_on_uvloop, children_of(server.process.pid)))
+        begin, manual = len(server.written), prompt.with_name("manual.md")
+        text = manual.read_text().replace("name: manual", "name: handbook")
+        manual.write_text(text)
+        server.wait_for("Changed: prompts/manual.md. Reading it.")
+        line = text[: text.index("name:")].count("\n") + 1
+        server.wait_for(f"prompts/manual.md:{line}: name: is 'handbook', the file is manual.md; make them the same")
+        server.wait_for("The version before goes on")
+        assert server.ask("How is a worker started on Windows?")["agent"] == "manual"
+        (small / "content" / "guides" / "rust.md").write_text(
+            "# Rust\n\nKestrel's bindings for Rust are called `hovering`.\n"
+        )
+        manual.rename(prompt.with_name("handbook.md"))
+        server.wait_for("Read. ")
+        while (answer := server.ask("What are the bindings for Rust called?"))["agent"] != "handbook":
+            server.wait_for("Read. ")  # the two changes may come one after the other
+        assert answer["sources"][0]["document"] == "guides/rust.md"
+        assert "Ready again" not in "".join(server.written[begin:])
 
 
 def test_what_must_be_there_to_serve_is_asked_for_by_name(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ _STATEMENT = re.compile(r"\s*\(?\s*(select|insert|update|delete|with|from|lock|t
 @pytest.fixture(scope="module")
 def owners() -> Mapping[str, str]:
     """The package that each table belongs to: a folder or a module of `agent_server`, or a folder of `tools`."""
-    import_module("agent_server.app")
+    import_module("agent_server.asgi")
     load_workspace(ROOT)
     mappers = SQLModel._sa_registry.mappers
     return {

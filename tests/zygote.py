@@ -34,8 +34,12 @@ PRELOADED = [
     *("agents", "agents.models.openai_chatcompletions", "mcp.server.streamable_http_manager", "mcp.client.stdio"),
 ]
 OURS = [
-    *("agent_server.app", "agent_server.cli", "agent_server.commands.admin", "agent_server.commands.knowledge"),
-    *("agent_server.commands.serving", "agent_server.commands.talk", "agent_server.commands.tools"),
+    *("agent_server.asgi", "agent_server.cli", "agent_server.orchestrator.run", "agent_server.commands.doctor"),
+    *(
+        f"agent_server.commands.{name}"
+        for name in ("accounts", "check", "database", "folders", "init", "knowledge", "pages")
+    ),
+    *(f"agent_server.commands.{name}" for name in ("leftovers", "mcp", "route", "serving", "talk", "tools")),
 ]
 ROOT = Path(__file__).parent.parent
 SOCKET = "TESTS_ZYGOTE"

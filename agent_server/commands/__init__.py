@@ -1,47 +1,48 @@
 """What the command line does. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 70 a bug of ours."""
 
 import asyncio
+import importlib
 import traceback
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from agent_server.commands import admin, check, doctor, knowledge, leftovers, serving, talk, tools
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import fail
 from agent_server.errors import AgentServerError, Internal, WorkspaceInvalid
 from agent_server.log import configure_logging, mask
 from agent_server.settings import load_settings
 
-_COMMANDS: dict[str, Any] = {
-    "serve": serving.serve,
-    "mcp": serving.mcp,
-    "chat": talk.chat,
-    "route": talk.route,
-    "content_validate": knowledge.validate,
-    "content_ingest": knowledge.ingest,
-    "content_search": knowledge.search,
-    "content_benchmark": knowledge.benchmark,
-    "tool_list": tools.list_tools,
-    "tool_call": tools.call,
-    "prompt_render": admin.render_prompt,
-    "check": check.check,
-    "doctor": doctor.doctor,
-    "init": admin.init,
-    "db_upgrade": admin.db_upgrade,
-    "db_downgrade": admin.db_downgrade,
-    "db_current": admin.db_current,
-    "db_check": admin.db_check,
-    "db_revision": admin.db_revision,
-    "db_leftovers": leftovers.db_leftovers,
-    "key_create": admin.key_create,
-    "key_list": admin.key_list,
-    "key_revoke": admin.key_revoke,
-    "user_create": admin.user_create,
-    "user_list": admin.user_list,
-    "user_change": admin.user_change,
+_COMMANDS = {
+    "serve": "serving.serve",
+    "mcp": "mcp.mcp",
+    "chat": "talk.chat",
+    "route": "route.route",
+    "content_validate": "pages.validate",
+    "content_ingest": "knowledge.ingest",
+    "content_search": "knowledge.search",
+    "content_benchmark": "knowledge.benchmark",
+    "tool_list": "folders.list_tools",
+    "tool_call": "tools.call",
+    "prompt_render": "folders.render_prompt",
+    "check": "check.check",
+    "doctor": "doctor.doctor",
+    "init": "init.init",
+    "db_upgrade": "database.db_upgrade",
+    "db_downgrade": "database.db_downgrade",
+    "db_current": "database.db_current",
+    "db_check": "database.db_check",
+    "db_revision": "database.db_revision",
+    "db_leftovers": "leftovers.db_leftovers",
+    "key_create": "accounts.key_create",
+    "key_list": "accounts.key_list",
+    "key_revoke": "accounts.key_revoke",
+    "user_create": "accounts.user_create",
+    "user_list": "accounts.user_list",
+    "user_change": "accounts.user_change",
 }
+"""Where each command is. Only the one that runs is imported: what others need takes seconds."""
 _SELF_LOOPED = frozenset({"serve"})
 """Commands that run an event loop of their own."""
 
@@ -53,7 +54,7 @@ def run(command: str, workspace: Path | None, **options: Any) -> int:
         settings = load_settings(**given)
         # Other commands print results for people: only what goes wrong belongs between them.
         configure_logging(settings.log_level if command in ("serve",) else "WARNING", settings.log_format)
-        work = _COMMANDS[command]
+        work = _import_command(command)
         if command in _SELF_LOOPED:
             return int(work(settings, given, **options) or 0)
         return asyncio.run(_run_in_context(CommandContext(settings), work, options))
@@ -76,6 +77,11 @@ def run(command: str, workspace: Path | None, **options: Any) -> int:
     except Exception:  # noqa: BLE001  # the one catch-all of the command line: a bug is shown whole
         fail(mask(traceback.format_exc()))
         return 70
+
+
+def _import_command(command: str) -> Any:
+    module, _, function = _COMMANDS[command].partition(".")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), function)
 
 
 async def _run_in_context(context: CommandContext, work: Any, options: dict[str, Any]) -> int:

@@ -1,13 +1,13 @@
 """What `serve` says when it listens: where it is, who may ask, which model answers and what it was set by."""
 
 import json
-from pathlib import Path
 
 from rich.console import Console
 
 from agent_server.api.health import describe_model
+from agent_server.commands.env_files import tell_env_files
 from agent_server.server import Server
-from agent_server.settings import ENV_FILE, Settings, find_env_files
+from agent_server.settings import ENV_FILE, Settings
 
 
 def show_banner(server: Server, key: str | None, port: int) -> None:
@@ -39,21 +39,6 @@ def tell_model(server: Server) -> str:
     if model.offline:
         return "no model key is set: answers are quoted from content/ (set OPENAI_API_KEY or another to change that)"
     return f"{model.name}; while it fails, {model.fallback}" if model.fallback else model.name
-
-
-def tell_env_files(settings: Settings) -> str:
-    """Which files the settings were read from, the one that wins first."""
-    files = find_env_files(settings.workspace)
-    if files:
-        return ", then ".join(map(show_path, files))
-    looked = dict.fromkeys(show_path(folder / ENV_FILE) for folder in (settings.workspace, Path()))
-    return f"none; it would be read from {' and '.join(looked)}"
-
-
-def show_path(path: Path) -> str:
-    """A path as a person would name it: from the current folder on, where it is in there."""
-    whole, here = path.absolute(), Path().absolute()
-    return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)
 
 
 def _find_base(settings: Settings, port: int) -> str:

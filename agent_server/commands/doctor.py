@@ -9,22 +9,23 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from pydantic import SecretStr
 from rich.console import Console
 
-from agent_server.commands.banner import tell_env_files
 from agent_server.commands.context import CommandContext
+from agent_server.commands.env_files import tell_env_files
 from agent_server.commands.listening import listen
 from agent_server.db.embedded import start_embedded
 from agent_server.errors import AgentServerError, ModelFailed, WorkspaceInvalid
 from agent_server.models.choice import OFFLINE, choose_model, full_name
-from agent_server.models.faults import Fault, translate_faults
-from agent_server.models.providers import Models, stream_plainly
 from agent_server.settings import Settings
 from agent_server.wording import count
+
+if TYPE_CHECKING:
+    from agent_server.models.providers import Models
 
 MODEL_SECONDS = 15.0
 """Longest wait for the first word of a model. Who waits at a terminal thinks after that long that it hangs."""
@@ -146,6 +147,9 @@ async def _try_model(settings: Settings, name: str) -> Finding:
     """Whether a model begins to answer. It is asked for two letters, and not listened to after the first."""
     if name == OFFLINE:
         return Finding(True, f"model: {name}, which quotes content/ and needs no key")
+    from agent_server.models.faults import Fault  # noqa: PLC0415  # heavy
+    from agent_server.models.providers import Models  # noqa: PLC0415  # heavy
+
     advice = "look at its key, at AGENT_SERVER_MODEL and at the network, or set AGENT_SERVER_MODEL=offline"
     models, began = Models(settings), time.monotonic()
     try:
@@ -162,8 +166,11 @@ async def _try_model(settings: Settings, name: str) -> Finding:
     return Finding(True, f"model: {named} began to answer after {time.monotonic() - began:.1f} s")
 
 
-async def _ask(models: Models, name: str) -> str:
+async def _ask(models: "Models", name: str) -> str:
     """Ask for a first word. Returns the model's name as its provider has it."""
+    from agent_server.models.faults import translate_faults  # noqa: PLC0415  # heavy
+    from agent_server.models.providers import stream_plainly  # noqa: PLC0415  # heavy
+
     async with asyncio.timeout(MODEL_SECONDS):
         with translate_faults():
             model: Any = await models.get(name)

@@ -1,4 +1,4 @@
-"""agent-server content validate | ingest | search | benchmark"""
+"""agent-server content ingest | search | benchmark"""
 
 import json
 import sys
@@ -19,7 +19,6 @@ from agent_server.knowledge import ingest as ingestion
 from agent_server.knowledge import search as searching
 from agent_server.knowledge.embedders import get_embedder
 from agent_server.knowledge.embedders.base import Embedder
-from agent_server.knowledge.parse import read_content
 from agent_server.wording import count
 
 BENCHMARK_LIMIT = 20
@@ -37,17 +36,6 @@ async def ingest_with_progress(database: Database, embedder: Embedder, content: 
             bar.update(task, completed=at.done, total=at.total, description=f"Ingesting {at.document}")
 
         return await ingestion.ingest(database, embedder, content, progress=advance)
-
-
-async def validate(context: CommandContext, as_json: bool) -> int:
-    pages, problems = read_content(context.settings.workspace.resolve() / "content")
-    if as_json:
-        show([vars(problem) for problem in problems])
-    else:
-        for problem in problems:
-            say(str(problem))
-        say(count(len(problems), "mistake") if problems else f"{count(len(pages), 'page', ('is', 'are'))} in order")
-    return 1 if problems else 0
 
 
 async def ingest(context: CommandContext, as_json: bool) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any, cast
 
 from watchfiles import BaseFilter, watch
 
-IMPORTED = ["agent_server.app", "agent_server.commands.serving"]
+IMPORTED = ["agent_server.commands.serving", "agent_server.orchestrator.run"]
 STOP_SECONDS = 5.0
 """How long the server before a change may take to end."""
 LOOK_MILLISECONDS = 500
@@ -159,31 +160,48 @@ def _stamp(file: Path) -> tuple[int, int] | None:
 
 
 def run_reloading(
-    watched: Watched, tell: Callable[[Sequence[Path]], None], target: Callable[..., object], *arguments: Any
+    watched: Watched, tell: Callable[[Sequence[Path], bool], bool], target: Callable[..., object], *arguments: Any
 ) -> None:
-    """Run `target` in a process until this one is told to stop, and anew with each change, of which `tell` is told.
+    """Run `target` in a process until this one is told to stop.
 
-    Its last argument says whether it is the first one.
+    With each change `tell` is told which files have changed and whether the process is ready. It says whether the
+    process is to read them itself, or else to start anew. The last two arguments of `target` are whether it is the first
+    one, and a socket: the process writes to it when it is ready, and reads a byte from it where it is to read.
     """
     new = prepare_processes()
 
-    def start(*, first: bool) -> BaseProcess:
-        process = new(target=target, args=(*arguments, first))
-        process.start()
-        return process
+    def start(*, first: bool) -> tuple[BaseProcess, socket.socket]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = new(target=target, args=(*arguments, first, theirs))
+            process.start()
+        ours.setblocking(False)
+        return process, ours
 
     told_to_stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Not by an exception: raised while a process begins it leaves one behind, and in a finalizer it is lost.
         signal.signal(number, lambda *_: told_to_stop.set())
-    process = start(first=True)
+    process, line = start(first=True)
     try:
         for changed in watched.changes(told_to_stop):
-            tell(changed)
+            if tell(changed, process.is_alive() and _is_ready(line)):
+                line.send(b"\n")
+                continue
             _stop(process)
-            process = start(first=False)
+            line.close()
+            process, line = start(first=False)
     finally:
         _stop(process)
+        line.close()
+
+
+def _is_ready(line: socket.socket) -> bool:
+    """Whether the process at the other end has written."""
+    try:
+        return bool(line.recv(1, socket.MSG_PEEK))  # left there for the next time
+    except OSError:  # nothing yet, or it is gone
+        return False
 
 
 def _stop(process: BaseProcess) -> None:

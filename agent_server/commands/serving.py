@@ -1,30 +1,29 @@
-"""agent-server serve | mcp"""
+"""agent-server serve"""
 
 import asyncio
-import multiprocessing
 import os
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from ipaddress import ip_address
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import structlog
-import uvicorn
 from pydantic import SecretStr
+from uvicorn.loops.auto import auto_loop_factory
 from watchfiles import PythonFilter
 
-from agent_server.app import INGEST, connect, create_app, create_mcp, create_server, migrate
+from agent_server.app import INGEST, create_server
+from agent_server.asgi import create_app
 from agent_server.commands.banner import show_banner, show_restart
-from agent_server.commands.context import LOCAL, CommandContext, get_user, open_database
+from agent_server.commands.draining import Announce, Draining
 from agent_server.commands.knowledge import ingest_with_progress
 from agent_server.commands.listening import listen
 from agent_server.commands.processes import (
@@ -34,31 +33,30 @@ from agent_server.commands.processes import (
     prepare_processes,
     run_reloading,
     wait_for_makers,
-    watch_makers,
 )
+from agent_server.commands.rereading import Rereading
+from agent_server.commands.stores import LOCAL, get_user, open_database
 from agent_server.commands.terminal import fail
 from agent_server.db import Database
 from agent_server.db.direct import check_direct
 from agent_server.db.leftovers import list_leftovers
 from agent_server.errors import AgentServerError, InvalidInput
-from agent_server.http.listener import create_config
 from agent_server.identity.credentials import LOCAL_KEY, issue_key, somebody_can_sign_in
 from agent_server.identity.resolver import resolve_caller
 from agent_server.inspection import list_remarks, open_workspace
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.parse import SUFFIXES
 from agent_server.log import configure_logging
-from agent_server.mcp import serve_stdio
 from agent_server.seed import load_seeds
 from agent_server.server import Server
 from agent_server.settings import ENV_FILE, Settings, load_settings
+from agent_server.storage import connect, migrate
 
 log = structlog.get_logger()
 
-Announce = Callable[[Server, str | None, int], None]
-"""Says that a server listens: with the local user's key, on this port."""
-
 WATCHED = ("tools", "prompts", "content")
+READ = frozenset({"prompts", "content"})
+"""What a server that runs reads again by itself."""
 MOST_NAMED = 3
 """Of the files that have changed so many are named."""
 KEY_FILE = "local-key"
@@ -78,7 +76,7 @@ def serve(settings: Settings, given: Mapping[str, Any], reload: bool, workers: i
     listener = listen(settings)
     if workers > 1:
         return _serve_by(workers, settings, listener)
-    return asyncio.run(_serve(settings, listener, show_banner))
+    return _run_on_loop(_serve(settings, listener, show_banner))
 
 
 def _check_reach(settings: Settings, *, can_sign_in: bool) -> None:
@@ -125,13 +123,19 @@ def _serve_reloading(settings: Settings, given: Mapping[str, Any]) -> int:
     return 0
 
 
-def _tell_change(root: Path, changed: Sequence[Path]) -> None:
+def _tell_change(root: Path, changed: Sequence[Path], ready: bool) -> bool:
+    """Say what has changed; returns whether the server that runs reads it, instead of another that starts."""
     names = [str(path.relative_to(root)) if path.is_relative_to(root) else str(path) for path in changed]
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    fail(f"Changed: {', '.join(names[:MOST_NAMED])}{more}. Starting again.")
+    # Of Python the old version stays imported. Windows has no event loop that reads from such a socket.
+    read = ready and sys.platform != "win32" and {name.split(os.sep)[0] for name in names} <= READ
+    fail(f"Changed: {', '.join(names[:MOST_NAMED])}{more}. {'Reading it.' if read else 'Starting again.'}")
+    return read
 
 
-def _serve_again(given: Mapping[str, Any], embedded: tuple[str, str | None] | None, first: bool) -> None:
+def _serve_again(
+    given: Mapping[str, Any], embedded: tuple[str, str | None] | None, first: bool, line: socket.socket
+) -> None:
     """The server of one reload. What is wrong with the workspace or a setting is reported, and waits for a change."""
     begin_process()
     try:
@@ -141,7 +145,7 @@ def _serve_again(given: Mapping[str, Any], embedded: tuple[str, str | None] | No
             settings = settings.model_copy(update={"database_url": url, "database_owner_url": owner})
         configure_logging(settings.log_level, settings.log_format)
         _check_reach(settings, can_sign_in=True)
-        asyncio.run(_serve(settings, listen(settings), show_banner if first else show_restart))
+        _run_on_loop(_serve(settings, listen(settings), show_banner if first else show_restart, line))
     except AgentServerError as error:
         fail(f"{error.message}\nWaiting for a change.")
         wait_for_makers()
@@ -198,7 +202,7 @@ def _work(settings: Settings, listener: socket.socket, key: str | None, announce
     begin_process()
     configure_logging(settings.log_level, settings.log_format)
     try:
-        asyncio.run(_listen(settings, listener, key, show_banner if announce else None))
+        _run_on_loop(_listen(settings, listener, key, show_banner if announce else None))
     except AgentServerError as error:
         fail(f"{error.code}: {error.message}")
         sys.exit(1)
@@ -206,10 +210,18 @@ def _work(settings: Settings, listener: socket.socket, key: str | None, announce
         sys.exit(130)
 
 
-async def _serve(settings: Settings, listener: socket.socket, announce: Announce) -> int:
+def _run_on_loop(work: Coroutine[Any, Any, int]) -> int:
+    """Run on an event loop of uvloop, where that is installed: it is not for Windows."""
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+        return runner.run(work)
+
+
+async def _serve(
+    settings: Settings, listener: socket.socket, announce: Announce, line: socket.socket | None = None
+) -> int:
     async with _server(settings) as server:
         key = await _prepare(server)
-        return await _run(server, listener, key, announce)
+        return await _run(server, listener, key, announce, line)
 
 
 async def _listen(settings: Settings, listener: socket.socket, key: str | None, announce: Announce | None) -> int:
@@ -260,54 +272,20 @@ async def _ingest(server: Server) -> None:
     log.info("content.ingested", added=report.added, changed=report.changed, removed=report.removed)
 
 
-async def _run(server: Server, listener: socket.socket, key: str | None, announce: Announce | None) -> int:
-    """Serve until a signal says to stop; returns the exit code."""
-    await server.prepare()
-    http = _Draining(create_config(create_app(server), server.settings), server, key, announce)
+async def _run(
+    server: Server,
+    listener: socket.socket,
+    key: str | None,
+    announce: Announce | None,
+    line: socket.socket | None = None,
+) -> int:
+    """Serve until a signal says to stop; returns the exit code. A byte from `line` says to read the workspace again."""
+    app = create_app(server)
+    http = Draining(app, server, key, announce)
+    if line is not None and sys.platform != "win32":
+        http.rereading = Rereading(app, line)
     await http.serve([listener])
     return 130 if http.interrupted else 0
-
-
-class _Draining(uvicorn.Server):
-    """Says where it is once it listens, and stops in good order.
-
-    SIGTERM: `/readyz` says no, requests are still answered, the turns that run here go on for `drain_seconds`; what is
-    left of them then, and with SIGINT or a second signal at once, is handed over to other processes. The streams end
-    with that, so that nothing holds the process up.
-    """
-
-    def __init__(self, config: uvicorn.Config, server: Server, key: str | None, announce: Announce | None) -> None:
-        super().__init__(config)
-        self._parts, self._key, self._announce = server, key, announce
-        self._stopping: list[asyncio.Task[None]] = []
-        self.interrupted = False
-
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # uvicorn's sockets
-        await super().startup(sockets)  # type: ignore[arg-type]  # the same
-        # Without those that started it the port would stay taken.
-        watch_makers(lambda: self._stop(signal.SIGTERM))
-        if self._announce is not None and self.started and self.servers:
-            self._announce(self._parts, self._key, self.servers[0].sockets[0].getsockname()[1])
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.interrupted |= sig == signal.SIGINT
-        # A signal may come between any two instructions; the loop has to be woken to do the rest.
-        asyncio.get_running_loop().call_soon_threadsafe(self._stop, sig)
-
-    def _stop(self, sig: int) -> None:
-        # A worker is told to stop by its parent and perhaps by the same signal to the group: a second SIGTERM is not
-        # impatience there.
-        patient = sig == signal.SIGTERM and (not self._stopping or multiprocessing.parent_process() is not None)
-        seconds = self._parts.settings.drain_seconds if patient else 0.0
-        self._stopping.append(asyncio.create_task(self._drain(seconds)))
-
-    async def _drain(self, seconds: float) -> None:
-        log.info("server.stopping", seconds=seconds)
-        try:
-            await self._parts.runner.drain(seconds)
-        finally:
-            # Also when the drain fails: a server that was told to stop has to stop.
-            self.should_exit = True
 
 
 async def _local_key(settings: Settings, database: Database) -> str | None:
@@ -340,9 +318,3 @@ def _keep_private(file: Path, key: str) -> None:
     with os.fdopen(handle, "w") as new:
         new.write(key + "\n")
     os.replace(name, file)
-
-
-async def mcp(context: CommandContext) -> None:
-    server = await context.server()
-    caller = await context.caller()
-    await serve_stdio(create_mcp(server, caller))

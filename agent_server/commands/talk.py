@@ -1,11 +1,10 @@
-"""agent-server chat | route"""
+"""agent-server chat"""
 
 import asyncio
 import sys
 from typing import Any
 from uuid import UUID
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
@@ -16,8 +15,6 @@ from agent_server.commands.context import CommandContext
 from agent_server.commands.markdown import MarkdownWriter, show_markdown
 from agent_server.commands.terminal import fail, say, show
 from agent_server.errors import AgentServerError
-from agent_server.knowledge.embedders import get_embedder
-from agent_server.orchestrator.run import create_router
 from agent_server.results import tell_failure, tell_result
 from agent_server.server import Server
 from agent_server.turns.accept import Message
@@ -57,7 +54,7 @@ async def chat(
         return 0
     finally:
         await server.runner.close()
-        await server.models.close()
+        await server.close_models()
 
 
 def _read_message(as_json: bool) -> str | None:
@@ -146,17 +143,3 @@ async def _settle(server: Server, caller: Caller, asked: ConfirmationAsked) -> N
             show_markdown(tell_result(asked.tool, tools.get(asked.tool), done.output))
     except AgentServerError as error:
         fail(f"{error.code}: {error.message}")
-
-
-async def route(context: CommandContext, message: str | None, stdin: bool, as_json: bool) -> None:
-    if (message is None) == (not stdin):
-        raise typer.BadParameter("Give one MESSAGE, or --stdin with a message per line")
-    router = await create_router(context.workspace, get_embedder(context.settings.embedder))
-    for text in [message] if message is not None else [line.strip() for line in sys.stdin if line.strip()]:
-        decision = await router.decide(text, None)
-        confidence = round(decision.confidence, 4)
-        if as_json:
-            agent = {"agent": decision.agent, "confidence": confidence, "decided_by": decision.decided_by}
-            show({"message": text} | agent)
-        else:
-            say(f"{decision.agent:<16} {confidence:.2f}  {decision.decided_by:<8} {text}")

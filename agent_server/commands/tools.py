@@ -1,4 +1,4 @@
-"""agent-server tool list | call"""
+"""agent-server tool call"""
 
 import difflib
 import sys
@@ -11,18 +11,8 @@ from agent_server.calls.confirmations import find_asker
 from agent_server.commands.consent import settle
 from agent_server.commands.context import CommandContext
 from agent_server.commands.markdown import show_markdown
-from agent_server.commands.terminal import fail, say, show
+from agent_server.commands.terminal import fail, show
 from agent_server.results import tell_result
-from agent_server.tool import describe
-
-
-async def list_tools(context: CommandContext, as_json: bool) -> None:
-    tools = context.workspace.tools.values()
-    if as_json:
-        show([describe(tool) for tool in tools])
-        return
-    for tool in tools:
-        say(f"{tool.name:<24} {tool.effect:<7} {tool.scope:<22} {tool.description.partition(chr(10))[0]}")
 
 
 async def call(

@@ -30,7 +30,6 @@ from agent_server.identity.credentials import (
     issue_guest,
     parse_token,
 )
-from agent_server.identity.issuers import Issuers
 from agent_server.identity.limits import (
     CALLER_KEY,
     HOUR,
@@ -364,10 +363,16 @@ def create_resolver(
         # A prompt may list a tool that is for staff. That must not open it to every visitor.
         guest_scopes=GUEST_SCOPES | frozenset(agents - staff_scopes() - frozenset(staff) if guests is None else guests),
         roles=define_roles(settings.roles, agents, staff),
-        issuers=Issuers(settings.issuers) if settings.issuers else None,
+        issuers=_create_issuers(settings) if settings.issuers else None,
         limits=Limits(
             per_caller=settings.rate_per_caller,
             per_address=settings.rate_per_address,
             guests_per_address=settings.rate_guests_per_address,
         ),
     )
+
+
+def _create_issuers(settings: Settings) -> Verifier:
+    from agent_server.identity.issuers import Issuers  # noqa: PLC0415  # heavy
+
+    return Issuers(settings.issuers)

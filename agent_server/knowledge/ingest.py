@@ -13,11 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -27,6 +25,10 @@ from agent_server.folding import fold, unify
 from agent_server.knowledge.chunk import SEPARATOR, VERSION, TextChunk, chunk
 from agent_server.knowledge.embedders.base import Embedder, check_vectors
 from agent_server.knowledge.parse import ContentPage, content_files, find_links_out, read_page
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 BATCH = 128
 # The pivot is a constant: with the true mean, each new page would change the stored half of every chunk. Chunks are cut
@@ -212,10 +214,10 @@ async def _prepare(batch: Sequence[ContentPage], embedder: Embedder) -> list[_Pr
     ]
 
 
-def _spell(vectors: NDArray[np.float32]) -> list[str]:
+def _spell(vectors: "NDArray[np.float32]") -> list[str]:
     """The vectors as pgvector reads them."""
     # A halfvec keeps 3 to 4 digits. Rounded as float32, the numbers would be spelled with 17 digits.
-    return [str(vector) for vector in np.round(vectors.astype(np.float64), 5).tolist()]
+    return [str(vector) for vector in vectors.astype("float64").round(5).tolist()]
 
 
 def _about(page: ContentPage, piece: TextChunk) -> str:

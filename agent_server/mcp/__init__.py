@@ -2,14 +2,12 @@
 
 Both generations of it are spoken, over HTTP and stdio.
 
-Nothing is kept between two requests: any replica may answer any of them. Importing this package imports the MCP SDK,
-which is heavy: do it where it is needed.
+Nothing is kept between two requests: any replica may answer any of them. `endpoint`, `server` and `stdio` import the MCP
+SDK, which is heavy: import them where they are needed.
 """
 
+from agent_server.mcp.documents import Document, Documents
 from agent_server.mcp.http import McpApp, mcp_app
 from agent_server.mcp.metadata import canonical_address
-from agent_server.mcp.resources import Document, Documents
-from agent_server.mcp.server import create_mcp_server
-from agent_server.mcp.stdio import serve_stdio
 
-__all__ = ["Document", "Documents", "McpApp", "canonical_address", "create_mcp_server", "mcp_app", "serve_stdio"]
+__all__ = ["Document", "Documents", "McpApp", "canonical_address", "mcp_app"]

@@ -1,41 +1,79 @@
 """Streamable HTTP at `/mcp`. It is stateless, so that any replica answers any request."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.server.transport_security import TransportSecuritySettings
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import Receive, Scope, Send
 
-from agent_server.caller import Caller
-from agent_server.calls.call import Runtime, authorise_call
-from agent_server.mcp.accept import AnyAccept
-from agent_server.mcp.auth import Authenticated, Resolve, current_caller
+from agent_server.calls.call import Runtime
+from agent_server.mcp.documents import Documents
 from agent_server.mcp.metadata import describe_resource, metadata_router
-from agent_server.mcp.resources import Documents
-from agent_server.mcp.server import create_mcp_server
-from agent_server.settings import Settings
 from agent_server.tool import Tool
 
+if TYPE_CHECKING:
+    from agent_server.mcp.auth import Resolve
+    from agent_server.mcp.endpoint import Endpoint
 
-@dataclass(frozen=True)
+
 class McpApp:
-    """The ASGI app of `/mcp`. It serves while `run()`, which works once, is open. `metadata` says where clients get a
-    token for it."""
+    """The ASGI app of `/mcp`. It serves while `run()`, which works once, is open.
 
-    asgi: ASGIApp
-    metadata: APIRouter
-    run: Callable[[], AbstractAsyncContextManager[None]]
+    `metadata` says where clients get a token for it. What answers is made by `prepare`, or else with the first request.
+    """
+
+    def __init__(self, metadata: APIRouter, instructions: str, create: "Callable[[str], Endpoint]") -> None:
+        self.metadata, self._instructions, self._create = metadata, instructions, create
+        self._creating, self._created, self._serving = asyncio.Lock(), asyncio.Event(), asyncio.Event()
+        self._endpoint: Endpoint | None = None
+        self._runs = False
 
     @property
     def routes(self) -> Sequence[Route]:
         """`/mcp` and `/mcp/`."""
         # No mount, which would redirect one to the other: clients do not follow.
-        return [Route(path, endpoint=self.asgi, include_in_schema=False) for path in ("/mcp", "/mcp/")]
+        return [Route(path, endpoint=self, include_in_schema=False) for path in ("/mcp", "/mcp/")]
+
+    async def prepare(self) -> "Endpoint":
+        """Make what the first request would have to wait for."""
+        async with self._creating:
+            if self._endpoint is None:
+                # In a thread: the import takes a second or more.
+                self._endpoint = await asyncio.to_thread(self._create, self._instructions)
+                self._created.set()
+        return self._endpoint
+
+    async def instruct(self, instructions: str) -> None:
+        """Tell clients this from now on."""
+        async with self._creating:
+            self._instructions = instructions
+            if self._endpoint is not None:
+                self._endpoint.server.instructions = instructions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = await self.prepare()
+        if self._runs:
+            await self._serving.wait()
+        await endpoint.asgi(scope, receive, send)
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        # In a task of its own, since the SDK's own must be entered and left in the same one.
+        task, self._runs = asyncio.create_task(self._run()), True
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        await self._created.wait()
+        async with (await self.prepare()).run():
+            self._serving.set()
+            await asyncio.Event().wait()
 
 
 def mcp_app(
@@ -45,53 +83,24 @@ def mcp_app(
     name: str,
     version: str,
     instructions: str,
-    resolve: Resolve,
+    resolve: "Resolve",
     documents: Documents | None = None,
 ) -> McpApp:
     """`tools` and `documents` over HTTP for the callers that `resolve` finds by their token."""
-    server = create_mcp_server(
-        runtime,
-        tools,
-        name=name,
-        version=version,
-        instructions=instructions,
-        caller=current_caller,
-        documents=documents,
-    )
-
-    async def authorise(caller: Caller, message: Any) -> None:
-        match message:
-            # A batch. The protocol refuses it, but a call in it must not pass unchecked in any case.
-            case [*messages]:
-                for one in messages:
-                    await authorise(caller, one)
-            case {"method": "tools/call", "params": {"name": str(key)}} if key in tools:
-                await authorise_call(runtime, tools[key], caller=caller, surface="mcp")
-            case {"method": "resources/read"} if documents is not None:
-                documents.authorise(caller)
-
-    limit = runtime.settings.body_limit
-    manager = StreamableHTTPSessionManager(
-        server,
-        stateless=True,
-        # A response in JSON drops progress, and lets a call run on when its client has left.
-        json_response=False,
-        security_settings=_security(runtime.settings),
-        max_request_body_size=limit,
-    )
     resource = describe_resource(runtime.settings, name, tools.values(), documents)
-    app = Authenticated(
-        manager.handle_request, resolve=resolve, authorise=authorise, body_limit=limit, resource=resource
-    )
-    return McpApp(AnyAccept(app), metadata_router(resource), manager.run)
 
+    def create(instructions: str) -> "Endpoint":
+        from agent_server.mcp.endpoint import create_endpoint  # noqa: PLC0415  # heavy
 
-def _security(settings: Settings) -> TransportSecuritySettings:
-    """Which `Host` and `Origin` may be named."""
-    # The SDK knows no patterns. Where there are some, its own check is off: `EdgeMiddleware` has made it by then.
-    known, origins = settings.known_hosts, settings.cors_origins
-    if "*" in origins or any(host.startswith("*") for host in known):
-        return TransportSecuritySettings(enable_dns_rebinding_protection=False)
-    hosts = [host + dot + port for host in known for dot in ("", ".") for port in ("", ":*")]
-    own = [f"{scheme}://{host}" for host in hosts for scheme in ("http", "https")]
-    return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[*own, *origins])
+        return create_endpoint(
+            runtime,
+            tools,
+            name=name,
+            version=version,
+            instructions=instructions,
+            resolve=resolve,
+            documents=documents,
+            resource=resource,
+        )
+
+    return McpApp(metadata_router(resource), instructions, create)

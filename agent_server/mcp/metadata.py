@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from agent_server.caller import Caller
 from agent_server.errors import Forbidden, Unauthorized
 from agent_server.identity.roles import staff_scopes
-from agent_server.mcp.resources import Documents
+from agent_server.mcp.documents import Documents
 from agent_server.settings import Settings
 from agent_server.tool import Tool
 

@@ -16,8 +16,9 @@ from agent_server.calls.confirmations import find_asker
 from agent_server.errors import AgentServerError, Forbidden, quote_value
 from agent_server.log import without_secrets
 from agent_server.mcp.asking import answer_call, ask, can_ask
+from agent_server.mcp.documents import Documents
 from agent_server.mcp.errors import render_errors
-from agent_server.mcp.resources import Documents
+from agent_server.mcp.resources import list_resources, list_templates, read_resource
 from agent_server.mcp.tools import describe, render_failure, render_output
 from agent_server.tool import Tool
 
@@ -89,18 +90,18 @@ def create_mcp_server(
 
 
 def _add_documents(server: Server, documents: Documents, caller: Callable[[], Caller]) -> None:
-    async def list_resources(_: Context, __: types.PaginatedRequestParams) -> types.ListResourcesResult:
-        return types.ListResourcesResult(resources=await documents.resources(caller()))
+    async def listed(_: Context, __: types.PaginatedRequestParams) -> types.ListResourcesResult:
+        return types.ListResourcesResult(resources=await list_resources(documents, caller()))
 
-    async def list_templates(_: Context, __: types.PaginatedRequestParams) -> types.ListResourceTemplatesResult:
-        return types.ListResourceTemplatesResult(resource_templates=documents.templates(caller()))
+    async def templates(_: Context, __: types.PaginatedRequestParams) -> types.ListResourceTemplatesResult:
+        return types.ListResourceTemplatesResult(resource_templates=list_templates(documents, caller()))
 
-    async def read_resource(_: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
-        return types.ReadResourceResult(contents=[await documents.read(caller(), params.uri)])
+    async def read(_: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
+        return types.ReadResourceResult(contents=[await read_resource(documents, caller(), params.uri)])
 
-    server.add_request_handler("resources/list", types.PaginatedRequestParams, list_resources)
-    server.add_request_handler("resources/templates/list", types.PaginatedRequestParams, list_templates)
-    server.add_request_handler("resources/read", types.ReadResourceRequestParams, read_resource)
+    server.add_request_handler("resources/list", types.PaginatedRequestParams, listed)
+    server.add_request_handler("resources/templates/list", types.PaginatedRequestParams, templates)
+    server.add_request_handler("resources/read", types.ReadResourceRequestParams, read)
 
 
 def _unknown_tool(name: str, known: list[str]) -> MCPError:

@@ -6,21 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 from agents import Agent, RunConfig, Runner
 from agents.exceptions import AgentsException, MaxTurnsExceeded
 from agents.result import RunResultStreaming
 from openai.types.responses import ResponseUsage
 
-from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.calls.grace import wait_through
 from agent_server.calls.ledger import Interrupted
 from agent_server.calls.refusals import unknown_tool
 from agent_server.conversations.history import Entry, history
 from agent_server.conversations.items import assistant_message, user_message
-from agent_server.db import Executor
 from agent_server.errors import AgentServerError, ModelFailed
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import Passage, passage_body
@@ -36,7 +33,8 @@ from agent_server.orchestrator.context import Briefing, TurnContext
 from agent_server.orchestrator.replay import JournaledModels
 from agent_server.prompts import AgentPrompt
 from agent_server.recall import Recalled, recall
-from agent_server.routing import Decision, Ranked, RoutedAgent, Router, build_router, subjects
+from agent_server.routing import Decision, Ranked, Router
+from agent_server.routing.workspaces import create_router
 from agent_server.summaries import summarise
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import AgentChosen, Cited, Event, PassagesFound, TextDelta, TextDone
@@ -150,8 +148,13 @@ class Orchestrator:
         recalled = attempt.recalled
         if not isinstance(recalled, Recalled):
             async with self.runtime.database.quick(attempt.caller.id) as session:
-                recalled = await self.recall(
-                    session, attempt.caller, attempt.message, writer.conversation_id, writer.turn_no
+                recalled = await recall(
+                    session,
+                    attempt.caller,
+                    attempt.message,
+                    conversation_id=writer.conversation_id,
+                    turn_no=writer.turn_no,
+                    most=self.runtime.settings.history_limit,
                 )
         collections = []
         if said.small_talk and attempt.caller.may(KNOWLEDGE):
@@ -171,13 +174,6 @@ class Orchestrator:
         )
         turn = TurnContext(attempt=attempt, runtime=self.runtime, briefing=briefing, citations=citations)
         return await self._decide(attempt, recalled.agent, said), history(recalled.items), turn
-
-    async def recall(
-        self, session: Executor, caller: Caller, message: str, conversation_id: UUID, turn_no: int
-    ) -> Recalled:
-        """Read what a turn starts from. Raises NotFound."""
-        most = self.runtime.settings.history_limit
-        return await recall(session, caller, message, conversation_id=conversation_id, turn_no=turn_no, most=most)
 
     async def _decide(self, attempt: Attempt, last: str | None, said: ReadMessage) -> Decision:
         if attempt.agent is not None:
@@ -219,17 +215,6 @@ class Orchestrator:
         )
         await attempt.writer.append(*events, items=[item])
         return text
-
-
-async def create_router(workspace: Workspace, embedder: Embedder) -> Router:
-    """The router over the workspace's specialists."""
-    agents = [
-        RoutedAgent(a.name, a.description, a.examples, a.knowledge, [workspace.tools[name] for name in a.tools])
-        for a in workspace.specialists
-    ]
-    # It goes through all of the content, which would hold up every stream of the process.
-    content = await asyncio.to_thread(subjects, workspace.content) if len(agents) > 1 else ()
-    return await build_router(embedder, agents, content)
 
 
 def _find_emergency(log: Sequence[Event]) -> str | None:

@@ -25,33 +25,33 @@ class Regression:
         self._places = {term: place for place, term in enumerate(self._terms)}
         self._n = len(samples)
         lexical = self._word_vectors([s.text for s in samples])
-        # by term: a message has a few of the thousands, and only their rows are read (all of them take 20 ms)
-        self._by_term = np.ascontiguousarray(lexical.T)
         dense = vectors.astype(np.float64)
         # The mean is what all messages share. Headings are no messages, and there are many more of them.
         own = [i for i, s in enumerate(samples) if s.is_example or s.weight == DESCRIPTION]
         self._mean = dense[own].mean(axis=0)
-        self._dense = unit(dense - self._mean)
-        kernel = self._dense @ self._dense.T + _WORDS * lexical @ lexical.T
+        dense = unit(dense - self._mean)
+        kernel = dense @ dense.T + _WORDS * lexical @ lexical.T
         # A text of little weight gets a larger ridge: it is fitted less closely.
-        self._inverse = np.linalg.inv(kernel + np.diag(_RIDGE / np.array([s.weight for s in samples])))
+        inverse = np.linalg.inv(kernel + np.diag(_RIDGE / np.array([s.weight for s in samples])))
         labels = np.array([s.label for s in samples])
         # Centred: a message that is like no text is then for and against nobody.
         self._targets = labels - 1 / labels.shape[1]
-        self._dual = self._inverse @ self._targets
+        self._dual = inverse @ self._targets
+        # What remains of the matrices, which take 25 MB: what each number of a vector and each term say for each agent.
+        self._diagonal = np.diag(inverse).copy()
+        self._by_meaning, self._by_term = dense.T @ self._dual, _WORDS * lexical.T @ self._dual
 
     def predict(self, message: str, vector: Vector) -> Floats:
         """A score for each agent."""
         dense = unit(vector[None].astype(np.float64) - self._mean)
         places, weights = self._weigh(message)
-        near = (dense @ self._dense.T)[0] + _WORDS * weights @ self._by_term[places]
-        scores: Floats = near @ self._dual
+        scores: Floats = (dense @ self._by_meaning)[0] + weights @ self._by_term[places]
         return scores
 
     def leave_one_out(self, rows: Sequence[int]) -> Floats:
         """What would be predicted for samples that had not been there. `rows` are their places."""
         # The closed form of leave-one-out for kernel ridge regression: nothing is fitted again.
-        scores: Floats = self._targets[rows] - self._dual[rows] / np.diag(self._inverse)[rows, None]
+        scores: Floats = self._targets[rows] - self._dual[rows] / self._diagonal[rows, None]
         return scores
 
     def _word_vectors(self, texts: Sequence[str]) -> Floats:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mcp import Client
 
-from agent_server.app import create_mcp
+from agent_server.mcp.process import create_mcp
 from agent_server.testing.server import AgentCaller
 
 

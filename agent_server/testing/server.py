@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from sqlalchemy import delete
 from sqlmodel import col
 
-from agent_server.app import create_app, create_server, migrate
+from agent_server.app import create_server
+from agent_server.asgi import create_app
 from agent_server.caller import Caller
 from agent_server.calls.call import call_tool
 from agent_server.db import Database, new_id
@@ -26,6 +27,7 @@ from agent_server.models.choice import OFFLINE
 from agent_server.seed import load_seeds
 from agent_server.server import Server
 from agent_server.settings import Settings, load_settings
+from agent_server.storage import migrate
 from agent_server.testing.answer import Answer, TurnFailed, collect
 from agent_server.testing.wire import InProcess, OpenAIModel
 from agent_server.turns.accept import Message
@@ -150,7 +152,7 @@ async def run_agent_server(
         yield AgentServer(server, model)
     finally:
         await server.runner.close()
-        await server.models.close()
+        await server.close_models()
         await server.resolver.close()
         await database.close()
 

@@ -13,11 +13,11 @@ from sqlalchemy import Table, delete, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
-from agent_server.app import migrate
 from agent_server.db import SYSTEM, Database, new_id, sweep
 from agent_server.db.isolation import APP_ROLE, SYSTEM_ROLE, row_policy_of
 from agent_server.errors import InvalidInput
 from agent_server.settings import load_settings
+from agent_server.storage import migrate
 from agent_server.testing import copy_database
 from agent_server.workspace import load_workspace
 from tests.commands import agent_server
@@ -228,7 +228,7 @@ async def test_a_user_that_is_no_member_of_the_role_is_told_what_to_do(url: str)
 
 
 async def test_the_embedded_server_is_read_by_a_user_that_is_not_its_superuser(tmp_path: Path) -> None:
-    from agent_server.app import connect
+    from agent_server.storage import connect
 
     (tmp_path / "content").mkdir()
     database = connect(load_settings(workspace=tmp_path, model="offline"))

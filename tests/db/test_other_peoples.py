@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agent_server.commands.context import open_database
+from agent_server.commands.stores import open_database
 from agent_server.db import Database
 from agent_server.db.isolation import APP_ROLE, SYSTEM_ROLE
 from agent_server.db.migrate import differences, upgrade

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.routing import Mount, Route
 
-from agent_server.app import create_app
+from agent_server.asgi import create_app
 from agent_server.errors import AgentServerError, FieldError, InvalidInput, quote_value
 from tests.server import Client, Start
 

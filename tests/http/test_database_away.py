@@ -14,7 +14,8 @@ import pytest
 from dirty_equals import IsPartialDict
 from structlog.testing import capture_logs
 
-from agent_server.app import create_app, create_server
+from agent_server.app import create_server
+from agent_server.asgi import create_app
 from agent_server.db import Database, new_id
 from agent_server.db.embedded import start_embedded
 from agent_server.db.migrate import upgrade

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+import wordllama
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -71,11 +72,20 @@ async def test_a_vector_does_not_depend_on_what_it_is_embedded_with(texts: list[
         assert np.allclose(row, (await EMBEDDER.embed([one]))[0], atol=1e-6)
 
 
+async def test_the_table_and_the_tokens_are_those_of_the_library() -> None:
+    library = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+    library.tokenizer.no_padding()
+    text = "How long do I wait before flying? Ça va, 水の中?"
+    ids, counts = np.unique(library.tokenizer.encode(text, add_special_tokens=False).ids, return_counts=True)
+    vector = (1 + np.log(counts)) @ library.embedding[ids]
+    assert np.allclose((await EMBEDDER.embed([text]))[0], vector / np.linalg.norm(vector), atol=1e-6)
+
+
 def test_the_model_is_not_loaded_before_the_first_text() -> None:
     code = (
         "import asyncio, sys; from agent_server.knowledge.embedders import get_embedder; import agent_server.knowledge.tools;"
-        "embedder = get_embedder('wordllama'); assert 'wordllama' not in sys.modules;"
-        "asyncio.run(embedder.embed(['a'])); assert 'wordllama' in sys.modules"
+        "embedder = get_embedder('wordllama'); assert 'tokenizers' not in sys.modules;"
+        "asyncio.run(embedder.embed(['a'])); assert 'tokenizers' in sys.modules and 'wordllama' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -8,7 +8,8 @@ from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.db import Database
 from agent_server.log import configure_logging
-from agent_server.mcp import create_mcp_server, serve_stdio
+from agent_server.mcp.server import create_mcp_server
+from agent_server.mcp.stdio import serve_stdio
 from agent_server.settings import Settings
 from tests.mcp.notes import DOCUMENTS, TOOLS, Gate
 

@@ -8,7 +8,7 @@ from mcp import Client
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.db import Database
-from agent_server.mcp import create_mcp_server
+from agent_server.mcp.server import create_mcp_server
 from agent_server.settings import Settings
 from tests.conftest import everything
 from tests.mcp.conftest import Mode, Notebook

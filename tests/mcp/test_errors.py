@@ -13,7 +13,7 @@ from mcp_types import INVALID_PARAMS, CallToolResult, TextContent
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.db import Database
-from agent_server.mcp import create_mcp_server
+from agent_server.mcp.server import create_mcp_server
 from agent_server.settings import Settings
 from tests.mcp.conftest import Mode, Notebook
 from tests.mcp.notes import DOCUMENTS, TOOLS

@@ -79,5 +79,5 @@ async def test_ollama_is_asked_in_the_way_that_knows_tools() -> None:
 
 
 def test_a_server_that_needs_no_litellm_does_not_load_it() -> None:
-    code = "import sys, agent_server.app; sys.exit('litellm' in sys.modules)"
+    code = "import sys, agent_server.asgi, agent_server.orchestrator.run; sys.exit('litellm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

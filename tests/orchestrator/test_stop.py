@@ -6,7 +6,8 @@ from dataclasses import replace
 import httpx
 from sqlalchemy import text
 
-from agent_server.app import create_app, create_server
+from agent_server.app import create_server
+from agent_server.asgi import create_app
 from agent_server.db import Database, new_id
 from agent_server.identity.credentials import issue_key
 from agent_server.settings import load_settings

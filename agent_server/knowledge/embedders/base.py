@@ -1,10 +1,11 @@
 """What an embedder is."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MAX_DIMENSIONS = 16_000
 """What a column of pgvector's `halfvec` can store."""
@@ -22,7 +23,7 @@ class Embedder(Protocol):
     def dimensions(self) -> int:
         """The length of every vector."""
 
-    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    async def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         """A row for each text in the shape (len(texts), dimensions).
 
         A row has the length 1, or is all zeros for a text without tokens. The event loop stays free meanwhile.
@@ -30,7 +31,7 @@ class Embedder(Protocol):
         ...  # a body, or type checkers ask for a return
 
 
-def check_vectors(embedder: Embedder, vectors: NDArray[np.float32], texts: Sequence[str]) -> None:
+def check_vectors(embedder: Embedder, vectors: "NDArray[np.float32]", texts: Sequence[str]) -> None:
     """Raises ValueError unless there is a vector of the promised size for each text."""
     promised = (len(texts), embedder.dimensions)
     if vectors.shape != promised:

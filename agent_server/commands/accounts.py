@@ -1,94 +1,22 @@
-"""agent-server init | db | key | user | prompt"""
+"""agent-server key | user"""
 
-import shlex
-import shutil
 import sys
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
 
-from agent_server.commands.context import CommandContext, get_user
+from agent_server.commands.context import CommandContext
+from agent_server.commands.stores import get_user
 from agent_server.commands.terminal import say, show
 from agent_server.db import Database
-from agent_server.db.leftovers import list_leftovers
-from agent_server.db.migrate import differences, downgrade, revise, revisions, upgrade
 from agent_server.errors import InvalidInput
 from agent_server.identity.accounts import Accounts, Act
 from agent_server.identity.credentials import issue_key, list_keys, revoke_key
 from agent_server.identity.models import ApiKey, User
 from agent_server.identity.resolver import create_resolver
 from agent_server.identity.users import find_user, page_users
-
-ENV_EXAMPLE = ".env.example"
-"""Every setting with its default, which a new workspace is given."""
-
-
-async def render_prompt(context: CommandContext, name: str) -> None:
-    agent = context.workspace.agents.get(name)
-    if agent is None:
-        raise InvalidInput(f"There is no agent {name!r}; there are {', '.join(context.workspace.agents)}")
-    say(agent.render(today=datetime.now(UTC).date().isoformat()))
-
-
-async def init(context: CommandContext, folder: Path) -> None:
-    _copy_scaffold(folder)
-    say(f"Made {folder}. Now run:\n\n  agent-server serve --workspace {shlex.quote(str(folder))} --reload")
-
-
-def _copy_scaffold(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InvalidInput(f"{folder} is not empty; name a folder that is new or empty")
-    package = Path(str(files("agent_server")))
-    # __pycache__ is there when the package was imported before, and belongs to this machine's Python.
-    shutil.copytree(package / "scaffold", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    # Inside of an installed package, beside it in a checkout.
-    shipped = package / ENV_EXAMPLE
-    shutil.copyfile(shipped if shipped.is_file() else package.parent / ENV_EXAMPLE, folder / ENV_EXAMPLE)
-
-
-async def db_upgrade(context: CommandContext) -> None:
-    database = await context.raw_database()
-    await upgrade(database, context.workspace.root)
-    await db_current(context, as_json=False)
-
-
-async def db_downgrade(context: CommandContext, revision: str) -> None:
-    database = await context.raw_database()
-    await downgrade(database, context.workspace.root, revision)
-    await db_current(context, as_json=False)
-
-
-async def db_current(context: CommandContext, as_json: bool) -> None:
-    database = await context.raw_database()
-    found = await revisions(database, context.workspace.root)
-    if as_json:
-        show({"current": list(found.current), "pending": list(found.pending)})
-    else:
-        say(f"at {', '.join(found.current) or 'nothing'}; pending: {', '.join(found.pending) or 'nothing'}")
-
-
-async def db_check(context: CommandContext) -> int:
-    database = await context.raw_database()
-    # A database that lacks migrations differs from the models in any case; the list would be noise.
-    missing = (await revisions(database, context.workspace.root)).pending
-    found = [] if missing else await differences(database)
-    for line in [*(f"pending migration {revision}" for revision in missing), *found]:
-        say(line)
-    if left := await list_leftovers(database):
-        say(f"left over of tools that are gone: {', '.join(left)}; see `agent-server db leftovers`")
-    if not missing and not found:
-        say("The database is what the models say")
-    return 1 if missing or found else 0
-
-
-async def db_revision(context: CommandContext, message: str) -> None:
-    database = await context.raw_database()
-    path = await revise(database, context.workspace.root, message)
-    say(f"Wrote {path}; read it, then run `agent-server db upgrade`")
 
 
 def accounts_of(context: CommandContext, database: Database) -> Accounts:

@@ -1,0 +1,123 @@
+"""The ASGI app over the parts of a process."""
+
+import gc
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+
+from agent_server.api import create_routers
+from agent_server.api.counting import CountingMiddleware
+from agent_server.api.head import HeadMiddleware
+from agent_server.api.health import PROBES
+from agent_server.caller import Caller
+from agent_server.http import errors, openapi
+from agent_server.http.edge import BodyMiddleware, CorsMiddleware, EdgeMiddleware
+from agent_server.http.errors import ErrorFormats
+from agent_server.http.middleware import BugMiddleware, RefusalMiddleware, RequestMiddleware
+from agent_server.http.problems import PROBLEMS
+from agent_server.mcp import canonical_address, mcp_app
+from agent_server.mcp.process import create_documents, tell_instructions
+from agent_server.protocols import find_protocols
+from agent_server.protocols.base import Protocol
+from agent_server.server import Server
+from agent_server.version import VERSION
+
+
+def create_app(server: Server, protocols: Sequence[Protocol] | None = None) -> FastAPI:
+    """The ASGI app of a process that speaks `protocols`, by default all that there are. Its lifespan runs the turns."""
+    protocols = find_protocols() if protocols is None else protocols
+
+    resource = canonical_address(server.settings)
+
+    async def resolve(token: str, /, *, address: str | None) -> Caller:
+        return await server.resolver.resolve(token, address=address, audience=() if resource is None else (resource,))
+
+    mcp = mcp_app(
+        server.runtime,
+        server.workspace.tools,
+        name=server.settings.title,
+        version=VERSION,
+        instructions=tell_instructions(server.workspace),
+        resolve=resolve,
+        documents=create_documents(server),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await server.runner.start()
+        await server.jobs.start()
+        gc.collect()
+        freeze()
+        async with mcp.run():
+            yield
+        await server.jobs.close()
+        await server.runner.close()
+        await server.close_models()
+        await server.resolver.close()
+
+    app = FastAPI(
+        title=server.settings.title,
+        version=VERSION,
+        # FastAPI's own pages load scripts from another server; `api.docs` has one that does not.
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,  # `api.docs` makes it off the event loop
+        # They would hold what was sent, in the failures of validation and the messages of exceptions.
+        telemetry={"logs": False},
+        lifespan=lifespan,
+    )
+    app.state.server, app.state.mcp = server, mcp
+    formats = ErrorFormats(PROBLEMS, {protocol.prefix: protocol.errors for protocol in protocols})
+    _add_middleware(app, server, formats)
+    errors.install(app)
+    spoken = [protocol.router for protocol in protocols if protocol.router is not None]
+    for router in (*create_routers(server.workspace), *spoken, mcp.metadata):
+        # Not by `include_router`: it builds each route anew with the first request, which then holds up the process.
+        app.router.routes.extend(router.routes)
+    app.router.routes.extend(mcp.routes)
+    _add_page(app)
+    openapi.describe(app, formats)
+    return app
+
+
+def freeze() -> None:
+    """Have the collector leave alone what there is now, which lives as long as the process."""
+    # Without this it took 18 to 43 % of the time of MCP calls, in pauses of about 100 ms.
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
+def _add_middleware(app: FastAPI, server: Server, formats: ErrorFormats) -> None:
+    """From the inside out. What is added last is asked first."""
+    settings = server.settings
+
+    async def count(address: str | None) -> None:
+        async with server.database.transaction() as session:
+            await server.resolver.count_address(session, address)
+
+    app.add_middleware(HeadMiddleware)
+    app.add_middleware(BodyMiddleware, limit=settings.body_limit, timeout=settings.body_timeout)
+    app.add_middleware(CountingMiddleware, count=count)
+    # Inside of CORS, both of them: pages of other origins must be able to read why they were refused.
+    app.add_middleware(RefusalMiddleware, formats=formats)
+    app.add_middleware(BugMiddleware, formats=formats)
+    if settings.cors_origins:
+        app.add_middleware(CorsMiddleware, origins=settings.cors_origins)
+    app.add_middleware(EdgeMiddleware, settings=settings, any_host=PROBES)
+    # A second one, since what the edge raises does not pass the one further inside.
+    app.add_middleware(RefusalMiddleware, formats=formats)
+    app.add_middleware(RequestMiddleware, public_url=settings.public_url, quiet=PROBES)
+
+
+def _add_page(app: FastAPI) -> None:
+    static = files("agent_server.web") / "static"
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(str(static / "index.html"))
+
+    app.mount("/static", StaticFiles(directory=str(static)), name="static")

@@ -1,0 +1,83 @@
+"""A change of prompts/ or content/ is taken over by the server that runs: nothing is imported for it."""
+
+import asyncio
+import socket
+from dataclasses import replace
+
+import structlog
+from fastapi import FastAPI
+
+from agent_server.app import INGEST
+from agent_server.commands.terminal import fail
+from agent_server.errors import AgentServerError, WorkspaceInvalid
+from agent_server.identity.resolver import create_resolver
+from agent_server.inspection import open_workspace
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.ingest import ingest
+from agent_server.mcp.process import tell_instructions
+from agent_server.server import Server
+from agent_server.workspace import Workspace
+
+log = structlog.get_logger()
+
+
+class Rereading:
+    """Reads the workspace again for each byte that comes from `line`, on which it says first that it is there."""
+
+    def __init__(self, app: FastAPI, line: socket.socket) -> None:
+        self._app, self._line = app, line
+        self._told = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._line.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._line, self._take)
+        self._task = asyncio.create_task(self._read_on())
+        self._line.send(b"\n")
+
+    def _take(self) -> None:
+        if not self._line.recv(64):
+            asyncio.get_running_loop().remove_reader(self._line)  # who wrote to it is gone
+        else:
+            self._told.set()
+
+    async def _read_on(self) -> None:
+        while True:
+            await self._told.wait()
+            # Before it reads: what changes meanwhile is read once more.
+            self._told.clear()
+            try:
+                await reread(self._app)
+            except Exception:  # the next change must find this at work
+                log.exception("workspace.not_read")
+
+
+async def reread(app: FastAPI) -> None:
+    """Take over the workspace as it is now, and say so. With a mistake in it the version before goes on."""
+    server: Server = app.state.server
+    try:
+        workspace = await asyncio.to_thread(open_workspace, server.settings)
+        await server.jobs.do(INGEST, lambda: _ingest(server))
+        await server.change(workspace)
+    except AgentServerError as error:
+        mistakes = error.problems if isinstance(error, WorkspaceInvalid) else [error.message]
+        fail("\n".join(map(str, mistakes)) + "\nThe version before goes on. Waiting for a change.")
+        return
+    # All at once from here on: no request finds one part of the old version and another of the new.
+    await app.state.mcp.instruct(tell_instructions(workspace))
+    _redefine_scopes(server, workspace)
+    app.state.server = replace(server, workspace=workspace)
+    fail("Read. What is asked from now on is answered by it.")
+
+
+async def _ingest(server: Server) -> None:
+    report = await ingest(server.database, server.runtime.resources[Embedder], server.workspace.content)
+    for problem in report.problems:
+        fail(str(problem))
+
+
+def _redefine_scopes(server: Server, workspace: Workspace) -> None:
+    """Give guests and roles what the agents need now."""
+    resolver = server.resolver
+    new = create_resolver(server.settings, server.database, agents=workspace.agent_scopes, staff=workspace.staff_scopes)
+    resolver.guest_scopes, resolver.roles = new.guest_scopes, new.roles

@@ -1,0 +1,89 @@
+"""What answers at `/mcp`. Importing this module imports the MCP SDK: `mcp.http` does so with the first request."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from mcp.server.lowlevel import Server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.types import ASGIApp
+
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime, authorise_call
+from agent_server.mcp.accept import AnyAccept
+from agent_server.mcp.auth import Authenticated, Resolve, current_caller
+from agent_server.mcp.documents import Documents
+from agent_server.mcp.metadata import Resource
+from agent_server.mcp.server import create_mcp_server
+from agent_server.settings import Settings
+from agent_server.tool import Tool
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """The ASGI app of `/mcp`. It serves while `run()`, which works once, is open."""
+
+    server: Server
+    asgi: ASGIApp
+    run: Callable[[], AbstractAsyncContextManager[None]]
+
+
+def create_endpoint(
+    runtime: Runtime,
+    tools: Mapping[str, Tool[..., Any]],
+    *,
+    name: str,
+    version: str,
+    instructions: str,
+    resolve: Resolve,
+    documents: Documents | None,
+    resource: Resource,
+) -> Endpoint:
+    """`tools` and `documents` over HTTP for the callers that `resolve` finds by their token."""
+    server = create_mcp_server(
+        runtime,
+        tools,
+        name=name,
+        version=version,
+        instructions=instructions,
+        caller=current_caller,
+        documents=documents,
+    )
+
+    async def authorise(caller: Caller, message: Any) -> None:
+        match message:
+            # A batch. The protocol refuses it, but a call in it must not pass unchecked in any case.
+            case [*messages]:
+                for one in messages:
+                    await authorise(caller, one)
+            case {"method": "tools/call", "params": {"name": str(key)}} if key in tools:
+                await authorise_call(runtime, tools[key], caller=caller, surface="mcp")
+            case {"method": "resources/read"} if documents is not None:
+                documents.authorise(caller)
+
+    limit = runtime.settings.body_limit
+    manager = StreamableHTTPSessionManager(
+        server,
+        stateless=True,
+        # A response in JSON drops progress, and lets a call run on when its client has left.
+        json_response=False,
+        security_settings=_security(runtime.settings),
+        max_request_body_size=limit,
+    )
+    app = Authenticated(
+        manager.handle_request, resolve=resolve, authorise=authorise, body_limit=limit, resource=resource
+    )
+    return Endpoint(server, AnyAccept(app), manager.run)
+
+
+def _security(settings: Settings) -> TransportSecuritySettings:
+    """Which `Host` and `Origin` may be named."""
+    # The SDK knows no patterns. Where there are some, its own check is off: `EdgeMiddleware` has made it by then.
+    known, origins = settings.known_hosts, settings.cors_origins
+    if "*" in origins or any(host.startswith("*") for host in known):
+        return TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    hosts = [host + dot + port for host in known for dot in ("", ".") for port in ("", ":*")]
+    own = [f"{scheme}://{host}" for host in hosts for scheme in ("http", "https")]
+    return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[*own, *origins])

