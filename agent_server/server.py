@@ -12,6 +12,7 @@ from agent_server.errors import InvalidInput, TooMany, Unavailable, quote_value
 from agent_server.identity.resolver import Resolver
 from agent_server.jobs import Jobs
 from agent_server.models.choice import ModelChoice
+from agent_server.models.served import ServedModel
 from agent_server.settings import Settings
 from agent_server.turns.accept import Accepted, Message, accept, find_accepted
 from agent_server.turns.hub import Hub
@@ -30,6 +31,7 @@ class Server:
     runner: Runner
     jobs: Jobs
     model: ModelChoice
+    served: ServedModel
     prepare: Callable[[], Awaitable[object]]
 
     @property

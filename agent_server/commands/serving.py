@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from watchfiles import PythonFilter
 
 from agent_server.app import INGEST, connect, create_app, create_mcp, create_server, migrate
-from agent_server.commands.banner import show_banner, show_restart
+from agent_server.commands.banner import show_banner, show_model, show_restart
 from agent_server.commands.context import LOCAL, CommandContext, get_user, open_database
 from agent_server.commands.knowledge import ingest_with_progress
 from agent_server.commands.listening import listen
@@ -280,6 +280,7 @@ class _Draining(uvicorn.Server):
         super().__init__(config)
         self._parts, self._key, self._announce = server, key, announce
         self._stopping: list[asyncio.Task[None]] = []
+        self._telling: asyncio.Task[None] | None = None
         self.interrupted = False
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]  # uvicorn's sockets
@@ -288,6 +289,8 @@ class _Draining(uvicorn.Server):
         watch_makers(lambda: self._stop(signal.SIGTERM))
         if self._announce is not None and self.started and self.servers:
             self._announce(self._parts, self._key, self.servers[0].sockets[0].getsockname()[1])
+            if self._announce is show_banner and self._parts.served.name is None:
+                self._telling = asyncio.create_task(show_model(self._parts))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.interrupted |= sig == signal.SIGINT
@@ -303,6 +306,8 @@ class _Draining(uvicorn.Server):
 
     async def _drain(self, seconds: float) -> None:
         log.info("server.stopping", seconds=seconds)
+        if self._telling is not None:
+            self._telling.cancel()
         try:
             await self._parts.runner.drain(seconds)
         finally:

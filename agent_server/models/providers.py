@@ -79,7 +79,7 @@ class Models:
     async def get(self, name: str) -> Model:
         """The model `provider/model`. Raises ModelFailed when its provider cannot be used as configured."""
         if name.startswith("openai/"):
-            model = name.removeprefix("openai/") or await self._first_of_server()
+            model = name.removeprefix("openai/") or await self.find_served()
             return _OpenAIModel(
                 model=model,
                 openai_client=self._openai_client(),
@@ -105,17 +105,23 @@ class Models:
             )
         return self._openai
 
-    async def _first_of_server(self) -> str:
+    async def find_served(self) -> str:
+        """The name of the first model that the server at OPENAI_BASE_URL has. It is asked once.
+
+        Raises ModelFailed where the server cannot be asked or has none.
+        """
         async with self._lock:
             if self._first is None:
                 try:
                     models = await self._openai_client().models.list(timeout=self.settings.model_first_token_timeout)
                 except OpenAIError as error:
                     raise ModelFailed(
-                        "The server at OPENAI_BASE_URL does not list its models; name one in AGENT_SERVER_MODEL"
+                        "The server at OPENAI_BASE_URL does not list its models; look whether it runs, or name a model in AGENT_SERVER_MODEL"
                     ) from error
                 if not models.data:
-                    raise ModelFailed("The server at OPENAI_BASE_URL has no model; name one in AGENT_SERVER_MODEL")
+                    raise ModelFailed(
+                        "The server at OPENAI_BASE_URL has no model; give it one, or name one in AGENT_SERVER_MODEL"
+                    )
                 self._first = models.data[0].id
             return self._first
 
