@@ -50,7 +50,7 @@ class Server:
         check_text(message.text, self.settings.message_limit)
         if message.agent is not None and message.agent not in self.workspace.agents:
             raise InvalidInput(
-                f"agent: there is no {quote_value(message.agent)}; there are {', '.join(self.workspace.agents)}"
+                f"agent: there is no agent {quote_value(message.agent)}; there are {', '.join(self.workspace.agents)}"
             )
         at_once, waiting = self._bounds_of(caller)
         with ExitStack() as held:

@@ -201,12 +201,12 @@ def test_what_must_be_there_to_serve_is_asked_for_by_name(tmp_path: Path) -> Non
         taken = agent_server("serve", "--port", port, cwd=tmp_path, DATABASE_URL=NOWHERE)
     assert taken.returncode == 1
     assert taken.stderr == (
-        f"invalid_input: port: 127.0.0.1:{port} cannot be listened on (Address already in use); "
-        "choose another with --port\n"
+        f"invalid_input: port: {port} of 127.0.0.1 is taken by another program; stop that one, or choose another, as in "
+        f"`agent-server serve --port {int(port) + 1}`\n"
     )
     both = agent_server("serve", "--workers", "2", "--reload", cwd=tmp_path, DATABASE_URL=NOWHERE)
     assert both.returncode == 1
-    assert both.stderr == "invalid_input: workers: with --reload there is one process; leave one of the two out\n"
+    assert both.stderr == "invalid_input: workers: --reload serves with one process; leave out --workers or --reload\n"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "myhost", ""])

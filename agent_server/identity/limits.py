@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db import Database
 from agent_server.errors import TooMany
+from agent_server.wording import count
 
 MINUTE, HOUR = 60.0, 3600.0
 LOGIN_WINDOW = 900.0
@@ -91,7 +92,7 @@ async def take(session: AsyncSession, key: str, *, per_seconds: float, burst: in
     wait = (await session.execute(_WAIT, values)).scalar_one_or_none() or 0.0
     # Rounded up: a client that comes back after the rounded-down time would be refused again.
     seconds = max(1, math.ceil(wait))
-    error = TooMany(f"Too many requests; try again in {seconds} s")
+    error = TooMany(f"Too many requests; try again in {count(seconds, 'second')}")
     error.retry_after = seconds
     raise error
 

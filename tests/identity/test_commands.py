@@ -51,7 +51,7 @@ def _users(run: Run) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("arguments", "stdin", "complaint"),
     [
-        (("create", "ann", "--password-stdin"), PASSWORD, "invalid_input: email: one signs in with it"),
+        (("create", "ann", "--password-stdin"), PASSWORD, "invalid_input: email: signing in takes an e-mail address"),
         (("create", "ann", "--email", "ann", "--password-stdin"), PASSWORD, "invalid_input: email: "),
         (
             ("create", "ann", "--email", "a@example.com", "--password-stdin"),

@@ -169,7 +169,7 @@ async def test_a_form_is_offered_only_of_a_tool_that_the_caller_may_use(start: S
                 answer = await client.http.post("/api/tools/offer_form", json={"tool": tool}, headers=headers)
                 assert answer.status_code == (code if tool == "capture_lead" else 422)
                 if len(scopes) == 1:
-                    assert answer.json()["detail"] == f"tool: '{tool}' has no form; there are none"
+                    assert answer.json()["detail"] == f"tool: '{tool}' has no form; those that have one: none"
         listed = await client.http.get("/api/tools", headers={"Authorization": f"Bearer {await client.new_key(*CHAT)}"})
         assert {tool["scope"].partition(":")[0] for tool in listed.json()} == {"conversations"}
         assert (await client.http.get("/api/tools")).status_code == 401
