@@ -407,7 +407,7 @@ def test_chat_streams_a_turn_and_goes_on_with_a_conversation(stocked: Run) -> No
     for arguments, message in {
         ("x", "--conversation", "yesterday"): "not_found: There is no conversation with this id",
         ("x", "--conversation", str(UUID(int=7))): "not_found: ",
-        ("hi", "--agent", "nobody"): "invalid_input: agent: there is no 'nobody'; there are ",
+        ("hi", "--agent", "nobody"): "invalid_input: agent: there is no agent 'nobody'; there are ",
         ("  ",): "invalid_input: message: ",
         ("x" * 2001,): "invalid_input: message: ",
     }.items():

@@ -59,7 +59,11 @@ def _users(run: Run) -> dict[str, Any]:
             "invalid_input: password: takes 8",
         ),
         (("create", "ann", "--email", "a@example.com", "--password-stdin"), "", "invalid_input: password: takes 8"),
-        (("create", "ann", "--role", "king"), None, "invalid_input: roles: there is no 'king'; there are admin, staff"),
+        (
+            ("create", "ann", "--role", "king"),
+            None,
+            "invalid_input: roles: there is no role 'king'; there are admin, staff",
+        ),
         (("disable", "nobody"), None, "invalid_input: There is no user 'nobody'"),
         (("role", "nobody", "--role", "admin"), None, "invalid_input: There is no user 'nobody'"),
     ],

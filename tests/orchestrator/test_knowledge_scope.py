@@ -128,7 +128,7 @@ async def test_an_agents_tools_stay_within_its_collections_and_the_users_own_cal
     told = [str(m["content"]) for m in model.requests[-1]["messages"] if m["role"] == "tool"]
     assert len(told) == len(attempts)
     assert not [said for said in told if "eat the secret" in said or "Secret turtles" in said]
-    assert told[1].startswith("invalid_input: collections: there is no 'closed'; there are 'open'")
+    assert told[1].startswith("invalid_input: collections: there is no collection 'closed'; there are 'open'")
     assert told[5] == "not_found: There is no document 'closed/turtles.md'; list_documents shows which there are"
     assert "seagrass" in told[0]
     assert "seagrass" in told[7]
