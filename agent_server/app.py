@@ -17,6 +17,7 @@ from agent_server.knowledge.embedders import get_embedder
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.models.choice import choose_model
+from agent_server.models.served import ServedModel
 from agent_server.recall import Recalled, recall
 from agent_server.server import Server
 from agent_server.settings import Settings
@@ -98,7 +99,7 @@ def create_server(
         recall=read,
         prepare=agents.prepare,
         change=agents.change,
-        find_served=agents.find_served,
+        served=ServedModel(model, agents.find_served),
         close_models=agents.close,
     )
 

@@ -40,9 +40,9 @@ def read_object(tool: str, text: str) -> dict[str, Any]:
             value = json.loads(value)
     # RecursionError: a model or a caller may send ten thousand open brackets.
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"the arguments of {tool} are not JSON ({error}); send one JSON object") from None
+        raise InvalidInput(f"The arguments of {tool} are not JSON ({error}); send one JSON object") from None
     if not isinstance(value, dict):
-        raise InvalidInput(f'the arguments of {tool} must be one JSON object, as in {{"title": "..."}}')
+        raise InvalidInput(f'The arguments of {tool} must be one JSON object, as in {{"title": "..."}}')
     return value
 
 

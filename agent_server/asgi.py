@@ -50,10 +50,12 @@ def create_app(server: Server, protocols: Sequence[Protocol] | None = None) -> F
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await server.runner.start()
         await server.jobs.start()
+        server.served.start()
         gc.collect()
         freeze()
         async with mcp.run():
             yield
+        await server.served.close()
         await server.jobs.close()
         await server.runner.close()
         await server.close_models()

@@ -44,9 +44,9 @@ def check_json(body: bytes) -> None:
     many = body.count(b'"') - body.count(b'\\"') > 4 * VALUES_LIMIT
     marks = _STRING.sub(b"", body[:_GLANCE] if many else body).translate(None, _NO_MARKS)
     if _is_deep(marks.translate(None, b",")[: 2 * VALUES_LIMIT]):
-        raise _invalid(f"nested more than {DEPTH_LIMIT} deep")
+        raise _invalid(f"nested more than {DEPTH_LIMIT} deep; send it flatter")
     if many or marks.count(b",") + marks.count(b"[") + marks.count(b"{") > VALUES_LIMIT:
-        raise _invalid(f"holds more than {VALUES_LIMIT} values")
+        raise _invalid(f"holds more than {VALUES_LIMIT} values; send less at once")
 
 
 def _invalid(message: str) -> InvalidInput:
@@ -66,7 +66,7 @@ def _is_deep(brackets: bytes) -> bool:
 def refuse_unstorable(value: Any, path: tuple[str, ...]) -> None:
     """Postgres stores neither NUL nor half a surrogate pair; say so before the database does."""
     if len(path) > DEPTH_LIMIT:
-        raise InvalidInput(f"{cut(path[0], LONGEST_FIELD)}: is nested more than {DEPTH_LIMIT} deep")
+        raise InvalidInput(f"{cut(path[0], LONGEST_FIELD)}: is nested more than {DEPTH_LIMIT} deep; send it flatter")
     match value:
         case str():
             if _UNSTORABLE.search(value):

@@ -36,7 +36,7 @@ db = _group("The database: apply, undo, compare and write migrations.", "db upgr
 tool = _group("The tools of the workspace: list and call them.", "tool list")
 prompt = _group("The agents in prompts/: show what a model is told.", "prompt render safety")
 key = _group("API keys: make, list and revoke them.", "key create --name ci")
-user = _group("Users, who own rows, hold keys and sign in.", "user create ann --email ann@example.com")
+user = _group("Users, who sign in, hold keys and own what they store.", "user create ann --email ann@example.com")
 for name, group in (
     ("content", content),
     ("db", db),
@@ -97,7 +97,7 @@ def serve(
         bool, typer.Option("--reload", help="Take over each change of the workspace; of Python by starting again.")
     ] = False,
 ) -> None:
-    """Migrate, ingest content/ and serve chat, MCP, REST and the page."""
+    """Serve the page, chat, MCP and REST. Migrations and content/ are brought up to date first."""
     _run("serve", workspace, host=host, port=port, workers=workers, reload=reload)
 
 
@@ -142,7 +142,7 @@ def check(workspace: Workspace = None, json: Json = False) -> None:
 
 @app.command(epilog=_example("doctor --workspace ./my-agents"))
 def doctor(workspace: Workspace = None) -> None:
-    """Check this machine."""
+    """Try this machine, the port, the database and the model, and say what to do."""
     _run("doctor", workspace)
 
 
@@ -197,19 +197,19 @@ def db_downgrade(
     revision: Annotated[str, typer.Argument(help="Where to go back to, as in engine@base or workspace@-1.")],
     workspace: Workspace = None,
 ) -> None:
-    """Go back to a revision."""
+    """Undo migrations, down to a revision."""
     _run("db_downgrade", workspace, revision=revision)
 
 
 @db.command("current", epilog=_example("db current --json"))
 def db_current(workspace: Workspace = None, json: Json = False) -> None:
-    """The revisions that the database is at, and those it lacks."""
+    """The migrations that the database has, and those it lacks."""
     _run("db_current", workspace, as_json=json)
 
 
 @db.command("check", epilog=_example("db check"))
 def db_check(workspace: Workspace = None) -> None:
-    """Compare the database with the models. Exits with 1 where they differ."""
+    """Compare the tables with what tools/ and the engine declare. Exits with 1 where they differ."""
     _run("db_check", workspace)
 
 
@@ -274,14 +274,14 @@ def key_create(
     scope: Annotated[
         list[str] | None, typer.Option(help="A scope it holds; more than once. [default: those of the user's roles]")
     ] = None,
-    days: Annotated[int | None, typer.Option(min=1, help="How long it works. [default: until revoked]")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="How many days it works. [default: until revoked]")] = None,
     user: User = LOCAL,
     json: Json = False,
     workspace: Workspace = None,
 ) -> None:
     """Make an API key; its text is shown this once.
 
-    Without --scope it may what the user's roles allow at the time. The local user is an admin, who may everything."""
+    Without --scope it may do what its user's roles allow at the time. The local user is an admin, who may do everything."""
     _run("key_create", workspace, name=name, scopes=scope or [], days=days, user=user, as_json=json)
 
 
@@ -293,7 +293,7 @@ def key_list(json: Json = False, workspace: Workspace = None) -> None:
 
 @key.command("revoke", epilog=_example("key revoke 019a1c7e-8c6b-7d3f-a1b2-0c3d4e5f6a7b"))
 def key_revoke(id: Annotated[str, typer.Argument(help="The key's id.")], workspace: Workspace = None) -> None:
-    """End a key and those made with it; at once."""
+    """End a key and those made with it, at once."""
     _run("key_revoke", workspace, id=id)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent_server.errors import Mistake, WorkspaceInvalid
 from agent_server.knowledge import embedders
-from agent_server.knowledge.parse import SUFFIXES, count_unread, read_content
+from agent_server.knowledge.parse import SUFFIXES, count_unread, list_collections, read_content
 from agent_server.models import choice
 from agent_server.seed import find_seed_mistakes
 from agent_server.settings import Settings, find_env_files, variable_of
@@ -76,7 +76,7 @@ def _find_unknown_models(workspace: Workspace, settings: Settings) -> Iterator[M
 
 def list_remarks(workspace: Workspace) -> list[Mistake]:
     """What is worth knowing of a workspace, and does not keep a server from starting."""
-    return sort_mistakes([*_remark_prompts(workspace), *_remark_tools(workspace), *_remark_files(workspace)])
+    return sort_mistakes([*_remark_prompts(workspace), *_remark_lists(workspace), *_remark_files(workspace)])
 
 
 def _list_prompts(workspace: Workspace) -> set[str]:
@@ -94,10 +94,14 @@ def _remark_prompts(workspace: Workspace) -> Iterator[Mistake]:
         )
 
 
+def _remark_lists(workspace: Workspace) -> Iterator[Mistake]:
+    # Of an agent whose front matter was not read it is not known what it lists.
+    if _list_prompts(workspace) <= set(workspace.agents):
+        yield from _remark_tools(workspace)
+        yield from _remark_collections(workspace)
+
+
 def _remark_tools(workspace: Workspace) -> Iterator[Mistake]:
-    # Of an agent whose front matter was not read it is not known which tools it lists.
-    if not _list_prompts(workspace) <= set(workspace.agents):
-        return
     listed = {name for agent in workspace.agents.values() for name in agent.tools}
     for name, tool in workspace.tools.items():
         own = Path(tool.file).is_relative_to(workspace.root / "tools")
@@ -106,6 +110,20 @@ def _remark_tools(workspace: Workspace) -> Iterator[Mistake]:
             file = Path(tool.file).relative_to(workspace.root).as_posix()
             yield Mistake(
                 file, tool.line, f"tool {name}: no agent lists it; for the chat add it to one, as in `tools: [{name}]`"
+            )
+
+
+def _remark_collections(workspace: Workspace) -> Iterator[Mistake]:
+    agents = workspace.agents.values()
+    if any(agent.knowledge is None for agent in agents):  # which answers from all of them
+        return
+    read = {name for agent in agents for name in agent.knowledge or ()}
+    for name in list_collections(workspace.content):
+        if name not in read:
+            yield Mistake(
+                f"content/{name}/",
+                None,
+                f"no agent answers from it; add it to one, as in `knowledge: [{name}]`, or leave `knowledge:` out for all",
             )
 
 

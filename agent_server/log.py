@@ -231,6 +231,8 @@ def _mask_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapp
 _UNASKED = ("/static/", "/favicon.ico")
 _COLORS = {2: "\x1b[2m", 3: "\x1b[2m", 4: "\x1b[33m", 5: "\x1b[31m"}
 """How a request's line looks by the first digit of its status: dim, yellow, red."""
+_WARNED = 4
+"""A warning looks as a request does that was refused."""
 
 
 def _tell_request(event: Mapping[str, Any]) -> str | None:
@@ -257,21 +259,27 @@ _TOLD: Mapping[str, Callable[[Mapping[str, Any]], str | None]] = {
     "http.request": _tell_request,
     "server.stopping": _tell_stop,
     "content.ingested": _tell_ingest,
+    "workspace.remark": lambda event: f"{event['problem']} (a remark)",
+    "content.skipped": lambda event: f"{event['problem']} (the page is left as it was, or left out)",
+    "table.left_over": lambda event: f"The table {event['table']} is of a tool that is gone; see `{event['hint']}`",
+    "database.unavailable": lambda _: "The database cannot be reached. It is tried again.",
+    "worker.ended": lambda event: f"A process has ended with code {event['code']}. Another takes its place.",
+    "model.fallback": lambda event: f"{event['model']} fails: {event['reason']}. {event['fallback']} answers.",
 }
-"""What people are told of the lines of INFO, by their events; of all others they are told nothing."""
+"""What people are told in a sentence. Of other lines of INFO they are told nothing, other warnings they see whole."""
 
 
 def _tell(whole: structlog.typing.Processor, *, colors: bool) -> structlog.typing.Processor:
-    """A renderer for people: one sentence of a line of INFO that they need, warnings and errors whole."""
+    """A renderer for people: a sentence where there is one, warnings and errors of which there is none whole."""
 
     def render(logger: Any, name: str, event: MutableMapping[str, Any]) -> Any:
-        if event["level"] != "info":
+        tell, info = _TOLD.get(str(event["event"])), event["level"] == "info"
+        if not info and (tell is None or "exc_info" in event):
             return whole(logger, name, event)
-        tell = _TOLD.get(str(event["event"]))
         line = tell(event) if tell is not None else None
         if line is None:
             raise structlog.DropEvent
-        color = _COLORS.get(event.get("status", 0) // 100, "") if colors else ""
+        color = _COLORS.get(event.get("status", 0) // 100 if info else _WARNED, "") if colors else ""
         return f"{color}{line}\x1b[0m" if color else line
 
     return render

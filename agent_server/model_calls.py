@@ -35,7 +35,7 @@ def clean_arguments(tool: str, written: Any, *, cut_off: bool = False) -> str:
     except InvalidInput as error:
         wrong = error.message
     except (ValueError, RecursionError):
-        wrong = f"the arguments of {tool} hold NaN or Infinity, which are no JSON numbers"
+        wrong = f"The arguments of {tool} hold NaN or Infinity, which are no JSON numbers"
     else:
         # As it was: caches of providers go by the text.
         return written if isinstance(written, str) and written.lstrip().startswith("{") else text
@@ -47,7 +47,7 @@ def _read(tool: str, text: str, *, cut_off: bool) -> dict[str, Any]:
     """The object that a text spells. Raises InvalidInput."""
     if cut_off:
         raise InvalidInput(
-            f"the arguments of {tool} were cut off at the longest answer that the model may give; send less at once"
+            f"The arguments of {tool} were cut off at the longest answer that the model may give; send less at once"
         )
     return read_object(tool, text)
 

@@ -72,13 +72,16 @@ def tell_failure(name: str, tool: Tool[..., Any] | None, error: str) -> str:
 
 
 def tell_result(name: str, tool: Tool[..., Any] | None, value: Any, *, citing: bool = False) -> str:
-    """The result of a call in plain words. With `citing`, passages carry the numbers by which an answer cites them.
+    """The result of a call in plain words. With `citing` it is part of an answer: passages carry the numbers by which it
+    cites them, and a call that waits for the user is not asked about a second time.
 
     `value` may also be the JSON of the result, as it is stored.
     """
     value = _read_json(value)
     if isinstance(value, Mapping) and value.get("done") is False and {"confirmation", "question"} <= value.keys():
-        return f"{escape_markdown(str(value['question']))} Nothing has been done yet."
+        # Beside an answer the question stands already, on the page as a card with its buttons.
+        question = "" if citing else f"{escape_markdown(str(value['question']))} "
+        return f"{question}Nothing has been done yet{': it waits for your yes' if citing else ''}."
     if tool is None:
         return _describe(value, ANYTHING, citing)
     if isinstance(value, Mapping) and gives_form(tool):

@@ -12,6 +12,7 @@ from agent_server.errors import InvalidInput, TooMany, Unavailable, quote_value
 from agent_server.identity.resolver import Resolver
 from agent_server.jobs import Jobs
 from agent_server.models.choice import ModelChoice
+from agent_server.models.served import ServedModel
 from agent_server.settings import Settings
 from agent_server.turns.accept import Accepted, Message, Recall, accept, find_accepted
 from agent_server.turns.hub import Hub
@@ -24,8 +25,7 @@ class Server:
     """One process's parts.
 
     `prepare` makes what the first turn would have to wait for. `change` has the turns that begin from now on answered
-    by the agents of another workspace with the same tools, `recall` reads what a turn starts from, and `find_served`
-    asks OPENAI_BASE_URL for its first model.
+    by the agents of another workspace with the same tools, `recall` reads what a turn starts from.
     """
 
     runtime: Runtime
@@ -38,7 +38,7 @@ class Server:
     recall: Recall
     prepare: Callable[[], Awaitable[object]]
     change: Callable[[Workspace], Awaitable[None]]
-    find_served: Callable[[], Awaitable[str]]
+    served: ServedModel
     close_models: Callable[[], Awaitable[None]]
 
     @property
@@ -57,7 +57,7 @@ class Server:
         check_text(message.text, self.settings.message_limit)
         if message.agent is not None and message.agent not in self.workspace.agents:
             raise InvalidInput(
-                f"agent: there is no {quote_value(message.agent)}; there are {', '.join(self.workspace.agents)}"
+                f"agent: there is no agent {quote_value(message.agent)}; there are {', '.join(self.workspace.agents)}"
             )
         at_once, waiting = self._bounds_of(caller)
         with ExitStack() as held:

@@ -152,7 +152,7 @@ class Signals:
                 await connection.add_listener(CHANNEL, self._receive)
         except _LOST as error:
             connection.terminate()
-            raise Unavailable("The database cannot be listened to; try again in a moment") from error
+            raise Unavailable("The database cannot be reached; try again in a moment") from error
         self._connection = connection
         connection.add_termination_listener(self._notice_end)
 

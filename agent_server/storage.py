@@ -19,7 +19,9 @@ def connect(settings: Settings) -> Database:
     given = (settings.database_url, settings.database_direct_url, settings.database_owner_url)
     url, direct_url, owner_url = (None if one is None else one.get_secret_value() for one in given)
     if url is None and settings.deployed:
-        raise InvalidInput("DATABASE_URL: is not set; the embedded PostgreSQL is for one's own machine")
+        raise InvalidInput(
+            "DATABASE_URL: is not set; write the address of a PostgreSQL, since the embedded one is for development"
+        )
     if url is None:
         owner_url = start_embedded(settings.workspace.resolve() / ".data")
         url = as_user(owner_url, EMBEDDED_USER)
@@ -44,9 +46,7 @@ async def migrate(settings: Settings, workspace: Workspace, database: Database) 
     names = [table.name for table in tables]
     # While a workspace is being written its tables are made as declared. A deployed one must be able to go back.
     if names and settings.deployed:
-        raise InvalidInput(
-            f"no migration makes the tables {', '.join(names)}; write one with `agent-server db revision MESSAGE`"
-        )
+        raise InvalidInput(f"No migration makes {', '.join(names)}; write one with `agent-server db revision MESSAGE`")
     if tables:
         await make_tables(database, tables)
     # In development one address is enough, whose user may be the superuser.

@@ -162,7 +162,7 @@ def test_what_cannot_be_done_is_1_with_a_message_and_no_traceback(run: Run, monk
         ("chat", "hi"): "unavailable: The database at 127.0.0.1:1/nothing does not answer",
         ("db", "current"): "unavailable: The database at 127.0.0.1:1/nothing does not answer",
         ("content", "ingest"): "unavailable: The database at 127.0.0.1:1/nothing does not answer",
-        ("key", "revoke", "x"): "invalid_input: id: not a key's id; `agent-server key list` shows which there are",
+        ("key", "revoke", "x"): "invalid_input: id: this is no key's id; `agent-server key list` shows the ids",
         ("check", "-w", "nowhere"): "",
     }.items():
         done = run(*arguments)
@@ -205,7 +205,7 @@ def test_a_database_that_lets_nobody_in_is_said_to(stocked_url: str, run: Run, m
     done = run("db", "current")
     assert done.exit_code == 1
     assert 'does not answer (database "no_' in done.stderr
-    assert "does not exist); see DATABASE_URL" in done.stderr
+    assert "does not exist); start it, or correct DATABASE_URL" in done.stderr
 
 
 def test_a_bug_in_a_tool_is_70_with_its_traceback_on_standard_error(tmp_path: Path, empty: str) -> None:
@@ -313,7 +313,7 @@ def test_arguments_of_a_tool_are_read_as_its_schema_has_them(stocked: Run) -> No
         ("create_task", "--title", "x", "--due", "tomorrow"): "invalid_input: due: ",
         ("list_tasks", "--limit", "many"): "invalid_input: limit: ",
         ("list_tasks", "--limit", "0"): "invalid_input: limit: ",
-        ("list_tasks", "--json", "{"): "invalid_input: the arguments of list_tasks are not JSON",
+        ("list_tasks", "--json", "{"): "invalid_input: The arguments of list_tasks are not JSON",
         ("get_task", "--task", "nothing"): "not_found: ",
     }.items():
         done = stocked("tool", "call", *arguments)
@@ -369,7 +369,7 @@ def test_benchmark_measures_search_against_judged_questions(stocked: Run, tmp_pa
 def test_the_database_goes_down_and_up_and_says_where_it_is(stocked: Run) -> None:
     at = result(stocked("db", "current", "--json"))
     assert at["pending"] == []
-    assert stocked("db", "check").stdout == "The database is what the models say\n"
+    assert stocked("db", "check").stdout == "The tables are as tools/ and the engine declare them\n"
     down = stocked("db", "downgrade", "workspace@base")
     assert down.exit_code == 0, down.stderr
     lower = result(stocked("db", "current", "--json"))
@@ -407,7 +407,7 @@ def test_chat_streams_a_turn_and_goes_on_with_a_conversation(stocked: Run) -> No
     for arguments, message in {
         ("x", "--conversation", "yesterday"): "not_found: There is no conversation with this id",
         ("x", "--conversation", str(UUID(int=7))): "not_found: ",
-        ("hi", "--agent", "nobody"): "invalid_input: agent: there is no 'nobody'; there are ",
+        ("hi", "--agent", "nobody"): "invalid_input: agent: there is no agent 'nobody'; there are ",
         ("  ",): "invalid_input: message: ",
         ("x" * 2001,): "invalid_input: message: ",
     }.items():

@@ -136,6 +136,25 @@ def test_a_tool_with_a_mistake_is_known_to_the_agents_that_list_it(write: Write)
     assert len(found) == 3
 
 
+def test_a_folder_that_no_agent_answers_from_is_a_remark(write: Write) -> None:
+    page = "---\ntitle: Mine\n---\nMine."
+    root = write({"content/mine/page.md": page}, prompt("guide", "knowledge: [guide]\n"))
+    (remark,) = said(inspect(root).remarks)
+    assert remark.startswith("content/mine/: no agent answers from it; add it to one, as in `knowledge: [mine]`")
+    assert said(inspect(write({"content/mine/page.md": page})).remarks) == []
+
+
+def test_a_setting_that_is_wrong_hides_no_mistake_of_the_workspace(write: Write, run: Run) -> None:
+    root = write(prompt("guide", "tools: [nothing]\n"))
+    (root / ".env").write_text("AGENT_SERVER_PORT=many\n")
+    told = run("check", "--workspace", str(root))
+    setting, tool_of_prompt, counted = told.stdout.splitlines()
+    assert setting.startswith(f"AGENT_SERVER_PORT in {root}/.env: ") and "AGENT_SERVER_PORT=8000" in setting
+    assert "there is no tool 'nothing'" in tool_of_prompt
+    assert (told.exit_code, counted) == (1, "2 mistakes")
+    assert run("doctor", "--workspace", str(root)).exit_code == 1
+
+
 def test_what_is_worth_knowing_is_a_remark_and_stops_nothing(write: Write) -> None:
     files = {
         **tool_file("count_things"),

@@ -121,7 +121,7 @@ def test_in_production_a_table_that_no_migration_makes_is_refused_by_name(worksp
     refused = agent_server("serve", "--port", "0", cwd=workspace, **production)
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1] == (
-        "invalid_input: no migration makes the tables bug; write one with `agent-server db revision MESSAGE`"
+        "invalid_input: No migration makes bug; write one with `agent-server db revision MESSAGE`"
     )
     assert "Traceback" not in refused.stderr
 

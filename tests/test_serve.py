@@ -233,12 +233,12 @@ def test_what_must_be_there_to_serve_is_asked_for_by_name(tmp_path: Path) -> Non
         taken = agent_server("serve", "--port", port, cwd=tmp_path, DATABASE_URL=NOWHERE)
     assert taken.returncode == 1
     assert taken.stderr == (
-        f"invalid_input: port: 127.0.0.1:{port} cannot be listened on (Address already in use); "
-        "choose another with --port\n"
+        f"invalid_input: port: {port} of 127.0.0.1 is taken by another program; stop that one, or choose another, as in "
+        f"`agent-server serve --port {int(port) + 1}`\n"
     )
     both = agent_server("serve", "--workers", "2", "--reload", cwd=tmp_path, DATABASE_URL=NOWHERE)
     assert both.returncode == 1
-    assert both.stderr == "invalid_input: workers: with --reload there is one process; leave one of the two out\n"
+    assert both.stderr == "invalid_input: workers: --reload serves with one process; leave out --workers or --reload\n"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "myhost", ""])
@@ -300,3 +300,38 @@ async def test_a_key_counts_while_it_works_and_the_local_users_own_does_not(data
     async with everything(database) as session:
         await issue_key(session, owner, name="works", scopes=[], expires_at=now() + timedelta(days=1))
     assert await somebody_can_sign_in(database)
+
+
+async def test_a_server_is_asked_for_the_name_of_its_model_after_the_start(small: Path, empty: str) -> None:
+    def name(server: Serving) -> str:
+        return str(server.get("/health")["model"]["name"])
+
+    def walk(url: str, port: int) -> None:
+        with serving(small, empty, OPENAI_BASE_URL=url) as server:
+            # it is away, which delays nothing
+            assert "  Model   not known yet: the first model that OPENAI_BASE_URL lists\n" in server.written
+            server.wait_for("  Model   not known yet. The server at OPENAI_BASE_URL does not list its models")
+            assert name(server) == "not known yet: the first model that OPENAI_BASE_URL lists"
+            asyncio.run_coroutine_threadsafe(there(port), loop).result()
+            assert server.wait_for("  Model   openai/").endswith("openai/llama-of-one's-own\n")
+            assert name(server) == "openai/llama-of-one's-own"
+
+    served: list[Any] = []
+
+    async def there(port: int) -> None:
+        served.append(await asyncio.start_server(answer, "127.0.0.1", port))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = json.dumps({"object": "list", "data": [{"id": "llama-of-one's-own", "object": "model"}]})
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        writer.write(f"{head}Connection: close\r\n\r\n{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    await asyncio.to_thread(walk, f"http://127.0.0.1:{port}/v1", port)
+    for each in served:
+        each.close()

@@ -31,6 +31,7 @@ RECENT_SECONDS = 1.0
 class ModelView(BaseModel):
     """The model that answers. It is `offline` where none is asked over a network.
 
+    A server at OPENAI_BASE_URL is asked for the name after the start; until it answers, `name` says that it is not known.
     `fallback` is the model that takes over while the provider of the first one is failing."""
 
     name: str
@@ -127,4 +128,4 @@ def describe_model(server: Server) -> ModelView:
     """The model that this server asks."""
     chosen, fallback = server.model, server.settings.model_fallback
     name = full_name(fallback, server.settings) if fallback else None
-    return ModelView(name=chosen.title, offline=chosen.offline, fallback=name if name != chosen.name else None)
+    return ModelView(name=server.served.title, offline=chosen.offline, fallback=name if name != chosen.name else None)

@@ -204,7 +204,7 @@ class ConfirmationRepository(Repository[Confirmation]):
         """Use it up. Raises Conflict where it is used up or has expired."""
         values = {"owner_id": self.owner, "id": id, "confirmed": confirmed}
         if (await self.session.execute(_MARK, values)).first() is None:
-            raise Conflict("This has been answered already, or has expired in this moment")
+            raise Conflict("This has just been answered, or has just expired")
 
     async def keep_outcome(self, id: UUID, outcome: str) -> None:
         """Keep how its call ended: `ok`, or the failure as `code: message`."""
@@ -213,7 +213,7 @@ class ConfirmationRepository(Repository[Confirmation]):
     async def end(self, id: UUID, *, mine: bool) -> None:
         """Let it expire unanswered. `mine` says that it was marked for this answer. Raises Conflict as `mark`."""
         if (await self.session.execute(_END, {"owner_id": self.owner, "id": id, "mine": mine})).first() is None:
-            raise Conflict("This has been answered already, or has expired in this moment")
+            raise Conflict("This has just been answered, or has just expired")
 
 
 class Ending(Protocol):

@@ -50,7 +50,7 @@ async def offer_form(
     forms = {name: form for name, form in context.resource(FormTools).items() if context.caller.may(form.scope)}
     offered = forms.get(tool)
     if offered is None:
-        raise InvalidInput(f"tool: {quote_value(tool)} has no form; there are {', '.join(forms) or 'none'}")
+        raise InvalidInput(f"tool: {quote_value(tool)} has no form; those that have one: {', '.join(forms) or 'none'}")
     schema = offered.input_schema
     return Form(
         tool=offered.name,

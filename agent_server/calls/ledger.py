@@ -70,7 +70,7 @@ class OutcomeUnknown(AgentServerError):
 
     def __init__(self, tool: str) -> None:
         super().__init__(
-            f"a call of {tool} was cut off before its answer came: it may have taken effect, or may not have. "
+            f"A call of {tool} was cut off before its answer came: it may have taken effect, or may not have. "
             f"Do not call {tool} again for this. Tell the user that it is not known whether it happened, and to check "
             "before asking for it again"
         )

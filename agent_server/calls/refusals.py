@@ -9,7 +9,7 @@ SAME_CALLS = 2
 
 def unknown_tool(name: str) -> str:
     """What a model is told that calls a tool which its agent does not have."""
-    return failure_text(NotFound(f"there is no tool {quote_value(name)} here"))
+    return failure_text(NotFound(f"There is no tool {quote_value(name)} here"))
 
 
 def repeated_call(name: str) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import fail
-from agent_server.errors import AgentServerError, Internal, WorkspaceInvalid
+from agent_server.errors import AgentServerError, Internal, InvalidInput, WorkspaceInvalid
 from agent_server.log import configure_logging, mask
 from agent_server.settings import load_settings
 
@@ -51,7 +51,14 @@ def run(command: str, workspace: Path | None, **options: Any) -> int:
     """Run one command and return its exit code."""
     try:
         given = {"workspace": workspace, "host": options.pop("host", None), "port": options.pop("port", None)}
-        settings = load_settings(**given)
+        try:
+            settings = load_settings(**given)
+        except InvalidInput as error:
+            if command != "check":
+                raise
+            from agent_server.commands.check import check_by_defaults  # noqa: PLC0415  # heavy
+
+            return check_by_defaults(error, workspace, **options)
         # Other commands print results for people: only what goes wrong belongs between them.
         configure_logging(settings.log_level if command in ("serve",) else "WARNING", settings.log_format)
         work = _import_command(command)

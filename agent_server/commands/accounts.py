@@ -70,7 +70,7 @@ async def key_revoke(context: CommandContext, id: str) -> None:
     try:
         key_id = UUID(id)
     except ValueError:
-        raise InvalidInput("id: not a key's id; `agent-server key list` shows which there are") from None
+        raise InvalidInput("id: this is no key's id; `agent-server key list` shows the ids") from None
     database = await context.database()
     async with database.transaction(scopes=["users:*"]) as transaction:
         # By two transactions: whoever revokes sees all keys, but the record of it belongs to the owner of the key.

@@ -20,12 +20,20 @@ def show_banner(server: Server, key: str | None, port: int) -> None:
         out.print(f"  As you  {base}/#key={key}")
     out.print(f"  MCP     {base}/mcp")
     out.print(f"  API     {base}/docs")
-    out.print(f"  Model   {tell_model(server)}")
+    out.print(f"  Model   {tell_model(server)}", markup=False)
     out.print(f"  {ENV_FILE}    {tell_env_files(server.settings)}\n", markup=False)
     bearer = key or "<API key: agent-server key create>"
     entry = {"type": "http", "url": f"{base}/mcp", "headers": {"Authorization": f"Bearer {bearer}"}}
     out.print("  For an MCP client:")
     out.print(f"  {json.dumps({'mcpServers': {'agent-server': entry}})}\n", markup=False)
+
+
+async def show_model(server: Server) -> None:
+    """Print the model's name once its server has said it, and before that what keeps the server from it."""
+    if await server.served.wait() is None:
+        _open_console().print(f"  Model   not known yet. {server.served.problem}\n", markup=False)
+        await server.served.wait_for_name()
+    _open_console().print(f"  Model   {tell_model(server)}\n", markup=False)
 
 
 def show_restart(server: Server, key: str | None, port: int) -> None:

@@ -1,14 +1,29 @@
 """agent-server check"""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import say, show
+from agent_server.errors import InvalidInput, Mistake
 from agent_server.inspection import inspect_workspace
+from agent_server.settings import Settings, default_settings
 from agent_server.wording import count
 
 
 async def check(context: CommandContext, as_json: bool) -> int:
-    found = inspect_workspace(context.settings)
-    mistakes = [*found.mistakes, *found.pages]
+    return _check(context.settings, (), as_json)
+
+
+def check_by_defaults(error: InvalidInput, workspace: Path | None, *, as_json: bool) -> int:
+    """Say what is wrong with the settings beside what is wrong with the workspace. Returns the exit code."""
+    where, _, what = error.message.partition(": ")
+    return _check(default_settings(workspace), [Mistake(where, None, what)], as_json)
+
+
+def _check(settings: Settings, wrong: Sequence[Mistake], as_json: bool) -> int:
+    found = inspect_workspace(settings)
+    mistakes = [*wrong, *found.mistakes, *found.pages]
     if as_json:
         entries = [("mistake", mistake) for mistake in mistakes] + [("remark", remark) for remark in found.remarks]
         show([{**vars(one), "severity": severity} for severity, one in entries])

@@ -46,5 +46,5 @@ async def settle(
         except Changed as changed:
             if changed.question is None:
                 raise
-            fail("Not done: it has changed since.")
+            fail("Not done, because it has changed since you were asked")
             asked = changed.question

@@ -24,7 +24,9 @@ async def db_current(context: CommandContext, as_json: bool) -> None:
     if as_json:
         show({"current": list(found.current), "pending": list(found.pending)})
     else:
-        say(f"at {', '.join(found.current) or 'nothing'}; pending: {', '.join(found.pending) or 'nothing'}")
+        say(
+            f"The database is at {', '.join(found.current) or 'nothing'}; pending: {', '.join(found.pending) or 'nothing'}"
+        )
 
 
 async def db_check(context: CommandContext) -> int:
@@ -35,9 +37,9 @@ async def db_check(context: CommandContext) -> int:
     for line in [*(f"pending migration {revision}" for revision in missing), *found]:
         say(line)
     if left := await list_leftovers(database):
-        say(f"left over of tools that are gone: {', '.join(left)}; see `agent-server db leftovers`")
+        say(f"Left over of tools that are gone: {', '.join(left)}; see `agent-server db leftovers`")
     if not missing and not found:
-        say("The database is what the models say")
+        say("The tables are as tools/ and the engine declare them")
     return 1 if missing or found else 0
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from agent_server.commands.context import CommandContext
 from agent_server.commands.env_files import tell_env_files
-from agent_server.commands.listening import listen
+from agent_server.commands.listening import listen, other_port
 from agent_server.db.embedded import start_embedded
 from agent_server.errors import AgentServerError, ModelFailed, WorkspaceInvalid
 from agent_server.models.choice import OFFLINE, choose_model, full_name
@@ -104,11 +104,10 @@ def _look_at_port(settings: Settings) -> Finding:
     except AgentServerError:
         if _is_ours(settings):
             return Finding(True, f"{place} has an agent server on it already")
-        other = settings.port + 1 if settings.port < 65535 else 8000
         return Finding(
             False,
             f"{place} is taken",
-            f"stop the program that has it, or take another: `agent-server serve --port {other}`",
+            f"stop the program that has it, or take another: `agent-server serve --port {other_port(settings.port)}`",
         )
     return Finding(True, f"{place} is free")
 

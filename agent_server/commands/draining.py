@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from agent_server.asgi import freeze
+from agent_server.commands.banner import show_banner, show_model
 from agent_server.commands.processes import watch_makers
 from agent_server.commands.rereading import Rereading
 from agent_server.http.listener import create_config
@@ -36,6 +37,7 @@ class Draining(uvicorn.Server):
         super().__init__(create_config(app, server.settings))
         self._app, self._parts, self._key, self._announce = app, server, key, announce
         self._preparing: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
         self._stopping: list[asyncio.Task[None]] = []
         self._over = asyncio.Event()
         self.rereading: Rereading | None = None
@@ -47,6 +49,8 @@ class Draining(uvicorn.Server):
         watch_makers(lambda: self._stop(signal.SIGTERM))
         if self._announce is not None and self.started and self.servers:
             self._announce(self._parts, self._key, self.servers[0].sockets[0].getsockname()[1])
+            if self._announce is show_banner and self._parts.served.name is None:
+                self._telling = asyncio.create_task(show_model(self._parts))
         if self.rereading is not None:
             self.rereading.start()
         # Only now: to import what asks a model takes longer than all before. A turn that comes earlier waits for it.
@@ -86,6 +90,8 @@ class Draining(uvicorn.Server):
 
     async def _drain(self, seconds: float) -> None:
         log.info("server.stopping", seconds=seconds)
+        if self._telling is not None:
+            self._telling.cancel()
         try:
             await self._parts.runner.drain(seconds)
         finally:

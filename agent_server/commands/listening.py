@@ -1,10 +1,16 @@
 """The socket that `serve` listens on."""
 
+import errno
 import socket
 import sys
 
 from agent_server.errors import InvalidInput
 from agent_server.settings import Settings
+
+
+def other_port(port: int) -> int:
+    """The port to try in place of one that is taken."""
+    return port + 1 if port < 65535 else 8000
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -22,7 +28,11 @@ def listen(settings: Settings) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
+        if error.errno == errno.EADDRINUSE:
+            why = "is taken by another program; stop that one, or choose another"
+        else:
+            why = f"cannot be listened on ({error.strerror}); choose another"
         raise InvalidInput(
-            f"port: {host}:{port} cannot be listened on ({error.strerror}); choose another with --port"
+            f"port: {port} of {host} {why}, as in `agent-server serve --port {other_port(port)}`"
         ) from error
     return listener

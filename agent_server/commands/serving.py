@@ -71,7 +71,7 @@ def serve(settings: Settings, given: Mapping[str, Any], reload: bool, workers: i
     _check_reach(settings, can_sign_in=True)
     if reload:
         if workers > 1:
-            raise InvalidInput("workers: with --reload there is one process; leave one of the two out")
+            raise InvalidInput("workers: --reload serves with one process; leave out --workers or --reload")
         return _serve_reloading(settings, given)
     listener = listen(settings)
     if workers > 1:

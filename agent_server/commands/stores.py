@@ -32,14 +32,14 @@ async def open_database(settings: Settings) -> Database:
         # Only the driver's own words: the text of SQLAlchemy's error holds the statement and its parameters.
         cause = error.orig if isinstance(error, DBAPIError) else error.__cause__
         raise Unavailable(
-            f"The database at {_place(make_url(database.url))} does not answer ({cause}); see DATABASE_URL"
+            f"The database at {_place(make_url(database.url))} does not answer ({cause}); start it, or correct DATABASE_URL"
         ) from error
     return database
 
 
 def _wrong_address() -> InvalidInput:
     form = "postgresql://user:password@host:5432/database"
-    return InvalidInput(f"DATABASE_URL: write {form}; in a password, %40 stands for @, %2F for / and %3A for :")
+    return InvalidInput(f"DATABASE_URL: write {form}; in a password, %40 stands for @, %2F for /, %3A for a colon")
 
 
 def _place(url: URL) -> str:

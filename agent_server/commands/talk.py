@@ -135,7 +135,9 @@ async def _settle(server: Server, caller: Caller, asked: ConfirmationAsked) -> N
     """Ask what the turn asked, where there is a terminal to ask on; elsewhere it stays open for `/api/confirmations`."""
     # The input may be a script: what it says next is not meant as consent.
     if not sys.stdin.isatty():
-        return fail(f"{asked.question} It waits for POST /api/confirmations/{asked.id} until {asked.expires_at}")
+        return fail(
+            f"{asked.question} It waits for POST /api/confirmations/{asked.id} until {asked.expires_at:%Y-%m-%d %H:%M} UTC"
+        )
     try:
         tools = server.workspace.tools
         done = await settle(server.runtime, tools, asked, caller=caller, surface="agent")

@@ -57,4 +57,4 @@ def _try(connection: Connection, statement: str, what: str) -> None:
 
 
 def _refusal(what: str, statement: str) -> InvalidInput:
-    return InvalidInput(f"the database user may not {what}: have an administrator run `{statement}` in this database")
+    return InvalidInput(f"The database user may not {what}: have an administrator run `{statement}` in this database")

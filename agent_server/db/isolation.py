@@ -162,7 +162,7 @@ def _run(connection: Connection, statement: str, shown: str) -> None:
             raise
         # "from None": the error quotes the statement, perhaps with its password.
         raise InvalidInput(
-            f"the database user may not make or hand on the roles that keep callers apart, which are the whole "
+            f"The database user may not make or hand on the roles that keep callers apart, which are the whole "
             f"server's and may be another owner's: have an administrator run `{shown}`"
         ) from None
 
@@ -240,7 +240,7 @@ def refuse_unguarded(connection: Connection, *, login_too: bool) -> None:
     owned = [table.name for table in SQLModel.metadata.sorted_tables if row_policy_of(table) is not None]
     if unguarded := sorted(name for (name,) in connection.execute(_UNGUARDED, {"tables": owned})):
         raise InvalidInput(
-            f"the tables {', '.join(unguarded)} have no row-level security; run `agent-server db upgrade`, which "
+            f"The tables {', '.join(unguarded)} have no row-level security; run `agent-server db upgrade`, which "
             "gives it to every table that a model declares (one that none declares any more is left over: "
             "`agent-server db leftovers` shows it, drops it or guards it)"
         )

@@ -79,7 +79,7 @@ def _find(connection: Connection) -> Sequence[Leftover]:
             if getattr(error.orig, "sqlstate", None) != "42501":
                 raise
             raise InvalidInput(
-                f"the table {name} is another user's: put the address of its owner into DATABASE_OWNER_URL"
+                f"The table {name} is another user's: put the address of its owner into DATABASE_OWNER_URL"
             ) from error
         rows = connection.execute(select(func.count()).select_from(TableClause(name))).scalar_one()
         found.append(Leftover(name, rows, guarded))
@@ -96,7 +96,7 @@ def _drop(connection: Connection, tables: Collection[str]) -> None:
             raise
         detail = getattr(error.orig.__cause__, "detail", None) if error.orig else None
         raise InvalidInput(
-            f"not dropped, because something else depends on it: {detail or 'see the database'}"
+            f"Not dropped, because something else depends on it: {detail or 'see the database'}"
         ) from error
 
 
@@ -109,7 +109,7 @@ def _guard(connection: Connection, tables: Collection[str]) -> None:
 def _check(connection: Connection, tables: Collection[str]) -> None:
     there = _list(connection)
     if wrong := [name for name in tables if name not in there]:
-        raise InvalidInput(f"{', '.join(wrong)}: not left over; there are {', '.join(there) or 'none'}")
+        raise InvalidInput(f"{', '.join(wrong)}: not left over; what is: {', '.join(there) or 'nothing'}")
 
 
 def _quote(connection: Connection, name: str) -> str:

@@ -104,7 +104,9 @@ async def _scratch(database: Database) -> AsyncIterator[Database]:
     try:
         url = await create_scratch(database)
     except DBAPIError as error:
-        raise InvalidInput("migrations: the database user may not make the scratch database to compare on") from error
+        raise InvalidInput(
+            "migrations: the database user may not make a second database to compare with; give it CREATEDB, or put the address of a user that has it into DATABASE_OWNER_URL"
+        ) from error
     scratch = Database(url)
     try:
         yield scratch
@@ -179,7 +181,9 @@ def pending_of(connection: Connection, script: ScriptDirectory) -> Sequence[str]
     try:
         applied = {r.revision for r in script.iterate_revisions(heads, "base")} if heads else set()
     except (CommandError, RevisionError) as error:
-        raise InvalidInput(f"migrations: the database is at a revision that is not here: {error}") from error
+        raise InvalidInput(
+            f"migrations: another version or another workspace made the tables of this database ({error}); serve it with that one, or name another database in DATABASE_URL"
+        ) from error
     return [r.revision for r in reversed(list(script.walk_revisions())) if r.revision not in applied]
 
 

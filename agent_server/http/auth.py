@@ -15,7 +15,7 @@ from agent_server.http.middleware import mark_counted
 from agent_server.identity.rights import require, require_member
 from agent_server.server import Server
 
-_SIGN_IN = "this needs somebody who has signed in, or an API key"
+_SIGN_IN = "for this sign in, or send an API key"
 
 
 async def get_server(request: Request) -> Server:

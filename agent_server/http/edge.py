@@ -74,7 +74,7 @@ class EdgeMiddleware:
             raise BadRequest("Host: send one, as in agents.example or agents.example:8000")
         name = match[1].removesuffix(".")  # of the root of DNS, which a full name may end with
         if not self._knows(name + (match[2] or ""), name):
-            raise Misdirected("Host: this is no name of this server's; AGENT_SERVER_ALLOWED_HOSTS lists them")
+            raise Misdirected("Host: not a name of this server; AGENT_SERVER_ALLOWED_HOSTS lists its names")
 
     def _knows(self, host: str, name: str) -> bool:
         exact = self._any_host or host in self._hosts or name in self._hosts
@@ -86,7 +86,7 @@ class EdgeMiddleware:
         # Either scheme: behind a proxy that does TLS, this server does not see that the page came by https.
         own = scheme in ("http", "https") and (host in hosts or origin == self._own)
         if not (own or origin in self._origins or "*" in self._origins):
-            raise Forbidden("Origin: its pages may not do this; AGENT_SERVER_CORS_ORIGINS lists those that may")
+            raise Forbidden("Origin: its pages may not call this; AGENT_SERVER_CORS_ORIGINS lists those that may")
 
 
 def _check_size(scope: Scope) -> None:
@@ -135,7 +135,7 @@ class BodyMiddleware:
         """The body. It is None where the client has left."""
         # A body that is small while packed can be huge in memory.
         if headers.get("content-encoding", "identity").strip().lower() != "identity":
-            raise UnsupportedMediaType("Content-Encoding: a packed body is not read here; send it as it is")
+            raise UnsupportedMediaType("Content-Encoding: compressed bodies are not read; send it uncompressed")
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > self._limit:
             raise self._too_large()
@@ -146,7 +146,7 @@ class BodyMiddleware:
             async with asyncio.timeout(self._timeout):
                 return await self._receive_body(receive)
         except TimeoutError:
-            raise RequestTimedOut(f"The body was not there after {self._timeout:g} seconds") from None
+            raise RequestTimedOut(f"The body did not arrive within {self._timeout:g} seconds") from None
 
     async def _receive_body(self, receive: Receive) -> bytes | None:
         body = bytearray()
@@ -161,7 +161,7 @@ class BodyMiddleware:
                 return bytes(body)
 
     def _too_large(self) -> TooLarge:
-        return TooLarge(f"The body is larger than {self._limit} bytes, the most that is taken")
+        return TooLarge(f"The body is larger than {self._limit} bytes; send less at once")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -87,7 +87,9 @@ class _Protocol(H11Protocol):
             return
         hint = getattr(sys.exception(), "error_status_hint", 400)
         too_large = hint == status_of(HeadersTooLarge)
-        self._answer(HeadersTooLarge(HEADERS_MESSAGE) if too_large else BadRequest("This is no HTTP request"))
+        self._answer(
+            HeadersTooLarge(HEADERS_MESSAGE) if too_large else BadRequest("This is no HTTP request; use http://")
+        )
         # Closed with bytes unread, the connection would be reset, and the client might never see the answer.
         self._refused = True
         if self.transport.can_write_eof():

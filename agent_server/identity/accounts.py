@@ -32,6 +32,7 @@ from agent_server.identity.models import ApiKey, Guest, User
 from agent_server.identity.own_data import erase_rows, move_rows
 from agent_server.identity.passwords import Verdict, check_password, hash_password
 from agent_server.identity.resolver import DISABLED, Resolver
+from agent_server.identity.rights import name_scopes
 from agent_server.identity.users import LOCAL_USER, create_user
 
 # A function of the database: before somebody has signed in, row-level security hides every account.
@@ -128,7 +129,7 @@ class Accounts:
     async def sign_out(self, act: Act, caller: Caller, *, everywhere: bool) -> None:
         """End the caller's login or all of its user's. Its API keys work on. Raises Conflict for who has none."""
         if caller.login_id is None and not everywhere:
-            raise Conflict("This credential is not of a login; an API key is ended by DELETE /api/keys/{id}")
+            raise Conflict("This credential is of no login; end an API key by DELETE /api/keys/{id}")
         async with self.database.transaction(caller.id) as session:
             await end_logins(session, caller.id, None if everywhere else caller.login_id)
             await act.record(session, caller.id, "auth.logout", kind=caller.kind)
@@ -198,7 +199,7 @@ class Accounts:
         Unauthorized where the caller's key ends in this instant.
         """
         if more := beyond(scopes, caller.scopes):
-            raise Forbidden(f"You may not {', '.join(more)} yourself; a key holds no more than its maker", more[0])
+            raise Forbidden(f"You lack {name_scopes(more)} yourself; a key has no more than its maker", more[0])
         # A login is passed over: who signs in by a password makes keys for programs, which outlast it.
         ends = None if caller.login_id is not None else caller.expires_at
         wanted = None if days is None else now() + timedelta(days=days)
@@ -308,7 +309,7 @@ class Accounts:
         by_roles = self.resolver.roles.of(user.roles) | self.resolver.roles.of([*user.roles, *user.issuer_roles])
         held = by_roles | await scopes_of_keys(session, user.id)
         if more := beyond(held, maker.scopes):
-            raise Forbidden(f"This user may {', '.join(more)}, which you may not; ask somebody who does", more[0])
+            raise Forbidden(f"This user has {name_scopes(more)}, which you lack; ask somebody who has as much", more[0])
 
     def _begin(self, id: UUID, maker: Caller | None) -> AbstractAsyncContextManager[AsyncSession]:
         """A transaction for an act on another's account."""
@@ -327,7 +328,7 @@ class Accounts:
 
 
 _FOR_THE_OPERATOR = f"The user {LOCAL_USER!r} is the operator's; `agent-server user` changes it"
-_NEEDS_EMAIL = FieldError("email", "one signs in with it and the password; give both")
+_NEEDS_EMAIL = FieldError("email", "signing in takes an e-mail address and a password; give both")
 
 
 def _check_new_password(user: User, password: str) -> None:

@@ -165,7 +165,7 @@ async def issue_key(
     for scope in scopes:
         # OWN_DATA opens what callers handed in, also to themselves. Only the server's own transactions may have it.
         if not SCOPE.fullmatch(scope) or (scope != "*" and covers([scope], OWN_DATA)):
-            raise InvalidInput(f"scope {quote_value(scope)}: write resource:verb as in tasks:read, resource:*, or *")
+            raise InvalidInput(f"Scope {quote_value(scope)}: write resource:verb as in tasks:read, resource:*, or *")
     if maker_id is not None:
         maker = (await session.execute(_MAKER, {"owner_id": owner, "id": maker_id})).one_or_none()
         if maker is None or maker.revoked_at is not None:
@@ -192,7 +192,7 @@ async def make_room(session: AsyncSession, owner: UUID) -> None:
     await session.execute(_FORGET_KEYS, {"owner_id": owner, "days": KEPT_DAYS})
     if (await session.execute(_COUNT_KEYS, {"owner_id": owner})).scalar_one() >= MOST_KEYS:
         raise Conflict(
-            f"You have made {MOST_KEYS} keys; end those that are not used. What has ended counts for {KEPT_DAYS} days more"
+            f"You have {MOST_KEYS} keys, the most there may be; one that has ended counts for {KEPT_DAYS} days more"
         )
 
 

@@ -152,7 +152,7 @@ class _PublishedKeys:
         elif self._set is not None and now - self._set.asked_at >= FRESH_SECONDS and may_ask:
             self._ask()
         if self._set is None:
-            raise Unavailable("The keys of this token's issuer cannot be had at the moment; try again")
+            raise Unavailable("The keys of this token's issuer cannot be fetched; try again in a moment")
         return self._set
 
     def _may_ask(self, kid: str | None) -> bool:

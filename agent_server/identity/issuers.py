@@ -168,7 +168,7 @@ def _read_claims(issuer: Issuer, claims: Mapping[str, Any]) -> OutsideToken:
 def _check_time(name: str, value: object) -> None:
     # the library takes "1", True and what no calendar has
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LAST_SECOND:
-        raise Unauthorized(f"This token's {name} is no time: a number, in seconds since 1970")
+        raise Unauthorized(f"This token's {name} is no time; it must be a number of seconds since 1970")
 
 
 def _text(value: object) -> str | None:

@@ -17,6 +17,7 @@ from sqlalchemy import text
 
 from agent_server.db import Database, Executor
 from agent_server.errors import TooMany
+from agent_server.wording import count
 
 MINUTE, HOUR = 60.0, 3600.0
 LOGIN_WINDOW = 900.0
@@ -151,7 +152,7 @@ async def refuse(session: Executor, act: Act) -> TooMany:
     wait = (await session.execute(_WAIT, act.values("one"))).scalar_one_or_none() or 0.0
     # Rounded up: a client that comes back after the rounded-down time would be refused again.
     seconds = max(1, math.ceil(wait))
-    error = TooMany(f"Too many requests; try again in {seconds} s")
+    error = TooMany(f"Too many requests; try again in {count(seconds, 'second')}")
     error.retry_after = seconds
     return error
 

@@ -158,7 +158,7 @@ class Resolver:
         async with self._database.quick(caller.id) as session:
             now = (await session.execute(_STATE, {"owner_id": caller.id, "key_id": caller.key_id})).one()
         if caller.key_id is not None and not now.key_works:
-            raise Unauthorized("The key that this was sent with has ended; send it again with another")
+            raise Unauthorized("The key that this message was sent with has ended; send it again with another key")
         if now.disabled:
             raise Unauthorized(DISABLED)
         if not caller.by_roles or now.roles is None:

@@ -8,7 +8,7 @@ from sqlmodel import SQLModel
 from agent_server.caller import beyond, covers
 from agent_server.db.isolation import row_policy_of
 from agent_server.errors import InvalidInput, quote_value
-from agent_server.identity.rights import GUEST_SCOPES
+from agent_server.identity.rights import GUEST_SCOPES, name_scopes
 
 USER, STAFF, ADMIN = "user", "staff", "admin"
 OWN_ACCOUNT = GUEST_SCOPES | {"keys:read", "keys:write"}
@@ -39,11 +39,11 @@ class Roles:
         for name in names or (USER,):
             if name not in self.scopes:
                 raise InvalidInput(
-                    f"roles: there is no {quote_value(name)}; there are {', '.join(sorted(self.scopes))}"
+                    f"roles: there is no role {quote_value(name)}; there are {', '.join(sorted(self.scopes))}"
                 )
             if giver is not None and (more := beyond(self.scopes[name], giver)):
                 raise InvalidInput(
-                    f"roles: {quote_value(name)} may {', '.join(more)}, which you may not; ask somebody who does"
+                    f"roles: {quote_value(name)} has {name_scopes(more)}, which you lack; ask somebody who has as much"
                 )
 
 

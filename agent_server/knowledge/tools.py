@@ -92,7 +92,7 @@ async def _refuse_unknown(context: ToolContext, collections: list[str]) -> None:
     if unknown := sorted(set(collections) - there):
         named = ", ".join(repr(name) for name in unknown)
         raise InvalidInput(
-            f"collections: there is no {named}; there are {', '.join(map(repr, sorted(there))) or 'none'}"
+            f"collections: there is no collection {named}; there are {', '.join(map(repr, sorted(there))) or 'none'}"
         )
 
 

@@ -108,7 +108,7 @@ class Authenticated:
         async for chunk in request.stream():
             body += chunk
             if len(body) > self.body_limit:
-                raise TooLarge(f"The body is over the limit of {self.body_limit} bytes")
+                raise TooLarge(f"The body is larger than {self.body_limit} bytes; send less at once")
         return bytes(body).removeprefix(BOM_UTF8)
 
 

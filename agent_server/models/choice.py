@@ -31,9 +31,14 @@ class ModelChoice:
         return self.name == OFFLINE
 
     @property
+    def of_server(self) -> bool:
+        """Whether it is the first model of OPENAI_BASE_URL, whose name only that server knows."""
+        return self.name == _FIRST_OF_SERVER
+
+    @property
     def title(self) -> str:
         """The name for people."""
-        return "the first model of OPENAI_BASE_URL" if self.name == _FIRST_OF_SERVER else self.name
+        return "not known yet: the first model that OPENAI_BASE_URL lists" if self.of_server else self.name
 
 
 def choose_model(settings: Settings) -> ModelChoice:

@@ -109,10 +109,12 @@ class Models:
                         names = await self._get_api().list_models(self.settings.model_first_token_timeout)
                 except Fault as fault:
                     raise ModelFailed(
-                        "The server at OPENAI_BASE_URL does not list its models; name one in AGENT_SERVER_MODEL"
+                        "The server at OPENAI_BASE_URL does not list its models; look whether it runs, or name a model in AGENT_SERVER_MODEL"
                     ) from fault
                 if not names:
-                    raise ModelFailed("The server at OPENAI_BASE_URL has no model; name one in AGENT_SERVER_MODEL")
+                    raise ModelFailed(
+                        "The server at OPENAI_BASE_URL has no model; give it one, or name one in AGENT_SERVER_MODEL"
+                    )
                 self._first = names[0]
             return self._first
 

@@ -29,7 +29,16 @@ from agent_server.settings.limits import LimitSettings
 from agent_server.settings.models import ModelSettings
 from agent_server.settings.server import Environment, ServerSettings
 
-__all__ = ["ENV_FILE", "PRESETS", "Issuer", "Settings", "find_env_files", "load_settings", "variable_of"]
+__all__ = [
+    "ENV_FILE",
+    "PRESETS",
+    "Issuer",
+    "Settings",
+    "default_settings",
+    "find_env_files",
+    "load_settings",
+    "variable_of",
+]
 
 ENV_FILE = ".env"
 _EXAMPLES: Mapping[type, str] = {tuple: '["one", "two"]', dict: '{"support": ["leads:read"]}'}
@@ -111,6 +120,14 @@ def load_settings(**overrides: Any) -> Settings:
         raise InvalidInput("; ".join(lines), [FieldError(*each) for each in wrong]) from None
     except OSError as error:
         raise InvalidInput(f"{error.filename}: cannot be read ({error.strerror})") from None
+
+
+def default_settings(workspace: Path | None) -> Settings:
+    """The defaults, and the workspace that was given or is set. Nothing else is read, so that nothing of it can be wrong."""
+    try:
+        return Settings.model_construct(workspace=workspace or _Place(_env_file=ENV_FILE).workspace)
+    except (UnicodeDecodeError, OSError):
+        return Settings.model_construct(workspace=_Place(_env_file=None).workspace)
 
 
 def find_env_files(workspace: Path) -> Sequence[Path]:

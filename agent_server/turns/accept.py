@@ -141,7 +141,10 @@ async def accept(
         if version.first is not None:
             running = await replace_turns(session, caller.id, conversation, first=version.first, turn_no=turn_no)
         elif waiting and message.on_busy == "reject":
-            raise Busy("This conversation is still answering; wait, stop it, or send with on_busy: queue", waiting[0])
+            raise Busy(
+                "This conversation is still being answered; wait, stop the answer, or send with on_busy: queue",
+                waiting[0],
+            )
         if len(waiting) > queue_limit:
             there = count(len(waiting), "message", ("waits", "wait"))
             raise TooMany(f"{there} in this conversation already; wait for an answer first")
@@ -269,7 +272,9 @@ async def _get_turn(session: Executor, caller: Caller, id: UUID) -> Turn:
 def _check_sender(turn: Turn, caller: Caller) -> None:
     # Its answer may hold what another credential of this owner was given.
     if beyond(turn.input["caller"]["scopes"], caller.scopes) and not caller.may(_READ):
-        raise Forbidden(f"This Idempotency-Key is another credential's; its answer needs the scope {_READ}", _READ)
+        raise Forbidden(
+            f"Another credential used this Idempotency-Key; reading its answer needs the scope {_READ}", _READ
+        )
 
 
 async def _take_number(
@@ -294,7 +299,9 @@ async def _take_number(
         # another message began the same conversation in this instant
         numbered = (await session.execute(_NUMBER, key)).one_or_none()
     if numbered is None:
-        raise NotFound(f"There is no conversation {name_id(message.conversation_id or id)}; leave it out to begin one")
+        raise NotFound(
+            f"There is no conversation {name_id(message.conversation_id or id)}; leave the id out to begin one"
+        )
     if not caller.may(_READ):
         await _check_earlier(session, caller, key)
     if numbered.turn_no > 1 and numbered.latest != numbered.turn_no - 1:
@@ -307,7 +314,7 @@ async def _check_earlier(session: Executor, caller: Caller, conversation: dict[s
     # Its model reads all of it, and may repeat it.
     earlier = (await session.execute(_EARLIER, conversation)).scalars()
     if beyond(frozenset().union(*earlier), caller.scopes):
-        raise Forbidden(f"Another credential began this conversation; to go on with it needs the scope {_READ}", _READ)
+        raise Forbidden(f"Another credential began this conversation; going on with it needs the scope {_READ}", _READ)
 
 
 def _title(message: str) -> str:

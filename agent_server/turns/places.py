@@ -81,7 +81,7 @@ class Places:
         of_owner = sum(list(turns.values()).count(owner_id) for turns in (self._slots, self._arriving, self._waiting))
         if most is not None and of_owner >= most:
             busy = TooMany(
-                f"The server is busy with {of_owner} other messages of yours, and {most} is the most; wait for an answer"
+                f"The server is busy with {of_owner} other messages of yours, the most that it takes is {most}; wait for an answer"
             )
             busy.retry_after = _whole_seconds(of_owner * self._pace)
             raise busy

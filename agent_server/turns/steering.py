@@ -92,7 +92,7 @@ async def add_steer(
     """Put a message into a running turn that this transaction has locked. Raises TooMany where many wait already."""
     # Where the turn ends first, each is a turn of its own.
     if (await session.execute(_WAITING, {"owner_id": owner_id, "id": turn_id})).scalar_one() >= MOST_WAITING:
-        raise TooMany(f"{MOST_WAITING} messages wait to be put into this answer already; wait for it first")
+        raise TooMany(f"{MOST_WAITING} messages wait to be put into this answer already; wait for the answer")
     values: dict[str, Any] = {"client_key": client_key, "body_sha": body_sha, "text": message}
     await session.execute(_ADD, {"owner_id": owner_id, "id": turn_id, **values})
 

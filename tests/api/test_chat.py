@@ -344,7 +344,7 @@ async def test_malformed_tool_arguments_are_told_to_the_model_which_may_correct_
             "/api/chat", json={"message": "x", "agent": "tasks", "stream": False}, headers=client.auth
         )
         told = [m["content"] for m in model.requests[-1]["messages"] if m["role"] == "tool"]
-        assert told[0].startswith("invalid_input: the arguments of create_task are not JSON")
+        assert told[0].startswith("invalid_input: The arguments of create_task are not JSON")
         assert told[1].startswith("invalid_input: title:")
         assert '"Buy fins"' in told[2]
 

@@ -201,7 +201,7 @@ async def test_a_deployed_server_refuses_a_user_that_could_pass_over_the_walls(u
 
 async def test_a_server_refuses_to_start_where_the_walls_are_down(url: str) -> None:
     await execute(url, "alter table profile no force row level security")
-    with pytest.raises(InvalidInput, match=r"the tables profile have no row-level security.*db upgrade"):
+    with pytest.raises(InvalidInput, match=r"The tables profile have no row-level security.*db upgrade"):
         await _starts(url)
     await execute(url, "alter table profile force row level security", "create table stray (owner_id uuid)")
     with pytest.raises(InvalidInput, match="stray"):

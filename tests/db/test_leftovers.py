@@ -49,7 +49,7 @@ async def test_what_something_else_depends_on_or_is_no_leftover_is_not_dropped(d
         await drop_leftovers(database, ["old Books"])
     for name in ("user", "turn", "nowhere", 'old Books"; drop table "user'):
         for change in (drop_leftovers, guard_leftovers):
-            with pytest.raises(InvalidInput, match="not left over; there are old Books, old_page"):
+            with pytest.raises(InvalidInput, match="not left over; what is: old Books, old_page"):
                 await change(database, [name])
     assert await find_leftovers(database) == BOTH
     await drop_leftovers(database, ["old Books", "old_page"])
@@ -67,7 +67,7 @@ async def test_the_command_asks_before_rows_are_lost(url: str) -> None:
 
     await execute(url, *MAKE)
     code, out, _ = run("check")
-    assert "left over of tools that are gone: old Books, old_page" in out
+    assert "Left over of tools that are gone: old Books, old_page" in out
     code, out, _ = run("leftovers", "--json")
     assert code == 0
     assert json.loads(out)[0] == {"table": "old Books", "rows": 2, "guarded": False}
@@ -78,4 +78,4 @@ async def test_the_command_asks_before_rows_are_lost(url: str) -> None:
     assert code == 0
     assert out == "Dropped old Books with 2 rows, old_page with 0 rows\nNothing is left over\n"
     code, _, told = run("leftovers", "--drop", "turn", "--yes")
-    assert (code, told) == (1, "invalid_input: turn: not left over; there are none\n")
+    assert (code, told) == (1, "invalid_input: turn: not left over; what is: nothing\n")

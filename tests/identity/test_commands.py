@@ -51,7 +51,7 @@ def _users(run: Run) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("arguments", "stdin", "complaint"),
     [
-        (("create", "ann", "--password-stdin"), PASSWORD, "invalid_input: email: one signs in with it"),
+        (("create", "ann", "--password-stdin"), PASSWORD, "invalid_input: email: signing in takes an e-mail address"),
         (("create", "ann", "--email", "ann", "--password-stdin"), PASSWORD, "invalid_input: email: "),
         (
             ("create", "ann", "--email", "a@example.com", "--password-stdin"),
@@ -59,7 +59,11 @@ def _users(run: Run) -> dict[str, Any]:
             "invalid_input: password: takes 8",
         ),
         (("create", "ann", "--email", "a@example.com", "--password-stdin"), "", "invalid_input: password: takes 8"),
-        (("create", "ann", "--role", "king"), None, "invalid_input: roles: there is no 'king'; there are admin, staff"),
+        (
+            ("create", "ann", "--role", "king"),
+            None,
+            "invalid_input: roles: there is no role 'king'; there are admin, staff",
+        ),
         (("disable", "nobody"), None, "invalid_input: There is no user 'nobody'"),
         (("role", "nobody", "--role", "admin"), None, "invalid_input: There is no user 'nobody'"),
     ],

@@ -48,7 +48,7 @@ async def test_a_search_can_be_kept_to_collections(call: Call) -> None:
 
 
 async def test_a_misspelt_collection_is_named_with_those_that_there_are(call: Call) -> None:
-    with pytest.raises(InvalidInput, match=r"collections: there is no 'giude'; there are '', 'guide'"):
+    with pytest.raises(InvalidInput, match=r"collections: there is no collection 'giude'; there are '', 'guide'"):
         await call(search_knowledge, query="shipping", collections=["guide", "giude"])
 
 

@@ -108,7 +108,7 @@ async def test_a_guest_is_told_that_a_key_is_needed(notebook: Notebook, mode: Mo
 
     assert answer.status_code == 403
     assert answer.headers["www-authenticate"] == (
-        'Bearer error="insufficient_scope", error_description="A guest may chat; MCP needs an API key (`agent-server key create` makes one)"'
+        'Bearer error="insufficient_scope", error_description="A guest may only chat; MCP needs an API key (`agent-server key create` makes one)"'
         f', resource_metadata="{metadata_of(notebook)}"'
     )
     assert answer.json() == snapshot(
@@ -117,7 +117,7 @@ async def test_a_guest_is_told_that_a_key_is_needed(notebook: Notebook, mode: Mo
             "id": None,
             "error": {
                 "code": -32600,
-                "message": "forbidden: A guest may chat; MCP needs an API key (`agent-server key create` makes one)",
+                "message": "forbidden: A guest may only chat; MCP needs an API key (`agent-server key create` makes one)",
                 "data": {"code": "forbidden"},
             },
         }

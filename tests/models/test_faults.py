@@ -278,8 +278,8 @@ async def test_the_model_is_told_of_a_call_that_cannot_be_made_and_so_are_the_cl
         assert (text_of(frames), len(model.requests)) == ("Sorry.", 3)
         told = [m["content"] for m in model.requests[2]["messages"] if m["role"] == "tool"]
         assert told == [
-            IsStr(regex="invalid_input: the arguments of create_task are not JSON.*"),
-            "not_found: there is no tool 'no_such_tool' here",
+            IsStr(regex="invalid_input: The arguments of create_task are not JSON.*"),
+            "not_found: There is no tool 'no_such_tool' here",
         ]
         await asked(client, "What was that?", id=response.headers["X-Conversation-Id"])
         given = model.requests[3]["messages"]

@@ -128,7 +128,7 @@ async def test_an_agents_tools_stay_within_its_collections_and_the_users_own_cal
     told = [str(m["content"]) for m in model.requests[-1]["messages"] if m["role"] == "tool"]
     assert len(told) == len(attempts)
     assert not [said for said in told if "eat the secret" in said or "Secret turtles" in said]
-    assert told[1].startswith("invalid_input: collections: there is no 'closed'; there are 'open'")
+    assert told[1].startswith("invalid_input: collections: there is no collection 'closed'; there are 'open'")
     assert told[5] == "not_found: There is no document 'closed/turtles.md'; list_documents shows which there are"
     assert "seagrass" in told[0]
     assert "seagrass" in told[7]
@@ -169,7 +169,7 @@ async def test_a_form_is_offered_only_of_a_tool_that_the_caller_may_use(start: S
                 answer = await client.http.post("/api/tools/offer_form", json={"tool": tool}, headers=headers)
                 assert answer.status_code == (code if tool == "capture_lead" else 422)
                 if len(scopes) == 1:
-                    assert answer.json()["detail"] == f"tool: '{tool}' has no form; there are none"
+                    assert answer.json()["detail"] == f"tool: '{tool}' has no form; those that have one: none"
         listed = await client.http.get("/api/tools", headers={"Authorization": f"Bearer {await client.new_key(*CHAT)}"})
         assert {tool["scope"].partition(":")[0] for tool in listed.json()} == {"conversations"}
         assert (await client.http.get("/api/tools")).status_code == 401

@@ -82,7 +82,7 @@ async def test_a_model_reads_of_each_call_what_is_stored_of_it(
         assert "0123456789" not in refused
         assert broken.startswith("internal: break_down failed")
         assert [hit["citation"] for hit in json.loads(found)["hits"]] == [1, 2]
-        assert unknown == "not_found: there is no tool 'nothing' here"
+        assert unknown == "not_found: There is no tool 'nothing' here"
         await client.ask("And again?", id=answer["conversation_id"])
         assert _told(model.requests[2]) == told
 

@@ -212,7 +212,7 @@ async def test_a_message_that_is_refused_or_sent_again_leaves_its_place_to_other
         first = await here.send(me, client_key="k")
         for _ in range(5):
             assert (await here.send(me, client_key="k")).id == first.id
-            with pytest.raises(Exception, match="still answering"):
+            with pytest.raises(Exception, match="still being answered"):
                 await here.send(me, conversation_id=first.conversation_id, on_busy="reject")
         assert (await here.send(me)).status == "running"
         with pytest.raises(Unavailable):

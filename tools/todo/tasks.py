@@ -171,7 +171,7 @@ async def update_task(
     if clear_due:
         given["due"] = None
     if not given:
-        raise InvalidInput("nothing to change: give a title, description, due, clear_due or status")
+        raise InvalidInput("There is nothing to change; give a title, description, due, clear_due or status")
     row = await context.repository(TaskRepository).named(task, lock=True)
     for name, value in given.items():
         setattr(row, name, value)
