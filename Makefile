@@ -34,8 +34,8 @@ chaos: dev ## Count what replicas lose that are killed, frozen and cut off under
 fuzz: dev ## Send 10,000 requests made from the OpenAPI document and count what it does not describe (ARGS="--seed 1")
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
-bench: dev ## Measure what turns, followers, streams and recovery cost (about ten minutes)
-	@for each in isolation turns followers streams "recovery --kills 10"; do $(BIN)/python -m bench.$$each || exit 1; done
+bench: dev ## Measure what the server costs against the bare Agents SDK (ARGS="--quick", "--only cpu,idle --json FILE", "--readme")
+	@$(BIN)/python -m bench $(ARGS)
 
 install: $(VENV)/.installed ## Install what the server needs, into .venv
 

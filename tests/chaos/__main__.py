@@ -2,6 +2,8 @@
 
 python -m tests.chaos [--turns 1000] [--kills 50] [--phases kill,frozen,postgres,faults,crowd] [--pooler]
                       [--markdown FILE]
+
+Of a crowd one scene alone is named after its workers and their share of a core: --phases crowd-1x0.5.
 """
 
 import argparse
@@ -27,7 +29,8 @@ SHOWN = 20
 """Findings that are shown of each phase."""
 
 
-NAMES = (*PHASES, "crowd")
+NAMES = (*PHASES, "crowd", *(scene.phase for scene in SCENES))
+"""`crowd` is all of its scenes; each may also be asked for alone."""
 
 
 async def run(
@@ -150,6 +153,11 @@ def report(console: Console, tallies: Sequence[Tally]) -> None:
             console.print(f"{tally.evidence.phase}: {finding.check}: {finding.what}", markup=False, soft_wrap=True)
 
 
+def choose_scenes(names: Sequence[str]) -> list[Scene]:
+    """The scenes of a crowd among the phases that were asked for."""
+    return [scene for scene in SCENES if {"crowd", scene.phase} & {*names}]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
     parser.add_argument("--turns", type=int, default=1000, help="turns in each phase")
@@ -169,11 +177,11 @@ def main() -> int:
         tallies = []
         if names:
             tallies += asyncio.run(run(names, options.turns, options.kills, folder, told, pooler=options.pooler))
-        if "crowd" in asked:
+        if scenes := choose_scenes(asked):
             # Fewer turns: four scenes, each as fast as one core or half of one.
             there = folder / "crowd"
             there.mkdir()
-            tallies += asyncio.run(run_crowd(SCENES, options.turns // 2, there, told, crowd=CROWD, few=FEW))
+            tallies += asyncio.run(run_crowd(scenes, options.turns // 2, there, told, crowd=CROWD, few=FEW))
     report(console, tallies)
     if options.markdown:
         options.markdown.write_text(markdown(tallies))

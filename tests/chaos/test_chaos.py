@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.chaos.__main__ import markdown, run, run_crowd
+from tests.chaos.__main__ import choose_scenes, markdown, run, run_crowd
 from tests.chaos.count import CHECKS, Evidence, Rates, count
 from tests.chaos.crowd import Scene
 from tests.chaos.jobs import Job, answer, plan
@@ -46,6 +46,12 @@ async def test_a_crowd_is_answered_in_one_attempt_each_or_told_to_come_again(fol
     assert [(finding.check, finding.what) for finding in wrong] == []
     assert tally.statuses == {"done": 32}
     assert tally.evidence.rates and set(tally.evidence.rates.refusals) == {503}
+
+
+def test_a_scene_of_a_crowd_is_chosen_by_its_name_or_with_all_of_them() -> None:
+    assert choose_scenes(["kill", "crowd-1x0.5"]) == [Scene(1, 0.5)]
+    assert choose_scenes(["crowd"]) == [Scene(workers, share) for workers in (1, 2) for share in (1.0, 0.5)]
+    assert choose_scenes(["kill"]) == []
 
 
 def frame(seq: int, kind: str, data: Any, raw: str = "") -> Frame:
