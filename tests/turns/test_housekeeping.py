@@ -15,7 +15,7 @@ from agent_server.identity.credentials import issue_guest
 from agent_server.jobs import Job, Jobs
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Done, Snapshot, TextDelta, TextDone
-from agent_server.turns.prune import prune_events
+from agent_server.turns.prune import prune_turns
 from tests.conftest import everything
 from tests.rows import insert_row_of_everything
 from tests.turns.ledger import answer, count, replica, until
@@ -97,8 +97,8 @@ async def test_past_retention_a_stream_is_one_snapshot_and_the_end(database: Dat
         whole = await here.read_to_the_end(old)
         await here.read_to_the_end(new)
         await _execute(database, "update turn set finished_at = now() - interval '3 days' where id = :id", id=old.id)
-        assert await prune_events(database, hours=48) == 1
-        assert await prune_events(database, hours=48) == 0
+        assert await prune_turns(database, event_hours=48, call_hours=720) == 1
+        assert await prune_turns(database, event_hours=48, call_hours=720) == 0
         assert await count(database, f"event where turn_id = '{old.id}'") == 0
         assert len(await here.read_to_the_end(new)) == 4
         last = whole[-1].seq
