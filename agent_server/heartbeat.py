@@ -35,7 +35,8 @@ server that held it has been restarted since."""
 _FORGET = text("delete from replica where id = :me or beat < now() - interval '1 hour'")
 _BEAT = """
     insert into replica (id, beat, lock_key, server_started) values ($1, now(), $2, $3)
-    on conflict (id) do update set beat = now(), lock_key = $2, server_started = $3"""
+    on conflict (id) do update set beat = excluded.beat, lock_key = excluded.lock_key,
+        server_started = excluded.server_started"""
 _LOCK = "select pg_try_advisory_lock($1, $2)"
 
 
