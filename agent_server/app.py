@@ -23,7 +23,7 @@ from agent_server.server import Server
 from agent_server.settings import Settings
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.hub import Hub
-from agent_server.turns.prune import prune_events
+from agent_server.turns.prune import prune_turns
 from agent_server.turns.replica import Replica
 from agent_server.turns.runner import Runner
 from agent_server.workspace import Workspace
@@ -81,7 +81,11 @@ def create_server(
         database,
         [
             Job(INGEST, lambda: ingest(database, embedder, workspace.content)),
-            Job("prune_events", lambda: prune_events(database, settings.event_hours), every=600),
+            Job(
+                "prune_events",
+                lambda: prune_turns(database, event_hours=settings.event_hours, call_hours=settings.call_hours),
+                every=600,
+            ),
             Job("expire_guests", lambda: expire_guests(database), every=3600),
             Job("expire_logins", lambda: expire_logins(database), every=3600),
             Job("expire_confirmations", lambda: expire_confirmations(database), every=3600),

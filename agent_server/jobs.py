@@ -29,7 +29,7 @@ RETRY_SECONDS = 30.0
 
 _PLAN = text("insert into job (kind, due_at) values (:kind, now()) on conflict (kind) do nothing")
 _DUE_NOW = text("""
-    insert into job (kind, due_at) values (:kind, now()) on conflict (kind) do update set due_at = now()""")
+    insert into job (kind, due_at) values (:kind, now()) on conflict (kind) do update set due_at = excluded.due_at""")
 _DUE = text("select kind from job where due_at <= now() and kind = any(cast(:kinds as text[])) order by due_at")
 _IS_DUE = text("select due_at <= now() from job where kind = :kind")
 # A job without `every` is due again when it is asked for.

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from agent_server.db import Owned, Timestamps, now
+from agent_server.db.late_indexes import LATE
 
 
 class Conversation(Owned, Timestamps, table=True):
@@ -26,7 +27,15 @@ class Conversation(Owned, Timestamps, table=True):
 
     __tablename__ = "conversation"
     __table_args__ = (
-        Index("ix_conversation_owner_updated", "owner_id", "updated_at"),
+        # With the id: it decides between those of one instant, of which an import makes many.
+        Index(
+            "ix_conversation_recent",
+            "owner_id",
+            "updated_at",
+            "id",
+            info={**LATE, "instead_of": "ix_conversation_owner_updated"},
+        ),
+        Index("ix_conversation_title", sql("search_keys(owner_id, title)"), postgresql_using="gin", info=LATE),
         # Not unique: a user may have a conversation under an id that a guest had one under, which is the user's then.
         Index("ix_conversation_client", "owner_id", "client_id", postgresql_where=sql("client_id is not null")),
     )
@@ -53,6 +62,13 @@ class Item(SQLModel, table=True):
             ["conversation.owner_id", "conversation.id"],
             ondelete="CASCADE",
             onupdate="CASCADE",
+        ),
+        Index(
+            "ix_item_said",
+            sql("search_keys(owner_id, text)"),
+            postgresql_using="gin",
+            postgresql_where=sql("role is not null"),
+            info=LATE,
         ),
     )
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Table, and_, delete, func, or_
+from sqlalchemy import DateTime, Table, bindparam, delete, func, or_, text, tuple_
 from sqlmodel import SQLModel, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -38,23 +38,25 @@ class ConversationRepository(Repository[Conversation]):
         return row
 
     async def page_recent(self, limit: int, cursor: str | None = None, words: str | None = None) -> Page[Conversation]:
-        """Conversations by last activity. With `words`, only those whose title or messages hold it. Raises
-        InvalidInput."""
-        statement = self.visible()
-        if words:
-            pattern = f"%{words.translate(_LIKE)}%"
-            said = select(Item.conversation_id).where(
-                col(Item.owner_id) == self.owner, col(Item.role).is_not(None), col(Item.text).ilike(pattern)
-            )
-            statement = statement.where(or_(col(Conversation.title).ilike(pattern), col(Conversation.id).in_(said)))
-        at, id = col(Conversation.updated_at), col(Conversation.id)
-        if cursor is not None:
-            before, last = _parse(cursor)
-            # The id decides between two that were changed in the same instant.
-            statement = statement.where(or_(at < before, and_(at == before, id < last)))
-        rows = (await self.session.execute(statement.order_by(at.desc(), id.desc()).limit(limit + 1))).scalars().all()
+        """Conversations by last activity. With `words`, only those whose title or one of whose messages holds them, in
+        whatever capitals, accents and typography. Raises InvalidInput."""
+        before = _FIRST if cursor is None else _parse(cursor)
+        rows = await (self._search(words, limit + 1, before) if words else self._list(limit + 1, before))
         more = len(rows) > limit
         return Page(rows[:limit], f"{rows[limit - 1].updated_at.isoformat()}~{rows[limit - 1].id}" if more else None)
+
+    async def _list(self, limit: int, before: tuple[datetime, UUID]) -> Sequence[Conversation]:
+        # The id decides between two that were changed in the same instant. Compared as one row: else the index would
+        # not lead to a page far down.
+        place = tuple_(col(Conversation.updated_at), col(Conversation.id))
+        statement = self.visible().where(place < tuple_(*before)).order_by(*(part.desc() for part in place.clauses))
+        return (await self.session.execute(statement.limit(limit))).scalars().all()
+
+    async def _search(self, words: str, limit: int, before: tuple[datetime, UUID]) -> Sequence[Conversation]:
+        at, last = before
+        values = {"owner": self.owner, "words": words, "limit": limit, "latest": LATEST, "at": at, "last": last}
+        found = await self.session.execute(select(Conversation).from_statement(_SEARCH), values)
+        return found.scalars().all()
 
     async def remove(self, row: Conversation) -> None:
         # What hangs on the conversation goes before it, though it would go by itself: an attempt locks its turn and
@@ -90,8 +92,41 @@ def _dependents() -> list[Table]:
     ]
 
 
-# What a user looks for is text and no pattern.
-_LIKE = str.maketrans({"%": r"\%", "_": r"\_", "\\": r"\\"})
+LATEST = 500
+"""Conversations that a search looks through before it asks the index."""
+_FIRST = (datetime(9999, 12, 31, tzinfo=UTC), UUID(int=2**128 - 1))
+"""The place before the first of a list."""
+
+_HOLDS = """
+    (position((select text from sought) in search_text(c.title)) > 0 or (
+        select true from item i where i.owner_id = :owner and i.conversation_id = c.id and i.role is not null
+        and position((select text from sought) in search_text(i.text)) > 0 limit 1))"""
+# Words that are common are found among the latest, where to sort all that hold them would take longer. Where the page is
+# not full after that, the index says which conversations may hold them, latest first, and they are read until it is.
+# No `exists`, for which Postgres may read all items of the owner's first. With `offset 0` they are
+# taken by their ids, and sorted before they are read, and not all of them are read.
+_SEARCH = text(f"""
+    with sought as materialized (select search_text(:words) as text),
+    latest as materialized (
+        select c.* from (
+            select c.* from conversation c where c.owner_id = :owner and (c.updated_at, c.id) < (:at, :last)
+            order by c.updated_at desc, c.id desc limit :latest) c
+        where {_HOLDS} limit :limit),
+    enough as materialized (select count(*) = :limit as so from latest)
+    select * from latest where (select so from enough)
+    union all
+    select * from (
+        select c.* from (
+            select c.* from (
+                select * from conversation where owner_id = :owner and id = any (array(
+                    select id from latest where not (select so from enough)
+                    union select f from find_said(:owner, :words) f where not (select so from enough))) offset 0) c
+            where (c.updated_at, c.id) < (:at, :last)
+            order by c.updated_at desc, c.id desc offset 0) c
+        where {_HOLDS} limit :limit) found
+    order by updated_at desc, id desc""").bindparams(  # noqa: S608  # SQL of our own
+    bindparam("at", type_=DateTime(timezone=True))
+)
 
 
 def _parse(cursor: str) -> tuple[datetime, UUID]:

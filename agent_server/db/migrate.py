@@ -25,11 +25,9 @@ from sqlmodel import SQLModel
 from agent_server.db.database import Database
 from agent_server.db.extension import ensure_extension
 from agent_server.db.isolation import APP_ROLE, SYSTEM_ROLE, ensure_roles, protect
+from agent_server.db.late_indexes import build_indexes, migration_lock
 from agent_server.db.scratch import create_scratch, drop_scratch
 from agent_server.errors import InvalidInput
-
-_LOCK = 7_300_421
-"""The advisory lock under which migrations run: replicas that start together take turns."""
 
 
 def migrations_folder() -> Path:
@@ -55,8 +53,11 @@ def _config(workspace: Path, connection: Connection | None = None) -> Config:
 
 
 async def upgrade(database: Database, workspace: Path) -> None:
-    """Apply every pending migration of both branches; a second replica waits for the first."""
-    await _run(database, workspace, _upgrade, "heads")
+    """Apply every pending migration of both branches, and build the indexes that come after them. A second replica waits
+    for the first."""
+    async with migration_lock(database):
+        await _run_locked(database, workspace, _upgrade, "heads")
+        await build_indexes(database)
 
 
 def _upgrade(config: Config, revision: str) -> None:
@@ -116,8 +117,12 @@ async def _scratch(database: Database) -> AsyncIterator[Database]:
 
 
 async def _run(database: Database, workspace: Path, work: Any, argument: str) -> Any:
+    async with migration_lock(database):
+        return await _run_locked(database, workspace, work, argument)
+
+
+async def _run_locked(database: Database, workspace: Path, work: Any, argument: str) -> Any:
     async with database.owner.begin() as connection:
-        await connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         # A migration of a large table takes longer than a request may.
         await connection.execute(text("set local statement_timeout = 0"))
         try:

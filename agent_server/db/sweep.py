@@ -17,10 +17,19 @@ from agent_server.db.quick import Executor
 
 log = structlog.get_logger()
 
-What = Literal["claimable", "left", "held", "prunable", "expired_guests", "expired_logins", "expired_confirmations"]
+What = Literal[
+    "claimable",
+    "left",
+    "held",
+    "prunable",
+    "prunable_calls",
+    "expired_guests",
+    "expired_logins",
+    "expired_confirmations",
+]
 """Turns that nobody runs, with False for `certain` where only the lock says so: a replica whose connection was cut takes
 a moment to say that it lives; turns that nobody has followed for as long as their senders asked to be waited for; turns
-that are a replica's; turns that ended so many seconds ago and have their events still; guests, logins and questions that
+that are a replica's; turns that ended so many seconds ago and have their events still, or their calls; guests, logins and questions that
 expired so many seconds ago."""
 
 BATCH = 200

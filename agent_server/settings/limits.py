@@ -36,6 +36,9 @@ class LimitSettings(BaseModel):
     event_hours: Annotated[
         PositiveInt, Field(description="How long the stream of a finished turn can be replayed, hours.")
     ] = 48
+    call_hours: Annotated[
+        PositiveInt, Field(description="How long the model and tool calls of a finished turn are on record, hours.")
+    ] = 720
 
     rate_per_caller: Annotated[int, Field(ge=0, description="Most requests of a caller in a minute; 0: any.")] = 600
     rate_per_address: Annotated[int, Field(ge=0, description="Most requests from an address in a minute; 0: any.")] = (

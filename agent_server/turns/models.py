@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from agent_server.db import Owned, now
+from agent_server.db.late_indexes import LATE
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 FINISHED: frozenset[Status] = frozenset({"done", "failed", "cancelled"})
@@ -32,7 +33,7 @@ class Turn(Owned, table=True):
     `steers` counts the messages that were put into the running turn (`Steer`). `at_once` is how many turns of the owner
     may run while this one is begun (None: any number). `leave_after` is how many seconds nobody
     may follow it before it is cancelled (None: it goes on), `followed_at` when somebody last did. `events_kept` is
-    False once its events are past retention.
+    False once its events are past retention, and `calls_kept` once its model and tool calls are.
     """
 
     __tablename__ = "turn"
@@ -70,6 +71,12 @@ class Turn(Owned, table=True):
             postgresql_where=text("leave_after is not null and status in ('queued', 'running')"),
         ),
         Index("ix_turn_prune", "finished_at", postgresql_where=text("finished_at is not null and events_kept")),
+        Index(
+            "ix_turn_prune_calls",
+            "finished_at",
+            postgresql_where=text("finished_at is not null and calls_kept"),
+            info=LATE,
+        ),
         # Every write of an attempt updates the row. With room on its page the update leaves the indexes alone.
         {"postgresql_with": {"fillfactor": "70"}},
     )
@@ -91,6 +98,7 @@ class Turn(Owned, table=True):
     leave_after: float | None = None
     followed_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
     events_kept: bool = Field(default=True, sa_column_kwargs={"server_default": text("true")})
+    calls_kept: bool = Field(default=True, sa_column_kwargs={"server_default": text("true")})
     input: dict[str, Any] = Field(sa_type=JSONB)
     agent: str | None = None
     usage: dict[str, Any] | None = Field(default=None, sa_type=JSONB)

@@ -1,30 +1,42 @@
-"""Streams of turns are kept for a while."""
+"""What a turn needed while it ran is kept for a while after its end.
+
+Its events are for clients that read its stream again. Its model and tool calls say what was asked and which effects took
+place, to whoever looks into what went wrong; nobody takes over a turn that has ended. What was said and done is in the
+items, and the turn itself stays with the key that its client sent it under.
+"""
 
 from collections.abc import Sequence
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_server.db import Database, Swept, remove_swept
+from agent_server.db import Database, Swept, What, remove_swept
 
-# The journal of responses goes with the events: what was answered is in the items, and nobody takes over a turn that
-# has ended. The ledger of tool calls stays: it says which effects took place.
 # `skip locked`: two replicas at once, or a deletion, do not wait for each other. What is skipped is found again.
-_PRUNE = text("""
+_OLD = """
     with old as materialized (
         select t.owner_id, t.id from turn t
         join unnest(cast(:owners as uuid[]), cast(:ids as uuid[])) w(owner_id, id)
             on t.owner_id = w.owner_id and t.id = w.id
-        where t.events_kept for update of t skip locked),
-    events as (delete from event e using old where e.owner_id = old.owner_id and e.turn_id = old.id),
-    journal as (delete from model_call m using old where m.owner_id = old.owner_id and m.turn_id = old.id)
-    update turn t set events_kept = false from old where t.owner_id = old.owner_id and t.id = old.id""")
+        where t.{kept} for update of t skip locked)"""
+_EVENTS = text(f"""{_OLD.format(kept="events_kept")},
+    events as (delete from event e using old where e.owner_id = old.owner_id and e.turn_id = old.id)
+    update turn t set events_kept = false from old where t.owner_id = old.owner_id and t.id = old.id""")  # noqa: S608  # SQL of our own
+_CALLS = text(f"""{_OLD.format(kept="calls_kept")},
+    journal as (delete from model_call m using old where m.owner_id = old.owner_id and m.turn_id = old.id),
+    ledger as (delete from tool_call c using old where c.owner_id = old.owner_id and c.turn_id = old.id)
+    update turn t set calls_kept = false from old where t.owner_id = old.owner_id and t.id = old.id""")  # noqa: S608  # SQL of our own
 
 
-async def prune_events(database: Database, hours: int) -> int:
-    """Remove the events of turns that ended more than so many hours ago. Returns how many turns those were."""
+async def prune_turns(database: Database, *, event_hours: int, call_hours: int) -> int:
+    """Remove the events and the calls of turns that ended so many hours ago. Returns from how many turns it removed
+    either."""
+    events = await _prune(database, "prunable", event_hours, _EVENTS, "events.pruned")
+    return events + await _prune(database, "prunable_calls", call_hours, _CALLS, "calls.pruned")
 
+
+async def _prune(database: Database, what: What, hours: int, statement: TextClause, event: str) -> int:
     async def prune(session: AsyncSession, rows: Sequence[Swept]) -> None:
-        await session.execute(_PRUNE, {"owners": [row.owner_id for row in rows], "ids": [row.id for row in rows]})
+        await session.execute(statement, {"owners": [row.owner_id for row in rows], "ids": [row.id for row in rows]})
 
-    return await remove_swept(database, "prunable", hours, prune, "events.pruned")
+    return await remove_swept(database, what, hours, prune, event)

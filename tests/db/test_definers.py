@@ -24,9 +24,10 @@ DEFINERS = """
     where p.prosecdef and n.nspname not in ('pg_catalog', 'information_schema')"""
 CALLS = {
     "knows_device": "select * from knows_device(gen_random_uuid(), '')",
-    "sweep": "select count(*) from unnest(array['claimable', 'left', 'held', 'prunable', 'expired_guests', "
-    "'expired_logins', 'expired_confirmations']) what, lateral sweep(what, gen_random_uuid(), -1e9, 10) s",
+    "sweep": "select count(*) from unnest(array['claimable', 'left', 'held', 'prunable', 'prunable_calls', "
+    "'expired_guests', 'expired_logins', 'expired_confirmations']) what, lateral sweep(what, gen_random_uuid(), -1e9, 10) s",
     "find_key": "select count(*) from find_key(gen_random_uuid(), '\\x00')",
+    "find_said": "select * from find_said(gen_random_uuid(), 'flying')",
     "find_login": "select count(*) from find_login('ann@example.com')",
     "find_outsider": "select count(*) from find_outsider('a', 'b')",
     "somebody_can_sign_in": "select somebody_can_sign_in('x')",

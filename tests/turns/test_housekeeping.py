@@ -15,7 +15,7 @@ from agent_server.identity.credentials import issue_guest
 from agent_server.jobs import Job, Jobs
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Done, Snapshot, TextDelta, TextDone
-from agent_server.turns.prune import prune_events
+from agent_server.turns.prune import prune_turns
 from tests.conftest import everything
 from tests.rows import insert_row_of_everything
 from tests.turns.ledger import answer, count, replica, until
@@ -97,8 +97,8 @@ async def test_past_retention_a_stream_is_one_snapshot_and_the_end(database: Dat
         whole = await here.read_to_the_end(old)
         await here.read_to_the_end(new)
         await _execute(database, "update turn set finished_at = now() - interval '3 days' where id = :id", id=old.id)
-        assert await prune_events(database, hours=48) == 1
-        assert await prune_events(database, hours=48) == 0
+        assert await prune_turns(database, event_hours=48, call_hours=720) == 1
+        assert await prune_turns(database, event_hours=48, call_hours=720) == 0
         assert await count(database, f"event where turn_id = '{old.id}'") == 0
         assert len(await here.read_to_the_end(new)) == 4
         last = whole[-1].seq
@@ -112,6 +112,31 @@ async def test_past_retention_a_stream_is_one_snapshot_and_the_end(database: Dat
             assert (end.seq, end.event) == (last, Done("assistant", {"requests": 1}))
         assert [n.seq for n in await here.read_to_the_end(old, last - 1)] == [last]
         assert await here.read_to_the_end(old, last) == []
+
+
+async def test_calls_go_with_turns_that_ended_long_ago_once_and_no_others(database: Database, me: Caller) -> None:
+    async with replica(database, answer) as here:
+        old, new, runs = [await here.send(me, name) for name in ("old", "new", "runs")]
+        for turn in (old, new, runs):
+            await here.read_to_the_end(turn)
+    for table, column, values in (
+        ("model_call", "n, request_sha, response", "1, '', '{}'"),
+        ("tool_call", "call_id, name, effect, args_sha, state, epoch", "'c', 'pay', 'once', '', 'done', 1"),
+    ):
+        await _execute(
+            database, f"insert into {table} (owner_id, turn_id, {column}) select owner_id, id, {values} from turn"
+        )
+    await _execute(database, "update turn set finished_at = now() - interval '31 days' where id = :id", id=old.id)
+    await _execute(database, "update turn set status = 'running', finished_at = null where id = :id", id=runs.id)
+    hours = {"event_hours": 100_000, "call_hours": 720}
+    # Of two replicas at once, one finds what the other has locked, or nothing more.
+    await asyncio.gather(*(prune_turns(database, **hours) for _ in range(2)))
+    assert await prune_turns(database, **hours) == 0
+    for table in ("model_call", "tool_call"):
+        assert await count(database, f"{table} where turn_id = '{old.id}'") == 0
+        assert await count(database, table) == 2
+    assert await count(database, "turn where not calls_kept and events_kept") == 1
+    assert await count(database, f"event where turn_id = '{old.id}'") > 0
 
 
 @pytest.mark.parametrize(
