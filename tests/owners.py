@@ -9,7 +9,8 @@ from functools import cache
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
 from sqlmodel import SQLModel
 
 from agent_server.db.isolation import row_policy_of
@@ -36,21 +37,35 @@ def unowned(statement: str, scopes: frozenset[str]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _listen(connection: Connection, _: Any, statement: str, *__: Any) -> None:
-    preamble = getattr(connection.connection.driver_connection, "preamble", "")
-    if not preamble:  # a test's own look
-        return
-    scopes = _SCOPES.search(preamble)
-    assert scopes is not None
-    if tables := unowned(statement, frozenset(scopes.group(1).split(","))):
-        _nameless.append(f"{', '.join(tables)}: {statement}")
+def _scopes_in(preamble: str) -> frozenset[str]:
+    found = _SCOPES.search(preamble)
+    assert found is not None
+    return frozenset(found.group(1).split(","))
+
+
+def _listen(connection: Any, _: Any) -> None:
+    """Read what a new connection sends, whichever way it is sent."""
+    acts_for: list[str] = []
+    """The preamble of the transaction that runs."""
+
+    def read(query: Any) -> None:
+        statement = query.query
+        if statement.startswith("BEGIN"):
+            acts_for[:] = [statement] if "set_config" in statement else []
+        elif statement.startswith(("COMMIT", "ROLLBACK")):
+            acts_for.clear()
+        # Without a preamble it is a test's own look, or a statement on its own, which acts for nobody.
+        elif acts_for and (tables := unowned(statement, _scopes_in(acts_for[0]))):
+            _nameless.append(f"{', '.join(tables)}: {statement}")
+
+    connection.driver_connection.add_query_logger(read)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _listening() -> Iterator[None]:
-    event.listen(Engine, "before_cursor_execute", _listen)
+    event.listen(Pool, "connect", _listen)
     yield
-    event.remove(Engine, "before_cursor_execute", _listen)
+    event.remove(Pool, "connect", _listen)
 
 
 @pytest.fixture(autouse=True)

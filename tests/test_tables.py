@@ -24,6 +24,7 @@ ALLOWED = {
         "agent_server/conversations/items.py",
         "{}",
     ): "the turn to write to: whoever writes a turn names it, in its own SQL",
+    ("agent_server/audit.py", "{}"): "as the items: the turn that an act is of",
     ("agent_server/testing/copies.py", "{}"): "whatever a test has written to, a table of any package, is put back",
     ("agent_server/turns/accept.py", "conversation"): "a turn takes its number from its conversation in the "
     "transaction that stores it",

@@ -27,18 +27,16 @@ class Rereading:
     def __init__(self, app: FastAPI, line: socket.socket) -> None:
         self._app, self._line = app, line
         self._told = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         self._line.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._line, self._take)
-        self._task = asyncio.create_task(self._read_on())
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._read_on())]
         self._line.send(b"\n")
 
-    def _take(self) -> None:
-        if not self._line.recv(64):
-            asyncio.get_running_loop().remove_reader(self._line)  # who wrote to it is gone
-        else:
+    async def _listen(self) -> None:
+        # Empty: who wrote to it is gone.
+        while await asyncio.get_running_loop().sock_recv(self._line, 64):
             self._told.set()
 
     async def _read_on(self) -> None:

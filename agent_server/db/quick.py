@@ -18,7 +18,7 @@ from sqlalchemy.util import greenlet_spawn
 from agent_server.db.outages import translate_outage
 from agent_server.errors import Unavailable
 
-_PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
+_PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?![:\w])")
 """As SQLAlchemy's `text` has it: a colon before a name, and none beside it."""
 _compiled: dict[TextClause, tuple[str, tuple[str, ...]]] = {}
 

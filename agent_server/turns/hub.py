@@ -61,7 +61,8 @@ class Moved(Exception):
 class _Feed:
     """The events of one turn as far as this process knows them. It has all with a number above `start` up to `last`.
 
-    While it is `held` this process writes the turn, and nobody else: there is nothing to read. `watched` says that the
+    While it is `held` this process writes the turn, and nobody else: there is nothing to read, and a hint says that
+    something was done to it from outside (`touched`). `watched` says that the
     turn ends when nobody follows it."""
 
     owner_id: UUID
@@ -71,6 +72,7 @@ class _Feed:
     waiting: set[asyncio.Event] = field(default_factory=set)
     over: bool = False
     held: bool = False
+    touched: bool = False
     watched: bool = False
     failure: Exception | None = None
 
@@ -131,9 +133,21 @@ class Hub:
 
     def mark_grown(self, turn_id: UUID) -> None:
         """Have the turn's events looked for if anybody follows it."""
-        if turn_id in self._feeds:
+        if (feed := self._feeds.get(turn_id)) is None:
+            return
+        if feed.held:
+            feed.touched = True
+        else:
             self._dirty.add(turn_id)
             self._woken.set()
+
+    def was_touched(self, turn_id: UUID) -> bool:
+        """Whether something was done from outside to a turn that this process writes, since this was last asked."""
+        feed = self._feeds.get(turn_id)
+        touched = feed is not None and feed.touched
+        if feed is not None:
+            feed.touched = False
+        return touched
 
     def publish(self, turn_id: UUID, events: Sequence[Numbered]) -> None:
         """Give followers the events that this process has just committed."""
@@ -141,6 +155,7 @@ class Hub:
             self._send(TurnGrew(turn_id))
         feed = self._feeds.get(turn_id)
         if feed is not None and not feed.extend(events):
+            feed.held = False  # somebody else has written it
             self.mark_grown(turn_id)
 
     def close(self) -> None:

@@ -166,6 +166,9 @@ class Runner:
         elif accepted.fresh:
             self._places.wait(place)
             self.announce_work()
+        elif accepted.turn.status == "running":  # the message may have been put into it
+            self._hub.mark_grown(accepted.turn.id)
+            self.replica.send(TurnGrew(accepted.turn.id))
 
     def begin(self, turn: Turn, recalled: Any = None) -> None:
         """Run a turn that this replica owns. It has a task of its own. `recalled` was read as it was accepted."""

@@ -326,16 +326,18 @@ class TurnWriter:
     async def take_steers(self, n: int) -> list[tuple[int, str]]:
         """Take the messages put into the turn that model call `n` is given. Those are what earlier calls were the first
         to be given and what has come since, each with the number of that call. Raises Fenced or StopRequested."""
-        # A call from the journal was answered without them. `steers` comes with each write, so that a call that has
-        # nothing to take costs no statement.
-        if n > self.earlier.last_call and len(self._taken) < self.steers:
+        # A call from the journal was answered without them. `steers` comes with each write and a hint with each message,
+        # so that a call that has nothing to take costs no statement.
+        touched = self.hub.was_touched(self.turn_id)
+        if n > self.earlier.last_call and (touched or len(self._taken) < self.steers):
             await self.flush()
             async with self.transaction() as session:
                 waiting = (await session.execute(_WAITING_STEERS, self._key)).all()
-                await self.write(
-                    session, [Steered(said) for _, said in waiting], [user_message(said) for _, said in waiting]
-                )
-                await session.execute(_TAKE_STEERS, {**self._key, "n": n, "taken": [i for i, _ in waiting]})
+                if waiting:
+                    await self.write(
+                        session, [Steered(said) for _, said in waiting], [user_message(said) for _, said in waiting]
+                    )
+                    await session.execute(_TAKE_STEERS, {**self._key, "n": n, "taken": [i for i, _ in waiting]})
             # After the commit: one that fails leaves them for the next attempt.
             self._taken += [(n, said) for _, said in waiting]
         return [(call, said) for call, said in self._taken if call <= n]

@@ -253,7 +253,7 @@ async def test_an_interruption_stops_the_answer_and_is_answered_itself(start: St
         first = asyncio.create_task(client.ask("one"))
 
         async def said_something() -> bool:
-            return await _rows(client, "event where kind = 'text'") > 0
+            return await _rows(client, "event where body::text like '%first%'") > 0
 
         await _until(said_something)
         conversation = (await client.get("/api/conversations"))["items"][0]["id"]

@@ -308,11 +308,11 @@ def _data(log: str, kind: str) -> list[str]:
     return [frame[-1].removeprefix("data: ") for frame in frames if f"event: {kind}" in frame]
 
 
-async def test_the_offline_model_says_the_question(client: Client) -> None:
+async def test_the_offline_model_says_what_it_waits_for_beside_the_question(client: Client) -> None:
     await client.http.post("/api/tools/create_task", json={"title": "Buy fins"}, headers=client.auth)
     answer = await client.ask("Delete the task buy fins")
-    assert 'Delete the task "Buy fins"?' in answer["text"]
-    assert "Nothing has been done yet" in answer["text"]
+    assert answer["text"] == "Nothing has been done yet: it waits for your yes."
+    assert answer["tools"][-1]["output"]["question"] == 'Delete the task "Buy fins"?'
 
 
 @dataclass

@@ -6,7 +6,7 @@ before it was done, and when a model's response was stored is noted by triggers 
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -188,9 +188,20 @@ async def read_record(database: Postgres, phase: str) -> Record:
         ],
         events=by_turn,
         items=said,
-        calls=[Called(str(row["turn_id"]), row["call_id"], row["name"], row["state"], row["error"]) for row in calls],
+        calls=[
+            *(Called(str(row["turn_id"]), row["call_id"], row["name"], row["state"], row["error"]) for row in calls),
+            *_read_calls(by_turn, {(str(row["turn_id"]), row["call_id"]) for row in calls}),
+        ],
         notes=Counter(row["label"] for row in notes),
         moves=[Move(str(row["turn_id"]), row["epoch"], row["process"], float(row["at"])) for row in moves],
         starts=frozenset((str(row["turn_id"]), row["call_id"]) for row in starts),
         responses={(str(row["turn_id"]), row["n"]): float(row["at"]) for row in responses},
     )
+
+
+def _read_calls(events: Mapping[str, Sequence[Logged]], known: set[tuple[str, str]]) -> Iterator[Called]:
+    """The calls that have no row, since they have no effect: what they returned is in the log."""
+    for turn, logged in events.items():
+        for event in logged:
+            if event.kind == "tool_done" and (turn, event.body["call_id"]) not in known:
+                yield Called(turn, event.body["call_id"], event.body["name"], "done", event.body["error"])

@@ -1,7 +1,7 @@
 """The log of a turn: dense, in order, fenced, and the same however it is read."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,15 +12,16 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
+from agent_server.audit import act_json
 from agent_server.caller import Caller
 from agent_server.calls.ledger import CallOutcome, outcome_text
-from agent_server.conversations.items import assistant_message
+from agent_server.conversations.items import assistant_message, tool_call_item, tool_output_item
 from agent_server.conversations.models import Conversation
 from agent_server.conversations.repository import ConversationRepository
-from agent_server.db import Database
+from agent_server.db import Database, new_id
 from agent_server.tool import ToolContext, tool
-from agent_server.turns.attempt import Attempt
-from agent_server.turns.events import Cancelled, Done, Failed, Numbered, TextDelta, TextDone
+from agent_server.turns.attempt import Attempt, Outcome
+from agent_server.turns.events import Cancelled, Done, Failed, Numbered, TextDelta, TextDone, ToolCalled, ToolReturned
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn
 from agent_server.turns.writer import Fenced, StopRequested, TurnWriter
@@ -267,3 +268,123 @@ async def test_a_deletion_waits_for_a_write_and_never_the_other_way_round(databa
             await writer.write(session, items=[assistant_message("x")])
         await deleting
         assert await count(database, "turn") == 0
+
+
+async def test_what_is_held_goes_with_the_next_write_and_before_it(database: Database, me: Caller) -> None:
+    async with replica(database, never) as here:
+        turn, writer = await _open(here, me)
+        await _look_up(writer, me)
+        assert await _log(database, turn) == []
+        await writer.append(TextDelta(2, "found"))
+        assert [kind for _, kind in await _log(database, turn)] == ["tool", "tool_done", "text"]
+        assert [item["type"] for item in (await bodies(database, turn.conversation_id))[1:]] == [
+            "function_call",
+            "function_call_output",
+        ]
+        assert [await count(database, table) for table in ("model_call", "audit", "tool_call")] == [1, 1, 0]
+
+
+async def test_what_is_held_is_written_soon_where_nothing_comes(database: Database, me: Caller) -> None:
+    async with replica(database, never) as here:
+        turn, writer = await _open(here, me)
+        events = here.hub.follow(me.id, turn.id)
+        await _look_up(writer, me)
+        assert [(await anext(e async for e in events if e)).event.kind for _ in range(2)] == ["tool", "tool_done"]
+        await writer.flush()
+        assert len(await _log(database, turn)) == 2
+
+
+async def test_what_is_held_is_kept_where_a_write_fails(database: Database, me: Caller) -> None:
+    async with replica(database, never) as here:
+        turn, writer = await _open(here, me)
+        await _look_up(writer, me)
+        async with everything(database) as session:
+            await session.execute(text("update turn set cancel = true"))
+        with pytest.raises(StopRequested):
+            await writer.append(TextDelta(2, "more"))
+        await writer.keep_answer()
+        await writer.finish("cancelled", Cancelled())
+        assert [kind for _, kind in await _log(database, turn)] == ["tool", "tool_done", "cancelled"]
+
+
+async def test_the_last_answer_is_one_transaction_with_the_end_of_its_turn(database: Database, me: Caller) -> None:
+    async with replica(database, never) as here:
+        turn, writer = await _open(here, me)
+        await writer.record_model_call(
+            1,
+            agent="a",
+            request_sha=b"",
+            response={},
+            events=[TextDone(1)],
+            items=[assistant_message("hi")],
+            then="end",
+        )
+        assert await _log(database, turn) == []
+        await writer.finish("done", Done("a"), agent="a")
+        assert await _log(database, turn) == [(1, "text_done"), (2, "done")]
+        assert len(await bodies(database, turn.conversation_id)) == 2
+        assert await count(database, "model_call") == 0
+
+
+@pytest.mark.parametrize("stops", [True, False])
+async def test_the_last_answer_of_a_turn_that_is_to_stop_is_not_beside_what_was_shown_of_it(
+    database: Database, me: Caller, stops: bool
+) -> None:
+    async with replica(database, never) as here:
+        turn, writer = await _open(here, me)
+        await writer.append(TextDelta(1, "half"))
+        await writer.record_model_call(
+            1,
+            agent="a",
+            request_sha=b"",
+            response={},
+            events=[TextDone(1)],
+            items=[assistant_message("whole")],
+            then="end",
+        )
+        if stops:
+            async with everything(database) as session:
+                await session.execute(text("update turn set cancel = true"))
+        await writer.keep_answer()
+        await writer.finish("cancelled", Cancelled())
+        answers = [] if stops else ["whole"]
+        assert [item["content"] for item in (await bodies(database, turn.conversation_id))[1:]] == answers
+
+
+async def test_events_are_one_row_only_where_every_replica_reads_that(database: Database, me: Caller) -> None:
+    async with replica(database, _tell) as here:
+        turn = await here.send(me)
+        assert [e.seq for e in await here.read_to_the_end(turn)] == [1, 2, 3]
+        assert await count(database, "event") == 2
+        async with everything(database) as session:  # a version of before, which says nothing of forms
+            await session.execute(
+                text("insert into replica (id, beat) values (:id, now() + interval '1 hour')"), {"id": new_id()}
+            )
+        await until(lambda: _is(lambda: here.runner.replica.format == 1))
+        turn = await here.send(me)
+        assert [e.seq for e in await here.read_to_the_end(turn)] == [1, 2, 3]
+        assert await count(database, "event") == 5
+
+
+async def _is(what: Callable[[], bool]) -> bool:
+    return what()
+
+
+async def _tell(attempt: Attempt) -> Outcome:
+    await attempt.writer.append(TextDelta(1, "a"), TextDone(1))
+    return Outcome("assistant")
+
+
+async def _look_up(writer: TurnWriter, caller: Caller) -> None:
+    """A response that asks for a call without an effect, and what came of the call; both are held."""
+    await writer.record_model_call(
+        1,
+        agent="a",
+        request_sha=b"",
+        response={},
+        events=[ToolCalled("c", "look_up", {})],
+        items=[tool_call_item("c", "look_up", "{}")],
+        then="read",
+    )
+    act = act_json(caller, surface="agent", action="look_up", outcome="ok", latency_ms=1.0)
+    writer.hold([ToolReturned("c", "look_up", "found")], [tool_output_item("c", "found")], act)
