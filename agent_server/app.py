@@ -77,7 +77,25 @@ def create_server(
         waiting=settings.waiting_per_process,
         turn_timeout=settings.turn_timeout,
     )
-    jobs = Jobs(
+    return Server(
+        runtime=runtime,
+        workspace=workspace,
+        resolver=resolver,
+        hub=hub,
+        runner=runner,
+        jobs=_create_jobs(runtime, workspace, embedder),
+        model=model,
+        recall=read,
+        prepare=agents.prepare,
+        change=agents.change,
+        served=ServedModel(model, agents.find_served),
+        close_models=agents.close,
+    )
+
+
+def _create_jobs(runtime: Runtime, workspace: Workspace, embedder: Embedder) -> Jobs:
+    settings, database = runtime.settings, runtime.database
+    return Jobs(
         database,
         [
             Job(INGEST, lambda: ingest(database, embedder, workspace.content)),
@@ -91,20 +109,6 @@ def create_server(
             Job("expire_confirmations", lambda: expire_confirmations(database), every=3600),
             Job("expire_rates", lambda: expire_rates(database), every=3600),
         ],
-    )
-    return Server(
-        runtime=runtime,
-        workspace=workspace,
-        resolver=resolver,
-        hub=hub,
-        runner=runner,
-        jobs=jobs,
-        model=model,
-        recall=read,
-        prepare=agents.prepare,
-        change=agents.change,
-        served=ServedModel(model, agents.find_served),
-        close_models=agents.close,
     )
 
 

@@ -142,7 +142,7 @@ def check(workspace: Workspace = None, json: Json = False) -> None:
 
 @app.command(epilog=_example("doctor --workspace ./my-agents"))
 def doctor(workspace: Workspace = None) -> None:
-    """Try this machine, the port, the database and the model, and say what to do."""
+    """Try the machine, the port, the database and the model."""
     _run("doctor", workspace)
 
 

@@ -2,6 +2,7 @@
 wrong. Every turn ends, and nothing happens twice."""
 
 import asyncio
+import os
 import shutil
 import socket
 import struct
@@ -153,18 +154,24 @@ def reference(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _clock(offset: str) -> dict[str, str]:
-    """The variables of a process whose clock is wrong by `offset`; the clock that only counts is left alone."""
+def _clock(offset: str, folder: Path) -> dict[str, str]:
+    """The variables of a process whose clock is wrong by `offset`; the clock that only counts is left alone.
+
+    The process finds a uvloop in `folder` that cannot be imported: the library changes its timers, too.
+    """
     library = find_faketime()
     assert library is not None
-    return {"LD_PRELOAD": library, "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    (folder / "uvloop.py").write_text("raise ImportError")
+    more = {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    return {"LD_PRELOAD": library, "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1", **more}
 
 
 @pytest.mark.needs("faketime")
 async def test_replicas_whose_clocks_are_two_hours_apart_leave_each_other_their_turns(
-    reference: Path, stocked_url: str
+    reference: Path, stocked_url: str, tmp_path: Path
 ) -> None:
     loop, held = asyncio.get_running_loop(), asyncio.Event()
+    (without := tmp_path / "without").mkdir()
 
     def script(request: dict[str, Any]) -> Step:
         last = request["messages"][-1]
@@ -176,7 +183,7 @@ async def test_replicas_whose_clocks_are_two_hours_apart_leave_each_other_their_
         """Returns whether a replica got no time to say that it lives: then it rightly loses its turns."""
         with ExitStack() as stack:
             fast, slow = (
-                stack.enter_context(serving(reference, stocked_url, **variables, **_clock(offset)))
+                stack.enter_context(serving(reference, stocked_url, **variables, **_clock(offset, without)))
                 for offset in ("+1h", "-1h")
             )
             assert _now(fast) - _now(slow) > 7_000

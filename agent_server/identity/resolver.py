@@ -83,10 +83,6 @@ _FORMS = "forms:read"
 """The scope of `offer_form`, which every agent has without listing it."""
 
 
-class _Counted(Unauthorized):
-    """A refusal that has undone no count."""
-
-
 class OutsideToken(Protocol):
     """What a verified token of an outside issuer says."""
 
@@ -133,10 +129,10 @@ class Resolver:
         """The caller of `token`. Its request comes from `address`; `audience` is what an outside token may be meant
         for beside what was configured. Raises Unauthorized, TooMany, and Unavailable where an issuer's keys cannot be
         had."""
+        if (key := _read_key(token)) is not None:
+            return await self.add_network(await self._resolve_key(*key, address), address)
         try:
             caller = await self._resolve(token, address, audience)
-        except _Counted:
-            raise
         except Unauthorized:
             # The refusal has undone the count, and who guesses credentials must be counted.
             async with self._database.quick() as session:
@@ -217,11 +213,10 @@ class Resolver:
         prefix, id, digest = parse_token(token)
         if prefix == GUEST:
             return await self._resolve_guest(id, digest, address)
-        if prefix == KEY:
-            return await self._resolve_key(id, digest, address)
         raise Unauthorized(UNKNOWN)
 
     async def _resolve_key(self, id: UUID, digest: bytes, address: str | None) -> Caller:
+        """The caller of an API key. The address is counted also where there is none."""
         of_address, of_caller = await self._of_address(address), self._of_caller(id)
         key = (
             await self._database.single(
@@ -239,9 +234,9 @@ class Resolver:
         if not key.let_in and of_address is not None:
             raise await self._refuse(of_address)
         if key.owner_id is None:
-            raise _Counted(UNKNOWN)
+            raise Unauthorized(UNKNOWN)
         if key.ended or (key.expires_at is not None and key.expires_at <= now()):
-            raise _Counted(REVOKED if key.ended else EXPIRED)
+            raise Unauthorized(REVOKED if key.ended else EXPIRED)
         if not key.caller_let_in:
             raise await self._refuse(Act(caller_key(key.owner_id), MINUTE, self.limits.per_caller))
         # The owner was not known before, and only the owner's transaction may write.
@@ -335,6 +330,17 @@ async def resolve_caller(
     """The caller that `token` stands for without limits and outside issuers. Raises Unauthorized for one that is
     malformed, unknown, expired or revoked."""
     return await Resolver(database, guest_scopes=guest_scopes, roles=roles).resolve(token, address=address)
+
+
+def _read_key(token: str) -> tuple[UUID, bytes] | None:
+    """The id and the hash of the secret of an API key. None for any other token."""
+    if len(token) > MAX_TOKEN or not token.startswith(f"{KEY}_"):
+        return None
+    try:
+        _, id, digest = parse_token(token)
+    except Unauthorized:
+        return None
+    return id, digest
 
 
 def _read_issuer(token: str) -> Any:

@@ -152,19 +152,7 @@ async def accept(
             await session.execute(_INTERRUPT, {"owner_id": caller.id, "id": running})
         can_run = can_run and not waiting
         recalled = await recall(session, caller, message.text, conversation, turn_no) if can_run and recall else None
-        turn = Turn(
-            owner_id=caller.id,
-            id=turn_id or new_id(),
-            conversation_id=conversation,
-            turn_no=turn_no,
-            client_key=version.key,
-            body_sha=sha,
-            status="queued",
-            last_item=1,
-            at_once=at_once,
-            leave_after=message.leave_after,
-            input={"message": message.text, "agent": message.agent, "caller": sender_json(caller)},
-        )
+        turn = _make_turn(caller, message, turn_id or new_id(), conversation, turn_no, version.key, sha, at_once)
         if can_run and at_once is not None:
             # Last, because all that this caller sends waits for it.
             await lock_owner(session, caller.id)
@@ -186,6 +174,31 @@ async def find_accepted(database: Database, caller: Caller, message: Message) ->
 def _hash_body(message: Message, id: UUID | None) -> bytes:
     # By our id: a message is the same one by whichever id its conversation is named.
     return hashlib.sha256(json.dumps([str(id), message.text, message.agent]).encode()).digest()
+
+
+def _make_turn(
+    caller: Caller,
+    message: Message,
+    id: UUID,
+    conversation: UUID,
+    turn_no: int,
+    key: str | None,
+    sha: bytes,
+    at_once: int | None,
+) -> Turn:
+    return Turn(
+        owner_id=caller.id,
+        id=id,
+        conversation_id=conversation,
+        turn_no=turn_no,
+        client_key=key,
+        body_sha=sha,
+        status="queued",
+        last_item=1,
+        at_once=at_once,
+        leave_after=message.leave_after,
+        input={"message": message.text, "agent": message.agent, "caller": sender_json(caller)},
+    )
 
 
 async def _insert(session: Executor, turn: Turn, *, replica: UUID, can_run: bool) -> None:

@@ -2,7 +2,7 @@
 
 from agent_server.db import Database, new_id
 from agent_server.heartbeat import Heartbeat
-from agent_server.signals import Hint, Signals, WorkWaits
+from agent_server.signals import Hint, Signals
 
 
 class Replica:
@@ -37,7 +37,6 @@ class Replica:
         """Announce this replica. Raises Unavailable."""
         await self.signals.start()
         await self._heartbeat.start()
-        self.signals.send(WorkWaits())  # who was alone until now looks about
 
     async def close(self) -> None:
         """Take leave of the other replicas."""

@@ -73,7 +73,7 @@ async def test_a_user_without_a_role_is_made_by_nobody_who_lacks_what_every_user
     key = bearer(await client.new_key("users:write"))
     refused = await client.http.post("/api/users", json=body, headers=key)
     assert refused.status_code == 422
-    assert "'user' may" in refused.json()["detail"]
+    assert "'user' has the scopes" in refused.json()["detail"]
 
 
 async def test_roles_are_taken_away_by_nobody_who_lacks_what_is_left(start: Start) -> None:

@@ -220,7 +220,7 @@ async def test_a_call_that_is_cut_off_has_the_effects_that_its_kind_promises(
         assert told == ["did it"]
         assert await _audit(database) == ["ok"]
     else:
-        assert told[0].startswith("outcome_unknown: a call of send_letter was cut off")
+        assert told[0].startswith("outcome_unknown: A call of send_letter was cut off")
         assert "Do not call send_letter again" in told[0]
         assert await _audit(database) == ["outcome_unknown"]
     # A call without an effect needs no row: what it returned is in the log.

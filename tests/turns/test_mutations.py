@@ -54,8 +54,9 @@ MUTANTS = [
     Mutant(
         "a response is one transaction with its events and items",
         "agent_server/turns/writer.py",
-        "            await self.write(session, events, items, statement=_RESPONSE,",
-        "            await self.append(*events, items=items)\n            await self.write(session, statement=_RESPONSE,",
+        "                await self._write_held(whole)\n            case",
+        "                await self.append(*events, items=items)\n                await self._write_held(_Held(response=row))"
+        "\n            case",
         f"{_KILLED}[answering 1-stored]",
     ),
     Mutant(
@@ -82,8 +83,8 @@ MUTANTS = [
     Mutant(
         "an effect and its record are one transaction",
         "agent_server/calls/call.py",
-        '            await self._record(session, "ok"',
-        '        async with self._transaction() as session:\n            await self._record(session, "ok"',
+        "            if not self._holds:\n",
+        "        if not self._holds:\n          async with self._transaction() as session:\n",
         f"{_KILLED}[returning-stored]",
     ),
     Mutant(
@@ -172,16 +173,16 @@ MUTANTS = [
     ),
     Mutant(
         "what is followed is committed",
-        "agent_server/db/database.py",
-        "session.info.setdefault(after_commit, []).append(call)",
+        "agent_server/db/quick.py",
+        "self._after_commit.append(call)",
         "call()",
         "test_hub.py::test_what_was_not_committed_is_not_followed",
     ),
     Mutant(
         "no message is lost with the turn it was put into",
         "agent_server/turns/writer.py",
-        "if self.steers == len(self._taken):",
-        "if self.steers >= len(self._taken):",
+        "self.steers == len(self._taken):",
+        "self.steers >= len(self._taken):",
         "test_steering.py::test_a_message_that_no_model_call_was_given_is_a_turn_of_its_own",
     ),
 ]
