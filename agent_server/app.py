@@ -62,9 +62,9 @@ def create_server(
 
     agents = Agents(lambda: _create_models(settings, transport), make)
 
-    async def read(session: Executor, caller: Caller, message: str, conversation_id: UUID, turn_no: int) -> Recalled:
+    async def read(session: Executor, caller: Caller, conversation_id: UUID, turn_no: int) -> Recalled:
         most = settings.history_limit
-        return await recall(session, caller, message, conversation_id=conversation_id, turn_no=turn_no, most=most)
+        return await recall(session, caller, conversation_id=conversation_id, turn_no=turn_no, most=most)
 
     resolver = create_resolver(settings, database, agents=workspace.agent_scopes, staff=workspace.staff_scopes)
     runner = Runner(

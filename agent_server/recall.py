@@ -10,8 +10,7 @@ from agent_server.conversations.history import ALL_OF_LATEST, Entry, conversatio
 from agent_server.db import Executor
 from agent_server.errors import NotFound
 from agent_server.identity.profiles import PROFILE
-from agent_server.knowledge.passages import Passage
-from agent_server.knowledge.search import URGENT_PAGES, find_urgent
+from agent_server.knowledge.search import URGENT_PAGES, UrgentPages
 from agent_server.knowledge.tools import KNOWLEDGE
 
 _RECALL = conversation_statement(profile=PROFILE, urgent=URGENT_PAGES)
@@ -20,19 +19,17 @@ _RECALL = conversation_statement(profile=PROFILE, urgent=URGENT_PAGES)
 @dataclass(frozen=True, kw_only=True)
 class Recalled:
     """What is stored of a conversation before a turn. `agent` answered last, `items` are the latest in their order and
-    `summary` what was said before them. `profile` is what is known of the caller. `emergency` is the page that was
-    written for what the message is about."""
+    `summary` what was said before them. `profile` is what is known of the caller, and `urgent` are the pages that are
+    written for emergencies, if the caller may read them."""
 
     agent: str | None
     items: Sequence[Entry]
     summary: str | None = None
     profile: Mapping[str, Any] = field(default_factory=dict)
-    emergency: Passage | None = None
+    urgent: UrgentPages = ()
 
 
-async def recall(
-    session: Executor, caller: Caller, message: str, *, conversation_id: UUID, turn_no: int, most: int
-) -> Recalled:
+async def recall(session: Executor, caller: Caller, *, conversation_id: UUID, turn_no: int, most: int) -> Recalled:
     """Read what the turn with this number starts from, with at most so many items. Raises NotFound."""
     values = {"owner_id": caller.id, "id": conversation_id, "before": turn_no, "most": most}
     found = (await session.execute(_RECALL, values)).one_or_none()
@@ -43,14 +40,11 @@ async def recall(
         first = found.latest[0][0]
         rows = await session.execute(ALL_OF_LATEST, {**values, "first": first})
         items = [Entry(row.turn_no, row.body) for row in rows][::-1]
-    emergency = None
-    # It is a passage like any other.
-    if found.urgent and caller.may(KNOWLEDGE):
-        emergency = await find_urgent(session, message, found.urgent)
     return Recalled(
         agent=found.agent,
         items=items,
         summary=(found.summary or {}).get("text"),
         profile=found.profile or {},
-        emergency=emergency,
+        # They are passages like any other.
+        urgent=(found.urgent or ()) if caller.may(KNOWLEDGE) else (),
     )

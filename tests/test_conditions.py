@@ -157,11 +157,13 @@ def reference(tmp_path: Path) -> Path:
 def _clock(offset: str, folder: Path) -> dict[str, str]:
     """The variables of a process whose clock is wrong by `offset`; the clock that only counts is left alone.
 
-    The process finds a uvloop in `folder` that cannot be imported: the library changes its timers, too.
+    The library changes how long threads and uvloop wait, too: what a server imports beside its work is there before, and
+    no uvloop.
     """
     library = find_faketime()
     assert library is not None
-    (folder / "uvloop.py").write_text("raise ImportError")
+    before = "import sys\nsys.modules['uvloop'] = None\nimport agent_server.orchestrator.run\n"
+    (folder / "sitecustomize.py").write_text(before)
     more = {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
     return {"LD_PRELOAD": library, "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1", **more}
 

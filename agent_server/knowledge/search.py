@@ -20,7 +20,7 @@ from agent_server.errors import NotFound, quote_value
 from agent_server.folding import fold, unify
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import Passage
-from agent_server.knowledge.urgent import Lexicon, compile_phrases, list_words
+from agent_server.knowledge.urgent import Lexicon, Phrases, compile_phrases, list_words
 
 POOL = 100
 """Candidates that each half brings in."""
@@ -144,18 +144,23 @@ async def search(
 UrgentPages = Sequence[tuple[str, Sequence[str]]]
 
 
+async def read_phrases(pages: UrgentPages) -> Phrases:
+    """The phrases of pages, ready to be looked for."""
+    # In a thread: the first time, it reads a dictionary.
+    return await asyncio.to_thread(compile_phrases, tuple(phrase for _, urgent in pages for phrase in urgent))
+
+
 async def find_urgent(session: Executor, message: str, pages: UrgentPages | None = None) -> Passage | None:
     """The beginning of the first page one of whose `urgent` phrases the message holds (`knowledge.urgent`).
 
-    `pages` are `URGENT_PAGES` where they have been read.
+    `pages` are `URGENT_PAGES` where they have been read, and `read_phrases` before the transaction, which must not wait.
     """
     if pages is None:
         pages = (await session.execute(_URGENT)).scalar_one()
     if not pages:
         return None
     message = message[:MAX_QUERY]
-    # In a thread: the first time, it reads a dictionary.
-    phrases = await asyncio.to_thread(compile_phrases, tuple(phrase for _, urgent in pages for phrase in urgent))
+    phrases = await read_phrases(pages)
     spoken = phrases.words.union(list_words(message))
     known = (await session.execute(_LEXICON, {"owner_id": SYSTEM, "words": sorted(spoken)})).all()
     lexicon = Lexicon({word: stem for word, stem, _ in known}, {word for word, _, there in known if there})

@@ -21,7 +21,7 @@ from agent_server.conversations.items import assistant_message, user_message
 from agent_server.errors import AgentServerError, ModelFailed
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import Passage, passage_body
-from agent_server.knowledge.search import list_collections
+from agent_server.knowledge.search import find_urgent, list_collections, read_phrases
 from agent_server.knowledge.tools import KNOWLEDGE
 from agent_server.models.choice import OFFLINE, ModelChoice
 from agent_server.models.providers import Models
@@ -151,7 +151,6 @@ class Orchestrator:
                 recalled = await recall(
                     session,
                     attempt.caller,
-                    attempt.message,
                     conversation_id=writer.conversation_id,
                     turn_no=writer.turn_no,
                     most=self.runtime.settings.history_limit,
@@ -162,8 +161,12 @@ class Orchestrator:
                 collections = await list_collections(session)
         citations = Citations(log)
         emergency = _find_emergency(log)
-        if emergency is None and recalled.emergency is not None:
-            emergency = await self._answer_emergency(attempt, citations, recalled.emergency)
+        if emergency is None and recalled.urgent:
+            await read_phrases(recalled.urgent)
+            async with self.runtime.database.quick(attempt.caller.id) as session:
+                page = await find_urgent(session, attempt.message, recalled.urgent)
+            if page is not None:
+                emergency = await self._answer_emergency(attempt, citations, page)
         briefing = Briefing(
             query=_query(said.question, recalled.items),
             profile=recalled.profile,

@@ -85,8 +85,8 @@ class Accepted:
     recalled: Any = None
 
 
-Recall = Callable[[Executor, Caller, str, UUID, int], Awaitable[Any]]
-"""Reads in a transaction what a caller's turn starts from: the message, its conversation and its number there."""
+Recall = Callable[[Executor, Caller, UUID, int], Awaitable[Any]]
+"""Reads in a transaction what a caller's turn starts from, which has this number in its conversation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,7 @@ async def accept(
         if running is not None and version.first is None:
             await session.execute(_INTERRUPT, {"owner_id": caller.id, "id": running})
         can_run = can_run and not waiting
-        recalled = await recall(session, caller, message.text, conversation, turn_no) if can_run and recall else None
+        recalled = await recall(session, caller, conversation, turn_no) if can_run and recall else None
         turn = _make_turn(caller, message, turn_id or new_id(), conversation, turn_no, version.key, sha, at_once)
         if can_run and at_once is not None:
             # Last, because all that this caller sends waits for it.
