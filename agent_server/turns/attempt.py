@@ -158,6 +158,8 @@ class Attempts:
             bug = Internal("The answer", secrets.token_hex(6))
             log.exception("turn.failed", code=bug.code, reference=bug.reference)
             return await _end_failed(writer, bug.code, bug.message)
+        finally:
+            writer.close()
         return False
 
     def _writer(self, turn: Turn, earlier: Earlier) -> TurnWriter:

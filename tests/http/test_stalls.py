@@ -21,6 +21,7 @@ from sqlalchemy import text
 
 from agent_server.db import Database
 from agent_server.testing import Say, scripted_openai
+from agent_server.turns.events import TextDelta, body_of, unfold
 from tests.conftest import everything
 from tests.fuzz import UNLIMITED
 from tests.server import starter
@@ -238,18 +239,20 @@ async def _split_texts(database: Database, turn: UUID) -> None:
     async with everything(database) as session:
         rows = (
             await session.execute(
-                text("select owner_id, kind, body, at from event where turn_id = :turn order by seq"), {"turn": turn}
+                text("select owner_id, seq, kind, body, at from event where turn_id = :turn order by seq"),
+                {"turn": turn},
             )
         ).all()
-        said = "".join(row.body["text"] for row in rows if row.kind == "text")
+        events = [(row, numbered.event) for row in rows for numbered in unfold(row.seq, row.kind, row.body)]
+        said = "".join(event.text for _, event in events if isinstance(event, TextDelta))
         step = max(len(said) // 370, 20)
         split: list[Any] = []
-        for row in rows:
-            if row.kind != "text":
-                split.append((row, row.body))
+        for row, event in events:
+            if not isinstance(event, TextDelta):
+                split.append((row, event.kind, body_of(event)))
             elif said:
                 parts = [said[start : start + step] for start in range(0, len(said), step)]
-                split += [(row, {**row.body, "text": part}) for part in parts]
+                split += [(row, event.kind, {**body_of(event), "text": part}) for part in parts]
                 said = ""
         await session.execute(text("delete from event where turn_id = :turn"), {"turn": turn})
         await session.execute(
@@ -261,11 +264,11 @@ async def _split_texts(database: Database, turn: UUID) -> None:
                     "owner": row.owner_id,
                     "turn": turn,
                     "seq": n,
-                    "kind": row.kind,
+                    "kind": kind,
                     "body": json.dumps(body),
                     "at": row.at,
                 }
-                for n, (row, body) in enumerate(split, 1)
+                for n, (row, kind, body) in enumerate(split, 1)
             ],
         )
         await session.execute(
