@@ -62,7 +62,7 @@ class Server:
         at_once, waiting = self._bounds_of(caller)
         with ExitStack() as held:
             try:
-                place = held.enter_context(self.runner.arriving(caller.id, at_once + waiting))
+                place = held.enter_context(self.runner.arriving(caller.id, at_once + waiting, at_once))
             except (TooMany, Unavailable):
                 # Who sends a message again has been promised its answer, and asks for no place.
                 if before := await find_accepted(self.database, caller, message):

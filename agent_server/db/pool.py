@@ -14,6 +14,8 @@ from agent_server.db.outages import translate_outage
 
 PATIENT_SECONDS = 60.0
 """How long who is patient waits for a connection."""
+_LONGEST = 6
+"""How many times its time a request waits at most, while others before it are given connections."""
 _TO_REQUESTS = 3
 """Every so many-th connection for which both wait goes to a request, and the others to what was promised."""
 
@@ -46,19 +48,27 @@ class _Line:
         self._free, self._served = connections, 0
         self._promised: deque[asyncio.Future[None]] = deque()
         self._requests: deque[asyncio.Future[None]] = deque()
+        self._given = 0.0
 
-    async def take(self) -> None:
-        """Wait for a connection. Raises CancelledError."""
+    async def take(self, seconds: float) -> None:
+        """Wait for a connection. Raises TimeoutError where nobody has been given one for so many seconds."""
         if self._free:
             self._free -= 1
             return
-        waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter, began = loop.create_future(), loop.time()
+        longest = max(seconds, min(_LONGEST * seconds, PATIENT_SECONDS))
         (self._promised if _promised.get() else self._requests).append(waiter)
         try:
-            await waiter
+            # A crowd that comes at once is served one after the other. Only where nothing moves is waiting in vain.
+            while not waiter.done():
+                end = min(max(began, self._given) + seconds, began + longest)
+                if (left := end - loop.time()) <= 0:
+                    raise TimeoutError
+                await asyncio.wait({waiter}, timeout=left)
         except BaseException:
             # It may have been given one in the same instant.
-            if waiter.done() and not waiter.cancelled():
+            if not waiter.cancel():
                 self.give()
             raise
 
@@ -71,6 +81,7 @@ class _Line:
                 # One that was cancelled is still in its line.
                 if not (waiter := line.popleft()).done():
                     waiter.set_result(None)
+                    self._given = waiter.get_loop().time()
                     return
         self._free += 1
 
@@ -94,8 +105,7 @@ class Pool(AsyncAdaptedQueuePool):
     async def _stand_in_line(self) -> None:
         seconds = patience(self.timeout())
         try:
-            async with asyncio.timeout(seconds):
-                await self._line.take()
+            await self._line.take(seconds)
         except TimeoutError:
             raise PoolTimeout(f"No connection was free within {seconds:g} seconds") from None
 

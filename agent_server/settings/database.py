@@ -14,7 +14,9 @@ class DatabaseSettings(BaseModel):
     database_direct_url: SecretStr | None = vendor_setting("DATABASE_DIRECT_URL")
     database_owner_url: SecretStr | None = vendor_setting("DATABASE_OWNER_URL")
     database_pool_size: PositiveInt = 8
-    database_pool_timeout: Annotated[float, Field(gt=0, description="Longest wait for a connection, seconds.")] = 5.0
+    database_pool_timeout: Annotated[
+        float, Field(gt=0, description="Longest wait for a connection while none gets free, seconds.")
+    ] = 5.0
     migrate: Annotated[bool, Field(description="Apply pending migrations when the server starts.")] = True
 
     @field_validator("database_url", "database_direct_url", "database_owner_url")

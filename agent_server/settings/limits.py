@@ -21,14 +21,14 @@ class LimitSettings(BaseModel):
     ] = 4
     waiting_per_user: Annotated[
         PositiveInt, Field(description="Most turns of a user that wait in one process beside those; more: 429.")
-    ] = 32
+    ] = 256
     waiting_per_guest: Annotated[
         PositiveInt, Field(description="Most turns of a guest that wait in one process beside those; more: 429.")
     ] = 8
     turns_per_process: Annotated[PositiveInt, Field(description="Most turns that run at once in one process.")] = 64
     waiting_per_process: Annotated[
         int, Field(ge=0, description="Most turns that wait in one process beside those; more: 503.")
-    ] = 64
+    ] = 512
     turn_timeout: Annotated[float, Field(gt=0, description="Longest turn, seconds.")] = 300.0
     tool_timeout: Annotated[float, Field(gt=0, description="Longest tool call, seconds.")] = 30.0
     model_calls_per_turn: Annotated[PositiveInt, Field(description="Most model calls in one turn.")] = 12

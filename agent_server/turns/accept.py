@@ -77,10 +77,11 @@ _INSERT = text(f"""
 class Accepted:
     """The stored turn. `fresh` is False where it was there before: the same request had been accepted, or the message
     was put into the running turn. `interrupted` is the turn that this one asked to stop, `recalled` what was read for
-    it."""
+    it. One that is `behind_own` waits for nothing but others of its owner."""
 
     turn: Turn
     fresh: bool
+    behind_own: bool = False
     interrupted: UUID | None = None
     recalled: Any = None
 
@@ -157,7 +158,8 @@ async def accept(
             # Last, because all that this caller sends waits for it.
             await lock_owner(session, caller.id)
         await _insert(session, turn, replica=replica, can_run=can_run)
-        return Accepted(turn, fresh=True, interrupted=running, recalled=recalled)
+        behind_own = can_run and turn.status == "queued"
+        return Accepted(turn, fresh=True, behind_own=behind_own, interrupted=running, recalled=recalled)
 
 
 async def find_accepted(database: Database, caller: Caller, message: Message) -> Accepted | None:

@@ -44,6 +44,7 @@ class Places:
         self._arriving: dict[UUID, UUID] = {}
         self._waiting: dict[UUID, UUID] = {}
         self._in_line: set[UUID] = set()
+        self._behind_own: dict[UUID, UUID] = {}
         self._ends: deque[float] = deque(maxlen=_REMEMBERED)
         self._promised = 0.0
 
@@ -73,10 +74,10 @@ class Places:
             busy.retry_after = self._next_return()
             raise busy
 
-    def arrive(self, owner_id: UUID, *, most: int | None, may_run: bool) -> Place:
-        """Take a place for a turn that is about to be stored.
+    def arrive(self, owner_id: UUID, *, most: int | None, may_run: bool, at_once: int | None = None) -> Place:
+        """Take a place for a turn that is about to be stored. At most `at_once` of the owner's run.
 
-        Raises TooMany where `most` of the owner's have one (None: any number), and Unavailable as `check_room`.
+        Raises TooMany where `most` of the owner's have a place (None: any number), and Unavailable as `check_room`.
         """
         of_owner = sum(list(turns.values()).count(owner_id) for turns in (self._slots, self._arriving, self._waiting))
         if most is not None and of_owner >= most:
@@ -86,24 +87,33 @@ class Places:
             busy.retry_after = _whole_seconds(of_owner * self._pace)
             raise busy
         self.check_room()
-        # Whoever comes now runs after those that stand in line, also where a slot has just become free.
-        place = Place(
-            turn_id=new_id(), owner_id=owner_id, has_slot=may_run and self.free_slots > 0 and not self._in_line
-        )
+        # Whoever comes now runs after those that stand in line, also where a slot has just become free; and after those
+        # of the same owner that wait for one another, who are in nobody else's way.
+        behind_own = owner_id in self._behind_own.values() or not self._may_run(owner_id, at_once)
+        has_slot = may_run and not behind_own and self.free_slots > 0 and not self._in_line
+        place = Place(turn_id=new_id(), owner_id=owner_id, has_slot=has_slot)
         if place.has_slot:
             self._slots[place.turn_id] = owner_id
         else:
             self._arriving[place.turn_id] = owner_id
-            if may_run:
+            if behind_own:
+                self._behind_own[place.turn_id] = owner_id
+            elif may_run:
                 self._in_line.add(place.turn_id)
         return place
 
-    def wait(self, place: Place) -> None:
-        """Have a turn that is stored by now wait."""
+    def wait(self, place: Place, *, behind_own: bool = False) -> None:
+        """Have a turn that is stored by now wait. `behind_own` says that its owner has as many running as may."""
         # What had a slot and waits all the same waits for something else.
         self._slots.pop(place.turn_id, None)
         self._arriving.pop(place.turn_id, None)
         self._waiting[place.turn_id] = place.owner_id
+        if behind_own:
+            self._behind_own[place.turn_id] = place.owner_id
+
+    def may_begin(self, place: Place, at_once: int | None) -> bool:
+        """Whether a turn that waits has a slot to begin in, and fewer than `at_once` of its owner's run here."""
+        return self.free_slots > 0 and self._may_run(place.owner_id, at_once)
 
     def run(self, turn_id: UUID, owner_id: UUID) -> None:
         """Give a turn a slot."""
@@ -117,7 +127,7 @@ class Places:
 
     def leave(self, turn_id: UUID) -> None:
         """Free whatever place a turn has."""
-        for turns in (self._slots, self._arriving, self._waiting):
+        for turns in (self._slots, self._arriving, self._waiting, self._behind_own):
             turns.pop(turn_id, None)
         self._in_line.discard(turn_id)
 
@@ -129,6 +139,9 @@ class Places:
     def clear_line(self, turns: Set[UUID]) -> None:
         """Note that these wait for something else than a slot."""
         self._in_line -= turns
+
+    def _may_run(self, owner_id: UUID, at_once: int | None) -> bool:
+        return at_once is None or list(self._slots.values()).count(owner_id) < at_once
 
     @property
     def _taken(self) -> int:

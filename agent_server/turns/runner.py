@@ -141,13 +141,14 @@ class Runner:
         self._places.check_room()
 
     @contextlib.contextmanager
-    def arriving(self, owner_id: UUID, most: int | None = None) -> Iterator[Place]:
-        """Have a place ready for a turn of this owner's while it is stored; `take_up` is told of it then.
+    def arriving(self, owner_id: UUID, most: int | None = None, at_once: int | None = None) -> Iterator[Place]:
+        """Have a place ready for a turn of this owner's while it is stored; `take_up` is told of it then. At most
+        `at_once` of the owner's run.
 
         Raises TooMany where `most` of the owner's run or wait here (None: any number), and Unavailable as `check_room`.
         """
         self._active = time.monotonic()
-        place = self._places.arrive(owner_id, most=most, may_run=not self.closing)
+        place = self._places.arrive(owner_id, most=most, may_run=not self.closing, at_once=at_once)
         try:
             yield place
         finally:
@@ -164,8 +165,11 @@ class Runner:
         if accepted.fresh and accepted.turn.owner == self.replica.id:
             self.begin(accepted.turn, accepted.recalled)
         elif accepted.fresh:
-            self._places.wait(place)
-            self.announce_work()
+            self._places.wait(place, behind_own=accepted.behind_own)
+            self.replica.send(WorkWaits())
+            # Where it cannot begin here, the end of a turn here has the next look made.
+            if self._places.may_begin(place, accepted.turn.at_once):
+                self._freed.set()
         elif accepted.turn.status == "running":  # the message may have been put into it
             self._hub.mark_grown(accepted.turn.id)
             self.replica.send(TurnGrew(accepted.turn.id))

@@ -63,3 +63,15 @@ async def test_a_pool_without_a_free_connection_is_busy_and_not_away(url: str) -
             assert busy.value.retry_after == 5
     await database.check()
     await database.close()
+
+
+async def test_whoever_comes_in_a_crowd_waits_as_long_as_those_before_it_are_served(url: str) -> None:
+    database = Database(url, pool_size=1, pool_timeout=2)
+
+    async def hold() -> None:
+        async with database.transaction() as session:
+            await session.execute(text("select pg_sleep(1.2)"))
+
+    # The last one waits for longer than it would wait for one that holds its connection for ever.
+    await asyncio.gather(*(hold() for _ in range(4)))
+    await database.close()

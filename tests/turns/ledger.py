@@ -47,7 +47,7 @@ class Replica:
 
     async def send(self, caller: Caller, message: str = "hello", **more: Any) -> Turn:
         """What POST /api/chat does with a message."""
-        with self.runner.arriving(caller.id) as place:
+        with self.runner.arriving(caller.id, at_once=more.get("at_once")) as place:
             accepted = await self._accept(caller, place, message, **more)
             self.runner.take_up(place, accepted)
         return accepted.turn

@@ -25,14 +25,17 @@ STEPS = st.lists(
 )
 
 
-@given(slots=st.integers(0, 4), waiting=st.integers(0, 4), most=st.integers(1, 6), steps=STEPS)
+@given(
+    slots=st.integers(0, 4), waiting=st.integers(0, 4), most=st.integers(1, 6), at_once=st.integers(1, 4), steps=STEPS
+)
 def test_whatever_comes_and_goes_no_more_run_and_wait_than_may_and_nobody_overtakes(
-    slots: int, waiting: int, most: int, steps: list[tuple[str, int]]
+    slots: int, waiting: int, most: int, at_once: int, steps: list[tuple[str, int]]
 ) -> None:
     places = Places(slots=slots, waiting=waiting)
     arriving: list[Place] = []
     running: dict[UUID, UUID] = {}
     line: list[Place] = []
+    behind: set[UUID] = set()
     for step, n in steps:
         owner = OWNERS[n % len(OWNERS)]
         of_owner = [place.owner_id for place in (*arriving, *line)].count(owner) + list(running.values()).count(owner)
@@ -47,11 +50,16 @@ def test_whatever_comes_and_goes_no_more_run_and_wait_than_may_and_nobody_overta
                     places.arrive(owner, most=most, may_run=True)
                 assert 1 <= (full.value.retry_after or 0) <= LONGEST_WAIT
             case "arrive":
-                place = places.arrive(owner, most=most, may_run=True)
-                stands = [other for other in arriving if not other.has_slot]
-                assert not (place.has_slot and (line or stands)), "those that wait come first"
-                assert place.has_slot or line or stands or len(running) + len(arriving) >= slots
+                own = list(running.values()).count(owner) + sum(p.has_slot and p.owner_id == owner for p in arriving)
+                others = [p for p in (*arriving, *line) if not p.has_slot]
+                waits = own >= at_once or any(p.turn_id in behind and p.owner_id == owner for p in others)
+                place = places.arrive(owner, most=most, may_run=True, at_once=at_once)
+                stands = [p for p in others if p.turn_id not in behind]
+                assert not (place.has_slot and (stands or waits)), "those that wait come first"
+                assert place.has_slot or stands or waits or len(running) + len(arriving) >= slots
                 arriving.append(place)
+                if waits:
+                    behind.add(place.turn_id)
             case "stay" if arriving:
                 place = arriving.pop(0)
                 if place.has_slot:
@@ -77,7 +85,7 @@ def test_whatever_comes_and_goes_no_more_run_and_wait_than_may_and_nobody_overta
         assert places.with_slot == with_slot
         assert len(with_slot) <= slots and places.free_slots == slots - len(with_slot)
         assert dict(places.waiting) == {place.turn_id: place.owner_id for place in line}
-        assert places.in_line == {place.turn_id for place in line}
+        assert places.in_line == {place.turn_id for place in line} - behind
 
 
 def _caller() -> Caller:
@@ -124,6 +132,33 @@ async def test_who_comes_when_a_slot_is_freed_is_begun_after_those_that_wait(dat
         await until(lambda: ended(database, *turns))
     # the two slots are filled side by side
     assert all(abs(int(message) - place) <= 1 for place, message in enumerate(begun)), begun
+
+
+async def test_who_comes_when_a_turn_of_the_same_caller_ends_is_begun_after_those_of_the_caller_that_wait(
+    database: Database,
+) -> None:
+    begun: list[str] = []
+    go_on = asyncio.Semaphore(0)
+
+    async def run(attempt: Attempt) -> Outcome:
+        begun.append(attempt.message)
+        await go_on.acquire()
+        return Outcome()
+
+    caller = _caller()
+    async with replica(database, run, slots=8) as here:
+        turns = [await here.send(caller, str(n), at_once=2) for n in range(6)]
+        for n in range(6, 16):
+            go_on.release()
+            turns.append(await here.send(caller, str(n), at_once=2))
+            # others are not held up by what this caller has waiting
+            assert (await here.send(_caller(), "other")).status == "running"
+            go_on.release()
+        for _ in turns:
+            go_on.release()
+        await until(lambda: ended(database, *turns))
+    own = [int(message) for message in begun if message != "other"]
+    assert all(abs(message - place) <= 1 for place, message in enumerate(own)), begun
 
 
 async def _rows(url: str) -> list[tuple[int, ...]]:
