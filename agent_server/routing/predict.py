@@ -2,35 +2,41 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from agent_server.knowledge.words import stem, words
 from agent_server.routing.agents import DESCRIPTION, RoutedAgent, Sample, Subject, section_text, shares_of
-from agent_server.routing.scores import Floats, Vector, Vectors, list_terms, unit
+from agent_server.routing.scores import Floats, Vector, Vectors, list_spellings, list_terms, unit
 
-_WORDS = 1.0
-"""What the words count for beside the embedding."""
-# Chosen by leave-one-out over the examples (bench/routing.py), as the weights of the texts are.
-_RIDGE = 2.0
+# Chosen on the sets in bench/routing_sets, on new splits of each into examples and messages.
+_MEANING, _WORDS, _SPELLING = 1.5, 1.0, 0.3
+"""What the embedding, the words and the pieces of words count for."""
+_RIDGE = 3.0
+_ALIKE = 0.2
+"""What the nearest texts of an agent count for beside the regression."""
+_MOST_ALIKE = 2
 _NEAREST = 10
 
 
 class Regression:
-    """Kernel ridge regression from texts to agents."""
+    """Kernel ridge regression from texts to agents, and how near the nearest texts of each agent are."""
 
     def __init__(self, samples: Sequence[Sample], vectors: Vectors) -> None:
-        self._terms = Counter(term for sample in samples for term in list_terms(sample.text))
-        self._places = {term: place for place, term in enumerate(self._terms)}
-        self._n = len(samples)
-        lexical = self._word_vectors([s.text for s in samples])
+        self._terms = _Terms([list_terms(s.text) for s in samples])
+        # A heading is no message, and there are many more of them.
+        own = [i for i, s in enumerate(samples) if not s.is_heading]
+        self._spellings = _Terms([list_spellings(samples[i].text) for i in own])
+        self._own = {row: place for place, row in enumerate(own)}
         dense = vectors.astype(np.float64)
-        # The mean is what all messages share. Headings are no messages, and there are many more of them.
-        own = [i for i, s in enumerate(samples) if s.is_example or s.weight == DESCRIPTION]
-        self._mean = dense[own].mean(axis=0)
+        # The mean is what all messages share.
+        said = [i for i, s in enumerate(samples) if s.is_example or s.weight == DESCRIPTION]
+        self._mean = dense[said].mean(axis=0)
         dense = unit(dense - self._mean)
-        kernel = dense @ dense.T + _WORDS * lexical @ lexical.T
+        lexical, spelling = self._terms.vectors, self._spellings.vectors
+        kernel = _MEANING * dense @ dense.T + _WORDS * lexical @ lexical.T
+        kernel[np.ix_(own, own)] += _SPELLING * spelling @ spelling.T
         # A text of little weight gets a larger ridge: it is fitted less closely.
         inverse = np.linalg.inv(kernel + np.diag(_RIDGE / np.array([s.weight for s in samples])))
         labels = np.array([s.label for s in samples])
@@ -39,34 +45,73 @@ class Regression:
         self._dual = inverse @ self._targets
         # What remains of the matrices, which take 25 MB: what each number of a vector and each term say for each agent.
         self._diagonal = np.diag(inverse).copy()
-        self._by_meaning, self._by_term = dense.T @ self._dual, _WORDS * lexical.T @ self._dual
+        self._by_meaning = _MEANING * dense.T @ self._dual
+        self._by_term = _WORDS * lexical.T @ self._dual
+        self._by_spelling = _SPELLING * spelling.T @ self._dual[own]
+        self._terms.forget()
+        self._spellings.forget()
+        self._dense = dense[own]
+        owners = labels[own].argmax(axis=1)
+        # A row for each agent; -1 fills it up to the longest.
+        self._texts = np.full((labels.shape[1], max(np.bincount(owners, minlength=labels.shape[1]))), -1)
+        for agent, row in enumerate(self._texts):
+            places = np.flatnonzero(owners == agent)
+            row[: len(places)] = places
 
-    def predict(self, message: str, vector: Vector) -> Floats:
-        """A score for each agent."""
-        dense = unit(vector[None].astype(np.float64) - self._mean)
-        places, weights = self._weigh(message)
-        scores: Floats = (dense @ self._by_meaning)[0] + weights @ self._by_term[places]
-        return scores
+    def predict(self, message: str, vector: Vector) -> tuple[Floats, float]:
+        """A score for each agent, and how near the nearest text is (the cosine of the vectors)."""
+        dense = unit(vector[None].astype(np.float64) - self._mean)[0]
+        scores: Floats = dense @ self._by_meaning
+        for terms, by_term, found in (
+            (self._terms, self._by_term, list_terms(message)),
+            (self._spellings, self._by_spelling, list_spellings(message)),
+        ):
+            places, weights = terms.weigh(found)
+            scores = scores + weights @ by_term[places]
+        near, nearest = self._compare((self._dense @ dense)[None])
+        return scores + near[0], float(nearest[0])
 
-    def leave_one_out(self, rows: Sequence[int]) -> Floats:
+    def leave_one_out(self, rows: Sequence[int]) -> tuple[Floats, Floats]:
         """What would be predicted for samples that had not been there. `rows` are their places."""
         # The closed form of leave-one-out for kernel ridge regression: nothing is fitted again.
         scores: Floats = self._targets[rows] - self._dual[rows] / self._diagonal[rows, None]
-        return scores
+        own = [self._own[row] for row in rows]
+        cosines = self._dense[own] @ self._dense.T
+        cosines[np.arange(len(own)), own] = -1
+        near, nearest = self._compare(cosines)
+        return scores + near, nearest
 
-    def _word_vectors(self, texts: Sequence[str]) -> Floats:
-        vectors = np.zeros((len(texts), len(self._places)))
-        for row, text in enumerate(texts):
-            places, weights = self._weigh(text)
-            vectors[row, places] = weights
-        return vectors
+    def _compare(self, cosines: Floats) -> tuple[Floats, Floats]:
+        """What the nearest texts of each agent add to its score, and the cosine of the nearest text of all."""
+        # Place -1 is the column that is added here: no text is as far away.
+        cosines = np.concatenate([cosines, np.full((len(cosines), 1), -1.0)], axis=1)
+        most = min(_MOST_ALIKE, self._texts.shape[1])
+        near = np.partition(cosines[:, self._texts], -most, axis=2)[:, :, -most:].mean(axis=2)
+        return _ALIKE * (near - near.mean(axis=1, keepdims=True)), cosines.max(axis=1)
 
-    def _weigh(self, text: str) -> tuple[list[int], Floats]:
-        """The places of the text's known terms and what each weighs. The weights are a vector of length 1."""
+
+class _Terms:
+    """The terms of some texts and how much each of them says."""
+
+    def __init__(self, texts: Sequence[set[str]]) -> None:
         # Sorted: a set has another order in each process, and sums of floats depend on the order.
-        terms = sorted((place, term) for term in list_terms(text) if (place := self._places.get(term)) is not None)
-        weights = np.array([math.log(1 + self._n / self._terms[term]) for _, term in terms])
-        return [place for place, _ in terms], unit(weights)
+        found = [sorted(terms) for terms in texts]
+        counts = Counter(term for terms in found for term in terms)
+        self._places = {term: place for place, term in enumerate(counts)}
+        self._weights = np.array([math.log(1 + len(texts) / count) for count in counts.values()])
+        self.vectors = np.zeros((len(texts), len(counts)))
+        for row, terms in enumerate(found):
+            places, weights = self.weigh(terms)
+            self.vectors[row, places] = weights
+
+    def forget(self) -> None:
+        """Let go of the vectors of the texts."""
+        del self.vectors
+
+    def weigh(self, terms: Iterable[str]) -> tuple[list[int], Floats]:
+        """The places of the known terms and what each weighs. The weights are a vector of length 1."""
+        places = sorted(place for term in terms if (place := self._places.get(term)) is not None)
+        return places, unit(self._weights[places])
 
 
 class Nearest:
