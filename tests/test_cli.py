@@ -237,6 +237,19 @@ def test_route_says_who_would_take_a_message(run: Run) -> None:
         ("Add fins to my list", "tasks"),
     ]
     assert run("route", message).stdout.split() == ["safety", f"{one['confidence']:.2f}", "meaning", *message.split()]
+    assert result(run("route", "thanks a lot!", "--json"))["agent"] == "triage"
+
+
+def test_route_reports_how_well_labelled_messages_find_their_agent(run: Run) -> None:
+    said = "How long must I wait before flying after diving?\tsafety\nShow my open tasks\ttasks\nasdf qwer\t-\n"
+    *_, report = lines(run("route", "--stdin", "--json", stdin=said))
+    figures = IsPartialDict(messages=2, out_of_scope=1, accuracy=1, coverage_95=1, coverage_98=1, sure_out_of_scope=0)
+    assert report == {"report": figures}
+    listed = "- {message: Show my open tasks, agent: tasks}\n- {message: asdf qwer, agent: null}\n"
+    told = run("route", "--stdin", stdin=listed).stdout
+    assert "1 messages: accuracy 100.0%" in told and "of 1 out of scope taken as sure 0.0%" in told
+    wrong = run("route", "--stdin", stdin="Show my open tasks\tchores\n")
+    assert wrong.exit_code == 2 and "No agent is called chores" in wrong.stderr
 
 
 def test_tool_list_has_the_schemas(run: Run) -> None:

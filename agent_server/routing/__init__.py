@@ -49,7 +49,7 @@ _SURE_UNMEASURED = 0.7
 _NEVER_RELIABLE = 0.95
 _RIGHT_WHEN_SURE = 0.97
 _CERTAIN = 0.99
-_CLEARLY = 0.35
+_CLEARLY = 0.15
 """By how much another agent must be the likelier one to break off a conversation."""
 
 

@@ -22,8 +22,8 @@ _POINTS_BACK = re.compile(
 # What is asked of any subject. A message of these words alone asks it of the one that was spoken of.
 _OF_ANY_SUBJECT = frozenset(
     stem(word)
-    for word in (
-        "cost costs price prices cheap cheaper expensive pay fee long longer far big bigger small old new "  # noqa: SIM905
+    for word in (  # noqa: SIM905
+        "cost costs price prices cheap cheaper expensive pay fee long longer far big bigger small old new "
         "high low fast quick quickly soon early late later open close closed hours time times day days week "
         "weeks month start begin end last work works mean means example examples detail details difference "
         "possible allowed necessary required best better worse worst good bad safe risk hard easy difficult "
