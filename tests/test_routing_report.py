@@ -97,7 +97,7 @@ async def test_strangers_agents_are_found_by_their_messages() -> None:
         reports.append(report_routing([(m, agent, await router.decide(m, None)) for m, agent in labelled.messages]))
 
     def mean(figure: str) -> float:
-        return sum(getattr(report, figure) for report in reports) / len(reports)
+        return float(sum(getattr(report, figure) for report in reports) / len(reports))
 
     assert len(reports) == 5
     assert mean("accuracy") > 0.66

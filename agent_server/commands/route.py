@@ -21,7 +21,6 @@ from agent_server.workspace import Workspace
 async def route(context: CommandContext, message: str | None, stdin: bool, as_json: bool) -> None:
     if (message is None) == (not stdin):
         raise typer.BadParameter("Give one MESSAGE, or --stdin with a message per line")
-    router = await create_router(context.workspace, get_embedder(context.settings.embedder))
     said = [(message, None)] if message is not None else list(_read(sys.stdin.read()))
     known = {*context.workspace.agents, OUT_OF_SCOPE}
     if unknown := {label for _, label in said if label is not None} - known:
@@ -29,6 +28,7 @@ async def route(context: CommandContext, message: str | None, stdin: bool, as_js
             f"No agent is called {', '.join(sorted(unknown))}. "
             f"A label is an agent's name ({', '.join(sorted(context.workspace.agents))}), or - for a message of nobody"
         )
+    router = await create_router(context.workspace, get_embedder(context.settings.embedder))
     rows = []
     for text, label in said:
         decision = await _decide(context.workspace, router, text)
