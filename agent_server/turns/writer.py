@@ -147,6 +147,7 @@ class TurnWriter:
         self._held, self._answer = _Held(), _Held()
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
 
     @property
     def _key(self) -> dict[str, Any]:
@@ -164,11 +165,24 @@ class TurnWriter:
         """Have the outcome of a call that had no effect written with what comes next."""
         self._hold(_Held(list(events), list(items), [act]))
 
-    def _hold(self, more: _Held) -> None:
+    def show(self, *events: Event) -> None:
+        """Have more of an answer written as soon as this process waits for what comes after it: of an answer that has come
+        whole nothing is written before its end. Raises what the last such write came to."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        self._hold(_Held(list(events)), seconds=0)
+
+    def _hold(self, more: _Held, *, seconds: float = HOLD_SECONDS) -> None:
         self._held = self._held.before(more)
         # A model may think for long, and whoever follows is to see what has happened.
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._flush_soon)
+        if self._timer is None or seconds < HOLD_SECONDS:
+            self._flush_within(seconds)
+
+    def _flush_within(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._flush_soon)
 
     async def flush(self) -> None:
         """Write what is held. Raises Fenced or StopRequested."""
@@ -196,14 +210,17 @@ class TurnWriter:
 
     def _flush_soon(self) -> None:
         self._timer = None
-        self._flushing = asyncio.create_task(self._flush_late())
+        # What is being written comes first, and it sees to the rest.
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush_late())
 
     async def _flush_late(self) -> None:
         try:
-            if not self._held.is_empty:
+            # Also what came during the write, unless it may wait for longer.
+            while self._timer is None and not self._held.is_empty:
                 await self._write_held(_Held(), waits=False)
-        except (Interrupted, Unavailable):
-            pass  # it is held still, and the write that it goes with raises the same
+        except (Interrupted, Unavailable) as error:
+            self._failure = error  # it is held still, and the write that it goes with raises the same
         except Exception:  # a bug, which the next write raises as well
             log.exception("turn.flush_failed")
         finally:
@@ -222,12 +239,20 @@ class TurnWriter:
         # What is being written comes before this in the log.
         if waits and self._flushing is not None:
             await asyncio.wait({self._flushing})
+        if end is None and self._held.response is not None and self._answer.response is not None:
+            # a write has one row for the journal
+            answer, self._answer = self._answer, _Held()
+            try:
+                await self._write_held(_Held(), heed_stop=heed_stop, waits=waits)
+            finally:
+                self._answer = answer
         held, answer = self._held, self._answer
         self._held, self._answer = _Held(), _Held()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         whole = held.before(answer).before(more)
+        self._failure = None
         # A response that is written with the end of its turn needs no journal: nobody goes on with the turn.
         statement = _FINISH if end is not None else _RESPONSE if whole.response else _APPEND
         values = {
@@ -313,7 +338,7 @@ class TurnWriter:
         of it that could happen twice: the next calls only `read`, or the turn is at its `end`."""
         row = {"n": n, "by": agent, "request_sha": request_sha, "response": json.dumps(response)}
         whole = _Held(list(events), list(items), response=row)
-        if then != "act" and self._held.response is not None:
+        if then != "end" and self._held.response is not None:
             await self.flush()
         match then:
             case "act":
@@ -322,6 +347,9 @@ class TurnWriter:
                 self._hold(whole)
             case "end":
                 self._answer = whole
+                # What was shown just now need not be written by itself: its turn ends at once.
+                if not self._held.is_empty:
+                    self._flush_within(HOLD_SECONDS)
 
     async def take_steers(self, n: int) -> list[tuple[int, str]]:
         """Take the messages put into the turn that model call `n` is given. Those are what earlier calls were the first
