@@ -23,9 +23,11 @@ from agent_server.conversations.items import NewItem, insert_items, items_json, 
 from agent_server.db import Database, Executor, after_commit, storable
 from agent_server.errors import Unavailable
 from agent_server.turns.earlier import NOTHING, Earlier
-from agent_server.turns.events import Event, Steered, body_of, fold, unfold
+from agent_server.turns.events import Event, Steered, fold_json, unfold_json
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Status
+from agent_server.turns.references import texts_of
+from agent_server.turns.replica import BATCHES, ONCE
 from agent_server.turns.steering import release_steers
 
 log = structlog.get_logger()
@@ -52,8 +54,9 @@ _WRITE = """
         returning owner_id, conversation_id, id, turn_no, last_event, last_item, cancel and :heed_stop as stop, steers),
     new_event as (
         insert into event (owner_id, turn_id, seq, kind, body, at)
-        select :owner_id, :id, f.last_event - :events + cast(e.row ->> 'last' as int), e.row ->> 'kind', e.row -> 'body',
-               now()
+        select :owner_id, :id, f.last_event - :events + cast(e.row ->> 'last' as int), e.row ->> 'kind',
+               case when e.row ->> 'kind' = 'told' then json_build_object('after', f.last_item - cast(:items as int),
+                   'items', cast(:items as int), 'events', e.row -> 'body' -> 'events') else e.row -> 'body' end, now()
         from fence f cross join json_array_elements(cast(:new_events as json)) e(row)
         where not f.stop),
     new_item as ({items}){more}
@@ -126,7 +129,8 @@ class _Held:
 @dataclass(kw_only=True)
 class TurnWriter:
     """Writes what one attempt of a turn does. `steers` is how many messages have been put into the turn so far, as the
-    last write saw it; `earlier` is what earlier attempts have stored. With `batches` the events of a write are one row.
+    last write saw it; `earlier` is what earlier attempts have stored. `format` is the newest form of rows that all
+    replicas read (`heartbeat.FORMAT`).
 
     What nothing else depends on may be held (`hold`): it goes with the next write, or after `HOLD_SECONDS`.
     """
@@ -140,7 +144,7 @@ class TurnWriter:
     epoch: int
     steers: int = 0
     earlier: Earlier = NOTHING
-    batches: bool = False
+    format: int = 1
 
     def __post_init__(self) -> None:
         self._taken = list(self.earlier.steers)
@@ -291,8 +295,9 @@ class TurnWriter:
 
         Returns how many rows the `statement` (see `fence_statement`) has written with its own `values`.
         """
-        rows = storable([{"kind": event.kind, "body": body_of(event)} for event in events])
-        new_events = json.dumps(fold(rows, batch=self.batches))
+        new_items = items_json(items, once=self.format >= ONCE)
+        texts = texts_of(new_items) if self.format >= ONCE else ()
+        new_events = fold_json(events, batch=self.format >= BATCHES, texts=texts)
         written: Any = (
             await session.execute(
                 statement,
@@ -303,7 +308,7 @@ class TurnWriter:
                     "events": len(events),
                     "items": len(items),
                     "new_events": new_events,
-                    "new_items": items_json(items),
+                    "new_items": new_items,
                     **values,
                 },
             )
@@ -315,10 +320,7 @@ class TurnWriter:
             raise StopRequested
         if events:
             # From the stored JSON: followers here must get exactly what those who read the rows get.
-            first = written.last_event - len(events)
-            numbered = [
-                each for row in json.loads(new_events) for each in unfold(first + row["last"], row["kind"], row["body"])
-            ]
+            numbered = unfold_json(new_events, written.last_event - len(events), texts)
             # Followers must never have an event that is then rolled back.
             after_commit(session, lambda: self.hub.publish(self.turn_id, numbered))
         return int(written.also)
