@@ -4,6 +4,7 @@ An event that is written with items leaves out what is in their texts, and has a
 
     ["text", {"call": 2, "text": null}, {"text": [0, 12, 400]}]     400 characters from place 12 of the first item of the write
     ["tool_done", {...}, {"output": [1, 0, 80, 1]}]   the same of the second, as the JSON of what is meant
+    ["done", {...}, {"usage": [-1]}]                  what the turn has used, which is in its row
 """
 
 import json
@@ -13,23 +14,27 @@ from typing import Any
 SHORTEST = 64
 """Fewer characters are not worth it."""
 SAID = """case when e.kind = 'told' then (
-        select json_agg(coalesce(i.text, i.body ->> 'output', i.body #>> '{summary,0,text}', '') order by i.k)
-        from turn t join item i
+        select coalesce(jsonb_agg(coalesce(i.text, i.body ->> 'output', i.body #>> '{summary,0,text}', '') order by i.k)
+                filter (where i.k is not null), '[]') || to_jsonb(coalesce(cast(t.usage as text), ''))
+        from turn t left join item i
             on i.owner_id = t.owner_id and i.conversation_id = t.conversation_id and i.turn_no = t.turn_no
-        where t.owner_id = e.owner_id and t.id = e.turn_id and i.k > cast(e.body ->> 'after' as int)
-          and i.k <= cast(e.body ->> 'after' as int) + cast(e.body ->> 'items' as int)) end as said"""
-"""SQL of the texts that the row `e` of `event` refers to, for `restore`."""
+            and i.k > cast(e.body ->> 'after' as int)
+            and i.k <= cast(e.body ->> 'after' as int) + cast(e.body ->> 'items' as int)
+        where t.owner_id = e.owner_id and t.id = e.turn_id group by t.usage) end as said"""
+"""SQL of the texts that the row `e` of `event` refers to, for `restore`. The last one is the turn's `usage`."""
 
 
-def texts_of(new_items: str) -> list[str]:
-    """The same of items that are being written (`items_json`)."""
+def texts_of(new_items: str, usage: str | None) -> list[str]:
+    """The same of items that are being written (`items_json`) with the `usage` of their turn, if it ends."""
     texts = []
     for row in json.loads(new_items):
         text, body = row["text"], row["body"]
         if text is None:
             text = body.get("output") or next((part["text"] for part in body.get("summary", ())), "")
         texts.append(text if isinstance(text, str) else "")
-    return texts
+    # In the order in which Postgres keeps the keys: whoever follows gets the same as who reads later.
+    used = json.loads(usage or "{}")
+    return [*texts, json.dumps({key: used[key] for key in sorted(used, key=lambda key: (len(key), key))})]
 
 
 def refer(kind: str, body: Mapping[str, Any], texts: Sequence[str]) -> list[Any]:
@@ -53,13 +58,17 @@ def _find(value: Any, texts: Sequence[str]) -> list[int] | None:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if len(text) < SHORTEST:
         return None
-    for n, said in enumerate(texts):
+    if isinstance(value, dict) and value == json.loads(texts[-1]):
+        return [-1]
+    for n, said in enumerate(texts[:-1]):
         if (at := said.find(text)) >= 0:
             return [n, at, len(text)] if isinstance(value, str) else [n, at, len(text), 1]
     return None
 
 
 def _read(place: Sequence[int], texts: Sequence[str]) -> Any:
+    if place[0] == -1:
+        return json.loads(texts[-1])
     n, at, length = place[:3]
     text = texts[n][at : at + length]
     return json.loads(text) if place[3:] else text

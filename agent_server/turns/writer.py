@@ -296,7 +296,7 @@ class TurnWriter:
         Returns how many rows the `statement` (see `fence_statement`) has written with its own `values`.
         """
         new_items = items_json(items, once=self.format >= ONCE)
-        texts = texts_of(new_items) if self.format >= ONCE else ()
+        texts = texts_of(new_items, values.get("usage")) if self.format >= ONCE else ()
         new_events = fold_json(events, batch=self.format >= BATCHES, texts=texts)
         written: Any = (
             await session.execute(

@@ -45,10 +45,14 @@ def writes(draw: st.DrawFn) -> tuple[list[Event], list[NewItem]]:
     return draw(st.permutations([*events, Note("a", draw(words))])), draw(st.permutations(items))
 
 
-@given(written=st.lists(st.tuples(writes(), st.integers(1, 3)), max_size=4), after=st.integers(0, 6))
+@given(
+    written=st.lists(st.tuples(writes(), st.integers(1, 3)), max_size=4),
+    used=st.integers(1, 90),
+    after=st.integers(0, 6),
+)
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 async def test_a_log_reads_the_same_in_every_form_and_from_every_place(
-    database: Database, me: Caller, written: list[tuple[tuple[list[Event], list[NewItem]], int]], after: int
+    database: Database, me: Caller, written: list[tuple[tuple[list[Event], list[NewItem]], int]], used: int, after: int
 ) -> None:
     async with replica(database, never) as here, replica(database, never) as elsewhere:
         turn = (await here.accept(me)).turn
@@ -57,8 +61,9 @@ async def test_a_log_reads_the_same_in_every_form_and_from_every_place(
         for (events, items), form in written:
             writer.format = form
             await writer.append(*events, items=items)
-        await writer.finish("done", Done())
-        expected = [_plain(event) for (events, _), _ in written for event in events] + [_plain(Done())]
+        done = Done("a", {"model": "m" * used, "requests": 2, "input_tokens": 7, "total_tokens": 9, "output_tokens": 2})
+        await writer.finish("done", done, usage=done.usage)
+        expected = [_plain(event) for (events, _), _ in written for event in events] + [_plain(done)]
         for read in (
             await here.read_to_the_end(turn),
             await elsewhere.read_to_the_end(turn),
