@@ -78,6 +78,7 @@ class Server:
                 at_once=at_once,
                 turn_id=place.turn_id,
                 recall=self.recall,
+                format=self.runner.replica.format,
             )
             self.runner.take_up(place, accepted)
             return accepted

@@ -16,7 +16,7 @@ PIECE = 8_192
 class AnswerLog:
     """Puts the thoughts and the text of one model call into the log.
 
-    The first words are written at once, the rest every `FLUSH_SECONDS`. `before` makes the events that go before the
+    The first words are written as soon as no more are at hand, the rest every `FLUSH_SECONDS`. `before` makes the events that go before the
     rest of the text so far. `notes` are codes of what happened to the call.
     """
 
@@ -34,11 +34,11 @@ class AnswerLog:
     async def add(self, delta: str) -> None:
         self._text += delta
         self._buffer += delta
-        await self._flush()
+        self._flush()
 
     async def think(self, delta: str) -> None:
         self._thought += delta
-        await self._flush()
+        self._flush()
 
     async def void(self) -> None:
         if self._flushed:
@@ -53,9 +53,9 @@ class AnswerLog:
         events = self._take_events()
         return [*events, TextDone(self._call)] if self._text else events
 
-    async def _flush(self) -> None:
+    def _flush(self) -> None:
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
-            await self._writer.append(*self._take_events())
+            self._writer.show(*self._take_events())
             self._flushed = time.monotonic()
 
     def _take_events(self) -> list[Event]:

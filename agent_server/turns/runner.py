@@ -37,10 +37,6 @@ SECOND_LOOK_SECONDS = 0.1
 """How soon a replica whose lock is free, with a fresh heartbeat, is looked at again before its turns are taken."""
 
 
-BATCHES = 2
-"""The form of rows (`heartbeat.FORMAT`) in which one has several events."""
-
-
 class Runner:
     """Runs up to `slots` turns that `replica` holds, and has up to `waiting` more wait (None: any number).
 
@@ -73,7 +69,7 @@ class Runner:
             renew=renew,
             turn_timeout=turn_timeout,
             given_up=self._given_up,
-            batches=lambda: replica.format >= BATCHES,
+            format=lambda: replica.format,
         )
         self._background: set[asyncio.Task[None]] = set()
         self._freed, self._hurry = asyncio.Event(), asyncio.Event()

@@ -22,6 +22,7 @@ from sqlalchemy import text
 from agent_server.db import Database
 from agent_server.testing import Say, scripted_openai
 from agent_server.turns.events import TextDelta, body_of, unfold
+from agent_server.turns.references import SAID
 from tests.conftest import everything
 from tests.fuzz import UNLIMITED
 from tests.server import starter
@@ -239,11 +240,11 @@ async def _split_texts(database: Database, turn: UUID) -> None:
     async with everything(database) as session:
         rows = (
             await session.execute(
-                text("select owner_id, seq, kind, body, at from event where turn_id = :turn order by seq"),
+                text(f"select owner_id, seq, kind, body, at, {SAID} from event e where turn_id = :turn order by seq"),
                 {"turn": turn},
             )
         ).all()
-        events = [(row, numbered.event) for row in rows for numbered in unfold(row.seq, row.kind, row.body)]
+        events = [(row, numbered.event) for row in rows for numbered in unfold(row.seq, row.kind, row.body, row.said)]
         said = "".join(event.text for _, event in events if isinstance(event, TextDelta))
         step = max(len(said) // 370, 20)
         split: list[Any] = []
