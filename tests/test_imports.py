@@ -23,11 +23,11 @@ TOOLS = {"sqlalchemy", "sqlmodel", "asyncpg", "jinja2"}
 
 COMMANDS = (
     (("init", "pages"), MODELS | HTTP | VECTORS | KEYS | DATABASE | TOOLS),
-    (("check", "folders"), MODELS | HTTP | VECTORS | KEYS | DATABASE),
-    (("database", "leftovers", "stores"), MODELS | HTTP | VECTORS | KEYS | {"watchfiles"}),
-    (("accounts",), MODELS | HTTP | VECTORS | {"httpx", "watchfiles"}),
-    (("route", "knowledge", "doctor"), MODELS | HTTP | {"watchfiles", "wordllama"}),
-    (("tools", "parts", "talk"), MODELS | HTTP | {"wordllama"}),
+    (("check", "folders"), MODELS | HTTP | VECTORS | KEYS | DATABASE | {"asyncpg"}),
+    (("database", "leftovers", "stores"), MODELS | HTTP | VECTORS | KEYS | DATABASE),
+    (("accounts",), MODELS | HTTP | VECTORS | DATABASE | {"httpx"}),
+    (("route", "knowledge", "doctor"), MODELS | HTTP | {"alembic", "watchfiles", "wordllama"}),
+    (("tools", "parts", "talk"), MODELS | HTTP | {"alembic", "wordllama"}),
     (("serving",), MODELS | {"wordllama"}),
     (("mcp",), {"agents", "openai", "litellm", "wordllama"}),
 )
