@@ -43,7 +43,7 @@ _LINE = re.compile(r"^Measured on .*\(`make bench`\)\.$", re.M)
 @dataclass(frozen=True)
 class Scale:
     """How much is measured: `turns` of a round, `counted` turns whose statements are counted, `crowded` turns of a
-    crowd, `searches`."""
+    crowd, `searches`, `changes` of a prompt."""
 
     turns: int = 200
     rounds: int = 3
@@ -51,6 +51,7 @@ class Scale:
     idle_seconds: float = 20
     conversations: int = 100_000
     searches: int = 24
+    changes: int = 10
     soak: int = 2_000
     crowd: int = CROWD
     crowded: int = 3 * CROWD
@@ -65,6 +66,7 @@ QUICK = Scale(
     idle_seconds=5,
     conversations=5_000,
     searches=6,
+    changes=4,
     soak=400,
     crowded=CROWD,
     levels=(1, 16),
@@ -76,6 +78,7 @@ SMALLEST = Scale(
     idle_seconds=0.5,
     conversations=10,
     searches=2,
+    changes=1,
     soak=8,
     crowd=4,
     crowded=6,
@@ -90,9 +93,11 @@ async def measure(parts: Sequence[str], scale: Scale, tell: Tell) -> list[Figure
     async with stage(forked=scale.forked) as there:
         if there.core is None:
             tell("the servers share their cores with the clients: this system keeps no process on one core")
-        for name, part in (("start", measure_start), ("commands", measure_commands), ("reload", measure_reload)):
+        for name, part in (("start", measure_start), ("commands", measure_commands)):
             if name in parts:
                 figures += await part(there, rounds=scale.rounds, tell=_prefix(tell, name))
+        if "reload" in parts:
+            figures += await measure_reload(there, times=scale.changes, tell=_prefix(tell, "reload"))
         if any(part in parts for part in WITH_BOTH):
             figures += await _measure_both(there, parts, scale, tell)
     return figures

@@ -160,13 +160,13 @@ def _stamp(file: Path) -> tuple[int, int] | None:
 
 
 def run_reloading(
-    watched: Watched, tell: Callable[[Sequence[Path], bool], bool], target: Callable[..., object], *arguments: Any
+    watched: Watched, tell: Callable[[Sequence[Path], bool], bytes], target: Callable[..., object], *arguments: Any
 ) -> None:
     """Run `target` in a process until this one is told to stop.
 
-    With each change `tell` is told which files have changed and whether the process is ready. It says whether the
-    process is to read them itself, or else to start anew. The last two arguments of `target` are whether it is the first
-    one, and a socket: the process writes to it when it is ready, and reads a byte from it where it is to read.
+    With each change `tell` is told which files have changed and whether the process is ready. It says what the process
+    is sent that is to read them itself; where that is nothing, another starts. The last two arguments of `target` are
+    whether it is the first one, and a socket: the process writes to it when it is ready, and reads from it what is sent.
     """
     new = prepare_processes()
 
@@ -185,8 +185,8 @@ def run_reloading(
     process, line = start(first=True)
     try:
         for changed in watched.changes(told_to_stop):
-            if tell(changed, process.is_alive() and _is_ready(line)):
-                line.send(b"\n")
+            if sent := tell(changed, process.is_alive() and _is_ready(line)):
+                line.send(sent)
                 continue
             _stop(process)
             line.close()
