@@ -58,8 +58,8 @@ class Draining(uvicorn.Server):
 
     async def _prepare(self) -> None:
         try:
-            await self._parts.database.prepare()
             await self._parts.prepare()
+            log.debug("server.prepared")
         except Exception:  # whoever asks for it first is told the same
             log.exception("server.not_prepared")
         freeze()

@@ -1,6 +1,5 @@
 """The engine, its pool, and the one way to a transaction."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -47,9 +46,6 @@ _POOLED: Mapping[str, Any] = {
 }
 _NO_SUCH_ROLE = frozenset({"22023", "42501", "42704"})
 """`set role` to one that is not there, and to one that the user is no member of."""
-_NOTHING = text("select 1")
-_AT_FIRST = 3
-"""Connections that one turn uses at once."""
 THROUGH_POOLER = (
     "leads through a pooler in transaction mode; the server must listen on a connection of its own: set "
     "DATABASE_DIRECT_URL to the address of the Postgres server itself"
@@ -151,10 +147,6 @@ class Database:
             return await session.execute(statement, values)
         finally:
             await uncut(session.give_back())
-
-    async def prepare(self) -> None:
-        """Open the connections that a turn uses. Raises Unavailable."""
-        await asyncio.gather(*(self.single(_NOTHING, {}) for _ in range(min(_AT_FIRST, self.pool_status()["size"]))))
 
     async def direct(self) -> asyncpg.Connection:
         """A connection of its own, past any pooler, for what needs a session: LISTEN and locks that it holds.

@@ -5,6 +5,7 @@ and nothing is sent.
 """
 
 import asyncio
+import importlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -33,6 +34,8 @@ def leave_out_traces() -> None:
 
 async def rehearse() -> None:
     """Make the run. In a thread, because it leaves the event loop no pause."""
+    # Streams of Starlette's are anyio's, which imports half of itself when it is first used.
+    await asyncio.to_thread(importlib.import_module, "anyio._backends._asyncio")
     await asyncio.to_thread(lambda: asyncio.run(_run()))
 
 

@@ -55,6 +55,8 @@ class Network:
     async def prepare(self) -> None:
         """Make the session. Its certificates are read in a thread. No connection is made."""
         if self._session is None:
+            # Names of hosts are looked up in this encoding.
+            await asyncio.to_thread("".encode, "idna")
             self._certificates = await asyncio.to_thread(httpx.create_ssl_context)
             self._open()
 
