@@ -155,6 +155,7 @@ class Agents:
     async def prepare(self) -> None:
         """Make what the first turn would have to wait for."""
         await (await self.get()).get_router()
+        await (await self.get_models()).prepare()
 
     async def change(self, workspace: Workspace) -> None:
         """Have turns that begin from now on answered by the agents of `workspace`. Those that run keep theirs."""

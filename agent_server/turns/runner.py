@@ -12,7 +12,7 @@ import structlog
 
 from agent_server.db import Database
 from agent_server.errors import Unavailable
-from agent_server.heartbeat import BEAT_SECONDS
+from agent_server.heartbeat import ALONE_SECONDS, BEAT_SECONDS
 from agent_server.signals import TurnGrew, TurnStopped, WorkWaits
 from agent_server.turns.accept import Accepted
 from agent_server.turns.attempt import Attempts, Renew, Run
@@ -30,7 +30,7 @@ SWEEP_SECONDS = 0.25
 WATCH_SECONDS = 1.0
 """The same where there is no other replica and no turn waits here: for turns that nobody follows any more."""
 IDLE_SECONDS = 4.0
-"""The same where no turn runs either."""
+"""The longest where no turn runs either: a look comes when as long again has gone by as since the last turn."""
 LIVELY_SECONDS = 8.0
 """How long after the last turn, or its start, a replica is not idle: there may be turns of one that died."""
 SECOND_LOOK_SECONDS = 0.1
@@ -72,7 +72,7 @@ class Runner:
             format=lambda: replica.format,
         )
         self._background: set[asyncio.Task[None]] = set()
-        self._freed, self._hurry = asyncio.Event(), asyncio.Event()
+        self._freed, self._hurry, self._busy = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._drained: asyncio.Task[None] | None = None
         self._active = time.monotonic()
 
@@ -87,7 +87,7 @@ class Runner:
         self._freed.set()  # the first sweep is at once
         self._background = {
             asyncio.create_task(repeat(self._pace, self._sweep, self._freed)),
-            asyncio.create_task(repeat(lambda: BEAT_SECONDS, self._release_lost, asyncio.Event())),
+            asyncio.create_task(repeat(self._pace_of_lost, self._release_lost, asyncio.Event())),
             asyncio.create_task(repeat(lambda: BEAT_SECONDS, self._forget_begun, asyncio.Event())),
             asyncio.create_task(self._listen()),
             asyncio.create_task(self._watch()),
@@ -180,6 +180,7 @@ class Runner:
             self._hub.begin(turn.owner_id, turn.id, watched=turn.leave_after is not None)
         task = asyncio.create_task(self._attempt(turn, recalled), name=f"turn {turn.id}")
         self._tasks[turn.id] = task
+        self._busy.set()
         # A callback, and no `finally` in the task: one that is cancelled before it has begun never gets there.
         task.add_done_callback(partial(self._free_slot, turn.id))
 
@@ -189,6 +190,8 @@ class Runner:
 
     def _free_slot(self, turn_id: UUID, _: asyncio.Task[None]) -> None:
         del self._tasks[turn_id]
+        if not self._tasks:
+            self._busy.clear()
         self._given_up.discard(turn_id)
         was_full = not self._places.free_slots
         self._places.end(turn_id)
@@ -241,7 +244,14 @@ class Runner:
         """Seconds until the next sweep that nothing asks for."""
         if not self.replica.is_alone or self._places.waiting:
             return SWEEP_SECONDS
-        return IDLE_SECONDS if self._is_idle else WATCH_SECONDS
+        if self._tasks:
+            return WATCH_SECONDS
+        return min(max(time.monotonic() - self._active, WATCH_SECONDS), IDLE_SECONDS)
+
+    def _pace_of_lost(self) -> float:
+        """Seconds until the next look for turns that are this replica's and do not run."""
+        # Twice before this replica is idle, at the least: only the second look lets go of what the first has found.
+        return BEAT_SECONDS if self._tasks or not self.replica.is_alone else ALONE_SECONDS
 
     async def _sweep(self) -> None:
         # Who may be taken for dead must not claim: others would take the turns away again.
@@ -299,6 +309,7 @@ class Runner:
         """Stop the runs of a process that cannot say that it lives. It must be before others take them for a dead
         one's."""
         while True:
+            await self._busy.wait()
             # Between STOP_AFTER and DEAD_AFTER is one second; the look must fall well within it.
             await asyncio.sleep(BEAT_SECONDS / 4)
             if self.replica.is_silent and (running := self._tasks.keys() - self._given_up):

@@ -18,8 +18,6 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
-from agent_server.web.code import highlight_code
-
 _CITATION = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 _URL = re.compile(r"://[^\s<>\"'`\[\]]*[^\s<>\"'`\[\](){}.,;:!?*_~|]")
 _SCHEME = re.compile(r"(?<![\w./-])https?$")
@@ -270,6 +268,8 @@ def _code(_: RendererHTML, tokens: Sequence[Token], idx: int, _options: OptionsD
     """A fence or an indented block. The latter has no language."""
     code = tokens[idx].content
     language = re.sub(r"[^\w+#-]", "", tokens[idx].info.strip().split(" ")[0].lower())[:20]
+    from agent_server.web.code import highlight_code  # noqa: PLC0415  # heavy
+
     html = highlight_code(code, language)
     html = escapeHtml(code) if html is None else html
     name = f' class="language-{escapeHtml(language)}"' if language else ""
