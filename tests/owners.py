@@ -21,7 +21,7 @@ _TABLES = re.compile(r'\b(?:from|join|into|update|using)\s+(?:only\s+)?"?([a-z_]
 _SCOPES = re.compile(r"set local agent_server\.scopes = '\{(.*?)\}'")
 
 _OWNERS = re.compile(r"set local agent_server\.owners = '\{(.*?)\}'")
-_UPDATE = re.compile(r"\bdo update\s+set\b(.*?)(?=\breturning\b|$)", re.IGNORECASE | re.DOTALL)
+_UPDATE = re.compile(r"\bdo update\s+set\b(.*?)(?=\b(?:returning|insert)\b|$)", re.IGNORECASE | re.DOTALL)
 _CALL = re.compile(r"\b([a-z_]+)\s*\(", re.IGNORECASE)
 _NO_FUNCTIONS = frozenset({"greatest", "least", "coalesce", "nullif", "cast", "and", "or", "not", "in", "set", "where"})
 

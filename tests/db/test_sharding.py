@@ -155,6 +155,12 @@ _MANY_TURNS = text("""
             1,
             None,
         ),
+        (
+            "with a as (insert into corpus (owner_id) values ($1) on conflict (owner_id) do update set n = excluded.n) "
+            "insert into term (owner_id) values ($1)",
+            1,
+            None,
+        ),
         ("select 1 from unnest($1) w left join turn t on t.owner_id = w.owner_id", 1, "left join"),
         ("select 1 from turn where owner_id = any($1)", 2, "several owners"),
         ("select 1 from turn where owner_id = $1", 1, None),
