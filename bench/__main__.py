@@ -67,6 +67,7 @@ QUICK = Scale(
     idle_seconds=5,
     conversations=5_000,
     searches=6,
+    pruned=2_000,
     soak=400,
     crowded=CROWD,
     levels=(1, 16),

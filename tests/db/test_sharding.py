@@ -39,7 +39,7 @@ ACROSS: Mapping[str, str] = {
     "find_outsider": "who asks is not known yet; credentials stay on one server",
     "somebody_can_sign_in": "asked at start-up, of credentials",
     "knows_device": "who asks is not known yet; credentials stay on one server",
-    "signing_secret": "reads a table without owners",
+    "signing_secret": "reads a table without owners",  # pragma: allowlist secret
     "find_said": "reads the rows of one owner, which it checks to be the transaction's",
 }
 """Functions that run with the rights of a role of their own, which servers that rows are spread over do not know."""
