@@ -13,6 +13,7 @@ from agent_server.api import create_routers
 from agent_server.api.counting import CountingMiddleware
 from agent_server.api.head import HeadMiddleware
 from agent_server.api.health import PROBES
+from agent_server.api.waking import WakingMiddleware
 from agent_server.caller import Caller
 from agent_server.http import errors, openapi
 from agent_server.http.edge import BodyMiddleware, CorsMiddleware, EdgeMiddleware
@@ -113,6 +114,7 @@ def _add_middleware(app: FastAPI, server: Server, formats: ErrorFormats) -> None
     app.add_middleware(EdgeMiddleware, settings=settings, any_host=PROBES)
     # A second one, since what the edge raises does not pass the one further inside.
     app.add_middleware(RefusalMiddleware, formats=formats)
+    app.add_middleware(WakingMiddleware, sleep=server.sleep, but=PROBES)
     app.add_middleware(RequestMiddleware, public_url=settings.public_url, quiet=PROBES)
 
 

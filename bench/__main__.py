@@ -1,6 +1,6 @@
 """python -m bench: what the server costs, against the bare SDK on the same work; tables, and JSON where a file is named.
 
-python -m bench [--only cpu,crowd,ledger,idle,start,commands,reload,search,soak] [--quick] [--rounds N] [--turns N]
+python -m bench [--only cpu,crowd,ledger,idle,start,commands,reload,search,prune,soak] [--quick] [--rounds N] [--turns N]
                 [--conversations N] [--soak N] [--json FILE] [--readme]
 
 Both servers are asked the same: a question, for which a scripted model asks for one tool, then answers in 60 pieces. Ours
@@ -29,10 +29,11 @@ from bench.cost import CROWD, Tell, measure_cost, measure_crowd, measure_memory,
 from bench.figures import Figure, print_figures
 from bench.found import measure_search
 from bench.ledger import measure_ledger
+from bench.prune import measure_prune
 from bench.stage import ROOT, Stage, stage
 from bench.start import measure_commands, measure_reload, measure_start
 
-PARTS = ("cpu", "crowd", "ledger", "start", "commands", "reload", "search", "soak")
+PARTS = ("cpu", "crowd", "ledger", "start", "commands", "reload", "prune", "search", "soak")
 """In this order: each leaves rows behind, and the later ones the most."""
 SAME = {"idle": "ledger", "first text": "cpu"}
 """Parts that another one measures as well."""
@@ -52,6 +53,7 @@ class Scale:
     conversations: int = 100_000
     searches: int = 24
     changes: int = 10
+    pruned: int = 20_000
     soak: int = 2_000
     crowd: int = CROWD
     crowded: int = 3 * CROWD
@@ -67,6 +69,7 @@ QUICK = Scale(
     conversations=5_000,
     searches=6,
     changes=4,
+    pruned=2_000,
     soak=400,
     crowded=CROWD,
     levels=(1, 16),
@@ -79,6 +82,7 @@ SMALLEST = Scale(
     conversations=10,
     searches=2,
     changes=1,
+    pruned=40,
     soak=8,
     crowd=4,
     crowded=6,
@@ -98,6 +102,8 @@ async def measure(parts: Sequence[str], scale: Scale, tell: Tell) -> list[Figure
                 figures += await part(there, rounds=scale.rounds, tell=_prefix(tell, name))
         if "reload" in parts:
             figures += await measure_reload(there, times=scale.changes, tell=_prefix(tell, "reload"))
+        if "prune" in parts:
+            figures += await measure_prune(there, turns=scale.pruned, tell=_prefix(tell, "prune"))
         if any(part in parts for part in WITH_BOTH):
             figures += await _measure_both(there, parts, scale, tell)
     return figures
@@ -211,6 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = {name: getattr(chosen, name) for name in ("rounds", "turns", "conversations", "soak")}
     scale = replace(scale, **{name: value for name, value in given.items() if value is not None})
     parts = _choose(chosen.only, soak=chosen.soak is not None)
+    if parts == ["prune"] and chosen.turns is not None:
+        scale = replace(scale, pruned=chosen.turns)
     if chosen.readme and not {"cpu", "start"} <= {*parts}:
         options.error("--readme writes figures of the parts cpu and start; name both in --only, or leave it out")
     machine = describe_machine()

@@ -72,7 +72,8 @@ async def health(server: ServerDep) -> Health:
 async def ready(request: Request, server: ServerDep) -> JSONResponse:
     """Whether requests can be answered. The database answers, no migration is pending, the process is not stopping.
 
-    What the database says is as of the last second.
+    What the database says is as of the last second; of a server that leaves its database alone
+    (`AGENT_SERVER_DATABASE_SLEEP`) it is as of when it began to.
     """
     # A load balancer that is told at once sends nothing more to a process that is about to end.
     if server.runner.closing:
@@ -93,6 +94,9 @@ class _RecentReadiness:
         self._pending: Pending | None = None
 
     async def get(self) -> Readiness:
+        if self._server.sleep.is_asleep:
+            # Who asks again and again would keep the database awake.
+            return self._found[1] if self._found else Readiness(status="ok")
         async with self._lock:
             if self._found is None or time.monotonic() - self._found[0] > RECENT_SECONDS:
                 # Once: the files of a process that runs do not change.

@@ -40,11 +40,10 @@ _READ = text(f"""
     join event e on e.owner_id = :owner_id and e.turn_id = w.id and e.seq > w.after
     order by e.turn_id, e.seq""")  # noqa: S608  # SQL of our own
 
-# A left join: a turn that was deleted must be found to be gone.
 _STATES = text("""
-    select w.id, t.last_event, t.status, t.events_kept, t.leave_after is not null
+    select t.id, t.last_event, t.status, t.events_kept, t.leave_after is not null
     from unnest(cast(:owners as uuid[]), cast(:ids as uuid[])) w(owner_id, id)
-    left join turn t on t.owner_id = w.owner_id and t.id = w.id""")
+    join turn t on t.owner_id = w.owner_id and t.id = w.id""")
 
 # Written once in a quarter of the time that nobody may follow, and not with each poll.
 _FOLLOWED = text("""
@@ -290,12 +289,15 @@ class Hub:
             if any(watched for *_, watched in states):
                 await session.execute(_FOLLOWED, keys)
         grown: set[UUID] = set()
+        # Those that have no row were deleted with their conversations.
+        for id in asked - {id for id, *_ in states}:
+            if (feed := self._feeds.get(id)) is not None:
+                feed.end()
         for id, last_event, status, kept, _ in states:
             feed = self._feeds.get(id)
             if feed is None:
                 continue
-            # No event number means no row: the turn was deleted with its conversation.
-            if last_event is None or (status in FINISHED and last_event <= feed.last):
+            if status in FINISHED and last_event <= feed.last:
                 feed.end()
             elif not kept:
                 await self._summarise(feed)

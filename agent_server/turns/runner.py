@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, assert_never
 from uuid import UUID
@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 
 from agent_server.db import Database
+from agent_server.db.sleep import Sleep
 from agent_server.errors import Unavailable
 from agent_server.heartbeat import ALONE_SECONDS, BEAT_SECONDS
 from agent_server.signals import TurnGrew, TurnStopped, WorkWaits
@@ -54,8 +55,10 @@ class Runner:
         slots: int = 64,
         waiting: int | None = None,
         turn_timeout: float = 300.0,
+        sleep: Sleep | None = None,
     ) -> None:
         self.replica = replica
+        self._sleep = sleep or Sleep()
         self._database, self._hub = database, hub
         self._places = Places(slots=slots, waiting=waiting)
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
@@ -72,6 +75,7 @@ class Runner:
             format=lambda: replica.format,
         )
         self._background: set[asyncio.Task[None]] = set()
+        self._sleeper: asyncio.Task[None] | None = None
         self._freed, self._hurry, self._busy = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._drained: asyncio.Task[None] | None = None
         self._active = time.monotonic()
@@ -83,15 +87,38 @@ class Runner:
 
     async def start(self) -> None:
         """Announce this replica and sweep until `close`. Raises Unavailable."""
-        await self.replica.start()
+        await self._get_up()
+        self._sleeper = asyncio.create_task(self._sleep.run(self._has_work, self._lie_down, self._get_up))
+
+    def _has_work(self) -> bool:
+        return bool(self._tasks or self._places.waiting)
+
+    async def _lie_down(self) -> None:
+        await self._stop_background()
+        await self.replica.close()
+        await self._database.close()
+
+    async def _get_up(self) -> None:
+        try:
+            await self.replica.start()
+        except Unavailable:
+            await self.replica.close()
+            raise
         self._freed.set()  # the first sweep is at once
         self._background = {
-            asyncio.create_task(repeat(self._pace, self._sweep, self._freed)),
-            asyncio.create_task(repeat(self._pace_of_lost, self._release_lost, asyncio.Event())),
-            asyncio.create_task(repeat(lambda: BEAT_SECONDS, self._forget_begun, asyncio.Event())),
+            asyncio.create_task(repeat(self._pace, partial(self._awake, self._sweep), self._freed)),
+            asyncio.create_task(repeat(self._pace_of_lost, partial(self._awake, self._release_lost), asyncio.Event())),
+            asyncio.create_task(
+                repeat(lambda: BEAT_SECONDS, partial(self._awake, self._forget_begun), asyncio.Event())
+            ),
             asyncio.create_task(self._listen()),
             asyncio.create_task(self._watch()),
         }
+
+    async def _awake(self, work: Callable[[], Awaitable[None]]) -> None:
+        # Whoever is cut off within a statement may leave its connection open for a while.
+        with self._sleep.hold():
+            await work()
 
     async def drain(self, seconds: float) -> None:
         """Take no more turns and wait so long for those that run here. Then the rest is handed over at once and the
@@ -110,10 +137,17 @@ class Runner:
         """Let go at once of what still runs. Nothing of it is lost."""
         await self.drain(0)
         # Only now: hints, heartbeat and self-stop go on until every turn is handed over.
+        if self._sleeper is not None:
+            self._sleeper.cancel()
+            await asyncio.gather(self._sleeper, return_exceptions=True)
+        await self._stop_background()
+        await self.replica.close()
+
+    async def _stop_background(self) -> None:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-        await self.replica.close()
+        self._background = set()
 
     async def _drain(self, seconds: float) -> None:
         hurry = asyncio.create_task(self._hurry.wait())
