@@ -12,8 +12,8 @@ from alembic import op
 
 from agent_server.db.isolation import SYSTEM_ROLE
 
-revision = "engine_0016"
-down_revision = "engine_0015"
+revision = "engine_0015"
+down_revision = "engine_0014"
 branch_labels = None
 depends_on = None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "engine_0015"
+revision = "engine_0014"
 down_revision = "engine_0013"
 branch_labels = None
 depends_on = None
