@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from argon2 import PasswordHasher
 from hypothesis import HealthCheck, settings
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -17,6 +18,7 @@ from agent_server.app import create_server
 from agent_server.caller import Caller
 from agent_server.db import Database, new_id
 from agent_server.db.migrate import upgrade
+from agent_server.identity import passwords
 from agent_server.log import configure_logging
 from agent_server.settings import load_settings
 from agent_server.testing import copy_database
@@ -70,6 +72,18 @@ def _data_of_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     for noted in ELSEWHERE.glob("*/folder"):
         if noted.read_text().startswith(str(tmp_path_factory.getbasetemp())):
             shutil.rmtree(noted.parent)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def password_cost() -> Iterator[None]:
+    """Passwords cost next to nothing here. What they cost users has its tests in `identity/test_passwords.py`."""
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    with pytest.MonkeyPatch.context() as patch:
+        # a few hundred logins would take more of the processor than a thousand other tests
+        patch.setattr(passwords, "_HASHER", cheap)
+        passwords._dummy.cache_clear()
+        yield
+    passwords._dummy.cache_clear()
 
 
 @pytest.fixture(scope="session")
