@@ -31,12 +31,8 @@ def create_app(
     server: Server, protocols: Sequence[Protocol] | None = None, *, routers: Sequence[APIRouter] | None = None
 ) -> FastAPI:
     """The ASGI app of a process that speaks `protocols`, by default all that there are. Its lifespan runs the turns.
-
-    `routers` are those of another app of the same workspace, which take half of the time.
-    """
-    routers = create_routers(server.workspace) if routers is None else routers
+    `routers` are those of another app of the same workspace; to make them takes half of the time."""
     protocols = find_protocols() if protocols is None else protocols
-
     resource = canonical_address(server.settings)
 
     async def resolve(token: str, /, *, address: str | None) -> Caller:
@@ -83,7 +79,7 @@ def create_app(
     _add_middleware(app, server, formats)
     errors.install(app)
     spoken = [protocol.router for protocol in protocols if protocol.router is not None]
-    for router in (*routers, *spoken, mcp.metadata):
+    for router in (*(routers or create_routers(server.workspace)), *spoken, mcp.metadata):
         # Not by `include_router`: it builds each route anew with the first request, which then holds up the process.
         app.router.routes.extend(router.routes)
     app.router.routes.extend(mcp.routes)

@@ -1,6 +1,7 @@
 """Real Postgres for every test: one embedded server per test process, a database of its own per test."""
 
 import asyncio
+import gc
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -39,6 +40,9 @@ TEMPLATE = "TESTS_TEMPLATE"
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+# As a server has it. To import all tests would take a sixth longer, looking for garbage that is not there.
+gc.set_threshold(10_000, 20, 50)
+
 # How long anything takes is nothing that a test says, on machines that are shared.
 settings.register_profile("untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
@@ -46,11 +50,20 @@ settings.load_profile("untimed")
 SLOW = ("/chaos/", "/test_crash_points.py", "/test_disk_full.py", "/test_mutations.py", "/test_pooler.py")
 """What `make quick` leaves out."""
 
+LONG = (
+    *("/test_tutorial.py", "/chaos/", "/test_mutations.py", "/test_crash_points.py", "/test_stalls.py"),
+    *("/test_openapi.py", "/test_conditions.py", "/test_disk_full.py", "/test_pooler.py", "/web/test_page.py"),
+)
+"""Files with tests that take long, or that share what takes long to make."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(name in item.nodeid for name in SLOW):
             item.add_marker(pytest.mark.slow)
+    # Workers take from the end of what others have left: a long test that is begun last would be waited for alone, and
+    # what a file's tests share would be made in each worker that takes some of them.
+    items.sort(key=lambda item: next((n for n, name in enumerate(LONG) if name in item.nodeid), len(LONG)))
 
 
 @pytest.fixture(scope="session")
