@@ -53,8 +53,9 @@ def create_app(
         await server.runner.start()
         await server.jobs.start()
         server.served.start()
-        gc.collect()
-        freeze()
+        if not gc.get_freeze_count():  # this app is the first of its process
+            gc.collect()
+            freeze()
         async with mcp.run():
             yield
         await server.served.close()

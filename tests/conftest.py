@@ -4,12 +4,14 @@ import asyncio
 import gc
 import os
 import shutil
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import certifi
 import pytest
 from argon2 import PasswordHasher
 from hypothesis import HealthCheck, settings
@@ -66,6 +68,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((n for n, name in enumerate(LONG) if name in item.nodeid), len(LONG)))
 
 
+def pytest_collection_finish() -> None:
+    gc.freeze()  # the tests live as long as the process; else each look for garbage would go through all of them
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
@@ -74,6 +80,26 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session", autouse=True)
 def logging() -> None:
     configure_logging("WARNING", "console")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _certificates() -> Iterator[None]:
+    """The authorities of the machine are read once, not for each client of HTTP, of which there are thousands."""
+    make = ssl.create_default_context
+    known = {certifi.where(), os.environ.get("SSL_CERT_FILE")} - {None}
+    made: dict[str, ssl.SSLContext] = {}
+
+    def create(*arguments: Any, **options: Any) -> ssl.SSLContext:
+        file = options.get("cafile")
+        if arguments or options.keys() != {"cafile"} or file is None or file not in known:
+            return make(*arguments, **options)
+        if file not in made:
+            made[file] = make(cafile=file)
+        return made[file]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", create)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
