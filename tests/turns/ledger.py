@@ -163,9 +163,11 @@ async def count(database: Database, table: str) -> int:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait for a row of another connection, which has no event."""
+    pause = 0.02
     async with asyncio.timeout(30):
-        while not await condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        while not await condition():
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.2, 0.1)  # to ask takes more of the processor than most of what is waited for
 
 
 async def ended(database: Database, *turns: Turn) -> bool:
