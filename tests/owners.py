@@ -18,9 +18,8 @@ from sqlmodel import SQLModel
 from agent_server.db.isolation import row_policy_of
 
 _TABLES = re.compile(r'\b(?:from|join|into|update|using)\s+(?:only\s+)?"?([a-z_]+)"?', re.IGNORECASE)
-_SCOPES = re.compile(r"set local agent_server\.scopes = '\{(.*?)\}'")
-
-_OWNERS = re.compile(r"set local agent_server\.owners = '\{(.*?)\}'")
+_SCOPES = re.compile(r"set_config\('agent_server\.scopes', '\{(.*?)\}'")
+_OWNERS = re.compile(r"set_config\('agent_server\.owners', '\{(.*?)\}'")
 _UPDATE = re.compile(r"\bdo update\s+set\b(.*?)(?=\b(?:returning|insert)\b|$)", re.IGNORECASE | re.DOTALL)
 _CALL = re.compile(r"\b([a-z_]+)\s*\(", re.IGNORECASE)
 _NO_FUNCTIONS = frozenset({"greatest", "least", "coalesce", "nullif", "cast", "and", "or", "not", "in", "set", "where"})
@@ -35,6 +34,7 @@ SEVERAL: Mapping[str, str] = {
     "owner_id IN (": "a caller's rows are erased, or those of guests whose time is over together",
     "any($1) order by id for update": "the same: all rows are locked in one order",
     "account.id IN (": "the same",
+    "account.name = $": "an account is looked up by its name",
     "guest.id IN (": "guests whose time is over are removed together",
     "DELETE FROM login": "logins whose time is over are removed together",
     "DELETE FROM confirmation": "questions whose time is over are removed together",

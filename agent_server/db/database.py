@@ -81,8 +81,9 @@ class Database:
                 raise InvalidInput("DATABASE_URL: leave out options, which a pooler does not hand on")
             self._local = {**_SESSION, **given}
         # For the transaction only: behind a pooler the session is another client's next.
-        limits = ", ".join(f"set_config('{k}', {_literal(v)}, true)" for k, v in self._local.items())
-        self._limits = "" if direct_url is None else f"; select {limits}; {widen_path(local=True)}"
+        self._limits = "".join(f", set_config('{k}', {_literal(v)}, true)" for k, v in self._local.items())
+        if direct_url is not None:
+            self._limits += f"; {widen_path(local=True)}"
         self.pool = _engine(
             url,
             pooled=direct_url is not None,

@@ -38,21 +38,21 @@ _HELD = f"coalesce(nullif(current_setting('{SCOPES}', true), ''), '{{}}')::text[
 
 
 def preamble(owners: Collection[UUID], scopes: Collection[str]) -> str:
-    """The statements with which a transaction begins that acts for these owners.
+    """The statement with which a transaction begins that acts for these owners.
 
     Raises ValueError for a scope that is none.
     """
-    # What is sent with BEGIN takes no parameters, so scopes are spelled into the statements.
+    # What is sent with BEGIN takes no parameters, so scopes are spelled into the statement.
     if wrong := [scope for scope in scopes if not _SCOPE.fullmatch(scope)]:
         raise ValueError(f"not scopes: {wrong}")
     settings = {
         "role": APP_ROLE,
-        # Read and printed again, so that nothing but a UUID gets into the statements.
+        # Read and printed again, so that nothing but a UUID gets into the statement.
         OWNERS: f"{{{','.join(str(UUID(str(owner))) for owner in owners)}}}",
         SCOPES: f"{{{','.join(sorted(scopes))}}}",
     }
-    # Not by `set_config`, which a database that is spread over servers does not hand on to them.
-    return "; ".join(f"set local {name} = '{value}'" for name, value in settings.items())
+    # One statement. A database that is spread over servers hands `set local` on to them, one for each setting.
+    return "select " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
 
 
 @dataclass(frozen=True)
