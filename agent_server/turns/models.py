@@ -74,7 +74,7 @@ class Turn(Owned, table=True):
             info=LATE,
         ),
         # Every write of an attempt updates the row. With room on its page the update leaves the indexes alone.
-        {"postgresql_with": {"fillfactor": "70"}},
+        {"postgresql_with": {"fillfactor": "85"}},
     )
 
     conversation_id: UUID
