@@ -95,7 +95,10 @@ def _covers(heads: Collection[str], parents: Mapping[str, Collection[str]]) -> b
         if not ahead <= parents.keys():
             return False
         found |= ahead
-        ahead = {parent for revision in ahead for parent in parents[revision]} - found
+        before = {parent for revision in ahead for parent in parents[revision]}
+        if not before.isdisjoint(heads):  # one that comes before another is named beside it
+            return False
+        ahead = before - found
     return bool(parents) and found == parents.keys()
 
 

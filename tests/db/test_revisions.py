@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent_server.db import Database
@@ -32,6 +32,15 @@ def histories(draw: st.DrawFn) -> tuple[dict[str, str], set[str]]:
 
 @settings(max_examples=150)
 @given(histories())
+@example(
+    (
+        {
+            "r0": "revision = 'r0'\ndown_revision = None\ndepends_on = None\n",
+            "r1": "revision = 'r1'\ndown_revision = None\ndepends_on = 'r0'\n",
+        },
+        {"r0", "r1"},
+    )
+)
 def test_files_that_say_nothing_is_pending_agree_with_alembic(history: tuple[dict[str, str], set[str]]) -> None:
     files, heads = history
     with TemporaryDirectory() as name:

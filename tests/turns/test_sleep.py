@@ -10,16 +10,18 @@ from tests.conftest import execute, fetch
 from tests.server import Start
 from tests.turns.ledger import until
 
-_CONNECTED = (
-    "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'agent-server'"
-)
+_CONNECTED = """
+    select count(*) from pg_stat_activity
+    where datname = current_database() and application_name = 'agent-server' and backend_start > '{since}'"""
 _REPLICAS = "select count(*) from replica"
 _JOB = "select due_at > now() from job where kind = 'expire_rates'"
 
 
 async def test_a_server_without_work_has_no_connection_until_somebody_comes(start: Start, stocked_url: str) -> None:
+    ((since,),) = await fetch(stocked_url, "select clock_timestamp()")
+
     async def is_asleep() -> bool:
-        return await fetch(stocked_url, _CONNECTED) == [(0,)]
+        return await fetch(stocked_url, _CONNECTED.format(since=since)) == [(0,)]
 
     async def has_done_the_job() -> bool:
         return await fetch(stocked_url, _JOB) == [(True,)]
