@@ -16,8 +16,9 @@ PIECE = 8_192
 class AnswerLog:
     """Puts the thoughts and the text of one model call into the log.
 
-    The first words are written as soon as no more are at hand, the rest every `FLUSH_SECONDS`. `before` makes the events that go before the
-    rest of the text so far. `notes` are codes of what happened to the call.
+    The first words are written as soon as no more are at hand, or at once where other turns keep this process from coming
+    to rest; what follows every `FLUSH_SECONDS`. `before` makes the events that go before the rest of the text so far.
+    `notes` are codes of what happened to the call.
     """
 
     def __init__(self, writer: TurnWriter, call: int, before: Callable[[str], list[Event]]) -> None:
@@ -34,11 +35,11 @@ class AnswerLog:
     async def add(self, delta: str) -> None:
         self._text += delta
         self._buffer += delta
-        self._flush()
+        await self._flush()
 
     async def think(self, delta: str) -> None:
         self._thought += delta
-        self._flush()
+        await self._flush()
 
     async def void(self) -> None:
         if self._flushed:
@@ -53,10 +54,15 @@ class AnswerLog:
         events = self._take_events()
         return [*events, TextDone(self._call)] if self._text else events
 
-    def _flush(self) -> None:
-        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
-            self._writer.show(*self._take_events())
-            self._flushed = time.monotonic()
+    async def _flush(self) -> None:
+        if time.monotonic() - self._flushed < FLUSH_SECONDS:
+            return
+        events = self._take_events()
+        if self._flushed or self._writer.is_alone():
+            self._writer.show(*events)
+        else:
+            await self._writer.append(*events)
+        self._flushed = time.monotonic()
 
     def _take_events(self) -> list[Event]:
         events = [

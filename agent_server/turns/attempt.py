@@ -73,7 +73,7 @@ Renew = Callable[[Caller], Awaitable[Caller]]
 class Attempts:
     """Makes attempts of turns that are this replica's. `given_up` are the turns whose attempts are cancelled so that
     another replica goes on with them; any other attempt that is cancelled ends its turn. `format` is the newest
-    form of rows that all replicas read."""
+    form of rows that all replicas read, and `is_alone` says whether one turn runs here at most."""
 
     database: Database
     hub: Hub
@@ -83,6 +83,7 @@ class Attempts:
     turn_timeout: float
     given_up: Set[UUID]
     format: Callable[[], int]
+    is_alone: Callable[[], bool]
 
     async def make(self, turn: Turn, recalled: Any = None) -> bool:
         """Make an attempt of a turn, for which `recalled` was read as it was accepted. Returns whether it leaves a turn that waits for a replica."""
@@ -174,6 +175,7 @@ class Attempts:
             steers=turn.steers,
             earlier=earlier,
             format=self.format(),
+            is_alone=self.is_alone,
         )
 
     async def _run_in_time(self, turn: Turn, writer: TurnWriter, recalled: Any) -> Outcome:

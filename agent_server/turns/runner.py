@@ -73,6 +73,7 @@ class Runner:
             turn_timeout=turn_timeout,
             given_up=self._given_up,
             format=lambda: replica.format,
+            is_alone=lambda: len(self._tasks) < 2,
         )
         self._background: set[asyncio.Task[None]] = set()
         self._sleeper: asyncio.Task[None] | None = None

@@ -7,7 +7,7 @@ over writes nothing more), the allotment of event numbers (dense, and visible in
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -130,7 +130,7 @@ class _Held:
 class TurnWriter:
     """Writes what one attempt of a turn does. `steers` is how many messages have been put into the turn so far, as the
     last write saw it; `earlier` is what earlier attempts have stored. `format` is the newest form of rows that all
-    replicas read (`heartbeat.FORMAT`).
+    replicas read (`heartbeat.FORMAT`). `is_alone` says whether no other turn runs in this process.
 
     What nothing else depends on may be held (`hold`): it goes with the next write, or after `HOLD_SECONDS`.
     """
@@ -145,6 +145,7 @@ class TurnWriter:
     steers: int = 0
     earlier: Earlier = NOTHING
     format: int = 1
+    is_alone: Callable[[], bool] = lambda: True
 
     def __post_init__(self) -> None:
         self._taken = list(self.earlier.steers)
