@@ -15,7 +15,7 @@ from tests.commands import PATIENCE, environment
 
 UNUSED = {
     *("mcp", "mcp_types", "rich", "pygments", "numpy", "tokenizers", "wordllama", "semantic_text_splitter"),
-    *("jwt", "cryptography", "litellm", "httpcore2", "h2", "truststore"),
+    *("jwt", "cryptography", "litellm", "httpcore2", "h2", "truststore", "nh3"),
 }
 """What no turn uses of a workspace with one agent and no content, for a caller with an API key."""
 TOOL = '''

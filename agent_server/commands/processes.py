@@ -14,9 +14,10 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from watchfiles import BaseFilter, watch
+if TYPE_CHECKING:
+    from watchfiles import BaseFilter
 
 IMPORTED = ["agent_server.commands.serving", "agent_server.orchestrator.run"]
 STOP_SECONDS = 5.0
@@ -117,11 +118,13 @@ class Watched:
 
     root: Path
     folders: Sequence[str]
-    kinds: BaseFilter
+    kinds: "BaseFilter"
     files: Sequence[Path]
 
     def changes(self, told_to_stop: threading.Event) -> Iterator[Sequence[Path]]:
         """What has changed since the last time, again and again."""
+        from watchfiles import watch  # noqa: PLC0415  # heavy
+
         stamps = self._stamps()
         while not told_to_stop.is_set():
             folders = self._folders()

@@ -18,7 +18,6 @@ from typing import Any
 import structlog
 from pydantic import SecretStr
 from uvicorn.loops.auto import auto_loop_factory
-from watchfiles import PythonFilter
 
 from agent_server.app import INGEST, create_server
 from agent_server.asgi import create_app
@@ -108,6 +107,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _serve_reloading(settings: Settings, given: Mapping[str, Any]) -> int:
+    from watchfiles import PythonFilter  # noqa: PLC0415  # heavy
+
     root = settings.workspace.resolve()
     embedded = None
     if settings.database_url is None:
