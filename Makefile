@@ -15,6 +15,9 @@ help: ## Say what there is
 serve: install ## Serve on http://127.0.0.1:8000 (PORT=, WORKSPACE=)
 	@$(BIN)/agent-server serve $(if $(WORKSPACE),--workspace "$$WORKSPACE") $(if $(PORT),--port "$$PORT")
 
+# Containers often set it: then every process of the tests would compile all sources anew.
+test quick cover: export PYTHONDONTWRITEBYTECODE =
+
 test: dev programs ## Run everything: checks, the scan for vulnerabilities, all tests (STRICT=1: fail if one cannot run)
 	@$(MAKE) --no-print-directory -k -j 2 types secrets lint contracts licences docs vulnerabilities
 	@$(BIN)/pytest -n 3 --dist worksteal

@@ -9,6 +9,7 @@ from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.calls.forms import FormTools
 from agent_server.db import Database, Executor
+from agent_server.db.sleep import Sleep
 from agent_server.housekeeping import expire_confirmations, expire_guests, expire_logins
 from agent_server.identity.limits import expire_rates
 from agent_server.identity.resolver import create_resolver
@@ -52,7 +53,7 @@ def create_server(
     embedder = get_embedder(settings.embedder)
     forms = FormTools({tool.name: tool for tool in workspace.tools.values() if tool.form})
     runtime = Runtime(settings=settings, database=database, resources={Embedder: embedder, FormTools: forms})
-    model, replica = choose_model(settings), Replica(database)
+    model, replica, sleep = choose_model(settings), Replica(database), Sleep(settings.database_sleep)
     hub = Hub(database, send=replica.send)
 
     def make(models: "Models", changed: Workspace | None) -> "Orchestrator":
@@ -76,6 +77,7 @@ def create_server(
         slots=settings.turns_per_process,
         waiting=settings.waiting_per_process,
         turn_timeout=settings.turn_timeout,
+        sleep=sleep,
     )
     return Server(
         runtime=runtime,
@@ -83,7 +85,8 @@ def create_server(
         resolver=resolver,
         hub=hub,
         runner=runner,
-        jobs=_create_jobs(runtime, workspace, embedder),
+        jobs=_create_jobs(runtime, workspace, embedder, sleep),
+        sleep=sleep,
         model=model,
         recall=read,
         prepare=agents.prepare,
@@ -93,7 +96,7 @@ def create_server(
     )
 
 
-def _create_jobs(runtime: Runtime, workspace: Workspace, embedder: Embedder) -> Jobs:
+def _create_jobs(runtime: Runtime, workspace: Workspace, embedder: Embedder, sleep: Sleep) -> Jobs:
     settings, database = runtime.settings, runtime.database
     return Jobs(
         database,
@@ -109,6 +112,7 @@ def _create_jobs(runtime: Runtime, workspace: Workspace, embedder: Embedder) -> 
             Job("expire_confirmations", lambda: expire_confirmations(database), every=3600),
             Job("expire_rates", lambda: expire_rates(database), every=3600),
         ],
+        sleep,
     )
 
 
@@ -155,6 +159,7 @@ class Agents:
     async def prepare(self) -> None:
         """Make what the first turn would have to wait for."""
         await (await self.get()).get_router()
+        await (await self.get_models()).prepare()
 
     async def change(self, workspace: Workspace) -> None:
         """Have turns that begin from now on answered by the agents of `workspace`. Those that run keep theirs."""

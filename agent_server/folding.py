@@ -26,9 +26,25 @@ _SPACE = re.compile(r"[^\S\n\t\r]")
 # A space with an accent is what Unicode makes of ´ and its Greek kin.
 _APOSTROPHE = re.compile("[’‘‛′‵ʼʻʽˈˊˋꞌꞋ՚׳]| [\u0301\u0313\u0314]|(?<=\\w)`(?=\\w)")
 _ACCENT = re.compile("[\u0300-\u036f]")
-# No script has marks above.
-_MARKS = "".join(c for c in map(chr, range(0x300, 0x1EA00)) if unicodedata.category(c)[0] == "M")
-_LETTER = f"[^\\W_][{_MARKS}{IGNORED}]*"
+# The blocks that have marks: to look at all of Unicode takes as long as to import a small library.
+_MARKED = (
+    range(0x300, 0x3400),
+    range(0xA000, 0xAC00),
+    range(0xFB00, 0x12000),
+    range(0x13400, 0x17000),
+    range(0x1BC00, 0x1EA00),
+)
+
+
+def _list_marks() -> str:
+    """Every mark of Unicode, as ranges of a character class, which compile sooner than one by one."""
+    marks = [code for codes in _MARKED for code in codes if unicodedata.category(chr(code))[0] == "M"]
+    begins = [code for code, before in zip(marks, [-1, *marks], strict=False) if code != before + 1]
+    ends = [code for code, after in zip(marks, [*marks[1:], -1], strict=True) if code != after - 1]
+    return "".join(f"{chr(begin)}-{chr(end)}" for begin, end in zip(begins, ends, strict=True))
+
+
+_LETTER = f"[^\\W_][{_list_marks()}{IGNORED}]*"
 WORD = f"(?:{_LETTER})+(?:[{APOSTROPHES}](?:{_LETTER})+)*"
 """The pattern of a word, in text that is folded or not. Marks and what is invisible go with the letter before them."""
 

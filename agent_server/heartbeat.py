@@ -29,8 +29,9 @@ DEAD_AFTER = 5.0
 """Seconds without a heartbeat, on the database's clock, after which a replica is taken for dead."""
 STOP_AFTER = DEAD_AFTER - 1.0
 """Seconds without a heartbeat after which a replica stops its own runs: before the others take it for dead."""
-FORMAT = 2
-"""Which forms of rows this version reads. With 2, several events may be in one row (`turns.events.BATCH`)."""
+FORMAT = 3
+"""Which forms of rows this version reads. With 2, several events may be in one row (`turns.events.BATCH`). With 3, they
+may refer to items (`turns.references`), and the body of a message leaves its text out (`conversations.items.BODY`)."""
 LOCK_SPACE = 730_042
 """The first of the two keys of the advisory locks that replicas hold; the second is `replica.lock_key`. The function
 `sweep` (migrations/engine) has it too: a lock that is free says that its process is dead, at once, but not where the

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from agent_server.calls.confirmations import Confirmation
-from agent_server.db import OWN_DATA, SYSTEM, Database, Swept, remove_swept, sweep
-from agent_server.db.sweep import BATCH
+from agent_server.db import OWN_DATA, SYSTEM, Database
+from agent_server.db.sweep import BATCH, Swept, remove_swept, sweep
 from agent_server.identity.models import Guest, Login
 from agent_server.identity.own_data import erase_rows, hand_over_submissions
 

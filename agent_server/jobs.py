@@ -16,6 +16,7 @@ from sqlalchemy import DateTime, text
 from sqlmodel import Field, SQLModel
 
 from agent_server.db import Database
+from agent_server.db.sleep import Sleep
 from agent_server.errors import Unavailable
 
 log = structlog.get_logger()
@@ -67,10 +68,11 @@ class Job:
 
 
 class Jobs:
-    """Looks for jobs that are due until it is closed."""
+    """Looks for jobs that are due until it is closed. While the process is asleep (`db.sleep`) it does not."""
 
-    def __init__(self, database: Database, jobs: Sequence[Job]) -> None:
+    def __init__(self, database: Database, jobs: Sequence[Job], sleep: Sleep | None = None) -> None:
         self._database, self._jobs = database, {job.kind: job for job in jobs}
+        self._sleep = sleep or Sleep()
         self._looking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -88,27 +90,29 @@ class Jobs:
 
     async def do(self, kind: str, run: Callable[[], Awaitable[object]]) -> None:
         """Do a job now by `run`. It waits for whoever is doing the job. Raises what it raises, and Unavailable."""
-        while True:
-            async with self._hold(kind) as mine:
-                if mine:
-                    async with self._database.transaction() as session:
-                        # On record as due before it is begun, so that another replica does it when this one dies.
-                        await session.execute(_DUE_NOW, {"kind": kind})
-                    await self._do(replace(self._jobs[kind], run=run))
-                    return
-            await asyncio.sleep(WAIT_SECONDS)  # a lock of another process says nothing when it is free
+        with self._sleep.work():
+            while True:
+                async with self._hold(kind) as mine:
+                    if mine:
+                        async with self._database.transaction() as session:
+                            # On record as due before it is begun, so that another replica does it when this one dies.
+                            await session.execute(_DUE_NOW, {"kind": kind})
+                        await self._do(replace(self._jobs[kind], run=run))
+                        return
+                await asyncio.sleep(WAIT_SECONDS)  # a lock of another process says nothing when it is free
 
     async def _look(self) -> None:
         while True:
             try:
-                due = (await self._database.single(_DUE, {"kinds": list(self._jobs)})).scalars()
-                for kind in due:
-                    await self._do_if_due(kind)
+                with self._sleep.hold():
+                    due = (await self._database.single(_DUE, {"kinds": list(self._jobs)})).scalars()
+                    for kind in due:
+                        await self._do_if_due(kind)
             except Unavailable:
                 log.warning("database.unavailable")
             except Exception:  # a bug in one look must not be the last look
                 log.exception("jobs.failed")
-            await asyncio.sleep(LOOK_SECONDS)  # what is due by the clock announces itself to nobody
+            await self._sleep.pause(LOOK_SECONDS)  # what is due by the clock announces itself to nobody
 
     async def _do_if_due(self, kind: str) -> None:
         async with self._hold(kind) as mine:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import structlog
 import yaml
@@ -20,8 +20,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import Field, SQLModel, col, select
 
-from agent_server.db import SYSTEM, Database, Shared, Timestamps
+from agent_server.db import SYSTEM, Shared, Timestamps
 from agent_server.errors import Mistake, WorkspaceInvalid
+
+if TYPE_CHECKING:
+    from agent_server.db import Database
 
 log = structlog.get_logger()
 
@@ -68,7 +71,7 @@ class SeedReport:
     removed: int = 0
 
 
-async def load_seeds(database: Database, seeds: Sequence[SeedFile[Any]], root: Path | None = None) -> SeedReport:
+async def load_seeds(database: "Database", seeds: Sequence[SeedFile[Any]], root: Path | None = None) -> SeedReport:
     """Make the tables equal to their files, in one transaction; replicas that start together take turns.
 
     Raises WorkspaceInvalid with every mistake in the files, which are named relative to `root`; then nothing is written.

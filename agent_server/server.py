@@ -8,6 +8,7 @@ from agent_server.bodies import refuse_unstorable
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.db import Database
+from agent_server.db.sleep import Sleep
 from agent_server.errors import InvalidInput, TooMany, Unavailable, quote_value
 from agent_server.identity.resolver import Resolver
 from agent_server.jobs import Jobs
@@ -34,6 +35,7 @@ class Server:
     hub: Hub
     runner: Runner
     jobs: Jobs
+    sleep: Sleep
     model: ModelChoice
     recall: Recall
     prepare: Callable[[], Awaitable[object]]
@@ -61,6 +63,9 @@ class Server:
             )
         at_once, waiting = self._bounds_of(caller)
         with ExitStack() as held:
+            held.enter_context(self.sleep.work())
+            # The others would take a turn away from a replica that has not said yet that it lives again.
+            await self.sleep.wake()
             try:
                 place = held.enter_context(self.runner.arriving(caller.id, at_once + waiting, at_once))
             except (TooMany, Unavailable):
@@ -78,6 +83,7 @@ class Server:
                 at_once=at_once,
                 turn_id=place.turn_id,
                 recall=self.recall,
+                format=self.runner.replica.format,
             )
             self.runner.take_up(place, accepted)
             return accepted

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from agent_server.db import Database
 from agent_server.db.embedded import EMBEDDED_USER, as_user, start_embedded
-from agent_server.db.migrate import find_missing_tables, make_tables, revisions, upgrade
+from agent_server.db.revisions import revisions
+from agent_server.db.tables import find_missing_tables, make_tables
 from agent_server.errors import InvalidInput
 from agent_server.settings import Settings
 from agent_server.wording import count
@@ -41,6 +42,8 @@ async def migrate(settings: Settings, workspace: Workspace, database: Database) 
             f"{count(len(missing), 'migration', ('is', 'are'))} pending; run `agent-server db upgrade`, or set AGENT_SERVER_MIGRATE=true"
         )
     if missing:
+        from agent_server.db.migrate import upgrade  # noqa: PLC0415  # heavy
+
         await upgrade(database, workspace.root)
     tables = await find_missing_tables(database)
     names = [table.name for table in tables]

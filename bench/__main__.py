@@ -1,6 +1,6 @@
 """python -m bench: what the server costs, against the bare SDK on the same work; tables, and JSON where a file is named.
 
-python -m bench [--only cpu,crowd,ledger,idle,start,commands,reload,search,soak] [--quick] [--rounds N] [--turns N]
+python -m bench [--only cpu,crowd,ledger,idle,start,commands,reload,search,prune,soak] [--quick] [--rounds N] [--turns N]
                 [--conversations N] [--soak N] [--json FILE] [--readme]
 
 Both servers are asked the same: a question, for which a scripted model asks for one tool, then answers in 60 pieces. Ours
@@ -29,10 +29,11 @@ from bench.cost import CROWD, Tell, measure_cost, measure_crowd, measure_memory,
 from bench.figures import Figure, print_figures
 from bench.found import measure_search
 from bench.ledger import measure_ledger
+from bench.prune import measure_prune
 from bench.stage import ROOT, Stage, stage
 from bench.start import measure_commands, measure_reload, measure_start
 
-PARTS = ("cpu", "crowd", "ledger", "start", "commands", "reload", "search", "soak")
+PARTS = ("cpu", "crowd", "ledger", "start", "commands", "reload", "prune", "search", "soak")
 """In this order: each leaves rows behind, and the later ones the most."""
 SAME = {"idle": "ledger", "first text": "cpu"}
 """Parts that another one measures as well."""
@@ -43,7 +44,7 @@ _LINE = re.compile(r"^Measured on .*\(`make bench`\)\.$", re.M)
 @dataclass(frozen=True)
 class Scale:
     """How much is measured: `turns` of a round, `counted` turns whose statements are counted, `crowded` turns of a
-    crowd, `searches`."""
+    crowd, `searches`, `changes` of a prompt."""
 
     turns: int = 200
     rounds: int = 3
@@ -51,6 +52,8 @@ class Scale:
     idle_seconds: float = 20
     conversations: int = 100_000
     searches: int = 24
+    changes: int = 10
+    pruned: int = 20_000
     soak: int = 2_000
     crowd: int = CROWD
     crowded: int = 3 * CROWD
@@ -65,6 +68,8 @@ QUICK = Scale(
     idle_seconds=5,
     conversations=5_000,
     searches=6,
+    changes=4,
+    pruned=2_000,
     soak=400,
     crowded=CROWD,
     levels=(1, 16),
@@ -76,6 +81,8 @@ SMALLEST = Scale(
     idle_seconds=0.5,
     conversations=10,
     searches=2,
+    changes=1,
+    pruned=40,
     soak=8,
     crowd=4,
     crowded=6,
@@ -90,9 +97,13 @@ async def measure(parts: Sequence[str], scale: Scale, tell: Tell) -> list[Figure
     async with stage(forked=scale.forked) as there:
         if there.core is None:
             tell("the servers share their cores with the clients: this system keeps no process on one core")
-        for name, part in (("start", measure_start), ("commands", measure_commands), ("reload", measure_reload)):
+        for name, part in (("start", measure_start), ("commands", measure_commands)):
             if name in parts:
                 figures += await part(there, rounds=scale.rounds, tell=_prefix(tell, name))
+        if "reload" in parts:
+            figures += await measure_reload(there, times=scale.changes, tell=_prefix(tell, "reload"))
+        if "prune" in parts:
+            figures += await measure_prune(there, turns=scale.pruned, tell=_prefix(tell, "prune"))
         if any(part in parts for part in WITH_BOTH):
             figures += await _measure_both(there, parts, scale, tell)
     return figures
@@ -206,6 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = {name: getattr(chosen, name) for name in ("rounds", "turns", "conversations", "soak")}
     scale = replace(scale, **{name: value for name, value in given.items() if value is not None})
     parts = _choose(chosen.only, soak=chosen.soak is not None)
+    if parts == ["prune"] and chosen.turns is not None:
+        scale = replace(scale, pruned=chosen.turns)
     if chosen.readme and not {"cpu", "start"} <= {*parts}:
         options.error("--readme writes figures of the parts cpu and start; name both in --only, or leave it out")
     machine = describe_machine()

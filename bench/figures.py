@@ -16,6 +16,7 @@ TITLES = {
     "commands": "Commands, on the workspace of this repository",
     "reload": "Reloading",
     "search": "Looking for a conversation",
+    "prune": "Removing what turns of long ago needed",
     "soak": "Memory over many turns",
 }
 

@@ -17,10 +17,13 @@ class Script:
     complaint: str | None = None
 
     def __init__(self) -> None:
+        self.instructions = ""
+        """What it was told last before the conversation."""
         self._calls = 0
         self._answer = _stream(*({"content": word} for word in _WORDS), finish="stop")
 
     async def reply(self, request: dict[str, Any]) -> Reply:
+        self.instructions = str([each["content"] for each in request["messages"] if each["role"] == "system"])
         if request["messages"][-1]["role"] != "user":
             return Reply(200, chunks(self._answer))
         self._calls += 1

@@ -76,6 +76,10 @@ class Process:
         """MiB of memory."""
         return float(sum(process.memory_info().rss for process in self._all())) / 2**20
 
+    def processes(self) -> set[int]:
+        """The ids of all of them."""
+        return {process.pid for process in self._all()}
+
     def _all(self) -> list[psutil.Process]:
         process = psutil.Process(self.process.pid)
         return [process, *process.children(recursive=True)]
@@ -110,6 +114,7 @@ class Stage:
     folder: Path
     url: str
     model: str
+    script: Script
     core: int | None
     forked: bool = False
     keys: Sequence[str] = ()
@@ -225,8 +230,9 @@ async def stage(*, forked: bool = False) -> AsyncIterator[Stage]:
     try:
         with leave_one_core() as core:
             server = await asyncio.to_thread(start_embedded, folder)
-            async with serve_openai(Script()) as model:
-                there = Stage(folder, server, model, core, forked)
+            script = Script()
+            async with serve_openai(script) as model:
+                there = Stage(folder, server, model, script, core, forked)
                 there.url = there.url_of(DATABASE)
                 async with there.database("postgres") as connection:
                     await connection.execute(f"create database {DATABASE}")

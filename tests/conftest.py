@@ -1,15 +1,19 @@
 """Real Postgres for every test: one embedded server per test process, a database of its own per test."""
 
 import asyncio
+import gc
 import os
 import shutil
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import certifi
 import pytest
+from argon2 import PasswordHasher
 from hypothesis import HealthCheck, settings
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -17,6 +21,7 @@ from agent_server.app import create_server
 from agent_server.caller import Caller
 from agent_server.db import Database, new_id
 from agent_server.db.migrate import upgrade
+from agent_server.identity import passwords
 from agent_server.log import configure_logging
 from agent_server.settings import load_settings
 from agent_server.testing import copy_database
@@ -37,6 +42,9 @@ TEMPLATE = "TESTS_TEMPLATE"
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+# As a server has it. To import all tests would take a sixth longer, looking for garbage that is not there.
+gc.set_threshold(10_000, 20, 50)
+
 # How long anything takes is nothing that a test says, on machines that are shared.
 settings.register_profile("untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
@@ -44,11 +52,24 @@ settings.load_profile("untimed")
 SLOW = ("/chaos/", "/test_crash_points.py", "/test_disk_full.py", "/test_mutations.py", "/test_pooler.py")
 """What `make quick` leaves out."""
 
+LONG = (
+    *("/test_tutorial.py", "/chaos/", "/test_mutations.py", "/test_crash_points.py", "/test_stalls.py"),
+    *("/test_openapi.py", "/test_conditions.py", "/test_disk_full.py", "/test_pooler.py", "/web/test_page.py"),
+)
+"""Files with tests that take long, or that share what takes long to make."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(name in item.nodeid for name in SLOW):
             item.add_marker(pytest.mark.slow)
+    # Workers take from the end of what others have left: a long test that is begun last would be waited for alone, and
+    # what a file's tests share would be made in each worker that takes some of them.
+    items.sort(key=lambda item: next((n for n, name in enumerate(LONG) if name in item.nodeid), len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # the tests live as long as the process; else each look for garbage would go through all of them
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +83,26 @@ def logging() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _certificates() -> Iterator[None]:
+    """The authorities of the machine are read once, not for each client of HTTP, of which there are thousands."""
+    make = ssl.create_default_context
+    known = {certifi.where(), os.environ.get("SSL_CERT_FILE")} - {None}
+    made: dict[str, ssl.SSLContext] = {}
+
+    def create(*arguments: Any, **options: Any) -> ssl.SSLContext:
+        file = options.get("cafile")
+        if arguments or options.keys() != {"cafile"} or file is None or file not in known:
+            return make(*arguments, **options)
+        if file not in made:
+            made[file] = make(cafile=file)
+        return made[file]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", create)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _data_of_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Root's embedded servers of temporary workspaces, which nobody else opens, have their data elsewhere."""
     from agent_server.db.postgres import ELSEWHERE
@@ -70,6 +111,18 @@ def _data_of_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     for noted in ELSEWHERE.glob("*/folder"):
         if noted.read_text().startswith(str(tmp_path_factory.getbasetemp())):
             shutil.rmtree(noted.parent)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def password_cost() -> Iterator[None]:
+    """Passwords cost next to nothing here. What they cost users has its tests in `identity/test_passwords.py`."""
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    with pytest.MonkeyPatch.context() as patch:
+        # a few hundred logins would take more of the processor than a thousand other tests
+        patch.setattr(passwords, "_HASHER", cheap)
+        passwords._dummy.cache_clear()
+        yield
+    passwords._dummy.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """A whole server: the reference workspace (or one made by a test) on real Postgres, over real HTTP."""
 
+import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -11,17 +12,19 @@ from typing import Any
 import httpx
 import pytest
 
+from agent_server.api import create_routers
 from agent_server.app import create_server
 from agent_server.asgi import create_app
 from agent_server.db import Database, new_id
 from agent_server.http.listener import create_config
 from agent_server.identity.credentials import issue_key
 from agent_server.knowledge.embedders.wordllama import WordLlama
+from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
 from agent_server.routing import Router
 from agent_server.routing.workspaces import create_router
 from agent_server.server import Server
-from agent_server.settings import load_settings
+from agent_server.settings import Settings, load_settings
 from agent_server.testing.server import fill
 from agent_server.testing.serving import serving
 from agent_server.workspace import Workspace, load_workspace
@@ -88,6 +91,18 @@ def start_other(database: Database) -> Start:
 _ROUTERS: list[Router] = []
 _load_reference = cache(partial(load_workspace, ROOT))
 _load_certificates = cache(ssl.create_default_context)
+_find_protocols = cache(find_protocols)
+_create_reference_routers = cache(lambda: create_routers(_load_reference()))
+_SETTINGS: dict[tuple[object, ...], Settings] = {}
+
+
+def _load_settings(values: Mapping[str, Any]) -> Settings:
+    """The settings of the reference workspace; they are read again where the environment has changed."""
+    variables = [(name, value) for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"]
+    known = (repr(sorted(values.items())), Path.cwd(), *variables)
+    if known not in _SETTINGS:
+        _SETTINGS[known] = load_settings(**values)
+    return _SETTINGS[known]
 
 
 async def _reference_router() -> Router:
@@ -110,8 +125,9 @@ def starter(database: Database, *, stocked: bool = False) -> Start:
         values: dict[str, Any] = {"environment": "test", "offline_words_per_second": 0, "workspace": root}
         if "openai_base_url" not in settings:
             values["model"] = "offline"
-        chosen = load_settings(**{**values, **settings})
-        is_reference = (workspace, root) == (None, ROOT)
+        values |= settings
+        is_reference = workspace is None and values["workspace"] == ROOT
+        chosen = _load_settings(values) if is_reference else load_settings(**values)
         router = await _reference_router() if is_reference else None
         workspace = _load_reference() if is_reference else workspace or load_workspace(root)
         server = create_server(chosen, workspace, database, router=router)
@@ -119,7 +135,8 @@ def starter(database: Database, *, stocked: bool = False) -> Start:
             await fill(server)
         async with everything(database) as session:
             key = (await issue_key(session, new_id(), name="t", scopes=["*"])).text
-        app = create_app(server, protocols)
+        routers = _create_reference_routers() if is_reference else None
+        app = create_app(server, _find_protocols() if protocols is None else protocols, routers=routers)
         async with (
             serving(app, create_config(app, server.settings)) as base,
             httpx.AsyncClient(base_url=base, timeout=30, verify=_load_certificates()) as http,

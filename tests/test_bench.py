@@ -16,11 +16,11 @@ MACHINE = {"date": "2026-01-02", "cores": 2, "processor": "a slow one", "load_be
 def test_the_smallest_form_measures_both_servers_and_what_a_turn_asks_of_postgres(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["--smallest", "--only", "cpu,idle,crowd,soak,search", "--json", str(tmp_path / "figures.json")])
+    main(["--smallest", "--only", "cpu,idle,crowd,soak,search,reload", "--json", str(tmp_path / "figures.json")])
     measured = json.loads((tmp_path / "figures.json").read_text())
     assert {"date", "cores", "processor", "load_before"} <= measured["machine"].keys()
     figures = {(figure["part"], figure["what"]): figure for figure in measured["figures"]}
-    assert {part for part, _ in figures} == {"cpu", "first text", "ledger", "idle", "crowd", "soak", "search"}
+    assert {part for part, _ in figures} == {"cpu", "first text", "ledger", "idle", "crowd", "soak", "search", "reload"}
     for figure in figures.values():
         assert figure.keys() == {"part", "what", "value", "unit", "against", "base", "ratio"}
         assert figure["unit"] and figure["against"]

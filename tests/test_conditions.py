@@ -59,7 +59,7 @@ async def test_a_crowd_at_a_small_pool_is_told_to_come_again_and_each_message_is
     with capture_logs() as logs:
         async with (
             scripted_openai(lambda _: Say("Fins float.")) as model,
-            starter(database)(openai_base_url=model.url, model="m") as client,
+            starter(database)(openai_base_url=model.url, model="m", waiting_per_user=32) as client,
             httpx.AsyncClient(base_url=client.http.base_url, limits=limits, timeout=PATIENCE) as crowd,
             asyncio.timeout(PATIENCE),
         ):
@@ -70,7 +70,7 @@ async def test_a_crowd_at_a_small_pool_is_told_to_come_again_and_each_message_is
     assert Counter(said) == Counter(
         {("assistant", "Fins float."): CROWD, **{("user", f"fins {n}"): 1 for n in range(CROWD)}}
     )
-    assert refused, "the pool was never full: this shows nothing"
+    assert refused, "nobody was told to come again: this shows nothing"
     assert not [line for line in logs if line["event"] == "turn.unended"]
     await database.close()
 

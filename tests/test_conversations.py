@@ -5,6 +5,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from agent_server.caller import Caller
 from agent_server.conversations.history import history
@@ -138,6 +139,10 @@ async def test_a_repository_sees_its_callers_rows_alone(database: Database, me: 
         mine = (await here.accept(me, "same words")).turn.conversation_id
         await here.accept(other, "same words")
     async with everything(database) as session:
+        # a search finds nothing of owners that the transaction is not for
+        await session.execute(
+            text("select set_config('agent_server.owners', :both, true)"), {"both": f"{{{me.id},{other.id}}}"}
+        )
         repository = ConversationRepository(session, me)
         assert await repository.count() == 1
         assert [row.id for row in (await repository.page_recent(10, words="same")).items] == [mine]

@@ -94,6 +94,11 @@ def test_a_word_holds_every_letter_of_a_text_with_its_marks(text: str) -> None:
     assert [fold(word) for word in re.findall(WORD, "cafe\u0301 un\u200bdone don´t")] == ["café", "undone", "don't"]
 
 
+def test_every_mark_of_unicode_belongs_to_the_letter_before_it() -> None:
+    marks = [c for c in EVERY if unicodedata.category(c)[0] == "M"]
+    assert [c for c in marks if not re.fullmatch(WORD, f"a{c}")] == []
+
+
 def test_accents_go_and_other_marks_stay() -> None:
     assert drop_accents("café Ünïcode Ελλάς") == "cafe Unicode Ελλας"
     assert drop_accents("ガイド हिन्दी") == "ガイド हिन्दी"

@@ -1,6 +1,7 @@
 """What a command imports: nothing that takes long and that it does not need."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -23,11 +24,11 @@ TOOLS = {"sqlalchemy", "sqlmodel", "asyncpg", "jinja2"}
 
 COMMANDS = (
     (("init", "pages"), MODELS | HTTP | VECTORS | KEYS | DATABASE | TOOLS),
-    (("check", "folders"), MODELS | HTTP | VECTORS | KEYS | DATABASE),
-    (("database", "leftovers", "stores"), MODELS | HTTP | VECTORS | KEYS | {"watchfiles"}),
-    (("accounts",), MODELS | HTTP | VECTORS | {"httpx", "watchfiles"}),
-    (("route", "knowledge", "doctor"), MODELS | HTTP | {"watchfiles", "wordllama"}),
-    (("tools", "parts", "talk"), MODELS | HTTP | {"wordllama"}),
+    (("check", "folders"), MODELS | HTTP | VECTORS | KEYS | DATABASE | {"asyncpg"}),
+    (("database", "leftovers", "stores"), MODELS | HTTP | VECTORS | KEYS | DATABASE),
+    (("accounts",), MODELS | HTTP | VECTORS | DATABASE | {"httpx"}),
+    (("route", "knowledge", "doctor"), MODELS | HTTP | {"alembic", "watchfiles", "wordllama"}),
+    (("tools", "parts", "talk"), MODELS | HTTP | {"alembic", "wordllama"}),
     (("serving",), MODELS | {"wordllama"}),
     (("mcp",), {"agents", "openai", "litellm", "wordllama"}),
 )
@@ -66,3 +67,21 @@ def test_no_command_imports_what_only_others_need() -> None:
     loaded = [set(json.loads(line)) for line in done.stderr.splitlines() if line.startswith("[")]
     found = {modules: sorted(banned & there) for (modules, banned), there in zip(COMMANDS, loaded, strict=True)}
     assert found == {modules: [] for modules, _ in COMMANDS}
+
+
+QUICK = {"identity/limits", "identity/resolver", "jobs", "orchestrator/run"} | {
+    f"turns/{name}" for name in ("accept", "usage", "claims", "hub", "writer")
+}
+"""What runs for each message of a user, or all the time. All else reads and writes by repositories."""
+
+
+def test_only_what_runs_for_each_message_takes_the_quick_way_to_the_database() -> None:
+    modules = {
+        path.relative_to(ROOT).with_suffix("").as_posix(): path.read_text()
+        for folder in ("agent_server", "tools")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    found = {
+        name.removeprefix("agent_server/") for name, text in modules.items() if re.search(r"\.(quick|single)\(", text)
+    }
+    assert {name for name in found if not name.startswith("db/")} == QUICK

@@ -92,6 +92,58 @@ _HOLDS = """
     from k"""
 
 
+COMMON = 3_001
+"""Messages that hold a word, more than the function looks up by their ids."""
+
+
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.lists(_typed_again(), min_size=1, max_size=3), min_size=3, max_size=8), st.data())
+def test_a_page_has_the_latest_that_hold_the_words_whichever_way_they_are_found(
+    url: str, said: list[list[tuple[str, str]]], data: st.DataObject
+) -> None:
+    """Among the latest, by few candidates or by many, from any place on, with more or fewer on a page."""
+    owner = new_id()
+    talks = [[f"title {n}", *(text for text, _ in pairs)] for n, pairs in enumerate(said)]
+    for n, talk in enumerate(talks):
+        talk += ["of old"] * (n % 2) + ["common winters"] * (COMMON if n == len(talks) - 1 else n % 3)
+    words = st.sampled_from(["common", "winter", "mon wi", "wi", "old", "title 1", *(w for p in said for _, w in p)])
+    asked = data.draw(
+        st.lists(
+            st.tuples(words, st.integers(0, len(talks)), st.integers(1, 5), st.sampled_from([0, 3, 500])),
+            min_size=10,
+            max_size=20,
+        )
+    )
+
+    async def ask() -> list[Any]:
+        database, connection = Database(url), await asyncpg.connect(url)
+        try:
+            await _store(database, owner, *talks)
+            await connection.execute(f"set agent_server.owners = '{{{owner}}}'")
+            return [await connection.fetchrow(_BOTH, owner, *one) for one in asked]
+        finally:
+            await connection.close()
+            await database.close()
+
+    for row in asyncio.run(ask()):
+        # Of one octet the index knows nothing: what is not among the latest is not found.
+        expected = row["holding"] if row["has_keys"] else row["holding"][: len(row["found"])]
+        assert row["found"] == expected, dict(row)
+
+
+_BOTH = """
+    with p as (
+      select now() - $3::int * interval '1 minute' as at, '00000000-0000-0000-0000-000000000000'::uuid as last),
+    holding as (
+      select c.id from conversation c, p where c.owner_id = $1 and (c.updated_at, c.id) < (p.at, p.last) and (
+        position(search_text($2) in search_text(c.title)) > 0 or exists (
+          select from item i where i.owner_id = $1 and i.conversation_id = c.id and i.role is not null
+          and position(search_text($2) in search_text(i.text)) > 0))
+      order by c.updated_at desc, c.id desc limit $4::int)
+    select $2 as words, cardinality(search_keys($1, $2)) > 0 as has_keys, array(select id from holding) as holding,
+      array(select f from p, find_said($1, $2, p.at, p.last, $4::int, $5::int) f) as found"""
+
+
 async def test_what_is_far_down_is_found_by_the_index_and_what_is_common_among_the_latest(
     database: Database, me: Caller, other: Caller
 ) -> None:
@@ -131,12 +183,15 @@ async def test_the_index_answers_for_nobody_but_whom_the_transaction_is_for(
     database: Database, me: Caller, other: Caller
 ) -> None:
     await _store(database, other.id, ["theirs", "Strömung"])
-    ask = text("select count(*) from find_said(:owner, 'strömung')")
+    ask = text(
+        "select (select count(*) from find_said(:owner, 'strömung')) + count(*) "
+        "from find_said(:owner, 'strömung', now(), :owner, 10, 10)"
+    )
     for owners in ((me.id,), ()):
         async with database.transaction(*owners) as session:
             assert (await session.execute(ask, {"owner": other.id})).scalar_one() == 0
     async with database.transaction(other.id) as session:
-        assert (await session.execute(ask, {"owner": other.id})).scalar_one() == 1
+        assert (await session.execute(ask, {"owner": other.id})).scalar_one() == 2
 
 
 @pytest.mark.names_no_owner

@@ -41,7 +41,7 @@ def take_down_filters(copy: Path) -> int:
 def take_down_policies(copy: Path) -> int:
     """Let every policy say yes; returns how many places that took."""
     path = copy / "agent_server/db/isolation.py"
-    source, found = re.subn(r'own = f"\{policy\.column\} = \{_OWN\}"', 'own = "true"', path.read_text())
+    source, found = re.subn(r"own = _OWN\.format\(column=policy\.column\)", 'own = "true"', path.read_text())
     path.write_text(source)
     return found
 

@@ -176,6 +176,7 @@ def _socket(*, ours: bool) -> str:
 
 def _serve(path: str, root: str | None = None) -> None:
     """Fork for each run; returns in the process of a run, as which it then is."""
+    atexit.register(_leave)  # what is registered first is called last
     for name in PRELOADED:
         importlib.import_module(name)
     assert not {"agent_server", "tests"} & sys.modules.keys()
@@ -187,46 +188,48 @@ def _serve(path: str, root: str | None = None) -> None:
     gc.collect()
     gc.freeze()  # what is not looked at is not copied for each run
     sys.dont_write_bytecode = False  # or, where containers set this, each run would compile what is ours again
-    signal.signal(signal.SIGCHLD, _reap)
+    ended, signalled = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(signalled)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    runs: dict[int, socket.socket] = {}
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
+        watched: list[socket.socket | int] = [listener, ended, 0]
         os.write(1, b"ready\n")
-        watched: list[socket.socket | int] = [listener, 0]
-        while listener in select.select(watched, [], [])[0]:
-            connection, _ = listener.accept()
-            if os.fork() == 0:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                listener.close()
-                return _answer(connection)
-            connection.close()
+        while 0 not in (ready := select.select(watched, [], [])[0]):
+            if ended in ready:
+                os.read(ended, 1000)
+                _reap(runs)
+            if listener in ready:
+                connection, _ = listener.accept()
+                if (child := os.fork()) == 0:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    for file in (ended, signalled):
+                        os.close(file)
+                    for other in (listener, *runs.values()):
+                        other.close()
+                    return _become(connection)
+                runs[child] = connection
+                with suppress(OSError):
+                    connection.sendall(f"{child}\n".encode())
     os._exit(0)
 
 
-def _reap(*_: object) -> None:
-    """Wait for those that wait for the runs, so that what all of them cost is counted as this process's."""
+def _reap(runs: dict[int, socket.socket]) -> None:
+    """Say how the runs ended that have."""
     with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            with runs.pop(found[0]) as connection, suppress(OSError):  # who started it need not wait for it
+                connection.sendall(f"{os.waitstatus_to_exitcode(found[1])}\n".encode())
 
 
-def _answer(connection: socket.socket) -> None:
-    """Say which process the run is, and how it ended; returns in that process."""
+def _become(connection: socket.socket) -> None:
+    """Be the process of the run that is asked for."""
     _, files, _, _ = socket.recv_fds(connection, 1, 3)
-    with connection.makefile("r") as lines:
-        run = json.loads(lines.readline())
-    if (child := os.fork()) == 0:
-        connection.close()
-        return _become(run, files)
-    for file in (0, 1, 2, *files):  # a pipe ends when the run has ended
-        os.close(file)
-    connection.sendall(f"{child}\n".encode())
-    _, status = os.waitpid(child, 0)
-    connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
-    os._exit(0)
-
-
-def _become(run: dict[str, Any], files: list[int]) -> None:
+    with connection, connection.makefile("r") as lines:
+        run: dict[str, Any] = json.loads(lines.readline())
     os.setsid()
     for number, file in enumerate(files):
         os.dup2(file, number)
@@ -250,8 +253,32 @@ def _run(path: str, *arguments: str) -> int:
     return code if code >= 0 else 128 - code
 
 
+_exit_codes: list[int] = []
+"""That of a run, once it is known."""
+
+
+def _leave() -> None:
+    """End this process at once. To take a hundred modules down, which are shared with the zygote, would copy them first."""
+    if _exit_codes:
+        with suppress(OSError):
+            sys.stderr.flush()
+            sys.stdout.flush()
+            os._exit(_exit_codes[0])
+
+
+def _be(module: str) -> None:
+    """Run a module to its end."""
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if ended.code is None or isinstance(ended.code, int):
+            _exit_codes.append((ended.code or 0) & 0xFF)
+        raise
+    _exit_codes.append(0)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "run":
         sys.exit(_run(*sys.argv[2:]))
     _serve(*sys.argv[1:])
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    _be(sys.argv[0])

@@ -5,14 +5,13 @@ import time
 from datetime import UTC, datetime
 from typing import Literal, cast
 
-from alembic.script import ScriptDirectory
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy import func
 from sqlmodel import select
 
-from agent_server.db.migrate import pending_of, read_migrations
+from agent_server.db.revisions import Pending
 from agent_server.errors import AgentServerError, Unavailable
 from agent_server.http.auth import ServerDep
 from agent_server.knowledge.models import Chunk
@@ -73,7 +72,8 @@ async def health(server: ServerDep) -> Health:
 async def ready(request: Request, server: ServerDep) -> JSONResponse:
     """Whether requests can be answered. The database answers, no migration is pending, the process is not stopping.
 
-    What the database says is as of the last second.
+    What the database says is as of the last second; of a server that leaves its database alone
+    (`AGENT_SERVER_DATABASE_SLEEP`) it is as of when it began to.
     """
     # A load balancer that is told at once sends nothing more to a process that is about to end.
     if server.runner.closing:
@@ -91,25 +91,27 @@ class _RecentReadiness:
     def __init__(self, server: Server) -> None:
         self._server, self._lock = server, asyncio.Lock()
         self._found: tuple[float, Readiness] | None = None
-        self._migrations: ScriptDirectory | None = None
+        self._pending: Pending | None = None
 
     async def get(self) -> Readiness:
+        if self._server.sleep.is_asleep:
+            # Who asks again and again would keep the database awake.
+            return self._found[1] if self._found else Readiness(status="ok")
         async with self._lock:
             if self._found is None or time.monotonic() - self._found[0] > RECENT_SECONDS:
                 # Once: the files of a process that runs do not change.
-                if self._migrations is None:
-                    root = self._server.workspace.root
-                    self._migrations = await asyncio.to_thread(read_migrations, root)
-                self._found = (time.monotonic(), await _look_up(self._server, self._migrations))
+                if self._pending is None:
+                    self._pending = await asyncio.to_thread(Pending, self._server.workspace.root)
+                self._found = (time.monotonic(), await _look_up(self._server, self._pending))
             return self._found[1]
 
 
-async def _look_up(server: Server, migrations: ScriptDirectory) -> Readiness:
+async def _look_up(server: Server, pending: Pending) -> Readiness:
     # Before the transaction below, which would count itself, and which a full pool refuses.
     pool = server.database.pool_status()
     try:
         async with server.database.transaction() as session:
-            missing = await session.run_sync(lambda s: pending_of(s.connection(), migrations))
+            missing = await session.run_sync(lambda s: pending.find(s.connection()))
             count = select(func.count()).select_from(Chunk)
             # Before its migration the table may not be there.
             passages = 0 if missing else (await session.execute(count)).scalar_one()

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+import agent_server.lean  # noqa: F401  # first: it is for what is imported after it
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import fail
 from agent_server.errors import AgentServerError, Internal, InvalidInput, WorkspaceInvalid

@@ -1,8 +1,8 @@
 """What `serve` says when it listens: where it is, who may ask, which model answers and what it was set by."""
 
 import json
-
-from rich.console import Console
+import os
+import sys
 
 from agent_server.api.health import describe_model
 from agent_server.commands.env_files import tell_env_files
@@ -13,32 +13,31 @@ from agent_server.settings import ENV_FILE, Settings
 def show_banner(server: Server, key: str | None, port: int) -> None:
     """Print the addresses, the model and the settings' files on standard error. `key` is the local user's."""
     base = _find_base(server.settings, port)
-    out = _open_console()
-    out.print(f"\n  [bold]{server.settings.title}[/bold] is ready\n")
-    out.print(f"  Page    {base}")
+    _print(f"\n  {_embolden(server.settings.title)} is ready\n")
+    _print(f"  Page    {base}")
     if key is not None:
-        out.print(f"  As you  {base}/#key={key}")
-    out.print(f"  MCP     {base}/mcp")
-    out.print(f"  API     {base}/docs")
-    out.print(f"  Model   {tell_model(server)}", markup=False)
-    out.print(f"  {ENV_FILE}    {tell_env_files(server.settings)}\n", markup=False)
+        _print(f"  As you  {base}/#key={key}")
+    _print(f"  MCP     {base}/mcp")
+    _print(f"  API     {base}/docs")
+    _print(f"  Model   {tell_model(server)}")
+    _print(f"  {ENV_FILE}    {tell_env_files(server.settings)}\n")
     bearer = key or "<API key: agent-server key create>"
     entry = {"type": "http", "url": f"{base}/mcp", "headers": {"Authorization": f"Bearer {bearer}"}}
-    out.print("  For an MCP client:")
-    out.print(f"  {json.dumps({'mcpServers': {'agent-server': entry}})}\n", markup=False)
+    _print("  For an MCP client:")
+    _print(f"  {json.dumps({'mcpServers': {'agent-server': entry}})}\n")
 
 
 async def show_model(server: Server) -> None:
     """Print the model's name once its server has said it, and before that what keeps the server from it."""
     if await server.served.wait() is None:
-        _open_console().print(f"  Model   not known yet. {server.served.problem}\n", markup=False)
+        _print(f"  Model   not known yet. {server.served.problem}\n")
         await server.served.wait_for_name()
-    _open_console().print(f"  Model   {tell_model(server)}\n", markup=False)
+    _print(f"  Model   {tell_model(server)}\n")
 
 
 def show_restart(server: Server, key: str | None, port: int) -> None:
     """Print in one line that a server which was there before is there again."""
-    _open_console().print(f"  Ready again: {_find_base(server.settings, port)}{f'/#key={key}' if key else ''}\n")
+    _print(f"  Ready again: {_find_base(server.settings, port)}{f'/#key={key}' if key else ''}\n")
 
 
 def tell_model(server: Server) -> str:
@@ -54,6 +53,9 @@ def _find_base(settings: Settings, port: int) -> str:
     return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104  # compared, not bound
 
 
-def _open_console() -> Console:
-    # `soft_wrap`: an address that is broken into two lines cannot be clicked or copied.
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+def _embolden(text: str) -> str:
+    return f"\x1b[1m{text}\x1b[0m" if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else text
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201  # the start's message

@@ -1,18 +1,25 @@
 """agent-server db"""
 
+from collections.abc import Sequence
+
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import say, show
+from agent_server.db import Database
 from agent_server.db.leftovers import list_leftovers
-from agent_server.db.migrate import differences, downgrade, revise, revisions, upgrade
+from agent_server.db.revisions import revisions
 
 
 async def db_upgrade(context: CommandContext) -> None:
+    from agent_server.db.migrate import upgrade  # noqa: PLC0415  # heavy
+
     database = await context.raw_database()
     await upgrade(database, context.workspace.root)
     await db_current(context, as_json=False)
 
 
 async def db_downgrade(context: CommandContext, revision: str) -> None:
+    from agent_server.db.migrate import downgrade  # noqa: PLC0415  # heavy
+
     database = await context.raw_database()
     await downgrade(database, context.workspace.root, revision)
     await db_current(context, as_json=False)
@@ -33,7 +40,7 @@ async def db_check(context: CommandContext) -> int:
     database = await context.raw_database()
     # A database that lacks migrations differs from the models in any case; the list would be noise.
     missing = (await revisions(database, context.workspace.root)).pending
-    found = [] if missing else await differences(database)
+    found = [] if missing else await _list_differences(database)
     for line in [*(f"pending migration {revision}" for revision in missing), *found]:
         say(line)
     if left := await list_leftovers(database):
@@ -43,7 +50,15 @@ async def db_check(context: CommandContext) -> int:
     return 1 if missing or found else 0
 
 
+async def _list_differences(database: Database) -> Sequence[str]:
+    from agent_server.db.migrate import differences  # noqa: PLC0415  # heavy
+
+    return await differences(database)
+
+
 async def db_revision(context: CommandContext, message: str) -> None:
+    from agent_server.db.migrate import revise  # noqa: PLC0415  # heavy
+
     database = await context.raw_database()
     path = await revise(database, context.workspace.root, message)
     say(f"Wrote {path}; read it, then run `agent-server db upgrade`")

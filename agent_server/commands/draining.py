@@ -59,7 +59,7 @@ class Draining(uvicorn.Server):
     async def _prepare(self) -> None:
         try:
             await self._parts.prepare()
-            await self._app.state.mcp.prepare()
+            log.debug("server.prepared")
         except Exception:  # whoever asks for it first is told the same
             log.exception("server.not_prepared")
         freeze()

@@ -8,8 +8,6 @@ from typing import Annotated
 import typer
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import fail, say, show
@@ -26,6 +24,11 @@ BENCHMARK_LIMIT = 20
 
 async def ingest_with_progress(database: Database, embedder: Embedder, content: Path) -> ingestion.IngestReport:
     """Ingest with a bar where standard error is a terminal."""
+    if not sys.stderr.isatty():
+        return await ingestion.ingest(database, embedder, content)
+    from rich.console import Console  # noqa: PLC0415  # heavy
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415  # heavy
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     # On standard error, because standard output is for the result; no bar in a log file or a pipe.

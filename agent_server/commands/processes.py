@@ -14,9 +14,10 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from watchfiles import BaseFilter, watch
+if TYPE_CHECKING:
+    from watchfiles import BaseFilter
 
 IMPORTED = ["agent_server.commands.serving", "agent_server.orchestrator.run"]
 STOP_SECONDS = 5.0
@@ -117,11 +118,13 @@ class Watched:
 
     root: Path
     folders: Sequence[str]
-    kinds: BaseFilter
+    kinds: "BaseFilter"
     files: Sequence[Path]
 
     def changes(self, told_to_stop: threading.Event) -> Iterator[Sequence[Path]]:
         """What has changed since the last time, again and again."""
+        from watchfiles import watch  # noqa: PLC0415  # heavy
+
         stamps = self._stamps()
         while not told_to_stop.is_set():
             folders = self._folders()
@@ -160,13 +163,13 @@ def _stamp(file: Path) -> tuple[int, int] | None:
 
 
 def run_reloading(
-    watched: Watched, tell: Callable[[Sequence[Path], bool], bool], target: Callable[..., object], *arguments: Any
+    watched: Watched, tell: Callable[[Sequence[Path], bool], bytes], target: Callable[..., object], *arguments: Any
 ) -> None:
     """Run `target` in a process until this one is told to stop.
 
-    With each change `tell` is told which files have changed and whether the process is ready. It says whether the
-    process is to read them itself, or else to start anew. The last two arguments of `target` are whether it is the first
-    one, and a socket: the process writes to it when it is ready, and reads a byte from it where it is to read.
+    With each change `tell` is told which files have changed and whether the process is ready. It says what the process
+    is sent that is to read them itself; where that is nothing, another starts. The last two arguments of `target` are
+    whether it is the first one, and a socket: the process writes to it when it is ready, and reads from it what is sent.
     """
     new = prepare_processes()
 
@@ -185,8 +188,8 @@ def run_reloading(
     process, line = start(first=True)
     try:
         for changed in watched.changes(told_to_stop):
-            if tell(changed, process.is_alive() and _is_ready(line)):
-                line.send(b"\n")
+            if sent := tell(changed, process.is_alive() and _is_ready(line)):
+                line.send(sent)
                 continue
             _stop(process)
             line.close()

@@ -20,13 +20,17 @@ from agent_server.workspace import Workspace
 
 log = structlog.get_logger()
 
+PAGES, PROMPTS = b"c", b"p"
+"""What is sent where pages of content/ have changed, and where only prompts have: then no page is read."""
+
 
 class Rereading:
-    """Reads the workspace again for each byte that comes from `line`, on which it says first that it is there."""
+    """Reads the workspace again for what comes from `line`, on which it says first that it is there."""
 
     def __init__(self, app: FastAPI, line: socket.socket) -> None:
         self._app, self._line = app, line
         self._told = asyncio.Event()
+        self._pages_changed = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -36,7 +40,8 @@ class Rereading:
 
     async def _listen(self) -> None:
         # Empty: who wrote to it is gone.
-        while await asyncio.get_running_loop().sock_recv(self._line, 64):
+        while sent := await asyncio.get_running_loop().sock_recv(self._line, 64):
+            self._pages_changed |= PAGES in sent
             self._told.set()
 
     async def _read_on(self) -> None:
@@ -44,28 +49,36 @@ class Rereading:
             await self._told.wait()
             # Before it reads: what changes meanwhile is read once more.
             self._told.clear()
+            pages, self._pages_changed, read = self._pages_changed, False, False
             try:
-                await reread(self._app)
+                read = await reread(self._app, pages=pages)
             except Exception:  # the next change must find this at work
                 log.exception("workspace.not_read")
+            # Pages that changed beside a mistake are read with the version that has none.
+            self._pages_changed |= pages and not read
 
 
-async def reread(app: FastAPI) -> None:
-    """Take over the workspace as it is now, and say so. With a mistake in it the version before goes on."""
+async def reread(app: FastAPI, *, pages: bool) -> bool:
+    """Take over the workspace as it is now, without `pages` all but content/, and say so.
+
+    With a mistake in it the version before goes on, and this returns False.
+    """
     server: Server = app.state.server
     try:
         workspace = await asyncio.to_thread(open_workspace, server.settings)
-        await server.jobs.do(INGEST, lambda: _ingest(server))
+        if pages:
+            await server.jobs.do(INGEST, lambda: _ingest(server))
         await server.change(workspace)
     except AgentServerError as error:
         mistakes = error.problems if isinstance(error, WorkspaceInvalid) else [error.message]
         fail("\n".join(map(str, mistakes)) + "\nThe version before goes on. Waiting for a change.")
-        return
+        return False
     # All at once from here on: no request finds one part of the old version and another of the new.
     await app.state.mcp.instruct(tell_instructions(workspace))
     _redefine_scopes(server, workspace)
     app.state.server = replace(server, workspace=workspace)
     fail("Read. What is asked from now on is answered by it.")
+    return True
 
 
 async def _ingest(server: Server) -> None:

@@ -18,7 +18,6 @@ from typing import Any
 import structlog
 from pydantic import SecretStr
 from uvicorn.loops.auto import auto_loop_factory
-from watchfiles import PythonFilter
 
 from agent_server.app import INGEST, create_server
 from agent_server.asgi import create_app
@@ -34,7 +33,7 @@ from agent_server.commands.processes import (
     run_reloading,
     wait_for_makers,
 )
-from agent_server.commands.rereading import Rereading
+from agent_server.commands.rereading import PAGES, PROMPTS, Rereading
 from agent_server.commands.stores import LOCAL, get_user, open_database
 from agent_server.commands.terminal import fail
 from agent_server.db import Database
@@ -108,6 +107,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _serve_reloading(settings: Settings, given: Mapping[str, Any]) -> int:
+    from watchfiles import PythonFilter  # noqa: PLC0415  # heavy
+
     root = settings.workspace.resolve()
     embedded = None
     if settings.database_url is None:
@@ -123,14 +124,15 @@ def _serve_reloading(settings: Settings, given: Mapping[str, Any]) -> int:
     return 0
 
 
-def _tell_change(root: Path, changed: Sequence[Path], ready: bool) -> bool:
-    """Say what has changed; returns whether the server that runs reads it, instead of another that starts."""
+def _tell_change(root: Path, changed: Sequence[Path], ready: bool) -> bytes:
+    """Say what has changed; returns what the server that runs is told to read, nothing where another starts."""
     names = [str(path.relative_to(root)) if path.is_relative_to(root) else str(path) for path in changed]
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     # Of Python the old version stays imported. Windows has no event loop that reads from such a socket.
-    read = ready and sys.platform != "win32" and {name.split(os.sep)[0] for name in names} <= READ
+    folders = {name.split(os.sep)[0] for name in names}
+    read = ready and sys.platform != "win32" and folders <= READ
     fail(f"Changed: {', '.join(names[:MOST_NAMED])}{more}. {'Reading it.' if read else 'Starting again.'}")
-    return read
+    return b"" if not read else PAGES if "content" in folders else PROMPTS
 
 
 def _serve_again(

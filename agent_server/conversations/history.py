@@ -6,14 +6,15 @@ from typing import Any, Protocol
 
 from sqlalchemy import TextClause, text
 
+from agent_server.conversations.items import BODY
 from agent_server.model_calls import clean_arguments, clean_name
 
-_LATEST = """
-    select i.turn_no, i.body from item i
+_LATEST = f"""
+    select i.turn_no, {BODY} as body from item i
     where i.owner_id = c.owner_id and i.conversation_id = c.id and i.turn_no < :before
       and i.turn_no > coalesce(cast(c.summary ->> 'until' as int), 0)
       and not jsonb_exists(c.replaced, cast(i.turn_no as text))
-    order by i.turn_no desc, i.k desc"""
+    order by i.turn_no desc, i.k desc"""  # noqa: S608  # SQL of our own
 
 
 class Said(Protocol):

@@ -89,6 +89,17 @@ def insert_items(turn: str) -> str:
                   notes jsonb)"""  # noqa: S608  # SQL of our own
 
 
-def items_json(items: Sequence[NewItem]) -> str:
-    """The parameter `new_items` of `insert_items`."""
-    return json.dumps(storable([vars(item) for item in items]))
+BODY = "case when i.text is null then i.body else jsonb_build_object('content', i.text) || i.body end"
+"""SQL of the whole body of the row `i` of `item`: that of a message may be without its text, which stands beside it."""
+
+
+def items_json(items: Sequence[NewItem], *, once: bool = False) -> str:
+    """The parameter `new_items` of `insert_items`. With `once` the text of a message is not in its body as well."""
+    rows = [vars(item) for item in items]
+    if once:
+        rows = [{**row, "body": _without_text(row["body"], row["text"])} for row in rows]
+    return json.dumps(storable(rows))
+
+
+def _without_text(body: dict[str, Any], text: str | None) -> dict[str, Any]:
+    return {k: v for k, v in body.items() if k != "content" or v != text}

@@ -61,7 +61,6 @@ class Item(SQLModel, table=True):
             ["owner_id", "conversation_id"],
             ["conversation.owner_id", "conversation.id"],
             ondelete="CASCADE",
-            onupdate="CASCADE",
         ),
         Index(
             "ix_item_said",

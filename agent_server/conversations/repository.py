@@ -93,40 +93,15 @@ def _dependents() -> list[Table]:
 
 
 LATEST = 500
-"""Conversations that a search looks through before it asks the index."""
+"""Turns of the latest conversations that a search reads before it asks the index."""
 _FIRST = (datetime(9999, 12, 31, tzinfo=UTC), UUID(int=2**128 - 1))
 """The place before the first of a list."""
 
-_HOLDS = """
-    (position((select text from sought) in search_text(c.title)) > 0 or (
-        select true from item i where i.owner_id = :owner and i.conversation_id = c.id and i.role is not null
-        and position((select text from sought) in search_text(i.text)) > 0 limit 1))"""
-# Words that are common are found among the latest, where to sort all that hold them would take longer. Where the page is
-# not full after that, the index says which conversations may hold them, latest first, and they are read until it is.
-# No `exists`, for which Postgres may read all items of the owner's first. With `offset 0` they are
-# taken by their ids, and sorted before they are read, and not all of them are read.
-_SEARCH = text(f"""
-    with sought as materialized (select search_text(:words) as text),
-    latest as materialized (
-        select c.* from (
-            select c.* from conversation c where c.owner_id = :owner and (c.updated_at, c.id) < (:at, :last)
-            order by c.updated_at desc, c.id desc limit :latest) c
-        where {_HOLDS} limit :limit),
-    enough as materialized (select count(*) = :limit as so from latest)
-    select * from latest where (select so from enough)
-    union all
-    select * from (
-        select c.* from (
-            select c.* from (
-                select * from conversation where owner_id = :owner and id = any (array(
-                    select id from latest where not (select so from enough)
-                    union select f from find_said(:owner, :words) f where not (select so from enough))) offset 0) c
-            where (c.updated_at, c.id) < (:at, :last)
-            order by c.updated_at desc, c.id desc offset 0) c
-        where {_HOLDS} limit :limit) found
-    order by updated_at desc, id desc""").bindparams(  # noqa: S608  # SQL of our own
-    bindparam("at", type_=DateTime(timezone=True))
-)
+# The function finds the ids of a page (migrations/engine, `find_said`), and the rows are read under row-level security.
+_SEARCH = text("""
+    select * from conversation where owner_id = :owner and id = any (array(
+        select f from find_said(:owner, :words, :at, :last, :limit, :latest) f))
+    order by updated_at desc, id desc""").bindparams(bindparam("at", type_=DateTime(timezone=True)))
 
 
 def _parse(cursor: str) -> tuple[datetime, UUID]:

@@ -13,11 +13,12 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from agent_server.db.address import read_address
+from agent_server.db.executor import Executor
 from agent_server.db.extension import widen_path
 from agent_server.db.isolation import APP_ROLE, ensure_roles, preamble, refuse_unguarded
 from agent_server.db.outages import AWAY, DatabaseAway, not_our_session, sqlstate_of, translate
 from agent_server.db.pool import NoPool, Pool
-from agent_server.db.quick import Executor, QuickSession, Rows, uncut
+from agent_server.db.quick import QuickSession, Rows, uncut
 from agent_server.errors import InvalidInput
 
 APPLICATION = "agent-server"
@@ -205,6 +206,7 @@ class Database:
         return {"size": pool.size(), "checked_out": pool.checkedout(), "idle": pool.checkedin()}
 
     async def close(self) -> None:
+        """Close the connections of the pool. Another use makes new ones."""
         await self.pool.dispose()
 
 

@@ -8,7 +8,7 @@ table is read without it.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from sqlalchemy import Index, text
@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateIndex
 from sqlmodel import SQLModel
 
-from agent_server.db.database import Database
+if TYPE_CHECKING:
+    from agent_server.db.database import Database
 
 log = structlog.get_logger()
 
@@ -40,7 +41,7 @@ def late_indexes() -> list[Index]:
 
 
 @asynccontextmanager
-async def migration_lock(database: Database) -> AsyncIterator[None]:
+async def migration_lock(database: "Database") -> AsyncIterator[None]:
     """Hold the lock of migrations for as long as the block. Whoever else wants it waits."""
     async with database.owner.connect() as plain:
         connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
@@ -51,7 +52,7 @@ async def migration_lock(database: Database) -> AsyncIterator[None]:
         yield
 
 
-async def build_indexes(database: Database) -> None:
+async def build_indexes(database: "Database") -> None:
     """Build those that the database lacks, under `migration_lock`."""
     async with database.owner.connect() as plain:
         connection = await plain.execution_options(isolation_level="AUTOCOMMIT")

@@ -5,9 +5,8 @@ package; a workspace keeps its own in `<workspace>/migrations/workspace`.
 """
 
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
-from sqlalchemy import Connection, Table, inspect, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
@@ -26,23 +25,14 @@ from agent_server.db.database import Database
 from agent_server.db.extension import ensure_extension
 from agent_server.db.isolation import APP_ROLE, SYSTEM_ROLE, ensure_roles, protect
 from agent_server.db.late_indexes import build_indexes, migration_lock
+from agent_server.db.revisions import list_folders, migrations_folder
 from agent_server.db.scratch import create_scratch, drop_scratch
+from agent_server.db.tables import find_missing_tables
 from agent_server.errors import InvalidInput
 
 
-def migrations_folder() -> Path:
-    """Where env.py and the engine's branch are: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).parent.parent
-    shipped = package / "migrations"
-    return shipped if shipped.is_dir() else package.parent / "migrations"
-
-
 def _config(workspace: Path, connection: Connection | None = None) -> Config:
-    folder = migrations_folder()
-    versions = [folder / "engine"]
-    own = (workspace / "migrations" / "workspace").resolve()
-    if own.is_dir():
-        versions.append(own)
+    folder, versions = migrations_folder(), list_folders(workspace)
     config = Config()
     # Alembic's configuration takes a `%` for the beginning of a reference.
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
@@ -131,35 +121,10 @@ async def _run_locked(database: Database, workspace: Path, work: Any, argument: 
             raise InvalidInput(f"migrations: {error}") from error
 
 
-@dataclass(frozen=True)
-class Revisions:
-    """The revisions that a database is at, and those that it lacks, oldest first."""
-
-    current: Sequence[str]
-    pending: Sequence[str]
-
-
-async def revisions(database: Database, workspace: Path) -> Revisions:
-    async with database.owner.connect() as connection:
-        return Revisions(await connection.run_sync(current), await connection.run_sync(pending, workspace))
-
-
 async def differences(database: Database) -> Sequence[str]:
     """What the models have otherwise than the database, in words; empty when they agree."""
     async with database.owner.connect() as connection:
         return await connection.run_sync(drift)
-
-
-async def find_missing_tables(database: Database) -> Sequence[Table]:
-    """The declared tables that the database has not."""
-    async with database.owner.connect() as connection:
-        return await connection.run_sync(missing_tables)
-
-
-async def make_tables(database: Database, tables: Sequence[Table]) -> None:
-    """Create tables as their models declare them, for a workspace that is being written and has no migrations yet."""
-    async with database.owner.begin() as connection:
-        await connection.run_sync(create_tables, tables)
 
 
 def current(connection: Connection) -> Sequence[str]:
@@ -201,15 +166,3 @@ def drift(connection: Connection) -> Sequence[str]:
 def is_compared(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
     """Whether autogenerate looks at a thing: not at tables that no model of this process declares."""
     return not (kind == "table" and reflected and compare_to is None)
-
-
-def missing_tables(connection: Connection) -> Sequence[Table]:
-    """The declared tables that the database has not."""
-    there = set(inspect(connection).get_table_names())
-    return [table for table in SQLModel.metadata.sorted_tables if table.name not in there]
-
-
-def create_tables(connection: Connection, tables: Iterable[Table]) -> None:
-    """Create tables as their models declare them, guarded as the migrated ones are."""
-    SQLModel.metadata.create_all(connection, tables=list(tables))
-    protect(connection)

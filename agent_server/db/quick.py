@@ -7,7 +7,7 @@ past it: the same SQL (`text`), on connections of the same pool, under the same 
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import asyncpg
 from sqlalchemy import TextClause
@@ -21,13 +21,6 @@ from agent_server.errors import Unavailable
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?![:\w])")
 """As SQLAlchemy's `text` has it: a colon before a name, and none beside it."""
 _compiled: dict[TextClause, tuple[str, tuple[str, ...]]] = {}
-
-
-class Executor(Protocol):
-    """A transaction that runs statements: SQLAlchemy's session or a `QuickSession`."""
-
-    async def execute(self, statement: TextClause, params: Any = ..., /) -> Any:
-        """Run a statement with named parameters. Raises Unavailable."""
 
 
 class Row(asyncpg.Record):  # type: ignore[misc]  # asyncpg has no types

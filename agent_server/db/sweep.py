@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db.database import Database
-from agent_server.db.quick import Executor
+from agent_server.db.executor import Executor
 
 log = structlog.get_logger()
 

@@ -77,7 +77,9 @@ def limit_key(secret: bytes, kind: str, of: str) -> str:
     """The key under which something is limited. It says nothing of `of` to whoever does not have `secret`."""
     # HMAC and not a bare hash: there are so few addresses that all of them can be hashed and compared.
     # `surrogatepass`, because JSON can spell half a character, which UTF-8 cannot encode.
-    return f"{kind}:{hmac.new(secret, f'{kind}:{of}'.encode('utf-8', 'surrogatepass'), hashlib.sha256).hexdigest()}"
+    digest = hmac.new(secret, f"{kind}:{of}".encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+    # Half of it: each turn keeps one, and 128 bits are more than anybody can try.
+    return f"{kind}:{digest[:32]}"
 
 
 def caller_key(id: UUID) -> str:

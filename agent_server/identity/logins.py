@@ -13,16 +13,21 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import jwt
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db import Database, Executor, new_id, now
 from agent_server.errors import Unauthorized
 from agent_server.identity.models import Login, RefreshToken
+from agent_server.late import Late
+
+if TYPE_CHECKING:
+    import jwt
+else:
+    jwt = Late("jwt")
 
 REFRESH = "asr"
 OURS = "agent-server"

@@ -82,9 +82,7 @@ class RefreshToken(SQLModel, table=True):
 
     __tablename__ = "refresh_token"
     __table_args__ = (
-        ForeignKeyConstraint(
-            ["owner_id", "login_id"], ["login.owner_id", "login.id"], ondelete="CASCADE", onupdate="CASCADE"
-        ),
+        ForeignKeyConstraint(["owner_id", "login_id"], ["login.owner_id", "login.id"], ondelete="CASCADE"),
     )
 
     owner_id: UUID = Field(primary_key=True)

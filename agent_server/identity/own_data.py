@@ -8,7 +8,23 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, LargeBinary, Table, delete, select, text, tuple_, update
+from sqlalchemy import (
+    Column,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+    column,
+    delete,
+    exists,
+    insert,
+    literal,
+    select,
+    text,
+    tuple_,
+    update,
+)
+from sqlalchemy import table as bare_table
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
@@ -31,6 +47,9 @@ _LOCK_CREDENTIALS = (
 )
 _LOCK_TURNS = text("select id from turn where owner_id = any(:owners) order by id for update")
 _LOCK_ALL_CONVERSATIONS = text("select id from conversation where owner_id = any(:owners) order by id for update")
+_COLUMNS = text("""
+    select attname from pg_attribute
+    where attrelid = cast(quote_ident(:table) as regclass) and attnum > 0 and not attisdropped and attgenerated = ''""")
 _UNFINISHED = text("select 1 from turn where owner_id = :guest and status in ('queued', 'running') limit 1")
 _SECRET_COLUMNS = frozenset({"password_hash"})
 # A credential of the guest's must not become the user's: it would have been given to somebody else.
@@ -38,7 +57,7 @@ _CREDENTIALS = frozenset({ApiKey.__tablename__, Login.__tablename__, RefreshToke
 _NOT_MOVED = _CREDENTIALS | {User.__tablename__, Guest.__tablename__, Profile.__tablename__}
 
 
-def _tables_of_owners() -> Iterator[tuple[Table, ColumnElement[UUID], bool]]:
+def _tables_of_owners() -> Iterator[tuple[Table, Column[UUID], bool]]:
     """Every table whose rows are callers', parents first. Beside each: the column of the owner, and whether rows are
     ever removed."""
     for table in SQLModel.metadata.sorted_tables:
@@ -61,16 +80,67 @@ async def move_rows(session: AsyncSession, guest: UUID, user: UUID) -> None:
         if (key := table.columns.get("client_key")) is not None:
             await session.execute(update(table).where(owner == guest, key.is_not(None)).values({key: None}))
     await _merge_profiles(session, guest, user)
+    moves: list[_Move] = []
     for table, owner, changes in _tables_of_owners():
         if table.name in _CREDENTIALS:
             await session.execute(delete(table).where(owner == guest))
-        if not changes or table.name in _NOT_MOVED:
-            continue
-        # what the database has follow of itself (what hangs on a conversation) is moved by then, and not found
+        elif changes and table.name not in _NOT_MOVED:
+            moves.append(_Move(table, owner, guest, user))
+    for move in moves:
         try:
-            await session.execute(update(table).where(owner == guest).values({**_kept(table), owner: user}))
+            await move.copy(session)
         except IntegrityError:
-            raise Conflict(f"A {table.name} of the guest's is one that you have already; remove yours first") from None
+            raise Conflict(
+                f"A {move.table.name} of the guest's is one that you have already; remove yours first"
+            ) from None
+    for move in reversed(moves):
+        await move.remove_copied(session)
+
+
+class _Move:
+    """The rows of a table that change hands from `old` to `new`.
+
+    The owner of a row stays as it is where a database may be spread over servers by it: so a row is stored once more for
+    the new owner, and removed. Rows that others refer to are stored before them, and removed after them.
+    """
+
+    def __init__(self, table: Table, owner: Column[UUID], old: UUID, new: UUID) -> None:
+        self.table, self._owner, self._old, self._new = table, owner, old, new
+
+    async def find_keys(self, session: AsyncSession) -> Sequence[Mapping[str, Any]]:
+        """The keys of the old owner's rows."""
+        rows = await session.execute(select(*self.table.primary_key.columns).where(self._owner == self._old))
+        return [dict(row._mapping) for row in rows]
+
+    async def copy(self, session: AsyncSession, key: Mapping[str, Any] | None = None) -> None:
+        """Store the rows for the new owner as well, or the one with a key, and lock them. Raises IntegrityError."""
+        only = {self._owner.name: self._old, **(key or {})}
+        if not _is_keyed_by(self.table, self._owner):
+            # There cannot be two rows of one key, not even for a moment.
+            change = update(self.table).where(*(self.table.c[name] == value for name, value in only.items()))
+            kept = {column: column for column in self.table.columns if column.onupdate is not None}
+            await session.execute(change.values({**kept, self._owner: self._new}))
+            return
+        # As the database has them: a version that runs beside this one may have added some.
+        names = (await session.execute(_COLUMNS, {"table": self.table.name})).scalars().all()
+        rows = bare_table(self.table.name, *map(column, names))
+        values = [literal(self._new) if name == self._owner.name else rows.c[name] for name in names]
+        chosen = select(*values).select_from(rows).where(*(rows.c[name] == value for name, value in only.items()))
+        await session.execute(insert(rows).from_select(list(names), chosen.with_for_update()))
+
+    async def remove_copied(self, session: AsyncSession) -> None:
+        """Remove the old owner's rows that the new one has, and no others: somebody may have stored one meanwhile."""
+        keys = [key for key in self.table.primary_key.columns if key.name != self._owner.name]
+        new = self.table.alias()
+        twin = exists().where(new.c[self._owner.name] == self._new, *(new.c[key.name] == key for key in keys))
+        await session.execute(delete(self.table).where(self._owner == self._old, twin))
+
+
+def _is_keyed_by(table: Table, owner: Column[UUID]) -> bool:
+    """Whether the owner is a part of all that must be there once only."""
+    keys = [c.columns for c in table.constraints if isinstance(c, PrimaryKeyConstraint | UniqueConstraint)]
+    keys += [index.columns for index in table.indexes if index.unique]
+    return all(owner.name in key for key in keys)
 
 
 async def _merge_profiles(session: AsyncSession, guest: UUID, user: UUID) -> None:
@@ -103,30 +173,28 @@ async def erase_rows(session: AsyncSession, *owners: UUID) -> None:
 async def hand_over_submissions(session: AsyncSession, *owners: UUID) -> None:
     """Make the system's what these callers handed in for staff (`Submitted`). What cannot be, because it hangs on
     another row of theirs or the system has one like it, stays with them."""
-    for table, owner, _ in _tables_of_owners():
-        policy = row_policy_of(table)
-        if policy is None or policy.own_read is None:
-            continue
-        keys = list(table.primary_key.columns)
-        rows = (await session.execute(select(*keys).where(owner.in_(owners)))).all()
-        if not await _give(session, table, owner, owner.in_(owners)):
-            for row in rows:
-                await _give(session, table, owner, tuple_(*keys) == tuple_(*row))
+    moves = [
+        _Move(table, column, owner, SYSTEM)
+        for table, column, _ in _tables_of_owners()
+        if (policy := row_policy_of(table)) is not None and policy.own_read is not None
+        for owner in owners
+    ]
+    for move in moves:
+        if not await _give(session, move):
+            for key in await move.find_keys(session):
+                await _give(session, move, key)
+    for move in reversed(moves):
+        await move.remove_copied(session)
 
 
-async def _give(session: AsyncSession, table: Table, owner: ColumnElement[UUID], where: ColumnElement[bool]) -> bool:
-    """Make rows the system's, and nothing else of them otherwise. Returns whether that was possible."""
+async def _give(session: AsyncSession, move: _Move, key: Mapping[str, Any] | None = None) -> bool:
+    """Store rows for the system as well. Returns whether that was possible."""
     try:
         async with session.begin_nested():
-            await session.execute(update(table).where(where).values({**_kept(table), owner: SYSTEM}))
+            await move.copy(session, key)
     except IntegrityError:
         return False
     return True
-
-
-def _kept(table: Table) -> dict[ColumnElement[Any], ColumnElement[Any]]:
-    """The columns that an update would set by itself: to change hands is no change of the content."""
-    return {column: column for column in table.columns if column.onupdate is not None}
 
 
 async def export_rows(database: Database, owner_id: UUID) -> AsyncIterator[tuple[str, Sequence[Mapping[str, Any]]]]:

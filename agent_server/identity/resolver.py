@@ -7,10 +7,9 @@ request on any replica.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
-import jwt
 from sqlalchemy import text
 
 from agent_server.caller import Caller
@@ -48,7 +47,13 @@ from agent_server.identity.logins import OURS, SigningSecret, read_access, roles
 from agent_server.identity.profiles import update_profile
 from agent_server.identity.rights import GUEST_SCOPES
 from agent_server.identity.roles import Roles, define_roles, narrow, staff_scopes
+from agent_server.late import Late
 from agent_server.settings import Settings
+
+if TYPE_CHECKING:
+    import jwt
+else:
+    jwt = Late("jwt")
 
 _TOUCH_KEY = text("update api_key set last_used_at = now() where owner_id = :owner_id and id = :id")
 # The address is counted whatever the key is, and its owner for a key that works. `stale`: a key in use is written to once

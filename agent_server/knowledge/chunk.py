@@ -7,8 +7,6 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from semantic_text_splitter import MarkdownSplitter
-
 from agent_server.knowledge import markup
 from agent_server.knowledge.parse import ContentPage, headings
 
@@ -46,6 +44,8 @@ class _Section:
 def chunk(page: ContentPage) -> list[TextChunk]:
     """The chunks of a page in order. There is at least one; none cuts a fence or table that fits."""
     # This splitter is slower than others, but it keeps fences and tables whole and gives the offsets for citations.
+    from semantic_text_splitter import MarkdownSplitter  # noqa: PLC0415  # heavy
+
     splitter = MarkdownSplitter(MAX_CHARACTERS)
     pieces = [
         (section, section.start + offset, text, markup.words(text))

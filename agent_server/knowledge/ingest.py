@@ -51,7 +51,7 @@ _DOCUMENTS = text("""
          description text, urgent text[], text text, sha text)
     on conflict (owner_id, path) do update set collection = excluded.collection, title = excluded.title,
         description = excluded.description, urgent = excluded.urgent, text = excluded.text, sha = excluded.sha,
-        updated_at = now()""")
+        updated_at = excluded.updated_at""")
 
 # A word of `about` counts twice, one of `words` once. Without the `offset 0` each text would be parsed twice.
 _CHUNKS = text("""

@@ -22,6 +22,7 @@ from agent_server.models.faults import Fault, translate_faults
 from agent_server.models.lean.model import Api, LeanModel
 from agent_server.models.lean.request import ToolSets
 from agent_server.models.lean.wire import Network, Wire
+from agent_server.models.rehearsal import leave_out_traces, rehearse
 from agent_server.models.sdk import create_client, litellm_model, openai_model
 from agent_server.models.windows import find_window
 from agent_server.settings import Settings
@@ -48,6 +49,15 @@ class Models:
         self._lock = asyncio.Lock()
         self._breakers: dict[str, Breaker] = {}
         self._windows: dict[str, int] = {}
+        leave_out_traces()
+
+    async def prepare(self) -> None:
+        """Make what the first request would have to wait for. Nothing is sent."""
+        if self.settings.openai_base_url is not None or self.settings.openai_api_key is not None:
+            wire = self._get_api().wire
+            if isinstance(wire, Network):
+                await wire.prepare()
+        await rehearse()
 
     def full_name(self, name: str) -> str:
         """A model's name of a prompt or a setting with its provider."""

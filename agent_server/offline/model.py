@@ -14,7 +14,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agents.agent_output import AgentOutputSchemaBase
 from agents.handoffs import Handoff
@@ -29,13 +29,18 @@ from agent_server import phrases
 from agent_server.calls.forms import gives_form
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage
-from agent_server.offline import quote
+from agent_server.late import Late
 from agent_server.offline.about import About, reply_to
 from agent_server.offline.responses import Call, Reply, create_response, seed_of, stream_events
 from agent_server.offline.small_talk import find_question, find_small_talk
 from agent_server.results import tell
 from agent_server.tool import Tool
 from agent_server.wording import word_label
+
+if TYPE_CHECKING:
+    from agent_server.offline import quote
+else:
+    quote = Late("agent_server.offline.quote")
 
 NOTHING_FOUND = "The content has nothing about this. No language model is configured, so I can only answer with what the content says."
 NOTHING_FOUND_NOW = "The content has nothing about this. The language model is not available just now, so I can only answer with what the content says."

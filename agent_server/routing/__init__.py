@@ -13,19 +13,23 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal
 
 from agent_server import phrases
 from agent_server.folding import unify
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.words import COMMON, stem, words
+from agent_server.late import Late
 from agent_server.routing.agents import RoutedAgent, Sample, Subject, list_samples, owners_of, section_text, subjects
 from agent_server.routing.follow_ups import follows
 from agent_server.routing.predict import Nearest, Regression
 from agent_server.routing.scores import Floats, Vector, Vectors, Vocabulary, softmax
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+else:
+    np = Late("numpy")
 
 __all__ = ["Decision", "Ranked", "RoutedAgent", "Router", "Subject", "build_router", "subjects"]
 
@@ -212,12 +216,12 @@ class _Ranking:
         self._sure = _threshold(confidences.max(axis=1), scores.argmax(axis=1) == truth)
 
 
-def _loss(scores: Floats, truth: NDArray[np.int64]) -> float:
+def _loss(scores: Floats, truth: "NDArray[np.int64]") -> float:
     # 1e-9: the logarithm of 0 is infinite, and one bad example would decide alone.
     return float(-np.log(softmax(scores)[np.arange(len(truth)), truth] + 1e-9).mean())
 
 
-def _threshold(confidences: Floats, right: NDArray[np.bool_]) -> float:
+def _threshold(confidences: Floats, right: "NDArray[np.bool_]") -> float:
     """The lowest confidence above which the examples are nearly always right. It is `_SURE` or more."""
     order = np.argsort(-confidences)
     # Half of an error more than there was: that three of three were right is no promise.

@@ -6,14 +6,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from agent_server.knowledge.chunk import SEPARATOR, chunk
 from agent_server.knowledge.parse import read_content
+from agent_server.late import Late
 from agent_server.routing.scores import Floats
 from agent_server.tool import Tool
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = Late("numpy")
 
 # Chosen on the sets in bench/routing_sets, on new splits of each into examples and messages.
 # What a text counts for; an example is 1.

@@ -3,12 +3,17 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from agent_server.knowledge.words import stem, words
+from agent_server.late import Late
 from agent_server.routing.agents import DESCRIPTION, RoutedAgent, Sample, Subject, section_text, shares_of
 from agent_server.routing.scores import Floats, Vector, Vectors, list_spellings, list_terms, unit
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = Late("numpy")
 
 # Chosen on the sets in bench/routing_sets, on new splits of each into examples and messages.
 _MEANING, _WORDS, _SPELLING = 1.5, 1.0, 0.3

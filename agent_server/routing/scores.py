@@ -3,16 +3,21 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agent_server.knowledge.words import COMMON, stem, words
+from agent_server.late import Late
 
-Floats = NDArray[np.float64]
-Vector: TypeAlias = NDArray[np.float32]
-Vectors: TypeAlias = NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats: TypeAlias = NDArray[np.float64]
+    Vector: TypeAlias = NDArray[np.float32]
+    Vectors: TypeAlias = NDArray[np.float32]
+else:
+    np = Late("numpy")
+    Floats = Vector = Vectors = Any
 
 
 class Vocabulary:

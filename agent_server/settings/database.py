@@ -17,6 +17,10 @@ class DatabaseSettings(BaseModel):
     database_pool_timeout: Annotated[
         float, Field(gt=0, description="Longest wait for a connection while none gets free, seconds.")
     ] = 5.0
+    database_sleep: Annotated[
+        float | None,
+        Field(gt=0, description="Seconds without work after which the server leaves the database alone; unset: never."),
+    ] = None
     migrate: Annotated[bool, Field(description="Apply pending migrations when the server starts.")] = True
 
     @field_validator("database_url", "database_direct_url", "database_owner_url")

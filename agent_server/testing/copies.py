@@ -1,6 +1,7 @@
 """Copies of a template database that are used again.
 
-To make a copy takes the server ten times as long as to put one that was used into the template's state.
+To make a copy takes the server ten times as long as to put one that was used into the template's state, and a connection
+that is kept for it half as long as one that is made for it.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from agent_server.db import Database
+from agent_server.db.outages import DatabaseAway
 from agent_server.db.scratch import create_scratch, drop_scratch
 
 _IS_SUPERUSER = text("select rolsuper from pg_roles where rolname = current_user")
@@ -43,10 +45,19 @@ class _Writes:
 
 @dataclass
 class _Copy:
-    """A copy and the writes to it while it was as the template."""
+    """A copy, a connection to it that is kept, and the writes to it while it was as the template."""
 
-    url: str
+    database: Database
+    connection: AsyncConnection
     writes: _Writes
+
+    @property
+    def url(self) -> str:
+        return self.database.url
+
+    async def close(self) -> None:
+        await self.connection.close()
+        await self.database.close()
 
 
 class DatabaseCopies:
@@ -54,6 +65,8 @@ class DatabaseCopies:
 
     def __init__(self, server: str, template: str) -> None:
         self._server, self._template = Database(server), template
+        self._loop = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        """That of the connections, which runs while something is done with them."""
         self._free: list[_Copy] = []
         self._rows: dict[str, bytes] = {}
         """The rows of each table of the template that has some, in the binary format of COPY."""
@@ -61,47 +74,50 @@ class DatabaseCopies:
     @contextmanager
     def borrow(self) -> Iterator[str]:
         """The address of a copy for as long as the block. Connections to it that are left open are ended."""
-        copy = self._free.pop() if self._free else asyncio.run(self._make())
+        copy = self._free.pop() if self._free else self._loop.run(self._make())
         try:
             yield copy.url
         finally:
-            asyncio.run(self._take_back(copy))
+            self._loop.run(self._take_back(copy))
 
     def close(self) -> None:
         """Drop the copies."""
-        asyncio.run(drop_scratch(self._server, *(copy.url for copy in self._free)))
+        self._loop.run(self._drop(*self._free))
         self._free.clear()
+        self._loop.close()
 
     async def _make(self) -> _Copy:
-        url = await create_scratch(self._server, self._template)
-        database = Database(url)
-        async with _connect(database) as connection:
-            writes = await _read_writes(connection)
-            if not self._rows:
-                driver: Any = (await connection.get_raw_connection()).driver_connection
-                for name in writes.rows:
-                    rows = BytesIO()
-                    await driver.copy_from_query(f"table {name}", output=rows, format="binary")
-                    self._rows[name] = rows.getvalue()
-        await database.close()
-        return _Copy(url, writes)
+        database = Database(await create_scratch(self._server, self._template))
+        connection = await _connect(database)
+        writes = await _read_writes(connection)
+        if not self._rows:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            for name in writes.rows:
+                rows = BytesIO()
+                await driver.copy_from_query(f"table {name}", output=rows, format="binary")
+                self._rows[name] = rows.getvalue()
+        return _Copy(database, connection, writes)
 
     async def _take_back(self, copy: _Copy) -> None:
-        database = Database(copy.url)
         try:
-            async with _connect(database) as connection:
-                is_restored = await self._restore(connection, copy)
-        finally:
-            await database.close()
-        if is_restored:
+            is_superuser = (await copy.connection.execute(_IS_SUPERUSER)).scalar_one()
+        except DatabaseAway:  # a test ends connections, too
+            await copy.connection.close()
+            copy.connection = await _connect(copy.database)
+            is_superuser = (await copy.connection.execute(_IS_SUPERUSER)).scalar_one()
+        # who is none may not pass the triggers by
+        if is_superuser and await self._restore(copy.connection, copy):
             self._free.append(copy)
         else:
-            await drop_scratch(self._server, copy.url)
+            await self._drop(copy)
+
+    async def _drop(self, *copies: _Copy) -> None:
+        for copy in copies:
+            await copy.close()
+        await drop_scratch(self._server, *(copy.url for copy in copies))
 
     async def _restore(self, connection: AsyncConnection, copy: _Copy) -> bool:
         """Whether the copy is as the template again. It cannot be where its tables were changed, not only their rows."""
-        if not (await connection.execute(_IS_SUPERUSER)).scalar_one():
-            return False  # who is none may not pass the triggers by
         await connection.execute(_END_OTHERS)
         now = await _read_writes(connection)
         if now.catalog != copy.writes.catalog:
@@ -120,8 +136,8 @@ class DatabaseCopies:
         return True
 
 
-def _connect(database: Database) -> Any:
-    return database.owner.execution_options(isolation_level="AUTOCOMMIT").connect()
+async def _connect(database: Database) -> AsyncConnection:
+    return await database.owner.execution_options(isolation_level="AUTOCOMMIT").connect()
 
 
 async def _read_writes(connection: AsyncConnection) -> _Writes:

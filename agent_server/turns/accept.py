@@ -18,6 +18,7 @@ from agent_server.identity.credentials import keep_credential
 from agent_server.turns.claims import lock_owner
 from agent_server.turns.models import TURN_COLUMNS, Turn, turn_of
 from agent_server.turns.replacing import MessageName, Version, find_version, replace_turns
+from agent_server.turns.replica import ONCE
 from agent_server.turns.sender import sender_json
 from agent_server.turns.steering import add_steer, find_running
 from agent_server.wording import count
@@ -117,10 +118,11 @@ async def accept(
     at_once: int | None = None,
     turn_id: UUID | None = None,
     recall: Recall | None = None,
+    format: int = 1,
 ) -> Accepted:
     """Store the message and its turn. `replica` owns it and it is running if the conversation is idle, it `can_run` and
     fewer than `at_once` of the caller's run (None: any number); else it is queued. `turn_id` is the id of a new turn, and `recall` reads what it starts from where
-    it may run.
+    it may run. `format` is the newest form of rows that all replicas read.
 
     The same `client_key` with the same body is the same turn; with another body it is refused. Raises NotFound for a
     conversation that is not the caller's, InvalidInput, Busy (`on_busy` reject) and TooMany (the queue is full).
@@ -157,7 +159,7 @@ async def accept(
         if can_run and at_once is not None:
             # Last, because all that this caller sends waits for it.
             await lock_owner(session, caller.id)
-        await _insert(session, turn, replica=replica, can_run=can_run)
+        await _insert(session, turn, replica=replica, can_run=can_run, format=format)
         behind_own = can_run and turn.status == "queued"
         return Accepted(turn, fresh=True, behind_own=behind_own, interrupted=running, recalled=recalled)
 
@@ -203,7 +205,7 @@ def _make_turn(
     )
 
 
-async def _insert(session: Executor, turn: Turn, *, replica: UUID, can_run: bool) -> None:
+async def _insert(session: Executor, turn: Turn, *, replica: UUID, can_run: bool, format: int) -> None:
     """Store the turn with its message, the first item. It is this replica's and runs where it may."""
     # From its first commit: it waits for no sweep, and nobody else claims it.
     values = {
@@ -219,7 +221,7 @@ async def _insert(session: Executor, turn: Turn, *, replica: UUID, can_run: bool
         "created_at": turn.created_at,
         "replica": replica,
         "can_run": can_run,
-        "new_items": items_json([user_message(turn.input["message"])]),
+        "new_items": items_json([user_message(turn.input["message"])], once=format >= ONCE),
     }
     turn.status = (await session.execute(_INSERT, values)).scalar_one()
     if turn.status == "running":

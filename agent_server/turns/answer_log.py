@@ -16,8 +16,9 @@ PIECE = 8_192
 class AnswerLog:
     """Puts the thoughts and the text of one model call into the log.
 
-    The first words are written at once, the rest every `FLUSH_SECONDS`. `before` makes the events that go before the
-    rest of the text so far. `notes` are codes of what happened to the call.
+    The first words are written as soon as no more are at hand, or at once where other turns keep this process from coming
+    to rest; what follows every `FLUSH_SECONDS`. `before` makes the events that go before the rest of the text so far.
+    `notes` are codes of what happened to the call.
     """
 
     def __init__(self, writer: TurnWriter, call: int, before: Callable[[str], list[Event]]) -> None:
@@ -54,9 +55,14 @@ class AnswerLog:
         return [*events, TextDone(self._call)] if self._text else events
 
     async def _flush(self) -> None:
-        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
-            await self._writer.append(*self._take_events())
-            self._flushed = time.monotonic()
+        if time.monotonic() - self._flushed < FLUSH_SECONDS:
+            return
+        events = self._take_events()
+        if self._flushed or self._writer.is_alone():
+            self._writer.show(*events)
+        else:
+            await self._writer.append(*events)
+        self._flushed = time.monotonic()
 
     def _take_events(self) -> list[Event]:
         events = [

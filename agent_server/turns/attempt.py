@@ -72,8 +72,8 @@ Renew = Callable[[Caller], Awaitable[Caller]]
 @dataclass(frozen=True, kw_only=True)
 class Attempts:
     """Makes attempts of turns that are this replica's. `given_up` are the turns whose attempts are cancelled so that
-    another replica goes on with them; any other attempt that is cancelled ends its turn. `batches` says whether all
-    replicas read several events in one row."""
+    another replica goes on with them; any other attempt that is cancelled ends its turn. `format` is the newest
+    form of rows that all replicas read, and `is_alone` says whether one turn runs here at most."""
 
     database: Database
     hub: Hub
@@ -82,7 +82,8 @@ class Attempts:
     renew: Renew | None
     turn_timeout: float
     given_up: Set[UUID]
-    batches: Callable[[], bool]
+    format: Callable[[], int]
+    is_alone: Callable[[], bool]
 
     async def make(self, turn: Turn, recalled: Any = None) -> bool:
         """Make an attempt of a turn, for which `recalled` was read as it was accepted. Returns whether it leaves a turn that waits for a replica."""
@@ -173,7 +174,8 @@ class Attempts:
             epoch=turn.epoch,
             steers=turn.steers,
             earlier=earlier,
-            batches=self.batches(),
+            format=self.format(),
+            is_alone=self.is_alone,
         )
 
     async def _run_in_time(self, turn: Turn, writer: TurnWriter, recalled: Any) -> Outcome:

@@ -15,7 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
-from agent_server.db import Database, Executor, Swept, sweep_held, sweep_turns
+from agent_server.db import Database, Executor
+from agent_server.db.sweep import Swept, sweep_held, sweep_turns
 from agent_server.heartbeat import DEAD_AFTER
 from agent_server.turns.models import Turn
 

@@ -10,14 +10,17 @@ from sqlmodel import col, select
 
 from agent_server.calls.ledger import CallOutcome
 from agent_server.db import Database, Executor
-from agent_server.turns.events import Event, Reset, TextDelta, TextDone, ThoughtDelta, ToolReturned, unfold
+from agent_server.turns.events import Event, Numbered, Reset, TextDelta, TextDone, ThoughtDelta, ToolReturned, unfold
 from agent_server.turns.models import ModelCall, ToolCall
+from agent_server.turns.references import SAID
 
 _TAKEN_STEERS = text("""
     select consumed_n, text from steer where owner_id = :owner_id and turn_id = :id and consumed_n is not null
     order by i""")
 
-_EVENTS = text("select seq, kind, body from event where owner_id = :owner_id and turn_id = :id order by seq")
+_EVENTS = text(f"""
+    select e.seq, e.kind, e.body, {SAID} from event e
+    where e.owner_id = :owner_id and e.turn_id = :id order by e.seq""")  # noqa: S608  # SQL of our own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +87,13 @@ async def read_earlier(database: Database, *, owner_id: UUID, turn_id: UUID) -> 
 
 async def read_events(session: Executor, *, owner_id: UUID, turn_id: UUID) -> Sequence[Event]:
     """The log of a turn so far."""
+    return [numbered.event for numbered in await read_numbered(session, owner_id=owner_id, turn_id=turn_id)]
+
+
+async def read_numbered(session: Executor, *, owner_id: UUID, turn_id: UUID) -> Sequence[Numbered]:
+    """The same with the numbers of the events."""
     rows = await session.execute(_EVENTS, {"owner_id": owner_id, "id": turn_id})
-    return [numbered.event for row in rows for numbered in unfold(*row)]
+    return [numbered for row in rows for numbered in unfold(*row)]
 
 
 def find_partial_texts(events: Iterable[Event]) -> Mapping[int, str]:

@@ -1,9 +1,13 @@
 """What happens in a turn as clients may know it. Events are one closed union, numbered per turn; every encoder renders
 them. `kind` and the fields are what `GET /api/turns/{turn}/events` sends."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
+
+from agent_server.db import storable
+from agent_server.turns.references import refer, restore
 
 
 @dataclass(frozen=True)
@@ -235,16 +239,33 @@ BATCH = "batch"
 """The kind of a row with several events, a list of kind and body each. Its number is that of the last one."""
 
 
-def fold(rows: Sequence[dict[str, Any]], *, batch: bool) -> list[dict[str, Any]]:
-    """The rows of events that are written together, each with the place of its `last` event among them."""
+TOLD = "told"
+"""The kind of such a row whose events refer to items (`references`): those after the `after`th of the turn."""
+
+
+def fold_json(events: Sequence[Event], *, batch: bool, texts: Sequence[str] = ()) -> str:
+    """The rows of events that are written together, each with the place of its `last` event among them. They refer to
+    `texts`, where there are any."""
+    rows = storable([[event.kind, body_of(event)] for event in events])
+    told = [refer(kind, body, texts) for kind, body in rows] if texts else ()
+    if any(len(event) > 2 for event in told):
+        return json.dumps([{"kind": TOLD, "body": {"events": told}, "last": len(rows)}])
     if batch and len(rows) > 1:
-        return [{"kind": BATCH, "body": [[row["kind"], row["body"]] for row in rows], "last": len(rows)}]
-    return [{**row, "last": place} for place, row in enumerate(rows, 1)]
+        return json.dumps([{"kind": BATCH, "body": rows, "last": len(rows)}])
+    return json.dumps([{"kind": kind, "body": body, "last": place} for place, (kind, body) in enumerate(rows, 1)])
 
 
-def unfold(seq: int, kind: str, body: Any) -> list[Numbered]:
-    """The events of a row."""
-    if kind != BATCH:
+def unfold_json(rows: str, before: int, texts: Sequence[str] = ()) -> list[Numbered]:
+    """The events of such rows, of a turn that has so many before them."""
+    return [each for row in json.loads(rows) for each in unfold(before + row["last"], row["kind"], row["body"], texts)]
+
+
+def unfold(seq: int, kind: str, body: Any, texts: Sequence[str] | None = None) -> list[Numbered]:
+    """The events of a row, which refer to these texts."""
+    if kind == TOLD:
+        # a reference follows kind and body
+        body = [[told[0], restore(told[1], told[2], texts or ()) if told[2:] else told[1]] for told in body["events"]]
+    elif kind != BATCH:
         return [Numbered(seq, from_row(kind, body))]
     first = seq - len(body) + 1
     return [Numbered(first + place, from_row(*each)) for place, each in enumerate(body)]

@@ -23,6 +23,7 @@ from agent_server.errors import Unavailable
 from agent_server.signals import Hint, TurnGrew
 from agent_server.turns.events import LAST, Cancelled, Done, Failed, Numbered, Snapshot, unfold
 from agent_server.turns.models import FINISHED, Turn
+from agent_server.turns.references import SAID
 
 log = structlog.get_logger()
 
@@ -33,17 +34,16 @@ IDLE_SECONDS = 15.0
 OUTAGE_SECONDS = 60.0
 """How long the database may be away before those who follow are told so."""
 
-_READ = text("""
-    select e.turn_id, e.seq, e.kind, e.body
+_READ = text(f"""
+    select e.turn_id, e.seq, e.kind, e.body, {SAID}
     from unnest(cast(:ids as uuid[]), cast(:after as int[])) w(id, after)
     join event e on e.owner_id = :owner_id and e.turn_id = w.id and e.seq > w.after
-    order by e.turn_id, e.seq""")
+    order by e.turn_id, e.seq""")  # noqa: S608  # SQL of our own
 
-# A left join: a turn that was deleted must be found to be gone.
 _STATES = text("""
-    select w.id, t.last_event, t.status, t.events_kept, t.leave_after is not null
+    select t.id, t.last_event, t.status, t.events_kept, t.leave_after is not null
     from unnest(cast(:owners as uuid[]), cast(:ids as uuid[])) w(owner_id, id)
-    left join turn t on t.owner_id = w.owner_id and t.id = w.id""")
+    join turn t on t.owner_id = w.owner_id and t.id = w.id""")
 
 # Written once in a quarter of the time that nobody may follow, and not with each poll.
 _FOLLOWED = text("""
@@ -289,12 +289,15 @@ class Hub:
             if any(watched for *_, watched in states):
                 await session.execute(_FOLLOWED, keys)
         grown: set[UUID] = set()
+        # Those that have no row were deleted with their conversations.
+        for id in asked - {id for id, *_ in states}:
+            if (feed := self._feeds.get(id)) is not None:
+                feed.end()
         for id, last_event, status, kept, _ in states:
             feed = self._feeds.get(id)
             if feed is None:
                 continue
-            # No event number means no row: the turn was deleted with its conversation.
-            if last_event is None or (status in FINISHED and last_event <= feed.last):
+            if status in FINISHED and last_event <= feed.last:
                 feed.end()
             elif not kept:
                 await self._summarise(feed)
@@ -339,8 +342,8 @@ async def _read_events(session: Executor, owner_id: UUID, after: dict[UUID, int]
     """The events of one owner's turns with numbers above those given."""
     found: dict[UUID, list[Numbered]] = {}
     keys = {"owner_id": owner_id, "ids": list(after), "after": list(after.values())}
-    for turn_id, seq, kind, body in await session.execute(_READ, keys):
+    for turn_id, seq, kind, body, said in await session.execute(_READ, keys):
         # Of a row with several events the first may be known.
-        new = [numbered for numbered in unfold(seq, kind, body) if numbered.seq > after[turn_id]]
+        new = [numbered for numbered in unfold(seq, kind, body, said) if numbered.seq > after[turn_id]]
         found.setdefault(turn_id, []).extend(new)
     return found

@@ -20,11 +20,8 @@ Status = Literal["queued", "running", "done", "failed", "cancelled"]
 FINISHED: frozenset[Status] = frozenset({"done", "failed", "cancelled"})
 
 
-# `onupdate`: a user takes over a guest's rows, whose keys begin with the owner.
 def _of_turn() -> ForeignKeyConstraint:
-    return ForeignKeyConstraint(
-        ["owner_id", "turn_id"], ["turn.owner_id", "turn.id"], ondelete="CASCADE", onupdate="CASCADE"
-    )
+    return ForeignKeyConstraint(["owner_id", "turn_id"], ["turn.owner_id", "turn.id"], ondelete="CASCADE")
 
 
 class Turn(Owned, table=True):
@@ -42,7 +39,6 @@ class Turn(Owned, table=True):
             ["owner_id", "conversation_id"],
             ["conversation.owner_id", "conversation.id"],
             ondelete="CASCADE",
-            onupdate="CASCADE",
         ),
         # Holds also without the lock that `accept` takes.
         UniqueConstraint("owner_id", "client_key"),
@@ -78,7 +74,7 @@ class Turn(Owned, table=True):
             info=LATE,
         ),
         # Every write of an attempt updates the row. With room on its page the update leaves the indexes alone.
-        {"postgresql_with": {"fillfactor": "70"}},
+        {"postgresql_with": {"fillfactor": "85"}},
     )
 
     conversation_id: UUID

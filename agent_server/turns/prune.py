@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_server.db import Database, Swept, What, remove_swept
+from agent_server.db import Database
+from agent_server.db.sweep import Swept, What, remove_swept
 
 # `skip locked`: two replicas at once, or a deletion, do not wait for each other. What is skipped is found again.
 _OLD = """

@@ -4,6 +4,9 @@ from agent_server.db import Database, new_id
 from agent_server.heartbeat import Heartbeat
 from agent_server.signals import Hint, Signals
 
+BATCHES, ONCE = 2, 3
+"""Forms of rows (`heartbeat.FORMAT`): several events are in one, and what an item says is said once."""
+
 
 class Replica:
     """Says that it lives from `start` to `close`. `signals` are the hints to and from the other replicas."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, assert_never
 from uuid import UUID
@@ -11,8 +11,9 @@ from uuid import UUID
 import structlog
 
 from agent_server.db import Database
+from agent_server.db.sleep import Sleep
 from agent_server.errors import Unavailable
-from agent_server.heartbeat import BEAT_SECONDS
+from agent_server.heartbeat import ALONE_SECONDS, BEAT_SECONDS
 from agent_server.signals import TurnGrew, TurnStopped, WorkWaits
 from agent_server.turns.accept import Accepted
 from agent_server.turns.attempt import Attempts, Renew, Run
@@ -30,15 +31,11 @@ SWEEP_SECONDS = 0.25
 WATCH_SECONDS = 1.0
 """The same where there is no other replica and no turn waits here: for turns that nobody follows any more."""
 IDLE_SECONDS = 4.0
-"""The same where no turn runs either."""
+"""The longest where no turn runs either: a look comes when as long again has gone by as since the last turn."""
 LIVELY_SECONDS = 8.0
 """How long after the last turn, or its start, a replica is not idle: there may be turns of one that died."""
 SECOND_LOOK_SECONDS = 0.1
 """How soon a replica whose lock is free, with a fresh heartbeat, is looked at again before its turns are taken."""
-
-
-BATCHES = 2
-"""The form of rows (`heartbeat.FORMAT`) in which one has several events."""
 
 
 class Runner:
@@ -58,8 +55,10 @@ class Runner:
         slots: int = 64,
         waiting: int | None = None,
         turn_timeout: float = 300.0,
+        sleep: Sleep | None = None,
     ) -> None:
         self.replica = replica
+        self._sleep = sleep or Sleep()
         self._database, self._hub = database, hub
         self._places = Places(slots=slots, waiting=waiting)
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
@@ -73,10 +72,12 @@ class Runner:
             renew=renew,
             turn_timeout=turn_timeout,
             given_up=self._given_up,
-            batches=lambda: replica.format >= BATCHES,
+            format=lambda: replica.format,
+            is_alone=lambda: len(self._tasks) < 2,
         )
         self._background: set[asyncio.Task[None]] = set()
-        self._freed, self._hurry = asyncio.Event(), asyncio.Event()
+        self._sleeper: asyncio.Task[None] | None = None
+        self._freed, self._hurry, self._busy = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._drained: asyncio.Task[None] | None = None
         self._active = time.monotonic()
 
@@ -87,15 +88,38 @@ class Runner:
 
     async def start(self) -> None:
         """Announce this replica and sweep until `close`. Raises Unavailable."""
-        await self.replica.start()
+        await self._get_up()
+        self._sleeper = asyncio.create_task(self._sleep.run(self._has_work, self._lie_down, self._get_up))
+
+    def _has_work(self) -> bool:
+        return bool(self._tasks or self._places.waiting)
+
+    async def _lie_down(self) -> None:
+        await self._stop_background()
+        await self.replica.close()
+        await self._database.close()
+
+    async def _get_up(self) -> None:
+        try:
+            await self.replica.start()
+        except Unavailable:
+            await self.replica.close()
+            raise
         self._freed.set()  # the first sweep is at once
         self._background = {
-            asyncio.create_task(repeat(self._pace, self._sweep, self._freed)),
-            asyncio.create_task(repeat(lambda: BEAT_SECONDS, self._release_lost, asyncio.Event())),
-            asyncio.create_task(repeat(lambda: BEAT_SECONDS, self._forget_begun, asyncio.Event())),
+            asyncio.create_task(repeat(self._pace, partial(self._awake, self._sweep), self._freed)),
+            asyncio.create_task(repeat(self._pace_of_lost, partial(self._awake, self._release_lost), asyncio.Event())),
+            asyncio.create_task(
+                repeat(lambda: BEAT_SECONDS, partial(self._awake, self._forget_begun), asyncio.Event())
+            ),
             asyncio.create_task(self._listen()),
             asyncio.create_task(self._watch()),
         }
+
+    async def _awake(self, work: Callable[[], Awaitable[None]]) -> None:
+        # Whoever is cut off within a statement may leave its connection open for a while.
+        with self._sleep.hold():
+            await work()
 
     async def drain(self, seconds: float) -> None:
         """Take no more turns and wait so long for those that run here. Then the rest is handed over at once and the
@@ -114,10 +138,17 @@ class Runner:
         """Let go at once of what still runs. Nothing of it is lost."""
         await self.drain(0)
         # Only now: hints, heartbeat and self-stop go on until every turn is handed over.
+        if self._sleeper is not None:
+            self._sleeper.cancel()
+            await asyncio.gather(self._sleeper, return_exceptions=True)
+        await self._stop_background()
+        await self.replica.close()
+
+    async def _stop_background(self) -> None:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-        await self.replica.close()
+        self._background = set()
 
     async def _drain(self, seconds: float) -> None:
         hurry = asyncio.create_task(self._hurry.wait())
@@ -184,6 +215,7 @@ class Runner:
             self._hub.begin(turn.owner_id, turn.id, watched=turn.leave_after is not None)
         task = asyncio.create_task(self._attempt(turn, recalled), name=f"turn {turn.id}")
         self._tasks[turn.id] = task
+        self._busy.set()
         # A callback, and no `finally` in the task: one that is cancelled before it has begun never gets there.
         task.add_done_callback(partial(self._free_slot, turn.id))
 
@@ -193,6 +225,8 @@ class Runner:
 
     def _free_slot(self, turn_id: UUID, _: asyncio.Task[None]) -> None:
         del self._tasks[turn_id]
+        if not self._tasks:
+            self._busy.clear()
         self._given_up.discard(turn_id)
         was_full = not self._places.free_slots
         self._places.end(turn_id)
@@ -245,7 +279,14 @@ class Runner:
         """Seconds until the next sweep that nothing asks for."""
         if not self.replica.is_alone or self._places.waiting:
             return SWEEP_SECONDS
-        return IDLE_SECONDS if self._is_idle else WATCH_SECONDS
+        if self._tasks:
+            return WATCH_SECONDS
+        return min(max(time.monotonic() - self._active, WATCH_SECONDS), IDLE_SECONDS)
+
+    def _pace_of_lost(self) -> float:
+        """Seconds until the next look for turns that are this replica's and do not run."""
+        # Twice before this replica is idle, at the least: only the second look lets go of what the first has found.
+        return BEAT_SECONDS if self._tasks or not self.replica.is_alone else ALONE_SECONDS
 
     async def _sweep(self) -> None:
         # Who may be taken for dead must not claim: others would take the turns away again.
@@ -303,6 +344,7 @@ class Runner:
         """Stop the runs of a process that cannot say that it lives. It must be before others take them for a dead
         one's."""
         while True:
+            await self._busy.wait()
             # Between STOP_AFTER and DEAD_AFTER is one second; the look must fall well within it.
             await asyncio.sleep(BEAT_SECONDS / 4)
             if self.replica.is_silent and (running := self._tasks.keys() - self._given_up):

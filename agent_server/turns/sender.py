@@ -12,18 +12,17 @@ from agent_server.caller import Caller
 
 def sender_json(caller: Caller) -> dict[str, Any]:
     """The caller as it is kept. `read_sender` reads it."""
-    return {
-        "kind": caller.kind,
-        "scopes": sorted(caller.scopes),
-        "key_id": None if caller.key_id is None else str(caller.key_id),
+    more = {
+        "key_id": caller.key_id and str(caller.key_id),
         "by_roles": caller.by_roles,
         "network": caller.network,
     }
+    return {"kind": caller.kind, "scopes": sorted(caller.scopes), **{key: kept for key, kept in more.items() if kept}}
 
 
 def read_sender(owner_id: UUID, kept: Mapping[str, Any]) -> Caller:
     """The caller `owner_id` as it was kept."""
-    # Turns of an earlier version have no more than the kind and the scopes.
+    # Only what there is to say is kept.
     key_id = kept.get("key_id")
     return Caller(
         id=owner_id,

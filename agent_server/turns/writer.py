@@ -7,7 +7,7 @@ over writes nothing more), the allotment of event numbers (dense, and visible in
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -23,9 +23,11 @@ from agent_server.conversations.items import NewItem, insert_items, items_json, 
 from agent_server.db import Database, Executor, after_commit, storable
 from agent_server.errors import Unavailable
 from agent_server.turns.earlier import NOTHING, Earlier
-from agent_server.turns.events import Event, Steered, body_of, fold, unfold
+from agent_server.turns.events import Event, Steered, fold_json, unfold_json
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Status
+from agent_server.turns.references import texts_of
+from agent_server.turns.replica import BATCHES, ONCE
 from agent_server.turns.steering import release_steers
 
 log = structlog.get_logger()
@@ -52,8 +54,9 @@ _WRITE = """
         returning owner_id, conversation_id, id, turn_no, last_event, last_item, cancel and :heed_stop as stop, steers),
     new_event as (
         insert into event (owner_id, turn_id, seq, kind, body, at)
-        select :owner_id, :id, f.last_event - :events + cast(e.row ->> 'last' as int), e.row ->> 'kind', e.row -> 'body',
-               now()
+        select :owner_id, :id, f.last_event - :events + cast(e.row ->> 'last' as int), e.row ->> 'kind',
+               case when e.row ->> 'kind' = 'told' then json_build_object('after', f.last_item - cast(:items as int),
+                   'items', cast(:items as int), 'events', e.row -> 'body' -> 'events') else e.row -> 'body' end, now()
         from fence f cross join json_array_elements(cast(:new_events as json)) e(row)
         where not f.stop),
     new_item as ({items}){more}
@@ -126,7 +129,8 @@ class _Held:
 @dataclass(kw_only=True)
 class TurnWriter:
     """Writes what one attempt of a turn does. `steers` is how many messages have been put into the turn so far, as the
-    last write saw it; `earlier` is what earlier attempts have stored. With `batches` the events of a write are one row.
+    last write saw it; `earlier` is what earlier attempts have stored. `format` is the newest form of rows that all
+    replicas read (`heartbeat.FORMAT`). `is_alone` says whether no other turn runs in this process.
 
     What nothing else depends on may be held (`hold`): it goes with the next write, or after `HOLD_SECONDS`.
     """
@@ -140,13 +144,15 @@ class TurnWriter:
     epoch: int
     steers: int = 0
     earlier: Earlier = NOTHING
-    batches: bool = False
+    format: int = 1
+    is_alone: Callable[[], bool] = lambda: True
 
     def __post_init__(self) -> None:
         self._taken = list(self.earlier.steers)
         self._held, self._answer = _Held(), _Held()
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
 
     @property
     def _key(self) -> dict[str, Any]:
@@ -164,11 +170,24 @@ class TurnWriter:
         """Have the outcome of a call that had no effect written with what comes next."""
         self._hold(_Held(list(events), list(items), [act]))
 
-    def _hold(self, more: _Held) -> None:
+    def show(self, *events: Event) -> None:
+        """Have more of an answer written as soon as this process waits for what comes after it: of an answer that has come
+        whole nothing is written before its end. Raises what the last such write came to."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        self._hold(_Held(list(events)), seconds=0)
+
+    def _hold(self, more: _Held, *, seconds: float = HOLD_SECONDS) -> None:
         self._held = self._held.before(more)
         # A model may think for long, and whoever follows is to see what has happened.
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._flush_soon)
+        if self._timer is None or seconds < HOLD_SECONDS:
+            self._flush_within(seconds)
+
+    def _flush_within(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._flush_soon)
 
     async def flush(self) -> None:
         """Write what is held. Raises Fenced or StopRequested."""
@@ -196,14 +215,17 @@ class TurnWriter:
 
     def _flush_soon(self) -> None:
         self._timer = None
-        self._flushing = asyncio.create_task(self._flush_late())
+        # What is being written comes first, and it sees to the rest.
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush_late())
 
     async def _flush_late(self) -> None:
         try:
-            if not self._held.is_empty:
+            # Also what came during the write, unless it may wait for longer.
+            while self._timer is None and not self._held.is_empty:
                 await self._write_held(_Held(), waits=False)
-        except (Interrupted, Unavailable):
-            pass  # it is held still, and the write that it goes with raises the same
+        except (Interrupted, Unavailable) as error:
+            self._failure = error  # it is held still, and the write that it goes with raises the same
         except Exception:  # a bug, which the next write raises as well
             log.exception("turn.flush_failed")
         finally:
@@ -222,12 +244,20 @@ class TurnWriter:
         # What is being written comes before this in the log.
         if waits and self._flushing is not None:
             await asyncio.wait({self._flushing})
+        if end is None and self._held.response is not None and self._answer.response is not None:
+            # a write has one row for the journal
+            answer, self._answer = self._answer, _Held()
+            try:
+                await self._write_held(_Held(), heed_stop=heed_stop, waits=waits)
+            finally:
+                self._answer = answer
         held, answer = self._held, self._answer
         self._held, self._answer = _Held(), _Held()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         whole = held.before(answer).before(more)
+        self._failure = None
         # A response that is written with the end of its turn needs no journal: nobody goes on with the turn.
         statement = _FINISH if end is not None else _RESPONSE if whole.response else _APPEND
         values = {
@@ -266,8 +296,9 @@ class TurnWriter:
 
         Returns how many rows the `statement` (see `fence_statement`) has written with its own `values`.
         """
-        rows = storable([{"kind": event.kind, "body": body_of(event)} for event in events])
-        new_events = json.dumps(fold(rows, batch=self.batches))
+        new_items = items_json(items, once=self.format >= ONCE)
+        texts = texts_of(new_items, values.get("usage")) if self.format >= ONCE else ()
+        new_events = fold_json(events, batch=self.format >= BATCHES, texts=texts)
         written: Any = (
             await session.execute(
                 statement,
@@ -278,7 +309,7 @@ class TurnWriter:
                     "events": len(events),
                     "items": len(items),
                     "new_events": new_events,
-                    "new_items": items_json(items),
+                    "new_items": new_items,
                     **values,
                 },
             )
@@ -290,10 +321,7 @@ class TurnWriter:
             raise StopRequested
         if events:
             # From the stored JSON: followers here must get exactly what those who read the rows get.
-            first = written.last_event - len(events)
-            numbered = [
-                each for row in json.loads(new_events) for each in unfold(first + row["last"], row["kind"], row["body"])
-            ]
+            numbered = unfold_json(new_events, written.last_event - len(events), texts)
             # Followers must never have an event that is then rolled back.
             after_commit(session, lambda: self.hub.publish(self.turn_id, numbered))
         return int(written.also)
@@ -313,7 +341,7 @@ class TurnWriter:
         of it that could happen twice: the next calls only `read`, or the turn is at its `end`."""
         row = {"n": n, "by": agent, "request_sha": request_sha, "response": json.dumps(response)}
         whole = _Held(list(events), list(items), response=row)
-        if then != "act" and self._held.response is not None:
+        if then != "end" and self._held.response is not None:
             await self.flush()
         match then:
             case "act":
@@ -322,6 +350,9 @@ class TurnWriter:
                 self._hold(whole)
             case "end":
                 self._answer = whole
+                # What was shown just now need not be written by itself: its turn ends at once.
+                if not self._held.is_empty:
+                    self._flush_within(HOLD_SECONDS)
 
     async def take_steers(self, n: int) -> list[tuple[int, str]]:
         """Take the messages put into the turn that model call `n` is given. Those are what earlier calls were the first

@@ -6,9 +6,9 @@ put the result into its document as it is.
 
 import re
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import nh3
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
 from markdown_it.renderer import RendererHTML
@@ -18,7 +18,8 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
-from agent_server.web.code import highlight_code
+if TYPE_CHECKING:
+    import nh3
 
 _CITATION = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 _URL = re.compile(r"://[^\s<>\"'`\[\]]*[^\s<>\"'`\[\](){}.,;:!?*_~|]")
@@ -37,47 +38,52 @@ _MOST_EMPTY_CELLS = 500
 _SHORT, _GROWTH = 500, 8
 """A block of so many characters is rendered at each step, a longer one when it has grown by this part of the rest."""
 
-_SANITISER = nh3.Cleaner(
-    tags={
-        "a",
-        "blockquote",
-        "br",
-        "code",
-        "div",
-        "em",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "hr",
-        "input",
-        "li",
-        "ol",
-        "p",
-        "pre",
-        "s",
-        "span",
-    }
-    | {"strong", "table", "tbody", "td", "th", "thead", "tr", "ul"},
-    attributes={
-        "a": {"href", "class", "title"},
-        "code": {"class"},
-        "div": {"class"},
-        "li": {"class"},
-        "ol": {"start"},
-        "pre": {"class"},
-        "span": {"class"},
-        "td": {"class"},
-        "th": {"class"},
-    },
-    tag_attribute_values={
-        "a": {"rel": {"noopener nofollow"}, "target": {"_blank"}},
-        "input": {"type": {"checkbox"}, "disabled": {""}, "checked": {""}, "aria-label": {"Done", "Not done"}},
-    },
-    url_schemes={"http", "https", "mailto"},
-    url_relative=lambda url: url if re.fullmatch(r"#cite-\d{1,3}", url) else None,
-    link_rel=None,
-)
+
+@cache
+def _sanitiser() -> "nh3.Cleaner":
+    import nh3  # noqa: PLC0415  # heavy
+
+    return nh3.Cleaner(
+        tags={
+            "a",
+            "blockquote",
+            "br",
+            "code",
+            "div",
+            "em",
+            "h3",
+            "h4",
+            "h5",
+            "h6",
+            "hr",
+            "input",
+            "li",
+            "ol",
+            "p",
+            "pre",
+            "s",
+            "span",
+        }
+        | {"strong", "table", "tbody", "td", "th", "thead", "tr", "ul"},
+        attributes={
+            "a": {"href", "class", "title"},
+            "code": {"class"},
+            "div": {"class"},
+            "li": {"class"},
+            "ol": {"start"},
+            "pre": {"class"},
+            "span": {"class"},
+            "td": {"class"},
+            "th": {"class"},
+        },
+        tag_attribute_values={
+            "a": {"rel": {"noopener nofollow"}, "target": {"_blank"}},
+            "input": {"type": {"checkbox"}, "disabled": {""}, "checked": {""}, "aria-label": {"Done", "Not done"}},
+        },
+        url_schemes={"http", "https", "mailto"},
+        url_relative=lambda url: url if re.fullmatch(r"#cite-\d{1,3}", url) else None,
+        link_rel=None,
+    )
 
 
 class _Block(NamedTuple):
@@ -177,7 +183,7 @@ def _parse(text: str, citations: frozenset[int], parser: MarkdownIt | None = Non
 
 def _render(block: _Block, citations: frozenset[int]) -> str:
     html: str = _MARKDOWN.renderer.render(block.tokens, _MARKDOWN.options, {"citations": citations})
-    return _SANITISER.clean(html).strip()
+    return _sanitiser().clean(html).strip()
 
 
 def _citation_rule(state: StateInline, silent: bool) -> bool:
@@ -270,6 +276,8 @@ def _code(_: RendererHTML, tokens: Sequence[Token], idx: int, _options: OptionsD
     """A fence or an indented block. The latter has no language."""
     code = tokens[idx].content
     language = re.sub(r"[^\w+#-]", "", tokens[idx].info.strip().split(" ")[0].lower())[:20]
+    from agent_server.web.code import highlight_code  # noqa: PLC0415  # heavy
+
     html = highlight_code(code, language)
     html = escapeHtml(code) if html is None else html
     name = f' class="language-{escapeHtml(language)}"' if language else ""

@@ -90,17 +90,22 @@ _CALL = "find_said(uuid, text)"
 
 
 def upgrade() -> None:
-    collation = op.get_bind().execute(sa.text(_COLLATION)).scalar() or "default"
-    alike = _APOSTROPHES + _SPACES
-    plain = "''" * len(_APOSTROPHES) + " " * len(_SPACES)
+    write_text(SEARCH_TEXT)
     # Not by `op.execute`, which reads a colon as the beginning of a parameter.
     run = op.get_bind().exec_driver_sql
-    run(SEARCH_TEXT.format(alike=alike, plain=plain, dropped=_DROPPED, collation=collation))
     run(SEARCH_KEYS)
     for table, columns in _READS.items():
         run(f"grant select ({columns}) on {table} to {SYSTEM_ROLE}")
         run(f"create policy across_owners on {table} for select to {SYSTEM_ROLE} using (true)")
     runpy.run_path(str(Path(__file__).with_name("0006_rights.py")))["_replace"]({_CALL: FIND}, dropped={})
+
+
+def write_text(function: str) -> None:
+    connection = op.get_bind()
+    collation = connection.execute(sa.text(_COLLATION)).scalar() or "default"
+    alike = _APOSTROPHES + _SPACES
+    plain = "''" * len(_APOSTROPHES) + " " * len(_SPACES)
+    connection.exec_driver_sql(function.format(alike=alike, plain=plain, dropped=_DROPPED, collation=collation))
 
 
 def downgrade() -> None:

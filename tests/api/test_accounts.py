@@ -437,7 +437,7 @@ async def test_limits_hold_no_address_and_no_e_mail(people: People) -> None:
     async with everything(people.client.server.database) as session:
         keys = (await session.execute(text("select key from rate"))).scalars().all()
     assert {key.partition(":")[0] for key in keys} >= {"login", "logins", "address"}
-    assert all(IsStr(regex=r"[a-z]+:[0-9a-f]{64}") == key for key in keys)
+    assert all(IsStr(regex=r"[a-z]+:[0-9a-f]{32}") == key for key in keys)
 
 
 # --- Keys

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent_server.turns.events import body_of, unfold
+from agent_server.turns.references import SAID
 from tests.chaos.postgres import Postgres
 
 _TRIGGERS = """
@@ -146,7 +147,9 @@ async def read_record(database: Postgres, phase: str) -> Record:
                last_event, error ->> 'code' as error from turn where client_key like $1 order by id""",
             keys,
         )
-        events = await rows("select turn_id, seq, kind, body, extract(epoch from at) as at from event", "turn_id, seq")
+        events = await rows(
+            f"select turn_id, seq, kind, body, extract(epoch from at) as at, {SAID} from event e", "turn_id, seq"
+        )
         items = await rows(
             """select turn_id, role, text,
                case when body ->> 'type' = 'function_call' then body ->> 'call_id' end as call_id from item""",
@@ -165,7 +168,7 @@ async def read_record(database: Postgres, phase: str) -> Record:
         await connection.close()
     by_turn: dict[str, list[Logged]] = {}
     for row in events:
-        for numbered in unfold(row["seq"], row["kind"], json.loads(row["body"])):
+        for numbered in unfold(row["seq"], row["kind"], json.loads(row["body"]), json.loads(row["said"] or "null")):
             event = Logged(numbered.seq, numbered.event.kind, body_of(numbered.event), float(row["at"]))
             by_turn.setdefault(str(row["turn_id"]), []).append(event)
     said: dict[str, list[Said]] = {}

@@ -13,8 +13,9 @@ from sqlalchemy import Table, delete, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
-from agent_server.db import SYSTEM, Database, new_id, sweep
+from agent_server.db import SYSTEM, Database, new_id
 from agent_server.db.isolation import APP_ROLE, SYSTEM_ROLE, row_policy_of
+from agent_server.db.sweep import sweep
 from agent_server.errors import InvalidInput
 from agent_server.settings import load_settings
 from agent_server.storage import migrate

@@ -12,6 +12,11 @@ from agent_server.identity.passwords import AT_ONCE, check_password, hash_passwo
 PASSWORD = "a password of Ann's"
 
 
+@pytest.fixture(scope="module")
+def password_cost() -> None:
+    """That of users."""
+
+
 @pytest.mark.parametrize(
     "password", ["", "short", "x" * 7, "x" * 129, "ann@example.com", "ANN@Example.com", "  ann@example.com "]
 )

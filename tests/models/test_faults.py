@@ -413,7 +413,7 @@ async def test_a_provider_that_numbers_its_calls_anew_in_each_answer_has_each_of
         assert len({m["tool_call_id"] for m in results}) == 5
 
 
-async def test_a_turn_of_one_answer_is_written_in_two_transactions_after_its_acceptance(start: Start) -> None:
+async def test_an_answer_that_comes_whole_is_written_in_one_transaction_after_its_acceptance(start: Start) -> None:
     async with scripted_openai([Say("Eighteen")]) as model, start(openai_base_url=model.url, model="m") as client:
         answer = await asked(client, "How long do I wait before flying after a single dive?")
         kinds = await events_of(client, answer["turn_id"])
@@ -421,7 +421,7 @@ async def test_a_turn_of_one_answer_is_written_in_two_transactions_after_its_acc
         async with everything(client.server.database) as session:
             # `at` is the time at which the transaction of an event began
             counted = sql("select count(distinct at) from event where turn_id = :id")
-            assert (await session.execute(counted, {"id": answer["turn_id"]})).scalar_one() == 2
+            assert (await session.execute(counted, {"id": answer["turn_id"]})).scalar_one() == 1
 
 
 async def test_what_is_put_into_a_running_turn_stands_where_the_model_first_saw_it_also_after_a_takeover(

@@ -208,5 +208,5 @@ async def test_a_protocol_is_one_folder(start: Start, tmp_path: Path, monkeypatc
     folder.mkdir()
     (folder / "__init__.py").write_text(STRANGER)
     monkeypatch.setattr(agent_server.protocols, "__path__", [*agent_server.protocols.__path__, str(tmp_path)])
-    async with start() as client:
+    async with start(protocols=find_protocols()) as client:
         assert (await client.http.get("/v7/ping")).json() == "pong"

@@ -8,21 +8,20 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import col, select
 
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime, call_tool
-from agent_server.conversations.models import Item
+from agent_server.conversations.items import BODY
 from agent_server.db import Database, new_id
 from agent_server.settings import load_settings
 from agent_server.tool import Tool
 from agent_server.turns.accept import Accepted, Message, accept
 from agent_server.turns.attempt import Attempt, Outcome, Run
 from agent_server.turns.calls import CallLedger
-from agent_server.turns.earlier import read_earlier
-from agent_server.turns.events import Numbered, unfold
+from agent_server.turns.earlier import read_earlier, read_numbered
+from agent_server.turns.events import Numbered
 from agent_server.turns.hub import Hub
-from agent_server.turns.models import Turn, TurnEvent
+from agent_server.turns.models import Turn
 from agent_server.turns.places import Place
 from agent_server.turns.replica import Replica as Process
 from agent_server.turns.runner import Runner
@@ -71,6 +70,7 @@ class Replica:
             can_run=place.has_slot,
             at_once=at_once,
             turn_id=place.turn_id,
+            format=self.runner.replica.format,
         )
 
     async def read_to_the_end(self, turn: Turn, after: int = 0) -> list[Numbered]:
@@ -90,6 +90,7 @@ class Replica:
             turn_id=row.id,
             turn_no=row.turn_no,
             epoch=row.epoch,
+            format=self.runner.replica.format,
             earlier=await read_earlier(self.database, owner_id=row.owner_id, turn_id=row.id),
         )
 
@@ -145,23 +146,14 @@ async def read_turn(database: Database, turn: Turn) -> Turn:
 async def read_log(database: Database, turn: Turn) -> list[Numbered]:
     """The events of a turn, as the table has them."""
     async with everything(database) as session:
-        rows = await session.execute(
-            select(TurnEvent.seq, TurnEvent.kind, TurnEvent.body)
-            .where(col(TurnEvent.turn_id) == turn.id)
-            .order_by(col(TurnEvent.seq))
-        )
-        return [numbered for row in rows for numbered in unfold(*row)]
+        return list(await read_numbered(session, owner_id=turn.owner_id, turn_id=turn.id))
 
 
 async def bodies(database: Database, conversation_id: UUID) -> list[dict[str, Any]]:
     """The bodies of a conversation's items, in order."""
     async with everything(database) as session:
-        rows = await session.execute(
-            select(Item.body)
-            .where(col(Item.conversation_id) == conversation_id)
-            .order_by(col(Item.turn_no), col(Item.k))
-        )
-        return list(rows.scalars())
+        statement = text(f"select {BODY} from item i where conversation_id = :id order by turn_no, k")  # our own
+        return list((await session.execute(statement, {"id": conversation_id})).scalars())
 
 
 async def count(database: Database, table: str) -> int:
@@ -171,9 +163,11 @@ async def count(database: Database, table: str) -> int:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait for a row of another connection, which has no event."""
+    pause = 0.02
     async with asyncio.timeout(30):
-        while not await condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        while not await condition():
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.2, 0.1)  # to ask takes more of the processor than most of what is waited for
 
 
 async def ended(database: Database, *turns: Turn) -> bool:

@@ -46,11 +46,13 @@ async def test_a_title_is_the_message_cut_at_a_word(database: Database, me: Call
 
 async def test_copies_of_one_request_are_one_turn(database: Database, me: Caller) -> None:
     async with replica(database, never) as here:
-        copies = await asyncio.gather(*(here.accept(me, client_key="k") for _ in range(12)))
-        assert len({accepted.turn.id for accepted in copies}) == 1
-        assert [accepted.fresh for accepted in copies].count(True) == 1
-        assert await count(database, "conversation") == 1
-        assert await count(database, "item") == 1
+        # The first time each of them waits for its connection, one after the other.
+        for times in (1, 2, 3):
+            copies = await asyncio.gather(*(here.accept(me, client_key=f"{times}") for _ in range(12)))
+            assert len({accepted.turn.id for accepted in copies}) == 1
+            assert [accepted.fresh for accepted in copies].count(True) == 1
+            assert await count(database, "conversation") == times
+            assert await count(database, "item") == times
 
 
 @pytest.mark.parametrize(("message", "agent"), [("another", None), ("hello", "tasks")])

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import text
 
 from agent_server.caller import Caller
-from agent_server.db import Database, new_id, sweep
+from agent_server.db import Database, new_id
+from agent_server.db.sweep import sweep
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.models import Turn
 from tests.conftest import everything

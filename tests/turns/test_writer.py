@@ -21,10 +21,11 @@ from agent_server.conversations.repository import ConversationRepository
 from agent_server.db import Database, new_id
 from agent_server.tool import ToolContext, tool
 from agent_server.turns.attempt import Attempt, Outcome
+from agent_server.turns.earlier import read_earlier
 from agent_server.turns.events import Cancelled, Done, Failed, Numbered, TextDelta, TextDone, ToolCalled, ToolReturned
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn
-from agent_server.turns.writer import Fenced, StopRequested, TurnWriter
+from agent_server.turns.writer import Fenced, StopRequested, Then, TurnWriter
 from tests.conftest import everything
 from tests.turns.ledger import Replica, answer, bodies, call, count, never, read_log, read_turn, replica, until
 
@@ -368,6 +369,71 @@ async def test_events_are_one_row_only_where_every_replica_reads_that(database: 
 
 async def _is(what: Callable[[], bool]) -> bool:
     return what()
+
+
+@given(calls=st.lists(st.tuples(st.sampled_from(["act", "read"]), st.booleans()), max_size=4), ended=st.booleans())
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+async def test_the_journal_has_every_response_but_one_that_is_written_with_the_end(
+    database: Database, me: Caller, calls: list[tuple[Then, bool]], ended: bool
+) -> None:
+    async with replica(database, never) as here:
+        turn, writer = await _open(here, me)
+        for n, (then, shows) in enumerate(calls, 1):
+            if shows:
+                writer.show(TextDelta(n, f"{n}"))
+                await asyncio.sleep(0)
+            await _respond(writer, n, then)
+            # whatever it asks for may take place now
+            assert then != "act" or (await read_earlier(database, owner_id=me.id, turn_id=turn.id)).last_call == n
+        last = len(calls) + 1
+        writer.show(TextDelta(last, "the answer"))
+        await _respond(writer, last, "end")
+        await (writer.finish("done", Done()) if ended else writer.flush())
+        stored = await read_earlier(database, owner_id=me.id, turn_id=turn.id)
+        whole = list(range(1, last + (not ended)))
+        held = [n for n in whole if n > max((n for n, (then, _) in enumerate(calls, 1) if then == "act"), default=0)]
+        assert set(whole) - (set(held) if ended else set()) <= set(stored.model_calls) <= set(whole)
+        said = [event.text for event in stored.events if isinstance(event, TextDelta)]
+        assert said == [f"{n}" for n, (_, shows) in enumerate(calls, 1) if shows] + ["the answer"]
+        if not ended:
+            await writer.finish("done", Done())
+
+
+async def _respond(writer: TurnWriter, n: int, then: Then) -> None:
+    await writer.record_model_call(
+        n,
+        agent="a",
+        request_sha=b"",
+        response={"n": n},
+        events=[TextDone(n)],
+        items=[assistant_message(f"{n}")],
+        then=then,
+    )
+
+
+async def test_what_is_shown_of_an_answer_is_written_while_the_model_thinks_and_its_failure_raised(
+    database: Database, me: Caller
+) -> None:
+    async with replica(database, never) as here:
+        turn, writer = await _open(here, me)
+        writer.show(TextDelta(1, "first words"))
+
+        async def shown() -> bool:
+            return await _log(database, turn) == [(1, "text")]
+
+        await until(shown)
+        writer.show(TextDelta(1, "as soon "))
+        writer.show(TextDelta(1, "as may be"))
+        await here.runner.stop_turn(turn.owner_id, turn.id)
+
+        async def raises() -> bool:
+            try:
+                writer.show(TextDelta(1, "more"))
+            except StopRequested:
+                return True
+            return False
+
+        await until(raises)
 
 
 async def _tell(attempt: Attempt) -> Outcome:

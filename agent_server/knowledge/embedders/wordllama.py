@@ -8,10 +8,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+from agent_server.late import Late
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+else:
+    np = Late("numpy")
 
 MAX_CHARACTERS = 20_000
 """What is read of a longer text: a query of ten thousand words says nothing more."""
@@ -27,7 +32,7 @@ _TABLE, _TENSOR = "weights/l2_supercat_256.safetensors", "embedding.weight"
 
 @dataclass(frozen=True)
 class _Model:
-    table: NDArray[np.float16]
+    table: "NDArray[np.float16]"
     tokenizer: Any
 
 
@@ -41,7 +46,7 @@ class WordLlama:
     name = "wordllama-l2-supercat-256/log-tf"
     dimensions = 256
 
-    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    async def embed(self, texts: Sequence[str]) -> "NDArray[np.float32]":
         # The second test: while the model is not loaded, the first text would hold up the event loop for 0.1 s.
         short = len(texts) == 1 and len(texts[0]) <= MAX_INLINE_CHARACTERS
         if short and _load_once.cache_info().currsize:
@@ -53,7 +58,7 @@ def create_embedder() -> WordLlama:
     return WordLlama()
 
 
-def _embed(texts: Sequence[str], dimensions: int) -> NDArray[np.float32]:
+def _embed(texts: Sequence[str], dimensions: int) -> "NDArray[np.float32]":
     model = _load()
     vectors = np.zeros((len(texts), dimensions), dtype=np.float32)
     for row, ids in enumerate(_list_tokens(model.tokenizer, texts)):
@@ -101,7 +106,7 @@ def _load_once() -> _Model:
     return _Model(_map_table(folder / _TABLE), tokenizer)
 
 
-def _map_table(file: Path) -> NDArray[np.float16]:
+def _map_table(file: Path) -> "NDArray[np.float16]":
     """The vectors of the tokens, one in a row. The file is in the format of safetensors: the length of a head as eight
     bytes, the head as JSON, the numbers."""
     with file.open("rb") as opened:

@@ -1,5 +1,7 @@
 """HTTP to the server of a model."""
 
+import asyncio
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -48,6 +50,15 @@ class Network:
             total=settings.model_call_timeout, sock_connect=settings.model_connect_timeout
         )
         self._session: aiohttp.ClientSession | None = None
+        self._certificates: ssl.SSLContext | None = None
+
+    async def prepare(self) -> None:
+        """Make the session. Its certificates are read in a thread. No connection is made."""
+        if self._session is None:
+            # Names of hosts are looked up in this encoding.
+            await asyncio.to_thread("".encode, "idna")
+            self._certificates = await asyncio.to_thread(httpx.create_ssl_context)
+            self._open()
 
     @asynccontextmanager
     async def send(
@@ -71,8 +82,10 @@ class Network:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
+            if self._certificates is None:
+                self._certificates = httpx.create_ssl_context()
             # httpx knows the authorities of certifi, where the machine itself has none, and SSL_CERT_FILE.
-            connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS, ssl=httpx.create_ssl_context())
+            connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS, ssl=self._certificates)
             # With `trust_env` it would look for a password in ~/.netrc before each request, and refuse the key beside one.
             self._session = aiohttp.ClientSession(
                 connector=connector, timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
