@@ -24,6 +24,7 @@ from agent_server.routing.agents import RoutedAgent, Sample, Subject, list_sampl
 from agent_server.routing.follow_ups import follows
 from agent_server.routing.predict import Nearest, Regression
 from agent_server.routing.scores import Floats, Vector, Vectors, Vocabulary, softmax
+from agent_server.routing.trust import estimate, read_signs, spread
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,17 +41,12 @@ _CONTENT = 0.2
 _MOST_SUBJECTS = 2000
 """What is read of a large content; the rest says the same about which collection is about what."""
 
-_SHARPNESS, _FAMILIAR, _NEAR = 8.0, 0.75, 0.4
-"""Without enough examples to measure them."""
-# Lower than leave-one-out alone would have it: the examples of one author are more like one another than like what
-# people write.
-_SHARPNESSES = (4.0, 5.0, 6.0, 7.0, 8.0)
+_SHARPNESS = 6.0
+"""How quickly the agents behind the best one fall off."""
 _ENOUGH_EXAMPLES = 20
-# A floor because the examples of one author are more like one another than like what people write: to be right on all
-# of them promises less than it seems to.
-_SURE = 0.6
-_SURE_UNMEASURED = 0.7
-_NEVER_RELIABLE = 0.95
+_SURE = 0.9
+"""A guess is sure from here on, or from where the agents' own examples are nearly always right."""
+_NEVER_RELIABLE = 0.99
 _RIGHT_WHEN_SURE = 0.97
 _CERTAIN = 0.99
 _CLEARLY = 0.15
@@ -127,6 +123,17 @@ class Router:
         order = np.argsort(-scores, kind="stable")
         return [Ranked(self._names[i], float(confidences[i])) for i in order], sure
 
+    async def read_signs(self, message: str) -> tuple[str, Floats]:
+        """The best guess by its score, and the signs that tell whether it is right (see trust.py).
+
+        Raises ValueError where there is one agent: nothing is guessed.
+        """
+        if self._ranking is None:
+            raise ValueError("there is one agent, and nothing to guess")
+        (vector,) = await self._embedder.embed([unify(message)])
+        scores, signs = self._ranking.read(message, vector)
+        return self._names[int(scores.argmax())], signs
+
     async def decide(self, message: str, last: str | None) -> Decision:
         """Who takes `message` in a conversation where `last` answered before."""
         ranked, sure = await self._rank(message)
@@ -164,17 +171,18 @@ class _Ranking:
         self._calibrate(samples, vectors)
 
     def score(self, message: str, vector: Vector) -> tuple[Floats, Floats, bool]:
-        """A score for each agent, how likely it is the one that is meant, and whether the likeliest is sure.
+        """A score for each agent, how likely it is the one that is meant, and whether the likeliest is sure."""
+        scores, signs = self.read(message, vector)
+        likely = float(estimate(signs))
+        return scores, spread(softmax(_SHARPNESS * scores), likely), likely >= self._sure
 
-        It is sure where the examples say that such a confidence is right, and the message is about what agents do.
-        """
-        scores, near = self._regression.predict(message, vector)
+    def read(self, message: str, vector: Vector) -> tuple[Floats, Floats]:
+        """A score for each agent, and the signs that tell whether the highest one is right."""
+        scores, cosines = self._regression.predict(message, vector)
         if self._content is not None:
             scores = scores + _CONTENT * self._content.shares(message, vector)
-        # Far from every text the scores are a guess.
-        confidences = softmax(self._sharpness * scores) * math.sqrt(min(1.0, max(0.0, near) / self._near))
-        likely = bool(confidences.max() >= self._sure) and near >= self._nearest
-        return scores, confidences, likely and self._share_known(message) >= self._familiar
+        known = np.array([self._share_known(message)])
+        return scores, read_signs(scores[None], cosines[None], self._regression.owners, known)[0]
 
     def certain(self, message: str) -> int | None:
         """The agent that has the message as an example.
@@ -197,28 +205,18 @@ class _Ranking:
         return known / sum(weights.values()) if weights else 1.0
 
     def _calibrate(self, samples: Sequence["Sample"], vectors: Vectors) -> None:
-        """Learn from the examples how far scores are to be trusted. Each is predicted without itself."""
+        """Learn from the examples from where on a guess is sure. Each is predicted without itself."""
         rows = [i for i, sample in enumerate(samples) if sample.is_example]
-        self._sharpness, self._sure, self._familiar = _SHARPNESS, _SURE_UNMEASURED, _FAMILIAR
-        self._near, self._nearest = _NEAR, 0.0
+        self._sure = _SURE
         if len(rows) < _ENOUGH_EXAMPLES:
             return
         # Exact and nearly free for a ridge regression, so no examples have to be kept apart for measuring.
-        scores, near = self._regression.leave_one_out(rows)
+        scores, cosines = self._regression.leave_one_out(rows)
         if self._content is not None:
             scores = scores + _CONTENT * np.array([self._content.shares(samples[i].text, vectors[i]) for i in rows])
-        truth = np.array([np.argmax(samples[i].label) for i in rows])
-        shares = [self._share_known(samples[i].text, own=True) for i in rows]
-        self._familiar = min(max(float(np.quantile(shares, 0.25)), 0.3), _FAMILIAR)
-        self._near, self._nearest = max(float(np.median(near)), 0.1), float(np.quantile(near, 0.25))
-        self._sharpness = min(_SHARPNESSES, key=lambda t: _loss(t * scores, truth))
-        confidences = softmax(self._sharpness * scores) * np.sqrt(np.clip(near / self._near, 0, 1))[:, None]
-        self._sure = _threshold(confidences.max(axis=1), scores.argmax(axis=1) == truth)
-
-
-def _loss(scores: Floats, truth: "NDArray[np.int64]") -> float:
-    # 1e-9: the logarithm of 0 is infinite, and one bad example would decide alone.
-    return float(-np.log(softmax(scores)[np.arange(len(truth)), truth] + 1e-9).mean())
+        known = np.array([self._share_known(samples[i].text, own=True) for i in rows])
+        right = scores.argmax(axis=1) == [np.argmax(samples[i].label) for i in rows]
+        self._sure = _threshold(estimate(read_signs(scores, cosines, self._regression.owners, known)), right)
 
 
 def _threshold(confidences: Floats, right: "NDArray[np.bool_]") -> float:

@@ -12,6 +12,7 @@ from agent_server.routing.scores import Floats, Vector, Vectors, list_spellings,
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 else:
     np = Late("numpy")
 
@@ -56,15 +57,15 @@ class Regression:
         self._terms.forget()
         self._spellings.forget()
         self._dense = dense[own]
-        owners = labels[own].argmax(axis=1)
+        self.owners = labels[own].argmax(axis=1)
         # A row for each agent; -1 fills it up to the longest.
-        self._texts = np.full((labels.shape[1], max(np.bincount(owners, minlength=labels.shape[1]))), -1)
+        self._texts = np.full((labels.shape[1], max(np.bincount(self.owners, minlength=labels.shape[1]))), -1)
         for agent, row in enumerate(self._texts):
-            places = np.flatnonzero(owners == agent)
+            places = np.flatnonzero(self.owners == agent)
             row[: len(places)] = places
 
-    def predict(self, message: str, vector: Vector) -> tuple[Floats, float]:
-        """A score for each agent, and how near the nearest text is (the cosine of the vectors)."""
+    def predict(self, message: str, vector: Vector) -> tuple[Floats, Floats]:
+        """A score for each agent, and the cosine of each of their texts, whose agents are `owners`."""
         dense = unit(vector[None].astype(np.float64) - self._mean)[0]
         scores: Floats = dense @ self._by_meaning
         for terms, by_term, found in (
@@ -73,8 +74,8 @@ class Regression:
         ):
             places, weights = terms.weigh(found)
             scores = scores + weights @ by_term[places]
-        near, nearest = self._compare((self._dense @ dense)[None])
-        return scores + near[0], float(nearest[0])
+        cosines = (self._dense @ dense)[None]
+        return scores + self._compare(cosines)[0], cosines[0]
 
     def leave_one_out(self, rows: Sequence[int]) -> tuple[Floats, Floats]:
         """What would be predicted for samples that had not been there. `rows` are their places."""
@@ -83,16 +84,16 @@ class Regression:
         own = [self._own[row] for row in rows]
         cosines = self._dense[own] @ self._dense.T
         cosines[np.arange(len(own)), own] = -1
-        near, nearest = self._compare(cosines)
-        return scores + near, nearest
+        return scores + self._compare(cosines), cosines
 
-    def _compare(self, cosines: Floats) -> tuple[Floats, Floats]:
-        """What the nearest texts of each agent add to its score, and the cosine of the nearest text of all."""
+    def _compare(self, cosines: Floats) -> Floats:
+        """What the nearest texts of each agent add to its score."""
         # Place -1 is the column that is added here: no text is as far away.
         cosines = np.concatenate([cosines, np.full((len(cosines), 1), -1.0)], axis=1)
         most = min(_MOST_ALIKE, self._texts.shape[1])
         near = np.partition(cosines[:, self._texts], -most, axis=2)[:, :, -most:].mean(axis=2)
-        return _ALIKE * (near - near.mean(axis=1, keepdims=True)), cosines.max(axis=1)
+        alike: Floats = _ALIKE * (near - near.mean(axis=1, keepdims=True))
+        return alike
 
 
 class _Terms:
@@ -124,15 +125,17 @@ class Nearest:
 
     def __init__(self, agents: Sequence[RoutedAgent], content: Sequence[Subject], vectors: Vectors) -> None:
         self._dense = vectors
-        self._counts = [Counter(map(stem, words(section_text(subject)))) for subject in content]
-        self._df = Counter(word for counts in self._counts for word in counts)
-        lengths = np.array([counts.total() for counts in self._counts])
+        counts = [Counter(map(stem, words(section_text(subject)))) for subject in content]
         # BM25 with k1 1.2 and b 0.75, as `lexvec` has it; 2.2 below is k1 + 1.
-        self._length = 1.2 * (0.25 + 0.75 * lengths / max(float(lengths.mean()), 1.0))
-        self._postings: dict[str, list[int]] = {}
-        for place, counts in enumerate(self._counts):
-            for word in counts:
-                self._postings.setdefault(word, []).append(place)
+        lengths = np.array([count.total() for count in counts])
+        norms = 1.2 * (0.25 + 0.75 * lengths / max(float(lengths.mean()), 1.0))
+        postings: dict[str, list[tuple[int, int]]] = {}
+        for place, count in enumerate(counts):
+            for word, tf in count.items():
+                postings.setdefault(word, []).append((place, tf))
+        self._idf = {w: math.log(1 + (len(counts) - len(p) + 0.5) / (len(p) + 0.5)) for w, p in postings.items()}
+        self._unknown = math.log(1 + (len(counts) + 0.5) / 0.5)
+        self._weights = {w: _weigh(np.array(p), norms, self._idf[w]) for w, p in postings.items()}
         shares = shares_of(agents)
         self._shares = np.array([shares(s.collection) for s in content])
         self._silent = np.array([agent.knowledge == () or agent.knowledge == [] for agent in agents])
@@ -148,12 +151,16 @@ class Nearest:
 
     def _bm25(self, message: str) -> Floats:
         """BM25 as a share of the highest that a section could have."""
-        n = len(self._counts)
-        scores, bound = np.zeros(n), 0.0
-        for word in {stem(word) for word in words(message)}:
-            idf = math.log(1 + (n - self._df[word] + 0.5) / (self._df[word] + 0.5))
-            bound += 2.2 * idf
-            for place in self._postings.get(word, ()):
-                tf = self._counts[place][word]
-                scores[place] += 2.2 * idf * tf / (tf + self._length[place])
+        scores, bound = np.zeros(len(self._dense)), 0.0
+        # Sorted: sums of floats depend on the order, and a set has another one in each process.
+        for word in sorted({stem(word) for word in words(message)}):
+            bound += 2.2 * self._idf.get(word, self._unknown)
+            if found := self._weights.get(word):
+                scores[found[0]] += found[1]
         return scores / bound if bound else scores
+
+
+def _weigh(postings: "NDArray[np.int64]", norms: Floats, idf: float) -> tuple["NDArray[np.int32]", Floats]:
+    """The sections that have a word, and what it adds to the score of each."""
+    places, tf = postings[:, 0], postings[:, 1]
+    return places.astype(np.int32), 2.2 * idf * tf / (tf + norms[places])
