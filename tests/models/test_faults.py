@@ -23,6 +23,7 @@ from agent_server.testing.serving import serving
 from tests.conftest import everything
 from tests.server import Client, Start
 from tests.sse import read_frames, text_of, types_of
+from tests.turns.ledger import until
 
 Frames = Callable[[], AsyncIterator[bytes]]
 Answer = Frames | tuple[int, dict[str, str]]
@@ -431,8 +432,11 @@ async def test_first_words_are_written_before_the_rest_where_another_turn_runs(s
         start(openai_base_url=model.url, model="m") as client,
     ):
         other = asyncio.create_task(asked(client, "How deep is deep?"))
-        while not model.requests:
-            await asyncio.sleep(0.01)
+
+        async def is_asked() -> bool:
+            return bool(model.requests)
+
+        await until(is_asked)
         answer = await asked(client, "How long do I wait before flying after a single dive?")
         go_on.set()
         await other
