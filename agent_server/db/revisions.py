@@ -5,7 +5,6 @@ longer to import than such a command may take, is asked about everything else.
 """
 
 import re
-from ast import literal_eval
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
 _ASSIGNED = re.compile(r"^(revision|down_revision|depends_on)\b[^=\n]*= *(.+)$", re.MULTILINE)
+_NAME = re.compile(r"""['"]([\w@-]+)['"]""")
+_VALUE = re.compile(r"""\(?(None|(\s*['"][\w@-]+['"]\s*,?)+)\)?\s*(#.*)?""")
 _THERE = text("select to_regclass('alembic_version') is not null")
 _HEADS = text("select version_num from alembic_version order by 1")
 
@@ -108,11 +109,17 @@ def _read_parents(folders: Sequence[Path]) -> Mapping[str, Collection[str]]:
     parents: dict[str, set[str]] = {}
     try:
         for file in (file for folder in folders for file in folder.glob("*.py")):
-            named = {name: literal_eval(value) for name, value in _ASSIGNED.findall(file.read_text(encoding="utf-8"))}
-            before = (named["down_revision"], named["depends_on"])
-            parents[named["revision"]] = {
-                each for one in before for each in ((one,) if isinstance(one, str) else one or ())
-            }
-    except (KeyError, ValueError, SyntaxError, TypeError, OSError):
+            named = {name: _read_names(value) for name, value in _ASSIGNED.findall(file.read_text(encoding="utf-8"))}
+            (revision,) = named["revision"]
+            parents[revision] = {*named["down_revision"], *named["depends_on"]}
+    except (KeyError, ValueError, OSError):
         return {}
     return parents
+
+
+def _read_names(value: str) -> Sequence[str]:
+    """The revisions that a line of a migration names. Raises ValueError where it has another form."""
+    # Not by `ast.literal_eval`: in Python 3.11 it fails where the collector runs in the middle of it.
+    if _VALUE.fullmatch(value) is None:
+        raise ValueError(value)
+    return _NAME.findall(value.partition("#")[0])

@@ -39,9 +39,11 @@ class Sleep:
     def work(self) -> Iterator[None]:
         """Be awake for the block, and for some time after it."""
         self._wanted.set()
-        with self.hold():
-            yield
-        self._worked = time.monotonic()
+        try:
+            with self.hold():
+                yield
+        finally:
+            self._worked = time.monotonic()
 
     @contextmanager
     def hold(self) -> Iterator[None]:

@@ -23,6 +23,7 @@ from agent_server.testing.serving import serving
 from tests.conftest import everything
 from tests.server import Client, Start
 from tests.sse import read_frames, text_of, types_of
+from tests.turns.ledger import until
 
 Frames = Callable[[], AsyncIterator[bytes]]
 Answer = Frames | tuple[int, dict[str, str]]
@@ -422,6 +423,26 @@ async def test_an_answer_that_comes_whole_is_written_in_one_transaction_after_it
             # `at` is the time at which the transaction of an event began
             counted = sql("select count(distinct at) from event where turn_id = :id")
             assert (await session.execute(counted, {"id": answer["turn_id"]})).scalar_one() == 1
+
+
+async def test_first_words_are_written_before_the_rest_where_another_turn_runs(start: Start) -> None:
+    go_on = asyncio.Event()
+    async with (
+        scripted_openai([Say("Slowly and well.", hold=(1, go_on)), Say("Eighteen")]) as model,
+        start(openai_base_url=model.url, model="m") as client,
+    ):
+        other = asyncio.create_task(asked(client, "How deep is deep?"))
+
+        async def is_asked() -> bool:
+            return bool(model.requests)
+
+        await until(is_asked)
+        answer = await asked(client, "How long do I wait before flying after a single dive?")
+        go_on.set()
+        await other
+        async with everything(client.server.database) as session:
+            counted = sql("select count(distinct at) from event where turn_id = :id")
+            assert (await session.execute(counted, {"id": answer["turn_id"]})).scalar_one() == 2
 
 
 async def test_what_is_put_into_a_running_turn_stands_where_the_model_first_saw_it_also_after_a_takeover(
