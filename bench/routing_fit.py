@@ -39,7 +39,7 @@ class Guesses:
 def draw(labelled: LabelledSet, seed: int) -> Iterator[LabelledSet]:
     """The set as it stands, then with other messages as examples."""
     yield labelled
-    drawn = random.Random(seed)  # noqa: S311  # the same sets each time
+    drawn = random.Random(seed)  # the same sets each time
     nobody = [row for row in labelled.messages if row[1] is None]
     for count in _EXAMPLES:
         agents: list[RoutedAgent] = []
