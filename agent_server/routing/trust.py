@@ -55,8 +55,8 @@ def spread(shares: Floats, likely: float) -> Floats:
     They add up to 1 or less.
     """
     best = int(shares.argmax())
-    confidences = shares / shares[best] * likely
-    others = confidences.sum() - likely
+    confidences: Floats = shares / shares[best] * likely
+    others = float(confidences.sum()) - likely
     confidences *= min(1.0, (1 - likely) / others) if others > 0 else 1.0
     confidences[best] = likely
     return confidences
