@@ -1,6 +1,7 @@
 """Modules that are imported when they are first used."""
 
 import importlib
+from types import ModuleType
 from typing import Any
 
 
@@ -9,6 +10,9 @@ class Late:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._module: ModuleType | None = None
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(importlib.import_module(self._name), name)
+        # The look-up of an imported module takes microseconds, and some are asked for in loops.
+        self._module = self._module or importlib.import_module(self._name)
+        return getattr(self._module, name)

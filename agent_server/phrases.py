@@ -269,13 +269,19 @@ class _Message:
         return places[::-1]
 
 
+# A message is compared with the phrases of many tools, one after the other.
+@lru_cache(maxsize=8)
+def _read_message(text: str) -> _Message:
+    return _Message(text)
+
+
 def _matches(message: str, compiled: _Phrases) -> Iterator[tuple[int, dict[str, str]]]:
     """Every phrase that `message` is. Each is the number of its own words, and the arguments."""
     rest, taken = _take_formats(message, compiled.formats)
     # Without the address, "add Ann, ann@example.com" is "add {name}". The whole message is for phrases with a place
     # for the address.
     for text, given in ((rest, taken), (message, {})) if taken else ((message, {}),):
-        said = _Message(text)
+        said = _read_message(text)
         if len(said.words) > _MOST_WORDS:
             continue
         spoken = set(said.words)

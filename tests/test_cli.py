@@ -230,13 +230,25 @@ def test_route_says_who_would_take_a_message(run: Run) -> None:
     one = result(run("route", message, "--json"))
     assert one == {"message": message, "agent": "safety", "confidence": one["confidence"], "decided_by": "meaning"}
     assert 0 <= one["confidence"] <= 1
-    said = f"{message}\n\n  Add fins to my list\n"
-    many = lines(run("route", "--stdin", "--json", stdin=said))
-    assert [(line["message"], line["agent"]) for line in many] == [
+    said = f"{message}\n\n  Add fins to my list\nShow my open tasks\ttasks\nasdf qwer\t-\nthanks a lot!\n"
+    *many, report = lines(run("route", "--stdin", "--json", stdin=said))
+    assert [(line["message"], line["agent"]) for line in many if "expected" not in line] == [
         (message, "safety"),
         ("Add fins to my list", "tasks"),
+        ("thanks a lot!", "triage"),
     ]
+    assert [line["expected"] for line in many if "expected" in line] == ["tasks", "-"]
+    figures = IsPartialDict(messages=1, out_of_scope=1, accuracy=1, coverage_95=1, coverage_98=1, sure_out_of_scope=0)
+    assert report == {"report": figures}
     assert run("route", message).stdout.split() == ["safety", f"{one['confidence']:.2f}", "meaning", *message.split()]
+
+
+def test_route_reads_a_list_of_labelled_messages_and_knows_the_labels(run: Run) -> None:
+    listed = "- {message: Show my open tasks, agent: tasks}\n- {message: asdf qwer, agent: null}\n"
+    told = run("route", "--stdin", stdin=listed).stdout
+    assert "1 messages: accuracy 100.0%" in told and "of 1 out of scope taken as sure 0.0%" in told
+    wrong = run("route", "--stdin", stdin="Show my open tasks\tchores\n")
+    assert wrong.exit_code == 2 and "No agent is called chores" in wrong.stderr
 
 
 def test_tool_list_has_the_schemas(run: Run) -> None:

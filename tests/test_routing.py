@@ -160,3 +160,50 @@ async def test_any_message_is_ranked_with_confidences_that_add_up_to_at_most_one
     assert all(r.confidence >= 0 for r in ranked)
     assert sum(r.confidence for r in ranked) <= 1.0001
     assert [r.confidence for r in ranked] == sorted((r.confidence for r in ranked), reverse=True)
+
+
+UNKNOWN_WORDS = ["zorblat", "quimby frell", "wuzzle snark gribble"]
+
+
+@pytest.mark.parametrize("message", UNKNOWN_WORDS)
+async def test_a_message_without_any_known_word_keeps_the_order_of_its_scores(embedder: Embedder, message: str) -> None:
+    """The order in which agents are declared, or their names, decide nothing."""
+    ahead = await build_router(embedder, [BREAD, BIKES, NOTES], CONTENT)
+    back = await build_router(embedder, [NOTES, BIKES, BREAD], CONTENT)
+
+    assert [r.name for r in await ahead.rank(message)] == [r.name for r in await back.rank(message)]
+    assert (await ahead.decide(message, None)).decided_by == "model"
+
+
+@pytest.mark.parametrize(
+    "message", ["why is my loaff so dence", "wich flowr is best for bagettes", "frezing sourdoh startr"]
+)
+async def test_a_misspelt_message_finds_its_agent(router: Router, message: str) -> None:
+    assert (await router.rank(message))[0].name == "bread"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "how much does it cost?",
+        "is it difficult",
+        "how long does that take",
+        "can I do it myself",
+        "what are the alternatives",
+        "does it work in the rain?",
+        "show me an example",
+        "is there a cheaper one",
+    ],
+)
+async def test_a_question_about_what_was_spoken_of_stays_with_its_agent(router: Router, message: str) -> None:
+    for agent in ("bikes", "bread", "notes"):
+        assert chosen(await router.decide(message, agent)) == (agent, "sticky")
+
+
+async def test_two_examples_make_nobody_sure(embedder: Embedder) -> None:
+    """With few examples nothing says how far the scores can be trusted."""
+    agents = [RoutedAgent(agent.name, agent.description.split(":")[0], agent.examples[:2]) for agent in (BREAD, BIKES)]
+    router = await build_router(embedder, agents)
+
+    for message in ("Who won the world cup in 1990?", "Should I invest in bitcoin?", "Is the moon made of cheese?"):
+        assert (await router.decide(message, None)).decided_by == "model"

@@ -151,6 +151,16 @@ def read_message(message: str) -> ReadMessage:
     return ReadMessage(find_question(message), None if kind == "agreement" else kind)
 
 
+def choose_agent(kind: Kind | None, entry: str, last: str | None) -> str | None:
+    """Who answers small talk: the agent that a conversation begins with, or who had the last word. None: it is none.
+
+    No specialist is asked for it: "thanks" says nothing of a subject.
+    """
+    if kind is None:
+        return None
+    return entry if last is None or kind in ABOUT_THE_ASSISTANT else last
+
+
 def find_small_talk(message: str) -> Kind | None:
     """What kind of small talk a message is, if all of it is."""
     kinds = next(filter(None, map(_find_kinds, _read(message))), frozenset[Kind]())

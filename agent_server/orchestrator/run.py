@@ -26,7 +26,7 @@ from agent_server.knowledge.tools import KNOWLEDGE
 from agent_server.models.choice import OFFLINE, ModelChoice
 from agent_server.models.providers import Models
 from agent_server.offline.about import describe
-from agent_server.offline.small_talk import ABOUT_THE_ASSISTANT, ReadMessage, read_message
+from agent_server.offline.small_talk import ReadMessage, choose_agent, read_message
 from agent_server.orchestrator.agents import compile_agents
 from agent_server.orchestrator.citations import Citations
 from agent_server.orchestrator.context import Briefing, TurnContext
@@ -181,10 +181,10 @@ class Orchestrator:
     async def _decide(self, attempt: Attempt, last: str | None, said: ReadMessage) -> Decision:
         if attempt.agent is not None:
             return Decision(attempt.agent, 1.0, "request", [Ranked(attempt.agent, 1.0)])
-        if said.small_talk in ABOUT_THE_ASSISTANT:
-            return Decision(self.workspace.entry, 1.0, "meaning", [Ranked(self.workspace.entry, 1.0)])
         # The workspace may have lost this agent since.
         last = last if last in self.workspace.agents else None
+        if agent := choose_agent(said.small_talk, self.workspace.entry, last):
+            return Decision(agent, 1.0, "meaning" if agent != last else "sticky", [Ranked(agent, 1.0)])
         return await (await self.get_router()).decide(said.question, last)
 
     def _responsible_for(self, collection: str) -> AgentPrompt | None:

@@ -1,28 +1,30 @@
 """Which agent takes a message by its meaning.
 
 The texts of a workspace are the training set: each agent's examples, its description, what its tools are asked with,
-and the headings of the content it answers from. A kernel ridge regression over them (cosine of the embeddings plus
-cosine of the idf-weighted words) says how much each agent is meant; to it is added which collections the passages
-nearest to the message come from. How far the scores can be trusted is measured on the examples themselves.
+and the headings of the content it answers from. A kernel ridge regression over them (cosine of the embeddings, of the
+idf-weighted words and of their pieces) says how much each agent is meant; to it are added how near the nearest texts of
+the agent are, and which collections the passages nearest to the message come from. How far the scores can be trusted is
+measured on the examples themselves.
 
 Measured by bench/routing.py.
 """
 
 import asyncio
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from agent_server import phrases
-from agent_server.folding import fold, unify
+from agent_server.folding import unify
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.words import COMMON, stem, words
 from agent_server.late import Late
 from agent_server.routing.agents import RoutedAgent, Sample, Subject, list_samples, owners_of, section_text, subjects
+from agent_server.routing.follow_ups import follows
 from agent_server.routing.predict import Nearest, Regression
 from agent_server.routing.scores import Floats, Vector, Vectors, Vocabulary, softmax
+from agent_server.routing.trust import estimate, read_signs, spread
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,30 +36,22 @@ __all__ = ["Decision", "Ranked", "RoutedAgent", "Router", "Subject", "build_rout
 
 DecidedBy = Literal["meaning", "sticky", "model", "only", "request"]
 
-# This weight, the highest sharpness and `_SURE` are lower than leave-one-out alone would have them. They were chosen
-# after a look at tests/routing_messages.yaml, so the figures on those messages are a little too good.
+# Chosen after a look at tests/routing_messages.yaml: the figures on those messages are a little too good.
 _CONTENT = 0.2
 """What the collections of the nearest passages count for beside the regression."""
 _MOST_SUBJECTS = 2000
 """What is read of a large content; the rest says the same about which collection is about what."""
 
-# `_SURE` is a floor because the examples of one author are more like one another than like what people write: to be
-# right on all of them promises less than it seems to.
-_SHARPNESS, _SURE, _FAMILIAR = 8.0, 0.7, 0.75
-"""Without enough examples to measure them. `_SURE` is a floor in any case."""
-_SHARPNESSES = (4.0, 5.0, 6.0, 7.0, 8.0)
+_SHARPNESS = 6.0
+"""How quickly the agents behind the best one fall off."""
 _ENOUGH_EXAMPLES = 20
-_RIGHT_WHEN_SURE = 0.98
-_CLEARLY = 0.35
+_SURE = 0.9
+"""A guess is sure from here on, or from where the agents' own examples are nearly always right."""
+_NEVER_RELIABLE = 0.99
+_RIGHT_WHEN_SURE = 0.97
+_CERTAIN = 0.99
+_CLEARLY = 0.15
 """By how much another agent must be the likelier one to break off a conversation."""
-
-# How a message begins or ends that only makes sense after another one.
-_FOLLOWS = re.compile(
-    r"(and|but|or|so|also|then|yes|yeah|yep|no|nope|ok|okay|sure|right|thanks|thank you|please do|go on|go ahead|"
-    r"what about|how about|what if|what else|anything else|tell me more|more|why|really|the (first|second|third|last|other))\b"
-    r"|.*\b(it|that|this|these|those|them|there|one|ones)\W*$"
-)
-_FOLLOW_UP_WORDS = 8
 
 
 @dataclass(frozen=True)
@@ -112,32 +106,48 @@ class Router:
 
         The confidences add up to 1 or, for a message unlike anything known, less.
         """
+        return (await self._rank(message))[0]
+
+    async def _rank(self, message: str) -> tuple[list[Ranked], bool]:
+        """The agents with the likeliest one first, and whether that one is sure."""
         if self._ranking is None:
-            return [Ranked(self._names[0], 1.0)]
+            return [Ranked(self._names[0], 1.0)], True
         if (certain := self._ranking.certain(message)) is not None:
             # Never quite 1: the rest keeps the others in the ranking, and 0.99 is what `decide` takes for certain.
             confidences = np.full(len(self._names), 0.01 / (len(self._names) - 1))
-            confidences[certain] = 0.99
+            confidences[certain] = _CERTAIN
+            scores, sure = confidences, True
         else:
             (vector,) = await self._embedder.embed([unify(message)])
-            confidences = self._ranking.confidences(message, vector)
-        order = np.argsort(-confidences, kind="stable")
-        return [Ranked(self._names[i], float(confidences[i])) for i in order]
+            scores, confidences, sure = self._ranking.score(message, vector)
+        # By the scores: a message unlike anything known has no confidence in any agent, and still fits one best.
+        order = np.argsort(-scores, kind="stable")
+        return [Ranked(self._names[i], float(confidences[i])) for i in order], sure
+
+    async def read_signs(self, message: str) -> tuple[str, Floats]:
+        """The best guess by its score, and the signs that tell whether it is right (see trust.py).
+
+        Raises ValueError where there is one agent: nothing is guessed.
+        """
+        if self._ranking is None:
+            raise ValueError("there is one agent, and nothing to guess")
+        (vector,) = await self._embedder.embed([unify(message)])
+        scores, signs = self._ranking.read(message, vector)
+        return self._names[int(scores.argmax())], signs
 
     async def decide(self, message: str, last: str | None) -> Decision:
         """Who takes `message` in a conversation where `last` answered before."""
-        ranked = await self.rank(message)
+        ranked, sure = await self._rank(message)
         best = ranked[0]
         if self._ranking is None:
             return Decision(best.name, 1.0, "only", ranked)
         before = next((r for r in ranked if r.name == last), None)
-        sure = best.confidence >= self._ranking.sure
         # Before the test for sure: "and in winter?" may look like the subject of another agent, and is a follow-up.
-        if before is not None and before != best and _follows(message) and best.confidence < 0.99:
+        if before is not None and before != best and follows(message) and best.confidence < _CERTAIN:
             return Decision(before.name, before.confidence, "sticky", ranked)
         if sure:
             return Decision(best.name, best.confidence, "meaning", ranked)
-        if before is not None and (best.confidence - before.confidence < _CLEARLY or _follows(message)):
+        if before is not None and (best.confidence - before.confidence < _CLEARLY or follows(message)):
             return Decision(before.name, before.confidence, "sticky", ranked)
         return Decision(best.name, best.confidence, "model", ranked)
 
@@ -161,13 +171,19 @@ class _Ranking:
         self._regression = Regression(samples, vectors)
         self._calibrate(samples, vectors)
 
-    def confidences(self, message: str, vector: Vector) -> Floats:
-        """How likely each agent is the one that is meant."""
-        scores = self._regression.predict(message, vector)
+    def score(self, message: str, vector: Vector) -> tuple[Floats, Floats, bool]:
+        """A score for each agent, how likely it is the one that is meant, and whether the likeliest is sure."""
+        scores, signs = self.read(message, vector)
+        likely = float(estimate(signs))
+        return scores, spread(softmax(_SHARPNESS * scores), likely), likely >= self._sure
+
+    def read(self, message: str, vector: Vector) -> tuple[Floats, Floats]:
+        """A score for each agent, and the signs that tell whether the highest one is right."""
+        scores, cosines = self._regression.predict(message, vector)
         if self._content is not None:
             scores = scores + _CONTENT * self._content.shares(message, vector)
-        # Unknown words make the score a guess: a message about something else must not pass for sure.
-        return softmax(self._sharpness * scores) * min(1.0, self._share_known(message) / self._familiar)
+        known = np.array([self._share_known(message)])
+        return scores, read_signs(scores[None], cosines[None], self._regression.owners, known)[0]
 
     def certain(self, message: str) -> int | None:
         """The agent that has the message as an example.
@@ -190,43 +206,25 @@ class _Ranking:
         return known / sum(weights.values()) if weights else 1.0
 
     def _calibrate(self, samples: Sequence["Sample"], vectors: Vectors) -> None:
-        """Learn from the examples how far scores are to be trusted. Each is predicted without itself."""
+        """Learn from the examples from where on a guess is sure. Each is predicted without itself."""
         rows = [i for i, sample in enumerate(samples) if sample.is_example]
-        self._sharpness, self.sure, self._familiar = _SHARPNESS, _SURE, _FAMILIAR
+        self._sure = _SURE
         if len(rows) < _ENOUGH_EXAMPLES:
             return
         # Exact and nearly free for a ridge regression, so no examples have to be kept apart for measuring.
-        scores = self._regression.leave_one_out(rows)
+        scores, cosines = self._regression.leave_one_out(rows)
         if self._content is not None:
             scores = scores + _CONTENT * np.array([self._content.shares(samples[i].text, vectors[i]) for i in rows])
-        truth = np.array([np.argmax(samples[i].label) for i in rows])
-        shares = [self._share_known(samples[i].text, own=True) for i in rows]
-        self._familiar = min(max(float(np.quantile(shares, 0.25)), 0.3), _FAMILIAR)
-        self._sharpness = min(_SHARPNESSES, key=lambda t: _loss(t * scores, truth))
-        confidences = softmax(self._sharpness * scores)
-        self.sure = _threshold(confidences.max(axis=1), confidences.argmax(axis=1) == truth)
-
-
-def _follows(message: str) -> bool:
-    """Whether a message only makes sense after another.
-
-    Such a message is short, and it begins or ends like one, or names nothing.
-    """
-    said = words(message)
-    if len(said) > _FOLLOW_UP_WORDS:
-        return False
-    return bool(_FOLLOWS.match(fold(message).strip())) or all(word in COMMON for word in said)
-
-
-def _loss(scores: Floats, truth: "NDArray[np.int64]") -> float:
-    # 1e-9: the logarithm of 0 is infinite, and one bad example would decide alone.
-    return float(-np.log(softmax(scores)[np.arange(len(truth)), truth] + 1e-9).mean())
+        known = np.array([self._share_known(samples[i].text, own=True) for i in rows])
+        right = scores.argmax(axis=1) == [np.argmax(samples[i].label) for i in rows]
+        self._sure = _threshold(estimate(read_signs(scores, cosines, self._regression.owners, known)), right)
 
 
 def _threshold(confidences: Floats, right: "NDArray[np.bool_]") -> float:
     """The lowest confidence above which the examples are nearly always right. It is `_SURE` or more."""
     order = np.argsort(-confidences)
-    precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    # Half of an error more than there was: that three of three were right is no promise.
+    precision = (np.cumsum(right[order]) + 0.5) / (np.arange(len(order)) + 2)
     good = np.flatnonzero(precision >= _RIGHT_WHEN_SURE)
     # Where no confidence is reliable, only what is nearly certain is decided without the model.
-    return max(_SURE, float(confidences[order[good[-1]]])) if len(good) else 0.95
+    return max(_SURE, float(confidences[order[good[-1]]])) if len(good) else _NEVER_RELIABLE

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 else:
     np = Late("numpy")
 
-# Chosen by leave-one-out over the examples (bench/routing.py).
+# Chosen on the sets in bench/routing_sets, on new splits of each into examples and messages.
 # What a text counts for; an example is 1.
-DESCRIPTION, _TOPIC, _PHRASE, _HEADING = 2.0, 0.5, 0.5, 0.3
+DESCRIPTION, _PHRASE, _HEADING = 2.0, 0.5, 0.3
+# Where there is content, its headings say what the topics of a description say.
+_TOPIC, _TOPIC_WITH_CONTENT = 1.0, 0.5
 MOST_HEADINGS = 600
 """What is read of a large content; the rest says the same about which collection is about what."""
 
@@ -67,6 +69,7 @@ class Sample:
     label: Floats
     weight: float
     is_example: bool = False
+    is_heading: bool = False
 
 
 def list_samples(agents: Sequence[RoutedAgent], content: Sequence[Subject]) -> list[Sample]:
@@ -82,13 +85,13 @@ def list_samples(agents: Sequence[RoutedAgent], content: Sequence[Subject]) -> l
         ]
         samples += [Sample(text, label, 1.0, True) for text in agent.examples]
         samples += [Sample(agent.description, label, DESCRIPTION)]
-        samples += [Sample(text, label, _TOPIC) for text in topics]
+        samples += [Sample(text, label, _TOPIC_WITH_CONTENT if content else _TOPIC) for text in topics]
         samples += [Sample(text, label, _PHRASE) for text in dict.fromkeys(asked)]
     headings = {subject.heading: subject.collection for subject in content}
     shares = shares_of(agents)
     # Every n-th heading and not the first ones: each collection keeps its share.
     kept = list(headings.items())[:: math.ceil(len(headings) / MOST_HEADINGS) or 1]
-    return samples + [Sample(text, shares(collection), _HEADING) for text, collection in kept]
+    return samples + [Sample(text, shares(collection), _HEADING, is_heading=True) for text, collection in kept]
 
 
 def _bare(phrase: str) -> str:

@@ -2,40 +2,47 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from agent_server.knowledge.words import stem, words
 from agent_server.late import Late
 from agent_server.routing.agents import DESCRIPTION, RoutedAgent, Sample, Subject, section_text, shares_of
-from agent_server.routing.scores import Floats, Vector, Vectors, list_terms, unit
+from agent_server.routing.scores import Floats, Vector, Vectors, list_spellings, list_terms, unit
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 else:
     np = Late("numpy")
 
-_WORDS = 1.0
-"""What the words count for beside the embedding."""
-# Chosen by leave-one-out over the examples (bench/routing.py), as the weights of the texts are.
-_RIDGE = 2.0
+# Chosen on the sets in bench/routing_sets, on new splits of each into examples and messages.
+_MEANING, _WORDS, _SPELLING = 1.5, 1.0, 0.3
+"""What the embedding, the words and the pieces of words count for."""
+_RIDGE = 3.0
+_ALIKE = 0.2
+"""What the nearest texts of an agent count for beside the regression."""
+_MOST_ALIKE = 2
 _NEAREST = 10
 
 
 class Regression:
-    """Kernel ridge regression from texts to agents."""
+    """Kernel ridge regression from texts to agents, and how near the nearest texts of each agent are."""
 
     def __init__(self, samples: Sequence[Sample], vectors: Vectors) -> None:
-        self._terms = Counter(term for sample in samples for term in list_terms(sample.text))
-        self._places = {term: place for place, term in enumerate(self._terms)}
-        self._n = len(samples)
-        lexical = self._word_vectors([s.text for s in samples])
+        self._terms = _Terms([list_terms(s.text) for s in samples])
+        # A heading is no message, and there are many more of them.
+        own = [i for i, s in enumerate(samples) if not s.is_heading]
+        self._spellings = _Terms([list_spellings(samples[i].text) for i in own])
+        self._own = {row: place for place, row in enumerate(own)}
         dense = vectors.astype(np.float64)
-        # The mean is what all messages share. Headings are no messages, and there are many more of them.
-        own = [i for i, s in enumerate(samples) if s.is_example or s.weight == DESCRIPTION]
-        self._mean = dense[own].mean(axis=0)
+        # The mean is what all messages share.
+        said = [i for i, s in enumerate(samples) if s.is_example or s.weight == DESCRIPTION]
+        self._mean = dense[said].mean(axis=0)
         dense = unit(dense - self._mean)
-        kernel = dense @ dense.T + _WORDS * lexical @ lexical.T
+        lexical, spelling = self._terms.vectors, self._spellings.vectors
+        kernel = _MEANING * dense @ dense.T + _WORDS * lexical @ lexical.T
+        kernel[np.ix_(own, own)] += _SPELLING * spelling @ spelling.T
         # A text of little weight gets a larger ridge: it is fitted less closely.
         inverse = np.linalg.inv(kernel + np.diag(_RIDGE / np.array([s.weight for s in samples])))
         labels = np.array([s.label for s in samples])
@@ -44,34 +51,73 @@ class Regression:
         self._dual = inverse @ self._targets
         # What remains of the matrices, which take 25 MB: what each number of a vector and each term say for each agent.
         self._diagonal = np.diag(inverse).copy()
-        self._by_meaning, self._by_term = dense.T @ self._dual, _WORDS * lexical.T @ self._dual
+        self._by_meaning = _MEANING * dense.T @ self._dual
+        self._by_term = _WORDS * lexical.T @ self._dual
+        self._by_spelling = _SPELLING * spelling.T @ self._dual[own]
+        self._terms.forget()
+        self._spellings.forget()
+        self._dense = dense[own]
+        self.owners = labels[own].argmax(axis=1)
+        # A row for each agent; -1 fills it up to the longest.
+        self._texts = np.full((labels.shape[1], max(np.bincount(self.owners, minlength=labels.shape[1]))), -1)
+        for agent, row in enumerate(self._texts):
+            places = np.flatnonzero(self.owners == agent)
+            row[: len(places)] = places
 
-    def predict(self, message: str, vector: Vector) -> Floats:
-        """A score for each agent."""
-        dense = unit(vector[None].astype(np.float64) - self._mean)
-        places, weights = self._weigh(message)
-        scores: Floats = (dense @ self._by_meaning)[0] + weights @ self._by_term[places]
-        return scores
+    def predict(self, message: str, vector: Vector) -> tuple[Floats, Floats]:
+        """A score for each agent, and the cosine of each of their texts, whose agents are `owners`."""
+        dense = unit(vector[None].astype(np.float64) - self._mean)[0]
+        scores: Floats = dense @ self._by_meaning
+        for terms, by_term, found in (
+            (self._terms, self._by_term, list_terms(message)),
+            (self._spellings, self._by_spelling, list_spellings(message)),
+        ):
+            places, weights = terms.weigh(found)
+            scores = scores + weights @ by_term[places]
+        cosines = (self._dense @ dense)[None]
+        return scores + self._compare(cosines)[0], cosines[0]
 
-    def leave_one_out(self, rows: Sequence[int]) -> Floats:
+    def leave_one_out(self, rows: Sequence[int]) -> tuple[Floats, Floats]:
         """What would be predicted for samples that had not been there. `rows` are their places."""
         # The closed form of leave-one-out for kernel ridge regression: nothing is fitted again.
         scores: Floats = self._targets[rows] - self._dual[rows] / self._diagonal[rows, None]
-        return scores
+        own = [self._own[row] for row in rows]
+        cosines = self._dense[own] @ self._dense.T
+        cosines[np.arange(len(own)), own] = -1
+        return scores + self._compare(cosines), cosines
 
-    def _word_vectors(self, texts: Sequence[str]) -> Floats:
-        vectors = np.zeros((len(texts), len(self._places)))
-        for row, text in enumerate(texts):
-            places, weights = self._weigh(text)
-            vectors[row, places] = weights
-        return vectors
+    def _compare(self, cosines: Floats) -> Floats:
+        """What the nearest texts of each agent add to its score."""
+        # Place -1 is the column that is added here: no text is as far away.
+        cosines = np.concatenate([cosines, np.full((len(cosines), 1), -1.0)], axis=1)
+        most = min(_MOST_ALIKE, self._texts.shape[1])
+        near = np.partition(cosines[:, self._texts], -most, axis=2)[:, :, -most:].mean(axis=2)
+        alike: Floats = _ALIKE * (near - near.mean(axis=1, keepdims=True))
+        return alike
 
-    def _weigh(self, text: str) -> tuple[list[int], Floats]:
-        """The places of the text's known terms and what each weighs. The weights are a vector of length 1."""
+
+class _Terms:
+    """The terms of some texts and how much each of them says."""
+
+    def __init__(self, texts: Sequence[set[str]]) -> None:
         # Sorted: a set has another order in each process, and sums of floats depend on the order.
-        terms = sorted((place, term) for term in list_terms(text) if (place := self._places.get(term)) is not None)
-        weights = np.array([math.log(1 + self._n / self._terms[term]) for _, term in terms])
-        return [place for place, _ in terms], unit(weights)
+        found = [sorted(terms) for terms in texts]
+        counts = Counter(term for terms in found for term in terms)
+        self._places = {term: place for place, term in enumerate(counts)}
+        self._weights = np.array([math.log(1 + len(texts) / count) for count in counts.values()])
+        self.vectors = np.zeros((len(texts), len(counts)))
+        for row, terms in enumerate(found):
+            places, weights = self.weigh(terms)
+            self.vectors[row, places] = weights
+
+    def forget(self) -> None:
+        """Let go of the vectors of the texts."""
+        del self.vectors
+
+    def weigh(self, terms: Iterable[str]) -> tuple[list[int], Floats]:
+        """The places of the known terms and what each weighs. The weights are a vector of length 1."""
+        places = sorted(place for term in terms if (place := self._places.get(term)) is not None)
+        return places, unit(self._weights[places])
 
 
 class Nearest:
@@ -79,15 +125,17 @@ class Nearest:
 
     def __init__(self, agents: Sequence[RoutedAgent], content: Sequence[Subject], vectors: Vectors) -> None:
         self._dense = vectors
-        self._counts = [Counter(map(stem, words(section_text(subject)))) for subject in content]
-        self._df = Counter(word for counts in self._counts for word in counts)
-        lengths = np.array([counts.total() for counts in self._counts])
+        counts = [Counter(map(stem, words(section_text(subject)))) for subject in content]
         # BM25 with k1 1.2 and b 0.75, as `lexvec` has it; 2.2 below is k1 + 1.
-        self._length = 1.2 * (0.25 + 0.75 * lengths / max(float(lengths.mean()), 1.0))
-        self._postings: dict[str, list[int]] = {}
-        for place, counts in enumerate(self._counts):
-            for word in counts:
-                self._postings.setdefault(word, []).append(place)
+        lengths = np.array([count.total() for count in counts])
+        norms = 1.2 * (0.25 + 0.75 * lengths / max(float(lengths.mean()), 1.0))
+        postings: dict[str, list[tuple[int, int]]] = {}
+        for place, count in enumerate(counts):
+            for word, tf in count.items():
+                postings.setdefault(word, []).append((place, tf))
+        self._idf = {w: math.log(1 + (len(counts) - len(p) + 0.5) / (len(p) + 0.5)) for w, p in postings.items()}
+        self._unknown = math.log(1 + (len(counts) + 0.5) / 0.5)
+        self._weights = {w: _weigh(np.array(p), norms, self._idf[w]) for w, p in postings.items()}
         shares = shares_of(agents)
         self._shares = np.array([shares(s.collection) for s in content])
         self._silent = np.array([agent.knowledge == () or agent.knowledge == [] for agent in agents])
@@ -103,12 +151,16 @@ class Nearest:
 
     def _bm25(self, message: str) -> Floats:
         """BM25 as a share of the highest that a section could have."""
-        n = len(self._counts)
-        scores, bound = np.zeros(n), 0.0
-        for word in {stem(word) for word in words(message)}:
-            idf = math.log(1 + (n - self._df[word] + 0.5) / (self._df[word] + 0.5))
-            bound += 2.2 * idf
-            for place in self._postings.get(word, ()):
-                tf = self._counts[place][word]
-                scores[place] += 2.2 * idf * tf / (tf + self._length[place])
+        scores, bound = np.zeros(len(self._dense)), 0.0
+        # Sorted: sums of floats depend on the order, and a set has another one in each process.
+        for word in sorted({stem(word) for word in words(message)}):
+            bound += 2.2 * self._idf.get(word, self._unknown)
+            if found := self._weights.get(word):
+                scores[found[0]] += found[1]
         return scores / bound if bound else scores
+
+
+def _weigh(postings: "NDArray[np.int64]", norms: Floats, idf: float) -> tuple["NDArray[np.int32]", Floats]:
+    """The sections that have a word, and what it adds to the score of each."""
+    places, tf = postings[:, 0], postings[:, 1]
+    return places.astype(np.int32), 2.2 * idf * tf / (tf + norms[places])

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from agent_server.knowledge.words import stem, words
+from agent_server.knowledge.words import COMMON, stem, words
 from agent_server.late import Late
 
 if TYPE_CHECKING:
@@ -36,6 +36,12 @@ def list_terms(text: str) -> set[str]:
     # Common words too, and "^" for the beginning: "how do" and "remind me" tell agents apart as topics do.
     stems = [stem(word) for word in words(text)]
     return {*stems, *(f"{a} {b}" for a, b in zip(["^", *stems], stems, strict=False))}
+
+
+def list_spellings(text: str) -> set[str]:
+    """The pieces of three and four letters of a text's words. A misspelt word has most of them."""
+    bounded = [f"<{word}>" for word in words(text) if word not in COMMON]
+    return {word[i : i + size] for word in bounded for size in (3, 4) for i in range(len(word) - size + 1)}
 
 
 def unit(vectors: Floats) -> Floats:

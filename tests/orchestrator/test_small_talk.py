@@ -38,6 +38,8 @@ async def test_thanks_do_not_end_the_subject_and_a_question_behind_them_is_answe
     asked = await client.ask("How long must I wait before flying after diving?")
     thanked = await client.ask("thanks a lot!", id=asked["conversation_id"])
     assert (thanked["text"], thanked["sources"]) == ("You are welcome. Ask me whenever there is more.", [])
+    assert thanked["agent"] == asked["agent"]
+    assert (await client.ask("thank you very much"))["agent"] == "triage"
     greeted = await client.ask("Hi, how long must I wait before flying after diving?")
     assert (greeted["agent"], greeted["text"]) == (asked["agent"], asked["text"])
     assert greeted["text"] != NOTHING_FOUND
