@@ -149,9 +149,10 @@ async def test_what_another_replica_holds_is_passed_over_and_removed_the_next_ti
     # As many as are removed at a time, the oldest first, and a few behind them.
     await _execute(
         database,
-        """insert into turn (owner_id, id, conversation_id, turn_no, body_sha, status, input, created_at, finished_at)
-           select owner_id, gen_random_uuid(), conversation_id, 1 + n, body_sha, 'done', input, created_at,
-               now() - interval '3 days' + n * interval '1 minute'
+        """insert into turn (owner_id, id, conversation_id, turn_no, body_sha, status, epoch, attempts, last_event,
+               last_item, cancel, input, created_at, finished_at)
+           select owner_id, gen_random_uuid(), conversation_id, 1 + n, body_sha, 'done', epoch, attempts, last_event,
+               last_item, cancel, input, created_at, now() - interval '3 days' + n * interval '1 minute'
            from turn, generate_series(1, :many) n""",
         many=BATCH + 20,
     )
