@@ -35,7 +35,7 @@ app = _group(
 content = _group("The pages in content/: check, index, search, measure.", "content search 'decompression stop'")
 db = _group("The database: apply, undo, compare and write migrations.", "db upgrade")
 tool = _group("The tools of the workspace: list and call them.", "tool list")
-prompt = _group("The agents in prompts/: show what a model is told.", "prompt render safety")
+prompt = _group("The agents in prompts/: list and compare them, show what a model is told.", "prompt render safety")
 key = _group("API keys: make, list and revoke them.", "key create --name ci")
 user = _group("Users, who sign in, hold keys and own what they store.", "user create ann --email ann@example.com")
 for name, group in (
@@ -272,6 +272,30 @@ def prompt_render(
 ) -> None:
     """The instructions of an agent. The server adds rules, passages and tools when it asks the model."""
     _run("prompt_render", workspace, name=name)
+
+
+@prompt.command("list", epilog=_example("prompt list --json"))
+def prompt_list(workspace: Workspace = None, json: Json = False) -> None:
+    """The agents with their versions: the share of new conversations, the hash, the file and the model of each."""
+    _run("prompt_list", workspace, as_json=json)
+
+
+@prompt.command("diff", epilog=_example("prompt diff support support.v2"))
+def prompt_diff(
+    before: Annotated[str, typer.Argument(help="An agent, a candidate as in support.v2, a file, or a hash.")],
+    after: Annotated[str, typer.Argument(help="What it is compared with, by any of these.")],
+    cases: Annotated[bool, typer.Option("--cases", help="Run the cases with both, too.")] = False,
+    json: Json = False,
+    workspace: Workspace = None,
+) -> None:
+    """What differs between two prompts: the front matter key by key, the rendered text line by line."""
+    _run("prompt_diff", workspace, before=before, after=after, cases=cases, as_json=json)
+
+
+@prompt.command("schema", epilog=_example("prompt schema > prompts.schema.json"))
+def prompt_schema(workspace: Workspace = None) -> None:
+    """The JSON Schema of the front matter of an agent, for editors."""
+    _run("prompt_schema", workspace)
 
 
 @key.command("create", epilog=_example("key create --name ci --scope tasks:read --days 30"))

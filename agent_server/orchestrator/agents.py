@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agents import Agent, FunctionTool, RunContextWrapper, handoff
+from agents import Agent, FunctionTool, ModelSettings, RunContextWrapper, handoff
 from agents.tool_context import ToolContext as SDKToolContext
 
 from agent_server.calls.call import call_tool
@@ -20,6 +20,7 @@ from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage
 from agent_server.knowledge.search import search
 from agent_server.knowledge.tools import KNOWLEDGE
+from agent_server.models.structured import OutputSchema
 from agent_server.orchestrator.context import TurnContext
 from agent_server.prompts import AgentPrompt, quote
 from agent_server.tool import Tool
@@ -35,6 +36,7 @@ _CITING = """State facts only as the passages or tool results give them, and put
 [1, 3]. Cite only numbers that you were given. If the passages do not hold the answer, say so plainly and do not fill the
 gap.
 """
+_SHAPE = "\nAnswer with one JSON object and nothing else. It is of this JSON Schema:\n{schema}\n"
 _NO_PASSAGES = "\nNo passage of the content matches the user's message.\n"
 _SUMMARY = "\nEarlier in this conversation, before the messages that you see:\n{text}\n"
 _ABOUT = "\nThis is what this assistant is; say so where the user asks who you are or what you can do:\n{text}\n"
@@ -51,6 +53,8 @@ def compile_agents(workspace: Workspace, embedder: Embedder) -> dict[str, Agent[
             tools=[function_tool(tool, prompt.knowledge) for tool in agent_tools(prompt, workspace.tools)],
             # The agent's name and no model's: `JournaledModels.get_model` must know who asks.
             model=prompt.name,
+            model_settings=ModelSettings(temperature=prompt.temperature),
+            output_type=OutputSchema(prompt.output) if prompt.output else None,
         )
         for prompt in workspace.agents.values()
     }
@@ -121,8 +125,9 @@ def _instructions(prompt: AgentPrompt, embedder: Embedder) -> Any:
     async def instructions(context: RunContextWrapper[TurnContext], _: Agent[TurnContext]) -> str:
         turn = context.context
         briefing = turn.briefing
-        body = prompt.render(profile=briefing.profile, today=briefing.today)
+        body = prompt.render(profile=briefing.profile, today=briefing.today, inputs=briefing.inputs)
         more = _SUMMARY.format(text=quote({"text": briefing.summary})) if briefing.summary else ""
+        more += _SHAPE.format(schema=quote(prompt.output.schema)) if prompt.output else ""
         more += _EMERGENCY.format(text=quote({"text": briefing.emergency})) if briefing.emergency else ""
         more += _ABOUT.format(text=quote(briefing.about.facts())) if briefing.about else ""
         # None is something else: all of the content. Small talk asks nothing of it.

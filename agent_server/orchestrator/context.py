@@ -20,7 +20,7 @@ class Briefing:
 
     `query` is what to look up for it. `emergency` is the advice that the user has been shown before the first call of a
     model, if any, and `summary` what was said before the history. `today` is an ISO date. `about` is what the
-    assistant says of itself, where the message is small talk.
+    assistant says of itself, where the message is small talk. `inputs` are those of the request.
     """
 
     query: str
@@ -29,6 +29,7 @@ class Briefing:
     emergency: str | None
     summary: str | None = None
     about: About | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
