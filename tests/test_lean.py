@@ -15,7 +15,7 @@ from tests.commands import PATIENCE, environment
 
 UNUSED = {
     *("mcp", "mcp_types", "rich", "pygments", "numpy", "tokenizers", "wordllama", "semantic_text_splitter"),
-    *("jwt", "cryptography", "litellm", "httpcore2", "h2", "truststore", "nh3"),
+    *("jwt", "cryptography", "litellm", "httpcore2", "h2", "truststore", "nh3", "griffe", "watchfiles", "argon2"),
 }
 """What no turn uses of a workspace with one agent and no content, for a caller with an API key."""
 TOOL = '''
@@ -54,6 +54,19 @@ async def test_the_first_turn_imports_nothing_and_what_no_turn_uses_is_not_impor
         before, after = await asyncio.to_thread(_list_around_turn, tmp_path, empty, model.url)
     assert after - before == set()
     assert {name.partition(".")[0] for name in after} & UNUSED == set()
+
+
+def test_what_is_kept_out_comes_when_it_is_first_used() -> None:
+    script = (
+        "import sys, agent_server.lean; from agents import function_tool\n"
+        "def add(a: int) -> int:\n"
+        "    '''Add one.\n\n    Args:\n        a: The number.\n    '''\n"
+        "before = 'griffe' in sys.modules\n"
+        "tool = function_tool(add)\n"
+        "print(before, tool.description, tool.params_json_schema['properties']['a']['description'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False Add one. The number.\n"
 
 
 def _list_around_turn(workspace: Path, url: str, model: str) -> tuple[set[str], set[str]]:
