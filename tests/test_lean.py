@@ -4,12 +4,15 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from agent_server.app import Agents
 from agent_server.testing import Call, Say, copy_database, scripted_openai
 from tests.commands import PATIENCE, environment
 
@@ -102,3 +105,41 @@ def _list(http: httpx.Client) -> set[str]:
     response = http.post("/api/tools/list_modules", json={})
     assert response.status_code == 200, response.text
     return set(response.json())
+
+
+class _Made:
+    """Stands for the agents and for the clients of models, which take their time."""
+
+    def __init__(self) -> None:
+        self.begun: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self.routed, self.answered = asyncio.Event(), asyncio.Event()
+
+    async def get_router(self) -> None:
+        self.begun["router"].set()
+        await self.routed.wait()
+
+    async def prepare(self, is_late: Callable[[], bool]) -> None:
+        self.begun["late" if is_late() else "rehearsal"].set()
+
+    async def run(self, _: Any) -> Any:
+        self.begun["turn"].set()
+        await self.answered.wait()
+
+
+@pytest.mark.parametrize("comes", [True, False])
+async def test_what_prepares_gives_way_to_a_turn_that_comes_meanwhile(comes: bool) -> None:
+    made: Any = _Made()
+    agents = Agents(lambda: made, lambda *_: made)
+    preparing = asyncio.create_task(agents.prepare())
+    await made.begun["router"].wait()
+    turn = asyncio.create_task(agents.run(None)) if comes else None  # type: ignore[arg-type]  # it is handed on
+    if turn is not None:
+        await made.begun["turn"].wait()
+    made.routed.set()
+    if turn is not None:
+        await made.begun["late"].wait()
+        assert not preparing.done()
+        made.answered.set()
+        await turn
+    await preparing
+    assert list(made.begun) == (["router", "turn", "late"] if comes else ["router", "rehearsal"])
