@@ -14,6 +14,7 @@ from uuid import UUID
 from agent_server.calls import forms
 from agent_server.conversations import tools as conversation_tools
 from agent_server.errors import Mistake, WorkspaceInvalid, name_known
+from agent_server.folders import find_root
 from agent_server.knowledge import tools as knowledge_tools
 from agent_server.knowledge.parse import list_collections
 from agent_server.phrases import template_problems
@@ -23,7 +24,6 @@ from agent_server.seed import SeedFile
 from agent_server.tool import Tool, collect_mistakes
 
 TRIAGE = "triage"
-_OTHER_FOLDER = "name another with --workspace, or make one, as in `agent-server init my-agents`"
 _HINTS: Mapping[type[BaseException], str] = {
     ModuleNotFoundError: "; correct the name, or install the package that has it",
     SystemExit: "; a module of tools/ must not end the program",
@@ -131,13 +131,7 @@ def load_workspace(root: Path) -> Workspace:
 def read_workspace(root: Path) -> tuple[Workspace, list[Mistake]]:
     """What could be loaded of `root`, and every mistake in tools/ and prompts/. Raises WorkspaceInvalid where there is
     nothing to load."""
-    root = root.resolve()
-    if not root.is_dir():
-        raise WorkspaceInvalid([Mistake(str(root), None, f"there is no such folder; {_OTHER_FOLDER}")])
-    if not any((root / folder).is_dir() for folder in ("tools", "prompts", "content")):
-        raise WorkspaceInvalid(
-            [Mistake(str(root), None, f"has none of tools/, prompts/ and content/; {_OTHER_FOLDER}")]
-        )
+    root = find_root(root)
     imported = _import_tools(root)
     engine_tools = list(_of_type([conversation_tools, knowledge_tools, forms], Tool))
     tools, clashes = _collect_tools(imported.modules, engine_tools, root)
