@@ -36,6 +36,7 @@ content = _group("The pages in content/: check, index, search, measure.", "conte
 db = _group("The database: apply, undo, compare and write migrations.", "db upgrade")
 tool = _group("The tools of the workspace: list and call them.", "tool list")
 prompt = _group("The agents in prompts/: show what a model is told.", "prompt render safety")
+evals = _group("The cases in evals/: run, record, replay them.", "eval run")
 key = _group("API keys: make, list and revoke them.", "key create --name ci")
 user = _group("Users, who sign in, hold keys and own what they store.", "user create ann --email ann@example.com")
 for name, group in (
@@ -43,6 +44,7 @@ for name, group in (
     ("db", db),
     ("tool", tool),
     ("prompt", prompt),
+    ("eval", evals),
     ("key", key),
     ("user", user),
 ):
@@ -272,6 +274,51 @@ def prompt_render(
 ) -> None:
     """The instructions of an agent. The server adds rules, passages and tools when it asks the model."""
     _run("prompt_render", workspace, name=name)
+
+
+@evals.command("run", epilog=_example("eval run evals/safety.yaml --model openai/gpt-5.4-mini"))
+def eval_run(
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Files of cases, or FILE::CASE. [default: all of evals/]")
+    ] = None,
+    prompt: Annotated[Path | None, typer.Option(help="A prompt file that stands in for the saved one.")] = None,
+    vs: Annotated[Path | None, typer.Option(help="Another one: the same cases run with both.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="The model; more than once for several.")] = None,
+    recordings: Annotated[
+        str | None,
+        typer.Option(metavar="MODE", help="replay, record, auto or off. [default: replay where there are some]"),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Run again what each saved file concerns.")] = False,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit's XML there as well.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="The run to compare with. [default: evals/baseline.json]")
+    ] = None,
+    save_baseline: Annotated[bool, typer.Option("--save-baseline", help="Keep this run to compare with.")] = False,
+    json: Json = False,
+    workspace: Workspace = None,
+) -> None:
+    """Run cases through the agents on a database of their own. Exits with 1 where one fails, 2 for a mistake in what was
+    given, 3 where a recording is missing."""
+    _run(
+        "eval_run",
+        workspace,
+        files=files or [],
+        prompt=prompt,
+        versus=vs,
+        models=model or [],
+        recordings=recordings,
+        watch=watch,
+        as_json=json,
+        junit=junit,
+        baseline=baseline,
+        save=save_baseline,
+    )
+
+
+@evals.command("schema", epilog=_example("eval schema > evals/cases.schema.json"))
+def eval_schema(workspace: Workspace = None) -> None:
+    """The JSON Schema of a file of cases, for editors."""
+    _run("eval_schema", workspace)
 
 
 @key.command("create", epilog=_example("key create --name ci --scope tasks:read --days 30"))

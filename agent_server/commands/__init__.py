@@ -27,6 +27,8 @@ _COMMANDS = {
     "tool_list": "folders.list_tools",
     "tool_call": "tools.call",
     "prompt_render": "folders.render_prompt",
+    "eval_run": "evals.run",
+    "eval_schema": "evals.schema",
     "check": "check.check",
     "doctor": "doctor.doctor",
     "init": "init.init",

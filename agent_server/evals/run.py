@@ -19,11 +19,13 @@ from agent_server.evals.stubs import CallerStubs, Stubs
 from agent_server.identity.credentials import issue_guest
 from agent_server.identity.profiles import update_profile
 from agent_server.identity.roles import USER
+from agent_server.knowledge.embedders import get_embedder
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.models.choice import OFFLINE, choose_model
 from agent_server.models.windows import find_price
 from agent_server.routing import Router
+from agent_server.routing.workspaces import create_router
 from agent_server.seed import load_seeds
 from agent_server.server import Server
 from agent_server.settings import Settings
@@ -206,6 +208,30 @@ async def run_variant(
         await server.resolver.close()
 
 
+class Routers:
+    """The routers of workspaces. To make one takes a second or more; agents that are routed alike share one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._embedder = get_embedder(settings.embedder)
+        self._made: list[tuple[Any, Router]] = []
+
+    async def get(self, workspace: Workspace) -> Router:
+        routed = [
+            (agent.name, agent.description, agent.examples, agent.knowledge, agent.tools)
+            for agent in workspace.specialists
+        ]
+        for known, router in self._made:
+            if known == routed:
+                return router
+        router = await create_router(workspace, self._embedder)
+        self._made.append((routed, router))
+        return router
+
+    def forget(self) -> None:
+        """Have all be made anew, because the content has changed."""
+        self._made.clear()
+
+
 def choose_mode(given: Mode | None, recorded: Sequence[str]) -> Mode:
     """How recordings are used: they are replayed where there are some, unless another mode is asked for."""
     return given or ("replay" if recorded else "off")
@@ -234,9 +260,12 @@ async def run_cases(
 ) -> Sequence[Result]:
     """Run every case with every variant on a database that is ready. What was recorded is saved at the end."""
     results: list[Result] = []
+    routers = Routers(settings)
     try:
         for variant in variants:
-            async with run_variant(settings, variant, database, recordings, transport=transport) as runner:
+            router = await routers.get(variant.workspace)
+            opened = run_variant(settings, variant, database, recordings, router=router, transport=transport)
+            async with opened as runner:
                 for case in cases:
                     result = await runner.run(case)
                     show(result)
