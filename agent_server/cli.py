@@ -315,6 +315,52 @@ def eval_run(
     )
 
 
+@evals.command("replay", epilog=_example("eval replay --since 2026-11-01 --prompt edited.md"))
+def eval_replay(
+    conversation: Annotated[str | None, typer.Option(help="The conversation whose turns run again.")] = None,
+    since: Annotated[str | None, typer.Option(help="All turns since that date, as in 2026-11-01.")] = None,
+    prompt: Annotated[Path | None, typer.Option(help="A prompt file that stands in for the saved one.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model. [default: the one that answers]")] = None,
+    json: Json = False,
+    workspace: Workspace = None,
+) -> None:
+    """Run stored turns again and show what differs. Tools return what they returned then; nothing is called."""
+    _run(
+        "eval_replay",
+        workspace,
+        conversation=conversation,
+        since=since,
+        prompt=prompt,
+        model=model,
+        as_json=json,
+    )
+
+
+@evals.command("add", epilog=_example("eval add --turn 019a1c7e-8c6b-7d3f-a1b2-0c3d4e5f6a7b"))
+def eval_add(
+    turn: Annotated[str | None, typer.Option(help="The turn, with what was said before it.")] = None,
+    conversation: Annotated[str | None, typer.Option(help="The conversation, with its last turn.")] = None,
+    declined: Annotated[
+        bool, typer.Option("--declined", help="The questions that nothing was known about; each expects an answer.")
+    ] = False,
+    since: Annotated[str | None, typer.Option(help="For --declined: since that date. [default: 30 days]")] = None,
+    to: Annotated[Path | None, typer.Option(help="The file. [default: evals/added.yaml]")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="With what is known of the user.")] = False,
+    workspace: Workspace = None,
+) -> None:
+    """Make a case of what was said. What looks like a secret or like personal data is masked."""
+    _run(
+        "eval_add",
+        workspace,
+        turn=turn,
+        conversation=conversation,
+        declined=declined,
+        since=since,
+        to=to,
+        profile=profile,
+    )
+
+
 @evals.command("schema", epilog=_example("eval schema > evals/cases.schema.json"))
 def eval_schema(workspace: Workspace = None) -> None:
     """The JSON Schema of a file of cases, for editors."""

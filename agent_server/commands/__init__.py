@@ -28,6 +28,8 @@ _COMMANDS = {
     "tool_call": "tools.call",
     "prompt_render": "folders.render_prompt",
     "eval_run": "evals.run",
+    "eval_replay": "stored.replay_turns",
+    "eval_add": "stored.add",
     "eval_schema": "evals.schema",
     "check": "check.check",
     "doctor": "doctor.doctor",

@@ -23,6 +23,7 @@ from agent_server.workspace import Workspace
 
 DEBOUNCE_MS, STEP_MS = 60, 30
 """A save is taken up when nothing more has come for `STEP_MS`, at the latest after `DEBOUNCE_MS`."""
+LOOK_MS = 250
 
 
 async def watch_cases(
@@ -35,11 +36,15 @@ async def watch_cases(
 ) -> int:
     """Run the cases, and then again and again those that a change concerns, until the command is stopped."""
     watch = _Watch(settings, variant, files, database, recordings)
-    await watch.run(cases)
     root = variant.workspace.root
     folders = [folder for folder in (root / "prompts", root / "content", root / FOLDER) if folder.is_dir()]
-    async for changes in awatch(*folders, debounce=DEBOUNCE_MS, step=STEP_MS, rust_timeout=5_000):
-        await watch.take_up({Path(file).resolve() for _, file in changes})
+    seen = awatch(*folders, debounce=DEBOUNCE_MS, step=STEP_MS, rust_timeout=LOOK_MS, yield_on_timeout=True)
+    # It watches from here on: what is saved while the cases run is not missed.
+    await anext(seen)
+    await watch.run(cases)
+    async for changes in seen:
+        if changes:
+            await watch.take_up([Path(file) for _, file in changes])
     return 0
 
 
