@@ -1,32 +1,17 @@
 """The command line. Declarations only: what a command does is in `commands`, imported when one runs, so that `--help`
 answers at once."""
 
-import gc
-import importlib
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from agent_server.cli_evals import evals
+from agent_server.cli_options import Json, Workspace
+from agent_server.cli_options import example as _example
+from agent_server.cli_options import group as _group
+from agent_server.cli_options import run as _run
 from agent_server.version import VERSION
-
-
-def _example(words: str) -> str:
-    """An example at the end of a command's help, in a line of its own."""
-    return f"\b\nExample: agent-server {words}"
-
-
-def _group(help: str, example: str) -> typer.Typer:
-    # Help is plain text: Rich would take "[default: 8000]" for markup and drop it.
-    return typer.Typer(
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        help=help,
-        epilog=_example(example),
-    )
-
 
 app = _group(
     "Write three folders (tools/, prompts/, content/), get a conversational agent server.",
@@ -36,7 +21,6 @@ content = _group("The pages in content/: check, index, search, measure.", "conte
 db = _group("The database: apply, undo, compare and write migrations.", "db upgrade")
 tool = _group("The tools of the workspace: list and call them.", "tool list")
 prompt = _group("The agents in prompts/: show what a model is told.", "prompt render safety")
-evals = _group("The cases in evals/: run, record, replay them.", "eval run")
 key = _group("API keys: make, list and revoke them.", "key create --name ci")
 user = _group("Users, who sign in, hold keys and own what they store.", "user create ann --email ann@example.com")
 for name, group in (
@@ -50,15 +34,6 @@ for name, group in (
 ):
     app.add_typer(group, name=name)
 
-Workspace = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace",
-        "-w",
-        help="The folder with tools/, prompts/ and content/. [default: .]",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 User = Annotated[str, typer.Option("--user", help="The user it belongs to.")]
 UserName = Annotated[str, typer.Argument(help="The user.")]
 Role = Annotated[list[str] | None, typer.Option(help="A role they have; more than once. [default: user]")]
@@ -66,9 +41,6 @@ PasswordStdin = Annotated[
     bool, typer.Option("--password-stdin", help="Read their password from the first line of standard input.")
 ]
 LOCAL = "local"
-_MANY_OBJECTS = 100_000
-"""So many new objects before the collector looks for garbage; Python's own 700 are many times fewer than one import
-makes."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -84,15 +56,6 @@ def agent_server(
     ] = False,
 ) -> None:
     """Write three folders (tools/, prompts/, content/), get a conversational agent server."""
-
-
-def _run(command: str, workspace: Path | None, **options: Any) -> None:
-    """Run a command of `commands` and end with its exit code."""
-    # What is imported stays: to look for garbage among it again and again is a seventh of what a command takes.
-    gc.set_threshold(_MANY_OBJECTS)
-    # Imported here: `--help` must not wait for the database toolkit and the models.
-    commands = importlib.import_module("agent_server.commands")
-    sys.exit(commands.run(command, workspace, **options))
 
 
 @app.command(epilog=_example("serve --workspace ./my-agents --port 8080 --reload"))
@@ -274,97 +237,6 @@ def prompt_render(
 ) -> None:
     """The instructions of an agent. The server adds rules, passages and tools when it asks the model."""
     _run("prompt_render", workspace, name=name)
-
-
-@evals.command("run", epilog=_example("eval run evals/safety.yaml --model openai/gpt-5.4-mini"))
-def eval_run(
-    files: Annotated[
-        list[str] | None, typer.Argument(help="Files of cases, or FILE::CASE. [default: all of evals/]")
-    ] = None,
-    prompt: Annotated[Path | None, typer.Option(help="A prompt file that stands in for the saved one.")] = None,
-    vs: Annotated[Path | None, typer.Option(help="Another one: the same cases run with both.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="The model; more than once for several.")] = None,
-    recordings: Annotated[
-        str | None,
-        typer.Option(metavar="MODE", help="replay, record, auto or off. [default: replay where there are some]"),
-    ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Run again what each saved file concerns.")] = False,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit's XML there as well.")] = None,
-    baseline: Annotated[
-        Path | None, typer.Option(help="The run to compare with. [default: evals/baseline.json]")
-    ] = None,
-    save_baseline: Annotated[bool, typer.Option("--save-baseline", help="Keep this run to compare with.")] = False,
-    json: Json = False,
-    workspace: Workspace = None,
-) -> None:
-    """Run cases through the agents on a database of their own. Exits with 1 where one fails, 2 for a mistake in what was
-    given, 3 where a recording is missing."""
-    _run(
-        "eval_run",
-        workspace,
-        files=files or [],
-        prompt=prompt,
-        versus=vs,
-        models=model or [],
-        recordings=recordings,
-        watch=watch,
-        as_json=json,
-        junit=junit,
-        baseline=baseline,
-        save=save_baseline,
-    )
-
-
-@evals.command("replay", epilog=_example("eval replay --since 2026-11-01 --prompt edited.md"))
-def eval_replay(
-    conversation: Annotated[str | None, typer.Option(help="The conversation whose turns run again.")] = None,
-    since: Annotated[str | None, typer.Option(help="All turns since that date, as in 2026-11-01.")] = None,
-    prompt: Annotated[Path | None, typer.Option(help="A prompt file that stands in for the saved one.")] = None,
-    model: Annotated[str | None, typer.Option(help="The model. [default: the one that answers]")] = None,
-    json: Json = False,
-    workspace: Workspace = None,
-) -> None:
-    """Run stored turns again and show what differs. Tools return what they returned then; nothing is called."""
-    _run(
-        "eval_replay",
-        workspace,
-        conversation=conversation,
-        since=since,
-        prompt=prompt,
-        model=model,
-        as_json=json,
-    )
-
-
-@evals.command("add", epilog=_example("eval add --turn 019a1c7e-8c6b-7d3f-a1b2-0c3d4e5f6a7b"))
-def eval_add(
-    turn: Annotated[str | None, typer.Option(help="The turn, with what was said before it.")] = None,
-    conversation: Annotated[str | None, typer.Option(help="The conversation, with its last turn.")] = None,
-    declined: Annotated[
-        bool, typer.Option("--declined", help="The questions that nothing was known about; each expects an answer.")
-    ] = False,
-    since: Annotated[str | None, typer.Option(help="For --declined: since that date. [default: 30 days]")] = None,
-    to: Annotated[Path | None, typer.Option(help="The file. [default: evals/added.yaml]")] = None,
-    profile: Annotated[bool, typer.Option("--profile", help="With what is known of the user.")] = False,
-    workspace: Workspace = None,
-) -> None:
-    """Make a case of what was said. What looks like a secret or like personal data is masked."""
-    _run(
-        "eval_add",
-        workspace,
-        turn=turn,
-        conversation=conversation,
-        declined=declined,
-        since=since,
-        to=to,
-        profile=profile,
-    )
-
-
-@evals.command("schema", epilog=_example("eval schema > evals/cases.schema.json"))
-def eval_schema(workspace: Workspace = None) -> None:
-    """The JSON Schema of a file of cases, for editors."""
-    _run("eval_schema", workspace)
 
 
 @key.command("create", epilog=_example("key create --name ci --scope tasks:read --days 30"))

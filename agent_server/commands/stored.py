@@ -52,15 +52,17 @@ async def replay_turns(
     )
     console, differ = Console(), 0
     variant = Variant(model=chosen, workspace=workspace)
-    async with scratch_database(settings, workspace, database) as scratch:
-        async with run_variant(settings, variant, scratch, Recordings(workspace.root, "off")) as runner:
-            for turn in stored:
-                difference = await replay(runner, turn)
-                differ += bool(difference.changed)
-                if as_json:
-                    show(difference_json(difference))
-                else:
-                    console.print(tell_difference(difference), soft_wrap=True, end="")
+    async with (
+        scratch_database(settings, workspace, database) as scratch,
+        run_variant(settings, variant, scratch, Recordings(workspace.root, "off")) as runner,
+    ):
+        for turn in stored:
+            difference = await replay(runner, turn)
+            differ += bool(difference.changed)
+            if as_json:
+                show(difference_json(difference))
+            else:
+                console.print(tell_difference(difference), soft_wrap=True, end="")
     if not as_json:
         say(f"{differ} of {count(len(stored), 'turn')} {'differs' if differ == 1 else 'differ'}")
     return 0
