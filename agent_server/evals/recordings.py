@@ -197,7 +197,7 @@ class _RecordedModel(Model):
 def _entry_of(asked: Asked, response: Response) -> Entry:
     usage = response.usage
     entry: Entry = {
-        "asked": asked.without_values(asked.last_message[:_SHOWN]),
+        "asked": shorten(asked.without_values(asked.last_message), _SHOWN),
         "model": asked.model,
         "output": [item for output in response.output if (item := _output_json(output, asked))],
     }

@@ -1,7 +1,6 @@
 """Stored turns once more, with what their tools returned then: nothing is called, nothing is written where they are."""
 
 import difflib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -126,7 +125,7 @@ def difference_json(difference: Difference) -> dict[str, Any]:
 
 def diff_words(before: str, now: str) -> Text:
     """Both texts in one, by words: [-gone-], {+new+}."""
-    return _diff(re.findall(r"\s*\S+", before), re.findall(r"\s*\S+", now), "")
+    return _diff(before.split(), now.split(), " ")
 
 
 def _diff(before: Sequence[str], now: Sequence[str], between: str) -> Text:
@@ -137,19 +136,12 @@ def _diff(before: Sequence[str], now: Sequence[str], between: str) -> Text:
             parts.append((between.join(before[a:b]), ""))
             continue
         if gone := between.join(before[a:b]):
-            parts.append((_wrap("[-", gone, "-]"), "red"))
+            parts.append((f"[-{gone}-]", "red"))
         if new := between.join(now[c:d]):
-            parts.append((_wrap("{+", new, "+}"), "green"))
+            parts.append((f"{{+{new}+}}", "green"))
     for n, (text, style) in enumerate(parts):
         shown.append(between if n else "").append(text, style)
     return shown
-
-
-def _wrap(start: str, text: str, end: str) -> str:
-    """The marks stand inside of the spaces around the words."""
-    words = text.strip()
-    at = text.index(words) if words else 0
-    return f"{text[:at]}{start}{words}{end}{text[at + len(words) :]}"
 
 
 def _calls(calls: Sequence[ToolCall]) -> list[str]:

@@ -20,8 +20,12 @@ from agent_server.log import mask, mask_value
 
 _UUID = r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b"
 _TIME = r"(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)?"
-_VALUE = re.compile(rf"{_UUID}|[\w.+-]+@[\w-]+(?:\.[\w-]+)+|\b\d{{4}}-\d\d-\d\d{_TIME}|\+?\d[\d ()/-]{{6,}}\d")
-"""Ids, addresses, dates and numbers of telephones: what an answer may take from its request."""
+_NUMBER = r"\+?\d[\d ()/-]{6,}\d"
+_VALUE = re.compile(
+    rf"(?<![^\s\"'(<\[,])(?:{_UUID}|[\w.+-]+@[\w-]+(?:\.[\w-]+)+|\d{{4}}-\d\d-\d\d{_TIME}|{_NUMBER})(?=[\s\"')>\],.;:!?]|$)"
+)
+"""Ids, addresses, dates and numbers of telephones: what an answer may take from its request. Each stands alone:
+a piece of a key must not be taken out of it, or the rest would not be known for one."""
 _REFERENCE = re.compile(r"<value (\d+)>")
 PARTS = ("model", "prompt", "passages", "input", "tools", "settings", "output_schema")
 
