@@ -1,7 +1,7 @@
 """`agent-server eval`: what is printed, and the exit statuses that scripts rely on."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,6 +10,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from agent_server.cli import app
+from agent_server.testing import copy_database
 from tests.commands import OUR_VARIABLES
 
 PROMPT = """\
@@ -45,19 +46,23 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(folder: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def empty(postgres: str) -> Iterator[str]:
+    with copy_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture
+def run(folder: Path, empty: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     for variable in OUR_VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setenv("DATABASE_URL", empty)
     monkeypatch.setenv("AGENT_SERVER_WORKSPACE", str(folder))
     monkeypatch.chdir(folder)
     runner = CliRunner()
     return lambda *arguments: runner.invoke(app, ["eval", *arguments], catch_exceptions=False)
 
 
-def test_cases_pass_fail_and_are_compared_with_an_earlier_run(
-    run: Callable[..., Result], folder: Path, postgres: str
-) -> None:
+def test_cases_pass_fail_and_are_compared_with_an_earlier_run(run: Callable[..., Result], folder: Path) -> None:
     done = run("run", "--save-baseline")
     assert done.exit_code == 0, done.output
     assert "2 of 2 cases passed" in done.stdout
