@@ -37,12 +37,12 @@ def _listening() -> Iterator[None]:
 
 
 @pytest.fixture
-def check_requests() -> Callable[[str], None]:
+def check_requests(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Asserts that what is stored in the database at an address of requests to scripted models says what they were sent."""
     _received.clear()
 
     def check(url: str) -> None:
-        if _received:
+        if _received and request.node.get_closest_marker("edits_items") is None:
             assert asyncio.run(find_differences(url, list(_received))) == []
 
     return check

@@ -81,10 +81,10 @@ def history(items: Sequence[Said]) -> list[dict[str, Any]]:
     ]
     # The bound may also have cut off the user's message, and providers refuse a history without it at the start.
     first = next((n for n, body in enumerate(kept) if body.get("role") == "user"), len(kept))
-    return calls_first(kept[first:])
+    return _calls_first(kept[first:])
 
 
-def calls_first(bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _calls_first(bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """`bodies` with the calls of an answer before all of their outputs and nothing between. Each call has its output."""
     # An output that was known with the answer itself is stored beside its call, and others of that answer come later.
     # Providers refuse a call between another one and its output.

@@ -6,7 +6,7 @@ from typing import Any
 from agents.models.chatcmpl_converter import Converter
 
 from agent_server.conversations.budget import count_request, cut_outputs, fit_budget
-from agent_server.conversations.history import alternate, calls_first
+from agent_server.conversations.history import alternate
 from agent_server.db import storable
 from agent_server.models.lean.request import returns_thoughts
 
@@ -45,14 +45,30 @@ def _are_same(before: Sequence[Body], after: Sequence[Body]) -> bool:
     return len(before) == len(after) and all(a is b for a, b in zip(before, after, strict=True))
 
 
-def list_present(rows: Iterable[Mapping[str, Any]], count: int, *, thoughts_of: str | None) -> list[Body]:
-    """The first `count` items of a turn as its later requests have them. `thoughts_of` is the model that is given back
-    what it thought."""
-    bodies = [dict(row) for row in rows if thoughts_of is not None or row.get("type") != "reasoning"]
-    if thoughts_of is not None:
-        source = {"provider_data": {"model": thoughts_of}}
-        bodies = [body | source if body.get("type") == "reasoning" else body for body in bodies]
-    return calls_first(bodies[:count])
+def order_of(items: Iterable[Mapping[str, Any]]) -> str:
+    """The kinds of items in their order, a letter each: u(ser), a(ssistant), t(hought), c(all), o(utput)."""
+    return "".join(map(_kind_of, items))
+
+
+def _kind_of(item: Mapping[str, Any]) -> str:
+    letters = {"function_call": "c", "function_call_output": "o", "reasoning": "t"}
+    return letters.get(item.get("type", ""), str(item.get("role"))[:1])
+
+
+def list_present(rows: Iterable[Mapping[str, Any]], order: str, model: str) -> list[Body]:
+    """The items of a turn as one of its requests had them, which is not the order in which they are stored: an output that
+    was known with the answer itself stands beside its call there, and others come as their tools end.
+
+    `model` is the one that was given back what it thought. Raises StopIteration where there are fewer items.
+    """
+    of_kind: dict[str, list[Body]] = {kind: [] for kind in "uatco"}
+    for row in rows:
+        of_kind[_kind_of(row)].append(dict(row))
+    outputs = {body["call_id"]: body for body in of_kind["o"]}
+    of_kind["o"] = [outputs[call["call_id"]] for call in of_kind["c"] if call["call_id"] in outputs]
+    of_kind["t"] = [body | {"provider_data": {"model": model}} for body in of_kind["t"]]
+    following = {kind: iter(bodies) for kind, bodies in of_kind.items()}
+    return [next(following[kind]) for kind in order]
 
 
 def as_stored(items: Iterable[Mapping[str, Any]]) -> list[Body]:

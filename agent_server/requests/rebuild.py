@@ -126,7 +126,7 @@ def _rebuild(recipe: Mapping[str, Any], stored: _Stored) -> SentRequest:
         items=items,
         body=body,
         is_exact=key_of(body) == recipe["x"] if "x" in recipe else None,
-        items_before=recipe.get("m", 1),
+        items_before=len(recipe.get("o", "u")),
         sent_at=times[0] / 1000 if times else None,
         seconds=times[1] / 1000 if times else None,
         first_text_seconds=times[2] / 1000 if times and times[2] is not None else None,
@@ -161,7 +161,7 @@ def _find_present(recipe: Mapping[str, Any], stored: _Stored, model: str) -> lis
         # The advice comes before the first call and is in the instructions.
         advice = next((n for n, row in enumerate(rows) if row.role == "assistant" and row.model is None), None)
         rows = [row for n, row in enumerate(rows) if n != advice]
-    return list_present([row.body for row in rows], recipe.get("m", 1), thoughts_of=model if "k" in recipe else None)
+    return list_present([row.body for row in rows], recipe.get("o", "u"), model)
 
 
 def _find_past(recipe: Mapping[str, Any], stored: _Stored) -> list[Body]:

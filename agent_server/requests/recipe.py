@@ -21,7 +21,7 @@ from openai.types.responses import ResponseUsage
 
 from agent_server.models.providers import Models
 from agent_server.prompts import AgentPrompt
-from agent_server.requests.fit import Body, as_stored, fit, list_present, write_messages
+from agent_server.requests.fit import Body, as_stored, fit, list_present, order_of, write_messages
 from agent_server.requests.instructions import RULES, Told
 from agent_server.requests.sources import source_of
 from agent_server.turns.requests import Recipe, key_of
@@ -168,13 +168,12 @@ def _describe_present(
     whole = given if given.budgets else replace(given, past=())
     items = fit(whole.past, whole.present, whole.budgets, longest_output)
     stored = as_stored(given.present)
-    thinks = any(item.get("type") == "reasoning" for item in stored)
-    for thoughts_of in [None, model] if thinks else [None]:
-        count = len([item for item in stored if thoughts_of is not None or item.get("type") != "reasoning"])
-        present = list_present(stored, count, thoughts_of=thoughts_of)
-        again = fit(whole.past, present, whole.budgets, longest_output)
+    order = order_of(stored)
+    # What was thought is given back to few models.
+    for short in dict.fromkeys((order.replace("t", ""), order)):
+        again = fit(whole.past, list_present(stored, short, model), whole.budgets, longest_output)
         if write_messages(again, model) == write_messages(items, model):
-            fields.update({"m": count} | ({"k": True} if thoughts_of is not None else {}))
+            fields["o"] = short
             return
     text = json.dumps(given.present, ensure_ascii=False)
     fields["l"] = key_of(text)

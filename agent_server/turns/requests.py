@@ -10,8 +10,7 @@ those of the workspace are in `shared_text`, those that hold words of the owner'
     e a   shared: the emergency advice that had been shown, and what the assistant says of itself
     c i   shared: the passages in their order; the number of each, where these are not 1, 2, 3 ...
     h     the first earlier turn, and the numbers from and to which others were left out
-    m     how many items of the turn itself, where it is not the message alone
-    k     whether the model was given back what it thought
+    o     the kinds of the turn's own items (`requests.fit.order_of`), where these are not the message alone
     l     the conversation's: the items of the turn, where those that are stored say it in other words
     b     the budgets of tokens that something was left out for
     x     a part of the hash of the body as it was sent
