@@ -1,9 +1,9 @@
 """Makes the requests of a stored turn again, as they were sent."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
@@ -13,10 +13,10 @@ from agent_server.conversations.items import BODY
 from agent_server.db import Executor
 from agent_server.errors import NotFound
 from agent_server.models.lean.request import fill_body
-from agent_server.requests.fit import Body, fit, list_present
+from agent_server.requests.fit import Body, fit, list_present, order_of
 from agent_server.requests.instructions import Section, Told, ToldPassage, list_sections
 from agent_server.requests.sources import render_source
-from agent_server.turns.requests import expand, key_of
+from agent_server.turns.requests import Recipe, expand, key_of
 
 _TURN = text("""
     select conversation_id, turn_no, calls_kept, requests from turn where owner_id = :owner_id and id = :id""")
@@ -37,7 +37,7 @@ _TEXTS = text("""
 @dataclass(frozen=True, kw_only=True)
 class SentRequest:
     """A request as it was sent. `body` is the JSON of it, `model` as its provider calls it and `provider` with the
-    provider's name; `items_before` is how many items of the turn it had.
+    provider's name; `order` are the kinds of the turn's own items in it (`fit.order_of`).
 
     `is_exact` says whether the body has the hash that was stored as it was sent; it is None where the client of that
     provider does not tell what it sends.
@@ -53,7 +53,7 @@ class SentRequest:
     items: Sequence[Body]
     body: bytes
     is_exact: bool | None
-    items_before: int
+    order: str
     sent_at: float | None = None
     seconds: float | None = None
     first_text_seconds: float | None = None
@@ -64,6 +64,14 @@ class SentRequest:
     @property
     def instructions(self) -> str:
         return "".join(section.text for section in self.sections)
+
+
+class _Row(NamedTuple):
+    """An item of the turn itself."""
+
+    role: str | None
+    model: str | None
+    body: Body
 
 
 @dataclass(frozen=True)
@@ -91,14 +99,49 @@ async def rebuild_requests(session: Executor, owner_id: UUID, turn_id: UUID) -> 
         "turn_no": turn.turn_no,
     }
     present = (await session.execute(_PRESENT, values)).all()
-    firsts = [recipe["h"][0] for recipe in recipes.values() if "h" in recipe]
-    past = (await session.execute(_PAST, {**values, "first": min(firsts)})).all() if firsts else []
+    past = await _read_past(session, values, recipes.values())
     keys = {key for recipe in recipes.values() for key in _list_keys(recipe)}
     texts = {row.key: row.text for row in await session.execute(_TEXTS, {**values, "keys": sorted(keys)})}
     if missing := keys - texts.keys():
         raise NotFound(f"{len(missing)} texts of what models were sent for this turn are past retention")
     stored = _Stored(turn.turn_no, present, past, texts)
     return [_rebuild(recipe, stored) for _, recipe in sorted(recipes.items())]
+
+
+async def rebuild_unsent(
+    session: Executor, owner_id: UUID, conversation_id: UUID, turn_no: int, message: str, recipe: Recipe
+) -> SentRequest:
+    """The first request of a turn that is not stored, with this message."""
+    values = {"owner_id": owner_id, "conversation_id": conversation_id, "turn_no": turn_no}
+    past = await _read_past(session, values, [recipe.fields])
+    present = [_Row("user", None, {"role": "user", "content": message})]
+    return _rebuild(recipe.fields, _Stored(turn_no, present, past, {**recipe.shared, **recipe.own}))
+
+
+async def _read_past(
+    session: Executor, values: Mapping[str, Any], recipes: Iterable[Mapping[str, Any]]
+) -> Sequence[Any]:
+    firsts = [recipe["h"][0] for recipe in recipes if "h" in recipe]
+    return (await session.execute(_PAST, {**values, "first": min(firsts)})).all() if firsts else []
+
+
+def calls_of_items(bodies: Sequence[tuple[int, Body]], requests: Sequence[SentRequest]) -> dict[int, int]:
+    """Which model call made each item of a turn, by the items' numbers. `bodies` are what models said and called, in
+    order."""
+    made: dict[int, int] = {}
+    seen = {"a": 0, "c": 0}
+    thoughts: list[int] = []
+    for k, body in bodies:
+        if (kind := order_of([body])) == "t":
+            thoughts.append(k)
+            continue
+        # Made by the last call that was not given it yet.
+        before = [request.no for request in requests if request.order.count(kind) <= seen[kind]]
+        seen[kind] += 1
+        if before:
+            made.update(dict.fromkeys([*thoughts, k], before[-1]))
+        thoughts = []
+    return made
 
 
 def _list_keys(recipe: Mapping[str, Any]) -> list[str]:
@@ -126,7 +169,7 @@ def _rebuild(recipe: Mapping[str, Any], stored: _Stored) -> SentRequest:
         items=items,
         body=body,
         is_exact=key_of(body) == recipe["x"] if "x" in recipe else None,
-        items_before=len(recipe.get("o", "u")),
+        order=recipe.get("o", "u"),
         sent_at=times[0] / 1000 if times else None,
         seconds=times[1] / 1000 if times else None,
         first_text_seconds=times[2] / 1000 if times and times[2] is not None else None,
