@@ -252,6 +252,7 @@ class JournaledModel(Model):
             earlier=turn.briefing.earlier,
             turn_no=turn.attempt.writer.turn_no,
             budgets=budgets,
+            is_taken_over=bool(models.journaled),
         )
         frame = models.frames.get(models.models, models.workspace.agents[self._agent], asked)
         self._sent.begin(make_recipe(n, frame, turn.told[self._agent], given, models.frames.longest_output))
