@@ -129,7 +129,7 @@ class JournaledModel(Model):
 
     def __init__(self, models: JournaledModels, agent: str, name: str) -> None:
         self._models, self._turn, self._agent, self._name = models, models.turn, agent, name
-        self._sent = Sent(self._turn.attempt.writer.note_request)
+        self._sent = Sent(self._turn.attempt.writer.turn_id, self._turn.attempt.writer.note_request)
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         raise ModelFailed("Turns are streamed; this model has no other way")
