@@ -26,7 +26,7 @@ _COMMANDS = {
     "content_benchmark": "knowledge.benchmark",
     "tool_list": "folders.list_tools",
     "tool_call": "tools.call",
-    "prompt_render": "requests.render",
+    "prompt_render": "folders.render_prompt",
     "prompt_blame": "requests.blame",
     "check": "check.check",
     "doctor": "doctor.doctor",
