@@ -16,6 +16,7 @@ from agent_server.cli_options import Json, Workspace
 from agent_server.cli_options import example as _example
 from agent_server.cli_options import group as _group
 from agent_server.cli_options import run as _run
+from agent_server.cli_prompts import prompts
 from agent_server.version import VERSION
 
 app = _group(
@@ -25,14 +26,13 @@ app = _group(
 content = _group("The pages in content/: check, index, search, measure.", "content search 'decompression stop'")
 db = _group("The database: apply, undo, compare and write migrations.", "db upgrade")
 tool = _group("The tools of the workspace: list and call them.", "tool list")
-prompt = _group("The agents in prompts/: list and compare them, show what a model is told.", "prompt render safety")
 key = _group("API keys: make, list and revoke them.", "key create --name ci")
 user = _group("Users, who sign in, hold keys and own what they store.", "user create ann --email ann@example.com")
 for name, group in (
     ("content", content),
     ("db", db),
     ("tool", tool),
-    ("prompt", prompt),
+    ("prompt", prompts),
     ("eval", evals),
     ("key", key),
     ("user", user),
@@ -86,11 +86,15 @@ def chat(
     conversation: Annotated[
         str | None, typer.Option(help="The conversation to go on with. [default: a new one]")
     ] = None,
+    trace: Annotated[
+        bool,
+        typer.Option("--trace", help="Show routing, passages, and each call of a model and a tool after an answer."),
+    ] = False,
     json: Json = False,
     workspace: Workspace = None,
 ) -> None:
     """Talk to the agents."""
-    _run("chat", workspace, message=message, agent=agent, conversation=conversation, as_json=json)
+    _run("chat", workspace, message=message, agent=agent, conversation=conversation, as_json=json, trace=trace)
 
 
 @app.command(epilog=_example("mcp --workspace ./my-agents"))
@@ -233,39 +237,6 @@ def tool_call(
 
     It acts as the local user, or as the owner of the key in AGENT_SERVER_KEY."""
     _run("tool_call", workspace, name=name, arguments=context.args, json_arguments=json, yes=yes)
-
-
-@prompt.command("render", epilog=_example("prompt render safety"))
-def prompt_render(
-    name: Annotated[str, typer.Argument(help="The agent.")],
-    workspace: Workspace = None,
-) -> None:
-    """The instructions of an agent. The server adds rules, passages and tools when it asks the model."""
-    _run("prompt_render", workspace, name=name)
-
-
-@prompt.command("list", epilog=_example("prompt list --json"))
-def prompt_list(workspace: Workspace = None, json: Json = False) -> None:
-    """The agents with their versions: the share of new conversations, the hash, the file and the model of each."""
-    _run("prompt_list", workspace, as_json=json)
-
-
-@prompt.command("diff", epilog=_example("prompt diff support support.v2"))
-def prompt_diff(
-    before: Annotated[str, typer.Argument(help="An agent, a candidate as in support.v2, a file, or a hash.")],
-    after: Annotated[str, typer.Argument(help="What it is compared with, by any of these.")],
-    cases: Annotated[bool, typer.Option("--cases", help="Run the cases with both, too.")] = False,
-    json: Json = False,
-    workspace: Workspace = None,
-) -> None:
-    """What differs between two prompts: the front matter key by key, the rendered text line by line."""
-    _run("prompt_diff", workspace, before=before, after=after, cases=cases, as_json=json)
-
-
-@prompt.command("schema", epilog=_example("prompt schema > prompts.schema.json"))
-def prompt_schema(workspace: Workspace = None) -> None:
-    """The JSON Schema of the front matter of an agent, for editors."""
-    _run("prompt_schema", workspace)
 
 
 @key.command("create", epilog=_example("key create --name ci --scope tasks:read --days 30"))

@@ -12,7 +12,7 @@ import agent_server.lean  # noqa: F401  # first: it is for what is imported afte
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import fail
 from agent_server.errors import AgentServerError, Internal, InvalidInput, WorkspaceInvalid
-from agent_server.log import configure_logging, mask
+from agent_server.log import configure_logging, mask, recent
 from agent_server.settings import load_settings
 
 _COMMANDS = {
@@ -34,6 +34,7 @@ _COMMANDS = {
     "eval_replay": "stored.replay_turns",
     "eval_add": "stored.add",
     "eval_schema": "evals.schema",
+    "prompt_blame": "requests.blame",
     "check": "check.check",
     "doctor": "doctor.doctor",
     "init": "init.init",
@@ -69,6 +70,7 @@ def run(command: str, workspace: Path | None, **options: Any) -> int:
             return check_by_defaults(error, workspace, **options)
         # Other commands print results for people: only what goes wrong belongs between them.
         configure_logging(settings.log_level if command in ("serve",) else "WARNING", settings.log_format)
+        recent.keep = settings.environment == "development"
         work = _import_command(command)
         if command in _SELF_LOOPED:
             return int(work(settings, given, **options) or 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 from alembic import op
 
 revision = "engine_0018"
-down_revision = "engine_0016"
+down_revision = "engine_0017"
 branch_labels = None
 depends_on = None
 
