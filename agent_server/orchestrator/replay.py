@@ -69,7 +69,8 @@ ENDLESS = "The model kept calling tools without coming to an answer"
 
 @dataclass(frozen=True)
 class _Request:
-    """What the run loop asks of a model. `steered` is its input with the messages that were put into the turn."""
+    """What the run loop asks of a model. `steered` is its input with the messages that were put into the turn. `is_again`
+    says that it ends with an answer that was of another shape, and what is wrong with that."""
 
     instructions: str | None
     input: list[TResponseInputItem]
@@ -80,6 +81,7 @@ class _Request:
     handoffs: list[Handoff[Any, Any]]
     tracing: ModelTracing
     more: dict[str, Any]
+    is_again: bool = False
 
 
 @dataclass(kw_only=True)
@@ -202,7 +204,7 @@ class JournaledModel(Model):
         """Ask the model and commit its answer."""
 
         async def ask(more: Sequence[Any]) -> tuple[str, Response]:
-            whole = replace(request, steered=[*request.steered, *more])
+            whole = replace(request, steered=[*request.steered, *more], is_again=bool(more))
             open = partial(self._open, n=n, request=whole)
             return await answer(self._models.models, self._name, open, shown, ends=self._models.ends)
 
@@ -264,7 +266,8 @@ class JournaledModel(Model):
             earlier=turn.briefing.earlier,
             turn_no=turn.attempt.writer.turn_no,
             budgets=budgets,
-            is_taken_over=bool(models.journaled),
+            # An outcome that is read from the ledger may be told with its keys in another order than it was stored in.
+            is_apart=bool(models.journaled) or request.is_again,
         )
         frame = models.frames.get(models.models, models.workspace.agents[self._agent], asked)
         self._sent.begin(make_recipe(n, frame, turn.told[self._agent], given, models.frames.longest_output))
