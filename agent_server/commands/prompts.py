@@ -4,16 +4,17 @@ import importlib
 import importlib.util
 import json
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
-from sqlalchemy import text
+from sqlalchemy import func
+from sqlmodel import col, select
 
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import say, show
+from agent_server.conversations.models import Item
 from agent_server.errors import InvalidInput, NotFound, WorkspaceInvalid, name_known
 from agent_server.prompts import AgentPrompt, read_prompt
 from agent_server.prompts.comparison import Comparison, compare
@@ -25,10 +26,6 @@ EVALS = "agent_server.evals.compare"
 """What compares the answers and the scores of two prompts, where it is there."""
 _HASH = frozenset("0123456789abcdef")
 _SHORTEST_HASH = 6
-_STORED = text("""
-    select agent, prompt_sha as sha, prompt_version as version, count(*) as messages, max(created_at) as last from item
-    where owner_id = :owner_id and (prompt_sha like :sha or prompt_version = :version)
-    group by agent, prompt_sha, prompt_version order by max(created_at) desc limit 1""")
 
 
 async def list_prompts(context: CommandContext, as_json: bool) -> None:
@@ -167,15 +164,19 @@ def _read(path: Path, workspace: Workspace) -> AgentPrompt:
 async def _explain_missing(context: CommandContext, name: str) -> str:
     """Why there is no text for a name. It may be one that stored messages have."""
     caller = await context.caller()
-    like = f"{name}%" if _is_hash(name) else ""
+    named = col(Item.prompt_version) == name
+    if _is_hash(name):
+        named |= col(Item.prompt_sha).startswith(name)
+    last = func.max(Item.created_at)
+    made = select(Item.agent, Item.prompt_sha, func.count(), last).where(col(Item.owner_id) == caller.id, named)
     async with (await context.database()).transaction(caller.id) as session:
-        values = {"owner_id": caller.id, "sha": like, "version": name}
-        stored = (await session.execute(_STORED, values)).one_or_none()
+        grouped = made.group_by(col(Item.agent), col(Item.prompt_sha)).order_by(last.desc()).limit(1)
+        stored = (await session.execute(grouped)).one_or_none()
     if stored is None:
         known = name_known(name, context.workspace.agents)
         return f"There is no agent, file, version or stored hash {name!r}; of agents {known}"
-    when: datetime = stored.last
+    agent, sha, messages, when = stored
     return (
-        f"{name} made {count(stored.messages, 'message')} of {stored.agent} until {when:%Y-%m-%d %H:%M} UTC. Only the hash of "
-        f"that prompt is stored, {stored.sha}, and not its text: give the file that it was, from your version control"
+        f"{name} made {count(messages, 'message')} of {agent} until {when:%Y-%m-%d %H:%M} UTC. Only the hash of "
+        f"that prompt is stored, {sha}, and not its text: give the file that it was, from your version control"
     )

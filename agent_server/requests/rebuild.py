@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import text
-
-from agent_server.conversations.history import history
-from agent_server.conversations.items import BODY
+from agent_server.conversations.history import OF_EARLIER_TURNS, OF_TURN, history
 from agent_server.db import Executor
 from agent_server.errors import NotFound
 from agent_server.models.lean.request import fill_body
@@ -17,22 +14,7 @@ from agent_server.requests.fit import Body, fit, list_present, order_of
 from agent_server.requests.instructions import Section, Told, ToldPassage, list_sections
 from agent_server.requests.recipe import date_of
 from agent_server.requests.sources import render_source
-from agent_server.turns.requests import KEY_LENGTH, Recipe, began_at, expand, key_of
-
-_TURN = text("""
-    select conversation_id, turn_no, calls_kept, requests from turn where owner_id = :owner_id and id = :id""")
-_PRESENT = text(f"""
-    select i.k, i.role, i.model, {BODY} as body from item i
-    where i.owner_id = :owner_id and i.conversation_id = :conversation_id and i.turn_no = :turn_no order by i.k""")  # noqa: S608  # SQL of our own
-_PAST = text(f"""
-    select i.turn_no, {BODY} as body from item i
-    where i.owner_id = :owner_id and i.conversation_id = :conversation_id and i.turn_no >= :first
-      and i.turn_no < :turn_no order by i.turn_no, i.k""")  # noqa: S608  # SQL of our own
-_TEXTS = text("""
-    select key, text from shared_text where key = any(cast(:keys as text[]))
-    union all
-    select key, text from conversation_text
-    where owner_id = :owner_id and conversation_id = :conversation_id and key = any(cast(:keys as text[]))""")
+from agent_server.turns.requests import KEY_LENGTH, STORED, TEXTS, Recipe, began_at, expand, key_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +70,7 @@ class _Stored:
 async def rebuild_requests(session: Executor, owner_id: UUID, turn_id: UUID) -> list[SentRequest]:
     """Every request of a turn whose answer was stored, in order. Raises NotFound, also where they are past retention."""
     key = {"owner_id": owner_id, "id": turn_id}
-    turn = (await session.execute(_TURN, key)).one_or_none()
+    turn = (await session.execute(STORED, key)).one_or_none()
     if turn is None:
         raise NotFound(f"There is no turn {turn_id}")
     if not turn.calls_kept:
@@ -99,10 +81,10 @@ async def rebuild_requests(session: Executor, owner_id: UUID, turn_id: UUID) -> 
         "conversation_id": turn.conversation_id,
         "turn_no": turn.turn_no,
     }
-    present = (await session.execute(_PRESENT, values)).all()
+    present = (await session.execute(OF_TURN, values)).all()
     past = await _read_past(session, values, recipes.values())
     keys = {key for recipe in recipes.values() for key in _list_keys(recipe)}
-    texts = {row.key: row.text for row in await session.execute(_TEXTS, {**values, "keys": sorted(keys)})}
+    texts = {row.key: row.text for row in await session.execute(TEXTS, {**values, "keys": sorted(keys)})}
     if missing := keys - texts.keys():
         raise NotFound(f"{len(missing)} texts of what models were sent for this turn are past retention")
     stored = _Stored(began_at(turn_id), present, past, texts)
@@ -123,7 +105,7 @@ async def _read_past(
     session: Executor, values: Mapping[str, Any], recipes: Iterable[Mapping[str, Any]]
 ) -> Sequence[Any]:
     firsts = [recipe["h"][0] for recipe in recipes if "h" in recipe]
-    return (await session.execute(_PAST, {**values, "first": min(firsts)})).all() if firsts else []
+    return (await session.execute(OF_EARLIER_TURNS, {**values, "first": min(firsts)})).all() if firsts else []
 
 
 def calls_of_items(bodies: Sequence[tuple[int, Body]], requests: Sequence[SentRequest]) -> dict[int, int]:

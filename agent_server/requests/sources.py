@@ -14,7 +14,9 @@ def source_of(prompt: AgentPrompt) -> dict[str, Any]:
     if prompt.parts:
         source["parts"] = dict(prompt.parts)
     if prompt.inputs:
-        source["inputs"] = {name: declared.model_dump(mode="json") for name, declared in prompt.inputs.items()}
+        source["inputs"] = {
+            name: declared.model_dump(mode="json", exclude_unset=True) for name, declared in prompt.inputs.items()
+        }
     if prompt.output:
         source["shape"] = prompt.output.schema
     return source

@@ -44,6 +44,15 @@ _MOST_REMEMBERED = 20_000
 _ITS_OWN = frozenset({"n", "x", "t", "u", "r"})
 """What a recipe never has from the one before."""
 
+STORED = text("""
+    select conversation_id, turn_no, calls_kept, requests from turn where owner_id = :owner_id and id = :id""")
+"""The recipes of a turn, and where it stands."""
+TEXTS = text("""
+    select key, text from shared_text where key = any(cast(:keys as text[]))
+    union all
+    select key, text from conversation_text
+    where owner_id = :owner_id and conversation_id = :conversation_id and key = any(cast(:keys as text[]))""")
+"""The texts that recipes name."""
 _STORE_SHARED = text("""
     insert into shared_text (key, text, used_at) select t.key, t.text, now()
     from unnest(cast(:keys as text[]), cast(:texts as text[])) t(key, text) order by t.key
