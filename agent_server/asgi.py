@@ -3,6 +3,7 @@
 import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.resources import files
 
 from fastapi import APIRouter, FastAPI
@@ -54,9 +55,7 @@ def create_app(
         await server.runner.start()
         await server.jobs.start()
         server.served.start()
-        if not gc.get_freeze_count():  # this app is the first of its process
-            gc.collect()
-            freeze()
+        _freeze_first()
         async with mcp.run():
             yield
         await server.served.close()
@@ -88,6 +87,14 @@ def create_app(
     _add_page(app)
     openapi.describe(app, formats)
     return app
+
+
+@cache
+def _freeze_first() -> None:
+    """Freeze what there is when the first app of a process starts."""
+    # Not where the collector says that nothing is frozen yet: it counts all that is, which takes longer than the start.
+    gc.collect()
+    freeze()
 
 
 def freeze() -> None:
