@@ -249,8 +249,9 @@ def test_nothing_outside_the_database_layer_takes_a_connection_that_says_for_nob
     allowed = {
         "agent_server/jobs.py",
         "agent_server/signals.py",
-        "agent_server/heartbeat.py",
-    }  # locks and notifications, no rows
+        "agent_server/heartbeat.py",  # locks and notifications, no rows
+        "agent_server/evals/stored.py",  # a command of whoever may read the tables anyway, and of rows their owners alone
+    }
     found = {
         path.relative_to(ROOT).as_posix()
         for folder in ("agent_server", "tools")
