@@ -169,6 +169,11 @@ class Agents:
             self._orchestrator = new
 
 
+def create_orchestrator(runtime: Runtime, workspace: Workspace, models: "Models") -> "Orchestrator":
+    """The agents of a workspace with these models."""
+    return _create_orchestrator(runtime, workspace, models, runtime.resources[Embedder], None)
+
+
 def _create_models(settings: Settings, transport: Any) -> "Models":
     from agent_server.models.providers import Models  # noqa: PLC0415  # heavy
 

@@ -116,11 +116,15 @@ def chat(
     conversation: Annotated[
         str | None, typer.Option(help="The conversation to go on with. [default: a new one]")
     ] = None,
+    trace: Annotated[
+        bool,
+        typer.Option("--trace", help="Show routing, passages, and each call of a model and a tool after an answer."),
+    ] = False,
     json: Json = False,
     workspace: Workspace = None,
 ) -> None:
     """Talk to the agents."""
-    _run("chat", workspace, message=message, agent=agent, conversation=conversation, as_json=json)
+    _run("chat", workspace, message=message, agent=agent, conversation=conversation, as_json=json, trace=trace)
 
 
 @app.command(epilog=_example("mcp --workspace ./my-agents"))
@@ -265,13 +269,36 @@ def tool_call(
     _run("tool_call", workspace, name=name, arguments=context.args, json_arguments=json, yes=yes)
 
 
-@prompt.command("render", epilog=_example("prompt render safety"))
+@prompt.command("render", epilog=_example("prompt render safety --message 'Can I fly tomorrow?'"))
 def prompt_render(
     name: Annotated[str, typer.Argument(help="The agent.")],
+    message: Annotated[
+        str | None, typer.Option(help="What a user says; without it, the instructions of the file alone.")
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="A JSON file with what is known of the user. [default: what is stored]")
+    ] = None,
+    conversation: Annotated[str | None, typer.Option(help="The conversation that it goes on. [default: none]")] = None,
+    json: Json = False,
     workspace: Workspace = None,
 ) -> None:
-    """The instructions of an agent. The server adds rules, passages and tools when it asks the model."""
-    _run("prompt_render", workspace, name=name)
+    """What an agent's model would be sent now: the prompt, rules of the server, passages, history and tools.
+
+    Nobody is asked. With --json it is the body of the request."""
+    given = {"message": message, "profile": profile, "conversation": conversation}
+    _run("prompt_render", workspace, name=name, as_json=json, **given)
+
+
+@prompt.command("blame", epilog=_example("prompt blame 01a224b5-10d6-7360-89ba-b879cb65c7e1 --call 1"))
+def prompt_blame(
+    message: Annotated[str, typer.Argument(help="The id of a message or of a turn.")],
+    call: Annotated[int | None, typer.Option(min=1, help="Which model call. [default: the one of the message]")] = None,
+    owner: Annotated[str | None, typer.Option(help="The id of whose message it is. [default: you]")] = None,
+    json: Json = False,
+    workspace: Workspace = None,
+) -> None:
+    """What a model was sent for a stored message, whatever has changed since. With --json the body of the request."""
+    _run("prompt_blame", workspace, message=message, call=call, owner=owner, as_json=json)
 
 
 @key.command("create", epilog=_example("key create --name ci --scope tasks:read --days 30"))

@@ -15,6 +15,7 @@ import logging
 import re
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from itertools import accumulate, islice
 from typing import Any, Literal
@@ -285,6 +286,29 @@ def _tell(whole: structlog.typing.Processor, *, colors: bool) -> structlog.typin
     return render
 
 
+class RecentLines:
+    """The last lines that this process has logged about turns. `keep` switches it on: in development, where one process
+    has all of them."""
+
+    MOST = 2_000
+
+    def __init__(self) -> None:
+        self.keep = False
+        self._lines: deque[dict[str, Any]] = deque(maxlen=self.MOST)
+
+    def __call__(self, _: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if self.keep and "turn_id" in event:
+            self._lines.append(dict(event))
+        return event
+
+    def find(self, turn_id: str) -> list[dict[str, Any]]:
+        """Those about a turn, in order."""
+        return [line for line in self._lines if line["turn_id"] == turn_id]
+
+
+recent = RecentLines()
+
+
 def configure_logging(level: str, format: Literal["console", "json"]) -> None:
     """Send every log line, of ours and of the libraries, through the same processors to stderr."""
     shared: list[structlog.typing.Processor] = [
@@ -294,6 +318,7 @@ def configure_logging(level: str, format: Literal["console", "json"]) -> None:
         _mask_event,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        recent,
     ]
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     ours = renderer

@@ -5,7 +5,7 @@ import gc
 import os
 import shutil
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from agent_server.testing.databases import ADDRESS
 from agent_server.testing.server import fill
 from agent_server.workspace import Workspace, load_workspace
 
-pytest_plugins = ["agent_server.testing.plugin", "tests.server", "tests.owners", "tests.needs"]
+pytest_plugins = ["agent_server.testing.plugin", "tests.server", "tests.owners", "tests.sent", "tests.needs"]
 
 ROOT = Path(__file__).parent.parent
 SERVER = ADDRESS
@@ -209,16 +209,18 @@ def copies(postgres: str, template: str) -> Iterator[DatabaseCopies]:
 
 
 @pytest.fixture
-def url(copies: DatabaseCopies) -> Iterator[str]:
+def url(copies: DatabaseCopies, check_requests: Callable[[str], None]) -> Iterator[str]:
     """The URL of a migrated, empty database."""
     with copies.borrow() as url:
         yield url
+        check_requests(url)
 
 
 @pytest.fixture
-def stocked_url(agent_database: str) -> str:
+def stocked_url(agent_database: str, check_requests: Callable[[str], None]) -> Iterator[str]:
     """The URL of a database with the reference workspace's seeds and content."""
-    return agent_database
+    yield agent_database
+    check_requests(agent_database)
 
 
 @pytest.fixture

@@ -1,18 +1,8 @@
 """agent-server prompt render | tool list: what is read of the workspace's folders alone"""
 
-from datetime import UTC, datetime
-
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import say, show
-from agent_server.errors import InvalidInput
 from agent_server.tool import describe
-
-
-async def render_prompt(context: CommandContext, name: str) -> None:
-    agent = context.workspace.agents.get(name)
-    if agent is None:
-        raise InvalidInput(f"There is no agent {name!r}; there are {', '.join(context.workspace.agents)}")
-    say(agent.render(today=datetime.now(UTC).date().isoformat()))
 
 
 async def list_tools(context: CommandContext, as_json: bool) -> None:

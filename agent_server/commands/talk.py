@@ -14,9 +14,11 @@ from agent_server.commands.consent import settle
 from agent_server.commands.context import CommandContext
 from agent_server.commands.markdown import MarkdownWriter, show_markdown
 from agent_server.commands.terminal import fail, say, show
+from agent_server.commands.trace import describe_timeline
 from agent_server.errors import AgentServerError
 from agent_server.results import tell_failure, tell_result
 from agent_server.server import Server
+from agent_server.timeline import read_timeline
 from agent_server.turns.accept import Message
 from agent_server.turns.events import (
     AgentChosen,
@@ -37,7 +39,12 @@ GOODBYE = frozenset({"exit", "quit", "/exit", "/quit"})
 
 
 async def chat(
-    context: CommandContext, message: str | None, agent: str | None, conversation: str | None, as_json: bool
+    context: CommandContext,
+    message: str | None,
+    agent: str | None,
+    conversation: str | None,
+    as_json: bool,
+    trace: bool = False,
 ) -> int:
     server, caller = await context.server(), await context.caller()
     id: UUID | str | None = conversation or None
@@ -45,12 +52,12 @@ async def chat(
     try:
         if message is not None:
             turn = (await server.accept(caller, Message(text=message, conversation_id=id, agent=agent))).turn
-            return await _show(server, caller, turn, as_json)
+            return await _show(server, caller, turn, as_json, trace=trace)
         # In a thread: the turns of this conversation run on the event loop.
         while (typed := await asyncio.to_thread(_read_message, as_json)) is not None:
             turn = (await server.accept(caller, Message(text=typed, conversation_id=id, agent=agent))).turn
             id = turn.conversation_id
-            await _show(server, caller, turn, as_json)
+            await _show(server, caller, turn, as_json, trace=trace)
         return 0
     finally:
         await server.runner.close()
@@ -70,7 +77,20 @@ def _read_message(as_json: bool) -> str | None:
     return None if message in GOODBYE else message
 
 
-async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool) -> int:
+async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool, *, trace: bool) -> int:
+    """Follow a turn on the terminal, and with `trace` show what happened in it once it is over."""
+    status = await _follow(server, caller, turn, as_json)
+    if trace:
+        timeline = await read_timeline(server.database, caller, turn.id, rebuild=as_json)
+        if as_json:
+            show({"kind": "trace", "timeline": timeline.model_dump(mode="json")})
+        else:
+            for line in describe_timeline(timeline):
+                fail(line)
+    return status
+
+
+async def _follow(server: Server, caller: Caller, turn: Turn, as_json: bool) -> int:
     """Follow a turn on the terminal: the text on standard output, what is around it on standard error."""
     console, out = Console(stderr=True), MarkdownWriter()
     passages: dict[int, dict[str, Any]] = {}

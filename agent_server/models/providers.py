@@ -7,12 +7,15 @@ retry: `answer` does.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from agents.agent_output import AgentOutputSchemaBase
+from agents.handoffs import Handoff
 from agents.items import TResponseStreamEvent
 from agents.model_settings import ModelSettings
 from agents.models.interface import Model, ModelTracing
+from agents.tool import Tool
 from openai import AsyncOpenAI
 
 from agent_server.errors import ModelFailed
@@ -20,7 +23,7 @@ from agent_server.models.breaker import Breaker, Clock
 from agent_server.models.choice import full_name
 from agent_server.models.faults import Fault, translate_faults
 from agent_server.models.lean.model import Api, LeanModel
-from agent_server.models.lean.request import ToolSets
+from agent_server.models.lean.request import ToolSets, write_body
 from agent_server.models.lean.wire import Network, Wire
 from agent_server.models.rehearsal import leave_out_traces, rehearse
 from agent_server.models.sdk import create_client, litellm_model, openai_model
@@ -79,15 +82,34 @@ class Models:
             self._windows[name] = await asyncio.to_thread(find_window, name, self.settings)
         return self._windows[name]
 
-    async def get(self, name: str) -> Model:
-        """The model `provider/model`. Raises ModelFailed when its provider cannot be used as configured."""
+    async def get(self, name: str, sent: Callable[[bytes], None] | None = None) -> Model:
+        """The model `provider/model`. The lean client tells `sent` the body of each request.
+
+        Raises ModelFailed when its provider cannot be used as configured."""
         if name.startswith("openai/"):
             model = name.removeprefix("openai/") or await self.find_served()
             if self.settings.model_client == "lean":
-                return LeanModel(model, self._get_api())
+                return LeanModel(model, self._get_api(), sent)
             return openai_model(model, self._get_openai())
         # Loading litellm takes seconds.
         return await asyncio.to_thread(litellm_model, name, self.settings)
+
+    def write_empty(
+        self,
+        model: Model,
+        name: str,
+        settings: ModelSettings,
+        tools: list[Tool],
+        schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff[Any, Any]],
+    ) -> bytes:
+        """The body of a request for Chat Completions without instructions and messages. Where another client than the
+        lean one sends it, it is as that one would write it."""
+        if isinstance(model, LeanModel):
+            return model.write(None, [], settings, tools, schema, handoffs)
+        written = self.tool_sets.write(tools, handoffs)
+        called = str(getattr(model, "model", name))
+        return write_body(called, "", None, [], settings, written, schema, official=False)
 
     def _get_api(self) -> Api:
         if self._api is None:

@@ -1,13 +1,15 @@
 """The context that the run loop hands on."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent_server.calls.call import Runtime
+from agent_server.knowledge.passages import CitedPassage
 from agent_server.offline.about import About
 from agent_server.orchestrator.citations import Citations
+from agent_server.requests.instructions import Told, ToldPassage
 from agent_server.turns.attempt import Attempt
 
 CALLS_AT_ONCE = 4
@@ -20,7 +22,7 @@ class Briefing:
 
     `query` is what to look up for it. `emergency` is the advice that the user has been shown before the first call of a
     model, if any, and `summary` what was said before the history. `today` is an ISO date. `about` is what the
-    assistant says of itself, where the message is small talk.
+    assistant says of itself, where the message is small talk. `earlier` are the numbers of the turns in the history.
     """
 
     query: str
@@ -29,12 +31,27 @@ class Briefing:
     emergency: str | None
     summary: str | None = None
     about: About | None = None
+    earlier: Sequence[int] = ()
+
+    def told(self, passages: Sequence[CitedPassage] | None) -> Told:
+        """What an agent is told with these passages."""
+        found = (
+            passages if passages is None else [ToldPassage(c.n, c.passage.heading, c.passage.text) for c in passages]
+        )
+        return Told(
+            today=self.today,
+            profile=self.profile,
+            summary=self.summary,
+            emergency=self.emergency,
+            about=self.about.facts() if self.about else None,
+            passages=found,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TurnContext:
     """The parts of one attempt. `tool_calls` are the tasks of its tools, `places` those that may run at once, `repeats`
-    the ids of calls that are not made because the same was made before."""
+    the ids of calls that are not made because the same was made before, `told` what each agent was told last."""
 
     attempt: Attempt
     runtime: Runtime
@@ -42,4 +59,5 @@ class TurnContext:
     citations: Citations
     tool_calls: set[asyncio.Task[Any]] = field(default_factory=set)
     repeats: set[str] = field(default_factory=set)
+    told: dict[str, Told] = field(default_factory=dict)
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CALLS_AT_ONCE))

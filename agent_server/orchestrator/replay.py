@@ -26,15 +26,11 @@ from openai.types.responses import (
     ResponseReasoningItem,
 )
 
-from agent_server.calls.refusals import repeated_call, unknown_tool
-from agent_server.conversations.budget import count_request, count_tokens, cut_outputs, fit_budget
-from agent_server.conversations.history import alternate
+from agent_server.conversations.budget import count_tokens
 from agent_server.conversations.items import (
     NewItem,
     assistant_message,
     thought_item,
-    tool_call_item,
-    tool_output_item,
     user_message,
 )
 from agent_server.conversations.notes import NOTES, Finish, finish_of
@@ -48,15 +44,16 @@ from agent_server.models.providers import Models
 from agent_server.offline.about import About
 from agent_server.offline.model import OfflineModel, OfflineTurn
 from agent_server.orchestrator.context import TurnContext
+from agent_server.requests.fit import fit_first
+from agent_server.requests.recipe import Asked, Frames, Given, Sent, make_recipe
 from agent_server.routing import Decision
 from agent_server.turns.answer_log import AnswerLog
+from agent_server.turns.called import record_call
 from agent_server.turns.events import (
     AgentChosen,
     Cited,
     Event,
     Note,
-    ToolCalled,
-    ToolReturned,
 )
 from agent_server.turns.models import ModelCall
 from agent_server.turns.writer import Then
@@ -87,7 +84,8 @@ class JournaledModels(ModelProvider):
     `journaled` are the responses that earlier attempts committed, by number. `announced` is the agent that the log has
     named last. `past` is how many items of a model's input are of earlier turns. `ends` is when the turn is out of time
     (`time.monotonic`). `last_model` is the one that answered last, `finish` why its answer ends. `longest_input` is how
-    many tokens of items a model is given, once one has said that it was given too many.
+    many tokens of items a model is given, once one has said that it was given too many. `frames` are what requests have in
+    common.
     """
 
     turn: TurnContext
@@ -100,6 +98,7 @@ class JournaledModels(ModelProvider):
     announced: str | None
     past: int
     ends: float
+    frames: Frames
     last_model: str | None = None
     finish: Finish = "stop"
     longest_input: int | None = None
@@ -130,6 +129,7 @@ class JournaledModel(Model):
 
     def __init__(self, models: JournaledModels, agent: str, name: str) -> None:
         self._models, self._turn, self._agent, self._name = models, models.turn, agent, name
+        self._sent = Sent(self._turn.attempt.writer.note_request)
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         raise ModelFailed("Turns are streamed; this model has no other way")
@@ -192,13 +192,14 @@ class JournaledModel(Model):
         """Ask the model and commit its answer."""
 
         async def open(name: str) -> Begin:
-            return await self._open(name, request)
+            return await self._open(name, n, request)
 
         shown = AnswerLog(self._turn.attempt.writer, n, self._before_text(self._models.announce(self._agent)))
         name, response = await answer(self._models.models, self._name, open, shown, ends=self._models.ends)
         # The first model of a server is known by name only now.
         model = name + response.model if name.endswith("/") else name
         thoughts = [thought_text(output) for output in response.output if isinstance(output, ResponseReasoningItem)]
+        self._sent.add_answer(response.usage, shown.first_at)
         response = clean_response(response.model_copy(update={"model": model}), n, request.input)
         await self._commit(n, sha, response, shown, request, thoughts)
         return response
@@ -217,17 +218,19 @@ class JournaledModel(Model):
 
         return make
 
-    async def _open(self, name: str, request: _Request) -> Begin:
+    async def _open(self, name: str, n: int, request: _Request) -> Begin:
         offline = name == OFFLINE
-        model = self._offline_model() if offline else await self._models.models.get(name)
+        model = self._offline_model() if offline else await self._models.models.get(name, self._sent.add_body)
 
         window = 0 if offline else await self._models.models.find_window(name)
 
         def begin(short: bool) -> AsyncIterator[TResponseStreamEvent]:
+            # The offline model would take a message after a tool's output for one whose tool is still to be called.
+            items, budgets = (request.input, []) if offline else self._fit(request, window, short=short)
+            self._note_request(n, model, name, request, budgets)
             return model.stream_response(
                 request.instructions,
-                # The offline model would take a message after a tool's output for one whose tool is still to be called.
-                request.input if offline else self._fit(request, window, short=short),
+                items,
                 request.settings,
                 request.tools,
                 request.schema,
@@ -238,8 +241,26 @@ class JournaledModel(Model):
 
         return begin
 
-    def _fit(self, request: _Request, window: int, *, short: bool) -> list[Any]:
-        """The items that a model with this window is given. With `short` they are half of what they were."""
+    def _note_request(self, n: int, model: Model, name: str, request: _Request, budgets: list[int]) -> None:
+        """Have the writer store what the request is made again from."""
+        models, turn = self._models, self._turn
+        items: list[Any] = list(request.input if name == OFFLINE else request.steered)
+        asked = Asked(self._agent, name, model, request.settings, request.tools, request.schema, request.handoffs)
+        given = Given(
+            past=items[: models.past],
+            present=items[models.past :],
+            earlier=turn.briefing.earlier,
+            turn_no=turn.attempt.writer.turn_no,
+            budgets=budgets,
+        )
+        frame = models.frames.get(models.models, models.workspace.agents[self._agent], asked)
+        self._sent.begin(make_recipe(n, frame, turn.told[self._agent], given, models.frames.longest_output))
+        if n == 1:
+            self._sent.add_ranked((r.name, r.confidence) for r in models.decision.ranked)
+
+    def _fit(self, request: _Request, window: int, *, short: bool) -> tuple[list[Any], list[int]]:
+        """The items that a model with this window is given, and the budgets that something was left out for. With
+        `short` they are half of what they were."""
         models = self._models
         tools = models.models.tool_sets.count(request.tools, request.handoffs)
         fixed = count_tokens(request.instructions or "") + tools
@@ -248,12 +269,11 @@ class JournaledModel(Model):
         if models.longest_input is not None:
             budget = min(budget, models.longest_input)
         steered: list[Any] = list(request.steered)
-        items = cut_outputs(steered, self._turn.runtime.settings.tool_output_limit)
-        past, present = fit_budget(items[: models.past], items[models.past :], budget)
+        past, present = steered[: models.past], steered[models.past :]
+        items, budgets = fit_first(past, present, budget, models.frames.longest_output, halve=short)
         if short:
-            models.longest_input = count_request([*past, *present]) // 2
-            past, present = fit_budget(past, present, models.longest_input)
-        return alternate(past, present)
+            models.longest_input = budgets[-1]
+        return items, budgets
 
     def _offline_model(self) -> Model:
         turn, models = self._turn, self._models
@@ -276,11 +296,13 @@ class JournaledModel(Model):
         events: list[Event] = [*shown.take_rest(), *(Note(code, NOTES[code]) for code in codes if code in NOTES)]
         items = [thought_item(thought) for thought in thoughts if thought.strip()]
         repeats = find_repeats(request.input[self._models.past :], response.output)
+        handoffs = {handoff.tool_name: handoff.agent_name for handoff in request.handoffs}
+        known = {tool.name for tool in request.tools}
         for output in response.output:
             if isinstance(output, ResponseOutputMessage):
                 items.append(self._message_item(output, response.model))
             elif isinstance(output, ResponseFunctionToolCall):
-                more_events, more_items = _record_call(output, request, repeated=output.call_id in repeats)
+                more_events, more_items = record_call(output, handoffs, known, repeated=output.call_id in repeats)
                 events += more_events
                 items += more_items
         if items and codes:
@@ -311,36 +333,6 @@ class JournaledModel(Model):
             prompt_sha=self._models.workspace.agents[self._agent].sha,
             sources=[passage_body(cited) for cited in self._turn.citations.find_cited(text)],
         )
-
-
-def _record_call(
-    call: ResponseFunctionToolCall, request: _Request, *, repeated: bool
-) -> tuple[list[Event], list[NewItem]]:
-    """The events and items of a call that a model asked for.
-
-    The outputs that the run loop makes itself are among them: no ledger records those.
-    """
-    item = tool_call_item(call.call_id, call.name, call.arguments)
-    for handoff in request.handoffs:
-        if handoff.tool_name == call.name:
-            # Later turns need the output beside the call.
-            to = json.dumps({"assistant": handoff.agent_name})
-            return [], [item, tool_output_item(call.call_id, to)]
-    events: list[Event] = [ToolCalled(call.call_id, call.name, _arguments(call.arguments))]
-    known = call.name in {tool.name for tool in request.tools}
-    if known and not repeated:
-        return events, [item]
-    failure = repeated_call(call.name) if known else unknown_tool(call.name)
-    events.append(ToolReturned(call.call_id, call.name, None, failure))
-    return events, [item, tool_output_item(call.call_id, failure, failed=True)]
-
-
-def _arguments(text: str) -> Any:
-    try:
-        return json.loads(text or "{}")
-    # A model may write what is no JSON, or nest it more deeply than Python reads.
-    except (ValueError, RecursionError):
-        return text
 
 
 def _request_sha(instructions: str | None, input: Any, tools: list[str]) -> bytes:

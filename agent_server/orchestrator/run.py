@@ -33,6 +33,7 @@ from agent_server.orchestrator.context import Briefing, TurnContext
 from agent_server.orchestrator.replay import JournaledModels
 from agent_server.prompts import AgentPrompt
 from agent_server.recall import Recalled, recall
+from agent_server.requests.recipe import Frames
 from agent_server.routing import Decision, Ranked, Router
 from agent_server.routing.workspaces import create_router
 from agent_server.summaries import summarise
@@ -62,6 +63,7 @@ class Orchestrator:
 
     def __post_init__(self) -> None:
         self.agents: dict[str, Agent[TurnContext]] = compile_agents(self.workspace, self.embedder)
+        self.frames = Frames(self.runtime.settings.tool_output_limit)
         # Turns that start together would each build a router.
         self._building = asyncio.Lock()
 
@@ -87,6 +89,7 @@ class Orchestrator:
             announced=_find_announced(attempt.earlier.events),
             past=len(past),
             ends=ends,
+            frames=self.frames,
         )
         entry = decision.agent if decision.decided_by != "model" else self.workspace.entry
         messages: list[Any] = [*past, user_message(attempt.message).body]
@@ -174,6 +177,7 @@ class Orchestrator:
             emergency=emergency,
             summary=recalled.summary,
             about=describe(self.workspace, self.runtime.settings.title, collections) if said.small_talk else None,
+            earlier=list(dict.fromkeys(item.turn_no for item in recalled.items)),
         )
         turn = TurnContext(attempt=attempt, runtime=self.runtime, briefing=briefing, citations=citations)
         return await self._decide(attempt, recalled.agent, said), history(recalled.items), turn

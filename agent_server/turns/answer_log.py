@@ -18,12 +18,13 @@ class AnswerLog:
 
     The first words are written as soon as no more are at hand, or at once where other turns keep this process from coming
     to rest; what follows every `FLUSH_SECONDS`. `before` makes the events that go before the rest of the text so far.
-    `notes` are codes of what happened to the call.
+    `notes` are codes of what happened to the call, and `first_at` is when its first words came (`time.time`).
     """
 
     def __init__(self, writer: TurnWriter, call: int, before: Callable[[str], list[Event]]) -> None:
         self._writer, self._call, self._before = writer, call, before
         self.notes: list[str] = []
+        self.first_at: float | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -33,6 +34,7 @@ class AnswerLog:
         self._flushed = 0.0
 
     async def add(self, delta: str) -> None:
+        self.first_at = self.first_at or time.time()
         self._text += delta
         self._buffer += delta
         await self._flush()

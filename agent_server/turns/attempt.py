@@ -21,6 +21,7 @@ from agent_server.turns.earlier import NOTHING, Earlier, find_partial_texts, rea
 from agent_server.turns.events import Cancelled, Done, Failed, Reset
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Turn
+from agent_server.turns.requests import KnownTexts
 from agent_server.turns.sender import read_sender
 from agent_server.turns.usage import read_usage
 from agent_server.turns.writer import Fenced, StopRequested, TurnWriter
@@ -73,7 +74,8 @@ Renew = Callable[[Caller], Awaitable[Caller]]
 class Attempts:
     """Makes attempts of turns that are this replica's. `given_up` are the turns whose attempts are cancelled so that
     another replica goes on with them; any other attempt that is cancelled ends its turn. `format` is the newest
-    form of rows that all replicas read, and `is_alone` says whether one turn runs here at most."""
+    form of rows that all replicas read, and `is_alone` says whether one turn runs here at most, and `known` which texts of
+    requests are stored."""
 
     database: Database
     hub: Hub
@@ -84,6 +86,7 @@ class Attempts:
     given_up: Set[UUID]
     format: Callable[[], int]
     is_alone: Callable[[], bool]
+    known: KnownTexts = field(default_factory=KnownTexts)
 
     async def make(self, turn: Turn, recalled: Any = None) -> bool:
         """Make an attempt of a turn, for which `recalled` was read as it was accepted. Returns whether it leaves a turn that waits for a replica."""
@@ -176,6 +179,7 @@ class Attempts:
             earlier=earlier,
             format=self.format(),
             is_alone=self.is_alone,
+            known=self.known,
         )
 
     async def _run_in_time(self, turn: Turn, writer: TurnWriter, recalled: Any) -> Outcome:

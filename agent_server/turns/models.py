@@ -30,7 +30,8 @@ class Turn(Owned, table=True):
     `steers` counts the messages that were put into the running turn (`Steer`). `at_once` is how many turns of the owner
     may run while this one is begun (None: any number). `leave_after` is how many seconds nobody
     may follow it before it is cancelled (None: it goes on), `followed_at` when somebody last did. `events_kept` is
-    False once its events are past retention, and `calls_kept` once its model and tool calls are.
+    False once its events are past retention, and `calls_kept` once its model and tool calls are. `requests` are the
+    recipes of what models were sent (`turns.requests`), as long as calls are kept.
     """
 
     __tablename__ = "turn"
@@ -99,6 +100,7 @@ class Turn(Owned, table=True):
     agent: str | None = None
     usage: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     error: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    requests: list[dict[str, Any]] | None = Field(default=None, sa_type=JSONB)
     created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))
     finished_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
 
@@ -171,3 +173,33 @@ class Steer(SQLModel, table=True):
     text: str
     consumed_n: int | None = None
     created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))
+
+
+class ConversationText(SQLModel, table=True):
+    """A text that a model was told in a conversation and that holds its owner's words: a profile, a summary."""
+
+    __tablename__ = "conversation_text"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["owner_id", "conversation_id"],
+            ["conversation.owner_id", "conversation.id"],
+            ondelete="CASCADE",
+        ),
+    )
+
+    owner_id: UUID = Field(primary_key=True)
+    conversation_id: UUID = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    text: str
+
+
+class SharedText(SQLModel, table=True):
+    """A text of the workspace that models were told: a prompt, a passage. `used_at` is at most a day before its last
+    use."""
+
+    __tablename__ = "shared_text"
+    __table_args__ = (Index("ix_shared_text_used", "used_at"),)
+
+    key: str = Field(primary_key=True)
+    text: str
+    used_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))

@@ -24,10 +24,12 @@ from agent_server.db import Database, Executor, after_commit, storable
 from agent_server.errors import Unavailable
 from agent_server.turns.earlier import NOTHING, Earlier
 from agent_server.turns.events import Event, Steered, fold_json, unfold_json
+from agent_server.turns.held import Held
 from agent_server.turns.hub import Hub
 from agent_server.turns.models import Status
 from agent_server.turns.references import texts_of
 from agent_server.turns.replica import BATCHES, ONCE
+from agent_server.turns.requests import KnownTexts, Recipe, SentRequests
 from agent_server.turns.steering import release_steers
 
 log = structlog.get_logger()
@@ -74,7 +76,8 @@ def fence_statement(also: str = "", *, set: str = "", more: str = "") -> TextCla
 
 _ALSO_HELD = f""",
     held_act as ({insert_acts("(select * from fence where not stop)")})"""  # noqa: S608  # SQL of our own
-_SET_END = """status = :status, finished_at = now(), agent = :agent, usage = cast(:usage as jsonb),
+_SET_REQUESTS = "requests = nullif(coalesce(requests, '[]') || cast(:requests as jsonb), '[]'),"
+_SET_END = f"""{_SET_REQUESTS} status = :status, finished_at = now(), agent = :agent, usage = cast(:usage as jsonb),
         error = cast(:error as jsonb),"""
 _ADD_RESPONSE = """
     insert into model_call (owner_id, turn_id, n, agent, request_sha, response)
@@ -86,7 +89,7 @@ _NAME_AGENT = """
     returning 1"""
 _ALONE: Final = fence_statement()
 _APPEND: Final = fence_statement(more=_ALSO_HELD)
-_RESPONSE: Final = fence_statement(_ADD_RESPONSE, more=_ALSO_HELD)
+_RESPONSE: Final = fence_statement(_ADD_RESPONSE, more=_ALSO_HELD, set=_SET_REQUESTS)
 _FINISH: Final = fence_statement(_NAME_AGENT, more=_ALSO_HELD, set=_SET_END)
 
 _WAITING_STEERS = text("""
@@ -103,34 +106,12 @@ class StopRequested(Interrupted):
     """The turn was cancelled while this attempt ran."""
 
 
-@dataclass
-class _Held:
-    """What goes with the next write. `acts` are rows of the audit, `response` is that of the journal."""
-
-    events: list[Event] = field(default_factory=list)
-    items: list[NewItem] = field(default_factory=list)
-    acts: list[dict[str, Any]] = field(default_factory=list)
-    response: dict[str, Any] | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        return self.response is None and not (self.events or self.items or self.acts)
-
-    def before(self, later: "_Held") -> "_Held":
-        """This and what was held after it."""
-        return _Held(
-            self.events + later.events,
-            self.items + later.items,
-            self.acts + later.acts,
-            self.response or later.response,
-        )
-
-
 @dataclass(kw_only=True)
 class TurnWriter:
     """Writes what one attempt of a turn does. `steers` is how many messages have been put into the turn so far, as the
     last write saw it; `earlier` is what earlier attempts have stored. `format` is the newest form of rows that all
-    replicas read (`heartbeat.FORMAT`). `is_alone` says whether no other turn runs in this process.
+    replicas read (`heartbeat.FORMAT`). `is_alone` says whether no other turn runs in this process, and
+    `known` which texts of requests are stored.
 
     What nothing else depends on may be held (`hold`): it goes with the next write, or after `HOLD_SECONDS`.
     """
@@ -146,10 +127,12 @@ class TurnWriter:
     earlier: Earlier = NOTHING
     format: int = 1
     is_alone: Callable[[], bool] = lambda: True
+    known: KnownTexts = field(default_factory=KnownTexts)
 
     def __post_init__(self) -> None:
         self._taken = list(self.earlier.steers)
-        self._held, self._answer = _Held(), _Held()
+        self._held, self._answer = Held(), Held()
+        self._requests = SentRequests(self.database, self.owner_id, self.conversation_id, self.known)
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
@@ -164,11 +147,15 @@ class TurnWriter:
 
     async def append(self, *events: Event, items: Sequence[NewItem] = ()) -> None:
         """Write in a transaction of its own. Raises Fenced or StopRequested."""
-        await self._write_held(_Held(list(events), list(items)))
+        await self._write_held(Held(list(events), list(items)))
 
     def hold(self, events: Sequence[Event], items: Sequence[NewItem], act: dict[str, Any]) -> None:
         """Have the outcome of a call that had no effect written with what comes next."""
-        self._hold(_Held(list(events), list(items), [act]))
+        self._hold(Held(list(events), list(items), [act]))
+
+    def note_request(self, recipe: Recipe) -> None:
+        """Have what a model is sent written with its response, or with the end of the turn."""
+        self._requests.note(recipe)
 
     def show(self, *events: Event) -> None:
         """Have more of an answer written as soon as this process waits for what comes after it: of an answer that has come
@@ -176,9 +163,9 @@ class TurnWriter:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-        self._hold(_Held(list(events)), seconds=0)
+        self._hold(Held(list(events)), seconds=0)
 
-    def _hold(self, more: _Held, *, seconds: float = HOLD_SECONDS) -> None:
+    def _hold(self, more: Held, *, seconds: float = HOLD_SECONDS) -> None:
         self._held = self._held.before(more)
         # A model may think for long, and whoever follows is to see what has happened.
         if self._timer is None or seconds < HOLD_SECONDS:
@@ -194,7 +181,7 @@ class TurnWriter:
         if self._flushing is not None:
             await asyncio.wait({self._flushing})
         if not self._held.before(self._answer).is_empty:
-            await self._write_held(_Held())
+            await self._write_held(Held())
 
     async def keep_answer(self) -> None:
         """Write what is held before a turn ends early. Of one that is to stop, the last answer is forgotten: what was shown
@@ -202,13 +189,13 @@ class TurnWriter:
         try:
             await self.flush()
         except StopRequested:
-            self._answer = _Held()
+            self._answer = Held()
             if not self._held.is_empty:
-                await self._write_held(_Held(), heed_stop=False)
+                await self._write_held(Held(), heed_stop=False)
 
     def close(self) -> None:
         """Write nothing more."""
-        self._held = self._answer = _Held()
+        self._held = self._answer = Held()
         for begun in (self._timer, self._flushing):
             if begun is not None:
                 begun.cancel()
@@ -223,7 +210,7 @@ class TurnWriter:
         try:
             # Also what came during the write, unless it may wait for longer.
             while self._timer is None and not self._held.is_empty:
-                await self._write_held(_Held(), waits=False)
+                await self._write_held(Held(), waits=False)
         except (Interrupted, Unavailable) as error:
             self._failure = error  # it is held still, and the write that it goes with raises the same
         except Exception:  # a bug, which the next write raises as well
@@ -233,7 +220,7 @@ class TurnWriter:
 
     async def _write_held(
         self,
-        more: _Held,
+        more: Held,
         *,
         end: Mapping[str, Any] | None = None,
         heed_stop: bool = True,
@@ -246,13 +233,13 @@ class TurnWriter:
             await asyncio.wait({self._flushing})
         if end is None and self._held.response is not None and self._answer.response is not None:
             # a write has one row for the journal
-            answer, self._answer = self._answer, _Held()
+            answer, self._answer = self._answer, Held()
             try:
-                await self._write_held(_Held(), heed_stop=heed_stop, waits=waits)
+                await self._write_held(Held(), heed_stop=heed_stop, waits=waits)
             finally:
                 self._answer = answer
         held, answer = self._held, self._answer
-        self._held, self._answer = _Held(), _Held()
+        self._held, self._answer = Held(), Held()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -260,13 +247,14 @@ class TurnWriter:
         self._failure = None
         # A response that is written with the end of its turn needs no journal: nobody goes on with the turn.
         statement = _FINISH if end is not None else _RESPONSE if whole.response else _APPEND
-        values = {
-            "new_acts": _json(whole.acts),
-            **(whole.response or {}),
-            **(end or {}),
-        }
+        values = {"new_acts": _json(whole.acts), **(whole.response or {}), **(end or {})}
         try:
+            sent = await self._requests.begin(None if end is not None else (whole.response or {"n": 0})["n"])
             async with self.transaction() as session:
+                if statement is not _APPEND:
+                    values["requests"] = sent.json()
+                    await sent.store(session)
+                    after_commit(session, sent.forget)
                 # A turn that is to stop must be able to end.
                 heed_stop = heed_stop and end is None
                 await self.write(
@@ -340,7 +328,7 @@ class TurnWriter:
         """Commit a model's response with its items and events before the run loop sees it. It is held where nothing comes
         of it that could happen twice: the next calls only `read`, or the turn is at its `end`."""
         row = {"n": n, "by": agent, "request_sha": request_sha, "response": json.dumps(response)}
-        whole = _Held(list(events), list(items), response=row)
+        whole = Held(list(events), list(items), response=row)
         if then != "end" and self._held.response is not None:
             await self.flush()
         match then:
@@ -389,7 +377,7 @@ class TurnWriter:
         returned; in a turn that was stopped they only stay in the conversation.
         """
         end = {"status": status, "agent": agent, "usage": _jsonb(usage), "error": _jsonb(error)}
-        return await self._write_held(_Held([event], list(items)), end=end)
+        return await self._write_held(Held([event], list(items)), end=end)
 
 
 def _json(value: Any) -> str:

@@ -132,6 +132,7 @@ async def test_no_tool_is_called_with_arguments_that_are_none_and_the_model_is_t
     assert answer["tools"][0]["output"] is None
 
 
+@pytest.mark.edits_items
 async def test_conversations_of_before_can_be_read_and_gone_on_with(start: Start) -> None:
     async with scripted_openai([]) as model, start(openai_base_url=model.url, model="scripted") as client:
         for arguments in ('{"title": "a', "[1]", "", '{"a": 1}{"b": 2}'):

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode
@@ -77,10 +77,11 @@ class Api:
 
 
 class LeanModel(Model):
-    """A model of a server that speaks Chat Completions. It streams and has no other way."""
+    """A model of a server that speaks Chat Completions. It streams and has no other way. `sent` is told the body of each
+    request."""
 
-    def __init__(self, name: str, api: Api) -> None:
-        self.model, self._api = name, api
+    def __init__(self, name: str, api: Api, sent: Callable[[bytes], None] | None = None) -> None:
+        self.model, self._api, self._sent = name, api, sent
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         raise ModelFailed("This model streams its answers and has no other way")
@@ -98,18 +99,11 @@ class LeanModel(Model):
     ) -> AsyncIterator[TResponseStreamEvent]:
         """The events that `models.answer` reads, and the whole answer as the last. Raises what `translate_faults`
         reads."""
-        api, written = self._api, self._api.tool_sets.write(tools, handoffs)
-        body = write_body(
-            self.model,
-            api.base_url,
-            system_instructions,
-            input,
-            model_settings,
-            written,
-            output_schema,
-            official=api.official,
-        )
-        reply = Reply(_begin_response(self.model, model_settings, has_tools=bool(written)))
+        api = self._api
+        body = self.write(system_instructions, input, model_settings, tools, output_schema, handoffs)
+        if self._sent is not None:
+            self._sent(body)
+        reply = Reply(_begin_response(self.model, model_settings, has_tools=bool(tools or handoffs)))
         # Left in the middle, the connection is closed at once.
         async with api.complete(body, model_settings) as incoming:
             stream = EventStream()
@@ -126,6 +120,22 @@ class LeanModel(Model):
         for event in reply.take_events():
             yield event
         yield ResponseCompletedEvent(response=response, sequence_number=0, type="response.completed")
+
+    def write(
+        self,
+        instructions: str | None,
+        input: str | list[TResponseInputItem],
+        settings: ModelSettings,
+        tools: list[Tool],
+        schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff[Any, Any]],
+    ) -> bytes:
+        """The body of a request."""
+        api = self._api
+        written = api.tool_sets.write(tools, handoffs)
+        return write_body(
+            self.model, api.base_url, instructions, input, settings, written, schema, official=api.official
+        )
 
 
 def _begin_response(name: str, settings: ModelSettings, *, has_tools: bool) -> Response:

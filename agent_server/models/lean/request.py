@@ -91,16 +91,9 @@ def write_body(
     official: bool,
 ) -> bytes:
     """The body of a request. `tools` is as `ToolSets` writes it; `official` says that it is for OpenAI itself."""
-    messages: list[Any] = list(
-        Converter.items_to_messages(
-            input, model=model, base_url=base_url, should_replay_reasoning_content=returns_thoughts
-        )
-    )
-    if instructions:
-        messages.insert(0, {"role": "system", "content": instructions})
     more: dict[str, Any] = {
         "model": model,
-        "messages": messages,
+        "messages": _write_messages(instructions, input, model, base_url),
         "stream": True,
         # Servers count tokens only when they are asked to.
         "stream_options": {"include_usage": True},
@@ -124,6 +117,26 @@ def write_body(
     more |= {**(settings.extra_args or {}), **extra}
     body = _encode(more)
     return body if not tools or "tools" in more else body[:-1] + b',"tools":' + tools + b"}"
+
+
+def fill_body(empty: bytes, instructions: str | None, items: list[TResponseInputItem]) -> bytes:
+    """The body that `write_body` writes, from the one that it writes without instructions and items."""
+    body: dict[str, Any] = json.loads(empty)
+    body["messages"] = _write_messages(instructions, items, body["model"], None)
+    return _encode(body)
+
+
+def _write_messages(
+    instructions: str | None, items: str | list[TResponseInputItem], model: str, base_url: str | None
+) -> list[Any]:
+    messages: list[Any] = list(
+        Converter.items_to_messages(
+            items, model=model, base_url=base_url, should_replay_reasoning_content=returns_thoughts
+        )
+    )
+    if instructions:
+        messages.insert(0, {"role": "system", "content": instructions})
+    return messages
 
 
 def _encode(value: Any) -> bytes:
