@@ -44,11 +44,13 @@ def create_server(
     *,
     transport: Any = None,
     router: "Router | None" = None,
+    models: "Callable[[], Models] | None" = None,
 ) -> Server:
     """The parts of a process that does not run yet.
 
-    `transport` is the way to an OpenAI-compatible model (`Models`). `router` is one that was built before for the same
-    workspace; whoever makes many servers of one workspace saves a second on each.
+    `transport` is the way to an OpenAI-compatible model (`Models`), `models` makes the clients of models in place of those
+    of the settings. `router` is one that was built before for the same workspace; whoever makes many servers of one
+    workspace saves a second on each.
     """
     embedder = get_embedder(settings.embedder)
     forms = FormTools({tool.name: tool for tool in workspace.tools.values() if tool.form})
@@ -61,7 +63,7 @@ def create_server(
             return _create_orchestrator(runtime, workspace, models, embedder, router)
         return _create_orchestrator(runtime, changed, models, embedder, None)
 
-    agents = Agents(lambda: _create_models(settings, transport), make)
+    agents = Agents(models or (lambda: _create_models(settings, transport)), make)
 
     async def read(session: Executor, caller: Caller, conversation_id: UUID, turn_no: int) -> Recalled:
         most = settings.history_limit

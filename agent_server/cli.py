@@ -1,32 +1,17 @@
 """The command line. Declarations only: what a command does is in `commands`, imported when one runs, so that `--help`
 answers at once."""
 
-import gc
-import importlib
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from agent_server.cli_evals import evals
+from agent_server.cli_options import Json, Workspace
+from agent_server.cli_options import example as _example
+from agent_server.cli_options import group as _group
+from agent_server.cli_options import run as _run
 from agent_server.version import VERSION
-
-
-def _example(words: str) -> str:
-    """An example at the end of a command's help, in a line of its own."""
-    return f"\b\nExample: agent-server {words}"
-
-
-def _group(help: str, example: str) -> typer.Typer:
-    # Help is plain text: Rich would take "[default: 8000]" for markup and drop it.
-    return typer.Typer(
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        help=help,
-        epilog=_example(example),
-    )
-
 
 app = _group(
     "Write three folders (tools/, prompts/, content/), get a conversational agent server.",
@@ -43,20 +28,12 @@ for name, group in (
     ("db", db),
     ("tool", tool),
     ("prompt", prompt),
+    ("eval", evals),
     ("key", key),
     ("user", user),
 ):
     app.add_typer(group, name=name)
 
-Workspace = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace",
-        "-w",
-        help="The folder with tools/, prompts/ and content/. [default: .]",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 User = Annotated[str, typer.Option("--user", help="The user it belongs to.")]
 UserName = Annotated[str, typer.Argument(help="The user.")]
 Role = Annotated[list[str] | None, typer.Option(help="A role they have; more than once. [default: user]")]
@@ -64,9 +41,6 @@ PasswordStdin = Annotated[
     bool, typer.Option("--password-stdin", help="Read their password from the first line of standard input.")
 ]
 LOCAL = "local"
-_MANY_OBJECTS = 100_000
-"""So many new objects before the collector looks for garbage; Python's own 700 are many times fewer than one import
-makes."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -82,15 +56,6 @@ def agent_server(
     ] = False,
 ) -> None:
     """Write three folders (tools/, prompts/, content/), get a conversational agent server."""
-
-
-def _run(command: str, workspace: Path | None, **options: Any) -> None:
-    """Run a command of `commands` and end with its exit code."""
-    # What is imported stays: to look for garbage among it again and again is a seventh of what a command takes.
-    gc.set_threshold(_MANY_OBJECTS)
-    # Imported here: `--help` must not wait for the database toolkit and the models.
-    commands = importlib.import_module("agent_server.commands")
-    sys.exit(commands.run(command, workspace, **options))
 
 
 @app.command(epilog=_example("serve --workspace ./my-agents --port 8080 --reload"))

@@ -184,7 +184,7 @@ def _decode_if_secret(word: re.Match[str]) -> str:
     return word[0] if found == text else " ".join(found.split())
 
 
-def _mask_value(name: str, value: Any, depth: int = 0) -> Any:
+def mask_value(name: str, value: Any, depth: int = 0) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float):
@@ -196,7 +196,7 @@ def _mask_value(name: str, value: Any, depth: int = 0) -> Any:
     if isinstance(value, str | bytes | bytearray):
         return mask(_text(value))
     if depth < _DEEPEST and isinstance(value, Mapping):
-        return {mask(_text(k)): _mask_value(_text(k), v, depth + 1) for k, v in islice(value.items(), _MOST_ITEMS)}
+        return {mask(_text(k)): mask_value(_text(k), v, depth + 1) for k, v in islice(value.items(), _MOST_ITEMS)}
     if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
         return _mask_items(value, depth + 1)
     return mask(repr(value) if isinstance(value, BaseException) else str(value))
@@ -213,8 +213,8 @@ def _mask_items(items: Collection[Any], depth: int) -> list[Any]:
     """A pair may be a name and its value, as headers are."""
     match items:
         case [str() | bytes() as name, value] if isinstance(value, str | bytes):
-            return [mask(_text(name)), _mask_value(_text(name), value, depth)]
-    return [_mask_value("", value, depth) for value in islice(items, _MOST_ITEMS)]
+            return [mask(_text(name)), mask_value(_text(name), value, depth)]
+    return [mask_value("", value, depth) for value in islice(items, _MOST_ITEMS)]
 
 
 def _text(value: Any) -> str:
@@ -224,7 +224,7 @@ def _text(value: Any) -> str:
 def _mask_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for name, value in event.items():
         if name not in _OF_FORMATTERS:
-            event[name] = _mask_value(name, value)
+            event[name] = mask_value(name, value)
     return event
 
 

@@ -73,6 +73,10 @@ class Workspace:
         others = [agent for agent in self.agents.values() if agent.name != TRIAGE]
         return others or list(self.agents.values())
 
+    def with_prompt(self, prompt: AgentPrompt) -> "Workspace":
+        """This workspace with `prompt` in place of the agent of its name, or beside the others."""
+        return replace(self, agents=MappingProxyType({**self.agents, prompt.name: prompt}))
+
     @property
     def suggestions(self) -> Sequence[str]:
         """What somebody may ask first: an example of each agent."""

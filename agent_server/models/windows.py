@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from agent_server.settings import Settings
 
@@ -56,12 +57,26 @@ def _read_providers() -> frozenset[str]:
 
 
 @cache
-def _read_windows() -> Mapping[str, int]:
+def find_price(name: str) -> tuple[float, float] | None:
+    """What a token costs that the model `provider/model` reads, and one that it writes: US dollars. None where litellm's
+    table does not say it."""
+    table = _read_table()
+    entry = table.get(name) or table.get(name.partition("/")[2])
+    price = (entry.get("input_cost_per_token"), entry.get("output_cost_per_token")) if entry else (None, None)
+    return (price[0], price[1]) if isinstance(price[0], int | float) and isinstance(price[1], int | float) else None
+
+
+def _read_table() -> Mapping[str, Mapping[str, Any]]:
     try:
         table = json.loads(_read("model_prices_and_context_window_backup.json") or b"{}")
     except ValueError:
         return {}
-    sizes = {name: entry.get("max_input_tokens") for name, entry in table.items() if isinstance(entry, dict)}
+    return {name: entry for name, entry in table.items() if isinstance(entry, dict)}
+
+
+@cache
+def _read_windows() -> Mapping[str, int]:
+    sizes = {name: entry.get("max_input_tokens") for name, entry in _read_table().items()}
     return {name: size for name, size in sizes.items() if isinstance(size, int) and size > 0}
 
 

@@ -7,10 +7,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent_server.testing.answer import Answer as Answer
-    from agent_server.testing.answer import Citation as Citation
-    from agent_server.testing.answer import ToolCall as ToolCall
-    from agent_server.testing.answer import TurnFailed as TurnFailed
+    from agent_server.evals.answer import Answer as Answer
+    from agent_server.evals.answer import Citation as Citation
+    from agent_server.evals.answer import ToolCall as ToolCall
+    from agent_server.evals.answer import TurnFailed as TurnFailed
     from agent_server.testing.databases import copy_database as copy_database
     from agent_server.testing.databases import run_postgres as run_postgres
     from agent_server.testing.mcp import mcp_client as mcp_client
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 _HOME = {
     "AgentCaller": "server",
     "AgentServer": "server",
-    "Answer": "answer",
+    "Answer": ".evals.answer",
     "Call": "scripted",
     "Calls": "scripted",
-    "Citation": "answer",
+    "Citation": ".evals.answer",
     "Cut": "scripted",
     "RecordedOpenAI": "recorded",
     "Refuse": "scripted",
@@ -44,8 +44,8 @@ _HOME = {
     "ScriptedOpenAI": "scripted",
     "Stall": "scripted",
     "Step": "scripted",
-    "ToolCall": "answer",
-    "TurnFailed": "answer",
+    "ToolCall": ".evals.answer",
+    "TurnFailed": ".evals.answer",
     "copy_database": "databases",
     "mcp_client": "mcp",
     "recorded_openai": "recorded",
@@ -85,4 +85,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"agent_server.testing has no {name!r}; it has {', '.join(_HOME)}")
-    return getattr(importlib.import_module(f"agent_server.testing.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

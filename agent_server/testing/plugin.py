@@ -21,11 +21,37 @@ if TYPE_CHECKING:
     from mcp import Client
 
     from agent_server.testing.copies import DatabaseCopies
+    from agent_server.testing.evals import RunCase
     from agent_server.testing.recorded import RecordedOpenAI
     from agent_server.testing.scripted import ScriptedOpenAI
     from agent_server.testing.server import AgentServer
     from agent_server.testing.wire import OpenAIModel
     from agent_server.workspace import Workspace
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> "pytest.Collector | None":
+    """The cases in evals/ are tests, too."""
+    if file_path.parent.name != "evals" or file_path.suffix not in (".yaml", ".yml"):
+        return None
+    from agent_server.testing.evals import CaseFile, is_cases
+
+    return CaseFile.from_parent(parent, path=file_path) if is_cases(file_path) else None
+
+
+@pytest.fixture(scope="session")
+def agent_case_runner(agent_postgres: str, agent_template: str, agent_workspace: "Workspace") -> "Iterator[RunCase]":
+    """Runs a case of evals/. All of them share one database."""
+    from anyio.from_thread import start_blocking_portal
+
+    from agent_server.testing.databases import copy_database
+    from agent_server.testing.evals import call, run_case_server
+
+    with (
+        copy_database(agent_postgres, agent_template) as url,
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(run_case_server(agent_workspace, url)) as runner,
+    ):
+        yield call(portal, runner)
 
 
 @pytest.fixture(scope="session")

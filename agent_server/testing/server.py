@@ -19,6 +19,7 @@ from agent_server.caller import Caller
 from agent_server.calls.call import call_tool
 from agent_server.db import Database, new_id
 from agent_server.errors import NotFound
+from agent_server.evals.answer import Answer, TurnFailed, collect
 from agent_server.identity.credentials import issue_guest, issue_key
 from agent_server.identity.models import Guest
 from agent_server.knowledge.embedders.base import Embedder
@@ -28,7 +29,6 @@ from agent_server.seed import load_seeds
 from agent_server.server import Server
 from agent_server.settings import Settings, load_settings
 from agent_server.storage import migrate
-from agent_server.testing.answer import Answer, TurnFailed, collect
 from agent_server.testing.wire import InProcess, OpenAIModel
 from agent_server.turns.accept import Message
 from agent_server.turns.events import Failed

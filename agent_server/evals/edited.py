@@ -1,0 +1,46 @@
+"""A prompt that is not saved, in a workspace that is otherwise as it is."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from agent_server.errors import InvalidInput, Mistake, WorkspaceInvalid, name_known
+from agent_server.front_matter import read_head
+from agent_server.prompts import AgentPrompt, load_prompts
+from agent_server.workspace import Workspace
+
+
+def read_edited(path: Path, workspace: Workspace) -> AgentPrompt:
+    """The prompt in a file anywhere, for the agent that its front matter names. Raises InvalidInput and
+    WorkspaceInvalid."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise InvalidInput(f"{path}: there is no such file; name one as in prompts/support.md") from None
+    return parse_edited(text, str(path), workspace)
+
+
+def parse_edited(text: str, file: str, workspace: Workspace) -> AgentPrompt:
+    """The prompt that a text is, for the agent that its front matter names. Raises InvalidInput and WorkspaceInvalid,
+    whose mistakes are in `file`."""
+    name = _find_name(text)
+    if name not in workspace.agents:
+        raise InvalidInput(f"{file}: name: there is no agent {name!r}; {name_known(name, workspace.agents)}")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / f"{name}.md").write_text(text, encoding="utf-8")
+        prompts, mistakes = load_prompts(Path(folder), Path(folder))
+    if mistakes:
+        raise WorkspaceInvalid([Mistake(file, mistake.line, mistake.message) for mistake in mistakes])
+    prompt, before = prompts[name], workspace.agents[name]
+    if unknown := [tool for tool in prompt.tools if tool not in workspace.tools]:
+        place = prompt.lines.get("tools")
+        message = f"tools: there is no tool {unknown[0]!r}; {name_known(unknown[0], workspace.tools)}"
+        raise WorkspaceInvalid([Mistake(file, place, message)])
+    # of the agent that decides, a workspace fills in whom it may hand over to
+    return replace(prompt, file=file, handoffs=prompt.handoffs or (before.handoffs if name == workspace.entry else ()))
+
+
+def _find_name(text: str) -> str:
+    lines = text.removeprefix("\ufeff").splitlines()
+    end = next((n for n, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), 0)
+    return str(read_head("\n".join(lines[1:end]), 2).values.get("name", "")) if end else ""
