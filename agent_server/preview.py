@@ -87,5 +87,7 @@ async def preview_request(
         await orchestrator.run(attempt)
     except _Known as known:
         async with database.transaction(caller.id) as session:
-            return await rebuild_unsent(session, caller.id, conversation_id, turn_no, message, known.recipe)
+            return await rebuild_unsent(
+                session, caller.id, conversation_id, writer.turn_id, turn_no, message, known.recipe
+            )
     raise AssertionError("a turn has a request")

@@ -70,7 +70,7 @@ def test_no_command_imports_what_only_others_need() -> None:
 
 
 QUICK = {"identity/limits", "identity/resolver", "jobs", "orchestrator/run"} | {
-    f"turns/{name}" for name in ("accept", "usage", "claims", "hub", "writer")
+    f"turns/{name}" for name in ("accept", "usage", "claims", "hub", "requests", "writer")
 }
 """What runs for each message of a user, or all the time. All else reads and writes by repositories."""
 

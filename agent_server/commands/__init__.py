@@ -12,7 +12,7 @@ import agent_server.lean  # noqa: F401  # first: it is for what is imported afte
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import fail
 from agent_server.errors import AgentServerError, Internal, InvalidInput, WorkspaceInvalid
-from agent_server.log import configure_logging, mask
+from agent_server.log import configure_logging, mask, recent
 from agent_server.settings import load_settings
 
 _COMMANDS = {
@@ -26,7 +26,7 @@ _COMMANDS = {
     "content_benchmark": "knowledge.benchmark",
     "tool_list": "folders.list_tools",
     "tool_call": "tools.call",
-    "prompt_render": "requests.render",
+    "prompt_render": "folders.render_prompt",
     "prompt_blame": "requests.blame",
     "eval_run": "evals.run",
     "eval_replay": "stored.replay_turns",
@@ -67,6 +67,7 @@ def run(command: str, workspace: Path | None, **options: Any) -> int:
             return check_by_defaults(error, workspace, **options)
         # Other commands print results for people: only what goes wrong belongs between them.
         configure_logging(settings.log_level if command in ("serve",) else "WARNING", settings.log_format)
+        recent.keep = settings.environment == "development"
         work = _import_command(command)
         if command in _SELF_LOOPED:
             return int(work(settings, given, **options) or 0)

@@ -7,6 +7,7 @@ from pydantic import SecretStr
 
 from agent_server.app import create_orchestrator
 from agent_server.commands.context import CommandContext
+from agent_server.commands.requests import print_request
 from agent_server.models.providers import Models
 from agent_server.preview import preview_request
 from agent_server.requests.rebuild import SentRequest
@@ -29,3 +30,16 @@ async def preview(
     finally:
         await models.close()
         await server.close_models()
+
+
+async def show_preview(
+    context: CommandContext,
+    agent: str,
+    message: str,
+    profile: Mapping[str, Any] | None,
+    conversation: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print the request."""
+    print_request(await preview(context, agent, message, profile, conversation), as_json=as_json)

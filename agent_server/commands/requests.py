@@ -1,10 +1,7 @@
-"""agent-server prompt render, agent-server prompt blame"""
+"""agent-server prompt blame, and how a request is shown"""
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from agent_server.caller import Caller
@@ -15,40 +12,6 @@ from agent_server.errors import InvalidInput, NotFound
 from agent_server.requests.rebuild import SentRequest, calls_of_items, rebuild_requests
 from agent_server.timeline import show_request
 from agent_server.turns.repository import TurnRepository
-
-
-async def render(
-    context: CommandContext,
-    name: str,
-    message: str | None,
-    profile: Path | None,
-    conversation: str | None,
-    as_json: bool,
-) -> None:
-    agent = context.workspace.agents.get(name)
-    if agent is None:
-        raise InvalidInput(f"There is no agent {name!r}; there are {', '.join(context.workspace.agents)}")
-    known = _read_profile(profile)
-    if message is None:
-        if conversation is not None or as_json:
-            raise InvalidInput("--message: is missing; say what the request is for, as in --message 'Is it safe?'")
-        say(agent.render(profile=known or {}, today=datetime.now(UTC).date().isoformat()))
-        return
-    from agent_server.commands.previews import preview  # noqa: PLC0415  # heavy
-
-    _print(await preview(context, name, message, known, conversation), as_json=as_json)
-
-
-def _read_profile(file: Path | None) -> dict[str, Any] | None:
-    if file is None:
-        return None
-    try:
-        profile = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"--profile: {file} cannot be read as JSON ({error}); write a file with {{...}}") from None
-    if not isinstance(profile, dict):
-        raise InvalidInput(f'--profile: {file} is no JSON object; write one, as in {{"language": "de"}}')
-    return profile
 
 
 async def blame(context: CommandContext, message: str, call: int | None, owner: str | None, as_json: bool) -> None:
@@ -72,7 +35,7 @@ async def blame(context: CommandContext, message: str, call: int | None, owner: 
     if call is not None and call not in numbers:
         raise NotFound(f"There is no model call {call} in this turn; there are {', '.join(map(str, numbers))}")
     request = next((each for each in sent if each.no == call), sent[-1])
-    _print(request, as_json=as_json, calls=len(sent))
+    print_request(request, as_json=as_json, calls=len(sent))
 
 
 def _read_name(message: str) -> tuple[UUID, int | None]:
@@ -90,7 +53,7 @@ def _read_id(text: str, what: str) -> UUID:
         raise InvalidInput(f"{what}: {text!r} is no id; they look like 01a224b5-10d6-7360-89ba-b879cb65c7e1") from None
 
 
-def _print(request: SentRequest, *, as_json: bool, calls: int | None = None) -> None:
+def print_request(request: SentRequest, *, as_json: bool, calls: int | None = None) -> None:
     if as_json:
         # As it was sent, to the byte.
         say(request.body.decode())

@@ -14,11 +14,9 @@ from agent_server.commands.consent import settle
 from agent_server.commands.context import CommandContext
 from agent_server.commands.markdown import MarkdownWriter, show_markdown
 from agent_server.commands.terminal import fail, say, show
-from agent_server.commands.trace import describe_timeline
 from agent_server.errors import AgentServerError
 from agent_server.results import tell_failure, tell_result
 from agent_server.server import Server
-from agent_server.timeline import read_timeline
 from agent_server.turns.accept import Message
 from agent_server.turns.events import (
     AgentChosen,
@@ -81,12 +79,9 @@ async def _show(server: Server, caller: Caller, turn: Turn, as_json: bool, *, tr
     """Follow a turn on the terminal, and with `trace` show what happened in it once it is over."""
     status = await _follow(server, caller, turn, as_json)
     if trace:
-        timeline = await read_timeline(server.database, caller, turn.id, rebuild=as_json)
-        if as_json:
-            show({"kind": "trace", "timeline": timeline.model_dump(mode="json")})
-        else:
-            for line in describe_timeline(timeline):
-                fail(line)
+        from agent_server.commands.trace import show_trace  # noqa: PLC0415  # heavy
+
+        await show_trace(server, caller, turn.id, as_json=as_json)
     return status
 
 

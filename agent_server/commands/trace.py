@@ -4,11 +4,25 @@ import json
 import textwrap
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
-from agent_server.timeline import ModelCallOfTimeline, Timeline, ToolCallOfTimeline
+from agent_server.caller import Caller
+from agent_server.commands.terminal import fail, show
+from agent_server.server import Server
+from agent_server.timeline import ModelCallOfTimeline, Timeline, ToolCallOfTimeline, read_timeline
 
 WIDTH = 78
 _MOST_PASSAGES = 10
+
+
+async def show_trace(server: Server, caller: Caller, turn_id: UUID, *, as_json: bool) -> None:
+    """Print what happened in a turn: beside the answer, or with `as_json` as one more line of JSON."""
+    timeline = await read_timeline(server.database, caller, turn_id, rebuild=as_json)
+    if as_json:
+        show({"kind": "trace", "timeline": timeline.model_dump(mode="json")})
+        return
+    for line in describe_timeline(timeline):
+        fail(line)
 
 
 def describe_timeline(timeline: Timeline) -> Iterator[str]:

@@ -129,7 +129,7 @@ class JournaledModel(Model):
 
     def __init__(self, models: JournaledModels, agent: str, name: str) -> None:
         self._models, self._turn, self._agent, self._name = models, models.turn, agent, name
-        self._sent = Sent(self._turn.attempt.writer.note_request)
+        self._sent = Sent(self._turn.attempt.writer.turn_id, self._turn.attempt.writer.note_request)
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         raise ModelFailed("Turns are streamed; this model has no other way")
@@ -252,6 +252,7 @@ class JournaledModel(Model):
             earlier=turn.briefing.earlier,
             turn_no=turn.attempt.writer.turn_no,
             budgets=budgets,
+            is_taken_over=bool(models.journaled),
         )
         frame = models.frames.get(models.models, models.workspace.agents[self._agent], asked)
         self._sent.begin(make_recipe(n, frame, turn.told[self._agent], given, models.frames.longest_output))

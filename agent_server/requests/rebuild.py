@@ -15,8 +15,9 @@ from agent_server.errors import NotFound
 from agent_server.models.lean.request import fill_body
 from agent_server.requests.fit import Body, fit, list_present, order_of
 from agent_server.requests.instructions import Section, Told, ToldPassage, list_sections
+from agent_server.requests.recipe import date_of
 from agent_server.requests.sources import render_source
-from agent_server.turns.requests import Recipe, expand, key_of
+from agent_server.turns.requests import KEY_LENGTH, Recipe, began_at, expand, key_of
 
 _TURN = text("""
     select conversation_id, turn_no, calls_kept, requests from turn where owner_id = :owner_id and id = :id""")
@@ -78,7 +79,7 @@ class _Row(NamedTuple):
 class _Stored:
     """What is stored that the requests of a turn are made of."""
 
-    turn_no: int
+    began: float
     present: Sequence[Any]
     past: Sequence[Any]
     texts: Mapping[str, str]
@@ -92,7 +93,7 @@ async def rebuild_requests(session: Executor, owner_id: UUID, turn_id: UUID) -> 
         raise NotFound(f"There is no turn {turn_id}")
     if not turn.calls_kept:
         raise NotFound("What models were sent for this turn is past AGENT_SERVER_CALL_HOURS; ask for a later one")
-    recipes = expand(turn.requests or [])
+    recipes = expand(turn.requests)
     values: dict[str, Any] = {
         "owner_id": owner_id,
         "conversation_id": turn.conversation_id,
@@ -104,18 +105,18 @@ async def rebuild_requests(session: Executor, owner_id: UUID, turn_id: UUID) -> 
     texts = {row.key: row.text for row in await session.execute(_TEXTS, {**values, "keys": sorted(keys)})}
     if missing := keys - texts.keys():
         raise NotFound(f"{len(missing)} texts of what models were sent for this turn are past retention")
-    stored = _Stored(turn.turn_no, present, past, texts)
+    stored = _Stored(began_at(turn_id), present, past, texts)
     return [_rebuild(recipe, stored) for _, recipe in sorted(recipes.items())]
 
 
 async def rebuild_unsent(
-    session: Executor, owner_id: UUID, conversation_id: UUID, turn_no: int, message: str, recipe: Recipe
+    session: Executor, owner_id: UUID, conversation_id: UUID, turn_id: UUID, turn_no: int, message: str, recipe: Recipe
 ) -> SentRequest:
     """The first request of a turn that is not stored, with this message."""
     values = {"owner_id": owner_id, "conversation_id": conversation_id, "turn_no": turn_no}
     past = await _read_past(session, values, [recipe.fields])
     present = [_Row("user", None, {"role": "user", "content": message})]
-    return _rebuild(recipe.fields, _Stored(turn_no, present, past, {**recipe.shared, **recipe.own}))
+    return _rebuild(recipe.fields, _Stored(began_at(turn_id), present, past, {**recipe.shared, **recipe.own}))
 
 
 async def _read_past(
@@ -145,19 +146,24 @@ def calls_of_items(bodies: Sequence[tuple[int, Body]], requests: Sequence[SentRe
 
 
 def _list_keys(recipe: Mapping[str, Any]) -> list[str]:
-    return [recipe[name] for name in "fpseal" if name in recipe] + list(recipe.get("c", ()))
+    return [recipe[name] for name in "fpseal" if name in recipe] + _keys_of_passages(recipe)
+
+
+def _keys_of_passages(recipe: Mapping[str, Any]) -> list[str]:
+    keys: str = recipe.get("c", "")
+    return [keys[start : start + KEY_LENGTH] for start in range(0, len(keys), KEY_LENGTH)]
 
 
 def _rebuild(recipe: Mapping[str, Any], stored: _Stored) -> SentRequest:
     frame = json.loads(stored.texts[recipe["f"]])
     empty = frame["body"].encode()
     model = json.loads(empty)["model"]
-    told = _read_told(recipe, stored.texts)
+    told = _read_told(recipe, stored)
     sections = list_sections(render_source(frame["prompt"], told), told, frame["rules"])
     present = _find_present(recipe, stored, model)
     items = fit(_find_past(recipe, stored), present, recipe.get("b", ()), frame["longest_output"])
     body = fill_body(empty, "".join(section.text for section in sections), items)  # type: ignore[arg-type]  # as stored
-    times, tokens = recipe.get("t"), recipe.get("u") or (None, None)
+    (sent, *took), tokens = recipe["t"], recipe.get("u") or (None, None)
     return SentRequest(
         no=recipe["n"],
         agent=frame["prompt"]["name"],
@@ -170,23 +176,25 @@ def _rebuild(recipe: Mapping[str, Any], stored: _Stored) -> SentRequest:
         body=body,
         is_exact=key_of(body) == recipe["x"] if "x" in recipe else None,
         order=recipe.get("o", "u"),
-        sent_at=times[0] / 1000 if times else None,
-        seconds=times[1] / 1000 if times else None,
-        first_text_seconds=times[2] / 1000 if times and times[2] is not None else None,
+        sent_at=stored.began + sent / 1000,
+        seconds=took[0] / 1000 if took else None,
+        first_text_seconds=took[1] / 1000 if took and took[1] is not None else None,
         input_tokens=tokens[0],
         output_tokens=tokens[1],
         ranked=[(name, confidence) for name, confidence in recipe.get("r", ())],
     )
 
 
-def _read_told(recipe: Mapping[str, Any], texts: Mapping[str, str]) -> Told:
+def _read_told(recipe: Mapping[str, Any], stored: _Stored) -> Told:
+    texts = stored.texts
     found = {name: texts[recipe[name]] for name in "psea" if name in recipe}
     passages = None
     if "c" in recipe:
-        numbers = recipe.get("i") or range(1, len(recipe["c"]) + 1)
-        passages = [ToldPassage(n, *json.loads(texts[key])) for n, key in zip(numbers, recipe["c"], strict=True)]
+        keys = _keys_of_passages(recipe)
+        numbers = recipe.get("i") or range(1, len(keys) + 1)
+        passages = [ToldPassage(n, *json.loads(texts[key])) for n, key in zip(numbers, keys, strict=True)]
     return Told(
-        today=recipe["d"],
+        today=recipe.get("d") or date_of(stored.began, recipe["t"]),
         profile=json.loads(found.get("p", "{}")),
         summary=found.get("s"),
         emergency=found.get("e"),

@@ -9,8 +9,10 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import islice, pairwise
 from typing import Any
+from uuid import UUID
 
 from agents.agent_output import AgentOutputSchemaBase
 from agents.handoffs import Handoff
@@ -24,7 +26,7 @@ from agent_server.prompts import AgentPrompt
 from agent_server.requests.fit import Body, as_stored, fit, list_present, order_of, write_messages
 from agent_server.requests.instructions import RULES, Told
 from agent_server.requests.sources import source_of
-from agent_server.turns.requests import Recipe, key_of
+from agent_server.turns.requests import Recipe, began_at, key_of
 
 _MOST_FRAMES = 1000
 _MOST_RANKED = 3
@@ -50,6 +52,11 @@ class Asked:
     tools: list[Tool]
     schema: AgentOutputSchemaBase | None
     handoffs: list[Handoff[Any, Any]]
+
+
+def date_of(began: float, times: Sequence[int]) -> str:
+    """The day (UTC) on which a request was sent."""
+    return datetime.fromtimestamp(began + times[0] / 1000, UTC).date().isoformat()
 
 
 class Frames:
@@ -87,13 +94,16 @@ class Frames:
 class Sent:
     """The recipe of the request that is under way. `note` has it stored."""
 
-    def __init__(self, note: Callable[[Recipe], None]) -> None:
-        self._note = note
+    def __init__(self, turn_id: UUID, note: Callable[[Recipe], None]) -> None:
+        self._began, self._note = began_at(turn_id), note
         self._recipe, self._at = Recipe(fields={}), 0.0
 
     def begin(self, recipe: Recipe) -> None:
         """Have the recipe of a request stored that is sent now."""
         self._recipe, self._at = recipe, time.time()
+        recipe.fields["t"] = [round((self._at - self._began) * 1000)]
+        if recipe.fields["d"] == date_of(self._began, recipe.fields["t"]):
+            del recipe.fields["d"]
         self._note(recipe)
 
     def add_body(self, body: bytes) -> None:
@@ -102,12 +112,13 @@ class Sent:
 
     def add_ranked(self, ranked: Iterable[tuple[str, float]]) -> None:
         """Add the agents that the message was compared with, the likeliest first."""
-        self._recipe.fields["r"] = [[name, round(confidence, 3)] for name, confidence in islice(ranked, _MOST_RANKED)]
+        likely = ([name, round(confidence, 2)] for name, confidence in islice(ranked, _MOST_RANKED))
+        self._recipe.fields["r"] = [each for n, each in enumerate(likely) if not n or each[1]]
 
     def add_answer(self, usage: ResponseUsage | None, first_at: float | None) -> None:
         """Add how long the answer took and its tokens. `first_at` is when its first words came (`time.time`)."""
         taken = [at if at is None else round((at - self._at) * 1000) for at in (time.time(), first_at)]
-        self._recipe.fields["t"] = [round(self._at * 1000), *taken]
+        self._recipe.fields["t"][1:] = taken
         if usage is not None:
             self._recipe.fields["u"] = [usage.input_tokens, usage.output_tokens]
 
@@ -115,13 +126,15 @@ class Sent:
 @dataclass(frozen=True, kw_only=True)
 class Given:
     """The items of a request. `past` are those of the turns with the numbers `earlier`, `present` those of its own turn,
-    which has the number `turn_no`; `budgets` are those that something was left out for."""
+    which has the number `turn_no`; `budgets` are those that something was left out for. `is_taken_over` says that earlier
+    attempts have made some of the present."""
 
     past: Sequence[Body]
     present: Sequence[Body]
     earlier: Sequence[int]
     turn_no: int
     budgets: Sequence[int] = ()
+    is_taken_over: bool = False
 
 
 def make_recipe(n: int, frame: Frame, told: Told, given: Given, longest_output: int) -> Recipe:
@@ -141,7 +154,7 @@ def make_recipe(n: int, frame: Frame, told: Told, given: Given, longest_output: 
         passages = {p.n: json.dumps([p.heading, p.text], ensure_ascii=False) for p in told.passages}
         keys = [key_of(text) for text in passages.values()]
         shared.update(zip(keys, passages.values(), strict=True))
-        fields["c"] = keys
+        fields["c"] = "".join(keys)
         if list(passages) != list(range(1, len(passages) + 1)):
             fields["i"] = list(passages)
     if given.past:
@@ -170,11 +183,13 @@ def _describe_present(
     stored = as_stored(given.present)
     order = order_of(stored)
     # What was thought is given back to few models.
-    for short in dict.fromkeys((order.replace("t", ""), order)):
+    # An outcome that is read from the ledger may be told with its keys in another order than it was stored in.
+    orders = () if given.is_taken_over else (order.replace("t", ""), order)
+    for short in dict.fromkeys(orders):
         again = fit(whole.past, list_present(stored, short, model), whole.budgets, longest_output)
         if write_messages(again, model) == write_messages(items, model):
             fields["o"] = short
             return
     text = json.dumps(given.present, ensure_ascii=False)
-    fields["l"] = key_of(text)
+    fields |= {"l": key_of(text), "o": order}
     own[fields["l"]] = text

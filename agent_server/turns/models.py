@@ -100,7 +100,7 @@ class Turn(Owned, table=True):
     agent: str | None = None
     usage: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     error: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
-    requests: list[dict[str, Any]] | None = Field(default=None, sa_type=JSONB)
+    requests: str | None = None
     created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))
     finished_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
 

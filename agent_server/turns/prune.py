@@ -49,8 +49,10 @@ async def prune_turns(database: Database, *, event_hours: int, call_hours: int) 
     events = await _prune(database, "prunable", event_hours, _EVENTS, "events.pruned")
     calls = await _prune(database, "prunable_calls", call_hours, _CALLS, "calls.pruned")
     hours = call_hours + 2 * round(REMEMBER_SECONDS / 3600)
-    while len((await database.single(_SHARED, {"hours": hours, "batch": BATCH})).all()) == BATCH:
-        pass
+    removed = BATCH
+    while removed == BATCH:
+        async with database.transaction() as session:
+            removed = len((await session.execute(_SHARED, {"hours": hours, "batch": BATCH})).all())
     return events + calls
 
 

@@ -1,20 +1,22 @@
 """What is stored of the requests to models, in few bytes: with the turn, and each text once.
 
-The recipe of a request is in `turn.requests`, a list in the order of writing. It names texts by a part of their hash:
+The recipe of a request is in `turn.requests`, JSON with commas between, in the order of writing: as text it is half of
+what Postgres makes of JSON. It names texts by a part of their hash:
 those of the workspace are in `shared_text`, those that hold words of the owner's in `conversation_text`.
 
     n     the number of the model call; of two recipes for one call the later one counts
     f     shared: the agent, its prompt, the server's rules, and the request without messages (`requests.recipe`)
-    d     the date that the agent was told
+    d     the date that the agent was told, where it is not that of `t`
     p s   the conversation's: the profile, and the summary of what was said before
     e a   shared: the emergency advice that had been shown, and what the assistant says of itself
-    c i   shared: the passages in their order; the number of each, where these are not 1, 2, 3 ...
+    c i   shared: the passages in their order, all keys as one text; the number of each, where these are not 1, 2, 3 ...
     h     the first earlier turn, and the numbers from and to which others were left out
     o     the kinds of the turn's own items (`requests.fit.order_of`), where these are not the message alone
     l     the conversation's: the items of the turn, where those that are stored say it in other words
     b     the budgets of tokens that something was left out for
     x     a part of the hash of the body as it was sent
-    t u   when it was sent and how long the answer and its first words took, in milliseconds; the tokens in and out
+    t u   when it was sent, in milliseconds after the turn's id, and how long the answer and its first words took; the
+          tokens in and out
     r     of the first request: the agents that the message was compared with, the likeliest first
 
 A recipe without `f` is as the one before but for what it names.
@@ -33,6 +35,8 @@ from sqlalchemy import text
 
 from agent_server.db import Database, Executor
 
+KEY_LENGTH = 12
+"""Characters of the name of a text."""
 REMEMBER_SECONDS = 86_400.0
 """For so long a process does not store a text again. What is not stored again for a day longer than calls are kept is
 removed."""
@@ -49,6 +53,11 @@ _STORE_OWN = text("""
     select :owner_id, :conversation_id, t.key, t.text
     from unnest(cast(:keys as text[]), cast(:texts as text[])) t(key, text) order by t.key
     on conflict (owner_id, conversation_id, key) do nothing""")
+
+
+def began_at(turn_id: UUID) -> float:
+    """When a turn's id was made (`time.time`)."""
+    return (turn_id.int >> 80) / 1000
 
 
 def key_of(text: str | bytes) -> str:
@@ -146,7 +155,8 @@ class Written:
 
     def json(self) -> str:
         """The parameter `requests` of the write."""
-        return json.dumps(self.requests.shorten(self.recipes), ensure_ascii=False, separators=(",", ":"))
+        recipes = self.requests.shorten(self.recipes)
+        return ",".join(json.dumps(recipe, ensure_ascii=False, separators=(",", ":")) for recipe in recipes)
 
     async def store(self, session: Executor) -> None:
         """Store the texts in the transaction of the write."""
@@ -157,11 +167,11 @@ class Written:
         self.requests.forget(self.recipes, self.own)
 
 
-def expand(stored: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """The fields of each request by the number of its call, from what is stored."""
+def expand(stored: str | None) -> dict[int, dict[str, Any]]:
+    """The fields of each request by the number of its call, from `turn.requests`."""
     found: dict[int, dict[str, Any]] = {}
     last: dict[str, Any] = {}
-    for short in stored:
+    for short in json.loads(f"[{stored or ''}]"):
         whole = short if "f" in short else {**last, **short}
         found[whole["n"]] = whole
         last = {name: value for name, value in whole.items() if name not in _ITS_OWN}

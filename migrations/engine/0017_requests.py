@@ -5,7 +5,6 @@ Processes of before may run on: they write turns without it.
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "engine_0017"
 down_revision = "engine_0016"
@@ -14,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("turn", sa.Column("requests", JSONB(), nullable=True))
+    op.add_column("turn", sa.Column("requests", sa.String(), nullable=True))
     op.create_table(
         "conversation_text",
         sa.Column("owner_id", sa.Uuid(), nullable=False),
