@@ -95,7 +95,7 @@ def eval_add(
     )
 
 
-@evals.command("schema", epilog=example("eval schema > evals/cases.schema.json"))
+@evals.command("schema", epilog=example("eval schema"))
 def eval_schema(workspace: Workspace = None) -> None:
     """The JSON Schema of a file of cases, for editors."""
     run("eval_schema", workspace)

@@ -1,6 +1,5 @@
 """Cases in evals/*.yaml as tests of pytest, each by its id: `evals/x.yaml::case name`."""
 
-import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -17,7 +16,6 @@ from agent_server.evals.recordings import Recordings
 from agent_server.evals.run import CaseRunner, Result, Variant, choose_models, run_variant
 from agent_server.models.choice import OFFLINE
 from agent_server.settings import load_settings
-from agent_server.testing.recorded import RECORD
 from agent_server.workspace import Workspace, load_workspace
 
 RunCase = Callable[[Case], Result]
@@ -62,21 +60,20 @@ def _make_test(case: Case) -> Callable[..., None]:
 async def run_case_server(workspace: Workspace, url: str) -> AsyncIterator[CaseRunner]:
     """What runs cases on the database at `url`, which `stock` has prepared.
 
-    No provider is asked: answers are those of the recordings, and without any those of the offline model. With
-    AGENT_SERVER_RECORD=1 the model of the settings is asked, and its answers are kept.
+    No provider is asked: answers are those of the recordings, which `eval run` makes, and without any those of the
+    offline model.
     """
-    settings = load_settings(workspace=workspace.root)
-    recordings = Recordings(workspace.root, "record" if os.environ.get(RECORD) == "1" else "replay")
+    settings = load_settings(workspace=workspace.root).model_copy(
+        update={"model": OFFLINE, "openai_base_url": None, "openai_api_key": None}
+    )
+    recordings = Recordings(workspace.root, "replay")
     recorded = recordings.list_models(load_cases(list_files(workspace.root), workspace))
-    if recordings.mode == "replay":
-        settings = settings.model_copy(update={"model": OFFLINE, "openai_base_url": None, "openai_api_key": None})
     model = choose_models(settings, (), recordings.mode, recorded)[0]
     database = Database(url)
     try:
         async with run_variant(settings, Variant(model=model, workspace=workspace), database, recordings) as runner:
             yield runner
     finally:
-        recordings.save()
         await database.close()
 
 

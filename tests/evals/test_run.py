@@ -29,7 +29,7 @@ from agent_server.evals.requests import Asked
 from agent_server.evals.run import CaseRunner, Result, Variant, run_variant
 from agent_server.evals.stored import read_conversation, read_since, read_turn
 from agent_server.settings import load_settings
-from agent_server.testing import AgentServer, Call, Calls, Say, ScriptedOpenAI
+from agent_server.testing import AgentServer, Call, Calls, Say, ScriptedOpenAI, Step
 from agent_server.testing.wire import InProcess
 from agent_server.workspace import Workspace
 from tests.conftest import fetch
@@ -120,7 +120,7 @@ async def test_a_tool_with_an_effect_outside_is_never_called_and_a_stub_stands_f
     def ask(**more: Any) -> Case:
         return case("order", "Order fins", agent="tasks", expect={"calls": ["order_fins"], "contains": "done"}, **more)
 
-    script = [Call("order_fins", {"size": 42}), Say("It is done.")]
+    script: list[Step] = [Call("order_fins", {"size": 42}), Say("It is done.")]
     stub = {"tool": "order_fins", "arguments": {"size": 42}, "returns": {"number": "A1"}}
     async with open_runner(model=(model := ScriptedOpenAI(script))) as runner:
         without = await runner.run(ask())
@@ -293,7 +293,7 @@ async def test_a_stored_turn_runs_again_without_an_effect_and_becomes_a_case(
         turn.turn.id for turn in stored
     }
     before = await fetch(database.url, "select count(*) from task")
-    script = [Call("list_tasks", {}), Say("There are two tasks.")]
+    script: list[Step] = [Call("list_tasks", {}), Say("There are two tasks.")]
     async with open_runner(model=(model := ScriptedOpenAI(script))) as runner:
         difference = await replay(runner, await read_turn(database, stored[1].turn.id, me.caller))
         assert difference.now.answer.calls[0].output == stored[1].reply.answer.calls[0].output
