@@ -24,7 +24,6 @@ from agent_server.http.errors import ErrorFormats
 from agent_server.http.middleware import BugMiddleware, RefusalMiddleware, RequestMiddleware
 from agent_server.http.problems import PROBLEMS
 from agent_server.identity.resolver import create_resolver
-from agent_server.log import recent
 from agent_server.mcp import canonical_address, mcp_app
 from agent_server.mcp.process import create_documents, tell_instructions
 from agent_server.protocols import find_protocols
@@ -102,8 +101,6 @@ def _find_developers(server: Server) -> Sequence[APIRouter]:
         return ()
     from agent_server.api.developer import create_developer_routers  # noqa: PLC0415  # only there
 
-    # They show what was logged of a turn.
-    recent.keep = True
     return create_developer_routers()
 
 
