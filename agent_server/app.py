@@ -147,6 +147,7 @@ class Agents:
         self._made, self._of_models = asyncio.Lock(), asyncio.Lock()
         self._models: Models | None = None
         self._orchestrator: Orchestrator | None = None
+        self._asked, self._answered = False, asyncio.Event()
 
     async def get_models(self) -> "Models":
         """The clients of models. They stay when the agents change."""
@@ -173,7 +174,14 @@ class Agents:
 
     async def run(self, attempt: Attempt) -> Outcome:
         """Run an attempt to its end."""
-        trial = self._trials.get(attempt.writer.conversation_id)
+        self._asked = True
+        try:
+            return await self._run(attempt)
+        finally:
+            self._answered.set()
+
+    async def _run(self, attempt: Attempt) -> Outcome:
+        trial = self._trials.get(attempt.writer.conversation_id) if self._trials else None
         if trial is None:
             return await (await self.get()).run(attempt)
         orchestrator = trial.orchestrator or await self.get()
@@ -190,9 +198,15 @@ class Agents:
         return replace(recalled, profile=profile)
 
     async def prepare(self) -> None:
-        """Make what the first turn would have to wait for."""
+        """Make what the first turn would have to wait for.
+
+        A turn that comes meanwhile makes the rest itself, and this returns when it has ended.
+        """
         await (await self.get()).get_router()
-        await (await self.get_models()).prepare()
+        await (await self.get_models()).prepare(lambda: self._asked)
+        # What comes next holds the process up, too.
+        if self._asked:
+            await self._answered.wait()
 
     async def change(self, workspace: Workspace) -> None:
         """Have turns that begin from now on answered by the agents of `workspace`. Those that run keep theirs."""

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal
 from uuid import UUID
 
-from sqlalchemy import DateTime, Index, func, insert
+from sqlalchemy import DateTime, Index, func, insert, text
 from sqlmodel import Field, SQLModel, col, select
 
 from agent_server.caller import Caller
@@ -39,6 +39,9 @@ class Audit(Owned, table=True):
     request_id: str | None = None
 
 
+TIMES_OF_TURN = text("""
+    select action, latency_ms from audit where owner_id = :owner_id and turn_id = :id and surface = 'agent' order by at""")
+"""How long each call of a tool took that agents made in a turn."""
 _RECORD = insert(SQLModel.metadata.tables[Audit.__tablename__])
 
 

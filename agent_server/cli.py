@@ -1,6 +1,11 @@
 """The command line. Declarations only: what a command does is in `commands`, imported when one runs, so that `--help`
 answers at once."""
 
+import atexit
+import os
+import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +16,7 @@ from agent_server.cli_options import Json, Workspace
 from agent_server.cli_options import example as _example
 from agent_server.cli_options import group as _group
 from agent_server.cli_options import run as _run
+from agent_server.cli_prompts import prompts
 from agent_server.version import VERSION
 
 app = _group(
@@ -20,14 +26,13 @@ app = _group(
 content = _group("The pages in content/: check, index, search, measure.", "content search 'decompression stop'")
 db = _group("The database: apply, undo, compare and write migrations.", "db upgrade")
 tool = _group("The tools of the workspace: list and call them.", "tool list")
-prompt = _group("The agents in prompts/: show what a model is told.", "prompt render safety")
 key = _group("API keys: make, list and revoke them.", "key create --name ci")
 user = _group("Users, who sign in, hold keys and own what they store.", "user create ann --email ann@example.com")
 for name, group in (
     ("content", content),
     ("db", db),
     ("tool", tool),
-    ("prompt", prompt),
+    ("prompt", prompts),
     ("eval", evals),
     ("key", key),
     ("user", user),
@@ -234,38 +239,6 @@ def tool_call(
     _run("tool_call", workspace, name=name, arguments=context.args, json_arguments=json, yes=yes)
 
 
-@prompt.command("render", epilog=_example("prompt render safety --message 'Can I fly tomorrow?'"))
-def prompt_render(
-    name: Annotated[str, typer.Argument(help="The agent.")],
-    message: Annotated[
-        str | None, typer.Option(help="What a user says; without it, the instructions of the file alone.")
-    ] = None,
-    profile: Annotated[
-        Path | None, typer.Option(help="A JSON file with what is known of the user. [default: what is stored]")
-    ] = None,
-    conversation: Annotated[str | None, typer.Option(help="The conversation that it goes on. [default: none]")] = None,
-    json: Json = False,
-    workspace: Workspace = None,
-) -> None:
-    """What an agent's model would be sent now: the prompt, rules of the server, passages, history and tools.
-
-    Nobody is asked. With --json it is the body of the request."""
-    given = {"message": message, "profile": profile, "conversation": conversation}
-    _run("prompt_render", workspace, name=name, as_json=json, **given)
-
-
-@prompt.command("blame", epilog=_example("prompt blame 01a224b5-10d6-7360-89ba-b879cb65c7e1 --call 1"))
-def prompt_blame(
-    message: Annotated[str, typer.Argument(help="The id of a message or of a turn.")],
-    call: Annotated[int | None, typer.Option(min=1, help="Which model call. [default: the one of the message]")] = None,
-    owner: Annotated[str | None, typer.Option(help="The id of whose message it is. [default: you]")] = None,
-    json: Json = False,
-    workspace: Workspace = None,
-) -> None:
-    """What a model was sent for a stored message, whatever has changed since. With --json the body of the request."""
-    _run("prompt_blame", workspace, message=message, call=call, owner=owner, as_json=json)
-
-
 @key.command("create", epilog=_example("key create --name ci --scope tasks:read --days 30"))
 def key_create(
     name: Annotated[str, typer.Option(help="What it is for.")] = "key",
@@ -350,7 +323,25 @@ def user_role(name: UserName, role: Role = None, workspace: Workspace = None) ->
 
 def main() -> None:
     """The entry point of `agent-server`."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            _leave(end.code)
+        raise
+
+
+def _leave(code: int) -> None:
+    """End the process, unless threads still run or nobody takes what it has printed."""
+    # Python would take apart all that was imported, object by object: an eighth of what a command takes.
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        return
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):  # which Python then says itself
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from sqlmodel import col, select
 
 from agent_server.calls.confirmations import Confirmation
 from agent_server.db import OWN_DATA, SYSTEM, Database
-from agent_server.db.sweep import BATCH, Swept, remove_swept, sweep
+from agent_server.db.sweep import BATCH, Ended, remove_over, sweep
 from agent_server.identity.models import Guest, Login
 from agent_server.identity.own_data import erase_rows, hand_over_submissions
 
@@ -65,21 +65,21 @@ async def _forget(database: Database, guests: Sequence[UUID]) -> int:
 async def expire_logins(database: Database) -> int:
     """Remove what is left of users' logins that are over. Returns how many."""
 
-    async def forget(session: AsyncSession, rows: Sequence[Swept]) -> None:
+    async def forget(session: AsyncSession, rows: Sequence[Ended]) -> None:
         await session.execute(delete(Login).where(tuple_(col(Login.owner_id), col(Login.id)).in_(_keys(rows))))
 
-    return await remove_swept(database, "expired_logins", 0, forget, "logins.expired")
+    return await remove_over(database, "expired_logins", 0, forget, "logins.expired")
 
 
 async def expire_confirmations(database: Database) -> int:
     """Remove questions that can no longer be answered. They are kept for a day. Returns how many were removed."""
 
-    async def forget(session: AsyncSession, rows: Sequence[Swept]) -> None:
+    async def forget(session: AsyncSession, rows: Sequence[Ended]) -> None:
         key = tuple_(col(Confirmation.owner_id), col(Confirmation.id))
         await session.execute(delete(Confirmation).where(key.in_(_keys(rows))))
 
-    return await remove_swept(database, "expired_confirmations", 24, forget, "confirmations.expired")
+    return await remove_over(database, "expired_confirmations", 24, forget, "confirmations.expired")
 
 
-def _keys(rows: Sequence[Swept]) -> Sequence[tuple[UUID, UUID]]:
+def _keys(rows: Sequence[Ended]) -> Sequence[tuple[UUID, UUID]]:
     return [(row.owner_id, row.id) for row in rows]

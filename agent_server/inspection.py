@@ -17,6 +17,8 @@ from agent_server.errors import Mistake, WorkspaceInvalid
 from agent_server.knowledge import embedders
 from agent_server.knowledge.parse import SUFFIXES, count_unread, list_collections, read_content
 from agent_server.models import choice
+from agent_server.prompts import list_agents
+from agent_server.prompts.front import ROUTING
 from agent_server.seed import find_seed_mistakes
 from agent_server.settings import Settings, find_env_files, variable_of
 from agent_server.settings.spelling import find_misspelt, list_variables
@@ -65,8 +67,13 @@ def _read(settings: Settings) -> tuple[Workspace, list[Mistake]]:
 
 
 def _find_unknown_models(workspace: Workspace, settings: Settings) -> Iterator[Mistake]:
-    for agent in workspace.agents.values():
-        if agent.model and (problem := choice.find_problem_of_name(agent.model, settings)):
+    for agent in (version for each in workspace.agents.values() for version in each.versions):
+        # What a candidate has from the file of its agent is named there.
+        if (
+            agent.model
+            and (agent.share is None or "model" in agent.lines)
+            and (problem := choice.find_problem_of_name(agent.model, settings))
+        ):
             yield Mistake(agent.file, agent.lines.get("model"), f"model: {problem}")
     for field in ("model", "model_fallback"):
         name = getattr(settings, field)
@@ -80,7 +87,7 @@ def list_remarks(workspace: Workspace) -> list[Mistake]:
 
 
 def _list_prompts(workspace: Workspace) -> set[str]:
-    return {path.stem for path in (workspace.root / "prompts").glob("*.md")} - {"README"}
+    return list_agents(workspace.root / "prompts")
 
 
 def _remark_prompts(workspace: Workspace) -> Iterator[Mistake]:
@@ -95,14 +102,26 @@ def _remark_prompts(workspace: Workspace) -> Iterator[Mistake]:
 
 
 def _remark_lists(workspace: Workspace) -> Iterator[Mistake]:
+    yield from _remark_candidates(workspace)
     # Of an agent whose front matter was not read it is not known what it lists.
     if _list_prompts(workspace) <= set(workspace.agents):
         yield from _remark_tools(workspace)
         yield from _remark_collections(workspace)
 
 
+def _remark_candidates(workspace: Workspace) -> Iterator[Mistake]:
+    for agent in workspace.agents.values():
+        for candidate in agent.candidates:
+            for key in (key for key in ROUTING if key in candidate.lines):
+                yield Mistake(
+                    candidate.file,
+                    candidate.lines[key],
+                    f"{key}: is not read in a candidate, since messages are routed by {agent.file}; take it out",
+                )
+
+
 def _remark_tools(workspace: Workspace) -> Iterator[Mistake]:
-    listed = {name for agent in workspace.agents.values() for name in agent.tools}
+    listed = {name for agent in workspace.agents.values() for each in agent.versions for name in each.tools}
     for name, tool in workspace.tools.items():
         own = Path(tool.file).is_relative_to(workspace.root / "tools")
         # Those for staff are called by people, over REST or MCP.
@@ -114,7 +133,7 @@ def _remark_tools(workspace: Workspace) -> Iterator[Mistake]:
 
 
 def _remark_collections(workspace: Workspace) -> Iterator[Mistake]:
-    agents = workspace.agents.values()
+    agents = [version for agent in workspace.agents.values() for version in agent.versions]
     if any(agent.knowledge is None for agent in agents):  # which answers from all of them
         return
     read = {name for agent in agents for name in agent.knowledge or ()}

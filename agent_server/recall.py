@@ -13,6 +13,8 @@ from agent_server.identity.profiles import PROFILE
 from agent_server.knowledge.search import URGENT_PAGES, UrgentPages
 from agent_server.knowledge.tools import KNOWLEDGE
 
+# A shorter message is mostly a follow-up, and the one before it names what it is about.
+SHORT_MESSAGE_WORDS = 6
 _RECALL = conversation_statement(profile=PROFILE, urgent=URGENT_PAGES)
 
 
@@ -48,3 +50,11 @@ async def recall(session: Executor, caller: Caller, *, conversation_id: UUID, tu
         # They are passages like any other.
         urgent=(found.urgent or ()) if caller.may(KNOWLEDGE) else (),
     )
+
+
+def find_query(message: str, earlier: Sequence[Entry]) -> str:
+    """What to look up for a message. A short follow-up is looked up together with what it follows."""
+    if len(message.split()) >= SHORT_MESSAGE_WORDS:
+        return message
+    said = [item.body["content"] for item in earlier if item.body.get("role") == "user" and item.body["content"]]
+    return f"{said[-1]} {message}" if said else message

@@ -16,6 +16,7 @@ from agent_server.identity.resolver import Resolver
 from agent_server.jobs import Jobs
 from agent_server.models.choice import ModelChoice
 from agent_server.models.served import ServedModel
+from agent_server.prompts.inputs import check_inputs
 from agent_server.settings import Settings
 from agent_server.turns.accept import Accepted, Message, Recall, accept, find_accepted
 from agent_server.turns.hub import Hub
@@ -57,7 +58,7 @@ class Server:
 
     async def accept(self, caller: Caller, message: Message) -> Accepted:
         """Store a message and begin or queue its turn. Raises as `turns.accept`, InvalidInput for a text that is empty,
-        too long or cannot be stored, and for an agent that is not there, and as `Runner.arriving`, with nothing
+        too long or cannot be stored, for an agent that is not there and for inputs that no agent takes, and as `Runner.arriving`, with nothing
         stored."""
         # Before the row: a message that is stored has been promised an answer.
         check_text(message.text, self.settings.message_limit)
@@ -65,6 +66,7 @@ class Server:
             raise InvalidInput(
                 f"agent: there is no agent {quote_value(message.agent)}; there are {', '.join(self.workspace.agents)}"
             )
+        check_inputs(message.inputs, self.workspace.inputs)
         at_once, waiting = self._bounds_of(caller)
         with ExitStack() as held:
             held.enter_context(self.sleep.work())

@@ -1,6 +1,7 @@
 """The database of a process: which one it is, and what brings it to this version."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from agent_server.db import Database
 from agent_server.db.embedded import EMBEDDED_USER, as_user, start_embedded
@@ -9,7 +10,6 @@ from agent_server.db.tables import find_missing_tables, make_tables
 from agent_server.errors import InvalidInput
 from agent_server.settings import Settings
 from agent_server.wording import count
-from agent_server.workspace import Workspace
 
 
 def connect(settings: Settings) -> Database:
@@ -31,12 +31,13 @@ def connect(settings: Settings) -> Database:
     )
 
 
-async def migrate(settings: Settings, workspace: Workspace, database: Database) -> Sequence[str]:
-    """Bring the database to this version and return the tables that were made without a migration.
+async def migrate(settings: Settings, root: Path, database: Database) -> Sequence[str]:
+    """Bring the database to this version and return the tables that were made without a migration. Of the workspace in
+    `root` those tables count that its tools have declared, as they do when they are loaded.
 
     Raises InvalidInput where the settings say not to, and where a workspace's tables have no migration in production.
     """
-    missing = (await revisions(database, workspace.root)).pending
+    missing = (await revisions(database, root)).pending
     if missing and not settings.migrate:
         raise InvalidInput(
             f"{count(len(missing), 'migration', ('is', 'are'))} pending; run `agent-server db upgrade`, or set AGENT_SERVER_MIGRATE=true"
@@ -44,7 +45,7 @@ async def migrate(settings: Settings, workspace: Workspace, database: Database) 
     if missing:
         from agent_server.db.migrate import upgrade  # noqa: PLC0415  # heavy
 
-        await upgrade(database, workspace.root)
+        await upgrade(database, root)
     tables = await find_missing_tables(database)
     names = [table.name for table in tables]
     # While a workspace is being written its tables are made as declared. A deployed one must be able to go back.

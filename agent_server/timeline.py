@@ -11,8 +11,8 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import text
 
+from agent_server.audit import TIMES_OF_TURN
 from agent_server.caller import Caller
 from agent_server.conversations.models import Item
 from agent_server.db import Database
@@ -24,9 +24,6 @@ from agent_server.turns.earlier import read_events
 from agent_server.turns.events import AgentChosen, Event, PassagesFound, ToolCalled, ToolReturned
 from agent_server.turns.models import Status, Turn
 from agent_server.turns.repository import TurnRepository
-
-_TIMES = text("""
-    select action, latency_ms from audit where owner_id = :owner_id and turn_id = :id and surface = 'agent' order by at""")
 
 
 class TurnOfTimeline(BaseModel):
@@ -137,7 +134,7 @@ async def read_timeline(database: Database, caller: Caller, turn_id: UUID, *, re
         turn = await turns.get(turn_id)
         items = await turns.items(turn)
         events = await read_events(session, owner_id=caller.id, turn_id=turn_id)
-        times = (await session.execute(_TIMES, {"owner_id": caller.id, "id": turn_id})).all()
+        times = (await session.execute(TIMES_OF_TURN, {"owner_id": caller.id, "id": turn_id})).all()
         try:
             sent = await rebuild_requests(session, caller.id, turn_id)
         except NotFound:

@@ -9,19 +9,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
+from uuid import UUID
 
 from agent_server.calls import forms
 from agent_server.conversations import tools as conversation_tools
 from agent_server.errors import Mistake, WorkspaceInvalid, name_known
+from agent_server.folders import find_root
 from agent_server.knowledge import tools as knowledge_tools
 from agent_server.knowledge.parse import list_collections
 from agent_server.phrases import template_problems
-from agent_server.prompts import AgentPrompt, load_prompts
+from agent_server.prompts import AgentPrompt, list_agents, load_prompts
+from agent_server.prompts.inputs import Input
 from agent_server.seed import SeedFile
 from agent_server.tool import Tool, collect_mistakes
 
 TRIAGE = "triage"
-_OTHER_FOLDER = "name another with --workspace, or make one, as in `agent-server init my-agents`"
 _HINTS: Mapping[type[BaseException], str] = {
     ModuleNotFoundError: "; correct the name, or install the package that has it",
     SystemExit: "; a module of tools/ must not end the program",
@@ -92,9 +94,36 @@ class Workspace:
     @property
     def agent_scopes(self) -> frozenset[str]:
         """The scopes of every tool that some agent may call, and that of passages where one answers from them."""
+        versions = [version for agent in self.agents.values() for version in agent.versions]
+        passages = {knowledge_tools.KNOWLEDGE} if any(each.knowledge != () for each in versions) else set[str]()
+        return frozenset(passages | {self.tools[name].scope for each in versions for name in each.tools})
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        """The inputs of all agents by name. One that several declare is of the same type in all of them."""
+        versions = [version for agent in self.agents.values() for version in agent.versions]
+        return {name: declared for each in versions for name, declared in each.inputs.items()}
+
+    @property
+    def most_turns(self) -> int:
+        """The most model calls in a turn that some agent may make. It is 0 where none says how many."""
+        return max((agent.max_turns or 0 for agent in self.agents.values()), default=0)
+
+    def find_responsible(self, collection: str) -> AgentPrompt | None:
+        """The agent that answers from a collection. One that names it first goes before the others."""
         agents = self.agents.values()
-        passages = {knowledge_tools.KNOWLEDGE} if any(agent.knowledge != () for agent in agents) else set[str]()
-        return frozenset(passages | {self.tools[name].scope for agent in agents for name in agent.tools})
+        return next(
+            (a for a in agents if a.knowledge and a.knowledge[0] == collection),
+            next((a for a in agents if collection in (a.knowledge or ())), None),
+        )
+
+    def choose(self, conversation_id: UUID) -> "Workspace":
+        """The workspace with the versions of its agents that take a conversation."""
+        chosen = {name: agent.choose(conversation_id) for name, agent in self.agents.items()}
+        # The same object where there is nothing to choose, as nearly everywhere.
+        if all(chosen[name] is agent for name, agent in self.agents.items()):
+            return self
+        return replace(self, agents=MappingProxyType(chosen))
 
     @property
     def staff_scopes(self) -> frozenset[str]:
@@ -113,13 +142,7 @@ def load_workspace(root: Path) -> Workspace:
 def read_workspace(root: Path) -> tuple[Workspace, list[Mistake]]:
     """What could be loaded of `root`, and every mistake in tools/ and prompts/. Raises WorkspaceInvalid where there is
     nothing to load."""
-    root = root.resolve()
-    if not root.is_dir():
-        raise WorkspaceInvalid([Mistake(str(root), None, f"there is no such folder; {_OTHER_FOLDER}")])
-    if not any((root / folder).is_dir() for folder in ("tools", "prompts", "content")):
-        raise WorkspaceInvalid(
-            [Mistake(str(root), None, f"has none of tools/, prompts/ and content/; {_OTHER_FOLDER}")]
-        )
+    root = find_root(root)
     imported = _import_tools(root)
     engine_tools = list(_of_type([conversation_tools, knowledge_tools, forms], Tool))
     tools, clashes = _collect_tools(imported.modules, engine_tools, root)
@@ -127,6 +150,7 @@ def read_workspace(root: Path) -> tuple[Workspace, list[Mistake]]:
     problems = [*imported.mistakes, *clashes, *mistakes]
     problems += _wrong_phrases(tools, root, imported.mistakes)
     problems += _unknown_names(agents, root, {*tools, *imported.lost})
+    problems += _clashing_inputs(agents)
     if not agents:
         own = tuple(name for name, tool in tools.items() if tool not in engine_tools)
         agents = {_DEFAULT_AGENT.name: replace(_DEFAULT_AGENT, tools=own)}
@@ -155,7 +179,9 @@ def _with_triage(agents: Mapping[str, AgentPrompt]) -> dict[str, AgentPrompt]:
         return dict(agents)
     triage = agents.get(TRIAGE, _DEFAULT_TRIAGE)
     others = tuple(name for name in agents if name != TRIAGE)
-    return {**agents, TRIAGE: replace(triage, handoffs=triage.handoffs or others)}
+    handoffs = triage.handoffs or others
+    candidates = tuple(replace(candidate, handoffs=handoffs) for candidate in triage.candidates)
+    return {**agents, TRIAGE: replace(triage, handoffs=handoffs, candidates=candidates)}
 
 
 @dataclass(frozen=True)
@@ -279,15 +305,16 @@ def _of_type(modules: Sequence[ModuleType], cls: type[Any]) -> Iterator[Any]:
 def _unknown_names(agents: Mapping[str, AgentPrompt], root: Path, tools: Set[str]) -> Iterator[Mistake]:
     """Names in the front matter of agents that stand for nothing."""
     # By the files: an agent with a mistake may not have loaded.
-    others = {path.stem for path in (root / "prompts").glob("*.md")} - {"README"} | {TRIAGE}
+    others = list_agents(root / "prompts") | {TRIAGE}
     collections = list_collections(root / "content")
-    for agent in agents.values():
+    for agent in (version for each in agents.values() for version in each.versions):
         for key, noun, names, known in (
             ("tools", "tool", agent.tools, tools),
             ("handoffs", "agent", agent.handoffs, others),
             ("knowledge", "collection", agent.knowledge or (), collections),
         ):
-            for name in names:
+            # What a candidate has from the file of its agent is named there.
+            for name in names if agent.share is None or key in agent.lines else ():
                 if name not in known:
                     message = f"{key}: there is no {noun} {name!r}; {name_known(name, known)}"
                     if key == "knowledge":
@@ -295,3 +322,16 @@ def _unknown_names(agents: Mapping[str, AgentPrompt], root: Path, tools: Set[str
                             " (a collection is a folder of content/ with a page in it, as in content/guide/first.md)"
                         )
                     yield Mistake(agent.file, agent.lines.get(key), message)
+
+
+def _clashing_inputs(agents: Mapping[str, AgentPrompt]) -> Iterator[Mistake]:
+    """Inputs that two agents declare with different types: a request gives one value to all agents."""
+    first: dict[str, tuple[AgentPrompt, Input]] = {}
+    for agent in (version for each in agents.values() for version in each.versions):
+        for name, declared in agent.inputs.items():
+            other, before = first.setdefault(name, (agent, declared))
+            if before.type != declared.type:
+                message = (
+                    f"inputs: {name} is of type {declared.type}, and {before.type} in {other.file}; make them the same"
+                )
+                yield Mistake(agent.file, agent.lines.get("inputs"), message)

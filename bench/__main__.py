@@ -37,7 +37,7 @@ PARTS = ("cpu", "crowd", "ledger", "start", "commands", "reload", "prune", "sear
 """In this order: each leaves rows behind, and the later ones the most."""
 SAME = {"idle": "ledger", "first text": "cpu"}
 """Parts that another one measures as well."""
-WITH_BOTH = ("cpu", "crowd", "ledger", "search", "soak")
+WITH_BOTH = ("cpu", "crowd", "ledger", "soak")
 _LINE = re.compile(r"^Measured on .*\(`make bench`\)\.$", re.M)
 
 
@@ -51,7 +51,7 @@ class Scale:
     counted: int = 40
     idle_seconds: float = 20
     conversations: int = 100_000
-    searches: int = 24
+    searches: int = 5
     changes: int = 10
     pruned: int = 20_000
     soak: int = 2_000
@@ -67,7 +67,7 @@ QUICK = Scale(
     counted=10,
     idle_seconds=5,
     conversations=5_000,
-    searches=6,
+    searches=3,
     changes=4,
     pruned=2_000,
     soak=400,
@@ -80,7 +80,7 @@ SMALLEST = Scale(
     counted=2,
     idle_seconds=0.5,
     conversations=10,
-    searches=2,
+    searches=1,
     changes=1,
     pruned=40,
     soak=8,
@@ -104,6 +104,10 @@ async def measure(parts: Sequence[str], scale: Scale, tell: Tell) -> list[Figure
             figures += await measure_reload(there, times=scale.changes, tell=_prefix(tell, "reload"))
         if "prune" in parts:
             figures += await measure_prune(there, turns=scale.pruned, tell=_prefix(tell, "prune"))
+        if "search" in parts:
+            figures += await measure_search(
+                there, conversations=scale.conversations, times=scale.searches, tell=_prefix(tell, "search")
+            )
         if any(part in parts for part in WITH_BOTH):
             figures += await _measure_both(there, parts, scale, tell)
     return figures
@@ -130,10 +134,6 @@ async def _measure_both(there: Stage, parts: Sequence[str], scale: Scale, tell: 
             )
         if "soak" in parts:
             figures += await measure_memory(servers, turns=scale.soak, **of("soak"))
-        if "search" in parts:
-            figures += await measure_search(
-                there, servers, conversations=scale.conversations, times=scale.searches, **of("search")
-            )
     return figures
 
 

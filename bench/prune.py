@@ -7,9 +7,13 @@ are stored past the checks of foreign keys, and items without the index of what 
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
 from uuid import UUID
 
 import asyncpg
+import psutil  # type: ignore[import-untyped]
 from sqlalchemy import text
 
 from agent_server.db import Database
@@ -20,6 +24,7 @@ from bench.cost import Tell
 from bench.figures import Figure
 from bench.stage import WORKSPACE, Stage
 from bench.table import percentile
+from bench.work import WORK, spend_work
 
 OWNERS = 1_000
 CHUNK = 20_000
@@ -28,6 +33,8 @@ KEPT_SHARE = 0.05
 """Of the turns that are within their retention."""
 ALONE = 200
 """Writes that are measured before it."""
+_PARTS, _MEASURED = (0.0, 0.1, 0.45, 0.55, 0.9, 1.0), 0.11
+"""Shares of what is pruned after each other. The tenths are measured; in the long ones a turn writes meanwhile."""
 _DATABASE = "bench_prune"
 
 _TURNS = """
@@ -62,7 +69,7 @@ _ROWS = (
        from t, generate_series(1, 2) k order by n, k""",
 )
 _SIZES = """
-    select sum(pg_total_relation_size(name::regclass)) from unnest(array['turn', 'event', 'model_call', 'tool_call']) name"""
+    select sum(pg_total_relation_size(name::regclass))::bigint from unnest(array['turn', 'event', 'model_call', 'tool_call']) name"""
 _FENCE = text("update turn set last_event = last_event + 1 where owner_id = :owner_id and id = :id and epoch = 1")
 
 
@@ -81,17 +88,35 @@ async def fill_turns(connection: asyncpg.Connection, turns: int, tell: Tell) -> 
     await connection.execute("vacuum analyze")
 
 
+@dataclass
+class _Spent:
+    """The milliseconds of processor time that some turns took Postgres, all of its processes, and this process."""
+
+    turns: int
+    postgres: float
+    process: float
+
+    def __add__(self, other: "_Spent") -> "_Spent":
+        return _Spent(self.turns + other.turns, self.postgres + other.postgres, self.process + other.process)
+
+
 async def measure_prune(stage: Stage, *, turns: int, tell: Tell) -> list[Figure]:
-    """Figures of one prune of nearly all of `turns` turns. Meanwhile a turn writes, again and again."""
-    async with stage.database("postgres") as postgres:
-        await postgres.execute(f"create database {_DATABASE}")
-        try:
-            return await _measure(stage.url_of(_DATABASE), turns, tell)
-        finally:
-            await postgres.execute(f"drop database {_DATABASE} with (force)")
+    """Figures of the prune of nearly all of `turns` turns, in parts, beside those of a tenth as many. In two of the parts
+    a turn writes meanwhile, again and again."""
+    figures: list[Figure] = []
+    fewer = None
+    for many in (max(turns // 10, 1), turns):
+        async with stage.database("postgres") as postgres:
+            await postgres.execute(f"create database {_DATABASE}")
+            try:
+                found, fewer = await _measure(stage.url_of(_DATABASE), many, fewer, tell)
+            finally:
+                await postgres.execute(f"drop database {_DATABASE} with (force)")
+        figures += found
+    return figures
 
 
-async def _measure(url: str, turns: int, tell: Tell) -> list[Figure]:
+async def _measure(url: str, turns: int, fewer: _Spent | None, tell: Tell) -> tuple[list[Figure], _Spent]:
     database = Database(url)
     load_workspace(WORKSPACE)  # the rights to its tables follow from its models
     await upgrade(database, WORKSPACE)
@@ -101,27 +126,69 @@ async def _measure(url: str, turns: int, tell: Tell) -> list[Figure]:
         size = await connection.fetchval(_SIZES)
         owner, turn = await connection.fetchrow("select owner_id, id from turn order by finished_at desc limit 1")
         alone = await _write(database, owner, turn, lambda writes: writes < ALONE)
-        tell("pruning")
-        start, began = await connection.fetchval("select pg_current_wal_lsn()"), time.monotonic()
-        pruning = asyncio.create_task(prune_turns(database, event_hours=48, call_hours=48))
-        beside = await _write(database, owner, turn, lambda _: not pruning.done())
-        pruned, seconds = await pruning / 2, time.monotonic() - began  # events and calls are counted apart
+        work = await spend_work(connection)
+        start = await connection.fetchval("select pg_current_wal_lsn()")
+        parts, beside = [], []
+        for first, last in pairwise(_PARTS):
+            tell(f"pruning from {first:.0%} to {last:.0%} of {turns:,}")
+            pruning = asyncio.create_task(_prune(connection, database, turns, last))
+            if last - first > _MEASURED:
+                beside += await _write(database, owner, turn, lambda _, task=pruning: not task.done())  # type: ignore[misc]
+            parts.append(await pruning)
+        work = (work + await spend_work(connection)) / 2
         written = await connection.fetchval("select pg_current_wal_lsn() - $1::pg_lsn", start)
         await connection.execute("vacuum turn, event, model_call, tool_call")
         left = await connection.fetchval(_SIZES)
     finally:
         await connection.close()
         await database.close()
-    return [
-        Figure("prune", f"turns pruned of {turns:,}", pruned, "turns", "those that were stored", turns),
-        Figure("prune", "time of a prune", seconds / pruned * 1e6, "us a turn", "nothing that was measured"),
-        Figure("prune", "bytes of the log of writes, a vacuum's not", float(written) / pruned, "a turn", "as above"),
+    pruned = sum(part.turns for part in parts)
+    measured = dict(zip(("first", "middle", "last"), parts[::2], strict=True))
+    tenths = parts[0] + parts[2] + parts[4]
+    figures = [Figure("prune", f"turns pruned of {turns:,}", pruned, "turns", "those that were stored", turns)]
+    for name, part in measured.items():
+        for whose, spent in (("Postgres", part.postgres), ("the process", part.process)):
+            what = f"CPU of {whose}, the {name} tenth of {turns:,}"
+            figures.append(Figure("prune", what, _each(spent, part), "ms a turn", WORK, work))
+    if fewer is not None:
+        now, before = _each(tenths.postgres, tenths), _each(fewer.postgres, fewer)
+        figures.append(
+            Figure("prune", f"CPU of Postgres, of {turns:,}", now, "ms a turn", "the same of a tenth as many", before)
+        )
+    figures += [
+        Figure("prune", f"bytes of the log of writes, of {turns:,}", float(written) / max(pruned, 1), "a turn", "nothing"),
         Figure("prune", "size of the tables after it and a vacuum", left, "bytes", "the size before", size),
         Figure(
             "prune", "a turn's write meanwhile, p95", percentile(beside, 0.95), "ms", "alone", percentile(alone, 0.95)
         ),
         Figure("prune", "a turn's write meanwhile, the longest", max(beside), "ms", "alone", max(alone)),
-    ]
+    ]  # fmt: skip
+    return figures, tenths
+
+
+def _each(spent: float, part: _Spent) -> float:
+    return spent / max(part.turns, 1)
+
+
+async def _prune(connection: asyncpg.Connection, database: Database, turns: int, share: float) -> _Spent:
+    """Prune this share of all turns, from the oldest on."""
+    hours = int((40 - 30 * share) * 24)
+    before = _processor(connection)
+    pruned = await prune_turns(database, event_hours=hours, call_hours=hours)
+    after = _processor(connection)
+    # Events and calls are counted apart.
+    return _Spent(pruned // 2, *(1000 * (end - begin) for begin, end in zip(before, after, strict=True)))
+
+
+def _processor(connection: asyncpg.Connection) -> tuple[float, float]:
+    """The seconds of processor time of Postgres, with its processes that have ended, and of this process."""
+    mine = psutil.Process().cpu_times()
+    postgres = psutil.Process(connection.get_server_pid()).parent()
+    seconds = sum(postgres.cpu_times()[:4])
+    for child in postgres.children():
+        with suppress(psutil.NoSuchProcess):
+            seconds += sum(child.cpu_times()[:2])
+    return seconds, mine.user + mine.system
 
 
 async def _write(database: Database, owner: UUID, turn: UUID, go_on: Callable[[int], bool]) -> list[float]:

@@ -119,7 +119,7 @@ def password_cost() -> Iterator[None]:
     cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     with pytest.MonkeyPatch.context() as patch:
         # a few hundred logins would take more of the processor than a thousand other tests
-        patch.setattr(passwords, "_HASHER", cheap)
+        patch.setattr(passwords, "_hasher", lambda: cheap)
         passwords._dummy.cache_clear()
         yield
     passwords._dummy.cache_clear()

@@ -62,11 +62,11 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "key_misspelt": (
         prompt("key_misspelt", "tols: [search_knowledge]\n"),
-        "prompts/key_misspelt.md:4: tols: not a key of an agent; did you mean 'tools'? There are description, examples, handoffs, knowledge, model, name, tools",
+        "prompts/key_misspelt.md:4: tols: not a key of an agent; did you mean 'tools'? There are description, examples, handoffs, inputs, knowledge, max_turns, model, name, output, share, temperature, tools, version",
     ),
     "key_unknown": (
         prompt("key_unknown", "colour: red\n"),
-        "prompts/key_unknown.md:4: colour: not a key of an agent; there are description, examples, handoffs, knowledge, model, name, tools",
+        "prompts/key_unknown.md:4: colour: not a key of an agent; there are description, examples, handoffs, inputs, knowledge, max_turns, model, name, output, share, temperature, tools, version",
     ),
     "tools_number": (
         prompt("tools_number", "tools: 7\n"),
@@ -174,7 +174,120 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "template_variable": (
         prompt("template_variable", body="Hello {{ user }}.\n"),
-        "prompts/template_variable.md:5: template: 'user' is undefined (a body may use profile, today)",
+        "prompts/template_variable.md:5: template: 'user' is undefined (a body may use profile, today); declare it under `inputs:`",
+    ),
+    "temperature_hot": (
+        prompt("temperature_hot", "temperature: 3\n"),
+        "prompts/temperature_hot.md:4: temperature: must be a number, 0 to 2, as in `temperature: 0.3`",
+    ),
+    "turns_many": (
+        prompt("turns_many", "max_turns: 6.5\n"),
+        "prompts/turns_many.md:4: max_turns: must be a number, 1 to 200, without a point, as in `max_turns: 6`",
+    ),
+    "version_number": (
+        prompt("version_number", "version: 2\n"),
+        'prompts/version_number.md:4: version: must be text, as in `version: "2026-02"`; put a number or a yes in quotation marks',
+    ),
+    "input_type": (
+        prompt("input_type", "inputs:\n  language: {type: text}\n"),
+        "prompts/input_type.md:4: inputs: language: type must be one of string, integer, number, boolean, array, object",
+    ),
+    "input_default": (
+        prompt("input_default", "inputs: {level: {type: integer, default: two}}\n"),
+        "prompts/input_default.md:4: inputs: level: default must be a value of its type; leave it out where one must be given, and put a date in quotation marks",
+    ),
+    "input_taken": (
+        prompt("input_taken", "inputs: {profile: {}}\n"),
+        "prompts/input_taken.md:4: inputs: 'profile' means something else in a body; choose another name",
+    ),
+    "input_key": (
+        prompt("input_key", "inputs: {city: {defualt: Rome}}\n"),
+        "prompts/input_key.md:4: inputs: city: 'defualt' says nothing of an input; did you mean 'default'? There are default, description, type",
+    ),
+    "output_list": (
+        prompt("output_list", "output: {type: array}\n"),
+        "prompts/output_list.md:4: output: must describe an object, as in `output: {type: object, properties: {city: {type: string}}, required: [city]}`",
+    ),
+    "output_wrong": (
+        prompt("output_wrong", "output: {type: object, properties: {city: {type: text}}}\n"),
+        "prompts/output_wrong.md:4: output: is not a JSON Schema: properties.city.type: \"'text' is not valid under any of the given schemas\"",
+    ),
+    "output_away": (
+        prompt("output_away", "output: schemas/nothing.json\n"),
+        "prompts/output_away.md:4: output: there is no file 'schemas/nothing.json' in prompts/; write one, or the schema itself, as in `output: {type: object, properties: {city: {type: string}}, required: [city]}`",
+    ),
+    "output_broken": (
+        prompt("output_broken", "output: schemas/broken.json\n") | {"prompts/schemas/broken.json": '{"type":\n'},
+        "prompts/schemas/broken.json:2: is not JSON: Expecting value",
+    ),
+    "output_no_model": (
+        prompt("output_no_model", "output: pydantic:Nothing\n"),
+        "prompts/output_no_model.md:4: output: pydantic has no Pydantic model 'Nothing'; name one, as in tools.orders:Order",
+    ),
+    "output_fetched": (
+        prompt("output_fetched", "output: {type: object, properties: {a: {$ref: 'http://a.example/b'}}}\n"),
+        "prompts/output_fetched.md:4: output: $ref 'http://a.example/b' leads nowhere; one begins with #, as in #/$defs/city",
+    ),
+    "part_away": (
+        prompt("part_away", body="Hello.\n{% include 'parts/nothing.md' %}\n"),
+        "prompts/part_away.md:6: template: 'parts/nothing.md': there is no such file below prompts/; write it, as in parts/tone.md",
+    ),
+    "part_outside": (
+        prompt("part_outside", body="{% include '../secret.md' %}\n"),
+        "prompts/part_outside.md:5: template: '../secret.md': name the file by its path below prompts/, as in parts/tone.md",
+    ),
+    "part_agent": (
+        prompt("part_agent", body="{% include 'guide.md' %}\n"),
+        "prompts/part_agent.md:5: template: 'guide.md': a file in prompts/ itself is an agent; put what agents share into a folder, as in parts/tone.md",
+    ),
+    "part_computed": (
+        prompt("part_computed", body="{% include today ~ '.md' %}\n"),
+        "prompts/part_computed.md:5: template: name one file as it is, as in {% include 'parts/tone.md' %}",
+    ),
+    "part_extended": (
+        prompt("part_extended", body="{% extends 'parts/syntax.md' %}\n"),
+        "prompts/part_extended.md:5: template: a body extends nothing; include the file, as in {% include 'parts/tone.md' %}",
+    ),
+    "part_circle": (
+        prompt("part_circle", body="{% include 'parts/b_circle.md' %}\n")
+        | {"prompts/parts/b_circle.md": "B.\n\n{% include 'parts/b_circle.md' %}\n"},
+        "prompts/parts/b_circle.md:3: template: 'parts/b_circle.md' comes back to itself (parts/b_circle.md > parts/b_circle.md); take one of these out",
+    ),
+    "part_variable": (
+        prompt("part_variable", body="{% include 'parts/bad_variable.md' %}\n")
+        | {"prompts/parts/bad_variable.md": "Hello\n{{ user }}.\n"},
+        "prompts/parts/bad_variable.md:2: template: 'user' is undefined (a body may use profile, today); declare it under `inputs:`",
+    ),
+    "part_syntax": (
+        prompt("part_syntax", body="{% include 'parts/syntax.md' %}\n") | {"prompts/parts/syntax.md": "\n{{ 1 +\n"},
+        "prompts/parts/syntax.md:2: template: unexpected 'end of template'",
+    ),
+    "part_blind": (
+        prompt("part_blind", body="{% import 'parts/blind.md' as m %}{{ m.hello() }}\n")
+        | {"prompts/parts/blind.md": "{% macro hello() %}\n{{ today }}{% endmacro %}\n"},
+        "prompts/parts/blind.md:2: template: 'today' is undefined: a file that is imported sees no variables; import it `with context`",
+    ),
+    "candidate_of_nobody": (
+        raw("suport.v2", "---\nshare: 10\n---\nHelp.\n"),
+        "prompts/suport.v2.md: is a candidate of 'suport', and there is no such agent; there is guide",
+    ),
+    "candidate_without_share": (
+        prompt("shareless") | raw("shareless.v2", "---\nname: shareless\n---\nHelp.\n"),
+        "prompts/shareless.v2.md:2: share: is missing; shareless.v2.md is a candidate of shareless: write how many percent of new conversations it takes, as in `share: 10`",
+    ),
+    "candidate_too_many": (
+        prompt("crowded")
+        | raw("crowded.v2", "---\nshare: 60\n---\nHelp.\n")
+        | raw("crowded.v3", "---\nshare: 40.5\n---\nHelp.\n"),
+        "prompts/crowded.v3.md:2: share: the candidates of crowded take 100.5 % together, at most 100 is right (prompts/crowded.v2.md 60, prompts/crowded.v3.md 40.5)",
+    ),
+    "candidate_misnamed": (
+        prompt("misnamed") | raw("misnamed.v2", "---\nshare: 5\nversion: v3\n---\nHelp.\n"),
+        "prompts/misnamed.v2.md:3: version: is 'v3', the file is misnamed.v2.md; make them the same, or leave it out",
+    ),
+    "share_of_an_agent": (
+        prompt("shared", "share: 10\n"),
+        "prompts/shared.md:4: share: is for a candidate, in a file of its own, as in shared.v2.md; take it out here",
     ),
     "template_end": (
         prompt("template_end", body="{% if profile %}Hello.\n"),

@@ -119,16 +119,29 @@ def test_each_help_ends_with_an_example_that_the_command_line_takes(run: Run) ->
         assert of.startswith(path) if hasattr(command, "commands") else of == path, (path, last)
 
 
+@pytest.mark.parametrize("thread", ["", "import threading, time; threading.Thread(target=wait).start()"])
+def test_a_command_ends_with_its_code_when_all_is_said_and_all_threads_have_ended(thread: str) -> None:
+    script = (
+        "import os, sys, threading; from agent_server.cli import main\n"
+        "def wait(): threading.main_thread().join(); print('waited')\n"
+        f"{thread}\n"
+        "print('before'); main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script, "srve"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "before\nwaited\n" if thread else "before\n")
+    assert "No such command 'srve'" in done.stderr
+
+
 def test_the_version_is_said_by_itself(run: Run) -> None:
     said = run("--version")
     assert (said.exit_code, said.stdout) == (0, f"agent-server {VERSION}\n")
 
 
-def test_help_loads_nothing_that_is_heavy() -> None:
+def test_help_loads_nothing_that_is_heavy_and_what_others_do_at_the_end_is_done() -> None:
     script = (
-        "import sys; from agent_server.cli import main\n"
-        "try: main()\n"
-        "except SystemExit: print({m.partition('.')[0] for m in sys.modules})"
+        "import atexit, sys; from agent_server.cli import main\n"
+        "atexit.register(lambda: print({m.partition('.')[0] for m in sys.modules}))\n"
+        "main()"
     )
     done = subprocess.run([sys.executable, "-c", script, "--help"], capture_output=True, text=True, check=True)
     assert "Usage: agent-server" in done.stdout or "Usage: " in done.stdout

@@ -55,6 +55,27 @@ for modules in json.loads(sys.argv[1]):
 """
 
 
+ACCOUNTS = """
+import json, sys
+import agent_server.commands
+import agent_server.commands.accounts, agent_server.commands.knowledge
+print(json.dumps(sorted(sys.modules)))
+"""
+WORKSPACE = {
+    "agent_server.workspace",
+    "agent_server.tool",
+    "agent_server.prompts",
+    "jinja2",
+    "email_validator",
+    "argon2",
+}
+
+
+def test_commands_of_accounts_and_pages_import_nothing_that_loads_a_workspace() -> None:
+    done = subprocess.run([sys.executable, "-c", ACCOUNTS], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert (WORKSPACE | MODELS | HTTP | VECTORS | KEYS | DATABASE) & set(json.loads(done.stdout)) == set()
+
+
 def test_no_command_imports_what_only_others_need() -> None:
     # One process for all of them: what one imports was not imported before, and each list is of those before it too.
     done = subprocess.run(

@@ -238,7 +238,7 @@ def test_every_block_of_python_or_yaml_in_the_documentation_can_be_read() -> Non
                     yaml.safe_load(code)
                 case "json":
                     json.loads(code)
-                case "toml" | "ini" | "nginx" | "sh" | "dockerfile" | "markdown" | "text" | "jsonc":
+                case "toml" | "ini" | "nginx" | "sh" | "dockerfile" | "js" | "markdown" | "text" | "jsonc":
                     pass
                 case _:
                     raise AssertionError(f"{page.name}: a block in {language}; should a test read it?")

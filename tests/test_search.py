@@ -1,6 +1,8 @@
 """A search of conversations finds what looks alike, by any part of it, by an index, and nobody else's."""
 
 import asyncio
+import re
+import runpy
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +19,7 @@ from agent_server.conversations.repository import LATEST, ConversationRepository
 from agent_server.db import Database, new_id
 from agent_server.db.late_indexes import build_indexes
 from agent_server.folding import APOSTROPHES
-from tests.conftest import everything, fetch
+from tests.conftest import ROOT, everything, fetch
 
 WORDS = st.text(st.sampled_from("abcXYZ019 éÉßñÅøžЖжйΣσςŒ潜水ガأב'%_\\"), min_size=1, max_size=12)
 ALTERED: dict[str, Any] = {
@@ -92,26 +94,27 @@ _HOLDS = """
     from k"""
 
 
-COMMON = 3_001
-"""Messages that hold a word, more than the function looks up by their ids."""
+MIGRATION = runpy.run_path(str(ROOT / "migrations" / "engine" / "0018_looks.py"))
 
 
-@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.lists(_typed_again(), min_size=1, max_size=3), min_size=3, max_size=8), st.data())
 def test_a_page_has_the_latest_that_hold_the_words_whichever_way_they_are_found(
     url: str, said: list[list[tuple[str, str]]], data: st.DataObject
 ) -> None:
-    """Among the latest, by few candidates or by many, from any place on, with more or fewer on a page."""
+    """Among the latest, by few candidates or by many, by all parts or the rarest, from any place on, with more or fewer on
+    a page. The numbers at which a way is chosen are drawn, so that few rows are enough for each."""
     owner = new_id()
     talks = [[f"title {n}", *(text for text, _ in pairs)] for n, pairs in enumerate(said)]
     for n, talk in enumerate(talks):
-        talk += ["of old"] * (n % 2) + ["common winters"] * (COMMON if n == len(talks) - 1 else n % 3)
+        talk += ["of old"] * (n % 2) + ["common winters"] * (n % 3)
+    numbers = {name: data.draw(st.sampled_from([few, most]), name) for name, (few, most) in _NUMBERS.items()}
     words = st.sampled_from(["common", "winter", "mon wi", "wi", "old", "title 1", *(w for p in said for _, w in p)])
     asked = data.draw(
         st.lists(
-            st.tuples(words, st.integers(0, len(talks)), st.integers(1, 5), st.sampled_from([0, 3, 500])),
-            min_size=10,
-            max_size=20,
+            st.tuples(words, st.integers(0, len(talks)), st.integers(1, 5), st.sampled_from([0, 5, 10, 500])),
+            min_size=20,
+            max_size=40,
         )
     )
 
@@ -119,6 +122,8 @@ def test_a_page_has_the_latest_that_hold_the_words_whichever_way_they_are_found(
         database, connection = Database(url), await asyncpg.connect(url)
         try:
             await _store(database, owner, *talks)
+            spelled = MIGRATION["spell_find"](numbers).replace("create function", "create or replace function")
+            await connection.execute(spelled.format(schema="public"))
             await connection.execute(f"set agent_server.owners = '{{{owner}}}'")
             return [await connection.fetchrow(_BOTH, owner, *one) for one in asked]
         finally:
@@ -128,9 +133,14 @@ def test_a_page_has_the_latest_that_hold_the_words_whichever_way_they_are_found(
     for row in asyncio.run(ask()):
         # Of one octet the index knows nothing: what is not among the latest is not found.
         expected = row["holding"] if row["has_keys"] else row["holding"][: len(row["found"])]
-        assert row["found"] == expected, dict(row)
+        assert row["found"] == expected, (dict(row), numbers)
 
 
+_NUMBERS = {
+    name: (least, most)
+    for (name, most), least in zip(MIGRATION["NUMBERS"].items(), [1, 1, 1, 1, 1, 0, 0, 0], strict=True)
+}
+"""The numbers of the function, each beside the least that it can be."""
 _BOTH = """
     with p as (
       select now() - $3::int * interval '1 minute' as at, '00000000-0000-0000-0000-000000000000'::uuid as last),
@@ -141,7 +151,7 @@ _BOTH = """
           and position(search_text($2) in search_text(i.text)) > 0))
       order by c.updated_at desc, c.id desc limit $4::int)
     select $2 as words, cardinality(search_keys($1, $2)) > 0 as has_keys, array(select id from holding) as holding,
-      array(select f from p, find_said($1, $2, p.at, p.last, $4::int, $5::int) f) as found"""
+      array(select f from p, find_talks($1, $2, p.at, p.last, $4::int, $5::int) f) as found"""
 
 
 async def test_what_is_far_down_is_found_by_the_index_and_what_is_common_among_the_latest(
@@ -184,14 +194,15 @@ async def test_the_index_answers_for_nobody_but_whom_the_transaction_is_for(
 ) -> None:
     await _store(database, other.id, ["theirs", "Strömung"])
     ask = text(
-        "select (select count(*) from find_said(:owner, 'strömung')) + count(*) "
-        "from find_said(:owner, 'strömung', now(), :owner, 10, 10)"
+        "select (select count(*) from find_said(:owner, 'strömung')) "
+        "+ (select count(*) from find_said(:owner, 'strömung', now(), :owner, 10, 10)) "
+        "+ (select count(*) from find_talks(:owner, 'strömung', now(), :owner, 10, 10))"
     )
     for owners in ((me.id,), ()):
         async with database.transaction(*owners) as session:
             assert (await session.execute(ask, {"owner": other.id})).scalar_one() == 0
     async with database.transaction(other.id) as session:
-        assert (await session.execute(ask, {"owner": other.id})).scalar_one() == 2
+        assert (await session.execute(ask, {"owner": other.id})).scalar_one() == 3
 
 
 @pytest.mark.names_no_owner
@@ -217,3 +228,43 @@ async def test_an_index_whose_build_was_cut_off_is_built_again(database: Databas
         )
     await build_indexes(database)
     assert await fetch(database.url, valid) == [(True,)]
+
+
+def test_the_text_that_is_searched_is_what_it_was_before_it_was_found_quicker(url: str) -> None:
+    """Of each letter that is taken to have but one form, and of texts of all kinds."""
+    before = runpy.run_path(str(ROOT / "migrations" / "engine" / "0015_search.py"))
+    slow = before["_BEFORE"]["SEARCH_TEXT"].replace(before["_LOCALE"], before["_PLAIN"])
+    values = {name: before["_BEFORE"][f"_{name.upper()}"] for name in ("apostrophes", "spaces", "dropped")}
+    slow = slow.format(
+        alike=values["apostrophes"] + values["spaces"],
+        plain="''" * len(values["apostrophes"]) + " " * len(values["spaces"]),
+        dropped=values["dropped"],
+        collation="pg_c_utf8",
+    ).replace("create function search_text", "create function pg_temp.search_text_before")
+    letters = re.findall(
+        "[" + MIGRATION["_FORMED"] + "]", "".join(map(chr, [*range(1, 0xD800), *range(0x1F000, 0x1FA00)]))
+    )
+
+    async def ask() -> list[Any]:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(slow)
+            return list(await connection.fetch(_DIFFERS, [*letters, *drawn]))
+        finally:
+            await connection.close()
+
+    drawn: list[str] = []
+
+    @settings(max_examples=300)
+    @given(st.text(min_size=1, max_size=40).filter(lambda said: "\0" not in said) | WORDS)
+    def draw(said: str) -> None:
+        drawn.append(re.sub("[\ud800-\udfff]", "", said))
+
+    draw()
+    assert len(letters) > 20_000
+    assert asyncio.run(ask()) == []
+
+
+_DIFFERS = """
+    select said, search_text(said), pg_temp.search_text_before(said) from unnest($1::text[]) said
+    where search_text(said) <> pg_temp.search_text_before(said)"""

@@ -29,7 +29,8 @@ EVENT_STREAM: dict[str, Any] = {"content": {STREAM_TYPE: {}}}
 
 class Answer(BaseModel):
     """A finished turn. `tools` are its calls; `error` is what it failed with; `finish_reason` says why the answer ends, and
-    `notes` what its reader should know."""
+    `notes` what its reader should know. `output` is the answer as data, where its agent answers with that; `prompt_sha` and
+    `prompt_version` say which prompt made it."""
 
     conversation_id: UUID
     turn_id: UUID
@@ -41,6 +42,9 @@ class Answer(BaseModel):
     reasoning: str
     notes: list[dict[str, str]]
     finish_reason: Finish
+    output: Any = None
+    prompt_sha: str | None = None
+    prompt_version: str | None = None
     usage: dict[str, Any] | None
     error: dict[str, Any] | None
 
@@ -119,6 +123,9 @@ async def _wait(server: Server, caller: Caller, turn: Turn) -> Answer:
         reasoning=answer.reasoning if answer else "",
         notes=answer.notes if answer else [],
         finish_reason=answer.finish_reason if answer else "stop",
+        output=answer.output if answer else None,
+        prompt_sha=answer.prompt_sha if answer else None,
+        prompt_version=answer.prompt_version if answer else None,
         usage=turn.usage,
         error=turn.error,
     )

@@ -19,7 +19,7 @@ from agent_server.api.parameters import Limit
 from agent_server.audit import AuditRepository
 from agent_server.calls.forms import gives_form
 from agent_server.conversations.models import Item
-from agent_server.conversations.notes import NOTES, Finish, finish_of
+from agent_server.conversations.notes import DATA, NOTES, Finish, finish_of
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
 from agent_server.db import storable
 from agent_server.http.auth import ReaderDep, ServerDep
@@ -49,7 +49,8 @@ class ToolUse:
 @dataclass
 class ReadMessage:
     """A message with what belongs to it. `status` is its turn's. `reasoning` is what the model thought, `notes` what the
-    reader should know, and `finish_reason` why the answer ends."""
+    reader should know, and `finish_reason` why the answer ends. `output` is the answer as data, where its agent answers
+    with that."""
 
     id: str
     role: str
@@ -60,11 +61,13 @@ class ReadMessage:
     error: dict[str, Any] | None = None
     model: str | None = None
     prompt_sha: str | None = None
+    prompt_version: str | None = None
     sources: list[dict[str, Any]] = field(default_factory=list)
     tools: list[ToolUse] = field(default_factory=list)
     reasoning: str = ""
     notes: list[dict[str, str]] = field(default_factory=list)
     finish_reason: Finish = "stop"
+    output: Any = None
 
 
 class MessagePage(BaseModel):
@@ -189,6 +192,8 @@ def _read_answer(items: Sequence[Item], turn: Turn, tools: Mapping[str, Tool[...
         error=turn.error,
         model=last.model if last else None,
         prompt_sha=last.prompt_sha if last else None,
+        prompt_version=last.prompt_version if last else None,
+        output=_read_json(last.text) if last and DATA in last.notes else None,
         sources=[sources[n] for n in sorted(sources)],
         tools=_read_tools(items, tools),
         reasoning="\n\n".join(_read_thought(item) for item in items if item.body.get("type") == "reasoning"),

@@ -1,11 +1,10 @@
 """agent-server key | user"""
 
 import sys
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
-
-from email_validator import EmailNotValidError, validate_email
 
 from agent_server.commands.context import CommandContext
 from agent_server.commands.stores import get_user
@@ -15,28 +14,34 @@ from agent_server.errors import InvalidInput
 from agent_server.identity.accounts import Accounts, Act
 from agent_server.identity.credentials import issue_key, list_keys, revoke_key
 from agent_server.identity.models import ApiKey, User
-from agent_server.identity.resolver import create_resolver
+from agent_server.identity.resolver import Resolver
+from agent_server.identity.roles import ADMIN, define_roles
 from agent_server.identity.users import find_user, page_users
 
 
 def accounts_of(context: CommandContext, database: Database) -> Accounts:
-    """The accounts, with the roles of the settings; the command line is not limited."""
-    return Accounts(
-        database,
-        create_resolver(
-            context.settings, database, agents=context.workspace.agent_scopes, staff=context.workspace.staff_scopes
-        ),
-    )
+    """The accounts. Their roles have names alone: whoever runs the server may give each, whatever it holds."""
+    return Accounts(database, Resolver(database, roles=define_roles(context.settings.roles, ())))
+
+
+def _scopes_of(context: CommandContext, names: Collection[str]) -> frozenset[str]:
+    """The scopes of somebody with these roles."""
+    given = context.settings.roles
+    alone = {ADMIN, *(name for name, scopes in given.items() if scopes is not None)}
+    if names and alone.issuperset(names):
+        return define_roles(given, ()).of(names)
+    # Those of the others follow from what the agents need.
+    return define_roles(given, context.workspace.agent_scopes, context.workspace.staff_scopes).of(names)
 
 
 async def key_create(
     context: CommandContext, name: str, scopes: list[str], days: int | None, user: str, as_json: bool
 ) -> None:
-    database = await context.database()
+    database = await context.engine_database()
     owner = await get_user(database, user)
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
     # Not what an outside issuer has named: that holds in its tokens, and the issuer may take it back.
-    by_roles = accounts_of(context, database).resolver.roles.of(owner.roles)
+    by_roles = _scopes_of(context, owner.roles)
     act = Act(surface="cli")
     async with database.transaction(owner.id) as transaction:
         issued = await issue_key(
@@ -55,7 +60,7 @@ async def key_create(
 
 
 async def key_list(context: CommandContext, as_json: bool) -> None:
-    async with (await context.database()).transaction(scopes=["users:read"]) as transaction:
+    async with (await context.engine_database()).transaction(scopes=["users:read"]) as transaction:
         keys = await list_keys(transaction)
     if as_json:
         show([_key_view(key) for key in keys])
@@ -71,7 +76,7 @@ async def key_revoke(context: CommandContext, id: str) -> None:
         key_id = UUID(id)
     except ValueError:
         raise InvalidInput("id: this is no key's id; `agent-server key list` shows the ids") from None
-    database = await context.database()
+    database = await context.engine_database()
     async with database.transaction(scopes=["users:*"]) as transaction:
         # By two transactions: whoever revokes sees all keys, but the record of it belongs to the owner of the key.
         owner = (await revoke_key(transaction, key_id)).owner_id
@@ -97,7 +102,7 @@ async def user_create(
 ) -> None:
     password = _read_password() if password_stdin else None
     email = None if email is None else _check_email(email)
-    made = accounts_of(context, await context.database())
+    made = accounts_of(context, await context.engine_database())
     user = await made.make_user(Act(surface="cli"), None, name, email=email, password=password, roles=roles)
     if as_json:
         given = {"email": user.email} if email else {}
@@ -107,7 +112,7 @@ async def user_create(
 
 
 async def user_list(context: CommandContext, as_json: bool) -> None:
-    async with (await context.database()).transaction(scopes=["users:read"]) as transaction:
+    async with (await context.engine_database()).transaction(scopes=["users:read"]) as transaction:
         page, cursor = await page_users(transaction, 200)
         users = list(page)
         while cursor is not None:
@@ -131,7 +136,7 @@ async def user_change(
 ) -> None:
     """What `user disable`, `enable`, `password` and `role` do."""
     password = _read_password() if password_stdin else None
-    database = await context.database()
+    database = await context.engine_database()
     async with database.transaction(scopes=["users:read"]) as transaction:
         user = await find_user(transaction, name)
     if user is None:
@@ -150,6 +155,8 @@ def _read_password() -> str:
 
 
 def _check_email(email: str) -> str:
+    from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415  # heavy
+
     try:
         # No look-up in DNS: a user can be made without a network, and the address is a name to sign in with.
         return validate_email(email, check_deliverability=False).normalized

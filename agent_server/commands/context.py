@@ -3,9 +3,12 @@
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from agent_server.folders import find_root
 from agent_server.settings import Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agent_server.caller import Caller
     from agent_server.db import Database
     from agent_server.server import Server
@@ -25,12 +28,32 @@ class CommandContext:
 
         return open_workspace(self.settings)
 
+    @cached_property
+    def root(self) -> "Path":
+        """The folder of the workspace, for what needs nothing that is loaded of it. Raises WorkspaceInvalid."""
+        return find_root(self.settings.workspace)
+
+    @property
+    def content(self) -> "Path":
+        return self.root / "content"
+
     async def database(self) -> "Database":
-        """The database, migrated."""
+        """The database, migrated, with the tables of tools/."""
         if self._database is None:
             from agent_server.commands import stores  # noqa: PLC0415  # heavy
 
-            await stores.migrate(self.settings, self.workspace, await self.raw_database())
+            await stores.migrate(self.settings, self.workspace.root, await self.raw_database())
+        return await self.raw_database()
+
+    async def engine_database(self) -> "Database":
+        """The same for what needs the tables of the engine alone: tools/ is not loaded where nothing has to be migrated."""
+        if self._database is None:
+            from agent_server.commands import stores  # noqa: PLC0415  # heavy
+
+            database = await self.raw_database()
+            if (await stores.revisions(database, self.root)).pending:
+                _ = self.workspace  # who may reach the rows of a new table follows from what declares it
+            await stores.migrate(self.settings, self.root, database)
         return await self.raw_database()
 
     async def raw_database(self) -> "Database":
@@ -38,6 +61,7 @@ class CommandContext:
         if self._database is None:
             from agent_server.commands import stores  # noqa: PLC0415  # heavy
 
+            _ = self.root  # else the embedded database would come into being in a folder that is no workspace
             self._database = await stores.open_database(self.settings)
         return self._database
 

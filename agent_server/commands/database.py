@@ -27,7 +27,7 @@ async def db_downgrade(context: CommandContext, revision: str) -> None:
 
 async def db_current(context: CommandContext, as_json: bool) -> None:
     database = await context.raw_database()
-    found = await revisions(database, context.workspace.root)
+    found = await revisions(database, context.root)
     if as_json:
         show({"current": list(found.current), "pending": list(found.pending)})
     else:

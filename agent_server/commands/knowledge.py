@@ -42,8 +42,8 @@ async def ingest_with_progress(database: Database, embedder: Embedder, content: 
 
 
 async def ingest(context: CommandContext, as_json: bool) -> int:
-    database, embedder = await context.database(), get_embedder(context.settings.embedder)
-    report = await ingest_with_progress(database, embedder, context.workspace.content)
+    database, embedder = await context.engine_database(), get_embedder(context.settings.embedder)
+    report = await ingest_with_progress(database, embedder, context.content)
     if as_json:
         show({**vars(report), "problems": [vars(problem) for problem in report.problems]})
     else:
@@ -59,9 +59,9 @@ async def ingest(context: CommandContext, as_json: bool) -> int:
 async def search(context: CommandContext, query: str | None, stdin: bool, limit: int, as_json: bool) -> None:
     if (query is None) == (not stdin):
         raise typer.BadParameter("Give one QUERY, or --stdin with a query per line")
-    database, embedder = await context.database(), get_embedder(context.settings.embedder)
+    database, embedder = await context.engine_database(), get_embedder(context.settings.embedder)
     # What is searched is what is in the files now.
-    await ingestion.ingest(database, embedder, context.workspace.content)
+    await ingestion.ingest(database, embedder, context.content)
     for text in [query] if query is not None else [line.strip() for line in sys.stdin if line.strip()]:
         async with database.transaction() as transaction:
             hits = await searching.search(transaction, embedder, text, limit=limit)
@@ -74,8 +74,8 @@ async def search(context: CommandContext, query: str | None, stdin: bool, limit:
 
 async def benchmark(context: CommandContext, questions: Path, as_json: bool) -> None:
     """Show how early a search finds the judged documents. The search is the one that answers real questions."""
-    database, embedder = await context.database(), get_embedder(context.settings.embedder)
-    await ingestion.ingest(database, embedder, context.workspace.content)
+    database, embedder = await context.engine_database(), get_embedder(context.settings.embedder)
+    await ingestion.ingest(database, embedder, context.content)
     ranks: dict[str, int | None] = {}
     for judged in _read_judged(questions):
         async with database.transaction() as transaction:

@@ -253,7 +253,7 @@ async def _prepare(server: Server) -> str | None:
     for remark in list_remarks(workspace):
         log.warning("workspace.remark", problem=str(remark))
     await check_direct(database)
-    for table in await migrate(settings, workspace, database):
+    for table in await migrate(settings, workspace.root, database):
         # No warning: while a workspace is being written that is how its tables are made.
         log.info("table.unmigrated", table=table, hint="agent-server db revision MESSAGE")
     for table in await list_leftovers(database):

@@ -4,6 +4,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from agent_server.db import Database
+from agent_server.db.revisions import revisions
 from agent_server.errors import InvalidInput, Unavailable
 from agent_server.identity.models import User
 from agent_server.identity.roles import ADMIN
@@ -11,7 +12,7 @@ from agent_server.identity.users import LOCAL_USER, create_user, find_user
 from agent_server.settings import Settings
 from agent_server.storage import connect, migrate
 
-__all__ = ["LOCAL", "get_user", "migrate", "open_database"]
+__all__ = ["LOCAL", "get_user", "migrate", "open_database", "revisions"]
 
 LOCAL = LOCAL_USER
 

@@ -48,6 +48,17 @@ ALL_OF_LATEST = text(f"""
 """The same items from the turn `:first` on, the last one first."""
 
 
+OF_TURN = text(f"""
+    select i.k, i.role, i.model, {BODY} as body from item i
+    where i.owner_id = :owner_id and i.conversation_id = :conversation_id and i.turn_no = :turn_no order by i.k""")  # noqa: S608  # SQL of our own
+"""All items of a turn in order."""
+OF_EARLIER_TURNS = text(f"""
+    select i.turn_no, {BODY} as body from item i
+    where i.owner_id = :owner_id and i.conversation_id = :conversation_id and i.turn_no >= :first
+      and i.turn_no < :turn_no order by i.turn_no, i.k""")  # noqa: S608  # SQL of our own
+"""All items from one turn to before another one, in order."""
+
+
 def cut_latest(latest: Sequence[tuple[int, dict[str, Any]]], most: int) -> list[Entry] | None:
     """The items of whole turns in their order, at most so many. None where the last turn alone has more."""
     rows = [Entry(turn_no, body) for turn_no, body in latest]

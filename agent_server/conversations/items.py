@@ -22,6 +22,7 @@ class NewItem:
     agent: str | None = None
     model: str | None = None
     prompt_sha: str | None = None
+    prompt_version: str | None = None
     sources: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -37,6 +38,7 @@ def assistant_message(
     agent: str | None = None,
     model: str | None = None,
     prompt_sha: str | None = None,
+    prompt_version: str | None = None,
     sources: Sequence[dict[str, Any]] = (),
     notes: Sequence[str] = (),
 ) -> NewItem:
@@ -48,6 +50,7 @@ def assistant_message(
         agent=agent,
         model=model,
         prompt_sha=prompt_sha,
+        prompt_version=prompt_version,
         sources=list(sources),
         notes=list(notes),
     )
@@ -78,14 +81,14 @@ def insert_items(turn: str) -> str:
     """
     # SQL and no function that writes: a turn's items must travel in the one statement that also writes its events.
     return f"""
-        insert into item (owner_id, conversation_id, turn_id, turn_no, k, role, text, agent, model, prompt_sha, body,
-                          sources, notes, created_at)
+        insert into item (owner_id, conversation_id, turn_id, turn_no, k, role, text, agent, model, prompt_sha,
+                          prompt_version, body, sources, notes, created_at)
         select t.owner_id, t.conversation_id, t.id, t.turn_no,
                t.last_item - jsonb_array_length(cast(:new_items as jsonb)) + i.n, r.role, r.text, r.agent, r.model,
-               r.prompt_sha, r.body, r.sources, r.notes, now()
+               r.prompt_sha, r.prompt_version, r.body, r.sources, r.notes, now()
         from {turn} t cross join jsonb_array_elements(cast(:new_items as jsonb)) with ordinality i(row, n)
         cross join jsonb_to_record(i.row)
-             as r(role text, text text, agent text, model text, prompt_sha text, body jsonb, sources jsonb,
+             as r(role text, text text, agent text, model text, prompt_sha text, prompt_version text, body jsonb, sources jsonb,
                   notes jsonb)"""  # noqa: S608  # SQL of our own
 
 

@@ -81,6 +81,7 @@ class Item(SQLModel, table=True):
     agent: str | None = None
     model: str | None = None
     prompt_sha: str | None = None
+    prompt_version: str | None = None
     body: dict[str, Any] = Field(sa_type=JSONB)
     sources: list[dict[str, Any]] = Field(default_factory=list, sa_type=JSONB)
     # A default of the server: an older version beside this one inserts without the column.

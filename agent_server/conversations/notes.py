@@ -6,6 +6,8 @@ from typing import Literal
 Finish = Literal["stop", "length", "content_filter"]
 
 DECLINED = "declined"
+DATA = "data"
+"""An answer whose text is JSON of the shape that its agent asks for."""
 HISTORY_SHORTENED = "history_shortened"
 NOTES = {
     "length": "The answer ends here because the model has reached its longest answer.",

@@ -109,14 +109,15 @@ def _dependents() -> list[Table]:
 
 
 LATEST = 500
-"""Turns of the latest conversations that a search reads before it asks the index."""
+"""Turns of the latest conversations that a search reads for one letter, which no index knows, and at a time for words that
+are common among them."""
 _FIRST = (datetime(9999, 12, 31, tzinfo=UTC), UUID(int=2**128 - 1))
 """The place before the first of a list."""
 
-# The function finds the ids of a page (migrations/engine, `find_said`), and the rows are read under row-level security.
+# The function finds the ids of a page (migrations/engine, `find_talks`), and the rows are read under row-level security.
 _SEARCH = text("""
     select * from conversation where owner_id = :owner and id = any (array(
-        select f from find_said(:owner, :words, :at, :last, :limit, :latest) f))
+        select f from find_talks(:owner, :words, :at, :last, :limit, :latest) f))
     order by updated_at desc, id desc""").bindparams(bindparam("at", type_=DateTime(timezone=True)))
 
 

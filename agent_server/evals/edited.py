@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent_server.errors import InvalidInput, Mistake, WorkspaceInvalid, name_known
 from agent_server.front_matter import read_head
-from agent_server.prompts import AgentPrompt, load_prompts
+from agent_server.prompts import AgentPrompt, read_prompt
 from agent_server.workspace import Workspace
 
 
@@ -26,12 +26,16 @@ def parse_edited(text: str, file: str, workspace: Workspace) -> AgentPrompt:
     name = _find_name(text)
     if name not in workspace.agents:
         raise InvalidInput(f"{file}: name: there is no agent {name!r}; {name_known(name, workspace.agents)}")
+    root = workspace.root
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / f"{name}.md").write_text(text, encoding="utf-8")
-        prompts, mistakes = load_prompts(Path(folder), Path(folder))
-    if mistakes:
-        raise WorkspaceInvalid([Mistake(file, mistake.line, mistake.message) for mistake in mistakes])
-    prompt, before = prompts[name], workspace.agents[name]
+        path = Path(folder) / f"{name}.md"
+        path.write_text(text, encoding="utf-8")
+        # What it includes is that of the workspace, and so is what a candidate leaves out.
+        prompt, mistakes = read_prompt(path, root / "prompts", root, workspace.agents)
+    if mistakes or prompt is None:
+        own = [replace(m, file=file) if m.file == str(path) else m for m in mistakes]
+        raise WorkspaceInvalid(own)
+    before = workspace.agents[name]
     if unknown := [tool for tool in prompt.tools if tool not in workspace.tools]:
         place = prompt.lines.get("tools")
         message = f"tools: there is no tool {unknown[0]!r}; {name_known(unknown[0], workspace.tools)}"

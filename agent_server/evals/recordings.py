@@ -8,8 +8,9 @@ the log; what an answer takes from its request (an id, an address) is kept as a 
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,10 +144,10 @@ class RecordedModels(Models):
         super().__init__(settings, transport=transport)
         self._recordings = recordings
 
-    async def get(self, name: str) -> Model:
+    async def get(self, name: str, sent: Callable[[bytes], None] | None = None) -> Model:
         if self._recordings.mode == "off":
-            return await super().get(name)
-        return _RecordedModel(name, self._recordings, super().get)
+            return await super().get(name, sent)
+        return _RecordedModel(name, self._recordings, partial(super().get, sent=sent))
 
 
 class _RecordedModel(Model):

@@ -80,7 +80,7 @@ async def scratch_database(settings: Settings, workspace: Workspace, beside: Dat
     database = Database(url)
     try:
         settings = adapt_settings(settings)
-        await migrate(settings, workspace, database)
+        await migrate(settings, workspace.root, database)
         await load_seeds(database, workspace.seeds, workspace.root)
         await ingest(
             database, create_server(settings, workspace, database).runtime.resources[Embedder], workspace.content

@@ -6,19 +6,20 @@ The parameters are those of RFC 9106 for little memory: 64 MiB, 3 passes, 4 lane
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Literal
-
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
-from argon2.profiles import RFC_9106_LOW_MEMORY
+from typing import TYPE_CHECKING, Literal
 
 from agent_server.errors import FieldError, InvalidInput
+from agent_server.late import Late
+
+if TYPE_CHECKING:
+    import argon2
+else:
+    argon2 = Late("argon2")
 
 SHORTEST, LONGEST = 8, 128
 AT_ONCE = 4
 """How many are hashed at once in a process: each takes 64 MiB, and no crowd of logins shall take all there is."""
 
-_HASHER = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
 # On the event loop a hash would hold up every other request; in the common threads, whatever else waits for those.
 _THREADS = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="password")
 
@@ -38,7 +39,16 @@ def check_password(password: str, email: str | None, field: str = "password") ->
 
 
 async def hash_password(password: str) -> str:
-    return await asyncio.get_running_loop().run_in_executor(_THREADS, _HASHER.hash, password)
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, _hash, password)
+
+
+def _hash(password: str) -> str:
+    return _hasher().hash(password)
+
+
+@cache
+def _hasher() -> "argon2.PasswordHasher":
+    return argon2.PasswordHasher.from_parameters(argon2.profiles.RFC_9106_LOW_MEMORY)
 
 
 async def verify_password(password: str, stored: str | None) -> Verdict:
@@ -51,14 +61,14 @@ def _verify(password: str, stored: str | None) -> Verdict:
     # call makes the dummy in any case, for the same reason.
     dummy = _dummy()
     try:
-        _HASHER.verify(dummy if stored is None else stored, password)
-    except (VerificationError, InvalidHashError):
+        _hasher().verify(dummy if stored is None else stored, password)
+    except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
         return "wrong"
     if stored is None:
         return "wrong"
-    return "outdated" if _HASHER.check_needs_rehash(stored) else "right"
+    return "outdated" if _hasher().check_needs_rehash(stored) else "right"
 
 
 @cache
 def _dummy() -> str:
-    return _HASHER.hash("nobody's password")
+    return _hash("nobody's password")

@@ -54,13 +54,15 @@ class Models:
         self._windows: dict[str, int] = {}
         leave_out_traces()
 
-    async def prepare(self) -> None:
-        """Make what the first request would have to wait for. Nothing is sent."""
+    async def prepare(self, is_late: Callable[[], bool]) -> None:
+        """Make what the first request would have to wait for, until it `is_late`: the request is there. Nothing is sent."""
+        if is_late():
+            return
         if self.settings.openai_base_url is not None or self.settings.openai_api_key is not None:
             wire = self._get_api().wire
             if isinstance(wire, Network):
                 await wire.prepare()
-        await rehearse()
+        await rehearse(is_late)
 
     def full_name(self, name: str) -> str:
         """A model's name of a prompt or a setting with its provider."""

@@ -7,7 +7,7 @@ and nothing is sent.
 import asyncio
 import importlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -32,14 +32,16 @@ def leave_out_traces() -> None:
         set_trace_provider(DefaultTraceProvider())
 
 
-async def rehearse() -> None:
-    """Make the run. In a thread, because it leaves the event loop no pause."""
+async def rehearse(is_late: Callable[[], bool]) -> None:
+    """Make the run, until it `is_late`. In a thread, because it leaves the event loop no pause."""
     # Streams of Starlette's are anyio's, which imports half of itself when it is first used.
-    await asyncio.to_thread(importlib.import_module, "anyio._backends._asyncio")
-    await asyncio.to_thread(lambda: asyncio.run(_run()))
+    if not is_late():
+        await asyncio.to_thread(importlib.import_module, "anyio._backends._asyncio")
+    if not is_late():
+        await asyncio.to_thread(lambda: asyncio.run(_run(is_late)))
 
 
-async def _run() -> None:
+async def _run(is_late: Callable[[], bool]) -> None:
     async def look(*_: Any) -> str:
         return "{}"
 
@@ -49,7 +51,8 @@ async def _run() -> None:
     agent: Agent[None] = Agent("rehearsal", instructions="Look.", tools=[tool], model=model)
     run = Runner.run_streamed(agent, "Look.", run_config=RunConfig(tracing_disabled=True))
     async for _ in run.stream_events():
-        pass
+        if is_late():  # the turn that is there would share the processor with this, and does the same
+            run.cancel()
 
 
 class _Script:

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agents import Agent, FunctionTool, RunContextWrapper, handoff
+from agents import Agent, FunctionTool, ModelSettings, RunContextWrapper, handoff
 from agents.tool_context import ToolContext as SDKToolContext
 
 from agent_server.calls.call import call_tool
@@ -20,6 +20,7 @@ from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage
 from agent_server.knowledge.search import search
 from agent_server.knowledge.tools import KNOWLEDGE
+from agent_server.models.structured import OutputSchema
 from agent_server.orchestrator.context import TurnContext
 from agent_server.prompts import AgentPrompt
 from agent_server.requests.instructions import write_instructions
@@ -38,6 +39,8 @@ def compile_agents(workspace: Workspace, embedder: Embedder) -> dict[str, Agent[
             tools=[function_tool(tool, prompt.knowledge) for tool in agent_tools(prompt, workspace.tools)],
             # The agent's name and no model's: `JournaledModels.get_model` must know who asks.
             model=prompt.name,
+            model_settings=ModelSettings(temperature=prompt.temperature),
+            output_type=OutputSchema(prompt.output) if prompt.output else None,
         )
         for prompt in workspace.agents.values()
     }
@@ -115,8 +118,8 @@ def _instructions(prompt: AgentPrompt, embedder: Embedder) -> Any:
             # Looked up once in a turn: a model must be given the same in each of its calls, also after a takeover.
             if passages is None:
                 passages = await _retrieve(turn, prompt, embedder)
-        told = turn.told[prompt.name] = briefing.told(passages)
-        return write_instructions(prompt.render(profile=told.profile, today=told.today), told)
+        told = turn.told[prompt.name] = briefing.told(prompt, passages)
+        return write_instructions(prompt.render(profile=told.profile, today=told.today, inputs=told.inputs), told)
 
     return instructions
 

@@ -9,6 +9,7 @@ from agent_server.calls.call import Runtime
 from agent_server.knowledge.passages import CitedPassage
 from agent_server.offline.about import About
 from agent_server.orchestrator.citations import Citations
+from agent_server.prompts import AgentPrompt
 from agent_server.requests.instructions import Told, ToldPassage
 from agent_server.turns.attempt import Attempt
 
@@ -22,7 +23,8 @@ class Briefing:
 
     `query` is what to look up for it. `emergency` is the advice that the user has been shown before the first call of a
     model, if any, and `summary` what was said before the history. `today` is an ISO date. `about` is what the
-    assistant says of itself, where the message is small talk. `earlier` are the numbers of the turns in the history.
+    assistant says of itself, where the message is small talk. `inputs` are those of the request, and `earlier` the numbers
+    of the turns in the history.
     """
 
     query: str
@@ -31,20 +33,23 @@ class Briefing:
     emergency: str | None
     summary: str | None = None
     about: About | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
     earlier: Sequence[int] = ()
 
-    def told(self, passages: Sequence[CitedPassage] | None) -> Told:
-        """What an agent is told with these passages."""
+    def told(self, prompt: AgentPrompt, passages: Sequence[CitedPassage] | None) -> Told:
+        """What the agent of `prompt` is told with these passages."""
         found = (
             passages if passages is None else [ToldPassage(c.n, c.passage.heading, c.passage.text) for c in passages]
         )
         return Told(
             today=self.today,
             profile=self.profile,
+            inputs=self.inputs,
             summary=self.summary,
             emergency=self.emergency,
             about=self.about.facts() if self.about else None,
             passages=found,
+            shape=prompt.output.schema if prompt.output else None,
         )
 
 

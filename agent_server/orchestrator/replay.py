@@ -7,8 +7,10 @@ On a takeover the journaled responses are served without asking the model.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -33,7 +35,7 @@ from agent_server.conversations.items import (
     thought_item,
     user_message,
 )
-from agent_server.conversations.notes import NOTES, Finish, finish_of
+from agent_server.conversations.notes import DATA, NOTES, Finish, finish_of
 from agent_server.errors import ModelFailed
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import passage_body
@@ -41,6 +43,7 @@ from agent_server.models.answer import Begin, answer, message_text, thought_text
 from agent_server.models.choice import OFFLINE, ModelChoice
 from agent_server.models.outputs import clean_response, find_repeats, note_codes
 from agent_server.models.providers import Models
+from agent_server.models.structured import answer_in_shape, is_data
 from agent_server.offline.about import About
 from agent_server.offline.model import OfflineModel, OfflineTurn
 from agent_server.orchestrator.context import TurnContext
@@ -61,10 +64,13 @@ from agent_server.workspace import Workspace
 
 log = structlog.get_logger()
 
+ENDLESS = "The model kept calling tools without coming to an answer"
+
 
 @dataclass(frozen=True)
 class _Request:
-    """What the run loop asks of a model. `steered` is its input with the messages that were put into the turn."""
+    """What the run loop asks of a model. `steered` is its input with the messages that were put into the turn. `is_again`
+    says that it ends with an answer that was of another shape, and what is wrong with that."""
 
     instructions: str | None
     input: list[TResponseInputItem]
@@ -75,6 +81,7 @@ class _Request:
     handoffs: list[Handoff[Any, Any]]
     tracing: ModelTracing
     more: dict[str, Any]
+    is_again: bool = False
 
 
 @dataclass(kw_only=True)
@@ -103,15 +110,20 @@ class JournaledModels(ModelProvider):
     finish: Finish = "stop"
     longest_input: int | None = None
     calls: int = 0
+    calls_of: Counter[str] = field(default_factory=Counter)
     input_lengths: dict[int, int] = field(default_factory=dict)
 
     def get_model(self, model_name: str | None) -> Model:
         agent = self.workspace.agents[str(model_name)]
         return JournaledModel(self, agent.name, self.models.full_name(agent.model or self.default.name))
 
-    def begin_call(self, input: Sequence[TResponseInputItem]) -> int:
-        """Count a model call that is given `input`. Returns its number."""
+    def begin_call(self, agent: str, input: Sequence[TResponseInputItem]) -> int:
+        """Count a model call of an agent that is given `input`. Returns its number. Raises ModelFailed for one too many."""
         self.calls += 1
+        self.calls_of[agent] += 1
+        most = self.workspace.agents[agent].max_turns or self.turn.runtime.settings.model_calls_per_turn
+        if self.calls_of[agent] > most:
+            raise ModelFailed(ENDLESS)
         self.input_lengths[self.calls] = len(input)
         return self.calls
 
@@ -147,7 +159,7 @@ class JournaledModel(Model):
     ) -> AsyncIterator[TResponseStreamEvent]:
         """Yields only the completed response. The run loop needs no more and the log has the rest."""
         items = ItemHelpers.input_to_new_input_list(input)
-        n = self._models.begin_call(items)
+        n = self._models.begin_call(self._agent, items)
         sha = _request_sha(system_instructions, items, [t.name for t in tools])
         if journaled := self._models.journaled.get(n):
             # A deployment in mid-turn changes requests. The journal counts: tools have acted on its answers.
@@ -191,11 +203,13 @@ class JournaledModel(Model):
     async def _ask(self, n: int, sha: bytes, request: _Request) -> Response:
         """Ask the model and commit its answer."""
 
-        async def open(name: str) -> Begin:
-            return await self._open(name, n, request)
+        async def ask(more: Sequence[Any]) -> tuple[str, Response]:
+            whole = replace(request, steered=[*request.steered, *more], is_again=bool(more))
+            open = partial(self._open, n=n, request=whole)
+            return await answer(self._models.models, self._name, open, shown, ends=self._models.ends)
 
         shown = AnswerLog(self._turn.attempt.writer, n, self._before_text(self._models.announce(self._agent)))
-        name, response = await answer(self._models.models, self._name, open, shown, ends=self._models.ends)
+        name, response = await answer_in_shape(ask, request.schema, shown)
         # The first model of a server is known by name only now.
         model = name + response.model if name.endswith("/") else name
         thoughts = [thought_text(output) for output in response.output if isinstance(output, ResponseReasoningItem)]
@@ -252,7 +266,8 @@ class JournaledModel(Model):
             earlier=turn.briefing.earlier,
             turn_no=turn.attempt.writer.turn_no,
             budgets=budgets,
-            is_taken_over=bool(models.journaled),
+            # An outcome that is read from the ledger may be told with its keys in another order than it was stored in.
+            is_apart=bool(models.journaled) or request.is_again,
         )
         frame = models.frames.get(models.models, models.workspace.agents[self._agent], asked)
         self._sent.begin(make_recipe(n, frame, turn.told[self._agent], given, models.frames.longest_output))
@@ -294,6 +309,7 @@ class JournaledModel(Model):
         self, n: int, sha: bytes, response: Response, shown: AnswerLog, request: _Request, thoughts: Sequence[str]
     ) -> None:
         codes = [*shown.notes, *note_codes(response)]
+        codes += [DATA] if is_data(response, request.schema) else []
         events: list[Event] = [*shown.take_rest(), *(Note(code, NOTES[code]) for code in codes if code in NOTES)]
         items = [thought_item(thought) for thought in thoughts if thought.strip()]
         repeats = find_repeats(request.input[self._models.past :], response.output)
@@ -326,12 +342,13 @@ class JournaledModel(Model):
         return "act" if not reads else "read" if calls else "end"
 
     def _message_item(self, message: ResponseOutputMessage, model: str) -> NewItem:
-        text = message_text(message)
+        text, prompt = message_text(message), self._models.workspace.agents[self._agent]
         return assistant_message(
             text,
             agent=self._agent,
             model=model,
-            prompt_sha=self._models.workspace.agents[self._agent].sha,
+            prompt_sha=prompt.sha,
+            prompt_version=prompt.version,
             sources=[passage_body(cited) for cited in self._turn.citations.find_cited(text)],
         )
 

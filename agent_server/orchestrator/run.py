@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from agents import Agent, RunConfig, Runner
 from agents.exceptions import AgentsException, MaxTurnsExceeded
@@ -16,7 +17,7 @@ from agent_server.calls.call import Runtime
 from agent_server.calls.grace import wait_through
 from agent_server.calls.ledger import Interrupted
 from agent_server.calls.refusals import unknown_tool
-from agent_server.conversations.history import Entry, history
+from agent_server.conversations.history import history
 from agent_server.conversations.items import assistant_message, user_message
 from agent_server.errors import AgentServerError, ModelFailed
 from agent_server.knowledge.embedders.base import Embedder
@@ -30,21 +31,19 @@ from agent_server.offline.small_talk import ReadMessage, choose_agent, read_mess
 from agent_server.orchestrator.agents import compile_agents
 from agent_server.orchestrator.citations import Citations
 from agent_server.orchestrator.context import Briefing, TurnContext
-from agent_server.orchestrator.replay import JournaledModels
+from agent_server.orchestrator.replay import ENDLESS, JournaledModels
 from agent_server.prompts import AgentPrompt
-from agent_server.recall import Recalled, recall
+from agent_server.recall import Recalled, find_query, recall
 from agent_server.requests.recipe import Frames
 from agent_server.routing import Decision, Ranked, Router
 from agent_server.routing.workspaces import create_router
 from agent_server.summaries import summarise
 from agent_server.turns.attempt import Attempt, Outcome
+from agent_server.turns.earlier import EMERGENCY_CALL
 from agent_server.turns.events import AgentChosen, Cited, Event, PassagesFound, TextDelta, TextDone
 from agent_server.workspace import Workspace
 
-EMERGENCY_CALL = 0
-"""The model call number of the emergency advice, which no model makes."""
-# A shorter message is mostly a follow-up, and the one before it names what it is about.
-SHORT_MESSAGE_WORDS = 6
+_MOST_CHOICES = 64
 
 
 @dataclass
@@ -63,6 +62,7 @@ class Orchestrator:
 
     def __post_init__(self) -> None:
         self.agents: dict[str, Agent[TurnContext]] = compile_agents(self.workspace, self.embedder)
+        self._chosen: dict[tuple[str, ...], Mapping[str, Agent[TurnContext]]] = {}
         self.frames = Frames(self.runtime.settings.tool_output_limit)
         # Turns that start together would each build a router.
         self._building = asyncio.Lock()
@@ -78,15 +78,16 @@ class Orchestrator:
         """Run the attempt to its end. What is promised to the user goes through the attempt's writer."""
         ends = time.monotonic() + self.runtime.settings.turn_timeout
         decision, past, turn = await self._prepare(attempt)
+        workspace, agents = self._choose(attempt.writer.conversation_id)
         models = JournaledModels(
             turn=turn,
-            workspace=self.workspace,
+            workspace=workspace,
             decision=decision,
             models=self.models,
             default=self.default,
             embedder=self.embedder,
             journaled=attempt.earlier.model_calls,
-            announced=_find_announced(attempt.earlier.events),
+            announced=attempt.earlier.announced,
             past=len(past),
             ends=ends,
             frames=self.frames,
@@ -94,10 +95,10 @@ class Orchestrator:
         entry = decision.agent if decision.decided_by != "model" else self.workspace.entry
         messages: list[Any] = [*past, user_message(attempt.message).body]
         result = Runner.run_streamed(
-            self.agents[entry],
+            agents[entry],
             messages,
             context=turn,
-            max_turns=self.runtime.settings.model_calls_per_turn,
+            max_turns=max(self.runtime.settings.model_calls_per_turn, workspace.most_turns),
             run_config=RunConfig(
                 model_provider=models,
                 # The SDK sends what was said to OpenAI unless it is told not to.
@@ -116,7 +117,7 @@ class Orchestrator:
             await wait_through(turn.tool_calls)
         if self.runtime.settings.summaries:
             await attempt.writer.flush()
-        more = await self._summarise(attempt, result.last_agent.name, ends)
+        more = await self._summarise(attempt, workspace.agents[result.last_agent.name], ends)
         usage = result.context_wrapper.usage
         return Outcome(
             agent=result.last_agent.name,
@@ -130,8 +131,20 @@ class Orchestrator:
             },
         )
 
-    async def _summarise(self, attempt: Attempt, agent: str, ends: float) -> ResponseUsage | None:
-        model = self.models.full_name(self.workspace.agents[agent].model or self.default.name)
+    def _choose(self, conversation_id: UUID) -> tuple[Workspace, Mapping[str, Agent[TurnContext]]]:
+        """The versions of the agents that take a conversation."""
+        workspace = self.workspace.choose(conversation_id)
+        if workspace is self.workspace:
+            return workspace, self.agents
+        key = tuple(agent.sha for agent in workspace.agents.values())
+        if key not in self._chosen:
+            if len(self._chosen) >= _MOST_CHOICES:
+                self._chosen.clear()
+            self._chosen[key] = compile_agents(workspace, self.embedder)
+        return workspace, self._chosen[key]
+
+    async def _summarise(self, attempt: Attempt, agent: AgentPrompt, ends: float) -> ResponseUsage | None:
+        model = self.models.full_name(agent.model or self.default.name)
         if model == OFFLINE or not self.runtime.settings.summaries:
             return None
         return await summarise(
@@ -146,7 +159,7 @@ class Orchestrator:
 
     async def _prepare(self, attempt: Attempt) -> tuple[Decision, list[Any], TurnContext]:
         """Everything that the run loop starts from."""
-        writer, log = attempt.writer, attempt.earlier.events
+        writer = attempt.writer
         said = await asyncio.to_thread(read_message, attempt.message)
         recalled = attempt.recalled
         if not isinstance(recalled, Recalled):
@@ -162,8 +175,8 @@ class Orchestrator:
         if said.small_talk and attempt.caller.may(KNOWLEDGE):
             async with self.runtime.database.quick(attempt.caller.id) as session:
                 collections = await list_collections(session)
-        citations = Citations(log)
-        emergency = _find_emergency(log)
+        citations = Citations(attempt.earlier.events)
+        emergency = attempt.earlier.emergency
         if emergency is None and recalled.urgent:
             await read_phrases(recalled.urgent)
             async with self.runtime.database.quick(attempt.caller.id) as session:
@@ -171,8 +184,9 @@ class Orchestrator:
             if page is not None:
                 emergency = await self._answer_emergency(attempt, citations, page)
         briefing = Briefing(
-            query=_query(said.question, recalled.items),
+            query=find_query(said.question, recalled.items),
             profile=recalled.profile,
+            inputs=attempt.inputs,
             today=datetime.now(UTC).date().isoformat(),
             emergency=emergency,
             summary=recalled.summary,
@@ -191,14 +205,6 @@ class Orchestrator:
             return Decision(agent, 1.0, "meaning" if agent != last else "sticky", [Ranked(agent, 1.0)])
         return await (await self.get_router()).decide(said.question, last)
 
-    def _responsible_for(self, collection: str) -> AgentPrompt | None:
-        """The agent that answers from a collection. One that names it first goes before the others."""
-        agents = self.workspace.agents.values()
-        return next(
-            (a for a in agents if a.knowledge and a.knowledge[0] == collection),
-            next((a for a in agents if collection in (a.knowledge or ())), None),
-        )
-
     async def _answer_emergency(self, attempt: Attempt, citations: Citations, page: Passage) -> str:
         """Show the page that was written for an emergency. Returns what was shown.
 
@@ -206,7 +212,8 @@ class Orchestrator:
         """
         (cited,) = citations.number([page])
         text = f"{page.text.strip()} [{cited.n}]\n\n"
-        prompt = self._responsible_for(page.collection)
+        agent = self.workspace.find_responsible(page.collection)
+        prompt = agent and agent.choose(attempt.writer.conversation_id)
         events: tuple[Event, ...] = (
             *([AgentChosen(prompt.name, "meaning", 1.0)] if prompt else []),
             PassagesFound([passage_body(cited)], None),
@@ -218,28 +225,11 @@ class Orchestrator:
             text,
             agent=prompt.name if prompt else None,
             prompt_sha=prompt.sha if prompt else None,
+            prompt_version=prompt.version if prompt else None,
             sources=[passage_body(cited)],
         )
         await attempt.writer.append(*events, items=[item])
         return text
-
-
-def _find_emergency(log: Sequence[Event]) -> str | None:
-    """The emergency advice that an earlier attempt has shown."""
-    shown = [event.text for event in log if isinstance(event, TextDelta) and event.call == EMERGENCY_CALL]
-    return shown[0] if shown else None
-
-
-def _find_announced(log: Sequence[Event]) -> str | None:
-    """The agent that an earlier attempt has named last. The one of the emergency advice is named anew."""
-    announced = None
-    for event in log:
-        match event:
-            case AgentChosen(name=name):
-                announced = name
-            case TextDone(call=call) if call == EMERGENCY_CALL:
-                announced = None
-    return announced
 
 
 async def _drain(result: RunResultStreaming) -> None:
@@ -247,7 +237,7 @@ async def _drain(result: RunResultStreaming) -> None:
         async for _ in result.stream_events():
             pass
     except MaxTurnsExceeded as error:
-        raise ModelFailed("The model kept calling tools without coming to an answer") from error
+        raise ModelFailed(ENDLESS) from error
     except AgentsException as error:
         if (ours := _find_ours(error)) is not None:
             raise ours from error
@@ -261,11 +251,3 @@ def _find_ours(error: BaseException | None) -> Exception | None:
             return error
         error = error.__cause__
     return None
-
-
-def _query(message: str, earlier: Sequence[Entry]) -> str:
-    """What to look up for a message. A short follow-up is looked up together with what it follows."""
-    if len(message.split()) >= SHORT_MESSAGE_WORDS:
-        return message
-    said = [item.body["content"] for item in earlier if item.body.get("role") == "user" and item.body["content"]]
-    return f"{said[-1]} {message}" if said else message

@@ -19,6 +19,7 @@ gap.
     "passages": "\n<passages>\n{text}\n</passages>\n",
     "no_passages": "\nNo passage of the content matches the user's message.\n",
     "summary": "\nEarlier in this conversation, before the messages that you see:\n{text}\n",
+    "shape": "\nAnswer with one JSON object and nothing else. It is of this JSON Schema:\n{text}\n",
     "emergency": "\nThis emergency advice has just been shown to the user; do not repeat it, add what else helps:\n{text}\n",
     "about": "\nThis is what this assistant is; say so where the user asks who you are or what you can do:\n{text}\n",
 }
@@ -37,14 +38,17 @@ class ToldPassage:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What an agent is told beside its prompt. `today` is an ISO date; `passages` are None where nothing was looked up."""
+    """What an agent is told beside its prompt. `today` is an ISO date; `passages` are None where nothing was looked up.
+    `inputs` are those of the request, and `shape` is the JSON Schema of answers that are data."""
 
     today: str
     profile: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
     summary: str | None = None
     emergency: str | None = None
     about: Mapping[str, Any] | None = None
     passages: Sequence[ToldPassage] | None = None
+    shape: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,14 @@ def list_sections(prompt: str, told: Told, rules: Mapping[str, str] = RULES) -> 
         lines = [quote({"citation": p.n, "heading": p.heading, "text": p.text}) for p in told.passages]
         found = rules["passages"].format(text="\n".join(lines)) if lines else rules["no_passages"]
         sections += [Section("citing", rules["citing"]), Section("passages", found)]
-    for name, value in (("summary", told.summary), ("emergency", told.emergency)):
+    for name, value in (
+        ("summary", told.summary and {"text": told.summary}),
+        ("shape", told.shape),
+        ("emergency", told.emergency and {"text": told.emergency}),
+        ("about", told.about),
+    ):
         if value:
-            sections.append(Section(name, rules[name].format(text=quote({"text": value}))))
-    if told.about:
-        sections.append(Section("about", rules["about"].format(text=quote(told.about))))
+            sections.append(Section(name, rules[name].format(text=quote(value))))
     return sections
 
 

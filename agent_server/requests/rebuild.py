@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import text
-
-from agent_server.conversations.history import history
-from agent_server.conversations.items import BODY
+from agent_server.conversations.history import OF_EARLIER_TURNS, OF_TURN, history
 from agent_server.db import Executor
 from agent_server.errors import NotFound
 from agent_server.models.lean.request import fill_body
@@ -17,22 +14,7 @@ from agent_server.requests.fit import Body, fit, list_present, order_of
 from agent_server.requests.instructions import Section, Told, ToldPassage, list_sections
 from agent_server.requests.recipe import date_of
 from agent_server.requests.sources import render_source
-from agent_server.turns.requests import KEY_LENGTH, Recipe, began_at, expand, key_of
-
-_TURN = text("""
-    select conversation_id, turn_no, calls_kept, requests from turn where owner_id = :owner_id and id = :id""")
-_PRESENT = text(f"""
-    select i.k, i.role, i.model, {BODY} as body from item i
-    where i.owner_id = :owner_id and i.conversation_id = :conversation_id and i.turn_no = :turn_no order by i.k""")  # noqa: S608  # SQL of our own
-_PAST = text(f"""
-    select i.turn_no, {BODY} as body from item i
-    where i.owner_id = :owner_id and i.conversation_id = :conversation_id and i.turn_no >= :first
-      and i.turn_no < :turn_no order by i.turn_no, i.k""")  # noqa: S608  # SQL of our own
-_TEXTS = text("""
-    select key, text from shared_text where key = any(cast(:keys as text[]))
-    union all
-    select key, text from conversation_text
-    where owner_id = :owner_id and conversation_id = :conversation_id and key = any(cast(:keys as text[]))""")
+from agent_server.turns.requests import KEY_LENGTH, STORED, TEXTS, Recipe, began_at, expand, key_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +70,7 @@ class _Stored:
 async def rebuild_requests(session: Executor, owner_id: UUID, turn_id: UUID) -> list[SentRequest]:
     """Every request of a turn whose answer was stored, in order. Raises NotFound, also where they are past retention."""
     key = {"owner_id": owner_id, "id": turn_id}
-    turn = (await session.execute(_TURN, key)).one_or_none()
+    turn = (await session.execute(STORED, key)).one_or_none()
     if turn is None:
         raise NotFound(f"There is no turn {turn_id}")
     if not turn.calls_kept:
@@ -99,10 +81,10 @@ async def rebuild_requests(session: Executor, owner_id: UUID, turn_id: UUID) -> 
         "conversation_id": turn.conversation_id,
         "turn_no": turn.turn_no,
     }
-    present = (await session.execute(_PRESENT, values)).all()
+    present = (await session.execute(OF_TURN, values)).all()
     past = await _read_past(session, values, recipes.values())
     keys = {key for recipe in recipes.values() for key in _list_keys(recipe)}
-    texts = {row.key: row.text for row in await session.execute(_TEXTS, {**values, "keys": sorted(keys)})}
+    texts = {row.key: row.text for row in await session.execute(TEXTS, {**values, "keys": sorted(keys)})}
     if missing := keys - texts.keys():
         raise NotFound(f"{len(missing)} texts of what models were sent for this turn are past retention")
     stored = _Stored(began_at(turn_id), present, past, texts)
@@ -123,7 +105,7 @@ async def _read_past(
     session: Executor, values: Mapping[str, Any], recipes: Iterable[Mapping[str, Any]]
 ) -> Sequence[Any]:
     firsts = [recipe["h"][0] for recipe in recipes if "h" in recipe]
-    return (await session.execute(_PAST, {**values, "first": min(firsts)})).all() if firsts else []
+    return (await session.execute(OF_EARLIER_TURNS, {**values, "first": min(firsts)})).all() if firsts else []
 
 
 def calls_of_items(bodies: Sequence[tuple[int, Body]], requests: Sequence[SentRequest]) -> dict[int, int]:
@@ -146,7 +128,7 @@ def calls_of_items(bodies: Sequence[tuple[int, Body]], requests: Sequence[SentRe
 
 
 def _list_keys(recipe: Mapping[str, Any]) -> list[str]:
-    return [recipe[name] for name in "fpseal" if name in recipe] + _keys_of_passages(recipe)
+    return [recipe[name] for name in "fpvseal" if name in recipe] + _keys_of_passages(recipe)
 
 
 def _keys_of_passages(recipe: Mapping[str, Any]) -> list[str]:
@@ -158,7 +140,7 @@ def _rebuild(recipe: Mapping[str, Any], stored: _Stored) -> SentRequest:
     frame = json.loads(stored.texts[recipe["f"]])
     empty = frame["body"].encode()
     model = json.loads(empty)["model"]
-    told = _read_told(recipe, stored)
+    told = _read_told(recipe, stored, frame["prompt"].get("shape"))
     sections = list_sections(render_source(frame["prompt"], told), told, frame["rules"])
     present = _find_present(recipe, stored, model)
     items = fit(_find_past(recipe, stored), present, recipe.get("b", ()), frame["longest_output"])
@@ -185,9 +167,9 @@ def _rebuild(recipe: Mapping[str, Any], stored: _Stored) -> SentRequest:
     )
 
 
-def _read_told(recipe: Mapping[str, Any], stored: _Stored) -> Told:
+def _read_told(recipe: Mapping[str, Any], stored: _Stored, shape: Mapping[str, Any] | None) -> Told:
     texts = stored.texts
-    found = {name: texts[recipe[name]] for name in "psea" if name in recipe}
+    found = {name: texts[recipe[name]] for name in "pvsea" if name in recipe}
     passages = None
     if "c" in recipe:
         keys = _keys_of_passages(recipe)
@@ -196,10 +178,12 @@ def _read_told(recipe: Mapping[str, Any], stored: _Stored) -> Told:
     return Told(
         today=recipe.get("d") or date_of(stored.began, recipe["t"]),
         profile=json.loads(found.get("p", "{}")),
+        inputs=json.loads(found.get("v", "{}")),
         summary=found.get("s"),
         emergency=found.get("e"),
         about=json.loads(found["a"]) if "a" in found else None,
         passages=passages,
+        shape=shape,
     )
 
 

@@ -126,15 +126,15 @@ class Sent:
 @dataclass(frozen=True, kw_only=True)
 class Given:
     """The items of a request. `past` are those of the turns with the numbers `earlier`, `present` those of its own turn,
-    which has the number `turn_no`; `budgets` are those that something was left out for. `is_taken_over` says that earlier
-    attempts have made some of the present."""
+    which has the number `turn_no`; `budgets` are those that something was left out for. `is_apart` says that some of the
+    present are not stored, or may be stored in other words."""
 
     past: Sequence[Body]
     present: Sequence[Body]
     earlier: Sequence[int]
     turn_no: int
     budgets: Sequence[int] = ()
-    is_taken_over: bool = False
+    is_apart: bool = False
 
 
 def make_recipe(n: int, frame: Frame, told: Told, given: Given, longest_output: int) -> Recipe:
@@ -143,6 +143,7 @@ def make_recipe(n: int, frame: Frame, told: Told, given: Given, longest_output: 
     fields: dict[str, Any] = {"n": n, "f": frame.key, "d": told.today}
     for name, text, texts in (
         ("p", json.dumps(told.profile, ensure_ascii=False) if told.profile else None, own),
+        ("v", json.dumps(told.inputs, ensure_ascii=False) if told.inputs else None, own),
         ("s", told.summary, own),
         ("e", told.emergency, shared),
         ("a", json.dumps(told.about, ensure_ascii=False) if told.about else None, shared),
@@ -183,8 +184,7 @@ def _describe_present(
     stored = as_stored(given.present)
     order = order_of(stored)
     # What was thought is given back to few models.
-    # An outcome that is read from the ledger may be told with its keys in another order than it was stored in.
-    orders = () if given.is_taken_over else (order.replace("t", ""), order)
+    orders = () if given.is_apart else (order.replace("t", ""), order)
     for short in dict.fromkeys(orders):
         again = fit(whole.past, list_present(stored, short, model), whole.budgets, longest_output)
         if write_messages(again, model) == write_messages(items, model):

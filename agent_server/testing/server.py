@@ -161,7 +161,7 @@ async def stock(workspace: Workspace, url: str) -> None:
     """Make the tables of `workspace` in the database at `url`, and load its seeds and its content."""
     database, settings = Database(url), _settings(workspace, None, {})
     try:
-        await migrate(settings, workspace, database)
+        await migrate(settings, workspace.root, database)
         await fill(create_server(settings, workspace, database))
     finally:
         await database.close()

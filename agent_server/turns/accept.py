@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from uuid import UUID
 
@@ -95,7 +95,7 @@ Recall = Callable[[Executor, Caller, UUID, int], Awaitable[Any]]
 class Message:
     """What a client sends. `conversation_id` is ours or the client's own; `create` says that a conversation with an
     unknown id is to be made; `agent` names who answers; the turn is cancelled when nobody has followed it for
-    `leave_after` seconds. A message with a `name` may be a version of another one, which it then replaces."""
+    `leave_after` seconds. `inputs` are values for variables of prompts. A message with a `name` may be a version of another one, which it then replaces."""
 
     text: str
     conversation_id: UUID | str | None = None
@@ -105,6 +105,7 @@ class Message:
     agent: str | None = None
     on_busy: OnBusy = "queue"
     leave_after: float | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 async def accept(
@@ -177,7 +178,8 @@ async def find_accepted(database: Database, caller: Caller, message: Message) ->
 
 def _hash_body(message: Message, id: UUID | None) -> bytes:
     # By our id: a message is the same one by whichever id its conversation is named.
-    return hashlib.sha256(json.dumps([str(id), message.text, message.agent]).encode()).digest()
+    whole = [str(id), message.text, message.agent, *([message.inputs] if message.inputs else [])]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).digest()
 
 
 def _make_turn(
@@ -201,7 +203,12 @@ def _make_turn(
         last_item=1,
         at_once=at_once,
         leave_after=message.leave_after,
-        input={"message": message.text, "agent": message.agent, "caller": sender_json(caller)},
+        input={
+            "message": message.text,
+            "agent": message.agent,
+            "caller": sender_json(caller),
+            **({"inputs": dict(message.inputs)} if message.inputs else {}),
+        },
     )
 
 

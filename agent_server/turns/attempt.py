@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -49,7 +49,7 @@ class Attempt:
     """One attempt of one turn as the `run` function is given it.
 
     `number` counts the attempts that were not let go in good order. `recalled` is what was read as the turn was
-    accepted, None of a turn that waited.
+    accepted, None of a turn that waited. `inputs` are the values that the request gives to variables of prompts.
     """
 
     writer: TurnWriter
@@ -58,6 +58,7 @@ class Attempt:
     agent: str | None
     number: int
     recalled: Any = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def earlier(self) -> Earlier:
@@ -194,6 +195,7 @@ class Attempts:
             agent=turn.input.get("agent"),
             number=turn.attempts,
             recalled=recalled,
+            inputs=turn.input.get("inputs") or {},
         )
         deadline = asyncio.timeout(self.turn_timeout)
         try:

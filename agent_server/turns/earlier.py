@@ -10,10 +10,22 @@ from sqlmodel import col, select
 
 from agent_server.calls.ledger import CallOutcome
 from agent_server.db import Database, Executor
-from agent_server.turns.events import Event, Numbered, Reset, TextDelta, TextDone, ThoughtDelta, ToolReturned, unfold
+from agent_server.turns.events import (
+    AgentChosen,
+    Event,
+    Numbered,
+    Reset,
+    TextDelta,
+    TextDone,
+    ThoughtDelta,
+    ToolReturned,
+    unfold,
+)
 from agent_server.turns.models import ModelCall, ToolCall
 from agent_server.turns.references import SAID
 
+EMERGENCY_CALL = 0
+"""The model call number of the emergency advice, which no model makes."""
 _TAKEN_STEERS = text("""
     select consumed_n, text from steer where owner_id = :owner_id and turn_id = :id and consumed_n is not null
     order by i""")
@@ -41,6 +53,24 @@ class Earlier:
     def last_call(self) -> int:
         """The number of the last model call that was answered. It is 0 before the first."""
         return max(self.model_calls, default=0)
+
+    @cached_property
+    def emergency(self) -> str | None:
+        """The emergency advice that was shown."""
+        shown = [e.text for e in self.events if isinstance(e, TextDelta) and e.call == EMERGENCY_CALL]
+        return shown[0] if shown else None
+
+    @cached_property
+    def announced(self) -> str | None:
+        """The agent that was named last. The one of the emergency advice is named anew."""
+        announced = None
+        for event in self.events:
+            match event:
+                case AgentChosen(name=name):
+                    announced = name
+                case TextDone(call=call) if call == EMERGENCY_CALL:
+                    announced = None
+        return announced
 
     @cached_property
     def returned(self) -> Mapping[str, CallOutcome]:

@@ -12,7 +12,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db import Database
-from agent_server.db.sweep import BATCH, Swept, What, remove_swept
+from agent_server.db.sweep import BATCH, Ended, Over, remove_over
 from agent_server.turns.requests import REMEMBER_SECONDS
 
 # `skip locked`: two replicas at once, or a deletion, do not wait for each other. What is skipped is found again.
@@ -56,8 +56,8 @@ async def prune_turns(database: Database, *, event_hours: int, call_hours: int) 
     return events + calls
 
 
-async def _prune(database: Database, what: What, hours: int, statement: TextClause, event: str) -> int:
-    async def prune(session: AsyncSession, rows: Sequence[Swept]) -> None:
+async def _prune(database: Database, what: Over, hours: int, statement: TextClause, event: str) -> int:
+    async def prune(session: AsyncSession, rows: Sequence[Ended]) -> None:
         await session.execute(statement, {"owners": [row.owner_id for row in rows], "ids": [row.id for row in rows]})
 
-    return await remove_swept(database, what, hours, prune, event)
+    return await remove_over(database, what, hours, prune, event)

@@ -7,7 +7,7 @@ those of the workspace are in `shared_text`, those that hold words of the owner'
     n     the number of the model call; of two recipes for one call the later one counts
     f     shared: the agent, its prompt, the server's rules, and the request without messages (`requests.recipe`)
     d     the date that the agent was told, where it is not that of `t`
-    p s   the conversation's: the profile, and the summary of what was said before
+    p v s the conversation's: the profile, the inputs of the request, and the summary of what was said before
     e a   shared: the emergency advice that had been shown, and what the assistant says of itself
     c i   shared: the passages in their order, all keys as one text; the number of each, where these are not 1, 2, 3 ...
     h     the first earlier turn, and the numbers from and to which others were left out
@@ -44,6 +44,15 @@ _MOST_REMEMBERED = 20_000
 _ITS_OWN = frozenset({"n", "x", "t", "u", "r"})
 """What a recipe never has from the one before."""
 
+STORED = text("""
+    select conversation_id, turn_no, calls_kept, requests from turn where owner_id = :owner_id and id = :id""")
+"""The recipes of a turn, and where it stands."""
+TEXTS = text("""
+    select key, text from shared_text where key = any(cast(:keys as text[]))
+    union all
+    select key, text from conversation_text
+    where owner_id = :owner_id and conversation_id = :conversation_id and key = any(cast(:keys as text[]))""")
+"""The texts that recipes name."""
 _STORE_SHARED = text("""
     insert into shared_text (key, text, used_at) select t.key, t.text, now()
     from unnest(cast(:keys as text[]), cast(:texts as text[])) t(key, text) order by t.key

@@ -54,7 +54,9 @@ _NEXT = text(f"""
         insert into turn (owner_id, id, conversation_id, turn_no, client_key, body_sha, status, epoch, attempts,
                           last_event, last_item, cancel, at_once, input, created_at)
         select owner_id, :new_id, conversation_id, :turn_no, :client_key, :body_sha, 'queued', 1, 0, 0, 1, false, at_once,
-               jsonb_build_object('message', cast(:text as text), 'agent', null, 'caller', input -> 'caller'), now()
+               jsonb_build_object('message', cast(:text as text), 'agent', null, 'caller', input -> 'caller')
+               || case when input -> 'inputs' is null then '{{}}' else jsonb_build_object('inputs', input -> 'inputs') end,
+               now()
         from turn where owner_id = :owner_id and id = :id
         returning owner_id, id, conversation_id, turn_no, last_item)
     {insert_items("next")}""")  # noqa: S608  # SQL of our own

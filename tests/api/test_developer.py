@@ -42,6 +42,7 @@ def folder(tmp_path: Path) -> Path:
     for name, text in (
         ("prompts/baker.md", BAKER),
         ("prompts/brewer.md", BREWER),
+        ("prompts/brewer.v2.md", BREWER.replace("---\nYou", "share: 10\ninputs: {beer: {type: string}}\n---\nYou")),
         ("content/baking/dough.md", PAGE),
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -235,7 +236,7 @@ async def test_a_saved_prompt_is_written_whole_and_answers_the_next_message(deve
     text = BAKER.replace("You are a baker.", "You are a patient baker. Ünïcode.")
     saved = await send(developer, "PUT", "/dev/agents/baker", 200, {"text": text, "version": baker["version"]})
     assert file.read_text() == text and saved["mistakes"] == []
-    assert file.stat().st_mode & 0o777 == 0o640 and len(list((folder / "prompts").iterdir())) == 2
+    assert file.stat().st_mode & 0o777 == 0o640 and len(list((folder / "prompts").iterdir())) == 3
     _, timeline = await run(developer)
     assert "patient baker" in timeline["model_calls"][0]["request"]["instructions"]
 

@@ -184,7 +184,7 @@ async def _starts(url: str, **values: Any) -> None:
     try:
         await database.make_login()
         with _server_settings(url, **values) as settings:
-            await migrate(settings, load_workspace(ROOT), database)
+            await migrate(settings, load_workspace(ROOT).root, database)
     finally:
         await database.close()
 

@@ -44,6 +44,30 @@ def done(result: Result) -> Any:
     return json.loads(result.stdout) if result.stdout.startswith(("{", "[")) else result.stdout
 
 
+def test_accounts_and_pages_need_nothing_of_tools_and_prompts(run: Run, tmp_path: Path) -> None:
+    for folder, file, text in (
+        ("tools", "broken.py", "raise SystemExit\n"),
+        ("prompts", "broken.md", "no front matter\n"),
+        ("content/guide", "a.md", "# Fins\n\nFins are for swimming.\n"),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / file).write_text(text)
+    (tmp_path / "migrations").symlink_to(ROOT / "migrations")  # those that this database has
+    there = ("--workspace", str(tmp_path))
+    assert done(run("user", "create", "bob", "--json", *there)) == IsPartialDict(name="bob")
+    assert done(run("user", "role", "bob", "--role", "admin", *there)) == "bob: works; roles: admin\n"
+    key = done(run("key", "create", "--user", "bob", "--json", *there))
+    assert key["scopes"] == ["*"]
+    assert key["id"] in {row["id"] for row in done(run("key", "list", "--json", *there))}
+    done(run("key", "revoke", key["id"], *there))
+    done(run("key", "create", "--user", "bob", "--scope", "tasks:read", *there))
+    assert done(run("content", "ingest", "--json", *there)) == IsPartialDict(added=1)
+    assert "guide/a.md" in done(run("content", "search", "fins", *there))
+    nowhere = run("key", "list", "--workspace", str(tmp_path / "nowhere"))
+    assert (nowhere.exit_code, "there is no such folder" in nowhere.stderr) == (1, True)
+    assert not (tmp_path / "nowhere").exists()
+
+
 def _users(run: Run) -> dict[str, Any]:
     return {user["name"]: user for user in done(run("user", "list", "--json"))}
 

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from agent_server.caller import Caller
 from agent_server.conversations.items import assistant_message
 from agent_server.db import Database, new_id
+from agent_server.db.sweep import BATCH
 from agent_server.housekeeping import expire_confirmations, expire_guests, expire_logins
 from agent_server.identity.credentials import issue_guest
 from agent_server.jobs import Job, Jobs
@@ -137,6 +138,32 @@ async def test_calls_go_with_turns_that_ended_long_ago_once_and_no_others(databa
         assert await count(database, table) == 2
     assert await count(database, "turn where not calls_kept and events_kept") == 1
     assert await count(database, f"event where turn_id = '{old.id}'") > 0
+
+
+async def test_what_another_replica_holds_is_passed_over_and_removed_the_next_time(
+    database: Database, me: Caller
+) -> None:
+    async with replica(database, answer) as here:
+        turn = await here.send(me, "one of many")
+        await here.read_to_the_end(turn)
+    # As many as are removed at a time, the oldest first, and a few behind them.
+    await _execute(
+        database,
+        """insert into turn (owner_id, id, conversation_id, turn_no, body_sha, status, epoch, attempts, last_event,
+               last_item, cancel, input, created_at, finished_at)
+           select owner_id, gen_random_uuid(), conversation_id, 1 + n, body_sha, 'done', epoch, attempts, last_event,
+               last_item, cancel, input, created_at, now() - interval '3 days' + n * interval '1 minute'
+           from turn, generate_series(1, :many) n""",
+        many=BATCH + 20,
+    )
+    hours = {"event_hours": 48, "call_hours": 48}
+    async with everything(database) as session:
+        held = "select 1 from turn where finished_at < now() - interval '1 day' order by finished_at limit :many for update"
+        await session.execute(text(held), {"many": BATCH})
+        await prune_turns(database, **hours)
+        assert await count(database, "turn where not events_kept and not calls_kept") == 20
+    await prune_turns(database, **hours)
+    assert await count(database, "turn where not events_kept and not calls_kept") == BATCH + 20
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,11 @@ _LONGEST = 400_000
 
 
 class AgentView(BaseModel):
-    """An agent. `text` is its file as it is now, and `version` what that is known by; None of one that has no file."""
+    """An agent, or a candidate of it, by the `name` of the file. `text` is the file as it is now, and `version` what that is
+    known by; None of one that has no file."""
 
     name: str
+    agent: str
     title: str
     description: str
     file: str
@@ -45,13 +47,14 @@ class AgentView(BaseModel):
 
 
 class AgentsView(BaseModel):
-    """What the page begins with. `profile` is what is known of the caller."""
+    """What the page begins with. `profile` is what is known of the caller, `inputs` are the names of what prompts take."""
 
     name: str
     model: ModelView
     entry: str
     agents: list[AgentView]
     profile: dict[str, Any]
+    inputs: list[str]
     message_limit: int
 
 
@@ -75,13 +78,14 @@ async def list_agents(server: ServerDep, caller: DeveloperDep) -> AgentsView:
     async with server.database.transaction(caller.id) as session:
         profile = await read_profile(session, caller)
     workspace = server.workspace
-    agents = await asyncio.to_thread(lambda: [_view(agent, workspace) for agent in workspace.agents.values()])
+    agents = await asyncio.to_thread(lambda: [_view(agent, workspace) for agent in _list_versions(workspace)])
     return AgentsView(
         name=server.settings.title,
         model=describe_model(server),
         entry=workspace.entry,
         agents=agents,
         profile=profile,
+        inputs=list(workspace.inputs),
         message_limit=server.settings.message_limit,
     )
 
@@ -92,12 +96,13 @@ async def save_prompt(name: str, body: Save, request: Request, server: ServerDep
 
     With a mistake in it nothing is written. Raises Conflict where the file has changed since it was read.
     """
-    agent = server.workspace.agents.get(name)
+    versions = {_name(version): version for version in _list_versions(server.workspace)}
+    agent = versions.get(name)
     path = None if agent is None else find_file(agent, server.workspace)
     if agent is None or path is None:
-        raise NotFound(f"There is no file of an agent {name!r}; {name_known(name, server.workspace.agents)}")
-    if parse_text(body.text, server.workspace).name != name:
-        raise InvalidInput(f"name: is another agent's; the file {agent.file} is that of {name!r}")
+        raise NotFound(f"There is no file of an agent {name!r}; {name_known(name, versions)}")
+    if parse_text(body.text, server.workspace).name != agent.name:
+        raise InvalidInput(f"name: is another agent's; the file {agent.file} is that of {agent.name!r}")
     before = await asyncio.to_thread(path.read_bytes)
     if _version(before) != body.version:
         raise Conflict(f"{agent.file} has changed since it was read; load it again, and edit that")
@@ -134,6 +139,15 @@ def _wrong(mistakes: Iterable[Mistake]) -> InvalidInput:
     return InvalidInput("; ".join(f"{one.field}: {one.message}" for one in found), found)
 
 
+def _list_versions(workspace: Workspace) -> Sequence[AgentPrompt]:
+    return [version for agent in workspace.agents.values() for version in agent.versions]
+
+
+def _name(version: AgentPrompt) -> str:
+    """The name of a version's file, or the agent's where it has none."""
+    return version.file.rpartition("/")[2].removesuffix(".md") or version.name
+
+
 def find_file(agent: AgentPrompt, workspace: Workspace) -> Path | None:
     """The file of an agent's prompt; None of one that the engine has made."""
     path = (workspace.root / agent.file).resolve()
@@ -158,8 +172,9 @@ def _view(agent: AgentPrompt, workspace: Workspace) -> AgentView:
     path = find_file(agent, workspace)
     data = None if path is None else path.read_bytes()
     return AgentView(
-        name=agent.name,
-        title=agent.title,
+        name=_name(agent),
+        agent=agent.name,
+        title=agent.title if _name(agent) == agent.name else f"{agent.title}, {_name(agent)}.md",
         description=agent.description,
         file=agent.file,
         text=None if data is None else data.decode(errors="replace").removeprefix("\ufeff").replace("\r\n", "\n"),

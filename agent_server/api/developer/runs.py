@@ -36,12 +36,13 @@ class Run(Body):
     """What is to be run.
 
     `prompt` is the text of an agent's file as it is edited, and `profile` what its agents are told of the caller; both
-    are for this run alone. `after` is a turn whose conversation goes on from where that turn began.
+    are for this run alone. `inputs` are values for variables of prompts. `after` is a turn whose conversation goes on from where that turn began.
     """
 
     message: str
     agent: str | None = Field(None, max_length=40)
     profile: dict[str, Any] | None = None
+    inputs: dict[str, Any] = Field(default_factory=dict)
     prompt: str | None = Field(None, max_length=400_000)
     after: UUID | None = None
 
@@ -68,9 +69,8 @@ async def begin_run(body: Run, server: ServerDep, caller: DeveloperDep) -> Begun
     if body.after is not None:
         await _begin_from(server, caller, body.after, id, name, body.message)
     await server.try_out(id, workspace, body.profile)
-    accepted = await server.accept(
-        caller, Message(text=body.message, conversation_id=name, create=True, agent=body.agent)
-    )
+    message = Message(text=body.message, conversation_id=name, create=True, agent=body.agent, inputs=body.inputs)
+    accepted = await server.accept(caller, message)
     return Begun(conversation_id=id, turn_id=accepted.turn.id, turn_no=accepted.turn.turn_no)
 
 

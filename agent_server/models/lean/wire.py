@@ -50,6 +50,8 @@ class Network:
             total=settings.model_call_timeout, sock_connect=settings.model_connect_timeout
         )
         self._session: aiohttp.ClientSession | None = None
+        # One over plain HTTP, as many a model in the own network is, needs no certificates: they take 1 MB.
+        self._secure = not (settings.openai_base_url or "").startswith("http:")
         self._certificates: ssl.SSLContext | None = None
 
     async def prepare(self) -> None:
@@ -57,7 +59,8 @@ class Network:
         if self._session is None:
             # Names of hosts are looked up in this encoding.
             await asyncio.to_thread("".encode, "idna")
-            self._certificates = await asyncio.to_thread(httpx.create_ssl_context)
+            if self._secure:
+                self._certificates = await asyncio.to_thread(httpx.create_ssl_context)
             self._open()
 
     @asynccontextmanager
@@ -82,10 +85,10 @@ class Network:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            if self._certificates is None:
+            if self._certificates is None and self._secure:
                 self._certificates = httpx.create_ssl_context()
             # httpx knows the authorities of certifi, where the machine itself has none, and SSL_CERT_FILE.
-            connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS, ssl=self._certificates)
+            connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS, ssl=self._certificates or True)
             # With `trust_env` it would look for a password in ~/.netrc before each request, and refuse the key beside one.
             self._session = aiohttp.ClientSession(
                 connector=connector, timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()

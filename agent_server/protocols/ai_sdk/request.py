@@ -72,6 +72,9 @@ class ChatRequest(BaseModel):
     agent: str | None = Field(
         None, max_length=100, description="Who answers, where it is not for the server to decide."
     )
+    inputs: dict[str, Any] = Field(
+        default_factory=dict, max_length=50, description="Values of the variables that prompts declare, by name."
+    )
     on_busy: OnBusy = Field(
         "queue",
         description="While an answer is being written: wait behind it, be refused, be put into it, or stop it.",
@@ -153,6 +156,7 @@ def read_message(request: ChatRequest, idempotency_key: str | None) -> Message:
         client_key=idempotency_key,
         name=request.name,
         agent=request.agent,
+        inputs=request.inputs,
         on_busy=request.on_busy,
         leave_after=request.cancel_on_disconnect,
     )

@@ -35,6 +35,8 @@ async function start() {
     state.profile = JSON.stringify(there.profile, null, 2);
     $("profile").value = state.profile;
     takeAgents(there);
+    $("inputs-field").hidden = !there.inputs.length;
+    $("inputs").placeholder = JSON.stringify(Object.fromEntries(there.inputs.map((name) => [name, ""])));
     await listConversations();
     await chooseFromAddress();
   } catch (problem) {
@@ -47,7 +49,7 @@ function takeAgents({ agents, entry }) {
   state.agents = new Map(agents.map((agent) => [agent.name, agent]));
   const before = $("which").value;
   const option = (agent) => h("option", { value: agent.name }, agent.title);
-  $("agent").replaceChildren(h("option", { value: "" }, "Whoever the message is routed to"), ...agents.map(option));
+  $("agent").replaceChildren(h("option", { value: "" }, "Whoever the message is routed to"), ...agents.filter(({ name, agent }) => name === agent).map(option));
   $("which").replaceChildren(...agents.map(option));
   const first = agents.find((agent) => agent.text !== null && agent.name !== entry) ?? agents[0];
   $("which").value = state.agents.has(before) ? before : first.name;
@@ -89,7 +91,7 @@ function showChosen() {
   $("after-field").hidden = !(state.chosen?.turn_no > 1);
   if (state.chosen) message.value = state.chosen.message;
   const agent = state.chosen?.agent;
-  if (agent && state.agents.has(agent) && !edited()) {
+  if (agent && state.agents.has(agent) && agentOf().agent !== agent && !edited()) {
     $("which").value = agent;
     showPrompt();
   }
@@ -170,15 +172,18 @@ async function reload() {
 // ---- a run ----
 
 function readProfile() {
-  const text = $("profile").value.trim() || "{}";
-  if (text === state.profile) return null;
+  return $("profile").value.trim() === state.profile ? null : readObject("profile");
+}
+
+function readObject(name) {
+  const text = $(name).value.trim() || "{}";
   let value;
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw new Problem(0, { detail: `The profile is not JSON: ${error.message}` });
+    throw new Problem(0, { detail: `${name}: is not JSON: ${error.message}` });
   }
-  if (value === null || typeof value !== "object" || Array.isArray(value)) throw new Problem(0, { detail: 'The profile is no JSON object; write one, as in {"name": "Ann"}' });
+  if (value === null || typeof value !== "object" || Array.isArray(value)) throw new Problem(0, { detail: `${name}: is no JSON object; write one, as in {"name": "Ann"}` });
   return value;
 }
 
@@ -193,6 +198,7 @@ async function run() {
     const json = { message: asked };
     if ($("agent").value) json.agent = $("agent").value;
     if (profile) json.profile = profile;
+    if ($("inputs").value.trim()) json.inputs = readObject("inputs");
     if (edited()) json.prompt = prompt.value;
     if (state.chosen?.turn_no > 1 && $("after").checked) json.after = state.chosen.id;
     setBusy(true);
@@ -326,7 +332,7 @@ $("profile").addEventListener("input", () => { $("profile-edited").hidden = $("p
 $("which").addEventListener("change", showPrompt);
 $("agent").addEventListener("change", () => {
   if (!$("agent").value) return;
-  $("which").value = $("agent").value;
+  if (agentOf().agent !== $("agent").value) $("which").value = $("agent").value;
   showPrompt();
 });
 $("conversation").addEventListener("change", async () => {
