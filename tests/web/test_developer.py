@@ -331,6 +331,8 @@ def test_long_and_hostile_turns_are_shown_in_the_drawer_and_on_a_phone(open_page
     other.get_by_label("Conversation").select_option(label="Read me the book")
     other.get_by_label("Turn", exact=True).select_option(index=0)
     expect(other.locator(".shown .timeline").last).to_be_visible()
+    expect(other.locator(".shown")).to_have_count(2)
+    expect(other.locator(".shown").last.locator(".facts").first).to_contain_text("Read me the book")
     assert other.evaluate("document.documentElement.scrollWidth") <= 1200
     shoot(other, "rtl", full_page=False)
 
@@ -344,4 +346,4 @@ def test_who_has_no_key_is_told_where_it_is(server: Serving, browser: Browser) -
 
 
 def test_developer_page_stays_small() -> None:
-    assert sum(file.stat().st_size for file in FILES.iterdir()) < 46_000
+    assert sum(file.stat().st_size for file in FILES.iterdir()) < 48_000

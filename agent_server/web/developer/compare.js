@@ -77,7 +77,7 @@ export function comparison(before, now) {
   );
 }
 
-const cell = (text) => h("td", { dir: "auto" }, text ?? "none");
+const cell = (text) => h("td", {}, h("span", {}, text ?? "none"));
 
 function callsOf({ timeline }) {
   const calls = timeline.tool_calls.map(({ name, arguments: given, error }) => `${name} ${shorten(JSON.stringify(given ?? {}))}${error === null ? "" : " failed"}`);

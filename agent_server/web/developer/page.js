@@ -116,7 +116,7 @@ async function choose() {
   const conversation = $("conversation").value;
   if (!state.chosen) return history.replaceState(null, "", "#/");
   history.replaceState(null, "", `#/t/${state.chosen.id}`);
-  await showTurn(state.chosen, conversation, await readTimeline(state.chosen.id));
+  await showTurn(state.chosen, conversation);
 }
 
 // ---- the prompt ----
@@ -220,7 +220,7 @@ async function run() {
 /** A place for a turn. The one that was there last stands before it. */
 function present(shown) {
   shown.body = h("div", { class: "shown-answer" });
-  shown.note = h("p", { class: "none" }, "Answering…");
+  shown.note = h("p", { class: "none" }, "Reading…");
   shown.after = h("div", {});
   shown.heading = h("h2", {}, "Now");
   shown.element = h("article", { class: "shown" }, h("header", {}, shown.heading, h("p", { class: "label" }, shown.label)), shown.body, shown.note, shown.after);
@@ -266,9 +266,10 @@ async function complete(shown, timeline = null) {
   announce("The answer is complete.");
 }
 
-async function showTurn({ id, turn_no }, conversation, timeline) {
+async function showTurn({ id, turn_no, created_at }, conversation, timeline = null) {
   if (state.shown.at(-1)?.turn === id) return;
-  const shown = present({ turn: id, conversation, turnNo: turn_no, label: new Date(timeline.turn.created_at).toLocaleString() });
+  // At once: of two that are chosen one after the other, the last stands last, whichever is read first.
+  const shown = present({ turn: id, conversation, turnNo: turn_no, label: new Date(created_at).toLocaleString() });
   await complete(shown, timeline).catch((problem) => { shown.note.textContent = problem.message; });
 }
 

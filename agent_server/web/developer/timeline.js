@@ -96,7 +96,7 @@ function steps(turn, models, tools) {
     }
   }
   items.push(...[...asked.values()].map(toolCall));
-  return h("ol", { class: "steps" }, items);
+  return h("ol", { class: items.length > 12 ? "steps many" : "steps" }, items);
 }
 
 function modelCall(turn, call, began, whole) {
