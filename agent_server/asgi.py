@@ -4,7 +4,7 @@ import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 
 from fastapi import APIRouter, FastAPI
@@ -59,9 +59,7 @@ def create_app(
         await server.runner.start()
         await server.jobs.start()
         server.served.start()
-        if not gc.get_freeze_count():  # this app is the first of its process
-            gc.collect()
-            freeze()
+        _freeze_first()
         async with mcp.run():
             yield
         await server.served.close()
@@ -81,8 +79,7 @@ def create_app(
         telemetry={"logs": False},
         lifespan=lifespan,
     )
-    app.state.server, app.state.mcp = server, mcp
-    app.state.take_over = partial(take_over, app)
+    app.state.server, app.state.mcp, app.state.take_over = server, mcp, partial(take_over, app)
     formats = ErrorFormats(PROBLEMS, {protocol.prefix: protocol.errors for protocol in protocols})
     _add_middleware(app, server, formats)
     errors.install(app)
@@ -117,6 +114,14 @@ async def take_over(app: FastAPI, workspace: Workspace) -> None:
     app.state.server = replace(server, workspace=workspace)
 
 
+@cache
+def _freeze_first() -> None:
+    """Freeze what there is when the first app of a process starts."""
+    # Not where the collector says that nothing is frozen yet: it counts all that is, which takes longer than the start.
+    gc.collect()
+    freeze()
+
+
 def freeze() -> None:
     """Have the collector leave alone what there is now, which lives as long as the process."""
     gc.collect()
@@ -133,7 +138,8 @@ def _add_middleware(app: FastAPI, server: Server, formats: ErrorFormats) -> None
         async with server.database.transaction() as session:
             await server.resolver.count_address(session, address)
 
-    app.add_middleware(LocalMiddleware, settings=settings)
+    if settings.environment == "development":
+        app.add_middleware(LocalMiddleware, settings=settings)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(BodyMiddleware, limit=settings.body_limit, timeout=settings.body_timeout)
     app.add_middleware(CountingMiddleware, count=count)

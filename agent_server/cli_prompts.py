@@ -7,7 +7,7 @@ import typer
 
 from agent_server.cli_options import Json, Workspace, example, group, run
 
-prompts = group("The agents in prompts/: list and compare them, show what a model is told.", "prompt render safety")
+prompts = group("The agents in prompts/: list, compare, show, explain.", "prompt render safety")
 
 
 @prompts.command("render", epilog=example("prompt render safety --message 'Can I fly tomorrow?'"))
@@ -23,9 +23,9 @@ def prompt_render(
     json: Json = False,
     workspace: Workspace = None,
 ) -> None:
-    """What an agent's model would be sent now: the prompt, rules of the server, passages, history and tools.
+    """What an agent's model would be sent for a message.
 
-    Nobody is asked. With --json it is the body of the request."""
+    That is the prompt, rules of the server, passages, history and tools. Nobody is asked. With --json it is the body of the request."""
     given = {"message": message, "profile": profile, "conversation": conversation}
     run("prompt_render", workspace, name=name, as_json=json, **given)
 
@@ -38,13 +38,17 @@ def prompt_blame(
     json: Json = False,
     workspace: Workspace = None,
 ) -> None:
-    """What a model was sent for a stored message, whatever has changed since. With --json the body of the request."""
+    """What a model was sent for a stored message.
+
+    It is the same whatever has changed since. With --json it is the body of the request."""
     run("prompt_blame", workspace, message=message, call=call, owner=owner, as_json=json)
 
 
 @prompts.command("list", epilog=example("prompt list --json"))
 def prompt_list(workspace: Workspace = None, json: Json = False) -> None:
-    """The agents with their versions: the share of new conversations, the hash, the file and the model of each."""
+    """The agents with their versions.
+
+    Each with its share of new conversations, its hash, its file and its model."""
     run("prompt_list", workspace, as_json=json)
 
 
@@ -56,11 +60,13 @@ def prompt_diff(
     json: Json = False,
     workspace: Workspace = None,
 ) -> None:
-    """What differs between two prompts: the front matter key by key, the rendered text line by line."""
+    """What differs between two prompts.
+
+    The front matter is compared key by key, the rendered text line by line."""
     run("prompt_diff", workspace, before=before, after=after, cases=cases, as_json=json)
 
 
-@prompts.command("schema", epilog=example("prompt schema > prompts.schema.json"))
+@prompts.command("schema", epilog=example("prompt schema"))
 def prompt_schema(workspace: Workspace = None) -> None:
     """The JSON Schema of the front matter of an agent, for editors."""
     run("prompt_schema", workspace)

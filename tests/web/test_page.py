@@ -595,6 +595,28 @@ def test_conversation_that_is_not_there_is_said_so(open_page: Open) -> None:
     expect(page.locator(".error")).to_be_visible()
 
 
+@pytest.mark.parametrize("continued", [False, True])
+def test_what_is_sent_while_the_page_still_opens_is_answered_where_it_was_sent(
+    fake: Fake, open_page: Open, continued: bool
+) -> None:
+    id = fake.converse("Mantas", "Where?", "In Komodo.")
+    page = open_page(token="as_key")
+    held: list[Route] = []
+    page.route("**/api/conversations?*", lambda route: route.continue_() if held else held.append(route))
+    if continued:
+        page.evaluate(f"history.replaceState(null, '', '#/c/{id}')")
+    with page.expect_request("**/api/conversations?*"):
+        page.reload()
+    ask(page, "May I fly?")
+    assert fake.sent("POST", "/api/chat") == []
+    held[0].continue_()
+    answered(page)
+    expect(page.locator(".question").last).to_contain_text("May I fly?")
+    body = fake.sent("POST", "/api/chat")[0][1]
+    assert body.get("id") == (id if continued else None)
+    expect(page.locator(".answer[data-state=done]")).to_have_count(2 if continued else 1)
+
+
 def test_answer_goes_on_behind_another_conversation(fake: Fake, open_page: Open) -> None:
     fake.converse("Mantas", "Where?", "In Komodo.")
     page = open_page(token="as_key")
@@ -879,4 +901,4 @@ def test_what_is_pressed_is_large_enough_for_a_finger(open_page: Open) -> None:
 
 
 def test_page_stays_small() -> None:
-    assert sum(file.stat().st_size for file in STATIC.iterdir()) < 101_500
+    assert sum(file.stat().st_size for file in STATIC.iterdir()) < 101_800

@@ -16,6 +16,7 @@ const state = {
   id: null, // of the conversation that is shown; null for a new one
   run: null, // the answer that is being followed: {answer, abort, stopping, key}
   visit: new AbortController(), // ends when another conversation is shown
+  shown: null, // what is to come before anything is sent
   seen: null, // when what is shown was last changed, as the list has it
 };
 const answers = new Map(); // those that are shown, by their turn
@@ -47,6 +48,7 @@ async function show(id) {
   leave(id);
   unseen.get(id)?.abort();
   state.visit = new AbortController();
+  state.shown = null;
   const { signal } = state.visit;
   state.id = id;
   conversations.select(id);
@@ -59,7 +61,7 @@ async function show(id) {
   if (!narrow.matches) message.focus();
   if (!id) return;
   try {
-    const messages = await keepTrying(() => readMessages(id), { ...ALWAYS, signal });
+    const messages = await (state.shown = keepTrying(() => readMessages(id), { ...ALWAYS, signal }));
     if (signal.aborted) return;
     merge(messages);
     scroll.toEnd();
@@ -475,7 +477,8 @@ function typed() {
   }
 }
 
-function submit() {
+async function submit() {
+  await state.shown?.catch(() => {});
   if ($("send").disabled) return;
   const text = message.value.trim();
   message.value = "";
@@ -618,7 +621,8 @@ async function start() {
     if (idInAddress() !== state.id) show(idInAddress());
   });
   watch(look, showLink);
-  await show(idInAddress());
+  show(idInAddress());
+  await state.shown?.catch(() => {});
 }
 
-start();
+state.shown = start();
