@@ -1,7 +1,9 @@
 """Composition of a process's parts."""
 
 import asyncio
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -22,6 +24,7 @@ from agent_server.models.served import ServedModel
 from agent_server.recall import Recalled, recall
 from agent_server.server import Server
 from agent_server.settings import Settings
+from agent_server.turns.accept import Recall
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.hub import Hub
 from agent_server.turns.prune import prune_turns
@@ -63,12 +66,11 @@ def create_server(
             return _create_orchestrator(runtime, workspace, models, embedder, router)
         return _create_orchestrator(runtime, changed, models, embedder, None)
 
-    agents = Agents(models or (lambda: _create_models(settings, transport)), make)
-
     async def read(session: Executor, caller: Caller, conversation_id: UUID, turn_no: int) -> Recalled:
         most = settings.history_limit
         return await recall(session, caller, conversation_id=conversation_id, turn_no=turn_no, most=most)
 
+    agents = Agents(models or (lambda: _create_models(settings, transport)), make, read)
     resolver = create_resolver(settings, database, agents=workspace.agent_scopes, staff=workspace.staff_scopes)
     runner = Runner(
         database,
@@ -93,6 +95,7 @@ def create_server(
         recall=read,
         prepare=agents.prepare,
         change=agents.change,
+        try_out=agents.try_out,
         served=ServedModel(model, agents.find_served),
         close_models=agents.close,
     )
@@ -118,6 +121,18 @@ def _create_jobs(runtime: Runtime, workspace: Workspace, embedder: Embedder, sle
     )
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """What answers the turns of one conversation, and what it is told of the caller; None for as it is elsewhere."""
+
+    orchestrator: "Orchestrator | None"
+    profile: Mapping[str, Any] | None
+
+
+_MOST_TRIALS = 20
+"""Those before are forgotten: their turns have ended long since."""
+
+
 class Agents:
     """What answers the turns of a process. It is made when first needed, outside the event loop: that takes seconds."""
 
@@ -125,8 +140,10 @@ class Agents:
         self,
         make_models: "Callable[[], Models]",
         make: "Callable[[Models, Workspace | None], Orchestrator]",
+        recall: Recall,
     ) -> None:
-        self._make_models, self._make = make_models, make
+        self._make_models, self._make, self._recall = make_models, make, recall
+        self._trials: OrderedDict[UUID, _Trial] = OrderedDict()
         self._made, self._of_models = asyncio.Lock(), asyncio.Lock()
         self._models: Models | None = None
         self._orchestrator: Orchestrator | None = None
@@ -159,9 +176,26 @@ class Agents:
         """Run an attempt to its end."""
         self._asked = True
         try:
-            return await (await self.get()).run(attempt)
+            return await self._run(attempt)
         finally:
             self._answered.set()
+
+    async def _run(self, attempt: Attempt) -> Outcome:
+        trial = self._trials.get(attempt.writer.conversation_id) if self._trials else None
+        if trial is None:
+            return await (await self.get()).run(attempt)
+        orchestrator = trial.orchestrator or await self.get()
+        if trial.profile is not None:
+            attempt = replace(attempt, recalled=await self._recall_with(orchestrator, attempt, trial.profile))
+        return await orchestrator.run(attempt)
+
+    async def _recall_with(self, orchestrator: "Orchestrator", attempt: Attempt, profile: Mapping[str, Any]) -> Any:
+        recalled = attempt.recalled
+        if not isinstance(recalled, Recalled):
+            writer, caller = attempt.writer, attempt.caller
+            async with orchestrator.runtime.database.transaction(caller.id) as session:
+                recalled = await self._recall(session, caller, writer.conversation_id, writer.turn_no)
+        return replace(recalled, profile=profile)
 
     async def prepare(self) -> None:
         """Make what the first turn would have to wait for.
@@ -180,6 +214,21 @@ class Agents:
         await new.get_router()
         async with self._made:
             self._orchestrator = new
+
+    async def try_out(
+        self, conversation_id: UUID, workspace: Workspace | None, profile: Mapping[str, Any] | None
+    ) -> None:
+        """Have the turns of one conversation answered by the agents of `workspace`, which are told of `profile`."""
+        orchestrator = None
+        if workspace is not None:
+            orchestrator = await asyncio.to_thread(self._make, await self.get_models(), workspace)
+            known = await self.get()
+            # To make a router takes a second, and most edits leave alone what messages are routed by.
+            if known.workspace.routed_by == workspace.routed_by:
+                orchestrator.router = await known.get_router()
+        self._trials[conversation_id] = _Trial(orchestrator, profile)
+        while len(self._trials) > _MOST_TRIALS:
+            self._trials.popitem(last=False)
 
 
 def create_orchestrator(runtime: Runtime, workspace: Workspace, models: "Models") -> "Orchestrator":

@@ -3,7 +3,8 @@
 import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from importlib.resources import files
 
 from fastapi import APIRouter, FastAPI
@@ -14,6 +15,7 @@ from agent_server.api import create_routers
 from agent_server.api.counting import CountingMiddleware
 from agent_server.api.head import HeadMiddleware
 from agent_server.api.health import PROBES
+from agent_server.api.local import LocalMiddleware
 from agent_server.api.waking import WakingMiddleware
 from agent_server.caller import Caller
 from agent_server.http import errors, openapi
@@ -21,12 +23,14 @@ from agent_server.http.edge import BodyMiddleware, CorsMiddleware, EdgeMiddlewar
 from agent_server.http.errors import ErrorFormats
 from agent_server.http.middleware import BugMiddleware, RefusalMiddleware, RequestMiddleware
 from agent_server.http.problems import PROBLEMS
+from agent_server.identity.resolver import create_resolver
 from agent_server.mcp import canonical_address, mcp_app
 from agent_server.mcp.process import create_documents, tell_instructions
 from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
 from agent_server.server import Server
 from agent_server.version import VERSION
+from agent_server.workspace import Workspace
 
 
 def create_app(
@@ -75,18 +79,39 @@ def create_app(
         telemetry={"logs": False},
         lifespan=lifespan,
     )
-    app.state.server, app.state.mcp = server, mcp
+    app.state.server, app.state.mcp, app.state.take_over = server, mcp, partial(take_over, app)
     formats = ErrorFormats(PROBLEMS, {protocol.prefix: protocol.errors for protocol in protocols})
     _add_middleware(app, server, formats)
     errors.install(app)
     spoken = [protocol.router for protocol in protocols if protocol.router is not None]
-    for router in (*(routers or create_routers(server.workspace)), *spoken, mcp.metadata):
+    for router in (*(routers or create_routers(server.workspace)), *spoken, *_find_developers(server), mcp.metadata):
         # Not by `include_router`: it builds each route anew with the first request, which then holds up the process.
         app.router.routes.extend(router.routes)
     app.router.routes.extend(mcp.routes)
     _add_page(app)
     openapi.describe(app, formats)
     return app
+
+
+def _find_developers(server: Server) -> Sequence[APIRouter]:
+    if server.settings.environment != "development":
+        return ()
+    from agent_server.api.developer import create_developer_routers  # noqa: PLC0415  # only there
+
+    return create_developer_routers()
+
+
+async def take_over(app: FastAPI, workspace: Workspace) -> None:
+    """Have what is asked from now on answered by another version of the workspace, with the same tools."""
+    server: Server = app.state.server
+    await server.change(workspace)
+    # All at once from here on: no request finds one part of the old version and another of the new.
+    await app.state.mcp.instruct(tell_instructions(workspace))
+    resolver = server.resolver
+    new = create_resolver(server.settings, server.database, agents=workspace.agent_scopes, staff=workspace.staff_scopes)
+    # Guests and roles may what the agents need now.
+    resolver.guest_scopes, resolver.roles = new.guest_scopes, new.roles
+    app.state.server = replace(server, workspace=workspace)
 
 
 @cache
@@ -113,6 +138,8 @@ def _add_middleware(app: FastAPI, server: Server, formats: ErrorFormats) -> None
         async with server.database.transaction() as session:
             await server.resolver.count_address(session, address)
 
+    if settings.environment == "development":
+        app.add_middleware(LocalMiddleware, settings=settings)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(BodyMiddleware, limit=settings.body_limit, timeout=settings.body_timeout)
     app.add_middleware(CountingMiddleware, count=count)

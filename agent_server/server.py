@@ -1,8 +1,10 @@
 """The parts of one process that every surface is given."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
 
 from agent_server.bodies import refuse_unstorable
 from agent_server.caller import Caller
@@ -27,7 +29,8 @@ class Server:
     """One process's parts.
 
     `prepare` makes what the first turn would have to wait for. `change` has the turns that begin from now on answered
-    by the agents of another workspace with the same tools, `recall` reads what a turn starts from.
+    by the agents of another workspace with the same tools, `recall` reads what a turn starts from. `try_out` has the
+    turns of one conversation answered by the agents of another workspace, or told of another profile.
     """
 
     runtime: Runtime
@@ -41,6 +44,7 @@ class Server:
     recall: Recall
     prepare: Callable[[], Awaitable[object]]
     change: Callable[[Workspace], Awaitable[None]]
+    try_out: Callable[[UUID, Workspace | None, Mapping[str, Any] | None], Awaitable[None]]
     served: ServedModel
     close_models: Callable[[], Awaitable[None]]
 

@@ -80,6 +80,13 @@ class Workspace:
         return replace(self, agents=MappingProxyType({**self.agents, prompt.name: prompt}))
 
     @property
+    def routed_by(self) -> Sequence[Any]:
+        """What messages are routed by. Workspaces where it is the same route alike."""
+        return [
+            (agent.name, agent.description, agent.examples, agent.knowledge, agent.tools) for agent in self.specialists
+        ]
+
+    @property
     def suggestions(self) -> Sequence[str]:
         """What somebody may ask first: an example of each agent."""
         return [agent.examples[0] for agent in self.specialists if agent.examples]

@@ -129,7 +129,7 @@ class _Made:
 @pytest.mark.parametrize("comes", [True, False])
 async def test_what_prepares_gives_way_to_a_turn_that_comes_meanwhile(comes: bool) -> None:
     made: Any = _Made()
-    agents = Agents(lambda: made, lambda *_: made)
+    agents = Agents(lambda: made, lambda *_: made, lambda *_: made)
     preparing = asyncio.create_task(agents.prepare())
     await made.begun["router"].wait()
     turn = asyncio.create_task(agents.run(None)) if comes else None  # type: ignore[arg-type]  # it is handed on

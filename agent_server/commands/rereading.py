@@ -2,21 +2,18 @@
 
 import asyncio
 import socket
-from dataclasses import replace
 
 import structlog
 from fastapi import FastAPI
 
 from agent_server.app import INGEST
+from agent_server.asgi import take_over
 from agent_server.commands.terminal import fail
 from agent_server.errors import AgentServerError, WorkspaceInvalid
-from agent_server.identity.resolver import create_resolver
 from agent_server.inspection import open_workspace
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
-from agent_server.mcp.process import tell_instructions
 from agent_server.server import Server
-from agent_server.workspace import Workspace
 
 log = structlog.get_logger()
 
@@ -68,15 +65,11 @@ async def reread(app: FastAPI, *, pages: bool) -> bool:
         workspace = await asyncio.to_thread(open_workspace, server.settings)
         if pages:
             await server.jobs.do(INGEST, lambda: _ingest(server))
-        await server.change(workspace)
+        await take_over(app, workspace)
     except AgentServerError as error:
         mistakes = error.problems if isinstance(error, WorkspaceInvalid) else [error.message]
         fail("\n".join(map(str, mistakes)) + "\nThe version before goes on. Waiting for a change.")
         return False
-    # All at once from here on: no request finds one part of the old version and another of the new.
-    await app.state.mcp.instruct(tell_instructions(workspace))
-    _redefine_scopes(server, workspace)
-    app.state.server = replace(server, workspace=workspace)
     fail("Read. What is asked from now on is answered by it.")
     return True
 
@@ -85,10 +78,3 @@ async def _ingest(server: Server) -> None:
     report = await ingest(server.database, server.runtime.resources[Embedder], server.workspace.content)
     for problem in report.problems:
         fail(str(problem))
-
-
-def _redefine_scopes(server: Server, workspace: Workspace) -> None:
-    """Give guests and roles what the agents need now."""
-    resolver = server.resolver
-    new = create_resolver(server.settings, server.database, agents=workspace.agent_scopes, staff=workspace.staff_scopes)
-    resolver.guest_scopes, resolver.roles = new.guest_scopes, new.roles

@@ -53,6 +53,15 @@ def refer(given: UUID | str, owner: UUID) -> ConversationRef:
     return ConversationRef(id, name, tuple(other for other in others if other != id))
 
 
+RUNS = "agent-server:run/"
+"""What the names of conversations begin with that the developer page began. No list has them."""
+
+
+def run_name(id: UUID) -> str:
+    """What a run of the developer page is called by its client."""
+    return f"{RUNS}{id}"
+
+
 # As `ConversationRepository` chooses: ours goes before the client's; of two that go by one name, the one that began under
 # this owner.
 _FIND = text("""

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime, Table, bindparam, delete, func, or_, text, tuple_
+from sqlalchemy import ColumnElement, DateTime, Table, bindparam, delete, func, not_, or_, text, tuple_
 from sqlmodel import SQLModel, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from agent_server.conversations.ids import ConversationRef, name_id, refer
+from agent_server.conversations.ids import RUNS, ConversationRef, name_id, refer
 from agent_server.conversations.models import Conversation, Item
 from agent_server.errors import InvalidInput, NotFound
 from agent_server.repository import Page, Repository
@@ -39,7 +39,7 @@ class ConversationRepository(Repository[Conversation]):
 
     async def page_recent(self, limit: int, cursor: str | None = None, words: str | None = None) -> Page[Conversation]:
         """Conversations by last activity. With `words`, only those whose title or one of whose messages holds them, in
-        whatever capitals, accents and typography. Raises InvalidInput."""
+        whatever capitals, accents and typography. Runs of the developer page are not among them. Raises InvalidInput."""
         before = _FIRST if cursor is None else _parse(cursor)
         rows = await (self._search(words, limit + 1, before) if words else self._list(limit + 1, before))
         more = len(rows) > limit
@@ -49,14 +49,26 @@ class ConversationRepository(Repository[Conversation]):
         # The id decides between two that were changed in the same instant. Compared as one row: else the index would
         # not lead to a page far down.
         place = tuple_(col(Conversation.updated_at), col(Conversation.id))
-        statement = self.visible().where(place < tuple_(*before)).order_by(*(part.desc() for part in place.clauses))
+        statement = self.visible().where(place < tuple_(*before), not_(_is_run()))
+        statement = statement.order_by(*(part.desc() for part in place.clauses))
         return (await self.session.execute(statement.limit(limit))).scalars().all()
 
+    async def list_runs(self, limit: int) -> Sequence[Conversation]:
+        """The latest that the developer page began."""
+        statement = self.visible().where(_is_run()).order_by(col(Conversation.updated_at).desc()).limit(limit)
+        return (await self.session.execute(statement)).scalars().all()
+
     async def _search(self, words: str, limit: int, before: tuple[datetime, UUID]) -> Sequence[Conversation]:
-        at, last = before
-        values = {"owner": self.owner, "words": words, "limit": limit, "latest": LATEST, "at": at, "last": last}
-        found = await self.session.execute(select(Conversation).from_statement(_SEARCH), values)
-        return found.scalars().all()
+        rows: list[Conversation] = []
+        values = {"owner": self.owner, "words": words, "limit": limit, "latest": LATEST}
+        while True:
+            place = {"at": before[0], "last": before[1]}
+            found = await self.session.execute(select(Conversation).from_statement(_SEARCH), values | place)
+            page = found.scalars().all()
+            rows += [row for row in page if not (row.client_id or "").startswith(RUNS)]
+            if len(rows) >= limit or len(page) < limit:
+                return rows[:limit]
+            before = page[-1].updated_at, page[-1].id
 
     async def remove(self, row: Conversation) -> None:
         # What hangs on the conversation goes before it, though it would go by itself: an attempt locks its turn and
@@ -70,6 +82,10 @@ class ConversationRepository(Repository[Conversation]):
     async def count(self) -> int:
         statement = select(func.count()).select_from(Conversation).where(col(Conversation.owner_id) == self.owner)
         return (await self.session.execute(statement)).scalar_one()
+
+
+def _is_run() -> ColumnElement[bool]:
+    return func.coalesce(func.starts_with(col(Conversation.client_id), RUNS), False)
 
 
 def _choose(statement: SelectOfScalar[Any], ref: ConversationRef) -> SelectOfScalar[Any]:

@@ -216,10 +216,7 @@ class Routers:
         self._made: list[tuple[Any, Router]] = []
 
     async def get(self, workspace: Workspace) -> Router:
-        routed = [
-            (agent.name, agent.description, agent.examples, agent.knowledge, agent.tools)
-            for agent in workspace.specialists
-        ]
+        routed = workspace.routed_by
         for known, router in self._made:
             if known == routed:
                 return router

@@ -42,6 +42,12 @@ class TurnRepository(Repository[Turn]):
         )
         return (await self.session.execute(statement)).scalars().all()
 
+    async def list_latest(self, conversation_id: UUID, limit: int) -> Sequence[Turn]:
+        """The last turns of a conversation in their order."""
+        statement = self.visible().where(col(Turn.conversation_id) == conversation_id)
+        found = await self.session.execute(statement.order_by(col(Turn.turn_no).desc()).limit(limit))
+        return list(reversed(found.scalars().all()))
+
     async def items(self, turn: Turn) -> Sequence[Item]:
         """The items of a turn in their order."""
         statement = select(Item).where(

@@ -15,6 +15,8 @@ export function question(text, turn = null) {
 }
 
 export class Answer {
+  /** `inspect(turn)` shows how an answer came about; null where that is not for who reads. */
+  static inspect = null;
   #agents = [];
   #sources = new Map();
   #numbers = new Map(); // the server's number of a source -> the reader's, from 1 in the order of the text
@@ -27,6 +29,7 @@ export class Answer {
   #parts = h("div", { class: "parts" });
   #waiting = h("p", { class: "waiting" }, h("span", { class: "dots" }, h("i"), h("i"), h("i")), h("span", {}, "Thinking"));
   #end = h("div", { class: "end" });
+  #actions = h("div", { class: "actions" });
 
   /** `conversation()` gives the conversation's id, which a form needs. */
   constructor(conversation) {
@@ -115,7 +118,15 @@ export class Answer {
     this.#dropRequest(this.#asked);
     for (const tool of this.#tools.values()) tool.stopped();
     if (this.#sources.size && this.text) this.#end.append(this.#sourceList());
-    if (this.text) this.#end.append(h("div", { class: "actions" }, copyButton("Copy answer", () => this.text)));
+    this.#end.append(this.#actions);
+    if (this.text) this.#actions.append(copyButton("Copy answer", () => this.text) ?? "");
+    this.offer();
+  }
+
+  /** Have a button that shows how it came about, for whom that is. */
+  offer() {
+    if (!Answer.inspect || !this.turn || this.element.dataset.state !== "done" || this.#actions.querySelector(".look")) return;
+    this.#actions.append(h("button", { class: "quiet look", type: "button", "aria-haspopup": "dialog", onclick: () => Answer.inspect(this.turn) }, icon("list"), "How it came about"));
   }
 
   /** A passing remark, "" to take it back. */
@@ -173,7 +184,7 @@ export class Answer {
     last.remove();
     part.text = part.text.trimEnd().split(/\n\s*\n/).slice(0, -1).join("\n\n");
     if (!part.element.childElementCount) this.#dropText(id);
-    this.#end.querySelectorAll(".actions").forEach((actions) => (actions.hidden = !this.text));
+    for (const copy of this.#actions.querySelectorAll(".copy")) copy.hidden = !this.text;
   }
 
   #addSource({ sourceId, title, filename, providerMetadata }) {

@@ -594,12 +594,24 @@ function showPage() {
   showTitle();
 }
 
+/** Show how an answer came about. What does that is loaded then, and is there in development alone. */
+async function inspect(turn) {
+  const { openTimeline } = await import("../dev/static/drawer.js");
+  openTimeline(turn);
+}
+
 async function start() {
   for (const place of document.querySelectorAll("[data-icon]")) place.replaceWith(icon(place.dataset.icon));
   showIdentity();
   setDrawer(false);
   const about = keepTrying(() => read("api/page"), ALWAYS).catch(() => null);
-  about.then((page) => { state.page = page ?? state.page; showPage(); });
+  about.then((page) => {
+    state.page = page ?? state.page;
+    showPage();
+    if (!page?.developer) return;
+    Answer.inspect = inspect;
+    answers.forEach((answer) => answer.offer());
+  });
   await takeKeyFromAddress(about);
   showIdentity();
   await refresh();
