@@ -1,4 +1,5 @@
-"""What the command line does. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 70 a bug of ours."""
+"""What the command line does. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 70 a bug of ours,
+141 where nobody reads what it prints."""
 
 import asyncio
 import importlib
