@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from agent_server.cli_evals import evals
-from agent_server.cli_options import Json, Workspace
+from agent_server.cli_options import Inputs, Json, Workspace
 from agent_server.cli_options import example as _example
 from agent_server.cli_options import group as _group
 from agent_server.cli_options import run as _run
@@ -86,6 +86,7 @@ def chat(
     conversation: Annotated[
         str | None, typer.Option(help="The conversation to go on with. [default: a new one]")
     ] = None,
+    input: Inputs = None,
     trace: Annotated[
         bool,
         typer.Option("--trace", help="Show routing, passages, and each call of a model and a tool after an answer."),
@@ -94,7 +95,8 @@ def chat(
     workspace: Workspace = None,
 ) -> None:
     """Talk to the agents."""
-    _run("chat", workspace, message=message, agent=agent, conversation=conversation, as_json=json, trace=trace)
+    said = {"message": message, "agent": agent, "conversation": conversation, "inputs": input or []}
+    _run("chat", workspace, **said, as_json=json, trace=trace)
 
 
 @app.command(epilog=_example("mcp --workspace ./my-agents"))

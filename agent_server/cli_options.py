@@ -17,6 +17,10 @@ Workspace = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="NAME=VALUE", help="A value for an input of the prompt; more than once."),
+]
 _MANY_OBJECTS = 100_000
 """So many new objects before the collector looks for garbage; Python's own 700 are many times fewer than one import
 makes."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from agent_server.cli_options import Json, Workspace, example, group, run
+from agent_server.cli_options import Inputs, Json, Workspace, example, group, run
 
 prompts = group("The agents in prompts/: list, compare, show, explain.", "prompt render safety")
 
@@ -20,13 +20,15 @@ def prompt_render(
         Path | None, typer.Option(help="A JSON file with what is known of the user. [default: what is stored]")
     ] = None,
     conversation: Annotated[str | None, typer.Option(help="The conversation that it goes on. [default: none]")] = None,
+    input: Inputs = None,
     json: Json = False,
     workspace: Workspace = None,
 ) -> None:
     """What an agent's model would be sent for a message.
 
-    That is the prompt, rules of the server, passages, history and tools. Nobody is asked. With --json it is the body of the request."""
-    given = {"message": message, "profile": profile, "conversation": conversation}
+    That is the prompt, rules of the server, passages, history and tools. Nobody is asked. With --json it is the body of
+    the request."""
+    given = {"message": message, "profile": profile, "conversation": conversation, "inputs": input or []}
     run("prompt_render", workspace, name=name, as_json=json, **given)
 
 

@@ -54,9 +54,10 @@ async def preview_request(
     agent: str | None = None,
     conversation: UUID | str | None = None,
     profile: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> SentRequest:
     """The first request for a message of the caller's. Without `agent` the message is routed; `profile` stands in place
-    of the one that is stored.
+    of the one that is stored, and `inputs` are those of the request.
 
     Raises NotFound for a conversation that is not the caller's, and ModelFailed.
     """
@@ -82,7 +83,9 @@ async def preview_request(
         epoch=1,
     )
     recalled = recalled if profile is None else replace(recalled, profile=profile)
-    attempt = Attempt(writer=writer, caller=caller, message=message, agent=agent, number=1, recalled=recalled)
+    attempt = Attempt(
+        writer=writer, caller=caller, message=message, agent=agent, number=1, recalled=recalled, inputs=inputs or {}
+    )
     try:
         await orchestrator.run(attempt)
     except _Known as known:

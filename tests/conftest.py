@@ -217,10 +217,16 @@ def url(copies: DatabaseCopies, check_requests: Callable[[str], None]) -> Iterat
 
 
 @pytest.fixture
-def stocked_url(agent_database: str, check_requests: Callable[[str], None]) -> Iterator[str]:
-    """The URL of a database with the reference workspace's seeds and content."""
+def agent_database(agent_database: str, check_requests: Callable[[str], None]) -> Iterator[str]:
+    """What workspaces get it as, and what was sent in it is made again in the end."""
     yield agent_database
     check_requests(agent_database)
+
+
+@pytest.fixture
+def stocked_url(agent_database: str) -> str:
+    """The URL of a database with the reference workspace's seeds and content."""
+    return agent_database
 
 
 @pytest.fixture

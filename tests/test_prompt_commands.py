@@ -1,11 +1,13 @@
 """agent-server prompt list, diff and schema."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
 from agent_server.prompts.schema import front_matter_schema
+from tests.conftest import execute
 from tests.test_cli import Run, empty, lines, result, run
 
 __all__ = ["empty", "run"]  # fixtures
@@ -48,7 +50,7 @@ def test_agents_and_candidates_are_listed_and_compared(run: Run, tmp_path: Path)
     assert without.exit_code in (0, 1)
 
 
-def test_a_stored_hash_without_its_text_is_said_to_be_one(
+def test_a_stored_hash_stands_for_its_text_for_as_long_as_that_is_kept(
     run: Run, empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", empty)
@@ -60,10 +62,20 @@ def test_a_stored_hash_without_its_text_is_said_to_be_one(
     (tmp_path / "prompts" / "parts" / "tone.md").write_text("Be short.\n")
     (new,) = result(run("prompt", "list", "--json", *where))
     assert new["sha"] != old["sha"]
+    found = result(run("prompt", "diff", old["sha"][:8], "guide", "--json", *where))
+    assert [line for line in found["text"] if line[1:3] == "Be"] == ["-Be kind.", "+Be short."]
+    assert (found["before"]["sha"], found["keys"], found["same"]) == (old["sha"], None, False)
+    shown = run("prompt", "diff", old["sha"], "guide", *where).stdout
+    assert f"The front matter of {old['sha']} is not stored" in shown
+    assert "tools" not in shown
+    assert "They say the same." in run("prompt", "diff", old["sha"], old["sha"], *where).stdout
+    assert "--cases: only the text" in run("prompt", "diff", old["sha"], "guide", "--cases", *where).stderr
+
+    asyncio.run(execute(empty, "update turn set calls_kept = false, requests = null"))
     refused = run("prompt", "diff", "guide", old["sha"], *where)
     assert refused.exit_code == 1
     assert f"{old['sha']} made 1 message of guide until" in refused.stderr
-    assert "Only the hash of that prompt is stored" in refused.stderr
+    assert "Only the hash of that prompt is stored by now" in refused.stderr
     nothing = run("prompt", "diff", "guide", "nobody", *where)
     assert "There is no agent, file, version or stored hash 'nobody'" in nothing.stderr
 

@@ -221,6 +221,28 @@ def test_with_reload_an_edit_is_live_and_a_mistake_waits_to_be_corrected(small: 
         answer = server.ask("What are the bindings for Rust called?")
         assert answer["agent"] == "handbook"
         assert answer["sources"][0]["document"] == "guides/rust.md"
+        # What a prompt is made of beside its file: a part, and a JSON Schema that its `output` names.
+        handbook, tone = small / "prompts" / "handbook.md", small / "prompts" / "parts" / "tone.md"
+        tone.parent.mkdir()
+        tone.write_text("Be kind.\n")
+        handbook.write_text(handbook.read_text() + "{% include 'parts/tone.md' %}\n")
+        server.wait_for("prompts/handbook.md")
+        server.wait_for("Read. ")
+        told = until(lambda: server.ask("How is a worker started on Windows?"))["prompt_sha"]
+        tone.write_text("Be short.\n")
+        server.wait_for("Changed: prompts/parts/tone.md. Reading it.")
+        server.wait_for("Read. ")
+        assert server.ask("How is a worker started on Windows?")["prompt_sha"] != told
+        shape = small / "prompts" / "shapes" / "answer.json"
+        shape.parent.mkdir()
+        shape.write_text('{"type": "object"')
+        handbook.write_text(
+            handbook.read_text().replace("name: handbook", "name: handbook\noutput: shapes/answer.json")
+        )
+        server.wait_for("prompts/shapes/answer.json:1: is not JSON")
+        shape.write_text('{"type": "object"}')
+        server.wait_for("Changed: prompts/shapes/answer.json. Reading it.")
+        server.wait_for("Read. ")
         assert "Ready again" not in "".join(server.written[begin:])
 
 

@@ -1,4 +1,5 @@
-"""What the command line does. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 70 a bug of ours."""
+"""What the command line does. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 70 a bug of ours,
+141 where nobody reads what it prints."""
 
 import asyncio
 import importlib
@@ -10,7 +11,7 @@ import typer
 
 import agent_server.lean  # noqa: F401  # first: it is for what is imported after it
 from agent_server.commands.context import CommandContext
-from agent_server.commands.terminal import fail
+from agent_server.commands.terminal import drop_unread, fail, is_unread
 from agent_server.errors import AgentServerError, Internal, InvalidInput, WorkspaceInvalid
 from agent_server.log import configure_logging, mask, recent
 from agent_server.settings import load_settings
@@ -52,12 +53,23 @@ _COMMANDS = {
     "user_change": "accounts.user_change",
 }
 """Where each command is. Only the one that runs is imported: what others need takes seconds."""
+_UNREAD = 141
+"""128 and the number of SIGPIPE, as shells have it."""
 _SELF_LOOPED = frozenset({"serve"})
 """Commands that run an event loop of their own."""
 
 
 def run(command: str, workspace: Path | None, **options: Any) -> int:
     """Run one command and return its exit code."""
+    try:
+        code = _run(command, workspace, options)
+    except BrokenPipeError:
+        code = _UNREAD
+    # What was printed last is still to be written, and `| head` may have enough.
+    return _UNREAD if drop_unread() else code
+
+
+def _run(command: str, workspace: Path | None, options: dict[str, Any]) -> int:
     try:
         given = {"workspace": workspace, "host": options.pop("host", None), "port": options.pop("port", None)}
         try:
@@ -91,7 +103,9 @@ def run(command: str, workspace: Path | None, **options: Any) -> int:
     except KeyboardInterrupt:
         # 128 and the number of SIGINT, as shells have it.
         return 130
-    except Exception:  # noqa: BLE001  # the one catch-all of the command line: a bug is shown whole
+    except Exception as error:  # noqa: BLE001  # the one catch-all of the command line: a bug is shown whole
+        if isinstance(error, BrokenPipeError) and is_unread():
+            return _UNREAD
         fail(mask(traceback.format_exc()))
         return 70
 

@@ -1,11 +1,13 @@
 """agent-server prompt render | tool list: what is read of the workspace's folders alone"""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from agent_server.commands.context import CommandContext
+from agent_server.commands.inputs import read_inputs
 from agent_server.commands.terminal import say, show
 from agent_server.errors import InvalidInput
 from agent_server.tool import describe
@@ -17,20 +19,21 @@ async def render_prompt(
     message: str | None = None,
     profile: Path | None = None,
     conversation: str | None = None,
+    inputs: Sequence[str] = (),
     as_json: bool = False,
 ) -> None:
     agent = context.workspace.agents.get(name)
     if agent is None:
         raise InvalidInput(f"There is no agent {name!r}; there are {', '.join(context.workspace.agents)}")
-    known = _read_profile(profile)
+    known, values = _read_profile(profile), read_inputs(inputs, context.workspace)
     if message is None:
         if conversation is not None or as_json:
             raise InvalidInput("--message: is missing; say what the request is for, as in --message 'Is it safe?'")
-        say(agent.render(profile=known or {}, today=datetime.now(UTC).date().isoformat()))
+        say(agent.render(profile=known or {}, today=datetime.now(UTC).date().isoformat(), inputs=values))
         return
     from agent_server.commands import previews  # noqa: PLC0415  # heavy
 
-    await previews.show_preview(context, name, message, known, conversation, as_json=as_json)
+    await previews.show_preview(context, name, message, known, conversation, values, as_json=as_json)
 
 
 def _read_profile(file: Path | None) -> dict[str, Any] | None:

@@ -14,7 +14,12 @@ from agent_server.requests.rebuild import SentRequest
 
 
 async def preview(
-    context: CommandContext, agent: str, message: str, profile: Mapping[str, Any] | None, conversation: str | None
+    context: CommandContext,
+    agent: str,
+    message: str,
+    profile: Mapping[str, Any] | None,
+    conversation: str | None,
+    inputs: Mapping[str, Any],
 ) -> SentRequest:
     """The request for a message of the command's caller. Nobody is asked, so no key is needed."""
     settings = context.settings
@@ -24,9 +29,8 @@ async def preview(
     models = Models(settings)
     try:
         orchestrator = create_orchestrator(server.runtime, context.workspace, models)
-        return await preview_request(
-            server, orchestrator, caller, message, agent=agent, conversation=conversation, profile=profile
-        )
+        given: Any = {"agent": agent, "conversation": conversation, "profile": profile, "inputs": inputs}
+        return await preview_request(server, orchestrator, caller, message, **given)
     finally:
         await models.close()
         await server.close_models()
@@ -38,8 +42,9 @@ async def show_preview(
     message: str,
     profile: Mapping[str, Any] | None,
     conversation: str | None,
+    inputs: Mapping[str, Any],
     *,
     as_json: bool,
 ) -> None:
     """Print the request."""
-    print_request(await preview(context, agent, message, profile, conversation), as_json=as_json)
+    print_request(await preview(context, agent, message, profile, conversation, inputs), as_json=as_json)

@@ -19,6 +19,7 @@ from agent_server.errors import InvalidInput, NotFound, WorkspaceInvalid, name_k
 from agent_server.prompts import AgentPrompt, read_prompt
 from agent_server.prompts.comparison import Comparison, compare
 from agent_server.prompts.schema import front_matter_schema
+from agent_server.requests.sources import STORED_FILE, find_prompt
 from agent_server.wording import count
 from agent_server.workspace import Workspace
 
@@ -59,13 +60,21 @@ async def show_schema(context: CommandContext) -> None:
 
 async def diff_prompts(context: CommandContext, before: str, after: str, cases: bool, as_json: bool) -> int:
     one, other = [await _find(context, name) for name in (before, after)]
-    found = compare(one, other)
+    stored = [prompt for prompt in (one, other) if prompt.file == STORED_FILE]
+    if stored and cases:
+        raise InvalidInput(
+            f"--cases: only the text of {stored[0].sha} is stored, which is not enough to run it; give a file"
+        )
+    found = compare(one, other, text_only=bool(stored))
     if as_json:
         show({**_as_json(one, other, found), **({"cases": await _compare_cases(context, one, other)} if cases else {})})
         return 0
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text.assemble(("- ", "red"), _title(one)))
     console.print(Text.assemble(("+ ", "green"), _title(other)))
+    if stored:
+        hashes = " and ".join(prompt.sha for prompt in stored)
+        console.print(f"The front matter of {hashes} is not stored: this compares what the model is told.")
     for line, style in _write(found):
         console.print(Text(line, style))
     if found.is_same:
@@ -92,7 +101,8 @@ def _as_json(one: AgentPrompt, other: AgentPrompt, found: Comparison) -> dict[st
         "before": {"name": one.name, "version": one.version, "sha": one.sha, "file": one.file},
         "after": {"name": other.name, "version": other.version, "sha": other.sha, "file": other.file},
         "same": found.is_same,
-        "keys": [vars(key) for key in found.keys],
+        # None: what is stored of a prompt has no front matter.
+        "keys": None if STORED_FILE in (one.file, other.file) else [vars(key) for key in found.keys],
         "text": found.text,
     }
 
@@ -143,7 +153,7 @@ async def _find(context: CommandContext, name: str) -> AgentPrompt:
     for path in (Path(name), workspace.root / name):
         if path.is_file():
             return _read(path, workspace)
-    raise NotFound(await _explain_missing(context, name))
+    return await _find_stored(context, name)
 
 
 def _is_hash(name: str) -> bool:
@@ -161,22 +171,26 @@ def _read(path: Path, workspace: Workspace) -> AgentPrompt:
     return prompt
 
 
-async def _explain_missing(context: CommandContext, name: str) -> str:
-    """Why there is no text for a name. It may be one that stored messages have."""
+async def _find_stored(context: CommandContext, name: str) -> AgentPrompt:
+    """The text of the prompt that made messages of the caller's. Raises NotFound, which says why there is none."""
     caller = await context.caller()
     named = col(Item.prompt_version) == name
     if _is_hash(name):
         named |= col(Item.prompt_sha).startswith(name)
-    last = func.max(Item.created_at)
-    made = select(Item.agent, Item.prompt_sha, func.count(), last).where(col(Item.owner_id) == caller.id, named)
+    made = select(Item).where(col(Item.owner_id) == caller.id, named, col(Item.prompt_sha).is_not(None))
+    # What is past retention is so for all turns before it.
+    latest = made.order_by(col(Item.created_at).desc(), col(Item.turn_id).desc()).limit(1)
     async with (await context.database()).transaction(caller.id) as session:
-        grouped = made.group_by(col(Item.agent), col(Item.prompt_sha)).order_by(last.desc()).limit(1)
-        stored = (await session.execute(grouped)).one_or_none()
-    if stored is None:
-        known = name_known(name, context.workspace.agents)
-        return f"There is no agent, file, version or stored hash {name!r}; of agents {known}"
-    agent, sha, messages, when = stored
-    return (
-        f"{name} made {count(messages, 'message')} of {agent} until {when:%Y-%m-%d %H:%M} UTC. Only the hash of "
-        f"that prompt is stored, {sha}, and not its text: give the file that it was, from your version control"
+        last = (await session.execute(latest)).scalar_one_or_none()
+        if last is None or last.prompt_sha is None:
+            known = name_known(name, context.workspace.agents)
+            raise NotFound(f"There is no agent, file, version or stored hash {name!r}; of agents {known}")
+        if (found := await find_prompt(session, caller.id, last.turn_id, last.prompt_sha)) is not None:
+            return found
+        messages = select(func.count()).where(col(Item.owner_id) == caller.id, Item.prompt_sha == last.prompt_sha)
+        made_by_it = (await session.execute(messages)).scalar_one()
+    raise NotFound(
+        f"{name} made {count(made_by_it, 'message')} of {last.agent} until {last.created_at:%Y-%m-%d %H:%M} UTC. Only the "
+        f"hash of that prompt is stored by now, {last.prompt_sha}, and not its text: give the file that it was, from your "
+        "version control"
     )

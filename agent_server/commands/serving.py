@@ -117,7 +117,7 @@ def _serve_reloading(settings: Settings, given: Mapping[str, Any]) -> int:
     watched = Watched(
         root=root,
         folders=WATCHED,
-        kinds=PythonFilter(extra_extensions=(*SUFFIXES, ".yaml", ".yml")),
+        kinds=PythonFilter(extra_extensions=(*SUFFIXES, ".yaml", ".yml", ".json")),
         files=[*dict.fromkeys((root / ENV_FILE, Path(ENV_FILE).absolute()))],
     )
     run_reloading(watched, partial(_tell_change, root), _serve_again, {**given, "workspace": root}, embedded)

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from rich.text import Text
 from agent_server.caller import Caller
 from agent_server.commands.consent import settle
 from agent_server.commands.context import CommandContext
+from agent_server.commands.inputs import read_inputs
 from agent_server.commands.markdown import MarkdownWriter, show_markdown
 from agent_server.commands.terminal import fail, say, show
 from agent_server.errors import AgentServerError
@@ -41,19 +43,23 @@ async def chat(
     message: str | None,
     agent: str | None,
     conversation: str | None,
+    inputs: Sequence[str],
     as_json: bool,
     trace: bool = False,
 ) -> int:
+    values = read_inputs(inputs, context.workspace)
     server, caller = await context.server(), await context.caller()
     id: UUID | str | None = conversation or None
     await server.runner.start()
     try:
         if message is not None:
-            turn = (await server.accept(caller, Message(text=message, conversation_id=id, agent=agent))).turn
+            said = Message(text=message, conversation_id=id, agent=agent, inputs=values)
+            turn = (await server.accept(caller, said)).turn
             return await _show(server, caller, turn, as_json, trace=trace)
         # In a thread: the turns of this conversation run on the event loop.
         while (typed := await asyncio.to_thread(_read_message, as_json)) is not None:
-            turn = (await server.accept(caller, Message(text=typed, conversation_id=id, agent=agent))).turn
+            said = Message(text=typed, conversation_id=id, agent=agent, inputs=values)
+            turn = (await server.accept(caller, said)).turn
             id = turn.conversation_id
             await _show(server, caller, turn, as_json, trace=trace)
         return 0

@@ -1,6 +1,8 @@
 """What commands print, and what they ask: results on standard output, all else on standard error."""
 
 import json
+import os
+import select
 import sys
 from typing import Any
 
@@ -27,6 +29,30 @@ def agree(question: str) -> bool:
         if answer in ("y", "yes", "n", "no", ""):
             return answer.startswith("y")
         fail("Answer y or n")
+
+
+def is_unread() -> bool:
+    """Whether nobody reads any more what this process prints."""
+    if not hasattr(select, "poll"):  # as on Windows, where there is no such signal either
+        return True
+    streams = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        streams.register(stream, 0)
+    return any(state & select.POLLERR for _, state in streams.poll(0))
+
+
+def drop_unread() -> bool:
+    """Write out what was printed. True where nobody reads that: then it is dropped."""
+    dropped = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            dropped = True
+            # What could not be written is kept, and Python would complain of it at the end.
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
+    return dropped
 
 
 def fail(text: str) -> None:

@@ -32,11 +32,11 @@ class Comparison:
         return not self.keys and not self.text
 
 
-def compare(before: AgentPrompt, after: AgentPrompt) -> Comparison:
-    """What differs between two prompts. Bodies are rendered for an empty profile, with samples for inputs."""
+def compare(before: AgentPrompt, after: AgentPrompt, *, text_only: bool = False) -> Comparison:
+    """What differs between two prompts, with `text_only` in what they say. Bodies are rendered for an empty profile, with samples for inputs."""
     keys = [
         KeyDifference(key, one, other)
-        for key in FrontMatter.model_fields
+        for key in ([] if text_only else FrontMatter.model_fields)
         if (one := _value(before, key)) != (other := _value(after, key))
     ]
     lines = difflib.unified_diff(_lines(before), _lines(after), before.file, after.file, lineterm="")

@@ -76,7 +76,7 @@ def fence_statement(also: str = "", *, set: str = "", more: str = "") -> TextCla
 
 _ALSO_HELD = f""",
     held_act as ({insert_acts("(select * from fence where not stop)")})"""  # noqa: S608  # SQL of our own
-_SET_REQUESTS = "requests = nullif(concat_ws(',', requests, nullif(cast(:requests as text), '')), ''),"
+_SET_REQUESTS = "requests = nullif(concat_ws(';', requests, nullif(cast(:requests as text), '')), ''),"
 _SET_END = f"""{_SET_REQUESTS} status = :status, finished_at = now(), agent = :agent, usage = cast(:usage as jsonb),
         error = cast(:error as jsonb),"""
 _ADD_RESPONSE = """
@@ -252,7 +252,7 @@ class TurnWriter:
             sent = await self._requests.begin(None if end is not None else (whole.response or {"n": 0})["n"])
             async with self.transaction() as session:
                 if statement is not _APPEND:
-                    values["requests"] = sent.json()
+                    values["requests"] = sent.spell()
                     await sent.store(session)
                     after_commit(session, sent.forget)
                 # A turn that is to stop must be able to end.

@@ -138,6 +138,7 @@ async def test_a_tool_with_an_effect_outside_is_never_called_and_a_stub_stands_f
         assert (failing.passed, failing.replies[0].answer.calls[0].error) == (True, "conflict: Sold out")
 
 
+@pytest.mark.edits_items  # while it is recorded, a request is sent with another hash than it is made again with
 async def test_what_was_recorded_is_replayed_with_no_model_and_gives_the_same_a_hundred_times(
     open_runner: Open, workspace: Workspace, tmp_path: Path
 ) -> None:

@@ -1,7 +1,6 @@
 """What a model was sent is known to the byte, whatever has changed since; to its owner alone, and for as long as calls are
 kept. Every other test that has a scripted model asks the same of each of its requests (tests/sent.py)."""
 
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -23,7 +22,7 @@ from agent_server.testing.server import run_agent_server
 from agent_server.testing.wire import InProcess
 from agent_server.timeline import read_timeline
 from agent_server.turns.prune import prune_turns
-from agent_server.turns.requests import KnownTexts, Recipe, SentRequests, expand
+from agent_server.turns.requests import KnownTexts, Recipe, SentRequests, expand, spell
 from agent_server.workspace import Workspace, load_workspace
 from tests.conftest import ROOT, everything
 
@@ -128,7 +127,7 @@ async def test_a_turn_grows_by_little_and_texts_are_kept_once_and_go_with_what_t
     assert await count(server, shared) == texts
     async with everything(server.database) as session:
         stored = (await session.execute(text("select requests from turn order by turn_no"))).scalars().all()
-    assert [len(recipes) for recipes in stored] == [pytest.approx(230, abs=50), pytest.approx(165, abs=50)]
+    assert [len(recipes) for recipes in stored] == [pytest.approx(150, abs=35), pytest.approx(105, abs=35)]
 
     async with everything(server.database) as session:
         await session.execute(text("update turn set finished_at = now() - interval '2 days' where turn_no = 1"))
@@ -173,7 +172,9 @@ async def test_what_another_prompt_says_now_is_not_what_was_sent(stocked_url: st
     assert "You are edited" not in before.instructions and "You are edited" in after.instructions
 
 
-FIELDS = st.dictionaries(st.sampled_from("fdpseacihob"), st.integers(0, 3), max_size=11)
+SHORT = st.sampled_from(["a", "b-_0", "12", ""])
+LISTS = st.sampled_from([[], [1], [3, [4, 6]], [["shop", 0.25], ["größe_2", 1.0]], [12, None]])
+FIELDS = st.fixed_dictionaries({}, optional=dict.fromkeys("fdpsvealco", SHORT) | dict.fromkeys("ihbtur", LISTS))
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), FIELDS, st.booleans()), max_size=12))
@@ -182,9 +183,9 @@ def test_a_recipe_is_read_as_it_was_written_whatever_stood_before_it(noted: list
     stored: list[dict[str, Any]] = []
     meant: dict[int, dict[str, Any]] = {}
     for n, fields, _ in noted:
-        recipe = Recipe(fields={"n": n, "f": 1, **fields, "x": n})
+        recipe = Recipe(fields={"n": n, "f": "1", **fields, "x": str(n)})
         meant[n] = recipe.fields
         requests.note(recipe)
         stored += requests.shorten({n: recipe})
         requests.forget({n: recipe}, {})
-    assert expand(",".join(map(json.dumps, stored))) == meant
+    assert expand(spell(stored)) == meant
