@@ -21,9 +21,10 @@ from agent_server import ToolContext, tool
 from agent_server.db import Database
 from agent_server.evals.adding import make_case
 from agent_server.evals.cases import Case, append_case, load_cases
+from agent_server.evals.difference import diff_words
 from agent_server.evals.format import CaseBody
 from agent_server.evals.recordings import Mode, Recordings
-from agent_server.evals.replay import diff_words, difference_json, replay, tell_difference
+from agent_server.evals.replay import difference_json, replay, tell_difference
 from agent_server.evals.report import list_different
 from agent_server.evals.requests import Asked
 from agent_server.evals.run import CaseRunner, Result, Variant, run_variant
