@@ -56,7 +56,7 @@ async def scratch_database(settings: Settings, workspace: Workspace, beside: Dat
 
 async def _copy_template(settings: Settings, workspace: Workspace, beside: Database) -> str:
     """A new database that is a copy of the workspace's template. Returns its address."""
-    name = f"evals_{_digest([str(workspace.root.resolve())])}"
+    name = template_name(workspace)
     parts = urlsplit(beside.owner_url or beside.direct_url)
     template = urlunsplit(parts._replace(path=f"/{name}"))
     tables = _digest(_list_tables(workspace))
@@ -77,6 +77,11 @@ async def _copy_template(settings: Settings, workspace: Workspace, beside: Datab
             return await create_scratch(beside, template)
         finally:
             await connection.execute(text("select pg_advisory_unlock(:key)"), {"key": _LOCK})
+
+
+def template_name(workspace: Workspace) -> str:
+    """The name of the database that is kept for a workspace."""
+    return f"evals_{_digest([str(workspace.root.resolve())])}"
 
 
 async def _prepare(settings: Settings, workspace: Workspace, template: str) -> None:
