@@ -23,6 +23,8 @@ _IGNORED = re.compile(f"[{IGNORED}]")
 _PARTING = "\u0e00-\u109f\u1780-\u17b3\u17b6-\u17ff"
 _PARTED = re.compile(f"(?<=[{_PARTING}])\u200b|\u200b(?=[{_PARTING}])")
 _SPACE = re.compile(r"[^\S\n\t\r]")
+_RARE_SPACE = re.compile("[\x0b\x0c\x1c-\x1f]")
+_BACKTICK = re.compile(r"(?<=\w)`(?=\w)")
 # A space with an accent is what Unicode makes of ´ and its Greek kin.
 _APOSTROPHE = re.compile("[’‘‛′‵ʼʻʽˈˊˋꞌꞋ՚׳]| [\u0301\u0313\u0314]|(?<=\\w)`(?=\\w)")
 _ACCENT = re.compile("[\u0300-\u036f]")
@@ -51,6 +53,9 @@ WORD = f"(?:{_LETTER})+(?:[{APOSTROPHES}](?:{_LETTER})+)*"
 
 def unify(text: str) -> str:
     """`text` in its one form, with its capitals."""
+    if text.isascii():  # most texts: all that is looked for below is spaces and a backtick, in a tenth of the time
+        text = _RARE_SPACE.sub(" ", text)
+        return _BACKTICK.sub("'", text) if "`" in text else text
     text = _SPACE.sub(" ", unicodedata.normalize("NFKD", text))
     text = _IGNORED.sub("", _PARTED.sub(" ", text))
     # Once more: what has gone may have stood between a letter and its accents.
@@ -59,6 +64,8 @@ def unify(text: str) -> str:
 
 def fold(text: str) -> str:
     """`text` in its one form, without its capitals. To fold it again changes nothing."""
+    if text.isascii():
+        return unify(text).lower()
     return unify(unify(text).casefold())
 
 

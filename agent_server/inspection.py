@@ -35,6 +35,7 @@ class Findings:
     mistakes: Sequence[Mistake]
     pages: Sequence[Mistake] = ()
     remarks: Sequence[Mistake] = ()
+    workspace: Workspace | None = None
 
 
 def open_workspace(settings: Settings) -> Workspace:
@@ -52,7 +53,12 @@ def inspect_workspace(settings: Settings) -> Findings:
         workspace, mistakes = _read(settings)
     except WorkspaceInvalid as error:
         return Findings(mistakes=error.problems)
-    return Findings(mistakes=mistakes, pages=read_content(workspace.content)[1], remarks=list_remarks(workspace))
+    return Findings(
+        mistakes=mistakes,
+        pages=read_content(workspace.content)[1],
+        remarks=list_remarks(workspace),
+        workspace=workspace,
+    )
 
 
 def _read(settings: Settings) -> tuple[Workspace, list[Mistake]]:

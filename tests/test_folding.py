@@ -102,3 +102,10 @@ def test_every_mark_of_unicode_belongs_to_the_letter_before_it() -> None:
 def test_accents_go_and_other_marks_stay() -> None:
     assert drop_accents("café Ünïcode Ελλάς") == "cafe Unicode Ελλας"
     assert drop_accents("ガイド हिन्दी") == "ガイド हिन्दी"
+
+
+@given(st.text(st.characters(max_codepoint=127)) | st.text(st.sampled_from("aZ_`' \t\n\r\x0b\x0c\x1c\x1f")))
+def test_a_text_of_ascii_alone_is_what_it_is_beside_other_characters(text: str) -> None:
+    # What nobody sees goes, and has all of the text be looked at.
+    assert unify(f"{text}\u00ad") == unify(text)
+    assert fold(f"{text}\u00ad") == fold(text)

@@ -1,12 +1,13 @@
 """agent-server check"""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import say, show
 from agent_server.errors import InvalidInput, Mistake
-from agent_server.inspection import inspect_workspace
+from agent_server.evals.cases import list_files, read_cases
+from agent_server.inspection import Findings, inspect_workspace
 from agent_server.settings import Settings, default_settings
 from agent_server.wording import count
 
@@ -23,7 +24,7 @@ def check_by_defaults(error: InvalidInput, workspace: Path | None, *, as_json: b
 
 def _check(settings: Settings, wrong: Sequence[Mistake], as_json: bool) -> int:
     found = inspect_workspace(settings)
-    mistakes = [*wrong, *found.mistakes, *found.pages]
+    mistakes = [*wrong, *found.mistakes, *found.pages, *_find_wrong_cases(found)]
     if as_json:
         entries = [("mistake", mistake) for mistake in mistakes] + [("remark", remark) for remark in found.remarks]
         show([{**vars(one), "severity": severity} for severity, one in entries])
@@ -36,3 +37,11 @@ def _check(settings: Settings, wrong: Sequence[Mistake], as_json: bool) -> int:
     counted += [count(len(found.remarks), "remark")] if found.remarks else []
     say(", ".join(counted))
     return 1 if mistakes else 0
+
+
+def _find_wrong_cases(found: Findings) -> Iterator[Mistake]:
+    # Of an agent or a tool that was not read, each case would say that it is not there.
+    if found.workspace is None or any(one.file.startswith(("prompts/", "tools/")) for one in found.mistakes):
+        return
+    for file in list_files(found.workspace.root):
+        yield from read_cases(file, found.workspace)[1]

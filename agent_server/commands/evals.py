@@ -13,8 +13,10 @@ from agent_server.commands.stores import open_database
 from agent_server.commands.terminal import fail, show
 from agent_server.errors import InvalidInput, WorkspaceInvalid, name_known
 from agent_server.evals.cases import FOLDER, Case, list_files, load_cases
-from agent_server.evals.edited import read_edited
+from agent_server.evals.compare import pair_variants
+from agent_server.evals.edited import put_prompt, read_edited
 from agent_server.evals.format import case_schema
+from agent_server.evals.prepared import scratch_database
 from agent_server.evals.recordings import MODES, Mode, Recordings
 from agent_server.evals.report import (
     WRONG,
@@ -27,7 +29,7 @@ from agent_server.evals.report import (
     save_baseline,
     write_junit,
 )
-from agent_server.evals.run import Variant, choose_mode, choose_models, run_cases, scratch_database
+from agent_server.evals.run import Variant, choose_mode, choose_models, run_cases
 from agent_server.models.choice import OFFLINE, find_problem_of_name, full_name
 from agent_server.workspace import Workspace
 
@@ -98,12 +100,13 @@ async def run(
         save_baseline(before_file, results, before)
     if junit is not None:
         write_junit(junit, results)
+    compared = pair_variants(results, sum(path is not None for path in (prompt, versus)))
     if as_json:
-        show(report_json(results, changes))
+        show(report_json(results, changes, compared))
     else:
         console = Console()
         print_matrix(console, results)
-        print_summary(console, results, changes)
+        print_summary(console, results, changes, compared)
     return exit_status(results)
 
 
@@ -152,11 +155,11 @@ def _list_variants(
         if model != OFFLINE and (problem := find_problem_of_name(model, settings)):
             raise InvalidInput(f"--model: {problem}")
     names = [full_name(model, settings) for model in models]
-    edited = [(str(path), workspace.with_prompt(read_edited(path, workspace))) for path in (prompt, versus) if path]
+    edited = [(str(path), put_prompt(read_edited(path, workspace), workspace)) for path in (prompt, versus) if path]
     # One prompt is told from none by nothing: a baseline was made with the one that is saved.
     labelled = [("" if len(edited) == 1 else label, changed) for label, changed in edited] or [("", workspace)]
     return [
-        Variant(model=model, workspace=changed, label=label)
-        for model in choose_models(settings, names, mode, recorded)
+        Variant(model=model, workspace=changed, label=label, only=bool(models))
+        for model in choose_models(settings, names, mode, recorded, workspace)
         for label, changed in labelled
     ]

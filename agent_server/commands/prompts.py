@@ -67,7 +67,12 @@ async def diff_prompts(context: CommandContext, before: str, after: str, cases: 
         )
     found = compare(one, other, text_only=bool(stored))
     if as_json:
-        show({**_as_json(one, other, found), **({"cases": await _compare_cases(context, one, other)} if cases else {})})
+        show(
+            {
+                **_as_json(one, other, found),
+                **({"cases": (await _compare_cases(context, one, other)).as_json()} if cases else {}),
+            }
+        )
         return 0
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text.assemble(("- ", "red"), _title(one)))
@@ -80,8 +85,8 @@ async def diff_prompts(context: CommandContext, before: str, after: str, cases: 
     if found.is_same:
         console.print("They say the same.")
     if cases:
-        for line in await _compare_cases(context, one, other):
-            console.print(str(line))
+        for line in (await _compare_cases(context, one, other)).tell():
+            console.print(line)
     return 0
 
 

@@ -16,9 +16,10 @@ from agent_server.evals.adding import make_case
 from agent_server.evals.cases import FOLDER, append_case
 from agent_server.evals.edited import read_edited
 from agent_server.evals.expect import declines
+from agent_server.evals.prepared import scratch_database
 from agent_server.evals.recordings import Recordings
 from agent_server.evals.replay import difference_json, replay, tell_difference
-from agent_server.evals.run import Variant, run_variant, scratch_database
+from agent_server.evals.run import Variant, run_variant
 from agent_server.evals.stored import StoredTurn, read_conversation, read_since, read_turn
 from agent_server.models.choice import OFFLINE, choose_model, find_problem_of_name, full_name
 from agent_server.wording import count
@@ -51,7 +52,7 @@ async def replay_turns(
         else await read_since(database, _date(since or ""), caller)
     )
     console, differ = Console(), 0
-    variant = Variant(model=chosen, workspace=workspace)
+    variant = Variant(model=chosen, workspace=workspace, only=model is not None)
     async with (
         scratch_database(settings, workspace, database) as scratch,
         run_variant(settings, variant, scratch, Recordings(workspace.root, "off")) as runner,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -125,4 +126,4 @@ def concerns(result: Result, agents: Mapping[str, bool], documents: Collection[s
 
 
 def _with_workspace(variant: Variant, workspace: Workspace) -> Variant:
-    return Variant(model=variant.model, workspace=workspace, label=variant.label)
+    return replace(variant, workspace=workspace)

@@ -35,13 +35,22 @@ def parse_edited(text: str, file: str, workspace: Workspace) -> AgentPrompt:
     if mistakes or prompt is None:
         own = [replace(m, file=file) if m.file == str(path) else m for m in mistakes]
         raise WorkspaceInvalid(own)
-    before = workspace.agents[name]
     if unknown := [tool for tool in prompt.tools if tool not in workspace.tools]:
         place = prompt.lines.get("tools")
         message = f"tools: there is no tool {unknown[0]!r}; {name_known(unknown[0], workspace.tools)}"
         raise WorkspaceInvalid([Mistake(file, place, message)])
+    return replace(prompt, file=file, handoffs=_find_handoffs(prompt, workspace))
+
+
+def put_prompt(prompt: AgentPrompt, workspace: Workspace) -> Workspace:
+    """The workspace in which this prompt, which may be a candidate, takes all messages of its agent."""
+    return workspace.with_prompt(replace(prompt, candidates=(), handoffs=_find_handoffs(prompt, workspace)))
+
+
+def _find_handoffs(prompt: AgentPrompt, workspace: Workspace) -> tuple[str, ...]:
     # of the agent that decides, a workspace fills in whom it may hand over to
-    return replace(prompt, file=file, handoffs=prompt.handoffs or (before.handoffs if name == workspace.entry else ()))
+    filled = workspace.agents[prompt.name].handoffs if prompt.name == workspace.entry else ()
+    return tuple(prompt.handoffs or filled)
 
 
 def _find_name(text: str) -> str:

@@ -10,7 +10,6 @@ the log; what an answer takes from its request (an id, an address) is kept as a 
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,7 +146,8 @@ class RecordedModels(Models):
     async def get(self, name: str, sent: Callable[[bytes], None] | None = None) -> Model:
         if self._recordings.mode == "off":
             return await super().get(name, sent)
-        return _RecordedModel(name, self._recordings, partial(super().get, sent=sent))
+        # Nobody is told what is sent: most answers are recorded, and then nothing is.
+        return _RecordedModel(name, self._recordings, super().get)
 
 
 class _RecordedModel(Model):

@@ -1,6 +1,5 @@
 """Stored turns once more, with what their tools returned then: nothing is called, nothing is written where they are."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,9 +9,8 @@ from rich.text import Text
 from agent_server.caller import Caller
 from agent_server.conversations.models import Conversation, Item
 from agent_server.db import new_id
-from agent_server.evals.answer import ToolCall
 from agent_server.evals.ask import Reply, ask
-from agent_server.evals.report import reply_json
+from agent_server.evals.difference import diff_words, list_changed, reply_json, tell_changed
 from agent_server.evals.run import CaseRunner
 from agent_server.evals.stored import StoredTurn
 from agent_server.evals.stubs import CallerStubs
@@ -35,14 +33,7 @@ class Difference:
     @property
     def changed(self) -> Sequence[str]:
         """What of the answer is another: agent, calls, text, citations, failure."""
-        pairs = {
-            "failure": (self.before.failure, self.now.failure),
-            "agent": (self.before.answer.agent, self.now.answer.agent),
-            "calls": tuple(_calls(reply.answer.calls) for reply in (self.before, self.now)),
-            "text": (self.before.answer.text, self.now.answer.text),
-            "citations": tuple([c.document for c in reply.answer.citations] for reply in (self.before, self.now)),
-        }
-        return [name for name, (before, now) in pairs.items() if before != now]
+        return list_changed(self.before, self.now)
 
 
 async def replay(runner: CaseRunner, stored: StoredTurn) -> Difference:
@@ -84,29 +75,12 @@ async def _restore(runner: CaseRunner, stored: StoredTurn, caller: Caller) -> Co
 
 def tell_difference(difference: Difference) -> Text:
     """A turn for people: what is the same is named, what differs is shown."""
-    changed = difference.changed
-    before, now = difference.before, difference.now
+    changed = bool(difference.changed)
     shown = Text()
     shown.append(f"{difference.stored.turn.id}  ", "dim")
     shown.append(f"{difference.stored.message!r}  ", "bold")
     shown.append("differs\n" if changed else "same\n", "yellow" if changed else "green")
-    if "failure" in changed:
-        shown.append(f"  failure: {before.failure} -> {now.failure}\n")
-    if "agent" in changed:
-        shown.append(f"  agent: {before.answer.agent} -> {now.answer.agent}\n")
-    if "calls" in changed:
-        shown.append("  calls: ").append_text(_diff(_calls(before.answer.calls), _calls(now.answer.calls), ", "))
-        shown.append("\n")
-    for one in difference.calls:
-        shown.append(f"    {one}\n", "yellow")
-    if "text" in changed:
-        shown.append("  text: ").append_text(diff_words(before.answer.text, now.answer.text)).append("\n")
-    if "citations" in changed:
-        cited = [[f"{c.document}" for c in reply.answer.citations] for reply in (before, now)]
-        shown.append("  citations: ").append_text(_diff(cited[0], cited[1], ", ")).append("\n")
-    if before.tokens != now.tokens:
-        shown.append(f"  tokens: {before.tokens} -> {now.tokens}\n", "dim")
-    return shown
+    return shown.append_text(tell_changed(difference.before, difference.now, difference.calls))
 
 
 def difference_json(difference: Difference) -> dict[str, Any]:
@@ -121,28 +95,3 @@ def difference_json(difference: Difference) -> dict[str, Any]:
         "now": reply_json(difference.now),
         "text_diff": diff_words(difference.before.answer.text, difference.now.answer.text).plain,
     }
-
-
-def diff_words(before: str, now: str) -> Text:
-    """Both texts in one, by words: [-gone-], {+new+}."""
-    return _diff(before.split(), now.split(), " ")
-
-
-def _diff(before: Sequence[str], now: Sequence[str], between: str) -> Text:
-    shown = Text()
-    parts: list[tuple[str, str]] = []
-    for kind, a, b, c, d in difflib.SequenceMatcher(a=before, b=now, autojunk=False).get_opcodes():
-        if kind == "equal":
-            parts.append((between.join(before[a:b]), ""))
-            continue
-        if gone := between.join(before[a:b]):
-            parts.append((f"[-{gone}-]", "red"))
-        if new := between.join(now[c:d]):
-            parts.append((f"{{+{new}+}}", "green"))
-    for n, (text, style) in enumerate(parts):
-        shown.append(between if n else "").append(text, style)
-    return shown
-
-
-def _calls(calls: Sequence[ToolCall]) -> list[str]:
-    return [f"{call.name} {call.arguments}" for call in calls]

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 from rich.console import Console
@@ -12,8 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from agent_server.errors import InvalidInput
-from agent_server.evals.ask import Reply
+from agent_server.evals.compare import PromptComparison
+from agent_server.evals.difference import reply_json
 from agent_server.evals.run import Result
+from agent_server.routing import Decision, Ranked
+from agent_server.routing.report import RoutingReport, describe_report, report_routing
 from agent_server.turns.events import AgentChosen
 from agent_server.wording import count
 
@@ -64,29 +67,44 @@ def print_matrix(console: Console, results: Sequence[Result]) -> None:
             console.print(line, soft_wrap=True)
 
 
-def print_summary(console: Console, results: Sequence[Result], changes: Changes | None) -> None:
+def print_summary(
+    console: Console,
+    results: Sequence[Result],
+    changes: Changes | None,
+    compared: Sequence[PromptComparison] = (),
+) -> None:
     for title, named in (("Regression", changes.regressions), ("Repair", changes.repairs)) if changes else ():
         for one in named:
             console.print(Text(f"{title}: {one}", "red" if title == "Regression" else "green"), soft_wrap=True)
     for one in list_different(results):
         console.print(Text(f"Differs: {one}"), soft_wrap=True)
+    for told in (told for comparison in compared for told in comparison.tell()):
+        console.print(told, soft_wrap=True)
     numbers = _count(results)
-    routing = count_routing(results)
     line = f"{numbers['passed']} of {count(len(results), 'case')} passed"
     line += f", {numbers['missing']} without a recording" if numbers["missing"] else ""
     unjudged = sum(len(result.unjudged) for result in results)
     line += f"; {count(unjudged, 'judge')} not asked, for want of a model" if unjudged else ""
-    if routing["routed"]:
-        line += f"; {routing['right']} of {routing['routed']} messages went to the agent that was expected"
     console.print(line, soft_wrap=True, highlight=False)
+    reports = report_routes(results)
+    several = len(set(map(describe_report, reports.values()))) > 1
+    for variant, report in list(reports.items())[: None if several else 1]:
+        which = f" with {variant}" if several else ""
+        console.print(f"Routing{which}: {describe_report(report)}", soft_wrap=True, highlight=False)
 
 
-def report_json(results: Sequence[Result], changes: Changes | None) -> dict[str, Any]:
+def report_json(
+    results: Sequence[Result], changes: Changes | None, compared: Sequence[PromptComparison] = ()
+) -> dict[str, Any]:
     """The whole run as one document."""
-    more = {"regressions": list(changes.regressions), "repairs": list(changes.repairs)} if changes else {}
+    more: dict[str, Any] = (
+        {"regressions": list(changes.regressions), "repairs": list(changes.repairs)} if changes else {}
+    )
+    if compared:
+        more["compared"] = [comparison.as_json() for comparison in compared]
     return {
         **_count(results),
-        "routing": count_routing(results),
+        "routing": {variant: asdict(report) for variant, report in report_routes(results).items()},
         **more,
         "differs": list_different(results),
         "cases": [_result_json(result) for result in results],
@@ -162,26 +180,29 @@ def list_different(results: Sequence[Result]) -> Sequence[str]:
     ]
 
 
-def count_routing(results: Sequence[Result]) -> dict[str, int]:
-    """How many messages were routed of which the agent is expected, how many went there, and of both those of which the
-    router was sure."""
-    found = [(chosen, right) for result in results for chosen, right in _list_routed(result)]
-    sure = [right for chosen, right in found if chosen.decided_by == "meaning"]
-    return {
-        "routed": len(found),
-        "right": sum(right for _, right in found),
-        "sure": len(sure),
-        "sure_right": sum(sure),
-    }
+def report_routes(results: Sequence[Result]) -> Mapping[str, RoutingReport]:
+    """How well messages found their agent, by variant: those of which the agent is expected, and as messages of nobody
+    those that are to be declined by whomever. What a case sends to an agent is not routed."""
+    rows: dict[str, list[tuple[str, str | None, Decision]]] = {}
+    for result in results:
+        if result.case.metadata.agent is None:
+            rows.setdefault(result.variant, []).extend(_list_routed(result))
+    return {variant: report_routing(found) for variant, found in rows.items() if found}
 
 
-def _list_routed(result: Result) -> Iterator[tuple[AgentChosen, bool]]:
-    if result.case.metadata.agent is not None:
-        return
-    for reply, expected in zip(result.replies, result.case.expected, strict=False):
+def _list_routed(result: Result) -> Iterator[tuple[str, str | None, Decision]]:
+    routed = [*result.routed, *[None] * len(result.replies)]
+    for reply, expected, decision in zip(result.replies, result.case.expected, routed, strict=False):
+        if expected.agent is None and not expected.declined:
+            continue
         chosen = next((event for event in reply.answer.events if isinstance(event, AgentChosen)), None)
-        if expected.agent is not None and chosen is not None:
-            yield chosen, reply.answer.agent == expected.agent
+        if decision is None and chosen is not None:
+            # small talk, which no router is asked about
+            ranked = [Ranked(chosen.name, chosen.confidence)]
+            by: Literal["model", "meaning"] = "model" if chosen.decided_by == "model" else "meaning"
+            decision = Decision(chosen.name, chosen.confidence, by, ranked)
+        if decision is not None:
+            yield reply.message, expected.agent, decision
 
 
 def _count(results: Sequence[Result]) -> dict[str, int]:
@@ -199,19 +220,4 @@ def _result_json(result: Result) -> dict[str, Any]:
         "reasons": list(result.reasons),
         "unjudged": list(result.unjudged),
         "replies": [reply_json(reply) for reply in result.replies],
-    }
-
-
-def reply_json(reply: Reply) -> dict[str, Any]:
-    """An answer as JSON-ready data."""
-    return {
-        "message": reply.message,
-        "agent": reply.answer.agent,
-        "agents": reply.agents,
-        "text": reply.answer.text,
-        "calls": [{"tool": call.name, "arguments": call.arguments, "error": call.error} for call in reply.answer.calls],
-        "citations": [citation.document for citation in reply.answer.citations],
-        "tokens": reply.tokens,
-        "seconds": round(reply.seconds, 3),
-        "failure": reply.failure,
     }

@@ -1,35 +1,31 @@
-"""Cases through the real orchestrator and the real tools, on a database that is made for them and dropped afterwards."""
+"""Cases through the real orchestrator and the real tools, on a database that is ready for them."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from agent_server.app import create_server
 from agent_server.caller import Caller
 from agent_server.db import Database, new_id
-from agent_server.db.scratch import create_scratch, drop_scratch
 from agent_server.errors import ModelFailed
 from agent_server.evals.ask import Reply, ask
 from agent_server.evals.cases import Case
 from agent_server.evals.expect import list_differences
 from agent_server.evals.judge import evaluate, judge
+from agent_server.evals.prepared import adapt_settings
 from agent_server.evals.recordings import Mode, RecordedModels, Recordings
 from agent_server.evals.stubs import CallerStubs, Stubs
 from agent_server.identity.credentials import issue_guest
 from agent_server.identity.profiles import update_profile
 from agent_server.identity.roles import USER
 from agent_server.knowledge.embedders import get_embedder
-from agent_server.knowledge.embedders.base import Embedder
-from agent_server.knowledge.ingest import ingest
-from agent_server.models.choice import OFFLINE, choose_model
+from agent_server.models.choice import OFFLINE, choose_model, full_name
 from agent_server.models.windows import find_price
-from agent_server.routing import Router
+from agent_server.routing import Decision, Router
 from agent_server.routing.workspaces import create_router
-from agent_server.seed import load_seeds
 from agent_server.server import Server
 from agent_server.settings import Settings
-from agent_server.storage import migrate
 from agent_server.workspace import Workspace
 
 Verdict = Literal["passed", "failed", "missing"]
@@ -38,21 +34,27 @@ Verdict = Literal["passed", "failed", "missing"]
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """What cases are run with: a model, and a workspace, whose prompt `label` tells from others'. `model` is
-    `provider/model` or `offline`."""
+    `provider/model` or `offline`. With `only` it answers for the agents too that name a model of their own."""
 
     model: str
     workspace: Workspace
     label: str = ""
+    only: bool = False
 
     @property
     def name(self) -> str:
         return f"{self.label} {self.model}".strip()
 
+    def find_model(self, agent: str | None) -> str:
+        """The model that answers for an agent."""
+        found = self.workspace.agents.get(agent or "")
+        return self.model if self.only or found is None else found.model or self.model
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """What became of a case. `reasons` say what failed and why, a line each; `unjudged` are the criteria of judges that
-    no model was asked about."""
+    no model was asked about; `routed` has for each reply whom the router chose, None where it was not asked."""
 
     case: Case
     variant: str
@@ -60,35 +62,11 @@ class Result:
     reasons: Sequence[str] = ()
     replies: Sequence[Reply] = ()
     unjudged: Sequence[str] = ()
+    routed: Sequence[Decision | None] = ()
 
     @property
     def passed(self) -> bool:
         return self.verdict == "passed"
-
-
-def adapt_settings(settings: Settings, **more: Any) -> Settings:
-    """The settings of a server that runs cases: words come at once, and tables are made."""
-    return settings.model_copy(
-        update={"environment": "test", "migrate": True, "offline_words_per_second": 0.0, "summaries": False, **more}
-    )
-
-
-@asynccontextmanager
-async def scratch_database(settings: Settings, workspace: Workspace, beside: Database) -> AsyncIterator[Database]:
-    """A database with the tables, the seeds and the content of `workspace`, on the server of `beside`."""
-    url = await create_scratch(beside)
-    database = Database(url)
-    try:
-        settings = adapt_settings(settings)
-        await migrate(settings, workspace.root, database)
-        await load_seeds(database, workspace.seeds, workspace.root)
-        await ingest(
-            database, create_server(settings, workspace, database).runtime.resources[Embedder], workspace.content
-        )
-        yield database
-    finally:
-        await database.close()
-        await drop_scratch(beside, url)
 
 
 @dataclass(kw_only=True)
@@ -100,7 +78,7 @@ class CaseRunner:
     recordings: Recordings
     variant: Variant
     stubs: Stubs
-    found_costs: dict[str, tuple[float, float] | None] = field(default_factory=dict)
+    router: "_HeardRouter | None" = None
 
     async def run(self, case: Case) -> Result:
         """Run one case. Cases are run one after the other: what models answer is recorded by case."""
@@ -111,11 +89,13 @@ class CaseRunner:
         replies: list[Reply] = []
         reasons: list[str] = []
         unjudged: list[str] = []
+        routed: list[Decision | None] = []
         try:
             for n, (message, expected) in enumerate(zip(case.messages, case.expected, strict=True), 1):
                 conversation = replies[-1].answer.conversation if replies else None
                 reply = await ask(self.server, caller, message, conversation=conversation, agent=case.metadata.agent)
                 replies.append(reply)
+                routed.append(self.router.take() if self.router is not None else None)
                 found = list(list_differences(expected, reply, self._find_cost))
                 if expected.judge is not None and reply.failure is None:
                     if self.variant.model == OFFLINE:
@@ -144,6 +124,7 @@ class CaseRunner:
             reasons=missing or reasons,
             replies=replies,
             unjudged=unjudged,
+            routed=routed,
         )
 
     async def _judge(self, criterion: str, replies: Sequence[Reply]) -> Sequence[str]:
@@ -172,7 +153,7 @@ class CaseRunner:
         if model == OFFLINE:
             return 0.0
         # What answered is named without its provider.
-        price = find_price(self.variant.model) or find_price(model)
+        price = find_price(self.variant.find_model(reply.answer.agent)) or find_price(model)
         if price is None:
             return None
         return float(reply.usage.get("input_tokens", 0) * price[0] + reply.usage.get("output_tokens", 0) * price[1])
@@ -190,22 +171,43 @@ async def run_variant(
 ) -> AsyncIterator[CaseRunner]:
     """A server for cases with one variant on a database that is ready. `router` is one that was built before for the
     same agents, `transport` as `Models` takes it."""
-    stubs = Stubs()
-    # An agent's own model would be asked in place of the one that is tried.
-    agents = {name: replace(agent, model=None) for name, agent in variant.workspace.agents.items()}
+    stubs, heard = Stubs(), None if router is None else _HeardRouter(router)
+    # A candidate takes some conversations and not others: it is run with as a prompt of its own.
+    agents = {name: replace(agent, candidates=()) for name, agent in variant.workspace.agents.items()}
+    if variant.only:
+        agents = {name: replace(agent, model=None) for name, agent in agents.items()}
     workspace = stubs.put_into(replace(variant.workspace, agents=agents))
     adapted = adapt_settings(settings, model=variant.model, model_fallback=None)
     models = RecordedModels(adapted, recordings, transport=transport)
-    server = create_server(adapted, workspace, database, router=router, models=lambda: models)
+    server = create_server(adapted, workspace, database, router=heard, models=lambda: models)
     await server.runner.start()
     try:
         # The first answer must not wait for what is made once: a case may say how long one takes.
         await server.prepare()
-        yield CaseRunner(server=server, models=models, recordings=recordings, variant=variant, stubs=stubs)
+        yield CaseRunner(
+            server=server, models=models, recordings=recordings, variant=variant, stubs=stubs, router=heard
+        )
     finally:
         await server.runner.close()
         await server.close_models()
         await server.resolver.close()
+
+
+class _HeardRouter(Router):
+    """A router that remembers what it decided."""
+
+    def __init__(self, router: Router) -> None:
+        vars(self).update(vars(router))
+        self._last: Decision | None = None
+
+    async def decide(self, message: str, last: str | None) -> Decision:
+        self._last = await super().decide(message, last)
+        return self._last
+
+    def take(self) -> Decision | None:
+        """The last decision since this was asked before."""
+        last, self._last = self._last, None
+        return last
 
 
 class Routers:
@@ -234,15 +236,18 @@ def choose_mode(given: Mode | None, recorded: Sequence[str]) -> Mode:
     return given or ("replay" if recorded else "off")
 
 
-def choose_models(settings: Settings, given: Sequence[str], mode: Mode, recorded: Sequence[str]) -> Sequence[str]:
+def choose_models(
+    settings: Settings, given: Sequence[str], mode: Mode, recorded: Sequence[str], workspace: Workspace
+) -> Sequence[str]:
     """The models to run with: those that are asked for; else the one that is configured; else those of the recordings
     that are replayed; else the offline one."""
     if given:
         return given
     configured = choose_model(settings).name
-    if mode in ("replay", "auto") and configured not in recorded and recorded:
-        return recorded
-    return [configured]
+    # Those that agents name are asked for these agents alone.
+    own = {full_name(agent.model, settings) for agent in workspace.agents.values() if agent.model}
+    others = [name for name in recorded if name not in own]
+    return others if mode in ("replay", "auto") and configured not in recorded and others else [configured]
 
 
 async def run_cases(
@@ -260,7 +265,9 @@ async def run_cases(
     routers = Routers(settings)
     try:
         for variant in variants:
-            router = await routers.get(variant.workspace)
+            # To make one takes a second, and where each case names its agent nobody asks it.
+            routed = any(case.metadata.agent is None for case in cases)
+            router = await routers.get(variant.workspace) if routed else None
             opened = run_variant(settings, variant, database, recordings, router=router, transport=transport)
             async with opened as runner:
                 for case in cases:

@@ -68,10 +68,11 @@ async def run_case_server(workspace: Workspace, url: str) -> AsyncIterator[CaseR
     )
     recordings = Recordings(workspace.root, "replay")
     recorded = recordings.list_models(load_cases(list_files(workspace.root), workspace))
-    model = choose_models(settings, (), recordings.mode, recorded)[0]
+    model = choose_models(settings, (), recordings.mode, recorded, workspace)[0]
+    variant = Variant(model=model, workspace=workspace, only=not recorded)
     database = Database(url)
     try:
-        async with run_variant(settings, Variant(model=model, workspace=workspace), database, recordings) as runner:
+        async with run_variant(settings, variant, database, recordings) as runner:
             yield runner
     finally:
         await database.close()

@@ -82,7 +82,14 @@ def test_cases_pass_fail_and_are_compared_with_an_earlier_run(run: Callable[...,
     cases.write_text(CASES.replace("agent: baker", "agent: bakr"))
     done = run("run")
     assert done.exit_code == 2
-    assert done.stderr.startswith("evals/bread.yaml:5: there is no agent 'bakr'; did you mean 'baker'?")
+    assert done.stderr.startswith(mistake := "evals/bread.yaml:5: there is no agent 'bakr'; did you mean 'baker'?")
+    checked = CliRunner().invoke(app, ["check"], catch_exceptions=False)
+    assert checked.exit_code == 1
+    assert mistake in checked.stdout
+
+
+def prompt(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["prompt", *arguments], catch_exceptions=False)
 
 
 def test_two_prompts_are_compared_and_a_missing_recording_has_a_status_of_its_own(
@@ -96,6 +103,14 @@ def test_two_prompts_are_compared_and_a_missing_recording_has_a_status_of_its_ow
     assert [line.partition(": ")[2] for line in report["differs"]] == [
         "passed with prompts/baker.md offline, failed with edited.md offline"
     ]
+    (comparison,) = report["compared"]
+    assert (comparison["before"]["passed"], comparison["after"]["passed"]) == (2, 1)
+    shown = prompt("diff", "prompts/baker.md", "edited.md", "--cases")
+    assert shown.exit_code == 0, shown.output
+    assert "Dough rises for two hours: passed -> failed" in shown.stdout
+    assert "text: [-" in shown.stdout and "1 of 2 answers differs" in shown.stdout
+    data = json.loads(prompt("diff", "prompts/baker.md", "edited.md", "--cases", "--json").stdout)["cases"]
+    assert [one["verdicts"] for one in data["cases"]] == [one["verdicts"] for one in comparison["cases"]]
     recording = {"Dough rises for two hours": [{"model": "openai/m", "key": "k", "parts": {}, "output": []}]}
     (folder / "evals" / "recordings").mkdir()
     (folder / "evals" / "recordings" / "bread.yaml").write_text(yaml.dump(recording))

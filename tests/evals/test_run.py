@@ -21,10 +21,12 @@ from agent_server import ToolContext, tool
 from agent_server.db import Database
 from agent_server.evals.adding import make_case
 from agent_server.evals.cases import Case, append_case, load_cases
+from agent_server.evals.difference import diff_words
 from agent_server.evals.format import CaseBody
+from agent_server.evals.prepared import scratch_database, template_name
 from agent_server.evals.recordings import Mode, Recordings
-from agent_server.evals.replay import diff_words, difference_json, replay, tell_difference
-from agent_server.evals.report import list_different
+from agent_server.evals.replay import difference_json, replay, tell_difference
+from agent_server.evals.report import list_different, report_json, report_routes
 from agent_server.evals.requests import Asked
 from agent_server.evals.run import CaseRunner, Result, Variant, run_variant
 from agent_server.evals.stored import read_conversation, read_since, read_turn
@@ -61,14 +63,18 @@ async def open_runner(workspace: Workspace, agent_database: str, tmp_path: Path)
 
     @asynccontextmanager
     async def opened(
-        mode: Mode = "off", model: ScriptedOpenAI | None = None, name: str | None = None, within: Workspace = workspace
+        mode: Mode = "off",
+        model: ScriptedOpenAI | None = None,
+        name: str | None = None,
+        within: Workspace = workspace,
+        only: bool = False,
     ) -> AsyncIterator[CaseRunner]:
         settings = load_settings(
             workspace=workspace.root, openai_base_url="http://model.invalid/v1", model_retries=0, environment="test"
         )
         recordings = Recordings(tmp_path, mode)
         chosen = name or ("offline" if mode == "off" and model is None else MODEL)
-        variant = Variant(model=chosen, workspace=within)
+        variant = Variant(model=chosen, workspace=within, only=only)
         transport = InProcess(model or ScriptedOpenAI())
         async with run_variant(settings, variant, database, recordings, router=router, transport=transport) as runner:
             yield runner
@@ -138,7 +144,6 @@ async def test_a_tool_with_an_effect_outside_is_never_called_and_a_stub_stands_f
         assert (failing.passed, failing.replies[0].answer.calls[0].error) == (True, "conflict: Sold out")
 
 
-@pytest.mark.edits_items  # while it is recorded, a request is sent with another hash than it is made again with
 async def test_what_was_recorded_is_replayed_with_no_model_and_gives_the_same_a_hundred_times(
     open_runner: Open, workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -329,3 +334,78 @@ def test_a_case_that_passes_with_one_prompt_and_not_with_another_is_named() -> N
         Result(case=replace(one, line=2, file="y"), variant="a.md offline", verdict="failed"),
     ]
     assert list_different(results) == ["evals/x.yaml::one: passed with a.md offline, failed with b.md offline"]
+
+
+async def test_an_agent_is_asked_with_its_own_model_unless_one_is_named(
+    open_runner: Open, workspace: Workspace
+) -> None:
+    own = workspace.with_prompt(replace(workspace.agents["tasks"], model="openai/own"))
+    said = case("said", "Say hello", agent="tasks", expect={"contains": "hello"})
+    async with open_runner(model=(model := ScriptedOpenAI([Say("Hello.")] * 2)), within=own) as runner:
+        assert (await runner.run(said)).passed
+        assert runner.variant.find_model("tasks") == "openai/own"
+    async with open_runner(model=model, within=own, only=True) as runner:
+        assert (await runner.run(said)).passed
+    assert [request["model"] for request in model.requests] == ["own", "scripted"]
+
+
+async def test_a_judge_is_asked_and_its_reason_is_told(open_runner: Open) -> None:
+    judged = case("judged", "Say hello", agent="tasks", expect={"judge": "It is friendly", "max_cost": 1})
+    script: list[Step] = [
+        Say("Hello."),
+        Say('{"pass": true, "reason": "It greets."}'),
+        Say("Go away."),
+        Say('{"pass": false, "reason": "It is rude."}'),
+        Say("Hm."),
+        Say("I cannot tell."),
+    ]
+    async with open_runner(model=(model := ScriptedOpenAI(script)), name="openai/gpt-5.4-mini") as runner:
+        results = [await runner.run(judged) for _ in range(3)]
+    assert [list(result.reasons) for result in results] == [
+        [],
+        ["judge: 'It is friendly': It is rude."],
+        ["judge: openai/gpt-5.4-mini gave no verdict on 'It is friendly'"],
+    ]
+    asked = json.loads(model.requests[1]["messages"][-1]["content"])
+    assert asked == {
+        "conversation": [{"user": "Say hello"}, {"assistant": "Hello."}],
+        "criterion": "It is friendly",
+    }
+
+
+async def test_what_the_router_chose_is_reported_with_the_messages_of_nobody(open_runner: Open) -> None:
+    cases = [
+        case("right", "Add a task: Buy fins", expect={"agent": "tasks"}),
+        case("wrong", "Add a task: Buy masks", expect={"agent": "safety"}),
+        case("nobody", "Which bonds shall I buy?", expect={"declined": True}),
+        case("sent", "Add a task: Buy tanks", agent="tasks", expect={"agent": "tasks"}),
+    ]
+    async with open_runner() as runner:
+        results = [await runner.run(one) for one in cases]
+    (report,) = report_routes(results).values()
+    assert (report.messages, report.out_of_scope, report.accuracy, report.sure) == (2, 1, 0.5, 1.0)
+    assert report.wrong == [("Add a task: Buy masks", "safety", "tasks")]
+    assert report_json(results, None)["routing"]["offline"]["coverage_95"] is not None
+
+
+async def test_a_prepared_database_is_copied_until_what_it_was_made_from_changes(
+    agent_workspace: Workspace, postgres: str, tmp_path: Path
+) -> None:
+    content = tmp_path / "content"
+    (content / "a").mkdir(parents=True)
+    (content / "a" / "one.md").write_text("---\ntitle: One\ndescription: One.\n---\n# One\n\nBread.\n")
+    workspace = replace(agent_workspace, root=tmp_path)
+    settings, beside = load_settings(workspace=workspace.root, environment="test"), Database(postgres)
+    settings = settings.model_copy(update={"database_url": None})
+
+    async def look() -> list[Any]:
+        async with scratch_database(settings, workspace, beside) as database:
+            return await fetch(database.url, "select id from document order by path")
+
+    first = await look()
+    assert (len(first), await look()) == (1, first)
+    (content / "a" / "two.md").write_text("---\ntitle: Two\ndescription: Two.\n---\n# Two\n\nFins.\n")
+    second = await look()
+    assert (len(second), second[0]) == (2, first[0])
+    await fetch(postgres, f'drop database "{template_name(workspace)}" with (force)')
+    await beside.close()
