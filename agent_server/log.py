@@ -17,8 +17,9 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from itertools import accumulate, islice
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 from urllib.parse import quote, unquote
 
 import structlog
@@ -309,6 +310,22 @@ class RecentLines:
 recent = RecentLines()
 
 
+class _Lines:
+    """A stream for lines of the log. A line that cannot be written is lost."""
+
+    # Who reads the log may have gone, as in `2>&1 | head`: a turn must not fail because it says what it does.
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def configure_logging(level: str, format: Literal["console", "json"]) -> None:
     """Send every log line, of ours and of the libraries, through the same processors to stderr."""
     shared: list[structlog.typing.Processor] = [
@@ -330,7 +347,7 @@ def configure_logging(level: str, format: Literal["console", "json"]) -> None:
         processors=[*shared, ours],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         # One write for each line: lines of several workers would mingle otherwise.
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_Lines(sys.stderr)),  # type: ignore[arg-type]  # it writes and flushes
         # A logger that is used before this call must take on what is configured here.
         cache_logger_on_first_use=False,
     )

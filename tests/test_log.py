@@ -3,9 +3,11 @@
 import io
 import json
 import logging
+import os
 import string
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -165,6 +167,28 @@ def _recorded(format: Literal["json", "console"], monkeypatch: pytest.MonkeyPatc
         configure_logging("INFO" if format == "json" else "DEBUG", format)
     yield written
     structlog.contextvars.clear_contextvars()
+    configure_logging("WARNING", "console")
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+@pytest.mark.parametrize("end", ["its stream is closed", "its reader has gone"])
+def test_a_line_that_nobody_takes_is_lost_and_whoever_logs_goes_on(
+    format: Literal["json", "console"], end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    stream = os.fdopen(writer, "w")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        configure_logging("DEBUG", format)
+    os.close(reader)
+    if end == "its stream is closed":
+        with suppress(OSError):
+            stream.close()
+    log = structlog.get_logger()
+    log.warning("nobody.reads", turn="x")
+    log.info("nobody.reads", turn="x" * 100_000)
+    with suppress(OSError):
+        stream.close()
     configure_logging("WARNING", "console")
 
 
