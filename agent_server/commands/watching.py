@@ -69,6 +69,7 @@ class _Watch:
         self._results |= {result.case.id: result for result in results}
         print_matrix(self._console, results)
         print_summary(self._console, results, None)
+        self._console.file.flush()
         fail("Waiting for a change.")
 
     async def take_up(self, files: Collection[Path]) -> None:

@@ -1,7 +1,10 @@
 """`agent-server eval`: what is printed, and the exit statuses that scripts rely on."""
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,7 +14,8 @@ from typer.testing import CliRunner, Result
 
 from agent_server.cli import app
 from agent_server.testing import copy_database
-from tests.commands import OUR_VARIABLES
+from tests import zygote
+from tests.commands import OUR_VARIABLES, environment
 
 PROMPT = """\
 ---
@@ -121,6 +125,54 @@ def test_two_prompts_are_compared_and_a_missing_recording_has_a_status_of_its_ow
     assert run("run", "--recordings", "play").exit_code == 2
     assert run("run", "evals/none.yaml").exit_code == 2
     assert run("run", "--prompt", "none.md").exit_code == 2
+
+
+def test_a_saved_prompt_page_or_case_runs_again_what_it_concerns(folder: Path, empty: str) -> None:
+    smith = PROMPT.replace("baker", "smith").replace("bread", "iron").replace("dough rise", "iron glow")
+    glows = "- name: Iron is not known\n  inputs: How long should iron glow?\n  metadata: {expect: {agent: smith}}\n"
+    prompt, page, cases = [
+        folder / name for name in ("prompts/smith.md", "content/baking/dough.md", "evals/bread.yaml")
+    ]
+    prompt.write_text(smith)
+    cases.write_text(CASES + glows)
+    with watching(folder, empty) as wait_for:
+        assert "3 of 3 cases passed" in wait_for("Waiting for a change.")
+        prompt.write_text(smith.replace("You answer", "You briefly answer"))
+        assert "1 of 1 cases passed" in (seen := wait_for("Waiting for a change."))
+        assert "Iron is not known" in seen and "Dough" not in seen and "moon" not in seen
+        page.write_text(PAGE.replace("two hours", "three hours"))
+        assert "contains: 'two hours' is not in" in (seen := wait_for("Waiting for a change."))
+        assert "Iron" not in seen
+        cases.write_text(CASES.replace("contains: two", "contains: three") + glows)
+        assert "1 of 1 cases passed" in (seen := wait_for("Waiting for a change."))
+        assert "Dough rises" in seen and "moon" not in seen and "Iron" not in seen
+        cases.write_text(CASES.replace("agent: baker", "agent: bakr") + glows)
+        assert "there is no agent 'bakr'" in wait_for("Waiting for a change.")
+
+
+@contextmanager
+def watching(folder: Path, url: str) -> Iterator[Callable[[str], str]]:
+    """`eval run --watch` in a process. Yields what waits for a line with a text, and returns all that was written since."""
+    out, into = os.pipe()
+    variables = environment({"DATABASE_URL": url})
+    arguments = ("eval", "run", "--watch", "--workspace", str(folder))
+    process = zygote.start("agent_server", *arguments, cwd=folder, environment=variables, files=(0, into, into))
+    os.close(into)
+    with open(out, encoding="utf-8") as lines:
+
+        def wait_for(text: str) -> str:
+            seen = ""
+            for line in lines:
+                seen += line
+                if text in line:
+                    return seen
+            raise AssertionError(f"the command ended without {text!r}:\n{seen}")
+
+        try:
+            yield wait_for
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def test_what_was_said_runs_again_with_an_edited_prompt_and_becomes_cases(
