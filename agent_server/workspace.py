@@ -216,7 +216,23 @@ def _import_tools(root: Path) -> _Imported:
                 problems.append(_import_mistake(error, path, root))
                 lost.update(_DEFINITION.findall(path.read_text(encoding="utf-8", errors="replace")))
     problems += [replace(mistake, file=_relative(mistake.file, root)) for mistake in mistakes]
+    if not problems:
+        _kept[folder] = (_list_states(folder), {name: sys.modules[name] for name in sys.modules if _is_of_tools(name)})
     return _Imported(modules, problems, lost)
+
+
+# A process may come back to a workspace, as tests do. To import its modules once more would declare its tables twice.
+_kept: dict[Path, tuple[Mapping[Path, int], Mapping[str, ModuleType]]] = {}
+"""The modules of folders that were imported without a mistake, and the state of their files then."""
+
+
+def _list_states(folder: Path) -> Mapping[Path, int]:
+    """When each module was changed."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.py")}
+
+
+def _is_of_tools(name: str) -> bool:
+    return name == "tools" or name.startswith("tools.")
 
 
 def _make_importable(root: Path) -> None:
@@ -224,8 +240,11 @@ def _make_importable(root: Path) -> None:
     folder = root / "tools"
     loaded = sys.modules.get("tools")
     if loaded is not None and str(folder) not in [str(Path(p).resolve()) for p in loaded.__path__]:
-        for name in [n for n in sys.modules if n == "tools" or n.startswith("tools.")]:
+        for name in list(filter(_is_of_tools, sys.modules)):
             del sys.modules[name]
+    states, modules = _kept.get(folder, (None, {}))
+    if "tools" not in sys.modules and states == _list_states(folder):
+        sys.modules.update(modules)
     # In the first place: an installed package may be called `tools` as well.
     if sys.path[:1] != [str(root)]:
         sys.path.insert(0, str(root))

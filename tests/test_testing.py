@@ -174,6 +174,7 @@ def read(file: Path) -> str:
     return file.read_text() if file.exists() else ""
 
 
+@pytest.mark.edits_items  # a recording answers, and the double is not asked
 class TestRecording:
     """A provider is asked once, with a key; from then on its answers come from the file, without one."""
 

@@ -5,6 +5,7 @@ What has tools is loaded in a process of its own: `tools` of two workspaces cann
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -294,3 +295,22 @@ def test_several_agents_get_one_that_decides_between_them_unless_they_have_one(t
     three = load_workspace(write(tmp_path, triage=own))
     assert three.agents["triage"].handoffs == ("boats",)
     assert three.agents["triage"].description == "About triage."
+
+
+@pytest.mark.usefixtures("agent_workspace")
+def test_a_process_that_comes_back_to_a_workspace_has_the_modules_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    load_workspace(ROOT)
+    before = sys.modules["tools.diving.models"]
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "other.py").write_text("")
+    load_workspace(tmp_path)
+    assert "tools.diving.models" not in sys.modules
+    load_workspace(ROOT)
+    assert sys.modules["tools.diving.models"] is before
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tools"]:
+        del sys.modules[name]
+    load_workspace(ROOT)
+    assert sys.modules["tools.diving.models"] is before

@@ -120,7 +120,7 @@ def choose_cases(files: Sequence[str], workspace: Workspace) -> Sequence[Case]:
     names = {str(Path(file.partition("::")[0]).resolve()): Path(file.partition("::")[0]) for file in files}
     paths = list(names.values()) or list_files(workspace.root)
     if not paths:
-        raise InvalidInput(f"there are no cases; write {FOLDER}/first.yaml, as docs/testing.md shows")
+        raise InvalidInput(f"There are no cases; write {FOLDER}/first.yaml, as docs/testing.md shows")
     cases = load_cases(paths, workspace)
     single = {(str(Path(path).resolve()), name) for path, colons, name in (f.partition("::") for f in files) if colons}
     whole = {str(Path(file).resolve()) for file in files if "::" not in file}

@@ -33,7 +33,7 @@ def agree(question: str) -> bool:
 
 def is_unread() -> bool:
     """Whether nobody reads any more what this process prints."""
-    if not hasattr(select, "poll"):  # as on Windows, where there is no such signal either
+    if sys.platform == "win32":  # where there is no such signal either
         return True
     streams = select.poll()
     for stream in (sys.stdout, sys.stderr):

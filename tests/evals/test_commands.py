@@ -134,19 +134,20 @@ def test_a_saved_prompt_page_or_case_runs_again_what_it_concerns(folder: Path, e
         folder / name for name in ("prompts/smith.md", "content/baking/dough.md", "evals/bread.yaml")
     ]
     prompt.write_text(smith)
-    cases.write_text(CASES + glows)
+    own = CASES.replace("{expect: {declined", "{agent: baker, expect: {declined")
+    cases.write_text(own + glows)
     with watching(folder, empty) as wait_for:
         assert "3 of 3 cases passed" in wait_for("Waiting for a change.")
         prompt.write_text(smith.replace("You answer", "You briefly answer"))
-        assert "1 of 1 cases passed" in (seen := wait_for("Waiting for a change."))
+        assert "1 of 1 case passed" in (seen := wait_for("Waiting for a change."))
         assert "Iron is not known" in seen and "Dough" not in seen and "moon" not in seen
         page.write_text(PAGE.replace("two hours", "three hours"))
         assert "contains: 'two hours' is not in" in (seen := wait_for("Waiting for a change."))
         assert "Iron" not in seen
-        cases.write_text(CASES.replace("contains: two", "contains: three") + glows)
-        assert "1 of 1 cases passed" in (seen := wait_for("Waiting for a change."))
+        cases.write_text(own.replace("contains: two", "contains: three") + glows)
+        assert "1 of 1 case passed" in (seen := wait_for("Waiting for a change."))
         assert "Dough rises" in seen and "moon" not in seen and "Iron" not in seen
-        cases.write_text(CASES.replace("agent: baker", "agent: bakr") + glows)
+        cases.write_text(own.replace("agent: baker, cit", "agent: bakr, cit") + glows)
         assert "there is no agent 'bakr'" in wait_for("Waiting for a change.")
 
 
