@@ -96,7 +96,7 @@ def create_app(
 def _find_developers(server: Server) -> Sequence[APIRouter]:
     if server.settings.environment != "development":
         return ()
-    from agent_server.api.developer import create_developer_routers  # noqa: PLC0415  # only there
+    from agent_server.api.developer import create_developer_routers  # noqa: PLC0415  # it imports evals, which a deployed server does not need
 
     return create_developer_routers()
 
