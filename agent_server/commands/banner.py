@@ -16,10 +16,10 @@ def show_banner(server: Server, key: str | None, port: int) -> None:
     _print(f"\n  {_embolden(server.settings.title)} is ready\n")
     _print(f"  Page    {base}")
     if key is not None:
+        # Before the next: scripts take the first address with a key.
+        _print(f"  As you  {base}/#key={key}")
         if server.settings.environment == "development":
             _print(f"  Develop {base}/dev#key={key}")
-        # Below: it is what must not have scrolled away.
-        _print(f"  As you  {base}/#key={key}")
     _print(f"  MCP     {base}/mcp")
     _print(f"  API     {base}/docs")
     _print(f"  Model   {tell_model(server)}")
