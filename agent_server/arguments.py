@@ -26,6 +26,8 @@ _KINDS: Mapping[type[Any], str] = {
     dict: "object",
 }
 _ALL = frozenset(_KINDS.values())
+_ABOUT = frozenset({"title", "description", "default", "examples"})
+"""What is said of a field, and not of one of its alternatives."""
 _BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -49,6 +51,39 @@ def read_object(tool: str, text: str) -> dict[str, Any]:
 def read_as_meant(arguments: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
     """The arguments as an input schema has them. Raises InvalidInput for text that spells what cannot be stored."""
     return _read_members(arguments, schema, schema.get("$defs", {}), ())
+
+
+def allow_nulls(schema: Schema) -> dict[str, Any]:
+    """What `read_as_meant` takes of an input schema without references: null too for each field with a default."""
+    return dict(_allow_nulls(schema))
+
+
+def _allow_nulls(schema: Any) -> Any:
+    if not isinstance(schema, Mapping):
+        return schema
+    allowed = dict(schema)
+    for key in ("anyOf", "oneOf"):
+        if options := schema.get(key):
+            # Where several take an object, nothing says which of them one is for: it is read as it stands.
+            alone = all(sum(kind in _kinds(option, {}) for option in options) < 2 for kind in ("object", "array"))
+            allowed[key] = [_allow_nulls(option) if alone else option for option in options]
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            allowed[key] = _allow_nulls(schema[key])
+    if properties := schema.get("properties"):
+        required = schema.get("required", ())
+        allowed["properties"] = {
+            name: _allow_nulls(each) if name in required else _allow_null(_allow_nulls(each))
+            for name, each in properties.items()
+        }
+    return allowed
+
+
+def _allow_null(schema: Schema) -> Schema:
+    if "null" in _kinds(schema, {}):
+        return schema
+    about = {name: value for name, value in schema.items() if name in _ABOUT}
+    return {"anyOf": [{name: value for name, value in schema.items() if name not in _ABOUT}, {"type": "null"}], **about}
 
 
 def _read_members(

@@ -9,6 +9,7 @@ credential answers without. Exit code 1 if any is.
 
 import argparse
 import asyncio
+import json
 import random
 import re
 import shutil
@@ -277,7 +278,7 @@ def shape_is_taken(_: CheckContext, response: Response, case: OperationCase) -> 
 
 def invalid_is_refused(context: CheckContext, response: Response, case: OperationCase) -> None:
     """An invalid request is refused."""
-    if not is_padded(case.body):
+    if not is_padded(case.body) and not spells_json(case.body):
         negative_data_rejection(context, response, case)
 
 
@@ -286,6 +287,18 @@ def is_padded(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(is_padded(each) for each in value.values())
     return value != value.strip() if isinstance(value, str) else isinstance(value, list) and any(map(is_padded, value))
+
+
+def spells_json(value: Any) -> bool:
+    """Whether a text in `value` is JSON, which tools take in place of what it spells."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return False
+        return True
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return any(map(spells_json, parts))
 
 
 class AnsweredWithoutCredential(Failure):

@@ -1,5 +1,6 @@
 """Arguments as models and clients write them mean what they would mean written as the schema has them."""
 
+import importlib
 import json
 from datetime import date
 from typing import Any, Literal
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from agent_server import ToolContext, tool
+from agent_server.api.tools import inline_definitions
+from agent_server.arguments import allow_nulls
 from agent_server.bodies import DEPTH_LIMIT
 from agent_server.errors import InvalidInput
 from agent_server.tool import Tool
@@ -42,6 +45,7 @@ async def take(
     filter: Filter | None = None,
     filters: list[Filter] = [],  # noqa: B006
     size: Size = Size(),  # noqa: B008
+    named: dict[str, Size] = {},  # noqa: B006
     either: list[int] | dict[str, int] = [],  # noqa: B006
     level: Literal[1, 2] = 1,
     some: int | None = 7,
@@ -55,6 +59,7 @@ async def take(
     """Take anything."""
 
 
+Draft202012Validator: Any = importlib.import_module("jsonschema").Draft202012Validator  # it has no types
 TEXT_PARAMETERS = ("text", "mixed", "kind", "at_most", "day")
 OTHERS = sorted(set(take.arguments.model_fields) - {*TEXT_PARAMETERS})
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6)
@@ -100,6 +105,27 @@ def test_null_leaves_out_what_has_a_default_and_is_kept_where_it_is_a_value(name
     given_null, left_out = take.validate({name: None}), take.validate({})
     takes_null = name in ("filter", "some", "day")
     assert given_null == {**left_out, name: None} if takes_null else given_null == left_out
+
+
+DESCRIBED = Draft202012Validator(allow_nulls(inline_definitions(take.input_schema)))
+SIZES = st.fixed_dictionaries(
+    {}, optional={"width": st.integers() | st.none() | WORDS, "tags": st.lists(WORDS) | st.none()}
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted({*OTHERS, "text", "mixed"} - {"filter", "filters"})), VALUES | SIZES))
+@example({"text": None, "size": {"width": None}, "named": {"a": {"tags": None}}, "day": None})
+def test_what_the_described_schema_allows_is_taken(arguments: dict[str, Any]) -> None:
+    if DESCRIBED.is_valid(arguments):
+        take.validate(arguments)
+
+
+@pytest.mark.parametrize("name", sorted({*take.arguments.model_fields} - {"filter"}))
+def test_null_is_described_where_it_is_taken(name: str) -> None:
+    assert DESCRIBED.is_valid({name: None})
+    for inner in ({"width": None}, {"tags": None}):
+        assert DESCRIBED.is_valid({"size": inner, "named": {name: inner}})
+    assert not DESCRIBED.is_valid({"numbers": [None]})
 
 
 @tool(scope="probe:read", effect="read")

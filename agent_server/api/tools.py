@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse
 
+from agent_server.arguments import allow_nulls
 from agent_server.bodies import name_wrong_type
 from agent_server.caller import Caller
 from agent_server.calls.call import call_tool
@@ -126,7 +127,7 @@ def _describe_operation(tool: Tool[..., Any]) -> dict[str, Any]:
     return {
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": inline_definitions(tool.input_schema)}},
+            "content": {"application/json": {"schema": allow_nulls(inline_definitions(tool.input_schema))}},
         },
         "responses": {
             "200": {
