@@ -5,6 +5,7 @@ It runs when a test is over and before its database is gone.
 
 import asyncio
 import json
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -68,11 +69,20 @@ async def find_differences(url: str, received: list[dict[str, Any]]) -> list[str
                     continue
                 # A recorder between the two names its model otherwise.
                 body = {**json.loads(request.body), "model": None}
-                if not request.is_exact or body not in received:
-                    found.append(f"{turn_id}: request {request.no} is another: {request.body.decode()[-2000:]}")
+                if not request.is_exact:
+                    found.append(f"{turn_id}: request {request.no} is not what was stored: {body}")
+                elif body not in received:
+                    found.append(f"{turn_id}: request {request.no} is another: {describe_difference(body, received)}")
     finally:
         await database.close()
     return found
+
+
+def describe_difference(body: dict[str, Any], received: list[dict[str, Any]]) -> str:
+    """Where `body` begins to differ from that received request which it is most alike."""
+    text_of = json.dumps(body)
+    same, nearest = max((len(os.path.commonprefix([text_of, each])), each) for each in map(json.dumps, received))
+    return f"{text_of[max(same - 200, 0) : same + 500]} in place of {nearest[max(same - 200, 0) : same + 500]}"
 
 
 _TURNS = """

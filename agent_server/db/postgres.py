@@ -90,12 +90,19 @@ def _user_of(data: Path) -> pwd.struct_passwd:
     owner = data.stat().st_uid if data.exists() else 0
     if owner != 0:
         return pwd.getpwuid(owner)
-    try:
-        return pwd.getpwnam(SERVER_USER)
-    except KeyError:
-        command = ("useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SERVER_USER)
-        subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # nothing of it is anybody's word
-        return pwd.getpwnam(SERVER_USER)
+    return add_user(SERVER_USER)
+
+
+def add_user(name: str) -> pwd.struct_passwd:
+    """The system's user of that name, which is added if there is none."""
+    # Of several `useradd` at once each reports success, and all but the last have given a number that is nobody's.
+    with fasteners.InterProcessLock(ELSEWHERE / _LOCK):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            command = ("useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name)
+            subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # the name is ours
+            return pwd.getpwnam(name)
 
 
 def _can(user: pwd.struct_passwd, how: str, path: Path) -> bool:

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import pwd
 import re
+import secrets
 import shutil
 import signal
 import stat
@@ -268,6 +270,18 @@ def test_a_socket_folder_that_somebody_else_has_made_is_not_used(home: Path) -> 
         assert refused.returncode == 1
         assert "is open to others, or theirs; remove it" in refused.stderr
     place.unlink()
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root adds users")
+def test_processes_that_start_at_once_run_their_servers_as_one_user() -> None:
+    name = f"pg{secrets.token_hex(4)}"
+    program = f"from agent_server.db.postgres import add_user; print(add_user({name!r}).pw_uid)"
+    try:
+        started = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) for _ in range(6)]
+        users = {int(process.communicate()[0]) for process in started}
+        assert users == {pwd.getpwnam(name).pw_uid}
+    finally:
+        subprocess.run(["userdel", name], check=True)
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="whoever is not root gives nothing away")
