@@ -5,8 +5,8 @@ It runs when a test is over and before its database is gone.
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from typing import Any
 
 import pytest
@@ -81,8 +81,12 @@ async def find_differences(url: str, received: list[dict[str, Any]]) -> list[str
 def describe_difference(body: dict[str, Any], received: list[dict[str, Any]]) -> str:
     """Where `body` begins to differ from that received request which it is most alike."""
     text_of = json.dumps(body)
-    same, nearest = max((len(os.path.commonprefix([text_of, each])), each) for each in map(json.dumps, received))
+    same, nearest = max((_count_same(text_of, each), each) for each in map(json.dumps, received))
     return f"{text_of[max(same - 200, 0) : same + 500]} in place of {nearest[max(same - 200, 0) : same + 500]}"
+
+
+def _count_same(one: str, other: str) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 _TURNS = """
