@@ -19,8 +19,8 @@ EARLIER = 5
 """Turns that the conversation of each counted turn has had."""
 WRITING = "transactions that write or notify"
 """Those that Postgres gave a number."""
-_FLUSH_SECONDS = 1.5
-"""Postgres's processes report their statistics once a second at most."""
+_FLUSH_SECONDS = 10.5
+"""A process of Postgres that reported its statistics within a second does so again once it has idled for ten."""
 _LOGGED = re.compile(rf"^[^|\n]*\|{DATABASE}\|LOG:  (?:statement|execute [^:]*): (.*)$", re.M)
 _CONTROL = re.compile(
     r"(?i)\s*(begin|start transaction|commit|rollback|savepoint|release|set|reset|select set_config)\b"

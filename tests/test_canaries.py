@@ -86,7 +86,10 @@ class Indiscreet(ScriptedOpenAI):
     """A model's server that repeats what it must not, where the user's message asks for it."""
 
     async def completions(self, request: Request) -> Response:
-        said = str((await request.json())["messages"][-1]["content"])
+        body = await request.json()
+        said = str(body["messages"][-1]["content"])
+        if any(f"Please {how}" in said for how in ("refuse", "fail", "babble")):
+            self.next(body)  # noted as received, and answered otherwise
         given = f"{request.headers['authorization']} {ALL}"
         if "Please refuse" in said:
             return JSONResponse({"error": {"message": f"Incorrect API key provided: {given}", "code": given}}, 401)
