@@ -53,27 +53,23 @@ def read_as_meant(arguments: Mapping[str, Any], schema: Schema) -> dict[str, Any
     return _read_members(arguments, schema, schema.get("$defs", {}), ())
 
 
-def allow_nulls(schema: Schema) -> dict[str, Any]:
+def allow_nulls(schema: Any) -> Any:
     """What `read_as_meant` takes of an input schema without references: null too for each field with a default."""
-    return dict(_allow_nulls(schema))
-
-
-def _allow_nulls(schema: Any) -> Any:
-    if not isinstance(schema, Mapping):
+    if not isinstance(schema, Mapping):  # `additionalProperties` may be true or false
         return schema
     allowed = dict(schema)
     for key in ("anyOf", "oneOf"):
         if options := schema.get(key):
             # Where several take an object, nothing says which of them one is for: it is read as it stands.
             alone = all(sum(kind in _kinds(option, {}) for option in options) < 2 for kind in ("object", "array"))
-            allowed[key] = [_allow_nulls(option) if alone else option for option in options]
+            allowed[key] = [allow_nulls(option) if alone else option for option in options]
     for key in ("items", "additionalProperties"):
         if key in schema:
-            allowed[key] = _allow_nulls(schema[key])
+            allowed[key] = allow_nulls(schema[key])
     if properties := schema.get("properties"):
         required = schema.get("required", ())
         allowed["properties"] = {
-            name: _allow_nulls(each) if name in required else _allow_null(_allow_nulls(each))
+            name: allow_nulls(each) if name in required else _allow_null(allow_nulls(each))
             for name, each in properties.items()
         }
     return allowed

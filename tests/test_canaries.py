@@ -88,15 +88,17 @@ class Indiscreet(ScriptedOpenAI):
     async def completions(self, request: Request) -> Response:
         body = await request.json()
         said = str(body["messages"][-1]["content"])
-        if any(f"Please {how}" in said for how in ("refuse", "fail", "babble")):
-            self.next(body)  # noted as received, and answered otherwise
         given = f"{request.headers['authorization']} {ALL}"
-        if "Please refuse" in said:
-            return JSONResponse({"error": {"message": f"Incorrect API key provided: {given}", "code": given}}, 401)
-        if "Please fail" in said:
-            return Response(f"<html>{given}</html>", 500)
-        if "Please babble" in said:
-            return Response(f"data: {{{given}\n\n", media_type="text/event-stream")
+        refused = {"error": {"message": f"Incorrect API key provided: {given}", "code": given}}
+        otherwise = {
+            "Please refuse": JSONResponse(refused, 401),
+            "Please fail": Response(f"<html>{given}</html>", 500),
+            "Please babble": Response(f"data: {{{given}\n\n", media_type="text/event-stream"),
+        }
+        for asked, response in otherwise.items():
+            if asked in said:
+                self.next(body)  # what was received is noted there
+                return response
         return await answer_request(self, request)
 
 

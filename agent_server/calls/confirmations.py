@@ -252,6 +252,7 @@ class ConfirmationLedger:
         self._marked = True
 
     def hold(self, outcome: Ending, act: Mapping[str, Any]) -> None:
+        # Only calls of tools that read are held, and no question is asked about those.
         raise NotImplementedError("a call that is asked about has an effect")
 
     async def finish(self, session: AsyncSession, outcome: Ending, question: Question | None = None) -> None:
