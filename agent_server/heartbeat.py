@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import DateTime, text
 from sqlmodel import Field, SQLModel
 
-from agent_server.db import Database, keep_promise
+from agent_server.db import BROKEN, Database, keep_promise
 from agent_server.errors import Unavailable
 
 log = structlog.get_logger()
@@ -137,7 +137,7 @@ class Heartbeat:
                 return
             except asyncpg.PostgresError:
                 pass  # the server answers: to give up the lock would say that this process is dead
-            except (asyncpg.InterfaceError, OSError, TimeoutError):
+            except BROKEN:
                 # A connection that leads nowhere does not say so itself.
                 self._notice_end(connection)
         async with self._database.transaction() as session:
@@ -155,7 +155,7 @@ class Heartbeat:
             await self._lost.wait()
             try:
                 await self._connect()
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, Unavailable):
+            except (asyncpg.PostgresError, Unavailable, *BROKEN):
                 await asyncio.sleep(wait)  # a server that starts again announces itself to nobody
                 wait = min(wait * 2, 1.0)
             else:

@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from agent_server.db import Database
+from agent_server.db import BROKEN, Database
 from agent_server.errors import Unavailable
 
 log = structlog.get_logger()
@@ -28,7 +28,7 @@ CHECK_SECONDS = 15.0
 _PER_NOTIFY = 200
 """Hints in one notification, whose payload Postgres limits to 8,000 bytes."""
 
-_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+_LOST = (asyncpg.PostgresError, *BROKEN)
 _ID = re.compile("[0-9a-f]{32}")
 
 

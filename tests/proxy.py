@@ -6,6 +6,15 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
+from sqlalchemy import text
+
+from agent_server.db import Database
+from tests.conftest import everything
+
+_END = """
+    select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and pid <> pg_backend_pid()"""
+
 
 @dataclass(eq=False)
 class _Link:
@@ -24,8 +33,11 @@ class Proxy:
     """Seconds that everything takes on its way, in each direction."""
     refused: int = 0
     """How many connections came while it was cut."""
+    ended: int = 0
+    """How many of the database's ends were closed."""
     _cut: bool = False
     _flowing: asyncio.Event = field(default_factory=asyncio.Event)
+    _telling: asyncio.Event = field(default_factory=asyncio.Event)
     _links: set[_Link] = field(default_factory=set)
 
     def cut(self) -> None:
@@ -39,6 +51,10 @@ class Proxy:
         """Keep every connection, accept new ones, and let nothing through until `heal`, not even that one ended."""
         self._flowing.clear()
 
+    def hide_ends(self) -> None:
+        """Let everything through but that a connection ended, until `heal`: as it is for a moment with each one."""
+        self._telling.clear()
+
     def lose(self) -> None:
         """What is open now stays so and leads nowhere, also after `heal`: as behind a firewall that forgot it."""
         for link in self._links:
@@ -48,6 +64,7 @@ class Proxy:
         """What was held goes on its way."""
         self._cut = False
         self._flowing.set()
+        self._telling.set()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, socket: str) -> None:
         if self._cut:
@@ -70,9 +87,22 @@ class Proxy:
                 if not link.lost:
                     to.write(sent)
                     await to.drain()
+        self.ended += to is link.writers[0]
         await self._flowing.wait()
+        await self._telling.wait()
         if not link.lost:
             to.close()
+
+
+async def end_connections(proxy: Proxy, database: Database) -> None:
+    """Have the server end all connections to the database, and wait until those through `proxy` have been told."""
+    awaited = proxy.ended + len(proxy._links)
+    async with everything(database) as session:
+        await session.execute(text(_END))
+    async with asyncio.timeout(30):
+        while proxy.ended < awaited:  # noqa: ASYNC110  # each one that ends counts
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)  # what was written to a socket here is read from it
 
 
 @asynccontextmanager

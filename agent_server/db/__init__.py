@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from agent_server.db.database import Database as Database
     from agent_server.db.database import after_commit as after_commit
     from agent_server.db.executor import Executor as Executor
+    from agent_server.db.outages import BROKEN as BROKEN
     from agent_server.db.outages import DatabaseAway as DatabaseAway
     from agent_server.db.outages import busy_database as busy_database
     from agent_server.db.outages import is_deadlock as is_deadlock
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Database": "agent_server.db.database",
+    "BROKEN": "agent_server.db.outages",
     "DatabaseAway": "agent_server.db.outages",
     "Executor": "agent_server.db.executor",
     "OUT_OF_REACH": "agent_server.db.types",

@@ -16,7 +16,7 @@ from agent_server.db.address import read_address
 from agent_server.db.executor import Executor
 from agent_server.db.extension import widen_path
 from agent_server.db.isolation import APP_ROLE, ensure_roles, preamble, refuse_unguarded
-from agent_server.db.outages import AWAY, DatabaseAway, not_our_session, sqlstate_of, translate
+from agent_server.db.outages import AWAY, BROKEN, DatabaseAway, not_our_session, sqlstate_of, translate
 from agent_server.db.pool import NoPool, Pool
 from agent_server.db.quick import QuickSession, Rows, uncut
 from agent_server.errors import InvalidInput
@@ -163,7 +163,7 @@ class Database:
                 **{"timeout": 5, "server_settings": settings, **named, **address.arguments}
             )
             await connection.execute(_DIRECT, timeout=5)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (asyncpg.PostgresError, *BROKEN) as error:
             raise DatabaseAway(AWAY) from error
         return connection
 

@@ -18,7 +18,10 @@ _DEADLOCK = "40P01"
 _TOO_MANY_CLIENTS = "53300"
 _OUTDATED = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 """A newer version beside this one has changed a table; the next use of the connection knows."""
-_GONE = (OSError, PostgresConnectionError, asyncpg.InterfaceError)
+BROKEN = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg raises where a connection is of no use any more. The last one comes where the server has said that it
+ends the connection, and has not closed it yet."""
+_GONE = (*BROKEN, PostgresConnectionError)
 
 AWAY = "The database cannot be reached; try again in a moment"
 _BUSY = "The server is busy: all of its connections to the database are in use; try again in a moment"
@@ -77,6 +80,11 @@ def _is_away(error: Exception) -> bool:
         return True
     # asyncpg's word for a connection that is gone, and for an argument that Postgres could not take, which is a bug
     return isinstance(error, InterfaceError) and not isinstance(error.orig and error.orig.__cause__, ValueError)
+
+
+def is_unusable(error: BaseException) -> bool:
+    """Whether the driver no longer knows what it has been told, and the connection must serve nobody else."""
+    return isinstance(error, asyncpg.InternalClientError)
 
 
 def is_full(error: Unavailable) -> bool:

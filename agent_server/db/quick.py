@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
-from agent_server.db.outages import translate_outage
+from agent_server.db.outages import BROKEN, is_unusable, translate_outage
 from agent_server.errors import Unavailable
 
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?![:\w])")
@@ -128,7 +128,7 @@ class QuickSession:
         try:
             if self._held is not None and self._held.is_valid:
                 await self._send("execute", "ROLLBACK")
-        except (Unavailable, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except (Unavailable, asyncpg.PostgresError, *BROKEN) as error:
             # A connection in an unknown state must serve nobody else.
             if self._held is not None:
                 await greenlet_spawn(self._held.invalidate, error)
@@ -154,7 +154,7 @@ class QuickSession:
                 # gone for the other connections as well (a link that is up on our side only).
                 pool = cast(Any, self._engine.pool)
                 await greenlet_spawn(pool._invalidate, held, cause)  # SQLAlchemy's own way to do this
-            elif driver.is_closed():
+            elif driver.is_closed() or is_unusable(cause):
                 await greenlet_spawn(held.invalidate, cause)
             raise
 

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from agent_server.db import Database, DatabaseAway, after_commit, new_id
 from agent_server.db.quick import compile_text
 from tests.conftest import everything
+from tests.proxy import end_connections, proxied
 
 _ECHO = text("""
     select cast(:s as text) as s, cast(:n as bigint) as n, cast(:u as uuid) as u, cast(:j as jsonb) as j,
@@ -175,6 +176,38 @@ async def test_a_connection_that_is_cut_is_an_outage_and_is_replaced(url: str, w
     assert (await database.single(text("select 3"), {})).scalar_one() == 3
     await other.close()
     await database.close()
+
+
+@pytest.mark.parametrize("where", ["first", "statement", "commit", "single", "ordinary first", "ordinary statement"])
+async def test_a_connection_that_was_ended_and_is_not_closed_yet_is_an_outage_too(url: str, where: str) -> None:
+    other = Database(url)
+    async with proxied(url) as proxy:
+        database = Database(proxy.url, pool_size=1)
+        begin = database.transaction if where.startswith("ordinary") else database.quick
+
+        async def use() -> None:
+            if where.endswith("first"):
+                await end_connections(proxy, other)
+            async with begin() as session:
+                await session.execute(text("select 1"))
+                if not where.endswith("first"):
+                    await end_connections(proxy, other)
+                if where.endswith("statement"):
+                    await session.execute(text("select 2"))
+
+        async def use_once() -> None:
+            await end_connections(proxy, other)
+            await database.single(text("select 2"), {})
+
+        await database.single(text("select 1"), {})  # the pool has its connection
+        proxy.hide_ends()
+        with pytest.raises(DatabaseAway, match="cannot be reached"):
+            await (use_once() if where == "single" else use())
+        async with begin() as session:
+            assert (await session.execute(text("select 3"))).scalar_one() == 3
+        proxy.heal()
+        await database.close()
+    await other.close()
 
 
 async def test_a_row_can_be_read_by_name_and_in_order(database: Database) -> None:

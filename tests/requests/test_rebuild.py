@@ -36,7 +36,7 @@ async def rebuild(server: AgentServer, owner: UUID, turn: UUID) -> list[SentRequ
 
 async def list_turns(server: AgentServer) -> list[tuple[UUID, UUID]]:
     async with everything(server.database) as session:
-        return [tuple(row) for row in await session.execute(text("select owner_id, id from turn order by turn_no"))]
+        return [tuple(row) for row in await session.execute(text("select owner_id, id from turn order by created_at"))]
 
 
 async def count(server: AgentServer, query: str) -> int:

@@ -14,15 +14,16 @@ from agent_server.caller import Caller
 from agent_server.conversations.items import assistant_message
 from agent_server.conversations.models import Conversation, Item
 from agent_server.conversations.repository import ConversationRepository
-from agent_server.db import Database
+from agent_server.db import Database, new_id
 from agent_server.errors import Unavailable
 from agent_server.heartbeat import LOCK_SPACE
+from agent_server.signals import Signals, TurnGrew
 from agent_server.tool import ToolContext, tool
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.events import Numbered, TextDelta, TextDone
 from agent_server.turns.models import Turn
 from tests.conftest import everything
-from tests.proxy import Proxy, proxied
+from tests.proxy import Proxy, end_connections, proxied
 from tests.turns.ledger import Replica, call, count, ended, read_log, read_turn, replica, until
 
 _LOCKED = f"""
@@ -250,3 +251,37 @@ async def test_on_a_half_open_link_a_request_is_told_that_the_database_is_away(p
     async with asyncio.timeout(60):
         answers = await asyncio.gather(*(pair.behind.send(me) for _ in range(10)), return_exceptions=True)
     assert all(isinstance(answer, Unavailable) for answer in answers)
+
+
+async def test_hints_come_again_after_the_server_ended_a_connection_and_did_not_close_it(
+    url: str, database: Database
+) -> None:
+    async with proxied(url) as proxy:
+        far = Database(proxy.url)
+        behind, direct = Signals(far, new_id()), Signals(database, new_id())
+        await behind.start()
+        await direct.start()
+        proxy.hide_ends()
+        await end_connections(proxy, database)
+        sent, answer = TurnGrew(new_id()), TurnGrew(new_id())
+        behind.send(sent)
+        async with asyncio.timeout(30):
+            assert await direct.received.get() == sent
+            direct.send(answer)
+            assert await behind.received.get() == answer
+        proxy.heal()
+        await asyncio.gather(behind.close(), direct.close(), far.close())
+
+
+async def test_a_replica_whose_connections_were_all_ended_and_not_closed_lives_on(pair: Pair, me: Caller) -> None:
+    pair.proxy.hide_ends()
+    await end_connections(pair.proxy, pair.direct.database)
+
+    async def answers() -> bool:
+        with suppress(Unavailable):
+            return (await read_turn(pair.behind.database, await pair.behind.send(me))) is not None
+        return False
+
+    await until(answers)
+    pair.proxy.heal()
+    await pair.serves_again(me)
