@@ -277,11 +277,13 @@ async def test_a_replica_whose_connections_were_all_ended_and_not_closed_lives_o
     pair.proxy.hide_ends()
     await end_connections(pair.proxy, pair.direct.database)
 
-    async def answers() -> bool:
-        with suppress(Unavailable):
-            return (await read_turn(pair.behind.database, await pair.behind.send(me))) is not None
-        return False
+    sent: list[Turn] = []
 
-    await until(answers)
+    async def taken() -> bool:
+        with suppress(Unavailable):
+            sent.append(await pair.behind.send(me))
+        return bool(sent)
+
+    await until(taken)
     pair.proxy.heal()
-    await pair.serves_again(me)
+    await pair.is_answered_once(*sent, *await pair.serves_again(me))
