@@ -63,7 +63,8 @@ something outside that does not (at most once)."""
 OUTSIDE: frozenset[Effect] = frozenset({"keyed", "once"})
 
 
-_NAME = re.compile(r"[a-z_]{1,40}")
+# The longest name that OpenAI's API takes for a function.
+_NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}")
 _SCOPE = re.compile(r"[a-z_]+:[a-z_]+")
 
 
@@ -310,7 +311,7 @@ def _mistakes(tool: Tool[Any, Any]) -> Sequence[str]:
     found: list[str] = []
     signature = inspect.signature(tool.function)
     if not _NAME.fullmatch(tool.name):
-        found.append("a name is 1 to 40 of a-z and _, as in add_task")
+        found.append("a name is 1 to 64 of a-z, 0-9 and _, and begins with no digit, as in add_task")
     if not _SCOPE.fullmatch(tool.scope):
         found.append(f"scope {tool.scope!r} is not resource:verb, as in tasks:write")
     if tool.effect not in ("read", "stored", "keyed", "once"):

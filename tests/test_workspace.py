@@ -158,7 +158,7 @@ def test_every_tool_that_cannot_work_is_named_where_it_is_declared(tmp_path: Pat
         "no_docstring": 'needs a docstring, as in """No docstring.""": models choose a tool by it',
         "no_type": "size has no type; write one, as in `size: str`",
         "no_return": "needs a return type, as in `-> str`: it becomes the output schema",
-        "BadName2": "a name is 1 to 40 of a-z and _",
+        "BadName2": "a name is 1 to 64 of a-z, 0-9 and _",
         "bad_scope": "scope 'things' is not resource:verb, as in tasks:write",
         "bad_effect": "effect 'sometimes' is not one of read, stored, keyed, once",
         "not_async": "must be `async def`",

@@ -210,11 +210,16 @@ async def list_collections(session: Executor) -> list[CollectionSummary]:
     return [CollectionSummary(name, pages, tuple(titles)) for name, pages, titles in rows]
 
 
-async def list_documents(session: AsyncSession) -> list[DocumentSummary]:
-    """Every document in the order of the paths."""
+async def list_documents(
+    session: AsyncSession, *, after: str | None = None, most: int | None = None
+) -> list[DocumentSummary]:
+    """The documents in the order of the paths, by code points: those after a path, and so many at most."""
     rows = await session.execute(
-        text("select id, path, collection, title, description from document where owner_id = :owner_id order by path"),
-        {"owner_id": SYSTEM},
+        text("""
+            select id, path, collection, title, description from document
+            where owner_id = :owner_id and (cast(:after as text) is null or path collate "C" > :after)
+            order by path collate "C" limit :most"""),
+        {"owner_id": SYSTEM, "after": after, "most": most},
     )
     return [DocumentSummary(*row) for row in rows]
 

@@ -22,11 +22,12 @@ class Document(Protocol):
 class Documents:
     """Where documents come from and the scope that a caller must hold to see them.
 
+    `list_documents` returns those after a path (None: from the first one), so many at most, in the order of the paths.
     `read_document` returns the Markdown of the document at a path, and raises NotFound.
     """
 
     scope: str
-    list_documents: Callable[[], Awaitable[Sequence[Document]]]
+    list_documents: Callable[[str | None, int], Awaitable[Sequence[Document]]]
     read_document: Callable[[str], Awaitable[str]]
 
     def authorise(self, caller: Caller) -> None:

@@ -32,16 +32,16 @@ def create_mcp(server: Server, caller: Caller) -> "McpServer":
 def create_documents(server: Server) -> Documents:
     """The content as MCP resources."""
 
-    async def list_all() -> Sequence[DocumentSummary]:
+    async def list_some(after: str | None, most: int) -> Sequence[DocumentSummary]:
         async with server.database.transaction() as session:
             # Nobody is named: content is readable by all, and who may ask for it is decided by the scope below.
-            return await list_documents(session)
+            return await list_documents(session, after=after, most=most)
 
     async def read(path: str) -> str:
         async with server.database.transaction() as session:
             return await read_document(session, path)
 
-    return Documents(scope="knowledge:read", list_documents=list_all, read_document=read)
+    return Documents(scope="knowledge:read", list_documents=list_some, read_document=read)
 
 
 def tell_instructions(workspace: Workspace) -> str:

@@ -10,18 +10,29 @@ from agent_server.errors import LONGEST_VALUE, NotFound, cut
 from agent_server.log import without_secrets
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.errors import error_data
+from agent_server.mcp.pages import PAGE, read_cursor, write_cursor
 
 _SCHEME = "content://"
 _MARKDOWN = "text/markdown"
 _LONGEST_URI = 8_000
 
 
-async def list_resources(documents: Documents, caller: Caller) -> list[types.Resource]:
-    """What `caller` may read in the order of the paths."""
+async def list_resources(
+    documents: Documents, caller: Caller, cursor: str | None = None
+) -> tuple[list[types.Resource], str | None]:
+    """A page of what `caller` may read in the order of the paths, and the cursor of the next one.
+
+    Raises MCPError for a cursor that is none of this server's.
+    """
+    after = read_cursor(cursor)
     if not caller.may(documents.scope):
-        return []
-    found = sorted(await documents.list_documents(), key=lambda document: document.path)
-    return [types.Resource(uri=_SCHEME + quote(d.path), name=d.path, title=d.title, mime_type=_MARKDOWN) for d in found]
+        return [], None
+    found = await documents.list_documents(after, PAGE + 1)
+    page = [
+        types.Resource(uri=_SCHEME + quote(d.path), name=d.path, title=d.title, mime_type=_MARKDOWN)
+        for d in found[:PAGE]
+    ]
+    return page, write_cursor(found[PAGE - 1].path) if len(found) > PAGE else None
 
 
 def list_templates(documents: Documents, caller: Caller) -> list[types.ResourceTemplate]:

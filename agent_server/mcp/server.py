@@ -18,6 +18,7 @@ from agent_server.log import without_secrets
 from agent_server.mcp.asking import answer_call, ask, can_ask
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.errors import render_errors
+from agent_server.mcp.pages import refuse_cursor
 from agent_server.mcp.resources import list_resources, list_templates, read_resource
 from agent_server.mcp.tools import describe, render_failure, render_output
 from agent_server.tool import Tool
@@ -44,9 +45,11 @@ def create_mcp_server(
     caller's to use: that is an error of the protocol.
     """
     # In one order on every replica, so that a list does not change with the replica that answers.
-    listed = [(tools[key], describe(tools[key])) for key in sorted(tools)]
+    with_output = runtime.settings.mcp_output_schemas
+    listed = [(tools[key], describe(tools[key], output_schema=with_output)) for key in sorted(tools)]
 
-    async def list_tools(_: Context, __: types.PaginatedRequestParams | None) -> types.ListToolsResult:
+    async def list_tools(_: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
+        refuse_cursor(params)
         me = caller()
         return types.ListToolsResult(tools=[entry for tool, entry in listed if me.may(tool.scope)])
 
@@ -90,10 +93,12 @@ def create_mcp_server(
 
 
 def _add_documents(server: Server, documents: Documents, caller: Callable[[], Caller]) -> None:
-    async def listed(_: Context, __: types.PaginatedRequestParams) -> types.ListResourcesResult:
-        return types.ListResourcesResult(resources=await list_resources(documents, caller()))
+    async def listed(_: Context, params: types.PaginatedRequestParams) -> types.ListResourcesResult:
+        resources, cursor = await list_resources(documents, caller(), params.cursor)
+        return types.ListResourcesResult(resources=resources, next_cursor=cursor)
 
-    async def templates(_: Context, __: types.PaginatedRequestParams) -> types.ListResourceTemplatesResult:
+    async def templates(_: Context, params: types.PaginatedRequestParams) -> types.ListResourceTemplatesResult:
+        refuse_cursor(params)
         return types.ListResourceTemplatesResult(resource_templates=list_templates(documents, caller()))
 
     async def read(_: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:

@@ -9,31 +9,42 @@ from agent_server.errors import AgentServerError
 from agent_server.log import without_secrets
 from agent_server.tool import Tool
 
+_NAMED = ("properties", "$defs", "patternProperties")
+_VERBATIM = ("default", "const", "enum", "examples")
+"""Keywords whose values are data and no schemas."""
 
-def describe(tool: Tool[..., Any]) -> types.Tool:
-    """The entry of `tool` in a list. Its hints follow from the declared effect, and promise no more than that."""
+
+def describe(tool: Tool[..., Any], *, output_schema: bool) -> types.Tool:
+    """The entry of `tool` in a list. Its hints follow from the declared effect, and promise no more than that.
+
+    Half of what a list costs a model would be schemas of results, which models do not need in order to call a tool:
+    `output_schema` says whether it has them.
+    """
     read = tool.effect == "read"
     return types.Tool(
         name=tool.name,
         title=tool.title,
         description=tool.description,
-        input_schema=tool.input_schema,
-        output_schema=_output_schema(tool),
+        input_schema=shorten(tool.input_schema),
+        output_schema=_output_schema(tool) if output_schema and not _is_text(tool) else None,
+        # Of a tool that only reads, the protocol gives no meaning to whether it destroys or may be repeated. None may be
+        # repeated freely but these: "exactly once" is per call, and two MCP calls are two calls.
         annotations=types.ToolAnnotations(
-            read_only_hint=read,
-            destructive_hint=tool.destructive,
-            # Only a read may be repeated freely: "exactly once" is per call, and two MCP calls are two calls.
-            idempotent_hint=read,
+            read_only_hint=read or None,  # false is what the protocol takes for granted
+            destructive_hint=None if read else tool.destructive,
             open_world_hint=tool.effect in ("keyed", "once"),
         ),
     )
 
 
 def render_output(tool: Tool[..., Any], output: Any) -> types.CallToolResult:
-    """`output` as structured content and as compact text for clients that read only that.
+    """`output` as structured content and as compact text for clients that read only that. A text is itself.
 
     Raises ValueError for a result that JSON cannot hold.
     """
+    if _is_text(tool):
+        output.encode()  # as below
+        return types.CallToolResult(content=[types.TextContent(text=output)])
     structured = output if _is_object(tool) else {"result": output}
     text = json.dumps(structured, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # Half a surrogate pair must fail here, as NaN does above: later it would break a stream that has begun.
@@ -45,6 +56,41 @@ def render_failure(error: AgentServerError) -> types.CallToolResult:
     """A failure that the model reads and may correct."""
     text = without_secrets(f"{error.code}: {error.message}")
     return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True)
+
+
+def shorten(schema: Any) -> Any:
+    """A JSON Schema of arguments in fewer words: that an argument may be left out is not said a second time by `null`.
+
+    Null is taken all the same, as on the other surfaces.
+    """
+    if isinstance(schema, list):
+        return [shorten(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    # In these the keys are names of the author's.
+    short = {
+        key: {name: shorten(item) for name, item in value.items()} if key in _NAMED else shorten(value)
+        for key, value in schema.items()
+        if key not in _VERBATIM
+    }
+    short |= {key: schema[key] for key in _VERBATIM if key in schema}
+    needed = schema.get("required", ())
+    for name, item in short.get("properties", {}).items():
+        if name not in needed and isinstance(item, dict) and item.get("default", ...) is None:
+            short["properties"][name] = _leave_out_null(item)
+    return short
+
+
+def _leave_out_null(schema: dict[str, Any]) -> dict[str, Any]:
+    choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
+    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "default")}
+    if "anyOf" not in schema or rest.keys() & {key for choice in choices for key in choice}:
+        return schema
+    return {**choices[0], **rest} if len(choices) == 1 else {"anyOf": choices, **rest}
+
+
+def _is_text(tool: Tool[..., Any]) -> bool:
+    return tool.output_schema.get("type") == "string"
 
 
 def _is_object(tool: Tool[..., Any]) -> bool:

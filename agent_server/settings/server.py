@@ -36,6 +36,10 @@ class ServerSettings(BaseModel):
         tuple[str, ...], Field(description="Addresses or networks whose X-Forwarded-For and -Proto count.")
     ] = ()
 
+    mcp_output_schemas: Annotated[
+        bool, Field(description="Whether MCP clients are told the schemas of results, which costs models tokens.")
+    ] = False
+
     # Orchestrators kill 30 seconds after SIGTERM by default; some of that is for the rest of the stop.
     drain_seconds: Annotated[
         float, Field(ge=0, description="How long a server that is told to stop goes on with its turns, seconds.")

@@ -177,8 +177,9 @@ PAGES = {
 }
 
 
-async def list_pages() -> list[Page]:
-    return list(PAGES)
+async def list_pages(after: str | None, most: int) -> list[Page]:
+    pages = sorted(PAGES, key=lambda page: page.path)
+    return [page for page in pages if after is None or page.path > after][:most]
 
 
 async def read_page(path: str) -> str:

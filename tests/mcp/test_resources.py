@@ -1,6 +1,11 @@
 """Documents as resources."""
 
+from base64 import urlsafe_b64encode
+from contextlib import suppress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from inline_snapshot import snapshot
 from mcp import Client
 from mcp.shared.exceptions import MCPError
@@ -9,10 +14,12 @@ from mcp_types import TextResourceContents
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.db import Database
+from agent_server.mcp.pages import read_cursor, write_cursor
 from agent_server.mcp.server import create_mcp_server
 from agent_server.settings import Settings
+from tests.mcp import notes
 from tests.mcp.conftest import Mode, Notebook
-from tests.mcp.notes import TOOLS
+from tests.mcp.notes import DOCUMENTS, TOOLS, Page
 
 
 async def test_documents_are_listed_as_resources(notebook: Notebook, mode: Mode) -> None:
@@ -99,3 +106,49 @@ async def test_a_server_without_documents_does_not_speak_of_resources(database: 
         assert client.server_capabilities.resources is None
         with pytest.raises(MCPError):
             await client.list_resources()
+
+
+async def test_a_long_list_comes_in_pages_that_miss_nothing_also_while_it_changes(
+    database: Database, me: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = {Page(f"{n:04}/a b.md", f"Page {n}"): "text" for n in range(1203)}
+    monkeypatch.setattr(notes, "PAGES", pages)
+    server = create_mcp_server(
+        Runtime(settings=Settings(), database=database),
+        TOOLS,
+        name="n",
+        version="1",
+        instructions="",
+        caller=lambda: me,
+        documents=DOCUMENTS,
+    )
+    seen: list[str] = []
+    async with Client(server) as client:
+        cursor = None
+        while True:
+            page = await client.list_resources(cursor=cursor)
+            seen += [resource.name for resource in page.resources]
+            if (cursor := page.next_cursor) is None:
+                break
+            del pages[Page(seen[0], f"Page {int(seen.pop(0)[:4])}")]  # what was shown is deleted
+            pages[Page(f"0000/new {len(seen)}.md", "New")] = "text"  # and something comes before the cursor
+    assert seen == [f"{n:04}/a b.md" for n in range(2, 1203)]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00")))
+def test_a_cursor_is_read_as_it_was_written(key: str) -> None:
+    assert read_cursor(write_cursor(key)) == key
+
+
+@given(st.text() | st.binary().map(lambda sent: urlsafe_b64encode(sent).decode()))
+def test_any_other_cursor_is_refused(cursor: str) -> None:
+    with suppress(MCPError):
+        key = read_cursor(cursor)
+        assert key is not None and write_cursor(key) == cursor
+
+
+async def test_a_cursor_of_nobody_is_refused_through_the_door(notebook: Notebook, mode: Mode) -> None:
+    async with notebook.client(mode) as client:
+        for cursor in ("page2", "", "bm9uZQ", "é"):
+            with pytest.raises(MCPError, match="cursor: none of this list's"):
+                await client.list_resources(cursor=cursor)

@@ -40,7 +40,7 @@ async def test_what_a_tool_prints_does_not_reach_the_protocol(url: str, me: Call
     async with started(url, me, mode, "*") as client:
         result = await client.call_tool("chatter", {})
 
-    assert result.structured_content == {"result": "said it"}
+    assert result.content == [TextContent(text="said it")]
 
 
 async def test_failures_are_told_as_over_http(url: str, me: Caller, mode: Mode) -> None:

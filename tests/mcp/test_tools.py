@@ -4,7 +4,9 @@ import asyncio
 from dataclasses import replace
 from functools import partial
 
+import pytest
 from inline_snapshot import snapshot
+from mcp.shared.exceptions import MCPError
 from mcp_types import CacheableResult, TextContent
 from sqlmodel import col
 
@@ -36,24 +38,13 @@ async def test_a_tool_is_listed_as_it_was_declared(notebook: Notebook, mode: Mod
                 "type": "object",
                 "properties": {
                     "text": {"maxLength": 40, "type": "string"},
-                    "topic": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
+                    "topic": {"type": "string"},
                 },
                 "additionalProperties": False,
                 "required": ["text"],
             },
-            "outputSchema": {
-                "description": "What a tool shows of a note.",
-                "properties": {
-                    "text": {"type": "string"},
-                    "topic": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
-                },
-                "required": ["text"],
-                "type": "object",
-            },
             "annotations": {
-                "readOnlyHint": False,
                 "destructiveHint": False,
-                "idempotentHint": False,
                 "openWorldHint": False,
             },
         }
@@ -75,15 +66,15 @@ async def test_the_hints_follow_from_the_declared_effect(notebook: Notebook, mod
     assert hints == snapshot(
         {
             "add_note": [],
-            "chatter": ["read_only", "idempotent"],
-            "count_notes": ["read_only", "idempotent"],
+            "chatter": ["read_only"],
+            "count_notes": ["read_only"],
             "drop_note": ["destructive"],
             "drop_notes": ["destructive"],
             "fail": [],
-            "list_notes": ["read_only", "idempotent"],
-            "long_note": ["read_only", "idempotent"],
+            "list_notes": ["read_only"],
+            "long_note": ["read_only"],
             "mail_note": ["open_world"],
-            "odd_note": ["read_only", "idempotent"],
+            "odd_note": ["read_only"],
             "share_note": ["open_world"],
             "wait_forever": [],
         }
@@ -97,7 +88,15 @@ async def test_tools_are_listed_in_the_same_order_by_every_replica(notebook: Not
     assert names == sorted(TOOLS)
 
 
-async def test_a_result_that_is_no_object_is_wrapped_and_its_schema_says_so(notebook: Notebook, mode: Mode) -> None:
+async def test_schemas_of_results_are_not_listed_unless_a_setting_says_so(notebook: Notebook, mode: Mode) -> None:
+    async with notebook.client(mode) as client:
+        assert {tool.output_schema for tool in (await client.list_tools()).tools} == {None}
+
+
+@pytest.mark.parametrize("settings", [Settings(mcp_output_schemas=True)], ids=["with schemas"])
+async def test_a_result_that_is_no_object_is_wrapped_and_its_schema_says_so(
+    settings: Settings, notebook: Notebook, mode: Mode
+) -> None:
     async with notebook.client(mode) as client:
         listed = {tool.name: tool.output_schema for tool in (await client.list_tools()).tools}
         await client.call_tool("add_note", NOTE)
@@ -211,7 +210,8 @@ async def test_a_long_result_arrives_whole(notebook: Notebook, mode: Mode) -> No
     async with notebook.client(mode) as client:
         result = await client.call_tool("long_note", {"length": 200_000})
 
-    assert result.structured_content == {"result": "é" * 200_000}
+    assert result.content == [TextContent(text="é" * 200_000)]
+    assert result.structured_content is None  # a text is a text
 
 
 async def test_many_calls_at_once_keep_their_callers_apart(notebook: Notebook, mode: Mode) -> None:
@@ -242,3 +242,11 @@ async def test_any_replica_answers_any_request(
     assert opened.status_code == called.status_code == 200
     assert "mcp-session-id" not in opened.headers
     assert await notebook.notes() == ["Buy fins"]
+
+
+async def test_a_list_has_one_page_and_takes_no_cursor(notebook: Notebook, mode: Mode) -> None:
+    async with notebook.client(mode) as client:
+        for ask in (client.list_tools, client.list_resource_templates):
+            with pytest.raises(MCPError, match="cursor: none of this list's") as refused:
+                await ask(cursor="bm9uZQ")
+            assert refused.value.code == -32602
