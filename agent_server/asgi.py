@@ -24,11 +24,12 @@ from agent_server.http.errors import ErrorFormats
 from agent_server.http.middleware import BugMiddleware, RefusalMiddleware, RequestMiddleware
 from agent_server.http.problems import PROBLEMS
 from agent_server.identity.resolver import create_resolver
-from agent_server.mcp import canonical_address, mcp_app
+from agent_server.mcp import OpenCalls, canonical_address, mcp_app
 from agent_server.mcp.process import create_documents, tell_instructions
 from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
 from agent_server.server import Server
+from agent_server.signals import CallLeft
 from agent_server.version import VERSION
 from agent_server.workspace import Workspace
 
@@ -44,6 +45,9 @@ def create_app(
     async def resolve(token: str, /, *, address: str | None) -> Caller:
         return await server.resolver.resolve(token, address=address, audience=() if resource is None else (resource,))
 
+    replica = server.runner.replica
+    calls = OpenCalls(lambda id: replica.send(CallLeft(id)))
+    replica.signals.call_left = calls.leave_here
     mcp = mcp_app(
         server.runtime,
         server.workspace.tools,
@@ -52,6 +56,7 @@ def create_app(
         instructions=tell_instructions(server.workspace),
         resolve=resolve,
         documents=create_documents(server),
+        calls=calls,
     )
 
     @asynccontextmanager

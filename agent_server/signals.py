@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import re
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 from uuid import UUID
@@ -51,18 +52,30 @@ class WorkWaits:
     """There may be a turn that nobody runs."""
 
 
-Hint = TurnGrew | TurnStopped | WorkWaits
+@dataclass(frozen=True)
+class CallLeft:
+    """The client of an MCP call no longer wants it. `id` is that of `mcp.open_calls`."""
+
+    id: UUID
+
+
+Hint = TurnGrew | TurnStopped | WorkWaits | CallLeft
+
+
+_KINDS: Mapping[str, Callable[[UUID], Hint]] = {"e": TurnGrew, "s": TurnStopped, "c": CallLeft}
 
 
 class Signals:
     """Hints to and from other replicas. It connects, and connects again, until it is closed.
 
-    `received` has the hints of other replicas.
+    `received` has the hints of other replicas that are about turns. `call_left` is called with the id of each call that
+    was left.
     """
 
     def __init__(self, database: Database, replica: UUID) -> None:
         self._database, self._replica = database, replica
-        self.received: asyncio.Queue[Hint] = asyncio.Queue()
+        self.received: asyncio.Queue[TurnGrew | TurnStopped | WorkWaits] = asyncio.Queue()
+        self.call_left: Callable[[UUID], object] = lambda _: None
         # Used by the one task: asyncpg refuses a second user, which looks like a lost connection.
         self._connection: asyncpg.Connection | None = None
         self._hints: set[str] = set()
@@ -143,7 +156,10 @@ class Signals:
             return
         for hint in map(_decode, hints):
             if hint is not None:
-                self.received.put_nowait(hint)
+                if isinstance(hint, CallLeft):
+                    self.call_left(hint.id)
+                else:
+                    self.received.put_nowait(hint)
 
     async def _connect(self) -> None:
         connection = await self._database.direct()
@@ -178,6 +194,8 @@ def _encode(hint: Hint) -> str:
             return f"s{turn_id.hex}"
         case WorkWaits():
             return "w"
+        case CallLeft(id):
+            return f"c{id.hex}"
         case _:
             assert_never(hint)
 
@@ -187,6 +205,6 @@ def _decode(text: str) -> Hint | None:
     kind, id = text[:1], text[1:]
     if kind == "w":
         return WorkWaits()
-    if kind not in ("e", "s") or not _ID.fullmatch(id):
+    if (of := _KINDS.get(kind)) is None or not _ID.fullmatch(id):
         return None
-    return TurnGrew(UUID(id)) if kind == "e" else TurnStopped(UUID(id))
+    return of(UUID(id))

@@ -7,6 +7,7 @@ OAuth client where to get a token and which scope to ask for. The body is a JSON
 clients show to their user.
 """
 
+import secrets
 from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -25,6 +26,7 @@ from agent_server.http.statuses import status_of
 from agent_server.identity.rights import require_member
 from agent_server.mcp.errors import error_data
 from agent_server.mcp.metadata import Resource
+from agent_server.mcp.open_calls import SESSION, Ending, OpenCalls, find_left, name_request, until_left
 
 
 class Resolve(Protocol):
@@ -40,6 +42,10 @@ class Resolve(Protocol):
 Authorise = Callable[[Caller, Any], Awaitable[None]]
 """Raises Forbidden when this caller may not send this message (any JSON)."""
 
+_REQUEST_CANCELLED = -32800
+"""As the Language Server Protocol has it, and the MCP SDK."""
+_OK = 200
+
 _caller: ContextVar[Caller] = ContextVar("mcp_caller")
 
 
@@ -52,13 +58,21 @@ class Authenticated:
     """Lets a request through to `app` when its caller may make it. `current_caller()` then says who that is."""
 
     def __init__(
-        self, app: ASGIApp, *, resolve: Resolve, authorise: Authorise, body_limit: int, resource: Resource
+        self,
+        app: ASGIApp,
+        *,
+        resolve: Resolve,
+        authorise: Authorise,
+        body_limit: int,
+        resource: Resource,
+        calls: OpenCalls,
     ) -> None:
         self.app = app
         self.resolve = resolve
         self.authorise = authorise
         self.body_limit = body_limit
         self.resource = resource
+        self.calls = calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope = {**scope, "headers": _strip_headers(scope["headers"])}
@@ -72,7 +86,8 @@ class Authenticated:
                 return
             body = await self._read_body(request)
             # Before the SDK has the request: it begins a 200, after which no 403 can say which scope is missing.
-            await self.authorise(caller, _parse(body))
+            message = _parse(body)
+            await self.authorise(caller, message)
         except AgentServerError as error:
             await self._render_refusal(request, error, caller, token_sent=token is not None)(scope, receive, send)
             return
@@ -82,9 +97,31 @@ class Authenticated:
         was = _caller.set(caller)
         try:
             with structlog.contextvars.bound_contextvars(caller=str(caller.id)):
-                await self.app(scope, _replay(body, receive), send)
+                await self._answer(message, request.headers.get(SESSION), caller)(scope, _replay(body, receive), send)
         finally:
             _caller.reset(was)
+
+    def _answer(self, message: Any, session: str | None, caller: Caller) -> ASGIApp:
+        """`app` for a message that its client may say it no longer wants, or which says so of another one."""
+        if (left := name_request(caller, session, find_left(message))) is not None:
+            self.calls.leave(left)
+        method = message.get("method") if isinstance(message, dict) else None
+        if method == "initialize":
+            return _begin_session(self.app)
+        if method != "tools/call":
+            return self.app
+        id = message.get("id")
+        name = name_request(caller, session, id)
+        error = {"jsonrpc": "2.0", "id": id, "error": {"code": _REQUEST_CANCELLED, "message": "Request cancelled"}}
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            ending = Ending(send)
+            with self.calls.open(name) as is_left:
+                await self.app(scope, until_left(receive, is_left), ending.send)
+                if is_left.is_set():
+                    await ending.end(error)
+
+        return answer if name is not None else self.app
 
     async def _get_member(self, token: str | None, request: Request) -> Caller:
         if token is None:
@@ -110,6 +147,21 @@ class Authenticated:
             if len(body) > self.body_limit:
                 raise TooLarge(f"The body is larger than {self.body_limit} bytes; send less at once")
         return bytes(body).removeprefix(BOM_UTF8)
+
+
+def _begin_session(app: ASGIApp) -> ASGIApp:
+    """`app` with an id for the session that begins, by which the client's requests are told from those of others."""
+
+    async def begin(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_id(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == _OK:
+                id = (SESSION.encode(), secrets.token_hex(16).encode())
+                message = {**message, "headers": [*message["headers"], id]}
+            await send(message)
+
+        await app(scope, receive, send_id)
+
+    return begin
 
 
 def _token_of(request: Request) -> str | None:

@@ -16,6 +16,7 @@ from agent_server.mcp.accept import AnyAccept
 from agent_server.mcp.auth import Authenticated, Resolve, current_caller
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.metadata import Resource
+from agent_server.mcp.open_calls import OpenCalls
 from agent_server.mcp.server import create_mcp_server
 from agent_server.settings import Settings
 from agent_server.tool import Tool
@@ -40,6 +41,7 @@ def create_endpoint(
     resolve: Resolve,
     documents: Documents | None,
     resource: Resource,
+    calls: OpenCalls,
 ) -> Endpoint:
     """`tools` and `documents` over HTTP for the callers that `resolve` finds by their token."""
     server = create_mcp_server(
@@ -73,7 +75,7 @@ def create_endpoint(
         max_request_body_size=limit,
     )
     app = Authenticated(
-        manager.handle_request, resolve=resolve, authorise=authorise, body_limit=limit, resource=resource
+        manager.handle_request, resolve=resolve, authorise=authorise, body_limit=limit, resource=resource, calls=calls
     )
     return Endpoint(server, AnyAccept(app), manager.run)
 

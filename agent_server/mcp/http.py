@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from agent_server.calls.call import Runtime
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.metadata import describe_resource, metadata_router
+from agent_server.mcp.open_calls import OpenCalls
 from agent_server.tool import Tool
 
 if TYPE_CHECKING:
@@ -85,8 +86,11 @@ def mcp_app(
     instructions: str,
     resolve: "Resolve",
     documents: Documents | None = None,
+    calls: OpenCalls | None = None,
 ) -> McpApp:
-    """`tools` and `documents` over HTTP for the callers that `resolve` finds by their token."""
+    """`tools` and `documents` over HTTP for the callers that `resolve` finds by their token. `calls` are those that are
+    being answered; by default no other replica is told which are no longer wanted."""
+    open_calls = OpenCalls() if calls is None else calls
     resource = describe_resource(runtime.settings, name, tools.values(), documents)
 
     def create(instructions: str) -> "Endpoint":
@@ -101,6 +105,7 @@ def mcp_app(
             resolve=resolve,
             documents=documents,
             resource=resource,
+            calls=open_calls,
         )
 
     return McpApp(metadata_router(resource), instructions, create)

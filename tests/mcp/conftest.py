@@ -80,6 +80,17 @@ class Notebook:
             present = {name: value for name, value in (sent | (headers or {})).items() if value is not None}
             return await http.post(self.url, json=body, headers=present)
 
+    async def send(self, body: Any, headers: dict[str, str | None]) -> httpx.Response:
+        """A message of before 2026 as it stands; None leaves a header out."""
+        sent: dict[str, str | None] = {
+            "Authorization": f"Bearer {self.key}",
+            "Accept": "application/json, text/event-stream",
+            "MCP-Protocol-Version": VERSIONS["legacy"],
+        }
+        present = {name: value for name, value in (sent | headers).items() if value is not None}
+        async with httpx.AsyncClient(timeout=60) as http:
+            return await http.post(self.url, json=body, headers=present)
+
     async def issue_key(self, *scopes: str) -> str:
         async with everything(self.database) as session:
             return (await issue_key(session, self.me.id, name="test", scopes=scopes)).text

@@ -1,0 +1,128 @@
+"""The requests that are being answered, and the clients' notices that they no longer want one.
+
+Before the protocol of 2026 a client says so in another request, which any replica may get. It names the request by a
+number of its own, so a session is told apart by an id that the client is given when it begins. Nothing is kept under
+that id: it only goes into the name of a request, with the caller's.
+"""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+from starlette.types import Message, Receive, Send
+
+from agent_server.caller import Caller
+
+SESSION = "mcp-session-id"
+_LONGEST_ID = 200
+_REMEMBERED_SECONDS = 10.0
+"""How long a notice is kept that came before its request."""
+_MOST_REMEMBERED = 10_000
+
+
+class OpenCalls:
+    """The requests that this process answers. `tell` hands a notice about another one to the other replicas."""
+
+    def __init__(self, tell: Callable[[UUID], None] = lambda _: None) -> None:
+        self._tell = tell
+        self._open: dict[UUID, asyncio.Event] = {}
+        self._counts: Counter[UUID] = Counter()
+        self._left: dict[UUID, float] = {}
+
+    @contextmanager
+    def open(self, name: UUID | None) -> Iterator[asyncio.Event]:
+        """Count a request among those that are answered. The event is set when its client no longer wants it."""
+        left = asyncio.Event()
+        if name is None:
+            yield left
+            return
+        at = self._left.pop(name, None)
+        if at is not None and at > time.monotonic() - _REMEMBERED_SECONDS:
+            left.set()
+        left = self._open.setdefault(name, left)
+        self._counts[name] += 1
+        try:
+            yield left
+        finally:
+            self._counts[name] -= 1
+            if not self._counts[name]:
+                del self._open[name], self._counts[name]
+
+    def leave(self, name: UUID) -> None:
+        """Do what a client's notice says, here or in another replica."""
+        if not self.leave_here(name):
+            self._tell(name)
+
+    def leave_here(self, name: UUID) -> bool:
+        """End the request with this name. Returns whether it is one of this process; else the notice is kept for a
+        moment, since it may come before its request."""
+        if name in self._open:
+            self._open[name].set()
+            return True
+        now = time.monotonic()
+        while self._left and (
+            len(self._left) >= _MOST_REMEMBERED or next(iter(self._left.values())) < now - _REMEMBERED_SECONDS
+        ):
+            del self._left[next(iter(self._left))]
+        self._left[name] = now
+        return False
+
+
+def name_request(caller: Caller, session: str | None, id: Any) -> UUID | None:
+    """The name of a request among those of all callers. None where nobody could name it again."""
+    if not session or len(session) > _LONGEST_ID or not isinstance(id, str | int) or isinstance(id, bool):
+        return None
+    parts = json.dumps([str(caller.id), session, id])
+    return UUID(bytes=hashlib.blake2b(parts.encode(errors="surrogatepass"), digest_size=16).digest())
+
+
+def find_left(message: Any) -> Any:
+    """The id of the request that this message says is no longer wanted. None where it says nothing of the kind."""
+    match message:
+        case {"method": "notifications/cancelled", "params": {"requestId": id}}:
+            return id
+    return None
+
+
+def until_left(receive: Receive, left: asyncio.Event) -> Receive:
+    """`receive`, and a disconnect once `left` is set."""
+
+    async def receive_or_leave() -> Message:
+        leaving, receiving = asyncio.ensure_future(left.wait()), asyncio.ensure_future(receive())
+        try:
+            await asyncio.wait((leaving, receiving), return_when=asyncio.FIRST_COMPLETED)
+            return {"type": "http.disconnect"} if left.is_set() else await receiving
+        finally:
+            leaving.cancel()
+            receiving.cancel()
+
+    return receive_or_leave
+
+
+class Ending:
+    """An answer that is ended as it should be also where the app stops in the middle of it."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._begun = self._ended = False
+
+    async def send(self, message: Message) -> None:
+        self._begun = self._begun or message["type"] == "http.response.start"
+        self._ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._send(message)
+
+    async def end(self, error: Mapping[str, Any]) -> None:
+        """Send what is missing: all of it is `error` where nothing was sent."""
+        if not self._begun:
+            body = json.dumps(error).encode()
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+            await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+            await self.send({"type": "http.response.body", "body": body})
+        elif not self._ended:
+            await self.send({"type": "http.response.body", "body": b""})
