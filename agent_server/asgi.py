@@ -45,9 +45,6 @@ def create_app(
     async def resolve(token: str, /, *, address: str | None) -> Caller:
         return await server.resolver.resolve(token, address=address, audience=() if resource is None else (resource,))
 
-    replica = server.runner.replica
-    calls = OpenCalls(lambda id: replica.send(CallLeft(id)))
-    replica.signals.call_left = calls.leave_here
     mcp = mcp_app(
         server.runtime,
         server.workspace.tools,
@@ -56,7 +53,7 @@ def create_app(
         instructions=tell_instructions(server.workspace),
         resolve=resolve,
         documents=create_documents(server),
-        calls=calls,
+        calls=_create_calls(server),
     )
 
     @asynccontextmanager
@@ -96,6 +93,14 @@ def create_app(
     _add_page(app)
     openapi.describe(app, formats)
     return app
+
+
+def _create_calls(server: Server) -> OpenCalls:
+    """The MCP calls of this process. It hears from other replicas which are no longer wanted, and tells them."""
+    replica = server.runner.replica
+    calls = OpenCalls(lambda id: replica.send(CallLeft(id)))
+    replica.signals.call_left = calls.leave_here
+    return calls
 
 
 def _find_developers(server: Server) -> Sequence[APIRouter]:

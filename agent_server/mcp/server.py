@@ -20,7 +20,7 @@ from agent_server.mcp.documents import Documents
 from agent_server.mcp.errors import render_errors
 from agent_server.mcp.pages import refuse_cursor
 from agent_server.mcp.resources import list_resources, list_templates, read_resource
-from agent_server.mcp.tools import describe, render_failure, render_output
+from agent_server.mcp.tools import describe_all, render_failure, render_output
 from agent_server.tool import Tool
 
 # Private, because a list depends on the scopes of its caller.
@@ -44,9 +44,7 @@ def create_mcp_server(
     A call fails as the model can read it (a result with `isError`), save for a tool that is not there or not the
     caller's to use: that is an error of the protocol.
     """
-    # In one order on every replica, so that a list does not change with the replica that answers.
-    with_output = runtime.settings.mcp_output_schemas
-    listed = [(tools[key], describe(tools[key], output_schema=with_output)) for key in sorted(tools)]
+    listed = describe_all(tools, output_schemas=runtime.settings.mcp_output_schemas)
 
     async def list_tools(_: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         refuse_cursor(params)

@@ -1,6 +1,7 @@
 """A tool as MCP lists it and its outcome as MCP returns it."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import mcp_types as types
@@ -35,6 +36,13 @@ def describe(tool: Tool[..., Any], *, output_schema: bool) -> types.Tool:
             open_world_hint=tool.effect in ("keyed", "once"),
         ),
     )
+
+
+def describe_all(
+    tools: Mapping[str, Tool[..., Any]], *, output_schemas: bool
+) -> list[tuple[Tool[..., Any], types.Tool]]:
+    """The tools with their entries in one order, so that a list does not change with the replica that answers."""
+    return [(tools[name], describe(tools[name], output_schema=output_schemas)) for name in sorted(tools)]
 
 
 def render_output(tool: Tool[..., Any], output: Any) -> types.CallToolResult:

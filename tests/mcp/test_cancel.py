@@ -98,6 +98,10 @@ async def waiting_call(
     await asyncio.gather(calling, return_exceptions=True)
 
 
+def _tell(signals: Signals, id: UUID) -> None:
+    signals.send(CallLeft(id))
+
+
 async def begin_session(notebook: Notebook) -> str:
     return str((await notebook.post("legacy", "initialize", HELLO)).headers["Mcp-Session-Id"])
 
@@ -142,7 +146,7 @@ async def test_a_notice_that_reaches_another_replica_stops_the_call(
         replicas = []
         for _ in range(2):
             signals = Signals(database, new_id())
-            calls = OpenCalls(lambda id, signals=signals: signals.send(CallLeft(id)))
+            calls = OpenCalls(partial(_tell, signals))
             signals.call_left = calls.leave_here
             await signals.start()
             stack.push_async_callback(signals.close)
