@@ -22,6 +22,8 @@ from agent_server.conversations.models import Item
 from agent_server.conversations.notes import DATA, NOTES, Finish, finish_of
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
 from agent_server.db import storable
+from agent_server.feedback.models import Feedback
+from agent_server.feedback.repository import FeedbackRepository
 from agent_server.http.auth import ReaderDep, ServerDep
 from agent_server.results import tell_failure, tell_result
 from agent_server.tool import Tool
@@ -90,7 +92,7 @@ async def list_messages(
     """The messages with the oldest first. With `render=html` answers are also given as sanitised HTML blocks.
 
     Each of an answer's `tools` has a `text`, which says its outcome in Markdown, and with `render=html` that as `html`.
-    A call that gave a form has `sent`, whether it was sent since.
+    A call that gave a form has `sent`, whether it was sent since. An answer has the caller's `feedback` on it, or null.
 
     With `replaced` those are among them that were edited or answered anew; `replaced_by` is then the number of the turn
     that stands in their place.
@@ -103,12 +105,16 @@ async def list_messages(
         turns = {turn.id: turn for turn in await TurnRepository(session, caller).list_by_number(row.id, numbers)}
         forms = _find_forms(page.items, server.workspace.tools)
         sent = await _find_sent(AuditRepository(session, caller), row.id, forms)
+        feedback = await FeedbackRepository(session, caller).list_of(turns.keys())
     # Beside the event loop: a page may hold a hundred long answers and outputs of tools, and only its caller waits for it.
     html = render == "html"
     tools = server.workspace.tools
     items = await asyncio.to_thread(
         lambda: [_view(message, sent, html=html) for message in messages_of(page.items, turns, tools)]
     )
+    for item in items:
+        if item["role"] == "assistant":
+            item["feedback"] = _show_feedback(feedback.get(UUID(item["id"])))
     if replaced:
         numbers_by_id = {str(turn.id): str(turn.turn_no) for turn in turns.values()}
         for item in items:
@@ -125,6 +131,10 @@ def _view(message: ReadMessage, sent: Mapping[str, bool], *, html: bool) -> dict
     if html and message.role == "assistant":
         view["html"] = render_blocks(message.text, [source["n"] for source in message.sources])
     return view
+
+
+def _show_feedback(row: Feedback | None) -> dict[str, Any] | None:
+    return None if row is None else {"rating": row.rating, "comment": row.comment}
 
 
 def _find_forms(items: Iterable[Item], tools: Mapping[str, Tool[..., Any]]) -> dict[str, tuple[str, datetime]]:
