@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from agent_server.cli_evals import evals
+from agent_server.cli_feedback import feedback
 from agent_server.cli_options import Inputs, Json, Workspace
 from agent_server.cli_options import example as _example
 from agent_server.cli_options import group as _group
@@ -34,6 +35,7 @@ for name, group in (
     ("tool", tool),
     ("prompt", prompts),
     ("eval", evals),
+    ("feedback", feedback),
     ("key", key),
     ("user", user),
 ):

@@ -74,6 +74,9 @@ def eval_replay(
 def eval_add(
     turn: Annotated[str | None, typer.Option(help="The turn, with what was said before it.")] = None,
     conversation: Annotated[str | None, typer.Option(help="The conversation, with its last turn.")] = None,
+    feedback: Annotated[
+        str | None, typer.Option(help="The turn that was rated; `feedback list` shows the ids.")
+    ] = None,
     declined: Annotated[
         bool, typer.Option("--declined", help="The questions that nothing was known about; each expects an answer.")
     ] = False,
@@ -88,6 +91,7 @@ def eval_add(
         workspace,
         turn=turn,
         conversation=conversation,
+        feedback=feedback,
         declined=declined,
         since=since,
         to=to,

@@ -1,6 +1,10 @@
-"""The folder of a workspace, by itself."""
+"""The folder of a workspace and its files, by themselves."""
 
+import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 from agent_server.errors import Mistake, WorkspaceInvalid
 
@@ -17,3 +21,18 @@ def find_root(folder: Path) -> Path:
             [Mistake(str(root), None, f"has none of tools/, prompts/ and content/; {_OTHER_FOLDER}")]
         )
     return root
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file so that whoever reads it finds all of it, or all of what was there before. A link stays one."""
+    path = path.resolve()
+    # Not named as what it is to be, or what watches the folder would read it.
+    beside = path.with_name(f".{path.name}-{uuid4().hex}")
+    try:
+        beside.write_bytes(data)
+        with suppress(FileNotFoundError):
+            shutil.copymode(path, beside)
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise

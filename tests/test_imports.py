@@ -26,7 +26,7 @@ COMMANDS = (
     (("init", "pages"), MODELS | HTTP | VECTORS | KEYS | DATABASE | TOOLS),
     (("check", "folders"), MODELS | HTTP | VECTORS | KEYS | DATABASE | {"asyncpg"}),
     (("database", "leftovers", "stores"), MODELS | HTTP | VECTORS | KEYS | DATABASE),
-    (("accounts",), MODELS | HTTP | VECTORS | DATABASE | {"httpx"}),
+    (("accounts", "feedback"), MODELS | HTTP | VECTORS | DATABASE | {"httpx"}),
     (("route", "knowledge", "doctor"), MODELS | HTTP | {"alembic", "watchfiles", "wordllama"}),
     (("tools", "parts", "talk"), MODELS | HTTP | {"alembic", "wordllama"}),
     (("serving",), MODELS | {"wordllama"}),
@@ -58,7 +58,7 @@ for modules in json.loads(sys.argv[1]):
 ACCOUNTS = """
 import json, sys
 import agent_server.commands
-import agent_server.commands.accounts, agent_server.commands.knowledge
+import agent_server.commands.accounts, agent_server.commands.feedback, agent_server.commands.knowledge
 print(json.dumps(sorted(sys.modules)))
 """
 WORKSPACE = {

@@ -11,6 +11,7 @@ from agent_server.api import (
     confirmations,
     conversations,
     docs,
+    feedback,
     health,
     keys,
     me,
@@ -30,6 +31,7 @@ def create_routers(workspace: Workspace) -> Sequence[APIRouter]:
     return (
         chat.router,
         turns.router,
+        feedback.router,
         # Before the conversations', whose paths take any id, also one with slashes.
         messages.router,
         conversations.router,

@@ -4,7 +4,6 @@ Each turn is one message of the user and one answer.
 """
 
 import asyncio
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,10 +17,12 @@ from pydantic import BaseModel
 from agent_server.api.parameters import Limit
 from agent_server.audit import AuditRepository
 from agent_server.calls.forms import gives_form
+from agent_server.conversations.calls import read_calls, read_json
 from agent_server.conversations.models import Item
 from agent_server.conversations.notes import DATA, NOTES, Finish, finish_of
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
-from agent_server.db import storable
+from agent_server.feedback.models import Feedback
+from agent_server.feedback.repository import FeedbackRepository
 from agent_server.http.auth import ReaderDep, ServerDep
 from agent_server.results import tell_failure, tell_result
 from agent_server.tool import Tool
@@ -30,8 +31,6 @@ from agent_server.turns.repository import TurnRepository
 from agent_server.web.render import render_blocks
 
 router = APIRouter(tags=["conversations"])
-
-HANDOFF = "transfer_to_"
 
 
 @dataclass
@@ -90,7 +89,7 @@ async def list_messages(
     """The messages with the oldest first. With `render=html` answers are also given as sanitised HTML blocks.
 
     Each of an answer's `tools` has a `text`, which says its outcome in Markdown, and with `render=html` that as `html`.
-    A call that gave a form has `sent`, whether it was sent since.
+    A call that gave a form has `sent`, whether it was sent since. An answer has the caller's `feedback` on it, or null.
 
     With `replaced` those are among them that were edited or answered anew; `replaced_by` is then the number of the turn
     that stands in their place.
@@ -103,12 +102,16 @@ async def list_messages(
         turns = {turn.id: turn for turn in await TurnRepository(session, caller).list_by_number(row.id, numbers)}
         forms = _find_forms(page.items, server.workspace.tools)
         sent = await _find_sent(AuditRepository(session, caller), row.id, forms)
+        feedback = await FeedbackRepository(session, caller).list_of(turns.keys())
     # Beside the event loop: a page may hold a hundred long answers and outputs of tools, and only its caller waits for it.
     html = render == "html"
     tools = server.workspace.tools
     items = await asyncio.to_thread(
         lambda: [_view(message, sent, html=html) for message in messages_of(page.items, turns, tools)]
     )
+    for item in items:
+        if item["role"] == "assistant":
+            item["feedback"] = _show_feedback(feedback.get(UUID(item["id"])))
     if replaced:
         numbers_by_id = {str(turn.id): str(turn.turn_no) for turn in turns.values()}
         for item in items:
@@ -127,12 +130,16 @@ def _view(message: ReadMessage, sent: Mapping[str, bool], *, html: bool) -> dict
     return view
 
 
+def _show_feedback(row: Feedback | None) -> dict[str, Any] | None:
+    return None if row is None else {"rating": row.rating, "comment": row.comment}
+
+
 def _find_forms(items: Iterable[Item], tools: Mapping[str, Tool[..., Any]]) -> dict[str, tuple[str, datetime]]:
     """The forms that were given, by call: which tool each calls, and when it was given."""
     forms = {}
     for item in items:
         giver = tools.get(item.body.get("name", "")) if item.body.get("type") == "function_call" else None
-        arguments = _read_json(item.body["arguments"]) if giver is not None and gives_form(giver) else None
+        arguments = read_json(item.body["arguments"]) if giver is not None and gives_form(giver) else None
         if isinstance(arguments, dict):
             forms[item.body["call_id"]] = (str(arguments.get("tool")), item.created_at)
     return forms
@@ -193,7 +200,7 @@ def _read_answer(items: Sequence[Item], turn: Turn, tools: Mapping[str, Tool[...
         model=last.model if last else None,
         prompt_sha=last.prompt_sha if last else None,
         prompt_version=last.prompt_version if last else None,
-        output=_read_json(last.text) if last and DATA in last.notes else None,
+        output=read_json(last.text) if last and DATA in last.notes else None,
         sources=[sources[n] for n in sorted(sources)],
         tools=_read_tools(items, tools),
         reasoning="\n\n".join(_read_thought(item) for item in items if item.body.get("type") == "reasoning"),
@@ -207,29 +214,12 @@ def _read_thought(item: Item) -> str:
 
 
 def _read_tools(items: Sequence[Item], tools: Mapping[str, Tool[..., Any]]) -> list[ToolUse]:
-    outputs = {i.body["call_id"]: i.body for i in items if i.body.get("type") == "function_call_output"}
     uses = []
-    for item in items:
-        body = item.body
-        # A handoff is a call to the model, and to people the next agent's name.
-        if body.get("type") != "function_call" or body["name"].startswith(HANDOFF):
-            continue
-        use = ToolUse(body["call_id"], body["name"], _read_json(body["arguments"]))
-        returned, tool = outputs.get(body["call_id"], {}), tools.get(body["name"])
-        if returned.get("status") == "incomplete":
-            use.error = returned["output"]
-            use.text = tell_failure(use.name, tool, returned["output"])
-        elif returned:
-            use.output = _read_json(returned.get("output"))
+    for call in read_calls(items):
+        use, tool = ToolUse(call.call_id, call.name, call.arguments, call.output, call.error), tools.get(call.name)
+        if call.error is not None:
+            use.text = tell_failure(use.name, tool, call.error)
+        elif call.has_ended:
             use.text = tell_result(use.name, tool, use.output)
         uses.append(use)
     return uses
-
-
-def _read_json(text: Any) -> Any:
-    # A model wrote the arguments, and a tool the output: neither has to be JSON, and people want to see both. What it
-    # spells may be half a character, which no answer can be written with.
-    try:
-        return storable(json.loads(text))
-    except (TypeError, ValueError, RecursionError):
-        return text

@@ -35,6 +35,7 @@ _COMMANDS = {
     "eval_replay": "stored.replay_turns",
     "eval_add": "stored.add",
     "eval_schema": "evals.schema",
+    "feedback_list": "feedback.list_feedback",
     "prompt_blame": "requests.blame",
     "check": "check.check",
     "doctor": "doctor.doctor",

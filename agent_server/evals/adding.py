@@ -5,6 +5,7 @@ from typing import Any
 
 from agent_server.evals.expect import declines
 from agent_server.evals.stored import StoredTurn
+from agent_server.feedback.models import Feedback
 from agent_server.log import mask, mask_value
 from agent_server.wording import one_line, shorten
 from agent_server.workspace import Workspace
@@ -35,6 +36,14 @@ def make_case(
     metadata["expect"] = _expect(stored, len(messages), want_answer=want_answer)
     inputs: Any = messages[0] if len(messages) == 1 else messages
     return {"name": _find_name(stored, names), "inputs": inputs, "metadata": metadata}
+
+
+def word_rating(rated: Feedback) -> dict[str, str]:
+    """What whoever edits the case is told of the rating, as a part of its metadata."""
+    words = f"Rated {rated.rating}" + (f": {mask(rated.comment)}" if rated.comment else "")
+    if rated.rating == "bad":
+        words += "\nWrite under `expect` what should have happened."
+    return {"note": words}
 
 
 def _expect(stored: StoredTurn, messages: int, *, want_answer: bool) -> Any:

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from agent_server.errors import InvalidInput, Mistake, WorkspaceInvalid, name_known, quote_value
 from agent_server.evals.format import CallerOfCase, CaseBody, Expected, ExpectedCall, FileBody, Metadata, Stub
+from agent_server.folders import write_file
 from agent_server.workspace import Workspace
 
 FOLDER = "evals"
@@ -160,7 +161,7 @@ def append_case(file: Path, case: Mapping[str, Any], *, comment: str = "") -> No
         if _count(new) != len(cases) + 1:
             raise InvalidInput(f"{file.name}: `cases:` is not its last key; move it to the end of the file")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(new, encoding="utf-8")
+    write_file(file, new.encode())
 
 
 def _count(text: str) -> int:

@@ -10,9 +10,12 @@ from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from agent_server.caller import Caller
+from agent_server.conversations.calls import read_calls
 from agent_server.conversations.models import Conversation, Item
+from agent_server.conversations.notes import finish_of
 from agent_server.db import Database
 from agent_server.errors import NotFound
+from agent_server.evals.answer import Answer, Citation, ToolCall
 from agent_server.evals.ask import Reply, read_reply
 from agent_server.evals.format import Stub
 from agent_server.identity.profiles import read_profile
@@ -74,13 +77,18 @@ async def read_conversation(database: Database, conversation_id: UUID, caller: C
 async def read_turn(database: Database, turn_id: UUID, caller: Caller) -> StoredTurn:
     """One turn. Raises NotFound."""
     owner = await _find_owner(database, select(Turn.owner_id).where(col(Turn.id) == turn_id))
-    turns = await _read_turns(database, owner or caller.id, col(Turn.id) == turn_id)
+    return await read_turn_of(database, owner or caller.id, turn_id)
+
+
+async def read_turn_of(database: Database, owner: UUID, turn_id: UUID) -> StoredTurn:
+    """One turn of this owner's, also one whose events are past retention. Raises NotFound."""
+    turns = await _read_turns(database, owner, col(Turn.id) == turn_id, by_items=True)
     if not turns:
         raise NotFound(f"There is no turn {turn_id}, or it has not been answered")
     return turns[0]
 
 
-async def read_since(database: Database, since: datetime, caller: Caller) -> Sequence[StoredTurn]:
+async def read_turns_since(database: Database, since: datetime, caller: Caller) -> Sequence[StoredTurn]:
     """The turns since then: of everybody where the database's owner may read them, else the caller's."""
     statement = select(Turn.owner_id).where(col(Turn.created_at) >= since).distinct()
     async with database.owner.connect() as connection:
@@ -95,7 +103,8 @@ async def _find_owner(database: Database, statement: SelectOfScalar[UUID]) -> UU
         return (await connection.execute(statement)).scalars().first()
 
 
-async def _read_turns(database: Database, owner: UUID, which: Any) -> Sequence[StoredTurn]:
+async def _read_turns(database: Database, owner: UUID, which: Any, *, by_items: bool = False) -> Sequence[StoredTurn]:
+    """Turns in their order. Those without events are left out, or with `by_items` read as their items have them."""
     found: list[StoredTurn] = []
     async with database.transaction(owner) as session:
         chosen = select(Turn).where(col(Turn.owner_id) == owner, col(Turn.status).in_(("done", "failed")), which)
@@ -104,25 +113,30 @@ async def _read_turns(database: Database, owner: UUID, which: Any) -> Sequence[S
         for turn in turns:
             conversation = await session.get(Conversation, (owner, turn.conversation_id))
             events = list(await read_events(session, owner_id=owner, turn_id=turn.id))
-            if conversation is None or not events:
+            if conversation is None or not (events or by_items):
                 continue
             items = await session.execute(
                 select(Item)
                 .where(
                     col(Item.owner_id) == owner,
                     col(Item.conversation_id) == turn.conversation_id,
-                    col(Item.turn_no) < turn.turn_no,
+                    col(Item.turn_no) <= turn.turn_no,
                 )
                 .order_by(col(Item.turn_no), col(Item.k))
             )
-            earlier = [item for item in items.scalars() if str(item.turn_no) not in conversation.replaced]
+            there = items.scalars().all()
+            own = [item for item in there if item.turn_no == turn.turn_no]
+            before = there[: len(there) - len(own)]
+            earlier = [item for item in before if str(item.turn_no) not in conversation.replaced]
             caller = read_sender(owner, turn.input["caller"])
             summary = conversation.summary
             found.append(
                 StoredTurn(
                     turn=turn,
                     caller=caller,
-                    reply=read_reply(str(turn.input["message"]), turn.conversation_id, events),
+                    reply=read_reply(str(turn.input["message"]), turn.conversation_id, events)
+                    if events
+                    else _read_reply_of_items(turn, own),
                     earlier=earlier,
                     answered_last=next((item.agent for item in reversed(earlier) if item.agent), None),
                     summary=summary if summary and summary.get("until", 0) < turn.turn_no else None,
@@ -130,3 +144,22 @@ async def _read_turns(database: Database, owner: UUID, which: Any) -> Sequence[S
                 )
             )
     return found
+
+
+def _read_reply_of_items(turn: Turn, items: Sequence[Item]) -> Reply:
+    said = [item for item in items if item.role == "assistant"]
+    cited = {source["n"]: source for item in said for source in item.sources}
+    return Reply(
+        message=str(turn.input["message"]),
+        answer=Answer(
+            text="\n\n".join(item.text for item in said if item.text),
+            agent=turn.agent,
+            citations=[Citation(n, one["document"], one["heading"], one["text"]) for n, one in cited.items()],
+            calls=[ToolCall(call.name, call.arguments, call.output, call.error) for call in read_calls(items)],
+            conversation=turn.conversation_id,
+            events=(),
+        ),
+        usage=turn.usage or {},
+        finish=finish_of(said[-1].notes if said else ()),
+        failure=f"{turn.error['code']}: {turn.error['message']}" if turn.error else None,
+    )

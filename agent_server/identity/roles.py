@@ -13,7 +13,7 @@ from agent_server.identity.rights import GUEST_SCOPES, name_scopes
 USER, STAFF, ADMIN = "user", "staff", "admin"
 OWN_ACCOUNT = GUEST_SCOPES | {"keys:read", "keys:write"}
 """What every user may do with what is its own."""
-FOR_STAFF = frozenset({"audit:read", "users:read"})
+FOR_STAFF = frozenset({"audit:read", "feedback:read", "users:read"})
 
 
 @dataclass(frozen=True)

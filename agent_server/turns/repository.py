@@ -1,6 +1,6 @@
 """Turns as their owner may see them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from sqlmodel import col, select
@@ -41,6 +41,10 @@ class TurnRepository(Repository[Turn]):
             col(Turn.conversation_id) == conversation_id, col(Turn.turn_no).in_(turn_numbers)
         )
         return (await self.session.execute(statement)).scalars().all()
+
+    async def list_by_id(self, ids: Collection[UUID]) -> Sequence[Turn]:
+        """The turns with these ids."""
+        return (await self.session.execute(self.visible().where(col(Turn.id).in_(ids)))).scalars().all()
 
     async def list_latest(self, conversation_id: UUID, limit: int) -> Sequence[Turn]:
         """The last turns of a conversation in their order."""

@@ -1,6 +1,7 @@
 """Files of cases: what may stand in them, where a mistake is, and how a case is added."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,27 @@ def test_a_case_that_is_added_is_read_as_it_was_and_changes_nothing_above(
     assert CaseBody.model_validate(yaml.safe_load(text)["cases"][-1]) == CaseBody.model_validate(case)
     with pytest.raises(InvalidInput, match="already"):
         append_case(file, case)
+
+
+def test_a_case_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    file, link = tmp_path / "evals.yaml", tmp_path / "link.yaml"
+    file.write_text(CASE + "# more\n" * 2_000)
+    file.chmod(0o640)
+    link.symlink_to(file)
+    before = file.read_bytes()
+    added = {"name": "Another", "inputs": "x", "metadata": {"expect": {"no_tool": True}}}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))  # as on a disk that is full
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            append_case(link, added)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_bytes() == before
+    append_case(link, added)
+    assert file.read_bytes().startswith(before) and b"Another" in file.read_bytes()
+    assert link.is_symlink() and file.stat().st_mode & 0o777 == 0o640
+    assert sorted(tmp_path.iterdir()) == [file, link]
 
 
 def test_the_schema_for_editors_has_every_key_with_what_it_is_for() -> None:

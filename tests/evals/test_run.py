@@ -29,7 +29,7 @@ from agent_server.evals.replay import difference_json, replay, tell_difference
 from agent_server.evals.report import list_different, report_json, report_routes
 from agent_server.evals.requests import Asked
 from agent_server.evals.run import CaseRunner, Result, Variant, run_variant
-from agent_server.evals.stored import read_conversation, read_since, read_turn
+from agent_server.evals.stored import read_conversation, read_turn, read_turns_since
 from agent_server.settings import load_settings
 from agent_server.testing import AgentServer, Call, Calls, Say, ScriptedOpenAI, Step
 from agent_server.testing.wire import InProcess
@@ -295,7 +295,7 @@ async def test_a_stored_turn_runs_again_without_an_effect_and_becomes_a_case(
         ["Remind me to buy fins"],
         ["Remind me to buy fins", "What is on it?"],
     ]
-    assert {turn.turn.id for turn in await read_since(database, stored[0].turn.created_at, me.caller)} == {
+    assert {turn.turn.id for turn in await read_turns_since(database, stored[0].turn.created_at, me.caller)} == {
         turn.turn.id for turn in stored
     }
     before = await fetch(database.url, "select count(*) from task")

@@ -81,6 +81,7 @@ class Fake:
     turns: dict[str, Turn] = field(default_factory=dict)
     by_key: dict[str, Turn] = field(default_factory=dict)
     refusals: list[Response | None] = field(default_factory=list)  # what the next POSTs to /api/chat get instead
+    feedback_refusals: list[Response] = field(default_factory=list)  # what the next ratings get instead
     word: str = "open"  # what became of the question "word-1"
     failure: str | None = None  # what its call fails with
     sent_forms: set[str] = field(default_factory=set)  # conversations whose form was sent
@@ -532,6 +533,14 @@ def create_app(fake: Fake) -> ASGIApp:
         long = "After a single no-stop dive, wait **at least 12 hours** before flying.\n\nAfter several dives, or several days of diving, wait at least 18 hours. After dives with required decompression stops, wait substantially longer: 24 hours or more."
         return JSONResponse(found | {"text": long, "html": "".join(render_blocks(long)), "start": 0, "end": 200})
 
+    async def feedback(request: Request) -> Response:
+        if fake.feedback_refusals:
+            return fake.feedback_refusals.pop(0)
+        turn = request.path_params["id"]
+        rated = next(m for said in fake.messages.values() for m in said if m["id"] == turn)
+        rated["feedback"] = await request.json() if request.method == "PUT" else None
+        return JSONResponse(rated["feedback"]) if request.method == "PUT" else Response(status_code=204)
+
     async def call(request: Request) -> Response:
         values = await request.json()
         if not values.get("email", "").endswith(".org"):
@@ -576,6 +585,7 @@ def create_app(fake: Fake) -> ASGIApp:
         Route("/api/conversations", conversations),
         Route("/api/conversations/{id}", conversation, methods=["PATCH", "DELETE"]),
         Route("/api/conversations/{id}/messages", messages),
+        Route("/api/turns/{id}/feedback", feedback, methods=["PUT", "DELETE"]),
         Route("/api/passages/{id}", passage),
         Route("/api/confirmations/{id}", confirmation, methods=["GET", "POST"]),
         Route("/api/tools/{name}", call, methods=["POST"]),

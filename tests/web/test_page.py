@@ -2,11 +2,12 @@
 
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.web.conftest import Open, answered, ask
+from tests.web.conftest import Open, answered, ask, asked_again
 from tests.web.fake_server import FLYING, HEBREW, STATIC, Fake, problem, said
 from tests.web.fake_server import answered as stored_answer
 
@@ -250,6 +251,101 @@ def test_result_reads_as_the_server_words_it_and_its_data_is_within_reach(open_p
         expect(card.locator("pre")).to_be_hidden()
         card.get_by_text("As data").click()
         expect(card.locator("pre")).to_contain_text('"months": [')
+        page.reload()
+
+
+def _rated(fake: Fake) -> list[Any]:
+    return [(method, body) for method, path, _, body in fake.requests if path.endswith("/feedback")]
+
+
+def test_answer_is_rated_by_keyboard_and_stays_so_until_it_is_taken_back(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "May I fly?")
+    answered(page)
+    group = page.get_by_role("group", name="Rate this answer")
+    good, bad = (group.get_by_role("button", name=name) for name in ("Good answer", "Bad answer"))
+    for button in (good, bad):
+        expect(button).to_have_attribute("aria-pressed", "false")
+    good.focus()
+    page.keyboard.press("Enter")
+    expect(good).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#status")).to_have_text("Noted.")
+    expect(good).to_be_focused()
+    page.reload()
+    asked_again(page)
+    expect(good).to_have_attribute("aria-pressed", "true")
+    expect(bad).to_have_attribute("aria-pressed", "false")
+    good.focus()
+    page.keyboard.press("Space")
+    expect(good).to_have_attribute("aria-pressed", "false")
+    expect(page.locator("#status")).to_have_text("Taken back.")
+    assert _rated(fake) == [("PUT", {"rating": "good", "comment": None}), ("DELETE", None)]
+
+
+def test_what_is_wrong_with_a_bad_answer_may_be_said_and_need_not(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "May I fly?")
+    answered(page)
+    good, bad = (page.get_by_role("button", name=name) for name in ("Good answer", "Bad answer"))
+    words = page.get_by_label("What is wrong with it?")
+    bad.click()
+    expect(bad).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="Close").click()
+    expect(words).to_be_hidden()
+    expect(bad).to_be_focused()
+    good.click()
+    expect(good).to_have_attribute("aria-pressed", "true")
+    expect(bad).to_have_attribute("aria-pressed", "false")
+    bad.click()
+    # Below the buttons, so that the next key of a keyboard leads into it.
+    expect(words).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(words).to_be_focused()
+    page.keyboard.type("It is <b>18</b> hours.\nNot 12.")
+    page.get_by_role("button", name="Send", exact=True).first.click()
+    expect(page.get_by_text("Thank you.")).to_be_focused()
+    expect(words).to_be_hidden()
+    page.reload()
+    asked_again(page)
+    expect(bad).to_have_attribute("aria-pressed", "true")
+    expect(words).to_be_hidden()
+    assert _rated(fake) == [
+        ("PUT", {"rating": "bad", "comment": None}),
+        ("PUT", {"rating": "good", "comment": None}),
+        ("PUT", {"rating": "bad", "comment": None}),
+        ("PUT", {"rating": "bad", "comment": "It is <b>18</b> hours.\nNot 12."}),
+    ]
+
+
+def test_rating_that_is_not_taken_is_said_and_can_be_given_again(fake: Fake, open_page: Open) -> None:
+    page = open_page()
+    ask(page, "May I fly?")
+    answered(page)
+    bad = page.get_by_role("button", name="Bad answer")
+    fake.feedback_refusals += [problem(503, "The database is away", code="unavailable")]
+    bad.click()
+    expect(page.locator(".rated [role=alert]")).to_have_text("The database is away")
+    expect(bad).to_have_attribute("aria-pressed", "false")
+    bad.click()
+    words = page.get_by_label("What is wrong with it?")
+    words.fill("All of it.")
+    fake.feedback_refusals += [problem(429, "Too many", code="too_many_requests")]
+    send = page.locator(".rated").get_by_role("button", name="Send")
+    send.click()
+    expect(page.locator(".rated [role=alert]")).to_have_text("Too many")
+    expect(words).to_have_value("All of it.")
+    send.click()
+    expect(page.get_by_text("Thank you.")).to_be_visible()
+    expect(page.locator(".rated [role=alert]")).to_have_count(0)
+
+
+def test_answer_that_failed_is_not_rated(open_page: Open) -> None:
+    page = open_page()
+    ask(page, "Please fail")
+    expect(page.locator(".error")).to_be_visible()
+    for _ in range(2):
+        expect(page.get_by_role("button", name="Copy answer")).to_be_visible()
+        expect(page.get_by_role("group", name="Rate this answer")).to_have_count(0)
         page.reload()
 
 
@@ -858,6 +954,8 @@ def test_all_text_stands_out_from_its_background(fake: Fake, open_page: Open, sc
         ask(page, text)
         expect(page.locator(".answer[data-state=done]")).to_have_count(n)
     page.locator("summary", has_text="List destinations").click()
+    page.get_by_role("button", name="Bad answer").first.click()
+    expect(page.get_by_label("What is wrong with it?")).to_be_visible()
     ask(page, "Answer slowly")
     expect(page.locator(".answer td").last).to_be_visible()
     ask(page, "and this")
@@ -891,6 +989,10 @@ def test_what_is_pressed_is_large_enough_for_a_finger(open_page: Open) -> None:
     page = open_page(is_mobile=True, has_touch=True, viewport={"width": 360, "height": 740})
     ask(page, "Which gear do I need?")
     answered(page)
+    page.get_by_role("button", name="Bad answer").tap()
+    expect(page.get_by_role("button", name="Close")).to_be_visible()
+    ratings = [page.get_by_role("button", name=name).bounding_box() for name in ("Good answer", "Bad answer")]
+    assert min(box["width"] for box in ratings if box) >= 39.5 and None not in ratings
     page.get_by_role("button", name="Conversations").tap()
     expect(page.locator("#drawer")).to_be_visible()
     small = page.evaluate("""() => [...document.querySelectorAll("button, summary, textarea, .list a")]
@@ -901,4 +1003,4 @@ def test_what_is_pressed_is_large_enough_for_a_finger(open_page: Open) -> None:
 
 
 def test_page_stays_small() -> None:
-    assert sum(file.stat().st_size for file in STATIC.iterdir()) < 101_800
+    assert sum(file.stat().st_size for file in STATIC.iterdir()) < 106_500

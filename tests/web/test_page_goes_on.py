@@ -167,6 +167,8 @@ def test_two_tabs_show_the_same_conversation_while_it_is_held(fake: Fake, open_p
     expect(one.get_by_text("Sent. Thank you.")).to_be_visible()
     expect(one.get_by_role("button", name="Send", exact=True)).to_have_count(1)  # of the message
     assert len(said_to(fake)) == 4
+    one.get_by_role("button", name="Good answer").first.click()
+    expect(two.get_by_role("button", name="Good answer").first).to_have_attribute("aria-pressed", "true")
 
     two.locator(".list li").hover()
     two.get_by_role("button", name="Delete code").click()

@@ -2,9 +2,6 @@
 
 import asyncio
 import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from agent_server.api.local import DEVELOPER, DeveloperDep
 from agent_server.api.parameters import Body
 from agent_server.errors import Conflict, FieldError, InvalidInput, Mistake, NotFound, WorkspaceInvalid, name_known
 from agent_server.evals.edited import parse_edited
+from agent_server.folders import write_file
 from agent_server.http.auth import ServerDep
 from agent_server.identity.profiles import read_profile
 from agent_server.inspection import open_workspace
@@ -152,20 +150,6 @@ def find_file(agent: AgentPrompt, workspace: Workspace) -> Path | None:
     """The file of an agent's prompt; None of one that the engine has made."""
     path = (workspace.root / agent.file).resolve()
     return path if path.is_file() and path.is_relative_to(workspace.root / "prompts") else None
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that whoever reads it finds all of it, or all of what was there before."""
-    # Not named as a prompt, or what watches the folder would read it.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as new:
-            new.write(data)
-        shutil.copymode(path, name)
-        os.replace(name, path)
-    except OSError:
-        os.unlink(name)
-        raise
 
 
 def _view(agent: AgentPrompt, workspace: Workspace) -> AgentView:

@@ -17,6 +17,7 @@ const state = {
   chosen: null, // the turn that was chosen, {id, turn_no, message}
   run: null, // what ends the following of a run
 };
+Answer.isRated = false; // here answers are tried, not given
 const prompt = $("prompt");
 const message = $("message");
 

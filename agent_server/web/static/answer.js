@@ -4,6 +4,7 @@ import { ToolCard, wireCode } from "./cards.js";
 import { place, showPassage } from "./dialogs.js";
 import { copyButton, h, icon, setHtml, words } from "./dom.js";
 import { FormCard } from "./form.js";
+import { Rating } from "./rating.js";
 
 const FORM = "offer_form";
 const EMERGENCY = "text-0"; // the page for an emergency, which comes before any model has chosen anything
@@ -17,6 +18,7 @@ export function question(text, turn = null) {
 export class Answer {
   /** `inspect(turn)` shows how an answer came about; null where that is not for who reads. */
   static inspect = null;
+  static isRated = true; // whether who reads may say that it is good or bad
   #agents = [];
   #sources = new Map();
   #numbers = new Map(); // the server's number of a source -> the reader's, from 1 in the order of the text
@@ -24,6 +26,7 @@ export class Answer {
   #thoughts = new Map();
   #tools = new Map();
   #conversation;
+  #rating = null;
   #asked = false; // whether what it asks the person for has been given
   #who = h("h2", { class: "who" });
   #parts = h("div", { class: "parts" });
@@ -55,13 +58,14 @@ export class Answer {
     for (const data of message.notes ?? []) answer.apply({ type: "data-note", data });
     if (message.status === "cancelled") answer.apply({ type: "abort" });
     answer.turn = message.id;
-    answer.finish();
+    answer.finish(message.status !== "failed");
     answer.refresh(message);
     return answer;
   }
 
-  /** What has become of its forms and questions, here or elsewhere. */
+  /** What has become of its forms and questions and of its rating, here or elsewhere. */
   refresh(message) {
+    this.#rating?.refresh(message.feedback);
     for (const tool of message.tools ?? []) this.#tools.get(tool.call_id)?.refresh(tool);
   }
 
@@ -109,8 +113,8 @@ export class Answer {
     this.#waiting.lastChild.textContent = tools.length ? "Writing" : "Thinking";
   }
 
-  /** Nothing more comes: show the sources and what can be done with the answer. */
-  finish() {
+  /** Nothing more comes: show the sources and what can be done with the answer. One that failed is not rated. */
+  finish(whole = true) {
     if (this.element.dataset.state === "done") return;
     this.element.dataset.state = "done";
     this.#waiting.remove();
@@ -120,6 +124,11 @@ export class Answer {
     if (this.#sources.size && this.text) this.#end.append(this.#sourceList());
     this.#end.append(this.#actions);
     if (this.text) this.#actions.append(copyButton("Copy answer", () => this.text) ?? "");
+    if (Answer.isRated && whole && this.turn && this.#parts.childElementCount) {
+      this.#rating = new Rating(this.turn, this.#conversation);
+      this.#actions.append(this.#rating.element);
+      this.#end.append(this.#rating.more);
+    }
     this.offer();
   }
 
@@ -137,7 +146,7 @@ export class Answer {
 
   /** What went wrong in words; `actions` are buttons. */
   fail(title, detail, actions) {
-    this.finish();
+    this.finish(false);
     this.#end.append(
       h("div", { class: "error" }, icon("alert"), h("div", {}, h("p", { class: "error-title" }, title), detail ? h("p", {}, detail) : null, h("div", { class: "buttons" }, actions))),
     );
