@@ -49,6 +49,12 @@ async def test_the_provider_is_sent_temperature_and_shape_and_the_answer_is_data
             listed = await client.get(f"/api/conversations/{answer['conversation_id']}/messages")
             assert (listed["items"][1]["output"], listed["items"][1]["prompt_version"]) == (json.loads(RIGHT), "7")
         frames = [frame.data for frame in await client.chat("Where to?") if isinstance(frame.data, dict)]
+        (chosen,) = [frame["data"] for frame in frames if frame["type"] == "data-agent"]
+        assert (chosen["name"], chosen["prompt_version"], frames[-1]["messageMetadata"]["promptVersion"]) == (
+            "guide",
+            "7",
+            "7",
+        )
         assert "".join(frame["delta"] for frame in frames if frame["type"] == "text-delta") == RIGHT
     request = model.requests[0]
     assert request["temperature"] == 0.3
@@ -166,6 +172,8 @@ async def test_the_turns_of_a_conversation_stay_with_one_version_and_say_which(
             for answer, request in zip((first, second), model.requests[-2:], strict=True):
                 prompt = prompts[answer["prompt_version"]]
                 assert answer["prompt_sha"] == prompt.sha
+                stream = await client.http.get(f"/api/turns/{answer['turn_id']}/events", headers=client.auth)
+                assert f'"prompt_version":"{prompt.version}"' in stream.text.replace(" ", "")
                 assert request["messages"][0]["content"].startswith(prompt.body)
                 assert request.get("temperature") == prompt.temperature
                 assert request["model"] == ("other" if prompt.version == "v2" else "m")
