@@ -1,11 +1,13 @@
 """What a prompt's file says of the model and of its answers: what the provider is sent, and what callers get."""
 
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from agent_server.prompts.output import strip_fence
 from agent_server.testing import Call, Refuse, Say, ScriptedOpenAI, Step, scripted_openai
@@ -114,6 +116,58 @@ async def test_a_pydantic_model_and_a_file_are_shapes_too(
         assert "days: Input should be greater than or equal to 1" in model.requests[1]["messages"][-1]["content"]
         status, answer = await post(client, agent="filed")
         assert (status, answer["output"]) == (200, {"city": 7})
+
+
+TRIP = "pydantic_models_of_a_test:Trip"
+OF_TRIP = {
+    "properties": {"city": {"title": "City", "type": "string"}},
+    "required": ["city"],
+    "title": "Trip",
+    "type": "object",
+    "additionalProperties": False,
+}
+
+
+# What litellm makes of a shape is another thing for each provider and model.
+@pytest.mark.parametrize(
+    ("through", "shape"), [("lean", SHAPE), ("lean", TRIP), ("sdk", SHAPE), ("sdk", TRIP), ("litellm", None)]
+)
+async def test_a_prompts_model_temperature_and_shape_are_all_that_it_adds_to_a_request(
+    start_other: Callable[..., Any],
+    model: ScriptedOpenAI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    through: str,
+    shape: str | None,
+) -> None:
+    own = "groq/own-model" if through == "litellm" else "openai/own-model"
+    head = f"model: {own}\ntemperature: 0.3\n" + (f"output: {shape}\n" if shape else "")
+    strict_file = f"---\nname: strict\ndescription: x\nknowledge: []\n{head}---\nHelp.\n"
+    root = workspace(tmp_path, f"model: {own}\n", **{"strict.md": strict_file})
+    (root / "pydantic_models_of_a_test.py").write_text(
+        'from pydantic import BaseModel\n\n\nclass Trip(BaseModel, extra="forbid"):\n    city: str\n'
+    )
+    monkeypatch.syspath_prepend(root)
+    monkeypatch.delitem(sys.modules, "pydantic_models_of_a_test", raising=False)
+    model.script = [Say("Rome."), Say('{"city": "Rome"}')]
+    settings: dict[str, Any] = {"openai_base_url": model.url, "model": "m"}
+    if through == "litellm":
+        monkeypatch.setenv("GROQ_API_BASE", model.url)
+        settings = {"openai_base_url": None, "groq_api_key": "k", "model": "groq/m"}
+    elif through == "sdk":
+        settings["model_client"] = "sdk"
+    async with start_other(root=root, **settings) as client:
+        for agent in ("guide", "strict"):
+            status, answer = await post(client, agent=agent)
+            assert (status, answer["status"]) == (200, "done"), answer
+    plain, strict = ({k: v for k, v in sent.items() if k != "messages"} for sent in model.requests)
+    assert (plain.pop("model"), strict["model"]) == ("own-model", strict.pop("model"))
+    if shape is not None:
+        shaped = strict.pop("response_format")["json_schema"]
+        expected = OF_TRIP if shape == TRIP else yaml.safe_load(shape)
+        assert (shaped["name"], shaped["schema"]) == ("final_output", expected)
+    assert strict == {**plain, "temperature": 0.3}
+    assert plain.keys() & {"temperature", "response_format"} == set()
 
 
 async def test_an_agent_makes_no_more_model_calls_than_its_file_says(
