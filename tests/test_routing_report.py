@@ -52,7 +52,9 @@ def test_messages_of_one_confidence_are_covered_together_or_not_at_all() -> None
 
 def test_no_message_has_no_figures() -> None:
     assert report_routing([]).accuracy is None
-    assert "accuracy -" in describe_report(report_routing([]))
+    assert describe_report(report_routing([])).startswith("0 messages: accuracy -,")
+    one = report_routing([("a", "bread", decide("bread", 0.9, sure=True))])
+    assert describe_report(one).startswith("1 message: accuracy 100.0%")
 
 
 rows_of = st.lists(

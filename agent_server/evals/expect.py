@@ -140,7 +140,11 @@ def _compare_use(expected: Expected, reply: Reply, find_cost: Callable[[Reply], 
         if cost is None:
             yield f"max_cost: the price of {reply.usage.get('model')} is not known"
         elif cost > expected.max_cost:
-            yield f"max_cost: ${cost:.6f}, expected at most ${expected.max_cost:g}"
+            yield f"max_cost: {_dollars(cost)}, expected at most {_dollars(expected.max_cost)}"
+
+
+def _dollars(amount: float) -> str:
+    return "$" + f"{amount:.9f}".rstrip("0").rstrip(".")
 
 
 def _quote(text: str) -> str:

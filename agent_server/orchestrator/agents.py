@@ -90,8 +90,7 @@ def function_tool(tool: Tool[..., Any], collections: tuple[str, ...] | None) -> 
             raise  # nothing of the call is on record: the next attempt makes it again
         except AgentServerError as error:
             outcome = CallOutcome(None, failure_text(error))
-        # The very text that is stored: what a model has read must not change when the turn is taken over or goes on.
-        return ledger.render(outcome)[0]
+        return ledger.tell(outcome)
 
     async def is_offered(context: RunContextWrapper[TurnContext], _: Any) -> bool:
         return context.context.attempt.caller.may(tool.scope)

@@ -133,7 +133,8 @@ class JournaledModels(ModelProvider):
             return []
         routed = self.decision.agent == agent and self.decision.decided_by != "model"
         confidence = next((r.confidence for r in self.decision.ranked if r.name == agent), 0.0)
-        return [AgentChosen(agent, self.decision.decided_by if routed else "model", round(confidence, 4))]
+        decided_by = self.decision.decided_by if routed else "model"
+        return [AgentChosen(agent, decided_by, round(confidence, 4), self.workspace.agents[agent].version)]
 
 
 class JournaledModel(Model):
@@ -266,7 +267,7 @@ class JournaledModel(Model):
             earlier=turn.briefing.earlier,
             turn_no=turn.attempt.writer.turn_no,
             budgets=budgets,
-            # An outcome that is read from the ledger may be told with its keys in another order than it was stored in.
+            # What another version of the server has begun it may have stored in other words.
             is_apart=bool(models.journaled) or request.is_again,
         )
         frame = models.frames.get(models.models, models.workspace.agents[self._agent], asked)

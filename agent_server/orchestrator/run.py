@@ -215,7 +215,7 @@ class Orchestrator:
         agent = self.workspace.find_responsible(page.collection)
         prompt = agent and agent.choose(attempt.writer.conversation_id)
         events: tuple[Event, ...] = (
-            *([AgentChosen(prompt.name, "meaning", 1.0)] if prompt else []),
+            *([AgentChosen(prompt.name, "meaning", 1.0, prompt.version)] if prompt else []),
             PassagesFound([passage_body(cited)], None),
             Cited(cited.n),
             TextDelta(EMERGENCY_CALL, text),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent_server.routing import Decision
+from agent_server.wording import count
 
 OUT_OF_SCOPE = "-"
 """The label of a message that no agent should take."""
@@ -54,7 +55,7 @@ def report_routing(rows: Sequence[tuple[str, str | None, Decision]]) -> RoutingR
 def describe_report(report: RoutingReport) -> str:
     """The figures in one line for people."""
     return (
-        f"{report.messages} messages: accuracy {_percent(report.accuracy)}, "
+        f"{count(report.messages, 'message')}: accuracy {_percent(report.accuracy)}, "
         f"coverage {_percent(report.coverage_95)} at 95 % precision and {_percent(report.coverage_98)} at 98 %, "
         f"sure on {_percent(report.sure)} and right on {_percent(report.precision)} of these; "
         f"of {report.out_of_scope} out of scope taken as sure {_percent(report.sure_out_of_scope)}"
@@ -68,11 +69,11 @@ def _is_sure(decision: Decision) -> bool:
 def _coverage(judged: Sequence[tuple[float, bool]], precision: float) -> float | None:
     """The share of the messages, from the most confident one on, of which `precision` are right."""
     right, covered = 0, 0
-    for count, (confidence, is_right) in enumerate(judged, start=1):
+    for n, (confidence, is_right) in enumerate(judged, start=1):
         right += is_right
         # Messages of one confidence are taken together: no threshold parts them.
-        if (count == len(judged) or judged[count][0] < confidence) and right / count >= precision:
-            covered = count
+        if (n == len(judged) or judged[n][0] < confidence) and right / n >= precision:
+            covered = n
     return covered / len(judged) if judged else None
 
 

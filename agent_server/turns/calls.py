@@ -68,6 +68,12 @@ class CallLedger:
         # A call without an effect has no row: what it returned is in the log.
         return self.writer.earlier.returned.get(self.call_id)
 
+    def tell(self, outcome: CallOutcome) -> str:
+        """What the model is told of the outcome: the very text that is stored, also of what an earlier attempt did."""
+        # The outcome of that is stored as well, with its keys in the order in which Postgres keeps them.
+        told = self.writer.earlier.outputs.get(self.call_id)
+        return self.render(outcome)[0] if told is None else told
+
     @property
     def cut_off(self) -> bool:
         return self._earlier is not None and self._earlier.state == "started"

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlmodel import col, select
 
 from agent_server.calls.ledger import CallOutcome
+from agent_server.conversations.history import OF_TURN
 from agent_server.db import Database, Executor
 from agent_server.turns.events import (
     AgentChosen,
@@ -21,7 +22,7 @@ from agent_server.turns.events import (
     ToolReturned,
     unfold,
 )
-from agent_server.turns.models import ModelCall, ToolCall
+from agent_server.turns.models import ModelCall, ToolCall, Turn
 from agent_server.turns.references import SAID
 
 EMERGENCY_CALL = 0
@@ -41,12 +42,13 @@ class Earlier:
 
     `model_calls` is the journal, by number of the call. `tool_calls` is the ledger, by the call's id. `steers` are the
     messages that were put into the turn and given to a model call, each with the number of the first call that had it.
-    `events` is the log in its order.
+    `outputs` are what the model was told of tool calls, by the call's id. `events` is the log in its order.
     """
 
     model_calls: Mapping[int, ModelCall] = field(default_factory=dict)
     tool_calls: Mapping[str, ToolCall] = field(default_factory=dict)
     steers: Sequence[tuple[int, str]] = ()
+    outputs: Mapping[str, str] = field(default_factory=dict)
     events: Sequence[Event] = ()
 
     @property
@@ -107,10 +109,14 @@ async def read_earlier(database: Database, *, owner_id: UUID, turn_id: UUID) -> 
             select(ToolCall).where(col(ToolCall.owner_id) == owner_id, col(ToolCall.turn_id) == turn_id)
         )
         steers = await session.execute(_TAKEN_STEERS, {"owner_id": owner_id, "id": turn_id})
+        turn = await session.get_one(Turn, (owner_id, turn_id))
+        of_turn = {"owner_id": owner_id, "conversation_id": turn.conversation_id, "turn_no": turn.turn_no}
+        bodies = [item.body for item in await session.execute(OF_TURN, of_turn)]
         return Earlier(
             model_calls={row.n: row for row in model_calls.scalars()},
             tool_calls={row.call_id: row for row in tool_calls.scalars()},
             steers=[(n, message) for n, message in steers],
+            outputs={b["call_id"]: b["output"] for b in bodies if b.get("type") == "function_call_output"},
             events=await read_events(session, owner_id=owner_id, turn_id=turn_id),
         )
 

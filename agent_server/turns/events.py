@@ -12,12 +12,14 @@ from agent_server.turns.references import refer, restore
 
 @dataclass(frozen=True)
 class AgentChosen:
-    """An agent answers from here on. `decided_by` is `meaning`, `sticky`, `model`, `only` or `request`."""
+    """An agent answers from here on. `decided_by` is `meaning`, `sticky`, `model`, `only` or `request`. `prompt_version` is
+    that of its prompt, where the file has one."""
 
     kind: ClassVar[str] = "agent"
     name: str
     decided_by: str
     confidence: float
+    prompt_version: str | None = None
 
 
 @dataclass(frozen=True)

@@ -319,7 +319,8 @@ class Hub:
                 .order_by(col(Item.k))
             )
             said = [item for item in items.scalars() if item.role is not None]
-        views = [{"role": i.role, "text": i.text, "agent": i.agent, "sources": i.sources} for i in said]
+        shown = ("role", "text", "agent", "prompt_version", "sources")
+        views = [{name: getattr(item, name) for name in shown} for item in said]
         finish = finish_of(said[-1].notes if said else ())
         # With the last two numbers of the log, so that a client which resumes from them gets nothing twice.
         feed.start, feed.events = turn.last_event - 2, []

@@ -269,4 +269,4 @@ def test_what_is_expected_passes_and_anything_else_is_said_in_one_line(
 
 
 def test_a_turn_that_costs_more_than_it_may_differs() -> None:
-    assert differs({"max_cost": 0.4}, reply()) == ["max_cost: $0.500000, expected at most $0.4"]
+    assert differs({"max_cost": 0.4}, reply()) == ["max_cost: $0.5, expected at most $0.4"]

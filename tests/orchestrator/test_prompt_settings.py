@@ -1,11 +1,13 @@
 """What a prompt's file says of the model and of its answers: what the provider is sent, and what callers get."""
 
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from agent_server.prompts.output import strip_fence
 from agent_server.testing import Call, Refuse, Say, ScriptedOpenAI, Step, scripted_openai
@@ -49,6 +51,12 @@ async def test_the_provider_is_sent_temperature_and_shape_and_the_answer_is_data
             listed = await client.get(f"/api/conversations/{answer['conversation_id']}/messages")
             assert (listed["items"][1]["output"], listed["items"][1]["prompt_version"]) == (json.loads(RIGHT), "7")
         frames = [frame.data for frame in await client.chat("Where to?") if isinstance(frame.data, dict)]
+        (chosen,) = [frame["data"] for frame in frames if frame["type"] == "data-agent"]
+        assert (chosen["name"], chosen["prompt_version"], frames[-1]["messageMetadata"]["promptVersion"]) == (
+            "guide",
+            "7",
+            "7",
+        )
         assert "".join(frame["delta"] for frame in frames if frame["type"] == "text-delta") == RIGHT
     request = model.requests[0]
     assert request["temperature"] == 0.3
@@ -110,6 +118,58 @@ async def test_a_pydantic_model_and_a_file_are_shapes_too(
         assert (status, answer["output"]) == (200, {"city": 7})
 
 
+TRIP = "pydantic_models_of_a_test:Trip"
+OF_TRIP = {
+    "properties": {"city": {"title": "City", "type": "string"}},
+    "required": ["city"],
+    "title": "Trip",
+    "type": "object",
+    "additionalProperties": False,
+}
+
+
+# What litellm makes of a shape is another thing for each provider and model.
+@pytest.mark.parametrize(
+    ("through", "shape"), [("lean", SHAPE), ("lean", TRIP), ("sdk", SHAPE), ("sdk", TRIP), ("litellm", None)]
+)
+async def test_a_prompts_model_temperature_and_shape_are_all_that_it_adds_to_a_request(
+    start_other: Callable[..., Any],
+    model: ScriptedOpenAI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    through: str,
+    shape: str | None,
+) -> None:
+    own = "groq/own-model" if through == "litellm" else "openai/own-model"
+    head = f"model: {own}\ntemperature: 0.3\n" + (f"output: {shape}\n" if shape else "")
+    strict_file = f"---\nname: strict\ndescription: x\nknowledge: []\n{head}---\nHelp.\n"
+    root = workspace(tmp_path, f"model: {own}\n", **{"strict.md": strict_file})
+    (root / "pydantic_models_of_a_test.py").write_text(
+        'from pydantic import BaseModel\n\n\nclass Trip(BaseModel, extra="forbid"):\n    city: str\n'
+    )
+    monkeypatch.syspath_prepend(root)
+    monkeypatch.delitem(sys.modules, "pydantic_models_of_a_test", raising=False)
+    model.script = [Say("Rome."), Say('{"city": "Rome"}')]
+    settings: dict[str, Any] = {"openai_base_url": model.url, "model": "m"}
+    if through == "litellm":
+        monkeypatch.setenv("GROQ_API_BASE", model.url)
+        settings = {"openai_base_url": None, "groq_api_key": "k", "model": "groq/m"}
+    elif through == "sdk":
+        settings["model_client"] = "sdk"
+    async with start_other(root=root, **settings) as client:
+        for agent in ("guide", "strict"):
+            status, answer = await post(client, agent=agent)
+            assert (status, answer["status"]) == (200, "done"), answer
+    plain, strict = ({k: v for k, v in sent.items() if k != "messages"} for sent in model.requests)
+    assert (plain.pop("model"), strict["model"]) == ("own-model", strict.pop("model"))
+    if shape is not None:
+        shaped = strict.pop("response_format")["json_schema"]
+        expected = OF_TRIP if shape == TRIP else yaml.safe_load(shape)
+        assert (shaped["name"], shaped["schema"]) == ("final_output", expected)
+    assert strict == {**plain, "temperature": 0.3}
+    assert plain.keys() & {"temperature", "response_format"} == set()
+
+
 async def test_an_agent_makes_no_more_model_calls_than_its_file_says(
     start_other: Callable[..., Any], model: ScriptedOpenAI, tmp_path: Path
 ) -> None:
@@ -166,6 +226,8 @@ async def test_the_turns_of_a_conversation_stay_with_one_version_and_say_which(
             for answer, request in zip((first, second), model.requests[-2:], strict=True):
                 prompt = prompts[answer["prompt_version"]]
                 assert answer["prompt_sha"] == prompt.sha
+                stream = await client.http.get(f"/api/turns/{answer['turn_id']}/events", headers=client.auth)
+                assert f'"prompt_version":"{prompt.version}"' in stream.text.replace(" ", "")
                 assert request["messages"][0]["content"].startswith(prompt.body)
                 assert request.get("temperature") == prompt.temperature
                 assert request["model"] == ("other" if prompt.version == "v2" else "m")

@@ -1,8 +1,7 @@
 """What a model was sent is known to the byte, whatever has changed since; to its owner alone, and for as long as calls are
 kept. Every other test that has a scripted model asks the same of each of its requests (tests/sent.py)."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -15,11 +14,9 @@ from sqlalchemy import text
 from agent_server.db import new_id
 from agent_server.errors import NotFound
 from agent_server.identity.own_data import erase_rows
-from agent_server.models.lean.wire import Incoming
 from agent_server.requests.rebuild import SentRequest, rebuild_requests
 from agent_server.testing import AgentServer, Call, Say, ScriptedOpenAI, Step
 from agent_server.testing.server import run_agent_server
-from agent_server.testing.wire import InProcess
 from agent_server.timeline import read_timeline
 from agent_server.turns.prune import prune_turns
 from agent_server.turns.requests import KnownTexts, Recipe, SentRequests, expand, spell
@@ -46,21 +43,9 @@ async def count(server: AgentServer, query: str) -> int:
 
 @pytest.fixture
 async def served(
-    agent_workspace: Workspace, stocked_url: str, monkeypatch: pytest.MonkeyPatch
+    agent_workspace: Workspace, stocked_url: str, bodies: list[bytes]
 ) -> AsyncIterator[tuple[AgentServer, list[bytes]]]:
     """A server, and the bodies that its provider was sent."""
-    bodies: list[bytes] = []
-    send = InProcess.send
-
-    @asynccontextmanager
-    async def keep(
-        self: InProcess, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> AsyncGenerator[Incoming]:
-        bodies.append(body or b"")
-        async with send(self, method, url, headers, body) as incoming:
-            yield incoming
-
-    monkeypatch.setattr(InProcess, "send", keep)  # the double of the network
     async with run_agent_server(agent_workspace, stocked_url, model=ScriptedOpenAI(SCRIPT)) as server:
         yield server, bodies
 

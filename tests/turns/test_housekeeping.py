@@ -104,8 +104,8 @@ async def test_past_retention_a_stream_is_one_snapshot_and_the_end(database: Dat
         assert len(await here.read_to_the_end(new)) == 4
         last = whole[-1].seq
         said: list[dict[str, Any]] = [
-            {"role": "user", "text": "old", "agent": None, "sources": []},
-            {"role": "assistant", "text": "hello", "agent": "assistant", "sources": []},
+            {"role": "user", "text": "old", "agent": None, "prompt_version": None, "sources": []},
+            {"role": "assistant", "text": "hello", "agent": "assistant", "prompt_version": None, "sources": []},
         ]
         for after in (0, 1):
             snapshot, end = await here.read_to_the_end(old, after)

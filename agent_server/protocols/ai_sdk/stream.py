@@ -61,6 +61,7 @@ class UIMessageEncoder:
     _tools_returned: bool = False
     _started: bool = False
     _passing: bool = False
+    _version: str | None = None
 
     def feed(self, numbered: Numbered, *, passing: bool = False) -> list[Chunk]:
         """The chunks of an event. It is `passing` where the client has all of them; then none is rendered."""
@@ -78,10 +79,10 @@ class UIMessageEncoder:
 
     def _chunks(self, numbered: Numbered) -> list[Chunk]:
         match numbered.event:
-            case AgentChosen(name=name, decided_by=decided_by, confidence=confidence):
+            case AgentChosen(name=name) as chosen:
+                self._version = chosen.prompt_version
                 title = name.replace("_", " ").replace("-", " ").capitalize()
-                agent = {"name": name, "title": title, "decided_by": decided_by, "confidence": confidence}
-                return [{"type": "data-agent", "data": agent}]
+                return [{"type": "data-agent", "data": {"name": name, "title": title, **body_of(chosen)}}]
             case PassagesFound(passages=passages):
                 self._passages.update({p["n"]: p for p in passages})
                 return []
@@ -121,7 +122,7 @@ class UIMessageEncoder:
             case Other():
                 return []
             case Done(agent=agent_name, usage=usage, finish=reason):
-                metadata = {"agent": agent_name, "usage": usage}
+                metadata = {"agent": agent_name, "promptVersion": self._version, "usage": usage}
                 finished = {"type": "finish", "finishReason": reason.replace("_", "-"), "messageMetadata": metadata}
                 return [*self._end(), finished]
             case Failed(code=code, message=message):
@@ -149,6 +150,7 @@ class UIMessageEncoder:
         for number, answer in enumerate(answers, 1):
             self._passages.update({source["n"]: source for source in answer["sources"]})
             self._cited += [source["n"] for source in answer["sources"]]
+            self._version = answer.get("prompt_version")
             chunks += [*map(_source, answer["sources"]), *self._text(number, answer["text"]), *self._close_text(number)]
         return chunks
 
