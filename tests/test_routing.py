@@ -207,3 +207,54 @@ async def test_two_examples_make_nobody_sure(embedder: Embedder) -> None:
 
     for message in ("Who won the world cup in 1990?", "Should I invest in bitcoin?", "Is the moon made of cheese?"):
         assert (await router.decide(message, None)).decided_by == "model"
+
+
+HOUSE = RoutedAgent(
+    "house",
+    "Looks after the house.",
+    [
+        "Dim the lights in the hall",
+        "What is on the shopping list?",
+        "Play some jazz",
+        "Is the front door locked?",
+        "Vacuum upstairs",
+        "Make the bedroom warmer",
+        "Who rang the bell?",
+        "Start the washing machine",
+        "Feed the cat at six",
+        "Water the ferns",
+    ],
+)
+OFFICE = RoutedAgent(
+    "office",
+    "Takes what has to do with work.",
+    [
+        "When is payday?",
+        "Book a meeting room for Tuesday",
+        "I am ill today",
+        "Where do I get my tax form?",
+        "How many days of holiday are left?",
+        "Order a new keyboard",
+        "The printer jams",
+        "Who is my manager now?",
+        "Change my password",
+        "Claim a train ticket",
+    ],
+)
+
+
+async def test_examples_that_have_nothing_in_common_make_sure_of_messages_like_one_of_them(embedder: Embedder) -> None:
+    """None of them is found by the others. A message like one of them is."""
+    router = await build_router(embedder, [HOUSE, OFFICE])
+
+    assert chosen(await router.decide("Please lock the front door", None)) == ("house", "meaning")
+    assert chosen(await router.decide("Book the meeting room for Friday", None)) == ("office", "meaning")
+    assert (await router.decide("What is the capital of Peru?", None)).decided_by == "model"
+
+
+async def test_of_two_agents_with_the_same_examples_neither_is_sure(embedder: Embedder) -> None:
+    twin = RoutedAgent("velos", "Takes bikes.", ["How do I mend a tube?", "The brakes squeal", *BIKES.examples[2:]])
+    router = await build_router(embedder, [BIKES, twin, BREAD])
+
+    for message in ("how can I patch the tube of my bike?", "why do my brakes squeal so loudly", "oil for the chain"):
+        assert (await router.decide(message, None)).decided_by == "model"

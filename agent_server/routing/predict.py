@@ -30,30 +30,28 @@ class Regression:
     """Kernel ridge regression from texts to agents, and how near the nearest texts of each agent are."""
 
     def __init__(self, samples: Sequence[Sample], vectors: Vectors) -> None:
-        self._terms = _Terms([list_terms(s.text) for s in samples])
+        said = [words(sample.text) for sample in samples]
+        self._terms = _Terms(list(map(list_terms, said)))
         # A heading is no message, and there are many more of them.
         own = [i for i, s in enumerate(samples) if not s.is_heading]
-        self._spellings = _Terms([list_spellings(samples[i].text) for i in own])
-        self._own = {row: place for place, row in enumerate(own)}
+        self._spellings = _Terms([list_spellings(said[i]) for i in own])
         dense = vectors.astype(np.float64)
         # The mean is what all messages share.
-        said = [i for i, s in enumerate(samples) if s.is_example or s.weight == DESCRIPTION]
-        self._mean = dense[said].mean(axis=0)
+        messages = [i for i, s in enumerate(samples) if s.is_example or s.weight == DESCRIPTION]
+        self._mean = dense[messages].mean(axis=0)
         dense = unit(dense - self._mean)
         lexical, spelling = self._terms.vectors, self._spellings.vectors
         kernel = _MEANING * dense @ dense.T + _WORDS * lexical @ lexical.T
         kernel[np.ix_(own, own)] += _SPELLING * spelling @ spelling.T
-        # A text of little weight gets a larger ridge: it is fitted less closely.
-        inverse = np.linalg.inv(kernel + np.diag(_RIDGE / np.array([s.weight for s in samples])))
         labels = np.array([s.label for s in samples])
         # Centred: a message that is like no text is then for and against nobody.
-        self._targets = labels - 1 / labels.shape[1]
-        self._dual = inverse @ self._targets
+        targets = labels - 1 / labels.shape[1]
+        # A text of little weight gets a larger ridge: it is fitted less closely.
+        dual = np.linalg.solve(kernel + np.diag(_RIDGE / np.array([s.weight for s in samples])), targets)
         # What remains of the matrices, which take 25 MB: what each number of a vector and each term say for each agent.
-        self._diagonal = np.diag(inverse).copy()
-        self._by_meaning = _MEANING * dense.T @ self._dual
-        self._by_term = _WORDS * lexical.T @ self._dual
-        self._by_spelling = _SPELLING * spelling.T @ self._dual[own]
+        self._by_meaning = _MEANING * dense.T @ dual
+        self._by_term = _WORDS * lexical.T @ dual
+        self._by_spelling = _SPELLING * spelling.T @ dual[own]
         self._terms.forget()
         self._spellings.forget()
         self._dense = dense[own]
@@ -64,35 +62,29 @@ class Regression:
             places = np.flatnonzero(self.owners == agent)
             row[: len(places)] = places
 
-    def predict(self, message: str, vector: Vector) -> tuple[Floats, Floats]:
-        """A score for each agent, and the cosine of each of their texts, whose agents are `owners`."""
+    def predict(self, said: Sequence[str], vector: Vector) -> tuple[Floats, Floats]:
+        """A score for each agent, and the cosine of each of their texts, whose agents are `owners`.
+
+        `said` are the words of the message and `vector` is its embedding.
+        """
         dense = unit(vector[None].astype(np.float64) - self._mean)[0]
         scores: Floats = dense @ self._by_meaning
         for terms, by_term, found in (
-            (self._terms, self._by_term, list_terms(message)),
-            (self._spellings, self._by_spelling, list_spellings(message)),
+            (self._terms, self._by_term, list_terms(said)),
+            (self._spellings, self._by_spelling, list_spellings(said)),
         ):
             places, weights = terms.weigh(found)
             scores = scores + weights @ by_term[places]
-        cosines = (self._dense @ dense)[None]
-        return scores + self._compare(cosines)[0], cosines[0]
-
-    def leave_one_out(self, rows: Sequence[int]) -> tuple[Floats, Floats]:
-        """What would be predicted for samples that had not been there. `rows` are their places."""
-        # The closed form of leave-one-out for kernel ridge regression: nothing is fitted again.
-        scores: Floats = self._targets[rows] - self._dual[rows] / self._diagonal[rows, None]
-        own = [self._own[row] for row in rows]
-        cosines = self._dense[own] @ self._dense.T
-        cosines[np.arange(len(own)), own] = -1
+        cosines: Floats = self._dense @ dense
         return scores + self._compare(cosines), cosines
 
     def _compare(self, cosines: Floats) -> Floats:
         """What the nearest texts of each agent add to its score."""
-        # Place -1 is the column that is added here: no text is as far away.
-        cosines = np.concatenate([cosines, np.full((len(cosines), 1), -1.0)], axis=1)
+        # Place -1 is what is added here: no text is as far away.
+        cosines = np.append(cosines, -1.0)
         most = min(_MOST_ALIKE, self._texts.shape[1])
-        near = np.partition(cosines[:, self._texts], -most, axis=2)[:, :, -most:].mean(axis=2)
-        alike: Floats = _ALIKE * (near - near.mean(axis=1, keepdims=True))
+        near = np.partition(cosines[self._texts], -most, axis=1)[:, -most:].mean(axis=1)
+        alike: Floats = _ALIKE * (near - near.mean())
         return alike
 
 
@@ -140,20 +132,20 @@ class Nearest:
         self._shares = np.array([shares(s.collection) for s in content])
         self._silent = np.array([agent.knowledge == () or agent.knowledge == [] for agent in agents])
 
-    def shares(self, message: str, vector: Vector) -> Floats:
+    def shares(self, said: Sequence[str], vector: Vector) -> Floats:
         """The shares of the agents in the nearest sections. An agent without content is neither for nor against."""
         # The same sum as in the search, with the same weight (knowledge/search.py).
-        scores = 0.5 * (self._dense @ vector) + self._bm25(message)
+        scores = 0.5 * (self._dense @ vector) + self._bm25(said)
         nearest = np.argsort(-scores, kind="stable")[:_NEAREST]
         weights = np.exp((scores[nearest] - scores[nearest[0]]) / 0.05)
         shares: Floats = weights @ self._shares[nearest] / weights.sum()
         return np.where(self._silent, 1 / len(shares), shares)
 
-    def _bm25(self, message: str) -> Floats:
+    def _bm25(self, said: Sequence[str]) -> Floats:
         """BM25 as a share of the highest that a section could have."""
         scores, bound = np.zeros(len(self._dense)), 0.0
         # Sorted: sums of floats depend on the order, and a set has another one in each process.
-        for word in sorted({stem(word) for word in words(message)}):
+        for word in sorted(set(map(stem, said))):
             bound += 2.2 * self._idf.get(word, self._unknown)
             if found := self._weights.get(word):
                 scores[found[0]] += found[1]

@@ -31,16 +31,16 @@ class Vocabulary:
         return math.log(1 + (self._n - self.counts[word] + 0.5) / (self.counts[word] + 0.5))
 
 
-def list_terms(text: str) -> set[str]:
-    """The stems of a text and its pairs of neighbours."""
+def list_terms(said: Sequence[str]) -> set[str]:
+    """The stems of a text's words and its pairs of neighbours."""
     # Common words too, and "^" for the beginning: "how do" and "remind me" tell agents apart as topics do.
-    stems = [stem(word) for word in words(text)]
+    stems = [stem(word) for word in said]
     return {*stems, *(f"{a} {b}" for a, b in zip(["^", *stems], stems, strict=False))}
 
 
-def list_spellings(text: str) -> set[str]:
+def list_spellings(said: Sequence[str]) -> set[str]:
     """The pieces of three and four letters of a text's words. A misspelt word has most of them."""
-    bounded = [f"<{word}>" for word in words(text) if word not in COMMON]
+    bounded = [f"<{word}>" for word in said if word not in COMMON]
     return {word[i : i + size] for word in bounded for size in (3, 4) for i in range(len(word) - size + 1)}
 
 

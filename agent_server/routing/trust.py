@@ -14,39 +14,27 @@ else:
 _NEIGHBOURS = 8
 _WEIGHTS = (3.37, 2.0, 1.01, 1.87, 2.17, 0.63)
 _OFFSET = -2.6
-"""A logistic regression over the signs, from `python -m bench.routing --fit`: the sets in bench/routing_sets, each with
+"""A logistic regression over the signs, from `python -m bench.routing_fit`: the sets in bench/routing_sets, each with
 5, 10 and 15 examples of an agent. There the weights of a set come from the other sets."""
 
 
-def read_signs(scores: Floats, cosines: Floats, owners: "NDArray[np.int64]", known: Floats) -> Floats:
-    """What tells right guesses from wrong ones, a row for each message.
+def read_signs(scores: Floats, cosines: Floats, owners: "NDArray[np.int64]", known: float) -> Floats:
+    """What tells right guesses from wrong ones.
 
-    `scores`: a column for each agent; `cosines`: a column for each text of an agent, which `owners` names; `known`: the
-    share of each message's words that the workspace has. The signs are the highest score, how far ahead it is, how near
-    the nearest text is, how much nearer than the nearest one of another agent, the agent's share of the nearest texts,
-    and `known`.
+    `scores`: one for each agent; `cosines`: one for each text of an agent, which `owners` names; `known`: the share of the
+    message's words that the workspace has. The signs are the highest score, how far ahead it is, how near the nearest text
+    is, how much nearer than the nearest one of another agent, the agent's share of the nearest texts, and `known`.
     """
-    best, ordered = scores.argmax(axis=1), np.sort(scores, axis=1)
-    own = owners[None] == best[:, None]
-    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :_NEIGHBOURS]
-    signs: Floats = np.stack(
-        [
-            ordered[:, -1],
-            ordered[:, -1] - ordered[:, -2],
-            cosines.max(axis=1),
-            np.where(own, cosines, -1).max(axis=1) - np.where(own, -1, cosines).max(axis=1),
-            np.take_along_axis(own, nearest, axis=1).mean(axis=1),
-            known,
-        ],
-        axis=1,
-    )
-    return signs
+    second, best = np.partition(scores, -2)[-2:]
+    own = owners == scores.argmax()
+    nearest = np.argsort(-cosines, kind="stable")[:_NEIGHBOURS]
+    ahead = cosines[own].max() - cosines[~own].max()
+    return np.array([best, best - second, cosines[nearest[0]], ahead, own[nearest].mean(), known])
 
 
-def estimate(signs: Floats) -> Floats:
-    """How likely each message's guess is right, 0 to 1."""
-    likely: Floats = 1 / (1 + np.exp(-(signs @ np.array(_WEIGHTS) + _OFFSET)))
-    return likely
+def estimate(signs: Floats) -> float:
+    """How likely the guess is right, 0 to 1."""
+    return float(1 / (1 + np.exp(-(signs @ np.array(_WEIGHTS) + _OFFSET))))
 
 
 def spread(shares: Floats, likely: float) -> Floats:

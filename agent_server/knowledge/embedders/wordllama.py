@@ -114,4 +114,5 @@ def _map_table(file: Path) -> "NDArray[np.float16]":
         head = json.loads(opened.read(length))[_TENSOR]
     offset = 8 + length + head["data_offsets"][0]
     table: NDArray[np.float16] = np.memmap(file, np.float16, "r", offset, tuple(head["shape"]))
-    return table
+    # As a plain array: each row that is taken from a memmap is made one again, which takes longer than to read it.
+    return np.asarray(table)
