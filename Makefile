@@ -18,9 +18,9 @@ serve: install ## Serve on http://127.0.0.1:8000 (PORT=, WORKSPACE=)
 # Containers often set it: then every process of the tests would compile all sources anew.
 test quick cover: export PYTHONDONTWRITEBYTECODE =
 
-test: dev programs ## Run everything: checks, the scan for vulnerabilities, all tests (STRICT=1: fail if one cannot run)
-	@$(MAKE) --no-print-directory -k -j 2 types secrets lint contracts licences docs vulnerabilities
-	@$(BIN)/pytest -n 3 --dist worksteal
+test: dev ## Run everything: checks, the scan for vulnerabilities, all tests (STRICT=1: fail if one cannot run)
+	@.ci/beside "$(AGAIN) types secrets lint contracts licences docs vulnerabilities" \
+		"$(AGAIN) programs && $(BIN)/pytest -n 3 --dist worksteal"
 
 check: dev ## Run lint, types, import contracts, the scans for secrets and licences, the site (under a minute)
 	@$(MAKE) --no-print-directory -k -j 2 types secrets lint contracts licences docs
@@ -80,6 +80,9 @@ licences:
 
 vulnerabilities:
 	@.ci/vulnerabilities
+
+# By a name of its own: make runs a line that names $(MAKE) with `make -n` as well.
+AGAIN = $(MAKE) --no-print-directory -k
 
 COMPILE = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 

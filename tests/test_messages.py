@@ -5,6 +5,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
 
@@ -43,7 +44,13 @@ def _read(node: ast.expr) -> str | None:
     return None
 
 
-def _list_messages() -> Iterator[Message]:
+@cache
+def list_messages() -> list[Message]:
+    """All messages. They are read when the first test wants them, not by each process that collects the tests."""
+    return list(_read_messages())
+
+
+def _read_messages() -> Iterator[Message]:
     for folder in FOLDERS:
         for file in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(file.read_text())):
@@ -60,11 +67,8 @@ def _name(function: ast.expr) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
-MESSAGES = list(_list_messages())
-
-
 def test_there_are_messages_to_look_at() -> None:
-    assert len(MESSAGES) > 150
+    assert len(list_messages()) > 150
 
 
 @pytest.mark.parametrize(
@@ -80,4 +84,4 @@ def test_there_are_messages_to_look_at() -> None:
 )
 def test_each_message(rule: str, broken: object) -> None:
     assert callable(broken)
-    assert [f"{message.place}: {message.text}" for message in MESSAGES if broken(message.text)] == [], rule
+    assert [f"{message.place}: {message.text}" for message in list_messages() if broken(message.text)] == [], rule

@@ -9,7 +9,6 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic_evals import Dataset
 
 from agent_server.errors import InvalidInput
 from agent_server.evals.answer import Answer, Citation, ToolCall
@@ -60,6 +59,8 @@ def mistakes(file: Path, text: str, workspace: Workspace) -> list[tuple[int | No
 
 
 def test_a_file_of_cases_is_a_dataset_of_pydantic_evals(reference: Workspace) -> None:
+    from pydantic_evals import Dataset  # a second, in each process that collects the tests
+
     for file in list_files(ROOT):
         cases = load_cases([file], reference)
         dataset = Dataset[Any, Any, Any].from_file(file)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import yaml
@@ -84,10 +85,13 @@ def typed(draw: st.DrawFn, text: str) -> str:
 
 def _is_a_word(text: str) -> bool:
     word = re.sub(r"\W", "", text).lower()
-    return word in ORDINARY
+    return word in _find_ordinary()
 
 
-ORDINARY = compile_phrases(tuple(sorted({w.lower() for _, text in EVERY for w in LONG.findall(text)}))).ordinary
+# When a test first wants it, not in each process that collects the tests; the same holds for the questions.
+@cache
+def _find_ordinary() -> frozenset[str]:
+    return compile_phrases(tuple(sorted({w.lower() for _, text in EVERY for w in LONG.findall(text)}))).ordinary
 
 
 @settings(max_examples=200, deadline=None)
@@ -104,7 +108,12 @@ def test_small_talk_may_have_several_parts(parts: list[tuple[Kind, str]], sign: 
     assert len(message.split()) > 16 or find_small_talk(message) is not None, message
 
 
-def list_questions() -> Iterator[str]:
+@cache
+def list_questions() -> list[str]:
+    return list(dict.fromkeys(_read_questions()))
+
+
+def _read_questions() -> Iterator[str]:
     """What people ask of the reference workspace: judged messages, examples, and the headings of its content."""
     judged = yaml.safe_load((ROOT / "tests" / "routing_messages.yaml").read_text())
     yield from (one["message"] for one in judged)
@@ -117,14 +126,12 @@ def list_questions() -> Iterator[str]:
         yield from page.urgent
 
 
-QUESTIONS = list(dict.fromkeys(list_questions()))
-
-
 def test_no_question_of_the_content_is_small_talk() -> None:
-    assert len(QUESTIONS) >= 300
-    assert [question for question in QUESTIONS if find_small_talk(question)] == []
-    assert [question for question in QUESTIONS if find_question(question) != question] == []
-    words = {word.lower() for question in QUESTIONS for word in re.findall(r"\w{4,}", question)}
+    questions = list_questions()
+    assert len(questions) >= 300
+    assert [question for question in questions if find_small_talk(question)] == []
+    assert [question for question in questions if find_question(question) != question] == []
+    words = {word.lower() for question in questions for word in re.findall(r"\w{4,}", question)}
     # These are what they are; no other word is taken for a misspelt one.
     assert {word for word in words if find_small_talk(word)} <= {"good", "great", "help", "morning", "nice", "start"}
 
@@ -133,7 +140,7 @@ def test_no_question_of_the_content_is_small_talk() -> None:
 @given(
     opening=st.sampled_from([text for kind in ("greeting", "thanks") for text in SAID[kind]]),
     sign=st.sampled_from([", ", "! ", ". ", " - "]),
-    question=st.sampled_from(QUESTIONS),
+    question=st.deferred(lambda: st.sampled_from(list_questions())),
 )
 def test_a_question_behind_a_greeting_is_the_question(opening: str, sign: str, question: str) -> None:
     message = f"{opening}{sign}{question}"
