@@ -143,9 +143,13 @@ def content_validate(workspace: Workspace = None, json: Json = False) -> None:
 
 
 @content.command("ingest", epilog=_example("content ingest --workspace ./my-agents"))
-def content_ingest(workspace: Workspace = None, json: Json = False) -> None:
+def content_ingest(
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, and ingest again at every change.")] = False,
+    workspace: Workspace = None,
+    json: Json = False,
+) -> None:
     """Bring the index up to date with content/. What has not changed is not touched."""
-    _run("content_ingest", workspace, as_json=json)
+    _run("content_ingest", workspace, watch=watch, as_json=json)
 
 
 @content.command("benchmark", epilog=_example("content benchmark judged.yaml"))

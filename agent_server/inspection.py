@@ -15,7 +15,8 @@ from pathlib import Path
 
 from agent_server.errors import Mistake, WorkspaceInvalid
 from agent_server.knowledge import embedders
-from agent_server.knowledge.parse import SUFFIXES, count_unread, list_collections, read_content
+from agent_server.knowledge.parse import SUFFIXES, count_unread, list_collections, read_content, read_folder
+from agent_server.knowledge.readers import EXTRA, KINDS
 from agent_server.models import choice
 from agent_server.prompts import list_agents
 from agent_server.prompts.front import ROUTING
@@ -53,10 +54,11 @@ def inspect_workspace(settings: Settings) -> Findings:
         workspace, mistakes = _read(settings)
     except WorkspaceInvalid as error:
         return Findings(mistakes=error.problems)
+    reading = read_folder(workspace.content)
     return Findings(
         mistakes=mistakes,
-        pages=read_content(workspace.content)[1],
-        remarks=list_remarks(workspace),
+        pages=reading.mistakes,
+        remarks=sort_mistakes([*list_remarks(workspace), *reading.remarks]),
         workspace=workspace,
     )
 
@@ -157,8 +159,7 @@ def _remark_files(workspace: Workspace) -> Iterator[Mistake]:
         kind = f"of type {suffix}" if suffix else "without a type"
         verb = "is" if len(names) == 1 else "are"
         some = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
-        yield Mistake(
-            "content/",
-            None,
-            f"{count(len(names), 'file')} {kind} {verb} not read ({some}); {SUFFIXES[0]} is, as in {Path(names[0]).with_suffix('.md')}",
-        )
+        instead = f"{SUFFIXES[0]} is, as in {Path(names[0]).with_suffix('.md')}"
+        if suffix in KINDS:
+            instead = f"install their reader: pip install 'agent-server[{EXTRA}]'"
+        yield Mistake("content/", None, f"{count(len(names), 'file')} {kind} {verb} not read ({some}); {instead}")

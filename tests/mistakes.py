@@ -372,10 +372,6 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
         {"tools/exits.py": "import sys\n\nsys.exit(3)\n"},
         "tools/exits.py:3: does not import: SystemExit: 3; a module of tools/ must not end the program",
     ),
-    "page_no_title": (
-        page("page_no_title", "Only text.\n"),
-        "content/guide/page_no_title.md:1: has no title: write `title: ...` between two `---` lines at the top, or a # heading",
-    ),
     "page_unclosed": (
         page("page_unclosed", "---\ntitle: [a\ntags: [b]\n---\n# A\n\nText.\n"),
         "content/guide/page_unclosed.md:2: front matter is not YAML: the list of `title:` begins here and is not closed; end it with ], as in title: [one, two]",
@@ -393,7 +389,7 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
         "content/guide/page_twice.md:4: urgent: is on line 3 too; keep one",
     ),
     "page_empty": (
-        page("page_empty", "---\ntitle: A\n---\n"),
+        page("page_empty", "---\nurgent: [fire]\n---\n"),
         "content/guide/page_empty.md:4: has no text below its front matter",
     ),
     "page_colon": (

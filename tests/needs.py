@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from agent_server.knowledge.readers import KINDS
+
 APT = Path(__file__).parent.parent / ".ci" / "apt"
 STRICT = os.environ.get("STRICT", "") not in ("", "0")
 SHELL = "chromium-headless-shell"
@@ -84,6 +86,11 @@ def _chromium() -> Need:
 
 NEEDS = {
     "chromium": _chromium(),
+    "documents": Need(
+        "the extra `documents`",
+        lambda: all(kind.is_there for kind in KINDS.values()),
+        otherwise="pip install 'agent-server[documents]'",
+    ),
     "faketime": Need("libfaketime (on Linux)", find_faketime, apt="faketime"),
     "git": Need("git", lambda: find_program("git"), apt="git", brew="git"),
     "mount": Need(

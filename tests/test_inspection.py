@@ -166,8 +166,8 @@ def test_what_is_worth_knowing_is_a_remark_and_stops_nothing(write: Write) -> No
     }
     root = write(files)
     assert said(inspect(root).remarks) == [
-        "content/: 1 file of type .docx is not read (c.docx); .md is, as in c.md",
-        "content/: 2 files of type .pdf are not read (guide/a.pdf, guide/b.PDF); .md is, as in guide/a.md",
+        "content/: 1 file of type .docm is not read (c.docm); .md is, as in c.md",
+        "content/: 2 files of type .odt are not read (guide/a.odt, guide/b.ODT); .md is, as in guide/a.md",
         "tools/count_things.py:4: tool count_things: no agent lists it; for the chat add it to one, as in "
         "`tools: [count_things]`",
     ]

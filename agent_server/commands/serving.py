@@ -271,6 +271,8 @@ async def _ingest(server: Server) -> None:
     report = await ingest_with_progress(server.database, embedder, server.workspace.content)
     for problem in report.problems:
         log.warning("content.skipped", problem=str(problem))
+    for remark in report.remarks:
+        log.info("content.remark", remark=str(remark))
     log.info("content.ingested", added=report.added, changed=report.changed, removed=report.removed)
 
 

@@ -10,8 +10,8 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -22,9 +22,21 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from agent_server.db import SYSTEM, Database, new_id
 from agent_server.errors import Mistake
 from agent_server.folding import fold, unify
+from agent_server.knowledge import markup
 from agent_server.knowledge.chunk import SEPARATOR, VERSION, TextChunk, chunk
 from agent_server.knowledge.embedders.base import Embedder, check_vectors
-from agent_server.knowledge.parse import ContentPage, content_files, find_links_out, read_page
+from agent_server.knowledge.parse import (
+    ContentPage,
+    FileReading,
+    Source,
+    content_files,
+    find_links_out,
+    list_unreadable,
+    open_source,
+    read_file,
+)
+from agent_server.knowledge.readers.child import Child
+from agent_server.knowledge.readers.markdown import clean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +48,8 @@ BATCH = 128
 # by less than .01.
 PIVOT = 110.0
 """The length, in counted words, that BM25 takes as the mean."""
+_WORDS = 1
+"""Of what is left out of the words of a chunk. A change here re-ingests everything."""
 _LOCK = 7_300_422
 # A number before a name ("01-intro.md") sorts the files and says nothing of the page.
 _ORDERING = re.compile(r"(^|/)\d+[-_.]\s*")
@@ -94,7 +108,10 @@ class Progress:
 
 @dataclass
 class IngestReport:
-    """What an ingest did. It counts documents and chunks. A page with a mistake keeps its previous version."""
+    """What an ingest did. It counts documents and chunks. A page with a mistake keeps its previous version.
+
+    `remarks` are of files that were read now; those of unchanged pages were told before.
+    """
 
     added: int = 0
     changed: int = 0
@@ -102,6 +119,7 @@ class IngestReport:
     unchanged: int = 0
     chunks: int = 0
     problems: list[Mistake] = field(default_factory=list)
+    remarks: list[Mistake] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -130,43 +148,66 @@ async def ingest(
     """
     started = time.perf_counter()
     report = IngestReport()
-    # Reading and parsing a large folder takes seconds, which would hold up every stream of a running server.
-    pages, broken = await asyncio.to_thread(_read, content, report)
     async with database.transaction(SYSTEM) as session:
-        stored = await _read_stored(session)
-    todo = [page for page in pages if stored.get(page.path, (None, ""))[1] != _sha(page, embedder)]
-    # A page with a mistake counts as there: it keeps its previous version until the mistake is corrected.
-    present = broken.union(page.path for page in pages)
-    gone = [path for path in stored if path not in present] if prune else []
-    await _store_all(database, todo, embedder, report, progress)
+        stored = {path: sha for path, (_, sha) in (await _read_stored(session)).items()}
+    with Child() as child:
+        # Reading a large folder takes seconds, which would hold up every stream of a running server.
+        todo, kept = await asyncio.to_thread(_find_changed, content, stored, embedder, report)
+        batches = _Batches(content, child, report, kept)
+        await _store_all(database, todo, batches, embedder, report, progress, stored)
+    gone = [path for path in stored if path not in kept] if prune else []
     if gone:
         await _remove(database, gone)
-    report.added = sum(page.path not in stored for page in todo)
-    report.changed = len(todo) - report.added
     report.removed = len(gone)
-    report.unchanged = len(pages) - len(todo)
     report.seconds = time.perf_counter() - started
     return report
 
 
-def _read(content: Path, report: IngestReport) -> tuple[list[ContentPage], set[str]]:
-    pages: list[ContentPage] = []
-    broken: set[str] = set()
-    # Not among the `broken`: what an earlier version has read of them has to go.
+def _find_changed(
+    content: Path, stored: Mapping[str, str], embedder: Embedder, report: IngestReport
+) -> tuple[list[Path], set[str]]:
+    """The files that have to be read, and the paths that keep what is stored of them."""
+    if not content.is_dir():
+        return [], set()
+    # Not among those that are kept: what an earlier version has read of them has to go.
     report.problems += find_links_out(content)
-    for path in content_files(content) if content.is_dir() else ():
-        page = read_page(path, content)
-        if isinstance(page, ContentPage):
-            pages.append(page)
+    todo: list[Path] = []
+    # What another machine read of a file stays where the package that reads it is missing on this one.
+    kept = set(list_unreadable(content))
+    for path in content_files(content):
+        source = open_source(path, content)
+        if isinstance(source, Source) and stored.get(source.path) == _sha(source, embedder):
+            kept.add(source.path)
+            report.unchanged += 1
         else:
-            report.problems += page
-            broken.add(path.relative_to(content).as_posix())
-    return pages, broken
+            todo.append(path)
+    return todo, kept
 
 
-def _sha(page: ContentPage, embedder: Embedder) -> str:
+@dataclass(frozen=True)
+class _Batches:
+    """Reads files, and keeps account of what became of them."""
+
+    content: Path
+    child: Child
+    report: IngestReport
+    kept: set[str]
+
+    def read(self, files: Sequence[Path]) -> list[ContentPage]:
+        return [page for path in files if (page := self._take(path, read_file(path, self.content, self.child)))]
+
+    def _take(self, path: Path, reading: FileReading) -> ContentPage | None:
+        self.report.problems += reading.mistakes
+        self.report.remarks += reading.remarks
+        # A page with a mistake keeps its previous version until it is corrected. One that is left out does not.
+        if reading.page or reading.mistakes:
+            self.kept.add(path.relative_to(self.content).as_posix())
+        return reading.page
+
+
+def _sha(page: ContentPage | Source, embedder: Embedder) -> str:
     # All that the stored rows are made with: when one of these changes, old and new rows do not fit together.
-    return f"{page.sha}/{VERSION}/{embedder.name}/{PIVOT:g}"
+    return f"{page.sha}/{VERSION}/{_WORDS}/{embedder.name}/{PIVOT:g}"
 
 
 async def _read_stored(session: AsyncSession) -> dict[str, tuple[UUID, str]]:
@@ -175,35 +216,39 @@ async def _read_stored(session: AsyncSession) -> dict[str, tuple[UUID, str]]:
 
 async def _store_all(
     database: Database,
-    pages: Sequence[ContentPage],
+    files: Sequence[Path],
+    batches: _Batches,
     embedder: Embedder,
     report: IngestReport,
     progress: Callable[[Progress], None] | None,
+    stored: Mapping[str, str],
 ) -> None:
-    """Store the pages in batches."""
-    batches = [pages[first : first + BATCH] for first in range(0, len(pages), BATCH)]
+    """Read the files and store their pages, batch by batch. What was stored stays if this is cut off."""
+    firsts = range(0, len(files), BATCH)
 
-    def begin(batch: Sequence[ContentPage]) -> asyncio.Task[list[_PreparedPage]]:
-        return asyncio.create_task(_prepare(batch, embedder))
+    def begin(first: int) -> asyncio.Task[list[_PreparedPage]]:
+        return asyncio.create_task(_prepare(files[first : first + BATCH], batches, embedder))
 
-    upcoming = begin(batches[0]) if batches else None
-    for number, batch in enumerate(batches):
+    upcoming = begin(0) if files else None
+    for first in firsts:
         assert upcoming is not None
         if progress is not None:
-            progress(Progress(number * BATCH, len(pages), batch[0].path))
+            progress(Progress(first, len(files), files[first].relative_to(batches.content).as_posix()))
         prepared = await upcoming
         # Before the store, so that the next batch is embedded while Postgres works on this one.
-        upcoming = begin(batches[number + 1]) if number + 1 < len(batches) else None
+        upcoming = begin(first + BATCH) if first + BATCH < len(files) else None
         await _store(database, prepared)
         report.chunks += sum(len(one.chunks) for one in prepared)
+        report.added += sum(one.page.path not in stored for one in prepared)
+        report.changed += sum(one.page.path in stored for one in prepared)
     if progress is not None:
-        progress(Progress(len(pages), len(pages), ""))
+        progress(Progress(len(files), len(files), ""))
 
 
-async def _prepare(batch: Sequence[ContentPage], embedder: Embedder) -> list[_PreparedPage]:
-    """The pages cut and embedded."""
+async def _prepare(files: Sequence[Path], batches: _Batches, embedder: Embedder) -> list[_PreparedPage]:
+    """The pages of these files, cut and embedded."""
     # A batch takes tenths of a second, so none of it is done on the event loop.
-    chunked = await asyncio.to_thread(lambda: [(page, chunk(page)) for page in batch])
+    chunked = await asyncio.to_thread(lambda: [(page, _chunk(page)) for page in batches.read(files)])
     texts = [unify(f"{_about(page, piece)}\n{piece.words}") for page, pieces in chunked for piece in pieces]
     vectors = await embedder.embed(texts)
     # The column takes vectors of any size, so Postgres would not refuse a wrong one.
@@ -212,6 +257,13 @@ async def _prepare(batch: Sequence[ContentPage], embedder: Embedder) -> list[_Pr
     return [
         _PreparedPage(page, _sha(page, embedder), pieces, [next(spelled) for _ in pieces]) for page, pieces in chunked
     ]
+
+
+def _chunk(page: ContentPage) -> list[TextChunk]:
+    """The chunks of a page. What other programs read in it is no word of it."""
+    is_mdx = page.path.lower().endswith(".mdx")
+    pieces = [(piece, clean(piece.text, is_mdx=is_mdx)) for piece in chunk(page)]
+    return [piece if text == piece.text else replace(piece, words=markup.words(text)) for piece, text in pieces]
 
 
 def _spell(vectors: "NDArray[np.float32]") -> list[str]:

@@ -1,36 +1,51 @@
-"""A Markdown file -> a page.
+"""A file -> a page.
 
-A page is front matter, title and text. Every mistake is named with its line. Content may be any project's
-documentation: unknown front matter is left alone, a first heading serves as the title.
+A page is front matter, title and text. Every file is read or named with the reason. Content may be any project's
+documentation: unknown front matter is left alone, a first heading or the file's name serves as the title.
+
+    mistake   what its author has to correct: the page is not read
+    remark    what was guessed or repaired, and files that are no pages: nothing has to be done
 """
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from markdown_it import MarkdownIt
-
 from agent_server.errors import Mistake
-from agent_server.front_matter import Head, read_head
 from agent_server.knowledge import markup
+from agent_server.knowledge.readers import KINDS, is_readable
+from agent_server.knowledge.readers import SUFFIXES as SUFFIXES
+from agent_server.knowledge.readers.base import NoContent, ReadText, Unreadable
+from agent_server.knowledge.readers.child import Child
+from agent_server.knowledge.readers.encoding import decode
+from agent_server.knowledge.readers.front import split_front
+from agent_server.knowledge.readers.html import convert_html
+from agent_server.knowledge.readers.markdown import BLOCKS, find_unclosed
+from agent_server.knowledge.readers.titles import LONGEST, clean_title, name_title
 
-SUFFIXES = (".md", ".mdx", ".markdown")
+MOST_BYTES = {".docx": 100_000_000, ".pdf": 100_000_000}
+_MOST_BYTES_OF_TEXT = 20_000_000
+_VERSION = "1"
+"""Of all readers. A change of what they make of a file has to change it: else files that are stored stay as they are."""
+_LARGE = 100_000
+"""Bytes from which on a file is read in a process of its own, where its reader looks at things more than once."""
 _KEYS = ("title", "description", "tags", "urgent")
 """What is read of a page's front matter."""
-# A page may begin with a thematic break. Only `key:` in the next line shows that front matter was meant.
-_KEY = re.compile(r"[A-Za-z_][\w-]*\s*:")
-_CLOSING = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE)
+_REDIRECTS = ("redirect", "redirect_to", "redirect_url", "redirectTo", "redirect-to")
+_MOVED = re.compile(
+    r"\s*(?:#redirect\b|(?:#+\s*)?(?:this (?:page|document|article|file|section) (?:has|was|is)(?: been)? (?:moved|renamed)\b"
+    r"|(?:page |permanently )?moved to\b)|<meta[^>]{0,200}http-equiv=[\"']?refresh)",
+    re.IGNORECASE,
+)
+_MOST_WORDS_OF_A_STUB = 40
 # Many READMEs have their title in HTML, to centre it.
-_HTML_HEADING = re.compile(r"<h1\b[^>]*>(.*?)</h1>", re.IGNORECASE | re.DOTALL)
-_LONGEST_HEADING = 300
-
-_BLOCKS = MarkdownIt("commonmark").enable("table")
-# Without the parsing of inline markup, which is most of the work and is not needed to find headings.
-_BLOCKS.core.ruler.enableOnly(["normalize", "block"])
+_HTML_HEADING = re.compile(r"<h1\b[^<>]{0,500}>(.{1,2000}?)</h1>", re.IGNORECASE | re.DOTALL)
+_HTML_BLOCK = re.compile(r"<(?:p|div|h[1-6]|ul|ol|table|section|article|main|body|html)\b", re.IGNORECASE)
+_BEGINNING = 20_000
 
 
 @dataclass(frozen=True)
@@ -44,10 +59,10 @@ class Heading:
 
 @dataclass(frozen=True, kw_only=True)
 class ContentPage:
-    """A page as its file has it.
+    """A page as it was read.
 
-    `body` starts at character `offset` of `text`, the whole file. Characters are those of the file read as text: UTF-8
-    without its byte order mark, every line ended by one newline.
+    `body` starts at character `offset` of `text`. Of a file in Markdown `text` is the whole file, without its byte order
+    mark and every line ended by one newline; of any other, and of one in HTML only, it is what the reader made of it.
     """
 
     path: str
@@ -65,12 +80,49 @@ class ContentPage:
         return self.text[self.offset :]
 
 
-class _Mistake(Exception):
-    """What is wrong and on which line."""
+@dataclass(frozen=True)
+class FileReading:
+    """What was made of one file. Without a page and without mistakes it is left out, and a remark says why."""
 
-    def __init__(self, line: int | None, message: str) -> None:
-        super().__init__(message)
-        self.line, self.message = line, message
+    page: ContentPage | None
+    mistakes: tuple[Mistake, ...] = ()
+    remarks: tuple[Mistake, ...] = ()
+
+
+@dataclass(frozen=True)
+class FolderReading:
+    """What was made of all files of a folder, in the order of their paths."""
+
+    pages: Sequence[ContentPage]
+    mistakes: Sequence[Mistake]
+    remarks: Sequence[Mistake]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file before it is read. `sha` stands for all that its page is made of; `place` is its name in mistakes."""
+
+    path: str
+    place: str
+    content: bytes
+    sha: str
+
+    @property
+    def suffix(self) -> str:
+        return Path(self.path).suffix.lower()
+
+
+def read_folder(folder: Path) -> FolderReading:
+    """Every page under `folder`, every mistake and every remark."""
+    pages: list[ContentPage] = []
+    mistakes, remarks = find_links_out(folder), list[Mistake]()
+    with Child() as child:
+        for path in content_files(folder):
+            reading = read_file(path, folder, child)
+            pages += [reading.page] if reading.page else []
+            mistakes += reading.mistakes
+            remarks += reading.remarks
+    return FolderReading(pages, mistakes, remarks)
 
 
 def read_content(folder: Path) -> tuple[list[ContentPage], list[Mistake]]:
@@ -78,19 +130,12 @@ def read_content(folder: Path) -> tuple[list[ContentPage], list[Mistake]]:
 
     Pages are in the order of their paths; one with a mistake is left out.
     """
-    pages: list[ContentPage] = []
-    problems = find_links_out(folder)
-    for path in content_files(folder):
-        page = read_page(path, folder)
-        if isinstance(page, ContentPage):
-            pages.append(page)
-        else:
-            problems += page
-    return pages, problems
+    reading = read_folder(folder)
+    return list(reading.pages), list(reading.mistakes)
 
 
 def content_files(folder: Path) -> Sequence[Path]:
-    """The content files under `folder` without the hidden ones and links to elsewhere."""
+    """The content files under `folder` that can be read, without the hidden ones and links to elsewhere."""
     return [path for path in _find_files(folder) if not _is_elsewhere(path, folder)]
 
 
@@ -101,13 +146,18 @@ def list_collections(folder: Path) -> list[str]:
 
 
 def count_unread(folder: Path) -> Mapping[str, Sequence[str]]:
-    """The files under `folder` that are no pages, by their type (".pdf", "" for none)."""
+    """The files under `folder` that are no pages, by their type (".png", "" for none)."""
     unread: dict[str, list[str]] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.suffix.lower() not in SUFFIXES and path.is_file() and not any(p.startswith(".") for p in name.parts):
+        if not is_readable(path.suffix.lower()) and path.is_file() and not _is_hidden(name):
             unread.setdefault(path.suffix.lower(), []).append(name.as_posix())
     return unread
+
+
+def list_unreadable(folder: Path) -> list[str]:
+    """The files under `folder` of a kind that is read, and whose reader needs a package that is not installed."""
+    return [name for suffix, names in count_unread(folder).items() if suffix in KINDS for name in names]
 
 
 def find_links_out(folder: Path) -> list[Mistake]:
@@ -122,8 +172,12 @@ def find_links_out(folder: Path) -> list[Mistake]:
 
 
 def _find_files(folder: Path) -> Sequence[Path]:
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(path for path in files if not any(p.startswith(".") for p in path.relative_to(folder).parts))
+    files = (path for path in folder.rglob("*") if is_readable(path.suffix.lower()) and path.is_file())
+    return sorted(path for path in files if not _is_hidden(path.relative_to(folder)))
+
+
+def _is_hidden(name: Path) -> bool:
+    return any(part.startswith(".") or part == "node_modules" for part in name.parts)
 
 
 def _is_elsewhere(path: Path, folder: Path) -> bool:
@@ -132,89 +186,159 @@ def _is_elsewhere(path: Path, folder: Path) -> bool:
 
 
 def read_page(path: Path, folder: Path) -> ContentPage | list[Mistake]:
-    """One page or all that is wrong with it."""
+    """One page or all that is wrong with it. The list is empty for a file that is no page, such as one without text."""
+    with Child() as child:
+        reading = read_file(path, folder, child)
+    return reading.page or list(reading.mistakes)
+
+
+def read_file(path: Path, folder: Path, child: Child) -> FileReading:
+    """One file of a folder."""
+    source = open_source(path, folder)
+    return source if isinstance(source, FileReading) else read_source(source, child)
+
+
+def open_source(path: Path, folder: Path) -> Source | FileReading:
+    """A file with its hash, or what is wrong with it."""
     name = path.relative_to(folder).as_posix()
+    place = f"{folder.name}/{name}"
     try:
-        page = _page(name, path.read_bytes())
+        # Python reads a name that is not UTF-8 with such characters, and Postgres does not store them.
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise Unreadable("has a name that is not UTF-8; rename the file")
+        most = MOST_BYTES.get(path.suffix.lower(), _MOST_BYTES_OF_TEXT)
+        if path.stat().st_size > most:
+            raise Unreadable(f"is larger than {most // 1_000_000} MB; split it")
+        return make_source(name, place, path.read_bytes())
     except OSError as error:
-        return [Mistake(f"{folder.name}/{name}", None, f"cannot be read: {error.strerror}")]
-    except _Mistake as mistake:
-        page = [mistake]
-    if isinstance(page, ContentPage):
-        return page
-    return [Mistake(f"{folder.name}/{name}", mistake.line, mistake.message) for mistake in page]
+        return _refuse(place, [Unreadable(f"cannot be read: {error.strerror}")])
+    except Unreadable as error:
+        return _refuse(place, [error])
 
 
-def _page(name: str, content: bytes) -> ContentPage | list[_Mistake]:
-    # Python reads a name that is not UTF-8 with such characters, and Postgres does not store them.
-    if any("\ud800" <= character <= "\udfff" for character in name):
-        raise _Mistake(None, "has a name that is not UTF-8; rename the file")
-    text = _decode(content)
-    head, offset = _front_matter(text)
-    front, body = head.values, text[offset:]
+def make_source(path: str, place: str, content: bytes) -> Source:
+    """What is to be read of these bytes."""
+    text = content
+    if Path(path).suffix.lower() not in MOST_BYTES:
+        # How lines end makes no difference, and a byte order mark none.
+        text = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    sha = hashlib.sha256(f"{_VERSION}\n{path}\n".encode() + text).hexdigest()
+    return Source(path, place, content, sha)
+
+
+def read_source(source: Source, child: Child) -> FileReading:
+    """The page that a file is."""
+    try:
+        page, remarks = _read_kind(source, child) if source.suffix in KINDS else _read_markdown(source, child)
+    except Unreadable as error:
+        return _refuse(source.place, [error])
+    except NoContent as error:
+        return FileReading(None, (), (Mistake(source.place, None, f"{error.message}; it is left out"),))
+    if isinstance(page, list):
+        return _refuse(source.place, page)
+    return FileReading(page, (), tuple(Mistake(source.place, line, message) for line, message in remarks))
+
+
+def _refuse(place: str, wrong: Sequence[Unreadable]) -> FileReading:
+    return FileReading(None, tuple(Mistake(place, error.line, error.message) for error in wrong))
+
+
+def _read_kind(source: Source, child: Child) -> tuple[ContentPage, Sequence[tuple[int | None, str]]]:
+    """A page of a file that is not Markdown."""
+    kind = KINDS[source.suffix]
+    is_risky = kind.package is not None or len(source.content) > _LARGE
+    read = child.read(source.suffix, source.content) if is_risky else kind.load()(source.content)
+    text = read.text
+    _require_text(text)
+    title = clean_title(read.title) or first_heading(text) or name_title(source.path)
+    return _make_page(source, title, text), read.remarks
+
+
+def _read_markdown(
+    source: Source, child: Child
+) -> tuple[ContentPage | list[Unreadable], Sequence[tuple[int | None, str]]]:
+    read = decode(source.content)
+    head, offset, remarks = split_front(read.text)
+    front, body = head.values, read.text[offset:]
     # Other keys are their project's.
     wrong = [
-        _Mistake(line, f"{key}: is on line {other} too; keep one") for key, line, other in head.repeated if key in _KEYS
+        Unreadable(f"{key}: is on line {other} too; keep one", line)
+        for key, line, other in head.repeated
+        if key in _KEYS
     ]
+    wrong += _find_wrong(front, head.lines, read.text, body)
+    if wrong:
+        return wrong, ()
+    _refuse_stub(front, body)
+    title = ""
+    if html := _read_html_only(body, child):
+        body, title = html.text, clean_title(html.title)
+    else:
+        above = read.text.count("\n", 0, offset)
+        remarks += [(above + line, message) for line, message in find_unclosed(body)]
+    _require_text(body)
+    title = _title(front) or title or first_heading(body) or name_title(source.path)
+    page = _make_page(source, title, read.text[:offset] + body, offset, front)
+    return page, [*read.remarks, *remarks]
+
+
+def _find_wrong(front: Mapping[str, Any], lines: Mapping[str, int], text: str, body: str) -> Iterator[Unreadable]:
     # A title such as 2026 or `yes` is no text in YAML; only what cannot be a title is refused.
     if isinstance(front.get("title"), list | dict):
-        wrong.append(_Mistake(head.lines["title"], "title: must be text, as in `title: Bread`"))
+        yield Unreadable("title: must be text, as in `title: Bread`", lines.get("title", 1))
     if not _is_phrases(front.get("urgent")):
-        wrong.append(
-            _Mistake(head.lines["urgent"], "urgent: must be a list of phrases, as in [unconscious, numb after a dive]")
-        )
-    title = _title(front) or first_heading(body)
-    if not body.strip():
-        wrong.append(_Mistake(text.count("\n") + 1, "has no text below its front matter"))
-    elif not title:
-        wrong.append(_Mistake(1, "has no title: write `title: ...` between two `---` lines at the top, or a # heading"))
-    if wrong:
-        return wrong
+        message = "urgent: must be a list of phrases, as in [unconscious, numb after a dive]"
+        yield Unreadable(message, lines.get("urgent", 1))
+    # Any other page without text is left out. In an emergency this one would be missing.
+    if front.get("urgent") and not body.strip():
+        yield Unreadable("has no text below its front matter", text.count("\n") + 1)
+
+
+def _refuse_stub(front: Mapping[str, Any], body: str) -> None:
+    """Raise NoContent for a page that only leads to another one."""
+    is_short = len(body) < _BEGINNING and len(body.split()) <= _MOST_WORDS_OF_A_STUB
+    if is_short and not front.get("urgent") and (any(front.get(key) for key in _REDIRECTS) or _MOVED.match(body)):
+        raise NoContent("only leads to another page")
+
+
+def _require_text(body: str) -> None:
+    """Raise NoContent for a page without a word."""
+    lines = (line.strip() for line in body.splitlines())
+    if any(line[:1] not in ("<", "") and any(map(str.isalnum, line)) for line in lines):
+        return
+    if not any(map(str.isalnum, markup.words(body))):
+        raise NoContent("has no text")
+
+
+def _read_html_only(body: str, child: Child) -> ReadText | None:
+    """A page in Markdown that is HTML from its first line to its last."""
+    if not body.lstrip().startswith("<") or not _HTML_BLOCK.search(body[:_BEGINNING]):
+        return None
+    if any(token.type != "html_block" for token in BLOCKS.parse(body)):
+        return None
+    return child.read(".html", body.encode()) if len(body) > _LARGE else convert_html(body)
+
+
+def _make_page(
+    source: Source, title: str, text: str, offset: int = 0, front: Mapping[str, Any] | None = None
+) -> ContentPage:
+    front = front or {}
     return ContentPage(
-        path=name,
-        collection=name.partition("/")[0] if "/" in name else "",
-        title=title or "",
-        description=" ".join(str(front.get("description") or "").split()),
+        path=source.path,
+        collection=source.path.partition("/")[0] if "/" in source.path else "",
+        title=title,
+        description=clean_title(str(front.get("description") or "")) if front.get("description") else "",
         tags=_tags(front.get("tags")),
         urgent=tuple(front.get("urgent") or ()),
         text=text,
         offset=offset,
-        sha=hashlib.sha256(f"{name}\n{text}".encode()).hexdigest(),
+        sha=source.sha,
     )
-
-
-def _decode(content: bytes) -> str:
-    try:
-        # "-sig", because editors on Windows write a byte order mark.
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise _Mistake(line, f"is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    if "\x00" in text:
-        raise _Mistake(text[: text.index("\x00")].count("\n") + 1, "holds a NUL byte; remove it")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _front_matter(text: str) -> tuple[Head, int]:
-    """The front matter and where the body starts."""
-    first, _, rest = text.partition("\n")
-    if first.rstrip() != "---":
-        return Head({}, {}), 0
-    start = len(text) - len(rest)
-    end = _CLOSING.search(text, start)
-    if end is None:
-        if _KEY.match(rest):
-            raise _Mistake(1, "its front matter does not end: write a line `---` below it")
-        return Head({}, {}), 0  # a thematic break
-    head = read_head(text[start : end.start()], 2)
-    if head.mistakes:
-        raise _Mistake(*head.mistakes[0])
-    return head, min(end.end() + 1, len(text))
 
 
 def _title(front: Mapping[str, Any]) -> str:
     title = front.get("title")
-    return "" if title is None else " ".join(str(title).split())[:_LONGEST_HEADING]
+    return "" if title is None else clean_title(str(title))
 
 
 def _tags(tags: Any) -> tuple[str, ...]:
@@ -230,11 +354,10 @@ def _is_phrases(urgent: Any) -> bool:
 
 
 def first_heading(body: str) -> str | None:
-    """The text of the first heading of level 1. Without one it is that of the first heading."""
-    found = [heading for heading in headings(body) if heading.text]
-    top = next((heading.text for heading in found if heading.level == 1), None)
-    html = _HTML_HEADING.search(body)
-    return top or (html and markup.heading(html[1])) or next((heading.text for heading in found), None)
+    """The text of the first heading of level 1."""
+    top = next((heading.text for heading in headings(body) if heading.text and heading.level == 1), None)
+    html = _HTML_HEADING.search(body[:_BEGINNING])
+    return top or (html and markup.heading(html[1])) or None
 
 
 def headings(body: str) -> list[Heading]:
@@ -242,10 +365,10 @@ def headings(body: str) -> list[Heading]:
     starts = [0]
     for line in body.split("\n"):
         starts.append(starts[-1] + len(line) + 1)
-    tokens = _BLOCKS.parse(body)
+    tokens = BLOCKS.parse(body)
     return [
         # Cut before the markup is removed: a "heading" of a megabyte must not keep the patterns busy.
-        Heading(starts[token.map[0]], int(token.tag[1]), markup.heading(inline.content[:2000])[:_LONGEST_HEADING])
+        Heading(starts[token.map[0]], int(token.tag[1]), markup.heading(inline.content[:2000])[:LONGEST])
         for token, inline in pairwise(tokens)
         # Level 0: a heading in a quotation or in a list is no section of the page.
         if token.type == "heading_open" and token.level == 0 and token.map is not None

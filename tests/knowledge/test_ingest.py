@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -119,10 +120,12 @@ async def test_a_page_with_a_mistake_keeps_its_previous_version(
     write("a.md", "# A\n\nApples are red.")
     write("b.md", "# B\n\nBananas.")
     await ingest(database, WordLlama(), content)
-    write("a.md", "no title any more")
+    write("a.md", "---\ntitle: [a\n---\nNo list any more.")
     write("b.md", "# B\n\nBerries.")
     report = await ingest(database, WordLlama(), content)
-    assert [str(problem).partition(": write")[0] for problem in report.problems] == ["content/a.md:1: has no title"]
+    assert [str(problem).partition(": the")[0] for problem in report.problems] == [
+        "content/a.md:2: front matter is not YAML"
+    ]
     assert all(isinstance(problem, Mistake) for problem in report.problems)
     assert counts(report) == (0, 1, 0, 0)
     async with everything(database) as session:
@@ -207,13 +210,17 @@ async def test_ingests_at_the_same_time_write_everything_once(
     assert await query(database, "select n_chunks from corpus") == [(half,)]
 
 
+BROKEN = "---\ntitle: [a\n---\n"
 WORDS = st.sampled_from(["apple", "banana", "running", "runs", "ran", "the", "3.14", "e-mail", "don't", "Ünïcode"])
 TEXTS = st.lists(WORDS, max_size=8).map(" ".join)
 EDITS = st.lists(
     st.tuples(
         st.sampled_from(["a.md", "b.md", "guide/a.md", "guide/deep/c.md", "z/z.mdx"]),
         st.one_of(
-            st.none(), st.builds("# {}\n\n{}\n\n## More\n\n{}\n".format, WORDS, TEXTS, TEXTS), st.just("no title")
+            st.none(),
+            st.builds("# {}\n\n{}\n\n## More\n\n{}\n".format, WORDS, TEXTS, TEXTS),
+            st.just(BROKEN),
+            st.just(""),
         ),
     ),
     max_size=6,
@@ -234,7 +241,7 @@ async def test_after_any_edits_the_index_is_that_of_a_fresh_ingest(
         await ingest(database, WordLlama(), content)
         assert await query(database, STATISTICS) == await query(database, TRUE_STATISTICS)
     for file in content_files(content):
-        if file.read_text() == "no title":
+        if file.read_text() == BROKEN:
             file.unlink()  # its previous version is kept, which a fresh index cannot have
     await ingest(database, WordLlama(), content)
     edited = await index(database)
@@ -244,3 +251,55 @@ async def test_after_any_edits_the_index_is_that_of_a_fresh_ingest(
     fresh = await index(database)
     assert edited[:3] == fresh[:3]
     assert [size for size in edited[3] if size[0]] == [size for size in fresh[3] if size[0]]
+
+
+async def test_an_ingest_that_is_cut_off_goes_on_where_it_was(write: Write, content: Path, database: Database) -> None:
+    class Cut(Exception):
+        pass
+
+    def cut(at: Progress) -> None:
+        if at.done >= 2 * BATCH:
+            raise Cut
+
+    total = 2 * BATCH + 3
+    for number in range(total):
+        write(f"{number:04}.md", f"Page {number}.")
+    with pytest.raises(Cut):
+        await ingest(database, WordLlama(), content, progress=cut)
+    assert await query(database, "select count(*) from document") == [(2 * BATCH,)]
+    assert counts(await ingest(database, WordLlama(), content)) == (3, 0, 0, 2 * BATCH)
+    assert await query(database, STATISTICS) == await query(database, TRUE_STATISTICS)
+
+
+async def test_a_page_that_has_become_empty_is_found_no_more(write: Write, content: Path, database: Database) -> None:
+    write("a.md", "# A\n\nApples.")
+    await ingest(database, WordLlama(), content)
+    write("a.md", "")
+    report = await ingest(database, WordLlama(), content)
+    assert counts(report) == (0, 0, 1, 0)
+    assert [str(remark) for remark in report.remarks] == ["content/a.md: has no text; it is left out"]
+
+
+async def test_the_syntax_of_other_programs_is_not_found_and_the_passage_is_what_the_file_says(
+    write: Write, content: Path, database: Database
+) -> None:
+    text = "# Masks\n\nRinse the mask {{ canary.value }} with [[Water|fresh water]].\n"
+    write("a.md", text)
+    await ingest(database, WordLlama(), content)
+    assert await query(database, "select text from chunk") == [(text.strip(),)]
+    assert await query(database, "select lexeme from term where lexeme in ('canari', 'fresh') order by 1") == [
+        ("fresh",)
+    ]
+
+
+async def test_other_kinds_of_files_are_ingested_and_read_again_only_when_they_change(
+    write: Write, content: Path, database: Database
+) -> None:
+    embedder = Counting()
+    write("a.html", "<h1>Bread</h1><p>Rye keeps long.</p>")
+    write("b.txt", "Plain words.")
+    assert counts(await ingest(database, embedder, content)) == (2, 0, 0, 0)
+    assert counts(await ingest(database, embedder, content)) == (0, 0, 0, 2)
+    assert embedder.texts == 2
+    write("a.html", "<h1>Bread</h1><p>Rye keeps a week.</p>")
+    assert counts(await ingest(database, embedder, content)) == (0, 1, 0, 1)

@@ -73,7 +73,7 @@ def test_the_heading_path_leads_from_the_title_to_the_section(tmp_path: Path) ->
         ("---\ntitle: From front matter\n---\n# Heading\n\nx\n", "From front matter"),
         ("# Heading\n\nx\n", "Heading"),
         ("Setext\n======\n\nx\n", "Setext"),
-        ("## Only a second level\n\nx\n", "Only a second level"),
+        ("## Only a second level\n\nx\n", "P"),
         ("---\nid: x\nsidebar_position: 2\n---\n\n# Docusaurus\n\nx\n", "Docusaurus"),
         ("---\ntitle: 42\n---\nx\n", "42"),
         ("\ufeff# With a mark\n\nx\n", "With a mark"),
