@@ -21,6 +21,7 @@ from agent_server.folding import fold, unify
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import Passage
 from agent_server.knowledge.urgent import Lexicon, Phrases, compile_phrases, list_words
+from agent_server.knowledge.words import FUNCTION_WORDS, language_of
 
 POOL = 100
 """Candidates that each half brings in."""
@@ -35,6 +36,7 @@ SAME_DOCUMENT = 0.85
 """Each further passage of a document counts this much of the one before when passages are chosen."""
 FIRST_TITLES = 3
 """Titles of a collection that tell what it is about."""
+_PUNCTUATION = ".,;:!?¿¡()[]\"'«»„“”"
 MAX_QUERY = 4_000
 """Characters of a query that are read."""
 
@@ -128,7 +130,7 @@ async def search(
     (vector,) = await embedder.embed([query])
     values = {
         "owner_id": owner,
-        "query": fold(query),
+        "query": _lexical(query),
         "vector": "[" + ",".join(f"{x:.6g}" for x in vector) + "]",
         # A text without tokens has a vector of zeros, and its cosine with anything is NaN.
         "has_vector": bool(vector.any()),
@@ -139,6 +141,19 @@ async def search(
         "min_score": min_score,
     }
     return [Passage(*row) for row in await session.execute(_SEARCH, values)]
+
+
+def _lexical(query: str) -> str:
+    """What of a query is looked for by its words.
+
+    The text configuration drops the function words of English. Those of other languages would count as rare words.
+    """
+    language = language_of(query)
+    if language == "en":
+        return fold(query)
+    # Between spaces, because a path or an address must stay whole: the index knows it as one word.
+    kept = [word for word in fold(query).split() if word.strip(_PUNCTUATION) not in FUNCTION_WORDS[language]]
+    return " ".join(kept) or fold(query)
 
 
 UrgentPages = Sequence[tuple[str, Sequence[str]]]

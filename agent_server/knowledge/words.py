@@ -4,6 +4,8 @@ Some words say nothing of what a text is about. All is for English, as the searc
 """
 
 import re
+import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 
 from agent_server.folding import WORD, fold
@@ -46,3 +48,164 @@ def stem(word: str) -> str:
     # "easy" becomes what is left of "easily"; in the line below "swimm", left of "swimming", becomes "swim".
     word = word[:-1] + "i" if word.endswith("y") else word
     return word[:-1] if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeiou" else word
+
+
+FUNCTION_WORDS = {
+    "en": COMMON,
+    "de": frozenset(
+        "aber alle allem allen aller alles als also am an andere anderen auch auf aus bei beim bin bis bist brauche braucht "  # noqa: SIM905
+        "da dabei dafür dagegen damit dann daran darf darauf daraus das dass davon dazu dein deine dem den denn der des "
+        "dich die dies diese diesem diesen dieser dieses dir doch dort du durch ein eine einem einen einer eines einfach "
+        "er es etwas euch euer für gegen geht gibt genau habe haben hat hatte hier hin hinter ich ihm ihn ihnen ihr ihre im "
+        "immer in ins ist ja jede jedem jeden jeder jedes kann kannst kein keine keinen können könnte lasse lassen lässt "
+        "machen mache macht man manche mehr mein meine meinem meinen meiner meines mich mir mit möchte muss musst müssen "
+        "nach nicht nichts noch nun nur ob oder ohne schon sehr sein seine seinem seinen seiner seit sich sie sind so soll "
+        "sollen sollte sollten sondern sowie tun über um und uns unser unsere unter viel viele vielen vom von vor wann "
+        "war warum was weil welche welchem welchen welcher welches wem wen wenn wer werde werden wessen wie wieder will "
+        "wir wird wirklich wo woher wohin womit worauf wurde wurden zu zum zur zwischen".split()
+    ),
+    "es": frozenset(
+        "a al algo algún alguna algunas alguno algunos ante antes aquí así aunque cada como cómo con contra cual cuál "  # noqa: SIM905
+        "cuales cuáles cualquier cuando cuándo cuanta cuánta cuantas cuántas cuanto cuánto cuantos cuántos de debe debo "
+        "deben del desde donde dónde durante e el él ella ellas ellos en entre era eres es esa ese eso esta está están "
+        "estas este esto estos estoy fue ha hace hacer hago han hasta hay he la las le les lo los más me mi mis mismo "
+        "mucho muy nada ni no nos nosotros o otra otras otro otros para pero poco por porque puede pueden puedo pues que "
+        "qué quien quién quiero se sea según ser si sí sin sobre son soy su sus también tan tanto te tengo tiene tienen "
+        "todas todo todos tu tus u un una unas uno unos usar y ya yo".split()
+    ),
+    "fr": frozenset(
+        "a ai alors après au aucun aussi autre autres aux avant avec avoir c'est car ce cela ces cet cette ceux chaque chez "  # noqa: SIM905
+        "ci combien comme comment d dans de depuis des dois doit donc dont du elle elles en entre est et était être eu "
+        "faire fais fait faut il ils j j'ai je l la le les leur leurs lui ma mais me mes moi mon même n ne ni nos notre "
+        "nous on ont ou où par parce pas peu peut peux plus pour pourquoi puis qu quand que quel quelle quelles quels qui "
+        "quoi s sa sans se sera ses si son sont sous suis sur ta te tes ton tous tout toute toutes très tu un une vers "
+        "veux vos votre vous y".split()
+    ),
+}
+"""Words of a language that say nothing of what a text is about."""
+_ENDINGS_OF = {
+    "de": ("ungen", "erin", "innen", "ung", "ern", "est", "em", "en", "er", "es", "e", "n", "s"),
+    "es": (
+        "aciones",
+        "amiento",
+        "imiento",
+        "ación",
+        "mente",
+        "ando",
+        "iendo",
+        "ados",
+        "adas",
+        "idos",
+        "idas",
+        "ado",
+        "ada",
+        "ido",
+        "ida",
+        "ar",
+        "er",
+        "ir",
+        "an",
+        "en",
+        "es",
+        "os",
+        "as",
+        "o",
+        "a",
+        "e",
+        "s",
+    ),
+    "fr": (
+        "ations",
+        "ation",
+        "ements",
+        "ement",
+        "euses",
+        "euse",
+        "eurs",
+        "eur",
+        "antes",
+        "ants",
+        "ante",
+        "ant",
+        "ées",
+        "és",
+        "ée",
+        "é",
+        "er",
+        "ez",
+        "ent",
+        "ons",
+        "es",
+        "e",
+        "s",
+    ),
+}
+
+EVERYDAY = {
+    "en": frozenset(
+        "able actually add allow allowed already always anybody anyone anything anyway ask away back bad become begin best "  # noqa: SIM905
+        "better bit bring came certain change come correct describe different easy end enough even ever every everybody everyone "
+        "everything exactly explain far find first fit found full getting given goes going gone good great happen happened happens "
+        "help ignore instead itself keep kind last least leave left less list little long longer look looking lot made making maybe mean "
+        "myself never new next nobody none nothing number often old ought part people perhaps person place possible probably "
+        "quite rather ready real right run same see seem seen set several show side simply single someone somebody sometimes "
+        "somewhere soon sort start started still stop straight sure supposed themselves thing think till time today together told took "
+        "tried try turn two type usual usually wanted wants way ways well went whether whole work works write wrong yet "
+        "yourself".split()
+    ),
+    "de": frozenset(
+        "allein anfang anfangs art beste besten besser bekomme bekommen bekommt bisschen bleiben bleibt brauchen bringe "  # noqa: SIM905
+        "bringen einmal ende erst erste ersten fertig finde finden findet folgende ganz gehe gehen gehört genug gerade gern "
+        "gleich gleichzeitig groß große größer gut gute guten helfen hilft jemand kommen kommt lange leute liegen liegt "
+        "mal mitten möglich nehme nehmen nimmt niemand richtig sagen sagt schnell selber selbst später stehen steht stelle "
+        "überhaupt ungefähr weiter wichtig wirklich wissen zeit ziemlich".split()
+    ),
+    "es": frozenset(
+        "ahora alguien antes bien bueno buena cierto cosa cosas cualquiera dar diferente dónde encontrar forma gente "  # noqa: SIM905
+        "grande hecho igual ir luego lugar manera mejor menos mientras mismo misma momento necesito necesita nadie nuevo "
+        "nueva parte persona poner posible primera primero quiere saber solo sólo tener tiempo todavía vez veces ver "
+        "voy".split()
+    ),
+    "fr": frozenset(
+        "aller ainsi assez autrement beaucoup besoin bien bon bonne chose choses déjà dire encore endroit ensemble façon "  # noqa: SIM905
+        "gens jamais longtemps lorsque maintenant manière meilleur mettre mieux moins moment nouveau nouvelle partie "
+        "personne possible premier première prendre presque quelqu'un rien savoir seul souvent temps toujours trouver "
+        "utiliser va vraiment".split()
+    ),
+}
+"""Words of a language that may be meant in particular, but mostly are not."""
+
+
+def language_of(text: str) -> str:
+    """The language that most function words of a text are of. English where none is ahead."""
+    said = words(text)
+    counts = {language: sum(word in known for word in said) for language, known in FUNCTION_WORDS.items()}
+    return max(counts, key=lambda language: counts[language])
+
+
+def content_words(text: str, language: str) -> list[str]:
+    """The words of a text that say what it is about, each once."""
+    known = FUNCTION_WORDS[language]
+    return list(dict.fromkeys(word for word in words(text) if word not in known))
+
+
+@lru_cache(maxsize=65_536)
+def stem_in(word: str, language: str) -> str:
+    """A word of a language without its ending."""
+    if language not in _ENDINGS_OF:
+        return stem(word)
+    if len(word) < 4 or not word.isalpha():
+        return word
+    word = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
+    ending = next((e for e in _ENDINGS_OF[language] if word.endswith(e) and len(word) - len(e) >= 3), "")
+    return word.removesuffix(ending)
+
+
+def forms_of(word: str, language: str) -> Sequence[str]:
+    """Forms that a word may have in a content whose index knows the endings of English only."""
+    if language not in _ENDINGS_OF or not word.isalpha() or len(word) < 4:
+        return (word,)
+    base = next(
+        (word.removesuffix(e) for e in _ENDINGS_OF[language] if word.endswith(e) and len(word) - len(e) >= 3), word
+    )
+    return tuple(dict.fromkeys((word, base, *(base + ending for ending in _ENDINGS_OF[language]))))

@@ -2,17 +2,17 @@
 
 It generates nothing. Each call ends in one of these, the first that fits:
     the output of a tool it has called   told in plain words
-    a hand-off                           once a turn, where the running agent has neither passages nor a tool for it
     a tool                               where the whole message is one of the tool's phrases; its form, if it has one
     small talk                           where all of the message is a greeting, thanks or a question about the assistant
-    a quotation                          the sentences of the passages that answer, with their citations
-    a plain no
+    a quotation                          the parts of the passages that answer, with their citations
+    a hand-off                           once a turn, where the running agent has no passages
+    a plain no                           with the pages that are nearest
 Nothing is kept between calls: what has happened in the turn is read from the items after the user's message.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ from agent_server import phrases
 from agent_server.calls.forms import gives_form
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage
+from agent_server.knowledge.rarity import Rarity
+from agent_server.knowledge.words import content_words, language_of
 from agent_server.late import Late
 from agent_server.offline.about import About, reply_to
 from agent_server.offline.responses import Call, Reply, create_response, seed_of, stream_events
@@ -44,6 +46,8 @@ else:
 
 NOTHING_FOUND = "The content has nothing about this. No language model is configured, so I can only answer with what the content says."
 NOTHING_FOUND_NOW = "The content has nothing about this. The language model is not available just now, so I can only answer with what the content says."
+NEAREST = 3
+"""Pages that are offered where nothing answers."""
 AFTER_URGENT = "Do this first. Ask again when help is on its way."
 
 
@@ -54,7 +58,8 @@ class OfflineTurn:
     `query` is the message together with what it follows; only a short follow-up follows something. `passages` are what
     was looked up for the agent that now runs, `ranked_agents` the agents with the likeliest one first. `urgent` is the
     emergency advice that has been shown before this call. `configured` says that there is a language model, which cannot
-    answer now. `about` is what the assistant says of itself.
+    answer now. `about` is what the assistant says of itself. `count_words` tells how rare words of a language are in the
+    content; without it all of them count the same.
     """
 
     message: str
@@ -65,6 +70,7 @@ class OfflineTurn:
     urgent: str | None = None
     configured: bool = False
     about: About = field(default_factory=About)
+    count_words: Callable[[Sequence[str], str], Awaitable[Rarity]] | None = None
 
 
 class OfflineModel(Model):
@@ -132,22 +138,33 @@ class OfflineModel(Model):
         # `not calls`: after a hand-off or a call in this turn, the running agent has to answer.
         if not calls and not self._turn.passages and (better := self._find_better(handoffs)):
             return Call(better.tool_name, "{}")
-        return await self._quote()
+        if self._turn.urgent:
+            return AFTER_URGENT  # quotes that are merely near would stand in the way of what is to be done now
+        return await self._quote() or decline(self._turn.passages, configured=self._turn.configured)
 
     def _find_better(self, handoffs: Sequence[Handoff[Any, Any]]) -> Handoff[Any, Any] | None:
         """The hand-off to the agent that is most likely meant. The running agent has none to itself."""
         best = next(iter(self._turn.ranked_agents), None)
         return next((handoff for handoff in handoffs if handoff.agent_name == best), None)
 
-    async def _quote(self) -> str:
+    async def _quote(self) -> str | None:
         turn = self._turn
-        if turn.urgent:
-            return AFTER_URGENT  # quotes that are merely near would stand in the way of what is to be done now
         context = "" if turn.query in (turn.message, self._question) else turn.query
-        answer = await quote.select(self._question, turn.passages, self._embedder, context=context)
-        if answer is not None:
-            return answer.text
-        return NOTHING_FOUND_NOW if turn.configured else NOTHING_FOUND
+        rarity = None
+        if turn.count_words is not None and turn.passages:
+            language = language_of(self._question)
+            rarity = await turn.count_words(content_words(f"{self._question} {context}", language), language)
+        answer = await quote.select(self._question, turn.passages, self._embedder, context=context, rarity=rarity)
+        return None if answer is None else answer.text
+
+
+def decline(passages: Sequence[CitedPassage], *, configured: bool) -> str:
+    """What is said where nothing answers. The pages that were found are offered, since one may be what is meant."""
+    said = NOTHING_FOUND_NOW if configured else NOTHING_FOUND
+    titles = list(dict.fromkeys(cited.passage.title for cited in passages))[:NEAREST]
+    return (
+        "\n\n".join([said, "The nearest pages are:", "\n".join(f"- {title}" for title in titles)]) if titles else said
+    )
 
 
 def _call(asked: phrases.PhraseMatch, usable: Sequence[Tool[..., Any]]) -> Reply:

@@ -39,6 +39,7 @@ from agent_server.conversations.notes import DATA, NOTES, Finish, finish_of
 from agent_server.errors import ModelFailed
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import passage_body
+from agent_server.knowledge.rarity import Rarity, count_words
 from agent_server.models.answer import Begin, answer, message_text, thought_text
 from agent_server.models.choice import OFFLINE, ModelChoice
 from agent_server.models.outputs import clean_response, find_repeats, note_codes
@@ -303,8 +304,13 @@ class JournaledModel(Model):
             urgent=turn.briefing.emergency,
             configured=self._name != OFFLINE,
             about=turn.briefing.about or About(),
+            count_words=self._count_words,
         )
         return OfflineModel(asked, models.embedder, words_per_second=turn.runtime.settings.offline_words_per_second)
+
+    async def _count_words(self, words: Sequence[str], language: str) -> Rarity:
+        async with self._turn.runtime.database.transaction(self._turn.attempt.caller.id) as session:
+            return await count_words(session, words, language)
 
     async def _commit(
         self, n: int, sha: bytes, response: Response, shown: AnswerLog, request: _Request, thoughts: Sequence[str]

@@ -52,4 +52,4 @@ class LimitSettings(BaseModel):
     # Set for the cosines of the default embedder; those of another may lie higher or lower.
     search_min_score: Annotated[
         float, Field(ge=0, description="Passages scoring below this are not relevant (0 to 1.5, see docs).")
-    ] = 0.35
+    ] = 0.25
