@@ -49,6 +49,8 @@ class FeedbackPage(BaseModel):
     next_cursor: str | None
 
 
+# PUT says what is meant; POST is what clients try that have no other.
+@router.post("/api/turns/{turn}/feedback", operation_id="post_feedback", responses={409: {}})
 @router.put("/api/turns/{turn}/feedback", responses={409: {}})
 async def give_feedback(turn: UUID, body: GiveFeedback, caller: WriterDep, server: ServerDep) -> FeedbackView:
     """Rate the answer in a turn that has ended. What was given before is replaced."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from agent_server.errors import Mistake
 from agent_server.knowledge import markup
-from agent_server.knowledge.readers import KINDS, is_readable
+from agent_server.knowledge.readers import KINDS, is_document, is_readable
 from agent_server.knowledge.readers import SUFFIXES as SUFFIXES
 from agent_server.knowledge.readers.base import NoContent, ReadText, Unreadable
 from agent_server.knowledge.readers.child import Child
@@ -112,12 +112,15 @@ class Source:
         return Path(self.path).suffix.lower()
 
 
-def read_folder(folder: Path) -> FolderReading:
-    """Every page under `folder`, every mistake and every remark."""
+def read_folder(folder: Path, *, documents: bool = True) -> FolderReading:
+    """Every page under `folder`, every mistake and every remark. Without `documents`, what a package of the extra reads
+    is left out: converting it takes seconds."""
     pages: list[ContentPage] = []
     mistakes, remarks = find_links_out(folder), list[Mistake]()
     with Child() as child:
         for path in content_files(folder):
+            if not documents and is_document(path.suffix.lower()):
+                continue
             reading = read_file(path, folder, child)
             pages += [reading.page] if reading.page else []
             mistakes += reading.mistakes
@@ -125,12 +128,12 @@ def read_folder(folder: Path) -> FolderReading:
     return FolderReading(pages, mistakes, remarks)
 
 
-def read_content(folder: Path) -> tuple[list[ContentPage], list[Mistake]]:
-    """Every page under `folder` and every mistake.
+def read_content(folder: Path, *, documents: bool = True) -> tuple[list[ContentPage], list[Mistake]]:
+    """Every page under `folder` and every mistake, as `read_folder` has them.
 
     Pages are in the order of their paths; one with a mistake is left out.
     """
-    reading = read_folder(folder)
+    reading = read_folder(folder, documents=documents)
     return list(reading.pages), list(reading.mistakes)
 
 

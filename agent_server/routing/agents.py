@@ -52,8 +52,8 @@ class Subject:
 
 
 def subjects(content: Path) -> list[Subject]:
-    """The sections of the content folder. Pages with mistakes are left out."""
-    pages, _ = read_content(content)
+    """The sections of the content folder. Pages with mistakes are left out, and documents that take long to read."""
+    pages, _ = read_content(content, documents=False)
     return [
         Subject(page.collection, piece.heading.replace(SEPARATOR, " "), piece.text)
         for page in pages

@@ -28,7 +28,7 @@ GOOD, BAD = {"rating": "good"}, {"rating": "bad", "comment": "It is 18 hours."}
 async def _send(
     client: Client, method: str, turn: str, key: str | None = None, json: Any = None, status: int = 200
 ) -> Any:
-    body = (GOOD if json is None else json) if method == "PUT" else None
+    body = (GOOD if json is None else json) if method in ("PUT", "POST") else None
     auth = {"Authorization": f"Bearer {key or client.key}"}
     response = await client.http.request(method, f"/api/turns/{turn}/feedback", headers=auth, json=body)
     assert response.status_code == status, response.text
@@ -206,6 +206,13 @@ async def test_staff_reads_page_by_page_and_by_rating(client: Client) -> None:
     for query in ({"rating": "fine"}, {"cursor": "x"}, {"limit": 0}):
         refused = await client.http.get("/api/feedback", params=query, headers=client.auth)
         assert refused.status_code == 422, query
+
+
+async def test_what_is_posted_replaces_what_was_given_as_what_is_put_does(client: Client, turn: str) -> None:
+    for method in ("POST", "PUT", "POST"):
+        for rating in ("good", "bad"):
+            await _send(client, method, turn, None, {"rating": rating})
+            assert (await _send(client, "GET", turn))["rating"] == rating
 
 
 # ---- erasure ----

@@ -51,3 +51,8 @@ SUFFIXES = (*MARKDOWN, *KINDS)
 def is_readable(suffix: str) -> bool:
     """Whether files of this kind can be read by what is installed."""
     return suffix in MARKDOWN or (suffix in KINDS and KINDS[suffix].is_there)
+
+
+def is_document(suffix: str) -> bool:
+    """Whether files of this kind are read by a package of the extra."""
+    return suffix in KINDS and KINDS[suffix].package is not None
