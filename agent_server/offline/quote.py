@@ -28,7 +28,7 @@ MOST_CHARACTERS = 800
 MOST_TOGETHER = 1050
 """What all quotes of an answer have at most."""
 
-# The numbers below are chosen on judged questions of five collections, each left out in turn; measure before you change one.
+# The numbers below are chosen by hand on judged questions of five collections; measure before you change one.
 # What the score of a piece is made of, where the share of the part's words counts 1; then what a whole quote adds.
 HEADING, DENSE, FITS = 0.6, 0.8, 0.3
 PASSAGE, COVER = 2.0, 0.3
