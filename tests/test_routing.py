@@ -146,7 +146,7 @@ async def test_two_agents_with_a_description_only_are_enough(embedder: Embedder)
 def test_the_sections_of_a_content_folder_are_its_subjects(tmp_path: Path) -> None:
     (tmp_path / "baking").mkdir()
     (tmp_path / "baking" / "bread.md").write_text("# Bread\n\n## Storing\n\nKeep it in a paper bag.\n")
-    (tmp_path / "baking" / "broken.md").write_text("---\ntags: 7\n---\n# Broken\n\nA mistake.\n")
+    (tmp_path / "baking" / "broken.md").write_text("---\nurgent: 7\n---\n# Broken\n\nA mistake.\n")
     (tmp_path / "baking" / "long.docx").write_bytes(b"not even looked at")
 
     assert [(s.collection, s.heading) for s in subjects(tmp_path)] == [("baking", "Bread")]
