@@ -17,7 +17,9 @@ from agent_server.db.migrate import upgrade
 from agent_server.knowledge.embedders.wordllama import WordLlama
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.passages import CitedPassage
+from agent_server.knowledge.rarity import count_words
 from agent_server.knowledge.search import search
+from agent_server.knowledge.words import content_words, language_of
 from agent_server.offline.quote import select
 from agent_server.settings import Settings
 from tests.conftest import everything
@@ -41,8 +43,10 @@ async def measure(url: str, show: str | None) -> None:
                 limit=settings.search_limit,
                 min_score=settings.search_min_score,
             )
+            language = language_of(asked["question"])
+            rarity = await count_words(session, content_words(asked["question"], language), language)
         cited = [CitedPassage(n, passage) for n, passage in enumerate(passages, 1)]
-        answer = await select(asked["question"], cited, embedder)
+        answer = await select(asked["question"], cited, embedder, rarity=rarity)
         text = answer.text if answer else "-"
         wrong = []
         if asked["documents"]:
