@@ -18,6 +18,7 @@ ENGINE_ROUTES = frozenset(
         "confirmations",
         "conversations",
         "documents",
+        "feedback",
         "files",
         "guest",
         "health",

@@ -259,7 +259,7 @@ def test_route_says_who_would_take_a_message(run: Run) -> None:
 def test_route_reads_a_list_of_labelled_messages_and_knows_the_labels(run: Run) -> None:
     listed = "- {message: Show my open tasks, agent: tasks}\n- {message: asdf qwer, agent: null}\n"
     told = run("route", "--stdin", stdin=listed).stdout
-    assert "1 messages: accuracy 100.0%" in told and "of 1 out of scope taken as sure 0.0%" in told
+    assert "1 message: accuracy 100.0%" in told and "of 1 out of scope taken as sure 0.0%" in told
     wrong = run("route", "--stdin", stdin="Show my open tasks\tchores\n")
     assert wrong.exit_code == 2 and "No agent is called chores" in wrong.stderr
 
@@ -360,15 +360,17 @@ def test_ingest_takes_what_changed_and_leaves_the_rest(
     assert result(run(*ingest)) == IsPartialDict(added=0, changed=0, removed=0, unchanged=3, chunks=0)
     (content / "a.md").write_text("# Page a\n\nOther text.\n")
     (content / "b.md").unlink()
-    (content / "c.md").write_text("no heading\n")
+    (content / "c.md").write_text("---\nurgent: 7\n---\n# Page c\n\nText.\n")
     broken = run(*ingest)
     assert broken.exit_code == 1
     report = json.loads(broken.stdout)
     assert report == IsPartialDict(added=0, changed=1, removed=1, unchanged=0)
-    assert report["problems"] == [{"file": "content/guide/c.md", "line": 1, "message": IsStr(regex="has no title.*")}]
+    assert report["problems"] == [
+        {"file": "content/guide/c.md", "line": 2, "message": IsStr(regex="urgent: must be a list.*")}
+    ]
     validated = run("content", "validate", "--workspace", str(tmp_path))
     assert validated.exit_code == 1
-    assert validated.stdout.startswith("content/guide/c.md:1: has no title: write `title: ...`")
+    assert validated.stdout.startswith("content/guide/c.md:2: urgent: must be a list of phrases")
     assert json.loads(run("content", "validate", "--workspace", str(tmp_path), "--json").stdout) == report["problems"]
     fine = run("content", "validate")
     assert (fine.exit_code, fine.stdout.split(" pages ")[1]) == (0, "are in order\n")

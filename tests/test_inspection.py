@@ -159,9 +159,9 @@ def test_what_is_worth_knowing_is_a_remark_and_stops_nothing(write: Write) -> No
     files = {
         **tool_file("count_things"),
         **tool_file("list_leads", '@tool(scope="leads:read", effect="read", staff=True)'),
-        "content/guide/a.pdf": "x",
-        "content/guide/b.PDF": "x",
-        "content/c.docx": "x",
+        "content/guide/a.odt": "x",
+        "content/guide/b.ODT": "x",
+        "content/c.docm": "x",
         "content/.hidden.txt": "x",
     }
     root = write(files)
@@ -309,7 +309,7 @@ def test_every_wrong_use_of_the_decorator_is_a_mistake_in_the_file_and_line_of_t
 
 def test_check_and_the_commands_that_need_the_workspace_print_the_same_lines(run: Run, write: Write) -> None:
     names = ("bare_tool", "knowledge_misspelt", "page_urgent", "unclosed_list")
-    root = write(*(CASES[name][0] for name in names), {"content/guide/a.pdf": "x"})
+    root = write(*(CASES[name][0] for name in names), {"content/guide/a.odt": "x"})
     at = ("--workspace", str(root))
     checked = run("check", *at)
     assert checked.exit_code == 1
@@ -338,7 +338,7 @@ def test_check_and_the_commands_that_need_the_workspace_print_the_same_lines(run
 
 
 def test_a_server_starts_with_what_is_no_mistake_of_its_own_and_says_what_check_says(empty: str, write: Write) -> None:
-    root = write(CASES["page_urgent"][0], {"content/guide/a.pdf": "x"})
+    root = write(CASES["page_urgent"][0], {"content/guide/a.odt": "x"})
     found = inspect(root)
     assert (len(found.mistakes), len(found.pages), len(found.remarks)) == (0, 1, 1)
     with serving(root, empty) as server:

@@ -23,7 +23,7 @@ _MARKDOWN.core.ruler.enableOnly(["normalize", "block"])
 _FENCE = re.compile(r"^[ \t>]*(`{3,}|~{3,})")
 _HIGHLIGHT = re.compile(r"\{%-?\s*highlight\s+(\w*).*?%\}\s*\n?(.*?)\{%-?\s*endhighlight\s*-?%\}", re.DOTALL)
 _RAW = re.compile(r"\{%-?\s*(?:end)?raw\s*-?%\}")
-_TEMPLATE = re.compile(r"\{%.*?%\}|\{#[^\n]*?#\}|<!--.*?(?:-->|\Z)|\{/\*.*?\*/\}", re.DOTALL)
+_TEMPLATE = re.compile(r"\{%.{0,300}?%\}|\{#[^\n]{0,300}?#\}|<!--.*?(?:-->|\Z)|\{/\*.{0,300}?\*/\}", re.DOTALL)
 # Marks of admonitions and tabs, link targets, footnotes, attributes, imports of MDX: no reader sees them as text.
 _ADMONITION = re.compile(r"^( *)(?:!!!|\?\?\?\+?|===)\s+\S.*$")
 _IGNORED = re.compile(

@@ -23,7 +23,7 @@ from agent_server.folding import WORD, drop_accents, fold
 _SHORTEST = 4
 """Letters of the shortest word that may have a wrong one."""
 _SHORTEST_SPLIT = 5
-_SHORTEST_JOINED, _LONGEST_JOINED = 8, 40
+_SHORTEST_JOINED, _LONGEST_JOINED = 7, 40
 _WORD = re.compile(WORD)
 _SENTENCE = re.compile(r"[.!?;:\n]+")
 # "breatheeee": no English word has a letter three times in a row.

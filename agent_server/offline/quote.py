@@ -51,7 +51,7 @@ _FIGURE = re.compile(
 )
 _ASKS_HOW = re.compile(r"\bhow (\w+)")
 _PRICE = re.compile(
-    r"[$€£¥]\s?\d|\d[\d.,]*\s?(?:[$€£¥]|(?:usd|eur|gbp|chf|dollars?|euros?|pounds?|pesos?|francs?)\b)|\d,-|"
+    r"[$€£¥]\s?\d|\d[\d.,]{0,15}\s?(?:[$€£¥]|(?:usd|eur|gbp|chf|dollars?|euros?|pounds?|pesos?|francs?)\b)|\d,-|"
     r"\b(?:free of charge|for free|at no cost|no charge|kostenlos|gratis|gratuit\w*)\b",
     re.IGNORECASE,
 )

@@ -240,7 +240,7 @@ async def test_any_replica_answers_any_request(
         called = await replace(notebook, url=url).post(mode, "tools/call", {"name": "add_note", "arguments": NOTE})
 
     assert opened.status_code == called.status_code == 200
-    assert "mcp-session-id" not in opened.headers
+    assert ("mcp-session-id" in opened.headers) == (mode == "legacy")  # which another replica need not know
     assert await notebook.notes() == ["Buy fins"]
 
 

@@ -124,24 +124,22 @@ def _answer(suffix: str, content: bytes) -> dict[str, Any]:
 
 
 def _limit(memory: int) -> None:
-    try:
+    if sys.platform != "win32":
         import resource  # noqa: PLC0415  # not on Windows
-    except ImportError:
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _allow_seconds(seconds: int) -> None:
     """So many seconds of processor time from now on, after which the system ends this process."""
-    try:
+    if sys.platform != "win32":
         import resource  # noqa: PLC0415  # not on Windows
-    except ImportError:
-        return
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + seconds + 1, most))
+
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _, most = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + seconds + 1, most))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ _TOML_KEY = re.compile(r"[A-Za-z_][\w-]*\s*=|\[")
 _CLOSING = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE)
 _TOML_CLOSING = re.compile(r"^\+\+\+[ \t]*$", re.MULTILINE)
 _TOML_LINE = re.compile(r"^\s*([A-Za-z_][\w-]*)\s*=")
-_TOML_PLACE = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)$")
+_TOML_PLACE = re.compile(r"\s?\(at (?:line (\d+), column \d+|end of document)\)$")
 _JOINED = re.compile(r"^([A-Za-z_][\w-]*):(?=[^\s:/])", re.MULTILINE)
 
 

@@ -27,7 +27,7 @@ _DEEPEST_LIST = 6
 _CHARSET = re.compile(
     rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w-]{2,40})|<\?xml[^>]{0,100}encoding=["']([\w-]{2,40})""", re.I
 )
-_REFRESH = re.compile(r"^\s*0*\d?\s*;\s*url\s*=", re.IGNORECASE)
+_REFRESH = re.compile(r"^\s*+0*+\d?\s*+;\s*+url\s*+=", re.IGNORECASE)
 _TAG = re.compile(r"</?[A-Za-z][^<>\n`]{0,100}>")
 # What would begin a heading, a quotation, a list or a rule in Markdown.
 _BEGINNING = re.compile(r"^(#{1,6}(?=\s|$)|>|[-+*](?=\s)|\d{1,9}(?=[.)]\s)|`{3,}|~{3,}|={2,}\s*$|-{2,}\s*$)")

@@ -14,7 +14,7 @@ from agent_server.knowledge.readers.base import LONGEST_TEXT, ReadText, Unreadab
 _MOST_PAGES = 5_000
 _FEWEST_FOR_MARGINS = 3
 _NUMBER = re.compile(
-    r"^(?:page|seite|p\.)?\s*[-\u2013]?\s*\d{1,4}\s*(?:(?:/|of|von|de)\s*\d{1,4})?\s*[-\u2013]?$", re.IGNORECASE
+    r"^(?:page|seite|p\.)?\s*+[-\u2013]?\s*+\d{1,4}\s*+(?:(?:/|of|von|de)\s*+\d{1,4})?\s*+[-\u2013]?$", re.IGNORECASE
 )
 _HYPHEN = re.compile("(?:\ufffe|\x02)\\s*")
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f]")

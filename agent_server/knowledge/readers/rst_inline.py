@@ -14,7 +14,6 @@ _REFERENCE = re.compile(r"(?<![`\w])`([^`]{1,500})`__?(?!\w)")
 _DEFAULT = re.compile(r"(?<![`\w:])`([^`\n]{1,500})`(?![`_\w])")
 _SUBSTITUTED = re.compile(r"(?<!\w)\|([^|\s](?:[^|\n]{0,98}[^|\s])?)\|_{0,2}(?!\w)")
 _MARK = re.compile(r"(?<=\S)\s?\[(?:\d{1,4}|#[\w-]{0,60}|\*)\]_(?!\w)")
-_TITLED = re.compile(r"^(.*?)\s*<([^<>]*)>$", re.DOTALL)
 _TEXTS = frozenset({"ref", "doc", "term", "numref", "any", "sub", "sup", "abbr", "guilabel", "menuselection", "title", "dfn", "emphasis", "strong", "download"})  # fmt: skip
 _CODE = re.compile("\x00(\\d+)\x00")
 
@@ -35,8 +34,9 @@ def convert_inline(text: str, substitutions: Substitutions) -> str:
 
     def convert_role(found: re.Match[str]) -> str:
         role, inner = found[1].rpartition(":")[2].lower(), found[2]
-        titled = _TITLED.match(inner)
-        shown = titled[1] if titled and titled[1] else inner
+        # "title <target>"
+        title, titled, _ = inner.rpartition("<") if inner.endswith(">") else ("", "", "")
+        shown = title.rstrip() or inner
         if role in _TEXTS:
             return " ".join(shown.split())
         if role in ("pep", "rfc") and not titled:

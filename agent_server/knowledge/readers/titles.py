@@ -10,7 +10,7 @@ _MARKUP = re.compile(
     r"(?:\s[^<>]{0,300})?/?>"
 )
 # A number or a date before a name ("01-intro", "2024-05-01-news") sorts the files and says nothing of the page.
-_ORDERING = re.compile(r"^(?:\d{4}-\d\d-\d\d[-_. ]+|\d+[-_.]\s*)+(?=.*[^\W\d])")
+_ORDERING = re.compile(r"^(?:\d{4}-\d\d-\d\d[-_. ]++|\d++[-_.]\s*+)++(?=.*[^\W\d])")
 _GENERIC = re.compile(r"^(?:_?index|readme|_?home|default|[a-z]{2}(?:[-_][A-Za-z]{2,4})?)$", re.IGNORECASE)
 """Names that say nothing without the folder: index.md, README.md, and the code of a language as in en.md."""
 
