@@ -1,6 +1,6 @@
-"""Words and their stems.
+"""Words and their stems, of English and, for questions and answers, of German, Spanish and French.
 
-Some words say nothing of what a text is about. All is for English, as the search's configuration is.
+Some words say nothing of what a text is about. `stem` and `COMMON` are for English, as the search's configuration is.
 """
 
 import re
@@ -18,7 +18,7 @@ _PLAIN_WORD = re.compile(rf"{_NUMBER}|[a-z0-9]+(?:['`][a-z0-9]+)*")
 # Longer endings stand before the shorter ones they end with: the first that fits is taken.
 _ENDINGS = ("ations", "ation", "ments", "ment", "ings", "ing", "edly", "ers", "ies", "er", "ed", "es", "ly", "s", "e")
 COMMON = frozenset(
-    "a about after again all also am an and any are as at be because been before being but by can could did do does "  # noqa: SIM905
+    "a about after again all also am an and any are as at be because been before being but by can could did do does "  # noqa: SIM905  # a list would be a page
     "doing don't each else for from further give go got had has have having he her here hers him his how i i'd i'll "
     "i'm i've if in into is isn't it it's its just know let like make many may me might mine more most much must my near "
     "need no nor not now of off ok okay on once one only or other our ours out over own please put really same say shall "
@@ -53,7 +53,7 @@ def stem(word: str) -> str:
 FUNCTION_WORDS = {
     "en": COMMON,
     "de": frozenset(
-        "aber alle allem allen aller alles als also am an andere anderen auch auf aus bei beim bin bis bist brauche braucht "  # noqa: SIM905
+        "aber alle allem allen aller alles als also am an andere anderen auch auf aus bei beim bin bis bist brauche braucht "  # noqa: SIM905  # a list would be a page
         "da dabei dafür dagegen damit dann daran darf darauf daraus das dass davon dazu dein deine dem den denn der des "
         "dich die dies diese diesem diesen dieser dieses dir doch dort du durch ein eine einem einen einer eines einfach "
         "er es etwas euch euer für gegen geht gibt genau habe haben hat hatte hier hin hinter ich ihm ihn ihnen ihr ihre im "
@@ -65,7 +65,7 @@ FUNCTION_WORDS = {
         "wir wird wirklich wo woher wohin womit worauf wurde wurden zu zum zur zwischen".split()
     ),
     "es": frozenset(
-        "a al algo algún alguna algunas alguno algunos ante antes aquí así aunque cada como cómo con contra cual cuál "  # noqa: SIM905
+        "a al algo algún alguna algunas alguno algunos ante antes aquí así aunque cada como cómo con contra cual cuál "  # noqa: SIM905  # a list would be a page
         "cuales cuáles cualquier cuando cuándo cuanta cuánta cuantas cuántas cuanto cuánto cuantos cuántos de debe debo "
         "deben del desde donde dónde durante e el él ella ellas ellos en entre era eres es esa ese eso esta está están "
         "estas este esto estos estoy fue ha hace hacer hago han hasta hay he la las le les lo los más me mi mis mismo "
@@ -74,7 +74,7 @@ FUNCTION_WORDS = {
         "todas todo todos tu tus u un una unas uno unos usar y ya yo".split()
     ),
     "fr": frozenset(
-        "a ai alors après au aucun aussi autre autres aux avant avec avoir c'est car ce cela ces cet cette ceux chaque chez "  # noqa: SIM905
+        "a ai alors après au aucun aussi autre autres aux avant avec avoir c'est car ce cela ces cet cette ceux chaque chez "  # noqa: SIM905  # a list would be a page
         "ci combien comme comment d dans de depuis des dois doit donc dont du elle elles en entre est et était être eu "
         "faire fais fait faut il ils j j'ai je l la le les leur leurs lui ma mais me mes moi mon même n ne ni nos notre "
         "nous on ont ou où par parce pas peu peut peux plus pour pourquoi puis qu quand que quel quelle quelles quels qui "
@@ -143,7 +143,7 @@ _ENDINGS_OF = {
 
 EVERYDAY = {
     "en": frozenset(
-        "able actually add allow allowed already always anybody anyone anything anyway ask away back bad become begin best "  # noqa: SIM905
+        "able actually add allow allowed already always anybody anyone anything anyway ask away back bad become begin best "  # noqa: SIM905  # a list would be a page
         "better bit bring came certain change come correct describe different easy end enough even ever every everybody everyone "
         "everything exactly explain far find first fit found full getting given goes going gone good great happen happened happens "
         "help ignore instead itself keep kind last least leave left less list little long longer look looking lot made making maybe mean "
@@ -154,20 +154,20 @@ EVERYDAY = {
         "yourself".split()
     ),
     "de": frozenset(
-        "allein anfang anfangs art beste besten besser bekomme bekommen bekommt bisschen bleiben bleibt brauchen bringe "  # noqa: SIM905
+        "allein anfang anfangs art beste besten besser bekomme bekommen bekommt bisschen bleiben bleibt brauchen bringe "  # noqa: SIM905  # a list would be a page
         "bringen einmal ende erst erste ersten fertig finde finden findet folgende ganz gehe gehen gehört genug gerade gern "
         "gleich gleichzeitig groß große größer gut gute guten helfen hilft jemand kommen kommt lange leute liegen liegt "
         "mal mitten möglich nehme nehmen nimmt niemand richtig sagen sagt schnell selber selbst später stehen steht stelle "
         "überhaupt ungefähr weiter wichtig wirklich wissen zeit ziemlich".split()
     ),
     "es": frozenset(
-        "ahora alguien antes bien bueno buena cierto cosa cosas cualquiera dar diferente dónde encontrar forma gente "  # noqa: SIM905
+        "ahora alguien antes bien bueno buena cierto cosa cosas cualquiera dar diferente dónde encontrar forma gente "  # noqa: SIM905  # a list would be a page
         "grande hecho igual ir luego lugar manera mejor menos mientras mismo misma momento necesito necesita nadie nuevo "
         "nueva parte persona poner posible primera primero quiere saber solo sólo tener tiempo todavía vez veces ver "
         "voy".split()
     ),
     "fr": frozenset(
-        "aller ainsi assez autrement beaucoup besoin bien bon bonne chose choses déjà dire encore endroit ensemble façon "  # noqa: SIM905
+        "aller ainsi assez autrement beaucoup besoin bien bon bonne chose choses déjà dire encore endroit ensemble façon "  # noqa: SIM905  # a list would be a page
         "gens jamais longtemps lorsque maintenant manière meilleur mettre mieux moins moment nouveau nouvelle partie "
         "personne possible premier première prendre presque quelqu'un rien savoir seul souvent temps toujours trouver "
         "utiliser va vraiment".split()

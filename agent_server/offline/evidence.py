@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from agent_server.knowledge.urgent import differ_by_one
 from agent_server.knowledge.words import stem_in, words
 
 _CAMEL = re.compile(r"[A-Z]?[a-z]{2,}|[A-Z]{2,}(?![a-z])")
@@ -18,7 +19,8 @@ _IDENTIFIER = re.compile(r"\b[A-Za-z]+[a-z][A-Z]\w*\b")
 class Wanted:
     """The words that are asked for by their stems, and what each counts for.
 
-    `factors` are what they count for before their rarity: everyday words less than others. `unknown` are those that the content does not have.
+    `factors` are what they count for before their rarity: everyday words less than others. `unknown` are those that the
+    content does not have.
     """
 
     weights: Mapping[str, float]
@@ -63,18 +65,9 @@ def _likeness(word: str, other: str, language: str, *, unknown: bool) -> float:
             return 0.85
     if language == "de" and len(shorter) >= 4 and (longer.startswith(shorter) or longer.endswith(shorter)):
         return 0.6
-    if unknown and len(word) >= 5 and _is_typo(word, other):
+    if unknown and len(word) >= 5 and differ_by_one(word, other):
         return 0.85
     return 0.0
-
-
-def _is_typo(word: str, other: str) -> bool:
-    """Whether one letter was added, left out, changed, or changed places with the next."""
-    if abs(len(word) - len(other)) > 1:
-        return False
-    start = next((i for i, (a, b) in enumerate(zip(word, other, strict=False)) if a != b), min(len(word), len(other)))
-    a, b = word[start:], other[start:]
-    return a[1:] == b[1:] or a[1:] == b or a == b[1:] or (a[:2] == b[1::-1] and a[2:] == b[2:])
 
 
 def share(

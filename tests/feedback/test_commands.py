@@ -22,29 +22,15 @@ from agent_server.evals.cases import append_case
 from agent_server.feedback.models import Feedback, Rating
 from agent_server.feedback.repository import FeedbackRepository
 from agent_server.log import configure_logging
-from agent_server.testing import copy_database
 from agent_server.turns.prune import prune_turns
 from tests.commands import OUR_VARIABLES
 from tests.conftest import fetch
-from tests.evals.test_commands import CASES, PAGE, PROMPT
+from tests.evals.test_commands import empty, folder
+
+__all__ = ["empty", "folder"]  # fixtures
 
 Run = Callable[..., Result]
 QUESTION, UNKNOWN = "How long should dough rise?", "How far is the moon?"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A small workspace without tools: those of two workspaces cannot live in one process."""
-    for name, text in (("prompts/baker.md", PROMPT), ("content/baking/dough.md", PAGE), ("evals/bread.yaml", CASES)):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_text(text)
-    return tmp_path
-
-
-@pytest.fixture
-def empty(postgres: str) -> Iterator[str]:
-    with copy_database(postgres) as url:
-        yield url
 
 
 @pytest.fixture
