@@ -106,6 +106,8 @@ async def test_every_phrase_is_found_with_a_wrong_letter(content: AsyncSession) 
         message, word = typed
         # A word of three letters, and one that is another word, is what it is; a key that was held is two letters.
         assume(len(word) >= 4 and not DICTIONARY.known([word]) and not re.search(r"(.)\1\1", word))
+        # "dones" is a form of a word that the content has.
+        assume(not (word.endswith("s") and DICTIONARY.known([word[:-1]])))
         messages.append(message)
 
     collect()
