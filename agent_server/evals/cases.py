@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from agent_server.errors import InvalidInput, Mistake, WorkspaceInvalid, name_known, quote_value
 from agent_server.evals.format import CallerOfCase, CaseBody, Expected, ExpectedCall, FileBody, Metadata, Stub
+from agent_server.evals.yaml_text import dump_yaml
 from agent_server.folders import write_file
 from agent_server.workspace import Workspace
 
@@ -150,7 +151,7 @@ def append_case(file: Path, case: Mapping[str, Any], *, comment: str = "") -> No
         raise InvalidInput(f"{file.name} has no list `cases:`; correct it first")
     if any(isinstance(one, dict) and one.get("name") == body.name for one in cases):
         raise InvalidInput(f"{file.name} has a case {quote_value(body.name)} already; give this one another name")
-    dumped = yaml.dump([dict(case)], Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    dumped = dump_yaml([dict(case)])
     note = "".join(f"# {line}\n" for line in comment.splitlines())
     new = f"{text.rstrip(chr(10))}\n{note}{dumped}"
     # A file whose `cases` are indented, or not its last key, would not read what is put at its end as a case.
@@ -170,17 +171,6 @@ def _count(text: str) -> int:
         return len(values["cases"])
     except (yaml.YAMLError, TypeError, KeyError):
         return -1
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as blocks, which people read and edit."""
-
-
-def _dump_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _dump_text)
 
 
 def _clearest(error: ValidationError) -> Iterator[ErrorDetails]:

@@ -36,6 +36,7 @@ from openai.types.responses.response_usage import InputTokensDetails, OutputToke
 from agent_server.errors import InvalidInput, ModelFailed
 from agent_server.evals.cases import FOLDER, Case
 from agent_server.evals.requests import PARTS, Asked
+from agent_server.evals.yaml_text import dump_yaml
 from agent_server.models.answer import make_thought, message_text, thought_text
 from agent_server.models.providers import Models
 from agent_server.settings import Settings
@@ -116,8 +117,7 @@ class Recordings:
         for file in self._changed:
             file.parent.mkdir(parents=True, exist_ok=True)
             kept = {name: entries for name, entries in sorted(self._files[file].items()) if entries}
-            text = yaml.dump(kept, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
-            file.write_text(text, encoding="utf-8")
+            file.write_text(dump_yaml(kept), encoding="utf-8")
         self._changed.clear()
 
     def _entries(self) -> Sequence[Entry]:
@@ -290,17 +290,3 @@ def _stream(response: Response) -> Sequence[TResponseStreamEvent]:
                 for words in re.findall(r"(?:\s*\S+\s*){1,8}", message_text(output))
             ]
     return [*events, ResponseCompletedEvent(response=response, sequence_number=0, type="response.completed")]
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as blocks, and digests in one line: so a change can be read in a diff."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _dump_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _dump_text)

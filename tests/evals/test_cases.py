@@ -120,12 +120,14 @@ def test_a_case_that_expects_nothing_and_one_of_a_known_name_are_mistakes(tmp_pa
     assert "expects nothing" in found[1][1]
 
 
-TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=30).filter(
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=30).filter(
     str.strip
 )
+BREAKS = st.text("\n\r\t\x0b\x85\u2028\u2029\ufeff a:#-'\"|>%&*!{[", min_size=1, max_size=12)
+TEXTS = (BREAKS | st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)).filter(str.strip)
 CASES = st.fixed_dictionaries(
     {
-        "name": TEXTS.map(lambda text: text.replace("::", ":")),
+        "name": NAMES.map(lambda text: text.replace("::", ":")),
         "inputs": TEXTS | st.lists(TEXTS, min_size=1, max_size=3),
         "metadata": st.fixed_dictionaries(
             {"expect": st.fixed_dictionaries({"contains": st.lists(TEXTS, max_size=2), "no_tool": st.booleans()})},

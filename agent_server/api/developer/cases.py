@@ -17,6 +17,7 @@ from agent_server.api.parameters import Body
 from agent_server.errors import InvalidInput, NotFound
 from agent_server.evals.adding import make_case
 from agent_server.evals.cases import FOLDER, append_case, list_files, read_cases
+from agent_server.evals.yaml_text import dump_yaml
 from agent_server.http.auth import ServerDep
 from agent_server.requests.rebuild import rebuild_requests
 from agent_server.workspace import Workspace
@@ -65,7 +66,7 @@ async def draft_case(turn: UUID, server: ServerDep, caller: DeveloperDep) -> Cas
     files = [path.name for path in list_files(workspace.root)]
     agent = stored.reply.answer.agent or workspace.entry
     first = next((name for name in files if name.startswith(f"{agent}.")), f"{agent}.yaml")
-    text = yaml.safe_dump(case, sort_keys=False, allow_unicode=True, width=100)
+    text = dump_yaml(case, width=100)
     return CaseView(text=text, file=first, files=files)
 
 
