@@ -6,6 +6,7 @@ What depends on a turn comes in its context.
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agents import Agent, FunctionTool, ModelSettings, RunContextWrapper, handoff
@@ -45,8 +46,9 @@ def compile_agents(workspace: Workspace, embedder: Embedder) -> dict[str, Agent[
         for prompt in workspace.agents.values()
     }
     for name, agent in agents.items():
-        # When all are there, because two agents may hand over to each other.
-        agent.handoffs = [handoff(agents[other]) for other in workspace.agents[name].handoffs if other != name]
+        # When all are there, because two agents may hand over to each other. The copies do not refer to them: the SDK would
+        # write out every agent that it can reach, with its tools, two or three times a run: a fifth of what a turn costs.
+        agent.handoffs = [replace(handoff(agents[other])) for other in workspace.agents[name].handoffs if other != name]
     return agents
 
 
@@ -74,13 +76,12 @@ def function_tool(tool: Tool[..., Any], collections: tuple[str, ...] | None) -> 
             render=lambda outcome: turn.citations.render(tool, outcome),
         )
         try:
-            caller = turn.attempt.caller
             async with turn.places:
                 output = await call_tool(
                     turn.runtime,
                     tool,
                     arguments,
-                    caller=caller,
+                    caller=turn.attempt.caller,
                     surface="agent",
                     ledger=ledger,
                     collections=collections,
