@@ -247,6 +247,13 @@ def test_a_setting_with_one_wrong_letter_is_told_from_the_right_one(
     assert found.message.startswith("there is no such setting; did you mean AGENT_SERVER_")
 
 
+def test_a_variable_of_others_with_our_beginning_is_told_its_own_name() -> None:
+    for name in (name for name in KNOWN if not name.startswith("AGENT_SERVER_")):
+        if f"AGENT_SERVER_{name}" not in KNOWN:
+            (found,) = find_misspelt([Variable(f"AGENT_SERVER_{name}")], KNOWN)
+            assert found.message == f"there is no such setting; did you mean {name}?"
+
+
 def test_variables_of_others_are_left_alone() -> None:
     others = [
         *NO_SETTINGS,

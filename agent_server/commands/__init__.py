@@ -4,6 +4,7 @@
 import asyncio
 import importlib
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ _UNREAD = 141
 """128 and the number of SIGPIPE, as shells have it."""
 _SELF_LOOPED = frozenset({"serve"})
 """Commands that run an event loop of their own."""
+_BUSY = frozenset({"eval_run", "eval_replay"})
 
 
 def run(command: str, workspace: Path | None, **options: Any) -> int:
@@ -87,7 +89,8 @@ def _run(command: str, workspace: Path | None, options: dict[str, Any]) -> int:
         work = _import_command(command)
         if command in _SELF_LOOPED:
             return int(work(settings, given, **options) or 0)
-        return asyncio.run(_run_in_context(CommandContext(settings), work, options))
+        with asyncio.Runner(loop_factory=_choose_loop(command)) as runner:
+            return runner.run(_run_in_context(CommandContext(settings), work, options))
     except WorkspaceInvalid as error:
         for problem in error.problems:
             fail(str(problem))
@@ -109,6 +112,15 @@ def _run(command: str, workspace: Path | None, options: dict[str, Any]) -> int:
             return _UNREAD
         fail(mask(traceback.format_exc()))
         return 70
+
+
+def _choose_loop(command: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The loop that a server would run on, where a command works long enough to be worth its import."""
+    if command not in _BUSY:
+        return None
+    from uvicorn.loops.auto import auto_loop_factory  # noqa: PLC0415  # heavy
+
+    return auto_loop_factory()
 
 
 def _import_command(command: str) -> Any:

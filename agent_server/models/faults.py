@@ -18,7 +18,7 @@ from agent_server.errors import cut
 from agent_server.log import mask
 from agent_server.models.pauses import read_pause
 
-Kind = Literal["other", "busy", "declined", "too_long"]
+Kind = Literal["other", "busy", "declined", "too_long", "no_shape"]
 
 # OpenAI's own client retries 408, 409, 429 and 5xx. By 529 Anthropic says that it is overloaded.
 _RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -63,6 +63,15 @@ _DECLINED = (
     "guardrail_intervened",  # Bedrock
     "content exists risk",  # DeepSeek
 )
+_NO_SHAPE = (
+    "response_format",  # OpenAI, vLLM, llama.cpp, LM Studio, DeepSeek, litellm
+    "json_schema",
+    "response_schema",  # Gemini
+    "output_format",  # Anthropic
+    "structured output",  # Groq, OpenRouter
+    "json mode",  # Groq, Mistral
+)
+"""Said of a request that asks for an answer of a shape, by a provider or model that takes none, or not this one."""
 _NO_TOOLS = (
     "not support tool",  # Ollama, OpenRouter
     "support tool use",  # OpenRouter: "no endpoints found that support tool use"
@@ -188,6 +197,10 @@ def _name_reason(said: str, status: int | None) -> Fault | None:
         return _too_long(masked)
     if status == 429:
         return None
+    # Before tools, which some of them name as what it does not go together with.
+    if says(_NO_SHAPE):
+        message = "The model's provider does not take the shape that answers should have"
+        return Fault(message, again=False, kind="no_shape", said=masked)
     if says(_NO_TOOLS):
         message = "The model cannot call tools; choose a model that can, or an agent without tools"
         return Fault(message, again=False, said=masked)

@@ -104,14 +104,25 @@ class _WholeOnce(_Whole):
     """Tokens that Ollama is to make room for. It would make little, and cut what does not fit without a word."""
 
     async def _fetch_response(
-        self, instructions: Any, input: Any, settings: ModelSettings, *args: Any, **kwargs: Any
+        self,
+        instructions: Any,
+        input: Any,
+        settings: ModelSettings,
+        tools: Any,
+        output_schema: Any,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
+        if str(getattr(self, "model", "")).startswith("groq/"):
+            # litellm makes a forced tool of it, without a stream, which goes together with no other tool: the model has
+            # the shape from its instructions.
+            output_schema = None
         more: dict[str, Any] = {"num_retries": 0, "max_retries": 0}
         if str(getattr(self, "model", "")).startswith("ollama_chat/"):
             more["num_ctx"] = self.context_window
         # With an effort the SDK gives Anthropic's models back what they thought; they refuse a tool's result without it.
         once = replace(settings, extra_args={**(settings.extra_args or {}), **more}, reasoning=Reasoning(effort="low"))
-        return await super()._fetch_response(instructions, input, once, *args, **kwargs)
+        return await super()._fetch_response(instructions, input, once, tools, output_schema, *args, **kwargs)
 
     def _get_reasoning_effort(self, _: ModelSettings) -> None:
         """None, because how much a model thinks is the provider's to say."""

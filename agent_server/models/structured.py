@@ -1,7 +1,7 @@
 """Answers that are data.
 
 The model is told the schema as its provider has it (`response_format`), and in its instructions, because many servers
-read no more than those. An answer of another shape is sent back to the model once, with what is wrong with it.
+read no more than those, and some refuse a request that has more. An answer of another shape is sent back to the model once, with what is wrong with it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,6 +17,7 @@ from openai.types.responses import Response, ResponseFunctionToolCall, ResponseO
 from agent_server.errors import ModelFailed
 from agent_server.models.answer import Display, message_text, with_text
 from agent_server.models.choice import OFFLINE
+from agent_server.models.faults import Fault
 from agent_server.models.outputs import REFUSED
 from agent_server.prompts.output import Output, strip_fence
 
@@ -26,8 +27,9 @@ NEEDS_MODEL = (
     "The answers of this agent are data, which only a language model can give, and none is available; configure one, as "
     "in OPENAI_API_KEY"
 )
-Ask = Callable[[Sequence[dict[str, Any]]], Awaitable[tuple[str, Response]]]
-"""Asks a model with more items behind its input. Returns the name of the one that answered and its answer."""
+Ask = Callable[[Sequence[dict[str, Any]], AgentOutputSchemaBase | None], Awaitable[tuple[str, Response]]]
+"""Asks a model with more items behind its input and with a schema, if any. Returns the name of the one that answered and
+its answer."""
 
 
 class OutputSchema(AgentOutputSchemaBase):
@@ -36,6 +38,8 @@ class OutputSchema(AgentOutputSchemaBase):
     def __init__(self, output: Output) -> None:
         self.output = output
         self._strict = _is_strict(output.schema)
+        self.is_refused = False
+        """Whether a provider has refused a request because of it: then models have it from their instructions alone."""
 
     def is_plain_text(self) -> bool:
         return False
@@ -65,9 +69,9 @@ def _is_strict(schema: Mapping[str, Any]) -> bool:
 async def answer_in_shape(ask: Ask, schema: AgentOutputSchemaBase | None, display: Display) -> tuple[str, Response]:
     """The answer of a model, of the shape that `schema` says, if it is one of ours. Raises ModelFailed where it has
     another shape twice."""
-    name, response = await ask([])
     if not isinstance(schema, OutputSchema):
-        return name, response
+        return await ask([], schema)
+    name, response = await _ask_with_schema(ask, schema)
     problem = find_problem(response, schema.output)
     if problem is None:
         return name, await _without_fence(response, display)
@@ -84,7 +88,8 @@ async def answer_in_shape(ask: Ask, schema: AgentOutputSchemaBase | None, displa
                 "content": f"This answer has not the shape that was asked for: {problem}. Give it once more: one JSON object "
                 "of the schema, and nothing else.",
             },
-        ]
+        ],
+        None if schema.is_refused else schema,
     )
     if name == OFFLINE:
         raise ModelFailed(NEEDS_MODEL)
@@ -94,6 +99,19 @@ async def answer_in_shape(ask: Ask, schema: AgentOutputSchemaBase | None, displa
         raise ModelFailed(f"The model's answer has not the shape that was asked for, also at the second try: {again}")
     both = second.model_copy(update={"usage": _add(response.usage, second.usage)})
     return name, await _without_fence(both, display)
+
+
+async def _ask_with_schema(ask: Ask, schema: OutputSchema) -> tuple[str, Response]:
+    """The answer to a request that has the schema, or to one without it where a provider refuses it."""
+    if not schema.is_refused:
+        try:
+            return await ask([], schema)
+        except ModelFailed as error:
+            if not (isinstance(error.__cause__, Fault) and error.__cause__.kind == "no_shape"):
+                raise
+            log.warning("model.refuses_shape", said=error.__cause__.said)
+            schema.is_refused = True
+    return await ask([], None)
 
 
 def find_problem(response: Response, output: Output) -> str | None:

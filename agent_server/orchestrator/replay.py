@@ -205,8 +205,8 @@ class JournaledModel(Model):
     async def _ask(self, n: int, sha: bytes, request: _Request) -> Response:
         """Ask the model and commit its answer."""
 
-        async def ask(more: Sequence[Any]) -> tuple[str, Response]:
-            whole = replace(request, steered=[*request.steered, *more], is_again=bool(more))
+        async def ask(more: Sequence[Any], schema: AgentOutputSchemaBase | None) -> tuple[str, Response]:
+            whole = replace(request, steered=[*request.steered, *more], is_again=bool(more), schema=schema)
             open = partial(self._open, n=n, request=whole)
             return await answer(self._models.models, self._name, open, shown, ends=self._models.ends)
 

@@ -46,8 +46,9 @@ def find_misspelt(variables: Iterable[Variable], known: Iterable[str]) -> Iterat
         if not name.startswith(PREFIX) or name in read or _OF_KUBERNETES.fullmatch(name):
             continue
         # Without the beginning, which makes any two of them alike.
-        near = find_near(name.removeprefix(PREFIX), [other.removeprefix(PREFIX).lower() for other in read])
-        meant = f"did you mean {PREFIX}{near.upper()}?" if near else "docs/settings.md has all that there are"
+        names = {other.removeprefix(PREFIX).lower(): other.upper() for other in sorted(read, key=len)}
+        near = find_near(name.removeprefix(PREFIX), names)
+        meant = f"did you mean {names[near]}?" if near else "docs/settings.md has all that there are"
         if variable.file is None:
             yield Mistake(variable.name, None, f"there is no such setting; {meant}")
         else:

@@ -177,6 +177,56 @@ async def test_each_provider_is_asked_to_count_tokens(speak: Any, provider: str)
     assert (answer["usage"]["input_tokens"], answer["usage"]["output_tokens"]) == (7, 3)
 
 
+SHAPED = '{"city": "Rome"}'
+SHAPES = {
+    "openai": openai(SHAPED),
+    "groq": openai(SHAPED),
+    "anthropic": anthropic({"type": "text", "text": SHAPED}),
+    "gemini": gemini(SHAPED),
+    "ollama": ollama(SHAPED),
+}
+
+
+def write_agent(root: Path, *, tools: bool = False) -> Path:
+    """An agent whose answers are data."""
+    (root / "prompts").mkdir()
+    shape = "{type: object, properties: {city: {type: string}}, required: [city], additionalProperties: false}"
+    head = f"knowledge: []\noutput: {shape}\n" + ("tools: [list_documents]\n" if tools else "")
+    (root / "prompts" / "tasks.md").write_text(f"---\nname: tasks\ndescription: x\n{head}---\nHelp.\n")
+    return root
+
+
+@pytest.mark.parametrize("tools", [False, True], ids=["alone", "with tools"])
+@pytest.mark.parametrize("provider", SHAPES)
+async def test_an_answer_of_each_provider_is_data(speak: Any, provider: str, tools: bool, tmp_path: Path) -> None:
+    async with speak(provider, SHAPES[provider], root=write_agent(tmp_path, tools=tools)) as (client, wire):
+        answer = await ask(client)
+    assert (answer["text"], answer["output"], len(wire.requests)) == (SHAPED, {"city": "Rome"}, 1)
+    assert "city" in json.dumps(wire.requests)
+
+
+NO_SHAPE = {
+    "a server": ("openai", {"message": "response_format of type json_schema is not supported"}),
+    "a schema that is refused": ("openai", {"code": "invalid_json_schema", "message": "Invalid schema for response_format"}),
+    "a provider through litellm": ("anthropic", {"type": "invalid_request_error", "message": "output_format: Extra inputs are not permitted"}),
+    "a model that has none": ("gemini", {"code": 400, "status": "INVALID_ARGUMENT", "message": "JSON mode is not enabled for this model"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("provider", "said"), NO_SHAPE.values(), ids=NO_SHAPE)
+async def test_a_provider_that_refuses_the_shape_is_asked_without_it_from_then_on(
+    speak: Any, provider: str, said: dict[str, Any], tmp_path: Path
+) -> None:
+    refusal, right = error(400, {"type": "error", "error": said}), SHAPES[provider]
+    async with speak(provider, refusal, right, root=write_agent(tmp_path)) as (client, wire):
+        for asked in (2, 3):
+            answer = await ask(client)
+            assert (answer["text"], answer["output"], len(wire.requests)) == (SHAPED, {"city": "Rome"}, asked)
+    refused, *taken = map(json.dumps, wire.requests)
+    assert any(word in refused for word in ("response_format", "output_format", "response_schema"))
+    assert not any(word in sent for sent in taken for word in ("response_format", "output_format", "response_schema"))
+
+
 DECLINED = {
     "a refusal of Anthropic": ("anthropic", anthropic(stop="refusal")),
     "a block of Gemini": ("gemini", (200, SSE, events({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": {"promptTokenCount": 7, "totalTokenCount": 7}}))),
