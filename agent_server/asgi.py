@@ -24,7 +24,7 @@ from agent_server.http.errors import ErrorFormats
 from agent_server.http.middleware import BugMiddleware, RefusalMiddleware, RequestMiddleware
 from agent_server.http.problems import PROBLEMS
 from agent_server.identity.resolver import create_resolver
-from agent_server.mcp import OpenCalls, canonical_address, mcp_app
+from agent_server.mcp import Offers, OpenCalls, canonical_address, mcp_app
 from agent_server.mcp.process import create_documents, tell_instructions
 from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
@@ -45,6 +45,7 @@ def create_app(
     async def resolve(token: str, /, *, address: str | None) -> Caller:
         return await server.resolver.resolve(token, address=address, audience=() if resource is None else (resource,))
 
+    offers = Offers(server.workspace)
     mcp = mcp_app(
         server.runtime,
         server.workspace.tools,
@@ -53,6 +54,7 @@ def create_app(
         instructions=tell_instructions(server.workspace),
         resolve=resolve,
         documents=create_documents(server),
+        offers=offers,
         calls=_create_calls(server),
     )
 
@@ -82,6 +84,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.server, app.state.mcp, app.state.take_over = server, mcp, partial(take_over, app)
+    app.state.offers = offers
     formats = ErrorFormats(PROBLEMS, {protocol.prefix: protocol.errors for protocol in protocols})
     _add_middleware(app, server, formats)
     errors.install(app)
@@ -117,6 +120,7 @@ async def take_over(app: FastAPI, workspace: Workspace) -> None:
     await server.change(workspace)
     # All at once from here on: no request finds one part of the old version and another of the new.
     await app.state.mcp.instruct(tell_instructions(workspace))
+    app.state.offers.workspace = workspace
     resolver = server.resolver
     new = create_resolver(server.settings, server.database, agents=workspace.agent_scopes, staff=workspace.staff_scopes)
     # Guests and roles may what the agents need now.

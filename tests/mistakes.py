@@ -62,11 +62,11 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "key_misspelt": (
         prompt("key_misspelt", "tols: [search_knowledge]\n"),
-        "prompts/key_misspelt.md:4: tols: not a key of an agent; did you mean 'tools'? There are description, examples, handoffs, inputs, knowledge, max_turns, model, name, output, share, temperature, tools, version",
+        "prompts/key_misspelt.md:4: tols: not a key of an agent; did you mean 'tools'? There are description, examples, handoffs, inputs, knowledge, max_turns, mcp, model, name, output, share, temperature, tools, version",
     ),
     "key_unknown": (
         prompt("key_unknown", "colour: red\n"),
-        "prompts/key_unknown.md:4: colour: not a key of an agent; there are description, examples, handoffs, inputs, knowledge, max_turns, model, name, output, share, temperature, tools, version",
+        "prompts/key_unknown.md:4: colour: not a key of an agent; there are description, examples, handoffs, inputs, knowledge, max_turns, mcp, model, name, output, share, temperature, tools, version",
     ),
     "tools_number": (
         prompt("tools_number", "tools: 7\n"),

@@ -16,7 +16,9 @@ from agent_server.mcp.accept import AnyAccept
 from agent_server.mcp.auth import Authenticated, Resolve, current_caller
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.metadata import Resource
+from agent_server.mcp.offers import Offers
 from agent_server.mcp.open_calls import OpenCalls
+from agent_server.mcp.resources import SCHEME
 from agent_server.mcp.server import create_mcp_server
 from agent_server.settings import Settings
 from agent_server.tool import Tool
@@ -40,6 +42,7 @@ def create_endpoint(
     instructions: str,
     resolve: Resolve,
     documents: Documents | None,
+    offers: Offers | None,
     resource: Resource,
     calls: OpenCalls,
 ) -> Endpoint:
@@ -52,6 +55,7 @@ def create_endpoint(
         instructions=instructions,
         caller=current_caller,
         documents=documents,
+        offers=offers,
     )
 
     async def authorise(caller: Caller, message: Any) -> None:
@@ -62,8 +66,10 @@ def create_endpoint(
                     await authorise(caller, one)
             case {"method": "tools/call", "params": {"name": str(key)}} if key in tools:
                 await authorise_call(runtime, tools[key], caller=caller, surface="mcp")
-            case {"method": "resources/read"} if documents is not None:
+            case {"method": "resources/read", "params": {"uri": str(uri)}} if documents and uri.startswith(SCHEME):
                 documents.authorise(caller)
+            case {"method": method, "params": {**params}} if offers is not None:
+                offers.authorise(caller, method, params)
 
     limit = runtime.settings.body_limit
     manager = StreamableHTTPSessionManager(

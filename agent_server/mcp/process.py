@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from agent_server.caller import Caller
 from agent_server.knowledge.search import DocumentSummary, list_documents, read_document
 from agent_server.mcp.documents import Documents
+from agent_server.mcp.offers import Offers
 from agent_server.server import Server
 from agent_server.version import VERSION
 from agent_server.workspace import Workspace
@@ -26,6 +27,7 @@ def create_mcp(server: Server, caller: Caller) -> "McpServer":
         instructions=tell_instructions(server.workspace),
         caller=lambda: caller,
         documents=create_documents(server),
+        offers=Offers(server.workspace),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -20,11 +21,12 @@ from agent_server.calls.call import Runtime
 from agent_server.db import Database
 from agent_server.identity.credentials import issue_key
 from agent_server.identity.resolver import resolve_caller
-from agent_server.mcp import McpApp, mcp_app
+from agent_server.mcp import McpApp, Offers, mcp_app
 from agent_server.settings import Settings
 from agent_server.testing.serving import serving
 from tests.conftest import everything
 from tests.mcp.notes import DOCUMENTS, TOOLS, Gate, Notes
+from tests.mcp.offered import create_offers
 
 Mode = Literal["modern", "legacy"]
 MODES: tuple[Mode, ...] = ("modern", "legacy")
@@ -125,7 +127,12 @@ def gate() -> Gate:
 
 
 @pytest.fixture
-def app(database: Database, settings: Settings, gate: Gate) -> McpApp:
+def offers(tmp_path: Path) -> Offers:
+    return create_offers(tmp_path)
+
+
+@pytest.fixture
+def app(database: Database, settings: Settings, gate: Gate, offers: Offers | None) -> McpApp:
     return mcp_app(
         Runtime(settings=settings, database=database, resources={Gate: gate}),
         TOOLS,
@@ -134,6 +141,7 @@ def app(database: Database, settings: Settings, gate: Gate) -> McpApp:
         instructions="Notes.",
         resolve=partial(resolve_caller, database),
         documents=DOCUMENTS,
+        offers=offers,
     )
 
 

@@ -1,0 +1,54 @@
+"""What a server offers beside its tools and documents: prompts, resources of functions, and who may have them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent_server.caller import Caller
+from agent_server.identity.rights import require
+from agent_server.prompts import AgentPrompt
+from agent_server.resource import Resource, find_resource
+from agent_server.workspace import Workspace
+
+_AT_ADDRESS = ("resources/read", "resources/subscribe")
+
+
+@dataclass
+class Offers:
+    """The prompts and resources of `workspace`. Another version of it may be put in its place while the process runs."""
+
+    workspace: Workspace
+
+    def list_prompts(self, caller: Caller) -> Sequence[AgentPrompt]:
+        """The prompts that a caller may have, by name."""
+        prompts = self.workspace.prompts
+        return [prompts[name] for name in sorted(prompts) if self._find_missing(prompts[name], caller) is None]
+
+    def find_prompt(self, name: str, caller: Caller) -> AgentPrompt | None:
+        """The prompt of a name. Raises Forbidden for a caller who may not have it."""
+        prompt = self.workspace.prompts.get(name)
+        if prompt is not None and (scope := self._find_missing(prompt, caller)) is not None:
+            require(caller, scope, f"The prompt {name}")
+        return prompt
+
+    def list_resources(self, caller: Caller) -> Sequence[Resource]:
+        """The resources that a caller may read, by address."""
+        mine = [resource for resource in self.workspace.resources if caller.may(resource.scope)]
+        return sorted(mine, key=lambda resource: resource.uri)
+
+    def find_resource(self, uri: str) -> tuple[Resource, dict[str, str]] | None:
+        """The resource at an address and the arguments in it."""
+        return find_resource(self.workspace.resources, uri)
+
+    def authorise(self, caller: Caller, method: Any, params: Mapping[Any, Any]) -> None:
+        """Refuse what this caller may not ask for. Raises Forbidden."""
+        match params:
+            case {"name": str(name)} if method == "prompts/get":
+                self.find_prompt(name, caller)
+            case {"uri": str(uri)} if method in _AT_ADDRESS and (found := self.find_resource(uri)) is not None:
+                require(caller, found[0].scope, found[0].name)
+
+    def _find_missing(self, prompt: AgentPrompt, caller: Caller) -> str | None:
+        """The scope that a caller lacks for what a prompt speaks of."""
+        tools = self.workspace.tools
+        return next((tools[name].scope for name in prompt.tools if not caller.may(tools[name].scope)), None)
