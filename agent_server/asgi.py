@@ -24,7 +24,7 @@ from agent_server.http.errors import ErrorFormats
 from agent_server.http.middleware import BugMiddleware, RefusalMiddleware, RequestMiddleware
 from agent_server.http.problems import PROBLEMS
 from agent_server.identity.resolver import create_resolver
-from agent_server.mcp import Offers, OpenCalls, canonical_address, mcp_app
+from agent_server.mcp import McpApp, Offers, OpenCalls, canonical_address, mcp_app
 from agent_server.mcp.process import create_documents, tell_instructions
 from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
@@ -40,23 +40,8 @@ def create_app(
     """The ASGI app of a process that speaks `protocols`, by default all that there are. Its lifespan runs the turns.
     `routers` are those of another app of the same workspace; to make them takes half of the time."""
     protocols = find_protocols() if protocols is None else protocols
-    resource = canonical_address(server.settings)
-
-    async def resolve(token: str, /, *, address: str | None) -> Caller:
-        return await server.resolver.resolve(token, address=address, audience=() if resource is None else (resource,))
-
     offers = Offers(server.workspace)
-    mcp = mcp_app(
-        server.runtime,
-        server.workspace.tools,
-        name=server.settings.title,
-        version=VERSION,
-        instructions=tell_instructions(server.workspace),
-        resolve=resolve,
-        documents=create_documents(server),
-        offers=offers,
-        calls=_create_calls(server),
-    )
+    mcp = _create_mcp(server, offers)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -96,6 +81,25 @@ def create_app(
     _add_page(app)
     openapi.describe(app, formats)
     return app
+
+
+def _create_mcp(server: Server, offers: Offers) -> McpApp:
+    resource = canonical_address(server.settings)
+
+    async def resolve(token: str, /, *, address: str | None) -> Caller:
+        return await server.resolver.resolve(token, address=address, audience=() if resource is None else (resource,))
+
+    return mcp_app(
+        server.runtime,
+        server.workspace.tools,
+        name=server.settings.title,
+        version=VERSION,
+        instructions=tell_instructions(server.workspace),
+        resolve=resolve,
+        documents=create_documents(server),
+        offers=offers,
+        calls=_create_calls(server),
+    )
 
 
 def _create_calls(server: Server) -> OpenCalls:

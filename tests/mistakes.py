@@ -202,7 +202,7 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "input_key": (
         prompt("input_key", "inputs: {city: {defualt: Rome}}\n"),
-        "prompts/input_key.md:4: inputs: city: 'defualt' says nothing of an input; did you mean 'default'? There are default, description, type",
+        "prompts/input_key.md:4: inputs: city: 'defualt' says nothing of an input; did you mean 'default'? There are default, description, enum, examples, type",
     ),
     "output_list": (
         prompt("output_list", "output: {type: array}\n"),
