@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from agent_server.knowledge.tools import Passages as Passages
     from agent_server.repository import Page as Page
     from agent_server.repository import Repository as Repository
+    from agent_server.resource import announce as announce
     from agent_server.resource import resource as resource
     from agent_server.seed import SeedFile as SeedFile
     from agent_server.tool import Effect as Effect
@@ -66,6 +67,7 @@ _HOME = {
     "Unavailable": "agent_server.errors",
     "new_id": "agent_server.db",
     "now": "agent_server.db",
+    "announce": "agent_server.resource",
     "resource": "agent_server.resource",
     "read_profile": "agent_server.identity.profiles",
     "submission_policy": "agent_server.db",
@@ -96,6 +98,7 @@ __all__ = [
     "Tool",
     "ToolContext",
     "Unavailable",
+    "announce",
     "new_id",
     "now",
     "read_profile",

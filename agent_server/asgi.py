@@ -18,13 +18,14 @@ from agent_server.api.health import PROBES
 from agent_server.api.local import LocalMiddleware
 from agent_server.api.waking import WakingMiddleware
 from agent_server.caller import Caller
+from agent_server.changes import Changes
 from agent_server.http import errors, openapi
 from agent_server.http.edge import BodyMiddleware, CorsMiddleware, EdgeMiddleware
 from agent_server.http.errors import ErrorFormats
 from agent_server.http.middleware import BugMiddleware, RefusalMiddleware, RequestMiddleware
 from agent_server.http.problems import PROBLEMS
 from agent_server.identity.resolver import create_resolver
-from agent_server.mcp import McpApp, Offers, OpenCalls, canonical_address, mcp_app
+from agent_server.mcp import McpApp, Offers, OpenCalls, Watching, canonical_address, mcp_app
 from agent_server.mcp.process import create_documents, tell_instructions
 from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
@@ -40,7 +41,8 @@ def create_app(
     """The ASGI app of a process that speaks `protocols`, by default all that there are. Its lifespan runs the turns.
     `routers` are those of another app of the same workspace; to make them takes half of the time."""
     protocols = find_protocols() if protocols is None else protocols
-    offers = Offers(server.workspace)
+    changes: Changes = server.runtime.resources[Changes]
+    offers = Offers(server.workspace, Watching(changes, server.resolver.renew))
     mcp = _create_mcp(server, offers)
 
     @asynccontextmanager
@@ -124,7 +126,7 @@ async def take_over(app: FastAPI, workspace: Workspace) -> None:
     await server.change(workspace)
     # All at once from here on: no request finds one part of the old version and another of the new.
     await app.state.mcp.instruct(tell_instructions(workspace))
-    app.state.offers.workspace = workspace
+    app.state.offers.replace(workspace)
     resolver = server.resolver
     new = create_resolver(server.settings, server.database, agents=workspace.agent_scopes, staff=workspace.staff_scopes)
     # Guests and roles may what the agents need now.

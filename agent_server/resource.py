@@ -22,6 +22,8 @@ from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, TypeAdapter
 
+from agent_server.changes import Changes
+from agent_server.db import after_commit
 from agent_server.errors import Mistake
 from agent_server.tool import Tool, ToolContext, collect_mistakes, report_mistakes, tool
 
@@ -94,6 +96,13 @@ class Resource:
     def address(self, **values: Any) -> str:
         """The address with these values."""
         return _VARIABLE.sub(lambda found: quote(str(values[found[2]]), safe="/" if found[1] else ""), self.uri)
+
+
+def announce(context: ToolContext, uri: str) -> None:
+    """Tell the clients that watch an address that something else is read there, once this call has committed."""
+    changes: Changes | None = context.resources.get(Changes)
+    if changes is not None:
+        after_commit(context.session, functools.partial(changes.announce, uri))
 
 
 def find_resource(resources: Sequence[Resource], uri: str) -> tuple[Resource, dict[str, str]] | None:

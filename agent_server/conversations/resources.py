@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from agent_server.conversations.ids import LONGEST_ID
+from agent_server.conversations.ids import CONVERSATION, LONGEST_ID
 from agent_server.conversations.models import Conversation, Item
 from agent_server.conversations.repository import ConversationRepository, ItemRepository
 from agent_server.conversations.tools import ConversationId
@@ -22,7 +22,7 @@ async def _list_ids(context: ToolContext, value: str) -> Sequence[str]:
     return list(dict.fromkeys(str(row.id) for row in (*latest, *named)))
 
 
-@resource("conversation://{id}", scope="conversations:read", mime_type="text/markdown", complete={"id": _list_ids})
+@resource(CONVERSATION + "{id}", scope="conversations:read", mime_type="text/markdown", complete={"id": _list_ids})
 async def conversation(context: ToolContext, id: ConversationId) -> str:
     """What was said in one of the caller's conversations, as Markdown."""
     conversations = context.repository(ConversationRepository)

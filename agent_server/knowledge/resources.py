@@ -1,13 +1,32 @@
-"""Passages as MCP clients read them."""
+"""The content as MCP clients read it."""
 
 from typing import Annotated
+from urllib.parse import quote
 
 from pydantic import Field
 
+from agent_server.changes import RESOURCES, Changes
+from agent_server.knowledge.ingest import IngestReport
 from agent_server.knowledge.search import get_passage
 from agent_server.knowledge.tools import KNOWLEDGE
 from agent_server.resource import resource
 from agent_server.tool import ToolContext
+
+SCHEME = "content://"
+"""What the address of a document begins with. Its path follows."""
+
+
+def document_uri(path: str) -> str:
+    """The address of a document."""
+    return SCHEME + quote(path)
+
+
+def announce_pages(changes: Changes, report: IngestReport) -> None:
+    """Tell the clients that watch pages which of them are others by now."""
+    for path in report.paths:
+        changes.announce(document_uri(path))
+    if report.added or report.removed:
+        changes.announce(RESOURCES)
 
 
 @resource("passage://{id}", scope=KNOWLEDGE, mime_type="text/markdown")

@@ -12,13 +12,13 @@ from starlette.types import ASGIApp
 
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime, authorise_call
+from agent_server.knowledge.resources import SCHEME
 from agent_server.mcp.accept import AnyAccept
 from agent_server.mcp.auth import Authenticated, Resolve, current_caller
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.metadata import Resource
 from agent_server.mcp.offers import Offers
 from agent_server.mcp.open_calls import OpenCalls
-from agent_server.mcp.resources import SCHEME
 from agent_server.mcp.server import create_mcp_server
 from agent_server.settings import Settings
 from agent_server.tool import Tool

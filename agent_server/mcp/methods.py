@@ -15,6 +15,7 @@ from agent_server.mcp.offers import Offers
 from agent_server.mcp.pages import refuse_cursor
 from agent_server.mcp.prompts import describe_prompt, get_prompt
 from agent_server.mcp.resources import list_resources, list_templates, read_resource
+from agent_server.mcp.subscriptions import add_watching
 
 Context = ServerRequestContext[Any, Any]
 
@@ -27,6 +28,7 @@ def add_methods(
         _add_resources(server, runtime, documents, offers, caller)
     if offers is not None:
         _add_prompts(server, runtime, documents, offers, caller)
+        add_watching(server, runtime, documents, offers, caller)
 
 
 def _add_resources(

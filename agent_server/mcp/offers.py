@@ -1,10 +1,11 @@
 """What a server offers beside its tools and documents: prompts, resources of functions, and who may have them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agent_server.caller import Caller
+from agent_server.changes import LISTS, Changes, name_subject
 from agent_server.identity.rights import require
 from agent_server.prompts import AgentPrompt
 from agent_server.resource import Resource, find_resource
@@ -13,11 +14,34 @@ from agent_server.workspace import Workspace
 _AT_ADDRESS = ("resources/read", "resources/subscribe")
 
 
+@dataclass(frozen=True)
+class Watching:
+    """How clients watch what changes. `renew` gives a caller as its credential is now, or raises Unauthorized.
+
+    It is asked every `seconds` for as long as a stream is open, since nobody says when rights change.
+    """
+
+    changes: Changes
+    renew: Callable[[Caller], Awaitable[Caller]]
+    seconds: float = 60.0
+
+
 @dataclass
 class Offers:
-    """The prompts and resources of `workspace`. Another version of it may be put in its place while the process runs."""
+    """The prompts and resources of `workspace`, and how clients watch them, if they may.
+
+    Another version of the workspace may be put in its place while the process runs.
+    """
 
     workspace: Workspace
+    watching: Watching | None = None
+
+    def replace(self, workspace: Workspace) -> None:
+        """Offer another version of the workspace, and tell those who watch its lists."""
+        self.workspace = workspace
+        if self.watching is not None:
+            for each in LISTS:
+                self.watching.changes.hear(name_subject(each))
 
     def list_prompts(self, caller: Caller) -> Sequence[AgentPrompt]:
         """The prompts that a caller may have, by name."""

@@ -20,11 +20,12 @@ from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.errors import InvalidInput, name_fields, name_known, quote_value
 from agent_server.identity.profiles import read_profile
+from agent_server.knowledge.resources import SCHEME
 from agent_server.log import without_secrets
 from agent_server.mcp.asking import can_ask
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.offers import Offers
-from agent_server.mcp.resources import SCHEME, ReadContents, read_resource
+from agent_server.mcp.resources import ReadContents, read_resource
 from agent_server.prompts import AgentPrompt
 from agent_server.prompts.inputs import Input
 

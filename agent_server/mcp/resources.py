@@ -3,7 +3,7 @@
 `content://safety/flying.md` is the file `safety/flying.md` under content/; any other address is that of a function.
 """
 
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
@@ -11,6 +11,7 @@ from mcp.shared.exceptions import MCPError
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime, call_tool
 from agent_server.errors import LONGEST_VALUE, AgentServerError, InvalidInput, NotFound, cut
+from agent_server.knowledge.resources import SCHEME, document_uri
 from agent_server.log import without_secrets
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.errors import error_data
@@ -18,7 +19,6 @@ from agent_server.mcp.offers import Offers
 from agent_server.mcp.pages import PAGE, read_cursor, write_cursor
 from agent_server.resource import Contents, Resource
 
-SCHEME = "content://"
 DOCUMENT_TEMPLATE = SCHEME + "{+path}"
 _MARKDOWN = "text/markdown"
 LONGEST_URI = 8_000
@@ -59,11 +59,6 @@ def list_templates(documents: Documents | None, offers: Offers | None, caller: C
         mime_type=_MARKDOWN,
     )
     return [document, *listed]
-
-
-def document_uri(path: str) -> str:
-    """The address of a document."""
-    return SCHEME + quote(path)
 
 
 async def read_resource(

@@ -18,10 +18,11 @@ from starlette.applications import Starlette
 
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
+from agent_server.changes import Changes
 from agent_server.db import Database
 from agent_server.identity.credentials import issue_key
-from agent_server.identity.resolver import resolve_caller
-from agent_server.mcp import McpApp, Offers, mcp_app
+from agent_server.identity.resolver import create_resolver, resolve_caller
+from agent_server.mcp import McpApp, Offers, Watching, mcp_app
 from agent_server.settings import Settings
 from agent_server.testing.serving import serving
 from tests.conftest import everything
@@ -127,14 +128,20 @@ def gate() -> Gate:
 
 
 @pytest.fixture
-def offers(tmp_path: Path) -> Offers:
-    return create_offers(tmp_path)
+def changes() -> Changes:
+    return Changes()
 
 
 @pytest.fixture
-def app(database: Database, settings: Settings, gate: Gate, offers: Offers | None) -> McpApp:
+def offers(tmp_path: Path, changes: Changes, database: Database, settings: Settings) -> Offers:
+    renew = create_resolver(settings, database, agents=(), staff=()).renew
+    return create_offers(tmp_path, Watching(changes, renew, seconds=0.2))
+
+
+@pytest.fixture
+def app(database: Database, settings: Settings, gate: Gate, changes: Changes, offers: Offers | None) -> McpApp:
     return mcp_app(
-        Runtime(settings=settings, database=database, resources={Gate: gate}),
+        Runtime(settings=settings, database=database, resources={Gate: gate, Changes: changes}),
         TOOLS,
         name="notes",
         version="1.0",

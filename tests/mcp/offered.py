@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from agent_server import ToolContext, resource
 from agent_server.conversations.resources import conversation
 from agent_server.errors import NotFound
-from agent_server.mcp import Offers
+from agent_server.mcp import Offers, Watching
 from agent_server.prompts import load_prompts
 from agent_server.workspace import Workspace
 from tests.mcp.notes import TOOLS, Notes
@@ -98,7 +98,7 @@ async def filed_note(context: ToolContext, kind: Literal["log", "list"], path: s
 RESOURCES = (all_notes, one_note, note_map, filed_note, conversation)
 
 
-def create_offers(root: Path, prompts: dict[str, str] | None = None) -> Offers:
+def create_offers(root: Path, watching: Watching | None = None, prompts: dict[str, str] | None = None) -> Offers:
     """What a workspace of these prompts and resources offers."""
     (root / "prompts").mkdir(exist_ok=True)
     for name, text in (PROMPTS if prompts is None else prompts).items():
@@ -114,5 +114,6 @@ def create_offers(root: Path, prompts: dict[str, str] | None = None) -> Offers:
             entry="",
             prompts={name: prompt for name, prompt in loaded.items() if prompt.mcp},
             resources=RESOURCES,
-        )
+        ),
+        watching,
     )

@@ -363,21 +363,6 @@ async def test_a_body_that_we_cannot_read_is_no_call(
     assert await notebook.notes() == []
 
 
-@pytest.mark.parametrize(
-    ("method", "params"),
-    [
-        ("subscriptions/listen", {"notifications": {"resourceSubscriptions": ["content://safety/flying.md"]}}),
-        ("resources/subscribe", {"uri": "content://safety/flying.md"}),
-    ],
-)
-async def test_what_could_tell_of_anothers_resources_is_not_offered(
-    notebook: Notebook, mode: Mode, method: str, params: dict[str, Any]
-) -> None:
-    answer = await notebook.post(mode, method, params)
-
-    assert "Method not found" in answer.text
-
-
 async def test_lists_hold_what_the_caller_may_use_and_are_for_it_alone(notebook: Notebook) -> None:
     everybody = {"Authorization": f"Bearer {await notebook.issue_key('notes:send')}"}
     listed = {}

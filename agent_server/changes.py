@@ -1,0 +1,106 @@
+"""What changes while somebody watches it: what is read at an address, and lists of what there is.
+
+A subject is an address or the name of a list. Other replicas are told of it by a hint (`signals.Changed`), which has an id
+in its place: a lost hint is a change that a watcher does not hear of, and reads with its next look.
+"""
+
+import asyncio
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+TOOLS, PROMPTS, RESOURCES = LISTS = ("tools", "prompts", "resources")
+"""The lists. No address is called so: each has a colon."""
+
+
+def name_subject(subject: str) -> UUID:
+    """The id of a subject, the same in every replica."""
+    return UUID(bytes=hashlib.blake2b(subject.encode(errors="surrogatepass"), digest_size=16).digest())
+
+
+class Watch:
+    """The subjects of one watcher, and which of them have changed since it asked. Each is kept once, however often it has."""
+
+    def __init__(self, changes: "Changes") -> None:
+        self._changes = changes
+        self._subjects: dict[UUID, str] = {}
+        self._changed: set[str] = set()
+        self._woken = asyncio.Event()
+
+    def follow(self, subjects: Collection[str]) -> None:
+        """Watch these subjects and no others."""
+        self._changes.leave(self, self._subjects)
+        self._subjects = {name_subject(subject): subject for subject in subjects}
+        self._changes.join(self, self._subjects)
+        self._changed &= set(subjects)
+
+    def follows(self, subject: str) -> bool:
+        return name_subject(subject) in self._subjects
+
+    def hear(self, id: UUID | None) -> None:
+        if id is not None:
+            self._changed.add(self._subjects[id])
+        self._woken.set()
+
+    async def wait(self, seconds: float) -> Collection[str]:
+        """The subjects that have changed since the last time, as soon as there is one; none after so many seconds, and
+        when this process ends."""
+        if not self._changed and not self._changes.is_closed:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._woken.wait()
+            except TimeoutError:
+                return ()
+        self._woken.clear()
+        changed, self._changed = self._changed, set()
+        return sorted(changed)
+
+
+class Changes:
+    """Who watches what in this process. By `send` the other replicas are told of what changes."""
+
+    def __init__(self, send: Callable[[UUID], object] = lambda _: None) -> None:
+        self._send = send
+        self._watches: defaultdict[UUID, set[Watch]] = defaultdict(set)
+        self._all: set[Watch] = set()
+        self.is_closed = False
+
+    def announce(self, subject: str) -> None:
+        """Tell all who watch a subject that it has changed, here and in other replicas."""
+        id = name_subject(subject)
+        self.hear(id)
+        self._send(id)
+
+    def hear(self, id: UUID) -> None:
+        """Tell those who watch the subject of this id in this process."""
+        for watch in self._watches.get(id, ()):
+            watch.hear(id)
+
+    @contextmanager
+    def watch(self) -> Iterator[Watch]:
+        """A watch that begins without subjects and ends with the block."""
+        watch = Watch(self)
+        self._all.add(watch)
+        try:
+            yield watch
+        finally:
+            watch.follow(())
+            self._all.discard(watch)
+
+    def close(self) -> None:
+        """End what waits: this process ends."""
+        self.is_closed = True
+        for watch in self._all:
+            watch.hear(None)
+
+    def join(self, watch: Watch, ids: Collection[UUID]) -> None:
+        for id in ids:
+            self._watches[id].add(watch)
+
+    def leave(self, watch: Watch, ids: Collection[UUID]) -> None:
+        for id in ids:
+            self._watches[id].discard(watch)
+            if not self._watches[id]:
+                del self._watches[id]
