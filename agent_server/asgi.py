@@ -42,7 +42,7 @@ def create_app(
     `routers` are those of another app of the same workspace; to make them takes half of the time."""
     protocols = find_protocols() if protocols is None else protocols
     changes: Changes = server.runtime.resources[Changes]
-    offers = Offers(server.workspace, Watching(changes, server.resolver.renew))
+    offers = Offers(server.workspace, Watching(changes, server.resolver.renew, server.database))
     mcp = _create_mcp(server, offers)
 
     @asynccontextmanager
@@ -96,7 +96,7 @@ def _create_mcp(server: Server, offers: Offers) -> McpApp:
         server.workspace.tools,
         name=server.settings.title,
         version=VERSION,
-        instructions=tell_instructions(server.workspace),
+        instructions=tell_instructions(server.workspace, server.settings),
         resolve=resolve,
         documents=create_documents(server),
         offers=offers,
@@ -125,7 +125,7 @@ async def take_over(app: FastAPI, workspace: Workspace) -> None:
     server: Server = app.state.server
     await server.change(workspace)
     # All at once from here on: no request finds one part of the old version and another of the new.
-    await app.state.mcp.instruct(tell_instructions(workspace))
+    await app.state.mcp.instruct(tell_instructions(workspace, server.settings))
     app.state.offers.replace(workspace)
     resolver = server.resolver
     new = create_resolver(server.settings, server.database, agents=workspace.agent_scopes, staff=workspace.staff_scopes)

@@ -20,6 +20,7 @@ from agent_server.mcp.metadata import Resource
 from agent_server.mcp.offers import Offers
 from agent_server.mcp.open_calls import OpenCalls
 from agent_server.mcp.server import create_mcp_server
+from agent_server.mcp.sessions import create_stream
 from agent_server.settings import Settings
 from agent_server.tool import Tool
 
@@ -81,7 +82,13 @@ def create_endpoint(
         max_request_body_size=limit,
     )
     app = Authenticated(
-        manager.handle_request, resolve=resolve, authorise=authorise, body_limit=limit, resource=resource, calls=calls
+        manager.handle_request,
+        resolve=resolve,
+        authorise=authorise,
+        body_limit=limit,
+        resource=resource,
+        calls=calls,
+        stream=create_stream(runtime, documents, offers),
     )
     return Endpoint(server, AnyAccept(app), manager.run)
 

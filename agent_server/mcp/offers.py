@@ -1,12 +1,14 @@
 """What a server offers beside its tools and documents: prompts, resources of functions, and who may have them."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent_server.caller import Caller
 from agent_server.changes import LISTS, Changes, name_subject
+from agent_server.db import Database
 from agent_server.identity.rights import require
+from agent_server.mcp.streams import Streams
 from agent_server.prompts import AgentPrompt
 from agent_server.resource import Resource, find_resource
 from agent_server.workspace import Workspace
@@ -18,12 +20,15 @@ _AT_ADDRESS = ("resources/read", "resources/subscribe")
 class Watching:
     """How clients watch what changes. `renew` gives a caller as its credential is now, or raises Unauthorized.
 
-    It is asked every `seconds` for as long as a stream is open, since nobody says when rights change.
+    It is asked every `seconds` for as long as a stream is open, since nobody says when rights change. `database` keeps
+    what the sessions of older clients watch.
     """
 
     changes: Changes
     renew: Callable[[Caller], Awaitable[Caller]]
+    database: Database
     seconds: float = 60.0
+    streams: Streams = field(default_factory=Streams)
 
 
 @dataclass

@@ -21,6 +21,8 @@ from agent_server.mcp.errors import render_errors
 from agent_server.mcp.methods import add_methods
 from agent_server.mcp.offers import Offers
 from agent_server.mcp.pages import refuse_cursor
+from agent_server.mcp.resources import list_icons
+from agent_server.mcp.subscriptions import WatchedServer
 from agent_server.mcp.tools import describe_all, render_failure, render_output
 from agent_server.tool import Tool
 
@@ -83,10 +85,11 @@ def create_mcp_server(
         is_result = isinstance(output, types.CallToolResult | types.InputRequiredResult)
         return output if is_result else render_output(tool, output)
 
-    server = Server(
+    server = WatchedServer(
         name,
         version=version,
         instructions=instructions,
+        icons=list_icons(runtime.settings.mcp_icon),
         cache_hints=_CACHE,
         # Without this the SDK runs list_tools before every call, half as much work again.
         get_tool_input_schema=lambda name: tools[name].input_schema if name in tools else None,

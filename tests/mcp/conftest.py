@@ -135,7 +135,7 @@ def changes() -> Changes:
 @pytest.fixture
 def offers(tmp_path: Path, changes: Changes, database: Database, settings: Settings) -> Offers:
     renew = create_resolver(settings, database, agents=(), staff=()).renew
-    return create_offers(tmp_path, Watching(changes, renew, seconds=0.2))
+    return create_offers(tmp_path, Watching(changes, renew, database, seconds=0.2))
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from agent_server.identity.credentials import list_keys, revoke_key
 from agent_server.knowledge.ingest import IngestReport
 from agent_server.knowledge.resources import announce_pages
 from agent_server.mcp import Offers, Watching
-from agent_server.mcp.subscriptions import MOST_ADDRESSES, MOST_OF_CALLER
+from agent_server.mcp.streams import MOST_OF_CALLER
+from agent_server.mcp.subscriptions import MOST_ADDRESSES
 from tests.conftest import everything
 from tests.mcp.conftest import Notebook
 from tests.mcp.test_functions import talk
@@ -92,14 +93,14 @@ async def test_a_stream_ends_with_the_key_that_opened_it(notebook: Notebook, dat
 
 
 async def test_the_lists_change_with_the_rights_of_a_caller_and_what_it_may_not_read_is_left_out(
-    notebook: Notebook, offers: Offers, changes: Changes
+    notebook: Notebook, offers: Offers, changes: Changes, database: Database
 ) -> None:
     less = asyncio.Event()
 
     async def renew(caller: Caller) -> Caller:
         return replace(caller, scopes=frozenset({"conversations:read"})) if less.is_set() else caller
 
-    offers.watching = Watching(changes, renew, seconds=0.1)
+    offers.watching = Watching(changes, renew, database, seconds=0.1)
     async with (
         notebook.client("modern") as client,
         client.listen(tools_list_changed=True, resource_subscriptions=["notes://all"]) as stream,
