@@ -59,12 +59,8 @@ def create_server(
     workspace saves a second on each.
     """
     embedder = get_embedder(settings.embedder)
-    forms = FormTools({tool.name: tool for tool in workspace.tools.values() if tool.form})
     model, replica, sleep = choose_model(settings), Replica(database), Sleep(settings.database_sleep)
-    changes = Changes(lambda id: replica.send(Changed(id)))
-    replica.signals.changed = changes.hear
-    shared = {Embedder: embedder, FormTools: forms, Changes: changes}
-    runtime = Runtime(settings=settings, database=database, resources=shared)
+    runtime = _create_runtime(settings, workspace, database, embedder, replica)
     hub = Hub(database, send=replica.send)
 
     def make(models: "Models", changed: Workspace | None) -> "Orchestrator":
@@ -88,7 +84,7 @@ def create_server(
         waiting=settings.waiting_per_process,
         turn_timeout=settings.turn_timeout,
         sleep=sleep,
-        changes=changes,
+        changes=runtime.resources[Changes],
     )
     return Server(
         runtime=runtime,
@@ -106,6 +102,16 @@ def create_server(
         served=ServedModel(model, agents.find_served),
         close_models=agents.close,
     )
+
+
+def _create_runtime(
+    settings: Settings, workspace: Workspace, database: Database, embedder: Embedder, replica: Replica
+) -> Runtime:
+    forms = FormTools({tool.name: tool for tool in workspace.tools.values() if tool.form})
+    changes = Changes(lambda id: replica.send(Changed(id)))
+    replica.signals.changed = changes.hear
+    shared = {Embedder: embedder, FormTools: forms, Changes: changes}
+    return Runtime(settings=settings, database=database, resources=shared)
 
 
 def _create_jobs(runtime: Runtime, workspace: Workspace, embedder: Embedder, sleep: Sleep) -> Jobs:

@@ -1,5 +1,7 @@
 """What changes while somebody watches it: what is read at an address, and lists of what there is.
 
+Beside it: what the sessions of MCP clients watch, which is kept because their requests may reach different replicas.
+
 A subject is an address or the name of a list. Other replicas are told of it by a hint (`signals.Changed`), which has an id
 in its place: a lost hint is a change that a watcher does not hear of, and reads with its next look.
 """
@@ -7,12 +9,26 @@ in its place: a lost hint is a change that a watcher does not hear of, and reads
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from uuid import UUID
+
+from sqlalchemy import DateTime, UniqueConstraint, delete
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import Field, col, func, select
+
+from agent_server.caller import Caller
+from agent_server.db import Database, Owned, new_id, now
+from agent_server.errors import TooMany
 
 TOOLS, PROMPTS, RESOURCES = LISTS = ("tools", "prompts", "resources")
 """The lists. No address is called so: each has a colon."""
+
+MOST_OF_OWNER = 1_000
+"""Addresses that all sessions of a caller's clients watch together."""
+KEPT = timedelta(days=1)
+"""How long is kept what a session watches."""
 
 
 def name_subject(subject: str) -> UUID:
@@ -104,3 +120,49 @@ class Changes:
             self._watches[id].discard(watch)
             if not self._watches[id]:
                 del self._watches[id]
+
+
+class McpSubscription(Owned, table=True):
+    """An address that a session of its owner's client watches. `session` is made of the id that the client was given."""
+
+    __tablename__ = "mcp_subscription"
+    __table_args__ = (UniqueConstraint("owner_id", "session", "uri"),)
+
+    session: UUID
+    uri: str
+    created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))
+
+
+async def keep_watched(database: Database, caller: Caller, session: UUID, uri: str) -> None:
+    """Keep that a session watches an address. Raises TooMany."""
+    own = col(McpSubscription.owner_id) == caller.id
+    row = {"owner_id": caller.id, "id": new_id(), "session": session, "uri": uri, "created_at": now()}
+    async with database.transaction(caller.id, scopes=caller.scopes) as transaction:
+        await transaction.execute(delete(McpSubscription).where(own, col(McpSubscription.created_at) < now() - KEPT))
+        count = select(func.count()).select_from(McpSubscription).where(own)
+        if (await transaction.execute(count)).scalar_one() >= MOST_OF_OWNER:
+            raise TooMany(f"Clients of a caller watch {MOST_OF_OWNER} addresses at most; unsubscribe from one")
+        await transaction.execute(insert(McpSubscription).values(row).on_conflict_do_nothing())
+
+
+async def forget_watched(database: Database, caller: Caller, session: UUID, uri: str) -> None:
+    """Keep no longer that a session watches an address."""
+    async with database.transaction(caller.id, scopes=caller.scopes) as transaction:
+        await transaction.execute(
+            delete(McpSubscription).where(
+                col(McpSubscription.owner_id) == caller.id,
+                col(McpSubscription.session) == session,
+                col(McpSubscription.uri) == uri,
+            )
+        )
+
+
+async def list_watched(database: Database, caller: Caller, session: UUID) -> Sequence[str]:
+    """The addresses that a session watches."""
+    async with database.transaction(caller.id, scopes=caller.scopes) as transaction:
+        found = await transaction.execute(
+            select(McpSubscription.uri).where(
+                col(McpSubscription.owner_id) == caller.id, col(McpSubscription.session) == session
+            )
+        )
+        return list(found.scalars())

@@ -8,13 +8,13 @@ from sqlmodel import SQLModel
 
 import agent_server.audit
 import agent_server.calls.confirmations
+import agent_server.changes
 import agent_server.conversations.models
 import agent_server.feedback.models
 import agent_server.heartbeat
 import agent_server.identity.models
 import agent_server.jobs
 import agent_server.knowledge.models
-import agent_server.mcp.models
 import agent_server.seed
 import agent_server.turns.models  # noqa: F401
 from agent_server.db.migrate import is_compared

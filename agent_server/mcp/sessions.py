@@ -7,7 +7,6 @@ was given; with its caller it makes a name, under which nobody else finds anythi
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,27 +14,18 @@ import mcp_types as types
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
-from sqlalchemy import delete
-from sqlalchemy.dialects.postgresql import insert
-from sqlmodel import col, func, select
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
-from agent_server.changes import LISTS, Watch, name_subject
-from agent_server.db import Database, new_id, now
-from agent_server.errors import TooMany, Unavailable
+from agent_server.changes import LISTS, Watch, forget_watched, keep_watched, list_watched, name_subject
+from agent_server.errors import Unavailable
 from agent_server.mcp.documents import Documents
-from agent_server.mcp.models import McpSubscription
 from agent_server.mcp.offers import Offers, Watching
 from agent_server.mcp.open_calls import SESSION
 from agent_server.mcp.resources import read_resource
 from agent_server.mcp.watching import list_changes, may_read
 
-MOST_OF_OWNER = 1_000
-"""Addresses that all sessions of a caller's clients watch together."""
-KEPT = timedelta(days=1)
-"""How long is kept what a session watches."""
 _PING_SECONDS = 15.0
 """Proxies close a connection on which nothing comes, nginx after 60 seconds."""
 
@@ -55,13 +45,13 @@ def add_sessions(
     async def subscribe(context: Context, params: types.SubscribeRequestParams) -> types.EmptyResult:
         me, session = caller(), _session_of(context, caller())
         await read_resource(runtime, documents, offers, me, params.uri)
-        await _keep(watching.database, me, session, params.uri)
+        await keep_watched(watching.database, me, session, params.uri)
         watching.changes.announce(_subject_of(session))
         return types.EmptyResult()
 
     async def unsubscribe(context: Context, params: types.UnsubscribeRequestParams) -> types.EmptyResult:
         me, session = caller(), _session_of(context, caller())
-        await _forget(watching.database, me, session, params.uri)
+        await forget_watched(watching.database, me, session, params.uri)
         watching.changes.announce(_subject_of(session))
         return types.EmptyResult()
 
@@ -86,7 +76,7 @@ def create_stream(
         async def choose(now: Caller) -> Sequence[str]:
             nonlocal me
             me = now
-            uris = await _list(watching.database, now, name)
+            uris = await list_watched(watching.database, now, name)
             return [subject, *[uri for uri in uris if await may_read(runtime, documents, offers, now, uri)]]
 
         async def tell(watch: Watch, send: Send) -> None:
@@ -166,37 +156,3 @@ def _session_of(context: Context, caller: Caller) -> UUID:
             types.INVALID_REQUEST, f"To watch something needs a session: send {SESSION} as initialize gave it"
         )
     return _name_session(caller, session)
-
-
-async def _keep(database: Database, caller: Caller, session: UUID, uri: str) -> None:
-    """Keep that a session watches an address. Raises TooMany."""
-    own = col(McpSubscription.owner_id) == caller.id
-    row = {"owner_id": caller.id, "id": new_id(), "session": session, "uri": uri, "created_at": now()}
-    async with database.transaction(caller.id, scopes=caller.scopes) as transaction:
-        await transaction.execute(delete(McpSubscription).where(own, col(McpSubscription.created_at) < now() - KEPT))
-        count = select(func.count()).select_from(McpSubscription).where(own)
-        if (await transaction.execute(count)).scalar_one() >= MOST_OF_OWNER:
-            raise TooMany(f"Clients of a caller watch {MOST_OF_OWNER} addresses at most; unsubscribe from one")
-        await transaction.execute(insert(McpSubscription).values(row).on_conflict_do_nothing())
-
-
-async def _forget(database: Database, caller: Caller, session: UUID, uri: str) -> None:
-    async with database.transaction(caller.id, scopes=caller.scopes) as transaction:
-        await transaction.execute(
-            delete(McpSubscription).where(
-                col(McpSubscription.owner_id) == caller.id,
-                col(McpSubscription.session) == session,
-                col(McpSubscription.uri) == uri,
-            )
-        )
-
-
-async def _list(database: Database, caller: Caller, session: UUID) -> Sequence[str]:
-    """The addresses that a session watches."""
-    async with database.transaction(caller.id, scopes=caller.scopes) as transaction:
-        found = await transaction.execute(
-            select(McpSubscription.uri).where(
-                col(McpSubscription.owner_id) == caller.id, col(McpSubscription.session) == session
-            )
-        )
-        return list(found.scalars())

@@ -27,8 +27,6 @@ KNOWN: Mapping[str, set[str]] = {
         "tools-call-elicitation",
         "elicitation-sep1034-defaults",
         "elicitation-sep1330-enums",
-        "resources-subscribe",
-        "resources-unsubscribe",
     },
     "2026-07-28": {
         *_CONTENT,

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -53,13 +53,14 @@ class Session:
             assert answer.status_code == 200, await answer.aread()
             lines = answer.aiter_lines()
             assert (await anext(lines)).startswith(":")
+            async with aclosing(_read_messages(lines)) as messages:
+                yield messages
 
-            async def messages() -> AsyncIterator[Any]:
-                async for line in lines:
-                    if line.startswith("data: "):
-                        yield json.loads(line.removeprefix("data: "))
 
-            yield messages()
+async def _read_messages(lines: AsyncIterator[str]) -> AsyncGenerator[Any]:
+    async for line in lines:
+        if line.startswith("data: "):
+            yield json.loads(line.removeprefix("data: "))
 
 
 @asynccontextmanager
