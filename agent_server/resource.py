@@ -82,10 +82,11 @@ class Resource:
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         parts = _VARIABLE.split(self.uri)
-        # Each variable is split into its sign and its name.
         pattern = re.escape(parts[0])
+        # Each variable is split into its sign and its name.
         for sign, name, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-            pattern += f"(?P<{name}>{'.+' if sign else '[^/?#]+'})" + re.escape(text)
+            # It ends where the text behind it begins: an address is read from left to right, whatever a client sends.
+            pattern += f"(?P<{name}>{'.+' if sign else f'[^/?#{re.escape(text[:1])}]+'})" + re.escape(text)
         return re.compile(pattern, re.DOTALL)
 
     def match(self, uri: str) -> dict[str, str] | None:
@@ -95,11 +96,19 @@ class Resource:
 
     def address(self, **values: Any) -> str:
         """The address with these values."""
-        return _VARIABLE.sub(lambda found: quote(str(values[found[2]]), safe="/" if found[1] else ""), self.uri)
+        parts = _VARIABLE.split(self.uri)
+        address = parts[0]
+        for sign, name, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+            value = quote(str(values[name]), safe="/" if sign else "")
+            if text and not sign:
+                value = value.replace(text[0], f"%{ord(text[0]):02X}")
+            address += value + text
+        return address
 
 
 def announce(context: ToolContext, uri: str) -> None:
-    """Tell the clients that watch an address that something else is read there, once this call has committed."""
+    """Tell the clients that watch an address that something else is read there, once this call has committed. `uri` may
+    also be the name of a list (`changes.LISTS`)."""
     changes: Changes | None = context.resources.get(Changes)
     if changes is not None:
         after_commit(context.session, functools.partial(changes.announce, uri))
@@ -198,6 +207,10 @@ def _mistakes(declared: Resource, complete: Mapping[str, Any]) -> Iterator[str]:
     elif address[1] in RESERVED:
         yield f"{address[1]}: is the server's own; choose another scheme"
     names, taken = declared.parameters, list(inspect.signature(declared.function).parameters)[1:]
+    if re.search(r"\}[{A-Za-z0-9%]", declared.uri):
+        yield "behind a name in the address comes a sign, as in {a}/{b} or {a}-{b}; write one"
+    if declared.uri.count("{+") > 1:
+        yield "two names in the address take slashes; nobody could say where the first one ends"
     if twice := sorted({name for name in names if names.count(name) > 1}):
         yield f"{twice[0]} is twice in the address; name each once"
     for name in sorted({*names} - {*taken}):

@@ -1,19 +1,22 @@
-"""The conformance suite of MCP against a workspace that declares what its scenarios ask for."""
+"""The conformance suite of MCP against a workspace that declares what its scenarios ask for, on three replicas behind a
+balancer that knows no sessions."""
 
 import asyncio
 import re
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.mcp.conformance.proxy import add_key
+from tests.mcp.conformance.proxy import balance
 from tests.needs import SUITE
 from tests.server import Start
 
 pytestmark = pytest.mark.needs("conformance")
 
 HERE = Path(__file__).parent / "conformance"
+REPLICAS = 3
 SCENARIOS = {"2025-11-25": 30, "2026-07-28": 37}
 """How many a revision requires."""
 _CONTENT = {"tools-call-image", "tools-call-audio", "tools-call-embedded-resource", "tools-call-mixed-content"}
@@ -52,7 +55,10 @@ _NOT_SCORED = re.compile(r"^  [✓✗] ([a-z0-9-]+) \(", re.MULTILINE)
 async def test_what_a_revision_requires_passes_but_for_what_is_known(
     start_other: Start, revision: str, tmp_path: Path
 ) -> None:
-    async with start_other(HERE / "workspace") as client, add_key(str(client.http.base_url), client.key) as base:
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(start_other(HERE / "workspace")) for _ in range(REPLICAS)]
+        bases = [str(client.http.base_url).rstrip("/") for client in clients]
+        base = await stack.enter_async_context(balance(bases, clients[0].key))
         results = await _run_suite(f"{base}/mcp", revision, tmp_path)
     assert len(results) == SCENARIOS[revision]
     assert {name for name, passed in results.items() if not passed} == KNOWN[revision]

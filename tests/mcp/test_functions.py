@@ -197,6 +197,19 @@ def test_an_address_gives_the_values_that_it_was_made_of(path: str) -> None:
     assert filed_note.match(filed_note.address(kind="log", path=path)) == {"kind": "log", "path": path}
 
 
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+
+
+@given(TEXTS, TEXTS)
+def test_values_that_stand_beside_a_dash_may_have_one(a: str, b: str) -> None:
+    @resource("pair://{a}-{b}", scope="notes:read")
+    async def pair(context: ToolContext, a: str, b: str) -> str:
+        """Say both."""
+        return a + b
+
+    assert pair.match(pair.address(a=a, b=b)) == {"a": a, "b": b}
+
+
 @given(st.text())
 def test_any_address_is_matched_or_not(uri: str) -> None:
     matched = one_note.match(uri)
@@ -209,6 +222,8 @@ WRONG = {
     '"content://{id}"': "content: is the server's own; choose another scheme",
     '"orders://{number}"': "{number} in the address is no parameter; it takes id",
     '"orders://open"': "id is not in the address; write it there, as in orders://open/{id}, or take it out",
+    '"orders://{id}{number}"': "behind a name in the address comes a sign, as in {a}/{b} or {a}-{b}; write one",
+    '"orders://{+id}/{+number}"': "two names in the address take slashes; nobody could say where the first one ends",
     '"orders://{id}/{id}"': "id is twice in the address; name each once",
     '"orders://{id}", mime_type="picture"': "mime_type 'picture' is none, as in text/markdown",
     '"orders://{id}", icon="picture.png"': "icon is the address of a picture, https: or data:image/",

@@ -1,7 +1,8 @@
-"""A proxy that adds a key: the conformance suite has no way to send one."""
+"""A balancer that adds a key: the conformance suite has no way to send one."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import cycle
 
 import httpx
 from starlette.applications import Starlette
@@ -15,14 +16,15 @@ _OF_CONNECTIONS = frozenset({"transfer-encoding", "connection", "content-length"
 
 
 @asynccontextmanager
-async def add_key(base: str, key: str) -> AsyncIterator[str]:
-    """The address of a server that hands each request on to the one at `base`, with a key."""
+async def balance(bases: Sequence[str], key: str) -> AsyncIterator[str]:
+    """The address of a server that hands requests on to those at `bases` in turn, with a key."""
+    turns = cycle(bases)
 
     async def hand_on(request: Request) -> Response:
         headers = [(name, value) for name, value in request.headers.items() if name not in _OF_CONNECTIONS]
         sent = http.build_request(
             request.method,
-            base + request.url.path,
+            next(turns) + request.url.path,
             headers=[*headers, ("authorization", f"Bearer {key}")],
             content=await request.body(),
         )

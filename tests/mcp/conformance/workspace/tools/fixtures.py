@@ -4,7 +4,7 @@ import base64
 
 from pydantic import BaseModel
 
-from agent_server import InvalidInput, ToolContext, resource, tool
+from agent_server import InvalidInput, ToolContext, announce, resource, tool
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
@@ -21,6 +21,20 @@ async def test_simple_text(context: ToolContext) -> str:
 async def test_error_handling(context: ToolContext) -> str:
     """Fail."""
     raise InvalidInput("This tool intentionally returns an error for testing")
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_trigger_tool_change(context: ToolContext) -> str:
+    """Say that the list of tools has changed."""
+    announce(context, "tools")
+    return "done"
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_trigger_prompt_change(context: ToolContext) -> str:
+    """Say that the list of prompts has changed."""
+    announce(context, "prompts")
+    return "done"
 
 
 @resource("test://static-text", scope="fixtures:read")
