@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import DateTime, UniqueConstraint, delete
@@ -19,8 +20,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Field, col, func, select
 
 from agent_server.caller import Caller
-from agent_server.db import Database, Owned, new_id, now
+from agent_server.db import Owned, new_id, now
 from agent_server.errors import TooMany
+
+if TYPE_CHECKING:
+    from agent_server.db import Database
 
 TOOLS, PROMPTS, RESOURCES = LISTS = ("tools", "prompts", "resources")
 """The lists. No address is called so: each has a colon."""
@@ -133,7 +137,7 @@ class McpSubscription(Owned, table=True):
     created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))
 
 
-async def keep_watched(database: Database, caller: Caller, session: UUID, uri: str) -> None:
+async def keep_watched(database: "Database", caller: Caller, session: UUID, uri: str) -> None:
     """Keep that a session watches an address. Raises TooMany."""
     own = col(McpSubscription.owner_id) == caller.id
     row = {"owner_id": caller.id, "id": new_id(), "session": session, "uri": uri, "created_at": now()}
@@ -145,7 +149,7 @@ async def keep_watched(database: Database, caller: Caller, session: UUID, uri: s
         await transaction.execute(insert(McpSubscription).values(row).on_conflict_do_nothing())
 
 
-async def forget_watched(database: Database, caller: Caller, session: UUID, uri: str) -> None:
+async def forget_watched(database: "Database", caller: Caller, session: UUID, uri: str) -> None:
     """Keep no longer that a session watches an address."""
     async with database.transaction(caller.id, scopes=caller.scopes) as transaction:
         await transaction.execute(
@@ -157,7 +161,7 @@ async def forget_watched(database: Database, caller: Caller, session: UUID, uri:
         )
 
 
-async def list_watched(database: Database, caller: Caller, session: UUID) -> Sequence[str]:
+async def list_watched(database: "Database", caller: Caller, session: UUID) -> Sequence[str]:
     """The addresses that a session watches."""
     async with database.transaction(caller.id, scopes=caller.scopes) as transaction:
         found = await transaction.execute(

@@ -23,7 +23,6 @@ from urllib.parse import quote, unquote
 from pydantic import BaseModel, TypeAdapter
 
 from agent_server.changes import Changes
-from agent_server.db import after_commit
 from agent_server.errors import Mistake
 from agent_server.tool import Tool, ToolContext, collect_mistakes, report_mistakes, tool
 
@@ -109,6 +108,8 @@ class Resource:
 def announce(context: ToolContext, uri: str) -> None:
     """Tell the clients that watch an address that something else is read there, once this call has committed. `uri` may
     also be the name of a list (`changes.LISTS`)."""
+    from agent_server.db import after_commit  # noqa: PLC0415  # a workspace is loaded where there is no way to a database
+
     changes: Changes | None = context.resources.get(Changes)
     if changes is not None:
         after_commit(context.session, functools.partial(changes.announce, uri))

@@ -1,16 +1,18 @@
 """The content as MCP clients read it."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 from pydantic import Field
 
 from agent_server.changes import RESOURCES, Changes
-from agent_server.knowledge.ingest import IngestReport
 from agent_server.knowledge.search import get_passage
 from agent_server.knowledge.tools import KNOWLEDGE
 from agent_server.resource import resource
 from agent_server.tool import ToolContext
+
+if TYPE_CHECKING:
+    from agent_server.knowledge.ingest import IngestReport
 
 SCHEME = "content://"
 """What the address of a document begins with. Its path follows."""
@@ -21,7 +23,7 @@ def document_uri(path: str) -> str:
     return SCHEME + quote(path)
 
 
-def announce_pages(changes: Changes, report: IngestReport) -> None:
+def announce_pages(changes: Changes, report: "IngestReport") -> None:
     """Tell the clients that watch pages which of them are others by now."""
     for path in report.paths:
         changes.announce(document_uri(path))

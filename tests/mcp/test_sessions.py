@@ -18,7 +18,7 @@ from agent_server.identity.credentials import issue_key
 from tests.conftest import everything
 from tests.mcp.conftest import VERSIONS, Notebook
 from tests.mcp.test_functions import talk
-from tests.server import Start
+from tests.server import Client, Start
 
 NEXT: dict[str, str] = {"MCP-Protocol-Version": VERSIONS["legacy"], "Accept": "application/json, text/event-stream"}
 
@@ -69,6 +69,12 @@ async def open_session(key: str, url: str) -> AsyncIterator[Session]:
     async with session.http:
         await session.begin(url)
         yield session
+
+
+async def hear_of_another(client: Client) -> None:
+    """Wait until a replica knows that it is not alone: one that is sends no hints."""
+    while client.server.runner.replica.is_alone:  # noqa: ASYNC110  # it has no event for it
+        await asyncio.sleep(0.01)
 
 
 async def next_of(stream: AsyncIterator[Any]) -> Any:
@@ -123,7 +129,8 @@ async def test_a_session_is_told_of_what_it_watches_until_it_does_no_more(notebo
 
 async def test_a_session_begins_with_what_may_be_watched(notebook: Notebook) -> None:
     session = Session(notebook.key)
-    capabilities = (await session.begin(notebook.url))["capabilities"]
+    async with session.http:
+        capabilities = (await session.begin(notebook.url))["capabilities"]
     assert capabilities["resources"] == {"subscribe": True, "listChanged": True}
     assert capabilities["tools"] == capabilities["prompts"] == {"listChanged": True}
 
@@ -159,6 +166,7 @@ async def test_a_stream_needs_a_session_and_an_older_protocol(notebook: Notebook
 async def test_what_one_replica_was_told_to_watch_another_tells_of(start: Start) -> None:
     async with AsyncExitStack() as stack:
         one, two = [await stack.enter_async_context(start()) for _ in range(2)]
+        await hear_of_another(one)
         urls = [f"{str(each.http.base_url).rstrip('/')}/mcp" for each in (one, two)]
         said = await one.ask("How deep may a beginner dive?")
         uri = f"conversation://{said['conversation_id']}"

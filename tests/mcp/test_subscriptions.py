@@ -26,6 +26,7 @@ from agent_server.mcp.subscriptions import MOST_ADDRESSES
 from tests.conftest import everything
 from tests.mcp.conftest import Notebook
 from tests.mcp.test_functions import talk
+from tests.mcp.test_sessions import hear_of_another
 from tests.server import Client, Start
 
 
@@ -152,6 +153,7 @@ async def connect(client: Client) -> AsyncIterator[McpClient]:
 
 async def test_a_conversation_is_told_of_by_every_replica_when_it_gets_a_message(start: Start) -> None:
     async with start() as one, start() as two:
+        await hear_of_another(one)
         two.key = one.key
         said = await one.ask("How deep may a beginner dive?")
         uri = f"conversation://{said['conversation_id']}"
