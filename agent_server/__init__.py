@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from agent_server.knowledge.tools import Passages as Passages
     from agent_server.repository import Page as Page
     from agent_server.repository import Repository as Repository
+    from agent_server.resource import announce as announce
+    from agent_server.resource import resource as resource
     from agent_server.seed import SeedFile as SeedFile
     from agent_server.tool import Effect as Effect
     from agent_server.tool import Loss as Loss
@@ -65,6 +67,8 @@ _HOME = {
     "Unavailable": "agent_server.errors",
     "new_id": "agent_server.db",
     "now": "agent_server.db",
+    "announce": "agent_server.resource",
+    "resource": "agent_server.resource",
     "read_profile": "agent_server.identity.profiles",
     "submission_policy": "agent_server.db",
     "tool": "agent_server.tool",
@@ -94,9 +98,11 @@ __all__ = [
     "Tool",
     "ToolContext",
     "Unavailable",
+    "announce",
     "new_id",
     "now",
     "read_profile",
+    "resource",
     "submission_policy",
     "tool",
     "update_profile",
@@ -106,10 +112,11 @@ __all__ = [
 # Importing the module agent_server.tool sets the attribute `tool` of this package to the module. Without this class
 # `from agent_server import tool` would give the decorator or the module, depending on what was imported before.
 class _Package(ModuleType):
-    """This package, in which `tool` is always the decorator."""
+    """This package, in which `tool` and `resource` are always the decorators."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value.tool if name == "tool" and isinstance(value, ModuleType) else value)
+        is_module = name in ("tool", "resource") and isinstance(value, ModuleType)
+        super().__setattr__(name, getattr(value, name) if is_module else value)
 
 
 sys.modules[__name__].__class__ = _Package

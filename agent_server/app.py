@@ -10,6 +10,7 @@ from uuid import UUID
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.calls.forms import FormTools
+from agent_server.changes import Changes
 from agent_server.db import Database, Executor
 from agent_server.db.sleep import Sleep
 from agent_server.housekeeping import expire_confirmations, expire_guests, expire_logins
@@ -19,11 +20,13 @@ from agent_server.jobs import Job, Jobs
 from agent_server.knowledge.embedders import get_embedder
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
+from agent_server.knowledge.resources import announce_pages
 from agent_server.models.choice import choose_model
 from agent_server.models.served import ServedModel
 from agent_server.recall import Recalled, recall
 from agent_server.server import Server
 from agent_server.settings import Settings
+from agent_server.signals import Changed
 from agent_server.turns.accept import Recall
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.hub import Hub
@@ -56,9 +59,8 @@ def create_server(
     workspace saves a second on each.
     """
     embedder = get_embedder(settings.embedder)
-    forms = FormTools({tool.name: tool for tool in workspace.tools.values() if tool.form})
-    runtime = Runtime(settings=settings, database=database, resources={Embedder: embedder, FormTools: forms})
     model, replica, sleep = choose_model(settings), Replica(database), Sleep(settings.database_sleep)
+    runtime = _create_runtime(settings, workspace, database, embedder, replica)
     hub = Hub(database, send=replica.send)
 
     def make(models: "Models", changed: Workspace | None) -> "Orchestrator":
@@ -82,6 +84,7 @@ def create_server(
         waiting=settings.waiting_per_process,
         turn_timeout=settings.turn_timeout,
         sleep=sleep,
+        changes=runtime.resources[Changes],
     )
     return Server(
         runtime=runtime,
@@ -101,12 +104,26 @@ def create_server(
     )
 
 
+def _create_runtime(
+    settings: Settings, workspace: Workspace, database: Database, embedder: Embedder, replica: Replica
+) -> Runtime:
+    forms = FormTools({tool.name: tool for tool in workspace.tools.values() if tool.form})
+    changes = Changes(lambda id: replica.send(Changed(id)))
+    replica.signals.changed = changes.hear
+    shared = {Embedder: embedder, FormTools: forms, Changes: changes}
+    return Runtime(settings=settings, database=database, resources=shared)
+
+
 def _create_jobs(runtime: Runtime, workspace: Workspace, embedder: Embedder, sleep: Sleep) -> Jobs:
     settings, database = runtime.settings, runtime.database
+
+    async def read_pages() -> None:
+        announce_pages(runtime.resources[Changes], await ingest(database, embedder, workspace.content))
+
     return Jobs(
         database,
         [
-            Job(INGEST, lambda: ingest(database, embedder, workspace.content)),
+            Job(INGEST, read_pages),
             Job(
                 "prune_events",
                 lambda: prune_turns(database, event_hours=settings.event_hours, call_hours=settings.call_hours),

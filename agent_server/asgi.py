@@ -18,13 +18,14 @@ from agent_server.api.health import PROBES
 from agent_server.api.local import LocalMiddleware
 from agent_server.api.waking import WakingMiddleware
 from agent_server.caller import Caller
+from agent_server.changes import Changes
 from agent_server.http import errors, openapi
 from agent_server.http.edge import BodyMiddleware, CorsMiddleware, EdgeMiddleware
 from agent_server.http.errors import ErrorFormats
 from agent_server.http.middleware import BugMiddleware, RefusalMiddleware, RequestMiddleware
 from agent_server.http.problems import PROBLEMS
 from agent_server.identity.resolver import create_resolver
-from agent_server.mcp import OpenCalls, canonical_address, mcp_app
+from agent_server.mcp import McpApp, Offers, OpenCalls, Watching, canonical_address, mcp_app
 from agent_server.mcp.process import create_documents, tell_instructions
 from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
@@ -40,21 +41,9 @@ def create_app(
     """The ASGI app of a process that speaks `protocols`, by default all that there are. Its lifespan runs the turns.
     `routers` are those of another app of the same workspace; to make them takes half of the time."""
     protocols = find_protocols() if protocols is None else protocols
-    resource = canonical_address(server.settings)
-
-    async def resolve(token: str, /, *, address: str | None) -> Caller:
-        return await server.resolver.resolve(token, address=address, audience=() if resource is None else (resource,))
-
-    mcp = mcp_app(
-        server.runtime,
-        server.workspace.tools,
-        name=server.settings.title,
-        version=VERSION,
-        instructions=tell_instructions(server.workspace),
-        resolve=resolve,
-        documents=create_documents(server),
-        calls=_create_calls(server),
-    )
+    changes: Changes = server.runtime.resources[Changes]
+    offers = Offers(server.workspace, Watching(changes, server.resolver.renew, server.database))
+    mcp = _create_mcp(server, offers)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -82,6 +71,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.server, app.state.mcp, app.state.take_over = server, mcp, partial(take_over, app)
+    app.state.offers = offers
     formats = ErrorFormats(PROBLEMS, {protocol.prefix: protocol.errors for protocol in protocols})
     _add_middleware(app, server, formats)
     errors.install(app)
@@ -93,6 +83,25 @@ def create_app(
     _add_page(app)
     openapi.describe(app, formats)
     return app
+
+
+def _create_mcp(server: Server, offers: Offers) -> McpApp:
+    resource = canonical_address(server.settings)
+
+    async def resolve(token: str, /, *, address: str | None) -> Caller:
+        return await server.resolver.resolve(token, address=address, audience=() if resource is None else (resource,))
+
+    return mcp_app(
+        server.runtime,
+        server.workspace.tools,
+        name=server.settings.title,
+        version=VERSION,
+        instructions=tell_instructions(server.workspace, server.settings),
+        resolve=resolve,
+        documents=create_documents(server),
+        offers=offers,
+        calls=_create_calls(server),
+    )
 
 
 def _create_calls(server: Server) -> OpenCalls:
@@ -116,7 +125,8 @@ async def take_over(app: FastAPI, workspace: Workspace) -> None:
     server: Server = app.state.server
     await server.change(workspace)
     # All at once from here on: no request finds one part of the old version and another of the new.
-    await app.state.mcp.instruct(tell_instructions(workspace))
+    await app.state.mcp.instruct(tell_instructions(workspace, server.settings))
+    app.state.offers.replace(workspace)
     resolver = server.resolver
     new = create_resolver(server.settings, server.database, agents=workspace.agent_scopes, staff=workspace.staff_scopes)
     # Guests and roles may what the agents need now.

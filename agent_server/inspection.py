@@ -112,7 +112,7 @@ def _remark_prompts(workspace: Workspace) -> Iterator[Mistake]:
 def _remark_lists(workspace: Workspace) -> Iterator[Mistake]:
     yield from _remark_candidates(workspace)
     # Of an agent whose front matter was not read it is not known what it lists.
-    if _list_prompts(workspace) <= set(workspace.agents):
+    if _list_prompts(workspace) <= {*workspace.agents, *workspace.prompts}:
         yield from _remark_tools(workspace)
         yield from _remark_collections(workspace)
 

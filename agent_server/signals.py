@@ -59,23 +59,31 @@ class CallLeft:
     id: UUID
 
 
-Hint = TurnGrew | TurnStopped | WorkWaits | CallLeft
+@dataclass(frozen=True)
+class Changed:
+    """Something that clients watch has changed. `id` is that of `changes.name_subject`."""
+
+    id: UUID
 
 
-_KINDS: Mapping[str, Callable[[UUID], Hint]] = {"e": TurnGrew, "s": TurnStopped, "c": CallLeft}
+Hint = TurnGrew | TurnStopped | WorkWaits | CallLeft | Changed
+
+
+_KINDS: Mapping[str, Callable[[UUID], Hint]] = {"e": TurnGrew, "s": TurnStopped, "c": CallLeft, "n": Changed}
 
 
 class Signals:
     """Hints to and from other replicas. It connects, and connects again, until it is closed.
 
     `received` has the hints of other replicas that are about turns. `call_left` is called with the id of each call that
-    was left.
+    was left, and `changed` with that of each subject that has changed.
     """
 
     def __init__(self, database: Database, replica: UUID) -> None:
         self._database, self._replica = database, replica
         self.received: asyncio.Queue[TurnGrew | TurnStopped | WorkWaits] = asyncio.Queue()
         self.call_left: Callable[[UUID], object] = lambda _: None
+        self.changed: Callable[[UUID], object] = lambda _: None
         # Used by the one task: asyncpg refuses a second user, which looks like a lost connection.
         self._connection: asyncpg.Connection | None = None
         self._hints: set[str] = set()
@@ -158,6 +166,8 @@ class Signals:
             if hint is not None:
                 if isinstance(hint, CallLeft):
                     self.call_left(hint.id)
+                elif isinstance(hint, Changed):
+                    self.changed(hint.id)
                 else:
                     self.received.put_nowait(hint)
 
@@ -196,6 +206,8 @@ def _encode(hint: Hint) -> str:
             return "w"
         case CallLeft(id):
             return f"c{id.hex}"
+        case Changed(id):
+            return f"n{id.hex}"
         case _:
             assert_never(hint)
 

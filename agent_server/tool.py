@@ -225,7 +225,7 @@ def _report_wrong_use(declare: Callable[Q, T]) -> Callable[Q, T]:
             file, line = (made.file, made.line) if isinstance(made, Tool) else find_caller()
             if made is function:
                 wrong.append("is no function; @tool stands above an `async def`")
-            _report([*(Mistake(file, line, f"tool {name}: {message}") for message in wrong), *found])
+            report_mistakes([*(Mistake(file, line, f"tool {name}: {message}") for message in wrong), *found])
             return made
 
         # Without parentheses Python hands the function to `tool` itself.
@@ -292,13 +292,13 @@ def tool(
             file=code.co_filename,
             line=code.co_firstlineno,
         )
-        _report([Mistake(declared.file, declared.line, f"tool {name}: {m}") for m in _mistakes(declared)])
+        report_mistakes([Mistake(declared.file, declared.line, f"tool {name}: {m}") for m in _mistakes(declared)])
         return declared
 
     return declare
 
 
-def _report(mistakes: Sequence[Mistake]) -> None:
+def report_mistakes(mistakes: Sequence[Mistake]) -> None:
     """Add mistakes to those that are collected. Raises WorkspaceInvalid where nobody collects them."""
     collected = _COLLECTED.get()
     if collected is not None:

@@ -12,14 +12,17 @@ from typing import Any
 from uuid import UUID
 
 from agent_server.calls import forms
+from agent_server.conversations import resources as conversation_resources
 from agent_server.conversations import tools as conversation_tools
 from agent_server.errors import Mistake, WorkspaceInvalid, name_known
 from agent_server.folders import find_root
+from agent_server.knowledge import resources as knowledge_resources
 from agent_server.knowledge import tools as knowledge_tools
 from agent_server.knowledge.parse import list_collections
 from agent_server.phrases import template_problems
 from agent_server.prompts import AgentPrompt, list_agents, load_prompts
 from agent_server.prompts.inputs import Input
+from agent_server.resource import Resource, collect_resources
 from agent_server.seed import SeedFile
 from agent_server.tool import Tool, collect_mistakes
 
@@ -28,6 +31,7 @@ _HINTS: Mapping[type[BaseException], str] = {
     ModuleNotFoundError: "; correct the name, or install the package that has it",
     SystemExit: "; a module of tools/ must not end the program",
 }
+_WITH_RESOURCES = (conversation_resources, knowledge_resources)
 _DEFINITION = re.compile(r"\bdef\s+(\w+)")
 
 _DEFAULT_AGENT = AgentPrompt(
@@ -56,7 +60,8 @@ _DEFAULT_TRIAGE = replace(
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
     """What a user wrote, loaded. Tools and agents stand by name, the engine's tools among them; `entry` is the agent that
-    takes a message when routing is not sure."""
+    takes a message when routing is not sure. `prompts` are what MCP clients are offered as such, by name, and
+    `resources` what they read by an address."""
 
     root: Path
     name: str
@@ -64,6 +69,8 @@ class Workspace:
     agents: Mapping[str, AgentPrompt]
     entry: str
     seeds: Sequence[SeedFile[Any]] = field(default_factory=tuple)
+    prompts: Mapping[str, AgentPrompt] = field(default_factory=dict)
+    resources: Sequence[Resource] = ()
 
     @property
     def content(self) -> Path:
@@ -146,11 +153,13 @@ def read_workspace(root: Path) -> tuple[Workspace, list[Mistake]]:
     imported = _import_tools(root)
     engine_tools = list(_of_type([conversation_tools, knowledge_tools, forms], Tool))
     tools, clashes = _collect_tools(imported.modules, engine_tools, root)
-    agents, mistakes = load_prompts(root / "prompts", root)
-    problems = [*imported.mistakes, *clashes, *mistakes]
+    loaded, mistakes = load_prompts(root / "prompts", root)
+    resources, twice = collect_resources(list(_of_type([*_WITH_RESOURCES, *imported.modules], Resource)), root)
+    problems = [*imported.mistakes, *clashes, *twice, *mistakes]
     problems += _wrong_phrases(tools, root, imported.mistakes)
-    problems += _unknown_names(agents, root, {*tools, *imported.lost})
-    problems += _clashing_inputs(agents)
+    problems += _unknown_names(loaded, root, {*tools, *imported.lost})
+    problems += _clashing_inputs(loaded)
+    agents = {name: agent for name, agent in loaded.items() if agent.mcp != "only"}
     if not agents:
         own = tuple(name for name, tool in tools.items() if tool not in engine_tools)
         agents = {_DEFAULT_AGENT.name: replace(_DEFAULT_AGENT, tools=own)}
@@ -163,6 +172,8 @@ def read_workspace(root: Path) -> tuple[Workspace, list[Mistake]]:
         agents=MappingProxyType(agents),
         entry=TRIAGE if TRIAGE in agents else next(iter(agents)),
         seeds=tuple(_of_type(imported.modules, SeedFile)),
+        prompts=MappingProxyType({name: prompt for name, prompt in loaded.items() if prompt.mcp}),
+        resources=resources,
     )
     return workspace, sort_mistakes(problems)
 
@@ -324,7 +335,8 @@ def _of_type(modules: Sequence[ModuleType], cls: type[Any]) -> Iterator[Any]:
 def _unknown_names(agents: Mapping[str, AgentPrompt], root: Path, tools: Set[str]) -> Iterator[Mistake]:
     """Names in the front matter of agents that stand for nothing."""
     # By the files: an agent with a mistake may not have loaded.
-    others = list_agents(root / "prompts") | {TRIAGE}
+    alone = {name for name, prompt in agents.items() if prompt.mcp == "only"}
+    others = (list_agents(root / "prompts") | {TRIAGE}) - alone
     collections = list_collections(root / "content")
     for agent in (version for each in agents.values() for version in each.versions):
         for key, noun, names, known in (
@@ -353,4 +365,7 @@ def _clashing_inputs(agents: Mapping[str, AgentPrompt]) -> Iterator[Mistake]:
                 message = (
                     f"inputs: {name} is of type {declared.type}, and {before.type} in {other.file}; make them the same"
                 )
+                yield Mistake(agent.file, agent.lines.get("inputs"), message)
+            elif before.enum != declared.enum:
+                message = f"inputs: {name} has another enum in {other.file}; make them the same"
                 yield Mistake(agent.file, agent.lines.get("inputs"), message)

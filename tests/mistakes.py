@@ -62,11 +62,11 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "key_misspelt": (
         prompt("key_misspelt", "tols: [search_knowledge]\n"),
-        "prompts/key_misspelt.md:4: tols: not a key of an agent; did you mean 'tools'? There are description, examples, handoffs, inputs, knowledge, max_turns, model, name, output, share, temperature, tools, version",
+        "prompts/key_misspelt.md:4: tols: not a key of an agent; did you mean 'tools'? There are description, examples, handoffs, inputs, knowledge, max_turns, mcp, model, name, output, share, temperature, tools, version",
     ),
     "key_unknown": (
         prompt("key_unknown", "colour: red\n"),
-        "prompts/key_unknown.md:4: colour: not a key of an agent; there are description, examples, handoffs, inputs, knowledge, max_turns, model, name, output, share, temperature, tools, version",
+        "prompts/key_unknown.md:4: colour: not a key of an agent; there are description, examples, handoffs, inputs, knowledge, max_turns, mcp, model, name, output, share, temperature, tools, version",
     ),
     "tools_number": (
         prompt("tools_number", "tools: 7\n"),
@@ -202,7 +202,7 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "input_key": (
         prompt("input_key", "inputs: {city: {defualt: Rome}}\n"),
-        "prompts/input_key.md:4: inputs: city: 'defualt' says nothing of an input; did you mean 'default'? There are default, description, type",
+        "prompts/input_key.md:4: inputs: city: 'defualt' says nothing of an input; did you mean 'default'? There are default, description, enum, examples, type",
     ),
     "output_list": (
         prompt("output_list", "output: {type: array}\n"),

@@ -24,6 +24,13 @@ APT = Path(__file__).parent.parent / ".ci" / "apt"
 STRICT = os.environ.get("STRICT", "") not in ("", "0")
 SHELL = "chromium-headless-shell"
 """Chromium without windows, Debian's package and program: it takes half of the time, and is used where there is one."""
+CONFORMANCE = Path(__file__).parent / "mcp" / "conformance"
+_MODULES = CONFORMANCE / "node_modules"
+SUITE = (
+    str(_MODULES / "node" / "bin" / "node"),
+    str(_MODULES / "@modelcontextprotocol" / "conformance" / "dist" / "index.js"),
+)
+"""The program and the script of the conformance suite of MCP. The suite needs a newer Node.js than Debian has."""
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 
 
@@ -86,6 +93,11 @@ def _chromium() -> Need:
 
 NEEDS = {
     "chromium": _chromium(),
+    "conformance": Need(
+        "the conformance suite of MCP",
+        lambda: all(Path(path).is_file() for path in SUITE),
+        otherwise=f"npm ci --prefix {os.path.relpath(CONFORMANCE)}",
+    ),
     "documents": Need(
         "the extra `documents`",
         lambda: all(kind.is_there for kind in KINDS.values()),
@@ -123,6 +135,7 @@ def commands(needs: Iterable[Need]) -> list[str]:
 
 def install_missing() -> None:
     """Install what is missing where that needs no password; what cannot be installed, the tests will say."""
+    _install_conformance()
     missing = [need for need in NEEDS.values() if not need.there() or (need.apt == SHELL and not find_program(SHELL))]
     if not missing or subprocess.run([APT], check=False).returncode:
         return
@@ -134,6 +147,16 @@ def install_missing() -> None:
     find_chromium.cache_clear()
     if not find_chromium():
         subprocess.run([sys.executable, "-m", "playwright", "install", "--with-deps", "chromium"], check=False)
+
+
+def _install_conformance() -> None:
+    """Install the suite by npm, which is installed for it where there is none."""
+    if NEEDS["conformance"].there():
+        return
+    if not find_program("npm"):
+        subprocess.run([APT, "npm"], check=False)
+    if npm := find_program("npm"):
+        subprocess.run([npm, "ci", "--prefix", CONFORMANCE, "--no-audit", "--no-fund"], check=False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -267,15 +267,21 @@ SHAPE = {"type": "object", "properties": {"a": {"type": "string"}}}
 ODD: st.SearchStrategy[Any] = st.sampled_from(
     [None, True, False, 0, 1, 1.0, 2.5, -1, 201, 100, 100.5, "", "x", "all", "*", "x" * 41, [], ["x"], [1], [""], ["x", None], {}]
 )  # fmt: skip
+VALUES: st.SearchStrategy[Any] = ODD | st.lists(
+    st.sampled_from(["x", "y", 1, 2.0, 2.5, True, None, [], {}]), max_size=2
+)
 INPUT = st.fixed_dictionaries(
     {},
     optional={
         "type": ODD | st.sampled_from(["string", "integer", "number", "boolean", "array", "object"]),
         "default": ODD,
         "description": ODD,
+        "enum": VALUES,
+        "examples": VALUES,
         "extra": ODD,
     },
-)
+).map(lambda declared: {**declared, "enum": None} if declared.get("default") is not None else declared)
+"""Without an enum beside a default: no schema knows that the default has to be in it."""
 NAMES = st.sampled_from(["city", "_a1", "B", "profile", "today", "true", "range", "1a", "a-b", "", "x" * 41, "class"])
 FRONT = st.fixed_dictionaries(
     {},
@@ -292,6 +298,7 @@ FRONT = st.fixed_dictionaries(
         "max_turns": ODD,
         "inputs": ODD | st.dictionaries(NAMES, INPUT | ODD, max_size=2),
         "output": st.sampled_from([None, SHAPE, {"type": "array"}, {}, 7, [], True, "schemas/a.json"]),
+        "mcp": ODD | st.just("only"),
         "share": ODD,
         "colour": ODD,
     },

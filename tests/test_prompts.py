@@ -158,3 +158,38 @@ def test_the_hash_changes_with_the_text_and_with_nothing_else(tmp_path: Path) ->
     first = only(write(tmp_path, guide=f"{HEAD}---\nHelp.\n")).sha
     assert only(write(tmp_path, guide=f"{HEAD}---\nHelp.\n")).sha == first
     assert only(write(tmp_path, guide=f"{HEAD}---\nHelp!\n")).sha != first
+
+
+def test_what_is_only_a_prompt_is_no_agent(tmp_path: Path) -> None:
+    workspace = load_workspace(
+        write(
+            tmp_path,
+            guide=f"{HEAD}mcp: true\n---\nHelp.\n",
+            plan="---\nname: plan\ndescription: x\nmcp: only\n---\nGo.\n",
+        )
+    )
+    assert list(workspace.agents) == ["guide"]
+    assert sorted(workspace.prompts) == ["guide", "plan"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "mistake"),
+    [
+        ("mcp: yes please", "4: mcp: must be true, false or only, as in `mcp: true`"),
+        ("mcp: only\nmodel: openai/x", "5: model: is for an agent, and `mcp: only` says that this is none"),
+        ("inputs: {a: {enum: []}}", "4: inputs: a: enum and examples are lists of values of its type"),
+        ("inputs: {a: {enum: [1]}}", "4: inputs: a: enum and examples are lists of values of its type"),
+        ("inputs: {a: {examples: x}}", "4: inputs: a: enum and examples are lists of values of its type"),
+        ("inputs: {a: {enum: [x], default: y}}", "4: inputs: a: enum and examples are lists of values of its type"),
+    ],
+)
+def test_what_is_wrong_for_mcp_is_named(tmp_path: Path, lines: str, mistake: str) -> None:
+    (found,) = problems(write(tmp_path, guide=f"{HEAD}{lines}\n---\nHelp.\n"))
+    assert found.removeprefix("prompts/guide.md:").startswith(mistake)
+
+
+def test_nobody_hands_off_to_what_is_only_a_prompt(tmp_path: Path) -> None:
+    plan = "---\nname: plan\ndescription: x\nmcp: only\n---\nGo.\n"
+    write(tmp_path, guide=f"{HEAD}handoffs: [plan]\n---\nHelp.\n", plan=plan)
+    with pytest.raises(WorkspaceInvalid, match="there is no agent 'plan'"):
+        load_workspace(tmp_path)

@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ _SHORTEST_HASH = 6
 
 
 async def list_prompts(context: CommandContext, as_json: bool) -> None:
-    versions = [version for agent in context.workspace.agents.values() for version in agent.versions]
+    versions = [version for agent in _list_files(context.workspace).values() for version in agent.versions]
     if as_json:
         show([_describe(version) for version in versions])
         return
@@ -42,8 +42,26 @@ async def list_prompts(context: CommandContext, as_json: bool) -> None:
         )
 
 
+def _list_files(workspace: Workspace) -> Mapping[str, AgentPrompt]:
+    """The agents, and the prompts that are none, by name."""
+    alone = {name: prompt for name, prompt in workspace.prompts.items() if name not in workspace.agents}
+    return {**workspace.agents, **alone}
+
+
 def _describe(version: AgentPrompt) -> dict[str, Any]:
-    keys = ("name", "version", "share", "sha", "file", "description", "model", "temperature", "max_turns", "tools")
+    keys = (
+        "name",
+        "version",
+        "share",
+        "sha",
+        "file",
+        "description",
+        "model",
+        "temperature",
+        "max_turns",
+        "tools",
+        "mcp",
+    )
     return {
         **{key: getattr(version, key) for key in keys},
         "knowledge": version.knowledge,
@@ -144,9 +162,10 @@ def _plain(value: Any) -> str:
 async def _find(context: CommandContext, name: str) -> AgentPrompt:
     """The prompt that a name, a file, a version or a hash stands for. Raises NotFound and WorkspaceInvalid."""
     workspace = context.workspace
-    versions = [version for agent in workspace.agents.values() for version in agent.versions]
-    if name in workspace.agents:
-        return workspace.agents[name]
+    files = _list_files(workspace)
+    versions = [version for agent in files.values() for version in agent.versions]
+    if name in files:
+        return files[name]
     # An agent and a version, or either as it stands in the list.
     if named := [v for v in versions if v.version and name in (f"{v.name}.{v.version}", v.version)]:
         if len(named) > 1:

@@ -8,11 +8,13 @@ from fastapi import FastAPI
 
 from agent_server.app import INGEST
 from agent_server.asgi import take_over
+from agent_server.changes import Changes
 from agent_server.commands.terminal import fail
 from agent_server.errors import AgentServerError, WorkspaceInvalid
 from agent_server.inspection import open_workspace
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
+from agent_server.knowledge.resources import announce_pages
 from agent_server.server import Server
 
 log = structlog.get_logger()
@@ -76,5 +78,6 @@ async def reread(app: FastAPI, *, pages: bool) -> bool:
 
 async def _ingest(server: Server) -> None:
     report = await ingest(server.database, server.runtime.resources[Embedder], server.workspace.content)
+    announce_pages(server.runtime.resources[Changes], report)
     for problem in report.problems:
         fail(str(problem))

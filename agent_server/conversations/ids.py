@@ -15,6 +15,8 @@ from sqlalchemy import text
 from agent_server.db import Executor, storable
 
 LONGEST_ID = 100
+CONVERSATION = "conversation://"
+"""What the address of a conversation begins with. Its id follows."""
 # Not left to UUID(), which also takes signs and digits of other scripts for its own.
 _UUID = re.compile(
     r"(?:urn:uuid:)?(\{)?[0-9a-f]{8}(-?)(?:[0-9a-f]{4}\2){3}[0-9a-f]{12}(?(1)\})", re.IGNORECASE | re.ASCII

@@ -110,7 +110,8 @@ class Progress:
 class IngestReport:
     """What an ingest did. It counts documents and chunks. A page with a mistake keeps its previous version.
 
-    `remarks` are of files that were read now; those of unchanged pages were told before.
+    `remarks` are of files that were read now; those of unchanged pages were told before. `paths` are of the pages that
+    were added, changed or removed.
     """
 
     added: int = 0
@@ -120,6 +121,7 @@ class IngestReport:
     chunks: int = 0
     problems: list[Mistake] = field(default_factory=list)
     remarks: list[Mistake] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -159,6 +161,7 @@ async def ingest(
     if gone:
         await _remove(database, gone)
     report.removed = len(gone)
+    report.paths += gone
     report.seconds = time.perf_counter() - started
     return report
 
@@ -241,6 +244,7 @@ async def _store_all(
         report.chunks += sum(len(one.chunks) for one in prepared)
         report.added += sum(one.page.path not in stored for one in prepared)
         report.changed += sum(one.page.path in stored for one in prepared)
+        report.paths += [one.page.path for one in prepared]
     if progress is not None:
         progress(Progress(len(files), len(files), ""))
 

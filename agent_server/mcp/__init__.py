@@ -9,6 +9,7 @@ SDK, which is heavy: import them where they are needed.
 from agent_server.mcp.documents import Document, Documents
 from agent_server.mcp.http import McpApp, mcp_app
 from agent_server.mcp.metadata import canonical_address
+from agent_server.mcp.offers import Offers, Watching
 from agent_server.mcp.open_calls import OpenCalls
 
-__all__ = ["Document", "Documents", "McpApp", "OpenCalls", "canonical_address", "mcp_app"]
+__all__ = ["Document", "Documents", "McpApp", "Offers", "OpenCalls", "Watching", "canonical_address", "mcp_app"]

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 import structlog
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -42,6 +43,9 @@ class Resolve(Protocol):
 Authorise = Callable[[Caller, Any], Awaitable[None]]
 """Raises Forbidden when this caller may not send this message (any JSON)."""
 
+Stream = Callable[[Caller, str], ASGIApp]
+"""What tells the session of a caller's client of changes."""
+
 _REQUEST_CANCELLED = -32800
 """As the Language Server Protocol has it, and the MCP SDK."""
 _OK = 200
@@ -66,6 +70,7 @@ class Authenticated:
         body_limit: int,
         resource: Resource,
         calls: OpenCalls,
+        stream: Stream | None = None,
     ) -> None:
         self.app = app
         self.resolve = resolve
@@ -73,6 +78,7 @@ class Authenticated:
         self.body_limit = body_limit
         self.resource = resource
         self.calls = calls
+        self.stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope = {**scope, "headers": _strip_headers(scope["headers"])}
@@ -80,7 +86,10 @@ class Authenticated:
         token, caller = _token_of(request), None
         try:
             caller = await self._get_member(token, request)
-            # An older client's GET would hold a stream open on which a stateless server never says anything.
+            session = request.headers.get(SESSION)
+            if request.method == "GET" and session and self.stream is not None and not _is_modern(request):
+                await self.stream(caller, session)(scope, receive, send)
+                return
             if request.method != "POST":
                 await Response(status_code=405, headers={"Allow": "POST"})(scope, receive, send)
                 return
@@ -162,6 +171,11 @@ def _begin_session(app: ASGIApp) -> ASGIApp:
         await app(scope, receive, send_id)
 
     return begin
+
+
+def _is_modern(request: Request) -> bool:
+    """Whether the request is of a protocol that has no streams of sessions."""
+    return request.headers.get("mcp-protocol-version") in MODERN_PROTOCOL_VERSIONS
 
 
 def _token_of(request: Request) -> str | None:

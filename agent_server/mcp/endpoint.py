@@ -12,12 +12,15 @@ from starlette.types import ASGIApp
 
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime, authorise_call
+from agent_server.knowledge.resources import SCHEME
 from agent_server.mcp.accept import AnyAccept
 from agent_server.mcp.auth import Authenticated, Resolve, current_caller
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.metadata import Resource
+from agent_server.mcp.offers import Offers
 from agent_server.mcp.open_calls import OpenCalls
 from agent_server.mcp.server import create_mcp_server
+from agent_server.mcp.sessions import create_stream
 from agent_server.settings import Settings
 from agent_server.tool import Tool
 
@@ -40,6 +43,7 @@ def create_endpoint(
     instructions: str,
     resolve: Resolve,
     documents: Documents | None,
+    offers: Offers | None,
     resource: Resource,
     calls: OpenCalls,
 ) -> Endpoint:
@@ -52,6 +56,7 @@ def create_endpoint(
         instructions=instructions,
         caller=current_caller,
         documents=documents,
+        offers=offers,
     )
 
     async def authorise(caller: Caller, message: Any) -> None:
@@ -62,8 +67,10 @@ def create_endpoint(
                     await authorise(caller, one)
             case {"method": "tools/call", "params": {"name": str(key)}} if key in tools:
                 await authorise_call(runtime, tools[key], caller=caller, surface="mcp")
-            case {"method": "resources/read"} if documents is not None:
+            case {"method": "resources/read", "params": {"uri": str(uri)}} if documents and uri.startswith(SCHEME):
                 documents.authorise(caller)
+            case {"method": method, "params": {**params}} if offers is not None:
+                offers.authorise(caller, method, params)
 
     limit = runtime.settings.body_limit
     manager = StreamableHTTPSessionManager(
@@ -75,7 +82,13 @@ def create_endpoint(
         max_request_body_size=limit,
     )
     app = Authenticated(
-        manager.handle_request, resolve=resolve, authorise=authorise, body_limit=limit, resource=resource, calls=calls
+        manager.handle_request,
+        resolve=resolve,
+        authorise=authorise,
+        body_limit=limit,
+        resource=resource,
+        calls=calls,
+        stream=create_stream(runtime, documents, offers),
     )
     return Endpoint(server, AnyAccept(app), manager.run)
 

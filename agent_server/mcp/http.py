@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from agent_server.calls.call import Runtime
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.metadata import describe_resource, metadata_router
+from agent_server.mcp.offers import Offers
 from agent_server.mcp.open_calls import OpenCalls
 from agent_server.tool import Tool
 
@@ -86,12 +87,13 @@ def mcp_app(
     instructions: str,
     resolve: "Resolve",
     documents: Documents | None = None,
+    offers: Offers | None = None,
     calls: OpenCalls | None = None,
 ) -> McpApp:
     """`tools` and `documents` over HTTP for the callers that `resolve` finds by their token. `calls` are those that are
     being answered; by default no other replica is told which are no longer wanted."""
     open_calls = OpenCalls() if calls is None else calls
-    resource = describe_resource(runtime.settings, name, tools.values(), documents)
+    resource = describe_resource(runtime.settings, name, tools.values(), documents, offers)
 
     def create(instructions: str) -> "Endpoint":
         from agent_server.mcp.endpoint import create_endpoint  # noqa: PLC0415  # heavy
@@ -104,6 +106,7 @@ def mcp_app(
             instructions=instructions,
             resolve=resolve,
             documents=documents,
+            offers=offers,
             resource=resource,
             calls=open_calls,
         )

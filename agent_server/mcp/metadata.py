@@ -18,6 +18,7 @@ from agent_server.caller import Caller
 from agent_server.errors import Forbidden, Unauthorized
 from agent_server.identity.roles import staff_scopes
 from agent_server.mcp.documents import Documents
+from agent_server.mcp.offers import Offers
 from agent_server.settings import Settings
 from agent_server.tool import Tool
 
@@ -102,9 +103,13 @@ class Resource:
 
 
 def describe_resource(
-    settings: Settings, name: str, tools: Iterable[Tool[..., Any]], documents: Documents | None
+    settings: Settings,
+    name: str,
+    tools: Iterable[Tool[..., Any]],
+    documents: Documents | None,
+    offers: Offers | None = None,
 ) -> Resource:
-    """The resource that these tools and documents make. Scopes for staff are left out: clients are not told to ask
+    """The resource that these tools, documents and offers make. Scopes for staff are left out: clients are not told to ask
     every user for them."""
     staff = set(staff_scopes())
     effects: Mapping[str, set[str]] = {"read": set(), "write": set()}
@@ -114,6 +119,8 @@ def describe_resource(
         effects["read" if tool.effect == "read" else "write"].add(tool.scope)
     if documents is not None:
         effects["read"].add(documents.scope)
+    if offers is not None:
+        effects["read"] |= {resource.scope for resource in offers.workspace.resources}
     return Resource(
         name=name,
         address=canonical_address(settings),

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 from agent_server.caller import Caller
 from agent_server.knowledge.search import DocumentSummary, list_documents, read_document
 from agent_server.mcp.documents import Documents
+from agent_server.mcp.offers import Offers
 from agent_server.server import Server
+from agent_server.settings import Settings
 from agent_server.version import VERSION
 from agent_server.workspace import Workspace
 
@@ -23,9 +25,10 @@ def create_mcp(server: Server, caller: Caller) -> "McpServer":
         server.workspace.tools,
         name=server.settings.title,
         version=VERSION,
-        instructions=tell_instructions(server.workspace),
+        instructions=tell_instructions(server.workspace, server.settings),
         caller=lambda: caller,
         documents=create_documents(server),
+        offers=Offers(server.workspace),
     )
 
 
@@ -44,7 +47,9 @@ def create_documents(server: Server) -> Documents:
     return Documents(scope="knowledge:read", list_documents=list_some, read_document=read)
 
 
-def tell_instructions(workspace: Workspace) -> str:
+def tell_instructions(workspace: Workspace, settings: Settings) -> str:
     """What an MCP client is told of this server."""
+    if settings.mcp_instructions:
+        return settings.mcp_instructions
     lines = [f"- {agent.name}: {agent.description}" for agent in workspace.specialists]
     return "Tools and content of this server. Its specialists, when asked by chat:\n" + "\n".join(lines)

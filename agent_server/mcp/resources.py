@@ -1,63 +1,131 @@
-"""Knowledge documents as MCP resources: `content://safety/flying.md` is the file `safety/flying.md` under content/."""
+"""Knowledge documents and resources of functions as MCP clients list and read them.
 
-from urllib.parse import quote, unquote
+`content://safety/flying.md` is the file `safety/flying.md` under content/; any other address is that of a function.
+"""
+
+from urllib.parse import unquote
 
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
 from agent_server.caller import Caller
-from agent_server.errors import LONGEST_VALUE, NotFound, cut
+from agent_server.calls.call import Runtime, call_tool
+from agent_server.errors import LONGEST_VALUE, AgentServerError, InvalidInput, NotFound, cut
+from agent_server.knowledge.resources import SCHEME, document_uri
 from agent_server.log import without_secrets
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.errors import error_data
+from agent_server.mcp.offers import Offers
 from agent_server.mcp.pages import PAGE, read_cursor, write_cursor
+from agent_server.resource import Contents, Resource
 
-_SCHEME = "content://"
+DOCUMENT_TEMPLATE = SCHEME + "{+path}"
 _MARKDOWN = "text/markdown"
-_LONGEST_URI = 8_000
+LONGEST_URI = 8_000
+
+ReadContents = types.TextResourceContents | types.BlobResourceContents
 
 
 async def list_resources(
-    documents: Documents, caller: Caller, cursor: str | None = None
+    documents: Documents | None, offers: Offers | None, caller: Caller, cursor: str | None = None
 ) -> tuple[list[types.Resource], str | None]:
-    """A page of what `caller` may read in the order of the paths, and the cursor of the next one.
+    """A page of what `caller` may read, and the cursor of the next one.
 
-    Raises MCPError for a cursor that is none of this server's.
+    Resources of functions come first, then documents in the order of their paths. Raises MCPError for a cursor that is
+    none of this server's.
     """
     after = read_cursor(cursor)
-    if not caller.may(documents.scope):
-        return [], None
+    own = [] if offers is None or after is not None else offers.list_resources(caller)
+    listed = [_describe(resource) for resource in own if not resource.parameters]
+    if documents is None or not caller.may(documents.scope):
+        return listed, None
     found = await documents.list_documents(after, PAGE + 1)
-    page = [
-        types.Resource(uri=_SCHEME + quote(d.path), name=d.path, title=d.title, mime_type=_MARKDOWN)
-        for d in found[:PAGE]
+    listed += [
+        types.Resource(uri=document_uri(d.path), name=d.path, title=d.title, mime_type=_MARKDOWN) for d in found[:PAGE]
     ]
-    return page, write_cursor(found[PAGE - 1].path) if len(found) > PAGE else None
+    return listed, write_cursor(found[PAGE - 1].path) if len(found) > PAGE else None
 
 
-def list_templates(documents: Documents, caller: Caller) -> list[types.ResourceTemplate]:
-    if not caller.may(documents.scope):
-        return []
-    return [
-        types.ResourceTemplate(
-            uri_template=_SCHEME + "{+path}",
-            name="document",
-            title="Knowledge document",
-            description="A Markdown document of the knowledge base, by its path.",
-            mime_type=_MARKDOWN,
-        )
-    ]
+def list_templates(documents: Documents | None, offers: Offers | None, caller: Caller) -> list[types.ResourceTemplate]:
+    """The templates of addresses that `caller` may read."""
+    listed = [_describe_template(each) for each in (offers.list_resources(caller) if offers else ()) if each.parameters]
+    if documents is None or not caller.may(documents.scope):
+        return listed
+    document = types.ResourceTemplate(
+        uri_template=DOCUMENT_TEMPLATE,
+        name="document",
+        title="Knowledge document",
+        description="A Markdown document of the knowledge base, by its path.",
+        mime_type=_MARKDOWN,
+    )
+    return [document, *listed]
 
 
-async def read_resource(documents: Documents, caller: Caller, uri: str) -> types.TextResourceContents:
-    """The text of a document. Raises Forbidden, and MCPError with the address for one that is not there."""
-    documents.authorise(caller)
-    path = unquote(uri[:_LONGEST_URI].removeprefix(_SCHEME))
+async def read_resource(
+    runtime: Runtime, documents: Documents | None, offers: Offers | None, caller: Caller, uri: str
+) -> ReadContents:
+    """What is at an address. Raises Forbidden, and MCPError with the address for one where nothing is."""
     try:
-        # Postgres takes no NUL, and would fail on it.
-        if len(uri) > _LONGEST_URI or not uri.startswith(_SCHEME) or "\x00" in path:
-            raise NotFound(f"There is no document at this address; one looks like {_SCHEME}folder/file.md")
-        text = await documents.read_document(path)
-    except NotFound as error:
-        raise MCPError.from_error_data(error_data(error, uri=without_secrets(cut(uri, LONGEST_VALUE)))) from None
-    return types.TextResourceContents(uri=uri, mime_type=_MARKDOWN, text=text)
+        if len(uri) > LONGEST_URI:
+            raise NotFound("There is no resource at this address")
+        if documents is not None and uri.startswith(SCHEME):
+            return types.TextResourceContents(
+                uri=uri, mime_type=_MARKDOWN, text=await _read_document(documents, caller, uri)
+            )
+        found = None if offers is None else offers.find_resource(uri)
+        if found is None:
+            raise NotFound(
+                "There is no resource at this address; resources/list and its templates show which there are"
+            )
+        resource, arguments = found
+        read = await call_tool(runtime, resource.reader, arguments, caller=caller, surface="mcp")
+        return _render(uri, Contents.model_validate(read))
+    except (NotFound, InvalidInput) as error:
+        raise _missing(error, uri) from None
+
+
+async def _read_document(documents: Documents, caller: Caller, uri: str) -> str:
+    documents.authorise(caller)
+    path = unquote(uri.removeprefix(SCHEME))
+    # Postgres takes no NUL, and would fail on it.
+    if "\x00" in path:
+        raise NotFound(f"There is no document at this address; one looks like {SCHEME}folder/file.md")
+    return await documents.read_document(path)
+
+
+def _missing(error: AgentServerError, uri: str) -> MCPError:
+    data = error_data(error, uri=without_secrets(cut(uri, LONGEST_VALUE)))
+    return MCPError.from_error_data(data.model_copy(update={"code": types.INVALID_PARAMS}))
+
+
+def _render(uri: str, read: Contents) -> ReadContents:
+    if read.blob is not None:
+        return types.BlobResourceContents(uri=uri, mime_type=read.mime_type, blob=read.blob)
+    return types.TextResourceContents(uri=uri, mime_type=read.mime_type, text=read.text or "")
+
+
+def _describe(resource: Resource) -> types.Resource:
+    return types.Resource(
+        uri=resource.uri,
+        name=resource.name,
+        title=resource.reader.title,
+        description=resource.reader.description,
+        mime_type=resource.mime_type,
+        icons=list_icons(resource.icon),
+    )
+
+
+def _describe_template(resource: Resource) -> types.ResourceTemplate:
+    return types.ResourceTemplate(
+        uri_template=resource.uri,
+        name=resource.name,
+        title=resource.reader.title,
+        description=resource.reader.description,
+        mime_type=resource.mime_type,
+        icons=list_icons(resource.icon),
+    )
+
+
+def list_icons(icon: str | None) -> list[types.Icon] | None:
+    """The icon at an address, as the protocol has it."""
+    return None if icon is None else [types.Icon(src=icon)]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import mcp_types as types
-from mcp.server.caching import CacheHint
+from mcp.server.caching import CacheableMethod, CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
@@ -18,13 +18,23 @@ from agent_server.log import without_secrets
 from agent_server.mcp.asking import answer_call, ask, can_ask
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.errors import render_errors
+from agent_server.mcp.methods import add_methods
+from agent_server.mcp.offers import Offers
 from agent_server.mcp.pages import refuse_cursor
-from agent_server.mcp.resources import list_resources, list_templates, read_resource
+from agent_server.mcp.resources import list_icons
+from agent_server.mcp.subscriptions import WatchedServer
 from agent_server.mcp.tools import describe_all, render_failure, render_output
 from agent_server.tool import Tool
 
 # Private, because a list depends on the scopes of its caller.
 _LIST_CACHE = CacheHint(ttl_ms=60_000, scope="private")
+_CACHE: Mapping[CacheableMethod, CacheHint] = {
+    "tools/list": _LIST_CACHE,
+    "prompts/list": _LIST_CACHE,
+    "resources/list": _LIST_CACHE,
+    "resources/templates/list": _LIST_CACHE,
+    "resources/read": CacheHint(ttl_ms=0, scope="private"),
+}
 
 Context = ServerRequestContext[Any, Any]
 
@@ -38,8 +48,9 @@ def create_mcp_server(
     instructions: str,
     caller: Callable[[], Caller],
     documents: Documents | None = None,
+    offers: Offers | None = None,
 ) -> Server:
-    """A server of `tools` and of `documents` as resources. `caller` says who makes the request being answered.
+    """A server of `tools`, of `documents` as resources and of what else it `offers`. `caller` says who makes the request being answered.
 
     A call fails as the model can read it (a result with `isError`), save for a tool that is not there or not the
     caller's to use: that is an error of the protocol.
@@ -74,37 +85,20 @@ def create_mcp_server(
         is_result = isinstance(output, types.CallToolResult | types.InputRequiredResult)
         return output if is_result else render_output(tool, output)
 
-    server = Server(
+    server = WatchedServer(
         name,
         version=version,
         instructions=instructions,
-        cache_hints={"tools/list": _LIST_CACHE, "resources/list": _LIST_CACHE, "resources/templates/list": _LIST_CACHE},
+        icons=list_icons(runtime.settings.mcp_icon),
+        cache_hints=_CACHE,
         # Without this the SDK runs list_tools before every call, half as much work again.
         get_tool_input_schema=lambda name: tools[name].input_schema if name in tools else None,
         on_list_tools=list_tools,
         on_call_tool=call,
     )
     server.middleware.append(render_errors)
-    if documents is not None:
-        _add_documents(server, documents, caller)
+    add_methods(server, runtime, documents, offers, caller)
     return server
-
-
-def _add_documents(server: Server, documents: Documents, caller: Callable[[], Caller]) -> None:
-    async def listed(_: Context, params: types.PaginatedRequestParams) -> types.ListResourcesResult:
-        resources, cursor = await list_resources(documents, caller(), params.cursor)
-        return types.ListResourcesResult(resources=resources, next_cursor=cursor)
-
-    async def templates(_: Context, params: types.PaginatedRequestParams) -> types.ListResourceTemplatesResult:
-        refuse_cursor(params)
-        return types.ListResourceTemplatesResult(resource_templates=list_templates(documents, caller()))
-
-    async def read(_: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
-        return types.ReadResourceResult(contents=[await read_resource(documents, caller(), params.uri)])
-
-    server.add_request_handler("resources/list", types.PaginatedRequestParams, listed)
-    server.add_request_handler("resources/templates/list", types.PaginatedRequestParams, templates)
-    server.add_request_handler("resources/read", types.ReadResourceRequestParams, read)
 
 
 def _unknown_tool(name: str, known: list[str]) -> MCPError:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from agent_server.errors import ModelFailed
@@ -22,7 +22,8 @@ class AgentPrompt:
 
     `parts` are the files that the body includes, by name. `candidates` are other versions of this agent, each with the
     `share` of conversations that it takes, in percent. `temperature` is the model's, `max_turns` the most model calls
-    of this agent in a turn, and `output` what its answers have to be where they are data.
+    of this agent in a turn, and `output` what its answers have to be where they are data. `mcp` says whether MCP clients
+    are offered it as a prompt, and whether it is nothing else.
     """
 
     name: str
@@ -41,6 +42,7 @@ class AgentPrompt:
     max_turns: int | None = None
     inputs: Mapping[str, Input] = field(default_factory=dict)
     output: Output | None = None
+    mcp: bool | Literal["only"] = False
     share: float | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
     candidates: Sequence["AgentPrompt"] = ()

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -14,8 +14,10 @@ from agent_server.prompts.output import EXAMPLE
 
 MOST_TURNS = 200
 """The most model calls that `max_turns` may allow."""
-ROUTING = ("description", "examples", "handoffs")
+ROUTING = ("description", "examples", "handoffs", "mcp")
 """The keys that a candidate takes from the file of its agent: messages are routed before a version is chosen."""
+AGENTS_ALONE = ("knowledge", "examples", "handoffs", "model", "temperature", "max_turns", "output")
+"""The keys that mean nothing for a prompt that is no agent."""
 _EXAMPLES = {
     "name": "baker",
     "description": "Answers questions about bread.",
@@ -29,6 +31,7 @@ _EXAMPLES = {
     "max_turns": "6",
     "inputs": "{language: {default: English}}",
     "output": EXAMPLE,
+    "mcp": "true",
     "share": "10",
 }
 _TEXTS = ("name", "description", "model", "version")
@@ -59,6 +62,7 @@ Names = Annotated[tuple[Text, ...], BeforeValidator(_one_or_many, json_schema_in
 Collections = Annotated[
     tuple[Text, ...] | None, BeforeValidator(_all_or_none, json_schema_input_type=list[Text] | Text | bool | None)
 ]
+Exposure = Annotated[bool, Field(strict=True)] | Literal["only"]
 Turns = Annotated[
     int,
     Field(strict=True, ge=1, le=MOST_TURNS),
@@ -97,6 +101,9 @@ class FrontMatter(BaseModel):
     output: dict[str, Any] | Text | None = Field(
         None,
         description="The shape of its answers: a JSON Schema, the path of one below prompts/, or package.module:Model.",
+    )
+    mcp: Exposure = Field(
+        False, description="true: MCP clients are offered it as a prompt; only: they are, and it is no agent."
     )
     share: Number | None = Field(
         None, ge=0, le=100, description="How many percent of new conversations a candidate takes, as in support.v2.md."
@@ -143,6 +150,12 @@ def validate(values: Mapping[str, Any], name: FileName, *, named: bool) -> tuple
 def _find_misnamed(front: Mapping[str, Any], name: FileName, wrong: Iterable[str]) -> dict[str, str]:
     """What the front matter says otherwise than the name of the file."""
     found: dict[str, str] = {}
+    if front.get("mcp") == "only":
+        found |= {
+            key: "is for an agent, and `mcp: only` says that this is none; take one of them out"
+            for key in AGENTS_ALONE
+            if key in front
+        }
     file = f"{name.agent}.md" if name.candidate is None else f"{name.agent}.{name.candidate}.md"
     if "name" not in wrong and front.get("name", name.agent) != name.agent:
         meant = f"the file is {file}" if name.candidate is None else f"{file} is a candidate of {name.agent}"
@@ -181,6 +194,8 @@ def _explain(error: ErrorDetails) -> str:
             return f"must be a list of texts, {example}; put one with a colon in quotation marks"
         case _ if key == "inputs":
             return _explain_input(error)
+        case _ if key == "mcp":
+            return f"must be true, false or only, {example}"
         case _ if key == "output":
             return f"must be a JSON Schema, the path of one, or a Pydantic model, {example} or `output: tools.orders:Order`"
         case _:
@@ -203,6 +218,8 @@ def _explain_input(error: ErrorDetails) -> str:
             return f"{name}: {key!r} says nothing of an input; {name_known(key, Input.model_fields)}"
         case "literal_error":
             return f"{name}: type must be one of {', '.join(WORDS)}"
+        case _ if error["type"] == "values" or key in ("enum", "examples"):
+            return f"{name}: enum and examples are lists of values of its type, and a default is one of enum, as in `enum: [red, green]`"
         case "default":
             return f"{name}: default must be a value of its type; leave it out where one must be given, and put a date in quotation marks"
         case _ if key == "description":

@@ -89,6 +89,19 @@ class Input(BaseModel):
     type: Kind = Field("string", description="What it may be.")
     default: Any = Field(None, description="Its value where none is given; without it one must be given.")
     description: Annotated[str | None, Field(strict=True)] = Field(None, description="What it is for.")
+    enum: Annotated[list[Any] | None, Field(min_length=1)] = Field(None, description="All that it may be.")
+    examples: Annotated[list[Any] | None, Field(min_length=1)] = Field(
+        None, description="Some of what it may be, for clients that complete what a user types."
+    )
+
+    @model_validator(mode="after")
+    def _check_values(self) -> "Input":
+        for values in (self.enum, self.examples):
+            if not all(takes(self.type, value) and _is_json(value) for value in values or ()):
+                raise PydanticCustomError("values", "values")
+        if self.enum is not None and self.default is not None and self.default not in self.enum:
+            raise PydanticCustomError("values", "values")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -107,7 +120,18 @@ class Input(BaseModel):
     @property
     def sample(self) -> Any:
         """A value to try a body with."""
-        return _SAMPLES[self.type] if self.default is None else self.default
+        if self.default is not None:
+            return self.default
+        return self.enum[0] if self.enum else _SAMPLES[self.type]
+
+    @property
+    def words(self) -> str:
+        """What it may be, in words."""
+        return f"one of {', '.join(map(quote_value, self.enum))}" if self.enum else WORDS[self.type]
+
+    def takes(self, value: Any) -> bool:
+        """Whether a value is one that it may have."""
+        return takes(self.type, value) and (self.enum is None or value in self.enum)
 
 
 def _refuse_reserved(name: Any) -> Any:
@@ -129,9 +153,9 @@ def fill_inputs(
         # A profile keeps no null, and a request that sends one has nothing to say.
         found = next((source[name] for source in (given, profile) if source.get(name) is not None), declared.default)
         if found is None:
-            wrong.append(FieldError(name, f"is missing; it is {WORDS[declared.type]}"))
-        elif not takes(declared.type, found):
-            wrong.append(FieldError(name, f"must be {WORDS[declared.type]}, not {quote_value(found)}"))
+            wrong.append(FieldError(name, f"is missing; it is {declared.words}"))
+        elif not declared.takes(found):
+            wrong.append(FieldError(name, f"must be {declared.words}, not {quote_value(found)}"))
         values[name] = found
     if wrong:
         where = "give them as `inputs` of the request, or keep them in the profile"
@@ -150,5 +174,5 @@ def _find_wrong(given: Mapping[str, Any], declared: Mapping[str, Input]) -> Iter
     for name, value in given.items():
         if name not in declared:
             yield FieldError(f"inputs.{name}", f"no agent takes it; {name_known(name, declared)}")
-        elif value is not None and not takes(declared[name].type, value):
-            yield FieldError(f"inputs.{name}", f"must be {WORDS[declared[name].type]}")
+        elif value is not None and not declared[name].takes(value):
+            yield FieldError(f"inputs.{name}", f"must be {declared[name].words}")

@@ -40,6 +40,14 @@ class ServerSettings(BaseModel):
         bool, Field(description="Whether MCP clients are told the schemas of results, which costs models tokens.")
     ] = False
 
+    mcp_instructions: Annotated[
+        str | None, Field(description="What MCP clients are told of this server, in place of its list of specialists.")
+    ] = None
+    mcp_icon: Annotated[
+        str | None,
+        Field(pattern="^(https://|data:image/)", description="The address of the server's picture in MCP clients."),
+    ] = None
+
     # Orchestrators kill 30 seconds after SIGTERM by default; some of that is for the rest of the stop.
     drain_seconds: Annotated[
         float, Field(ge=0, description="How long a server that is told to stop goes on with its turns, seconds.")

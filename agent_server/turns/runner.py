@@ -10,6 +10,8 @@ from uuid import UUID
 
 import structlog
 
+from agent_server.changes import Changes
+from agent_server.conversations.ids import CONVERSATION
 from agent_server.db import Database
 from agent_server.db.sleep import Sleep
 from agent_server.errors import Unavailable
@@ -56,8 +58,10 @@ class Runner:
         waiting: int | None = None,
         turn_timeout: float = 300.0,
         sleep: Sleep | None = None,
+        changes: Changes | None = None,
     ) -> None:
         self.replica = replica
+        self._changes = changes or Changes()
         self._sleep = sleep or Sleep()
         self._database, self._hub = database, hub
         self._places = Places(slots=slots, waiting=waiting)
@@ -166,6 +170,7 @@ class Runner:
         self.replica.send(WorkWaits())
         # Last, so that followers get the ends that were written while it drained.
         self._hub.close()
+        self._changes.close()
 
     def check_room(self) -> None:
         """Raises Unavailable where this process takes on no turn."""
@@ -204,6 +209,7 @@ class Runner:
         elif accepted.turn.status == "running":  # the message may have been put into it
             self._hub.mark_grown(accepted.turn.id)
             self.replica.send(TurnGrew(accepted.turn.id))
+        self._tell_watchers(accepted.turn.conversation_id)
 
     def begin(self, turn: Turn, recalled: Any = None) -> None:
         """Run a turn that this replica owns. It has a task of its own. `recalled` was read as it was accepted."""
@@ -222,6 +228,10 @@ class Runner:
     async def _attempt(self, turn: Turn, recalled: Any) -> None:
         if await self._attempts.make(turn, recalled):
             self.announce_work()
+        self._tell_watchers(turn.conversation_id)
+
+    def _tell_watchers(self, conversation_id: UUID) -> None:
+        self._changes.announce(CONVERSATION + str(conversation_id))
 
     def _free_slot(self, turn_id: UUID, _: asyncio.Task[None]) -> None:
         del self._tasks[turn_id]

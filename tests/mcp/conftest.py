@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -17,14 +18,16 @@ from starlette.applications import Starlette
 
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
+from agent_server.changes import Changes
 from agent_server.db import Database
 from agent_server.identity.credentials import issue_key
-from agent_server.identity.resolver import resolve_caller
-from agent_server.mcp import McpApp, mcp_app
+from agent_server.identity.resolver import create_resolver, resolve_caller
+from agent_server.mcp import McpApp, Offers, Watching, mcp_app
 from agent_server.settings import Settings
 from agent_server.testing.serving import serving
 from tests.conftest import everything
 from tests.mcp.notes import DOCUMENTS, TOOLS, Gate, Notes
+from tests.mcp.offered import create_offers
 
 Mode = Literal["modern", "legacy"]
 MODES: tuple[Mode, ...] = ("modern", "legacy")
@@ -125,15 +128,27 @@ def gate() -> Gate:
 
 
 @pytest.fixture
-def app(database: Database, settings: Settings, gate: Gate) -> McpApp:
+def changes() -> Changes:
+    return Changes()
+
+
+@pytest.fixture
+def offers(tmp_path: Path, changes: Changes, database: Database, settings: Settings) -> Offers:
+    renew = create_resolver(settings, database, agents=(), staff=()).renew
+    return create_offers(tmp_path, Watching(changes, renew, database, seconds=0.2))
+
+
+@pytest.fixture
+def app(database: Database, settings: Settings, gate: Gate, changes: Changes, offers: Offers | None) -> McpApp:
     return mcp_app(
-        Runtime(settings=settings, database=database, resources={Gate: gate}),
+        Runtime(settings=settings, database=database, resources={Gate: gate, Changes: changes}),
         TOOLS,
         name="notes",
         version="1.0",
         instructions="Notes.",
         resolve=partial(resolve_caller, database),
         documents=DOCUMENTS,
+        offers=offers,
     )
 
 

@@ -10,6 +10,7 @@ from sqlmodel import col, func, select
 from agent_server.audit import Audit, AuditRepository
 from agent_server.errors import Conflict, Forbidden, InvalidInput, NotFound, TooMany, Unavailable
 from agent_server.mcp import Documents
+from agent_server.resource import announce
 from agent_server.tool import Loss, ToolContext, tool
 
 
@@ -47,6 +48,7 @@ class Gate:
 async def add_note(context: ToolContext, text: Annotated[str, Field(max_length=40)], topic: str | None = None) -> Note:
     """Write a note."""
     note = await context.repository(Notes).write(text)
+    announce(context, "notes://all")
     return note.model_copy(update={"topic": topic})
 
 

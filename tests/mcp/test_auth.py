@@ -34,7 +34,7 @@ async def test_without_a_token_the_answer_is_401_with_a_bearer_challenge(noteboo
 
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == (
-        f'Bearer scope="knowledge:read notes:read", resource_metadata="{metadata_of(notebook)}"'
+        f'Bearer scope="conversations:read knowledge:read notes:read", resource_metadata="{metadata_of(notebook)}"'
     )
     assert answer.json() == snapshot(
         {
@@ -60,7 +60,9 @@ async def test_a_token_that_is_not_ours_is_401(notebook: Notebook, mode: Mode) -
 
         assert answer.status_code == 401
         challenge = answer.headers["www-authenticate"]
-        assert challenge.startswith('Bearer error="invalid_token", scope="knowledge:read notes:read", error_desc')
+        assert challenge.startswith(
+            'Bearer error="invalid_token", scope="conversations:read knowledge:read notes:read", error_desc'
+        )
         assert challenge.endswith(f', resource_metadata="{metadata_of(notebook)}"')
 
 
@@ -359,24 +361,6 @@ async def test_a_body_that_we_cannot_read_is_no_call(
 
     assert answer.status_code == 400
     assert await notebook.notes() == []
-
-
-@pytest.mark.parametrize(
-    ("method", "params"),
-    [
-        ("subscriptions/listen", {"notifications": {"resourceSubscriptions": ["content://safety/flying.md"]}}),
-        ("resources/subscribe", {"uri": "content://safety/flying.md"}),
-        ("completion/complete", {"ref": {"type": "ref/prompt", "name": "a"}, "argument": {"name": "a", "value": ""}}),
-        ("prompts/list", {}),
-        ("prompts/get", {"name": "a"}),
-    ],
-)
-async def test_what_could_tell_of_anothers_resources_is_not_offered(
-    notebook: Notebook, mode: Mode, method: str, params: dict[str, Any]
-) -> None:
-    answer = await notebook.post(mode, method, params)
-
-    assert "Method not found" in answer.text
 
 
 async def test_lists_hold_what_the_caller_may_use_and_are_for_it_alone(notebook: Notebook) -> None:

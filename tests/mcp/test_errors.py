@@ -199,7 +199,7 @@ async def test_arguments_that_are_no_object_are_refused(notebook: Notebook, mode
 
 
 async def test_a_method_that_is_not_served_is_said_to_be_unknown(notebook: Notebook, mode: Mode) -> None:
-    for method in ("prompts/list", "tools/remove"):
+    for method in ("prompts/remove", "tools/remove"):
         answer = await notebook.post(mode, method, {})
 
         assert rpc(answer)["error"]["code"] == -32601

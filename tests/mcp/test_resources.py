@@ -22,6 +22,11 @@ from tests.mcp.conftest import Mode, Notebook
 from tests.mcp.notes import DOCUMENTS, TOOLS, Page
 
 
+@pytest.fixture
+def offers() -> None:
+    """Nothing beside documents."""
+
+
 async def test_documents_are_listed_as_resources(notebook: Notebook, mode: Mode) -> None:
     async with notebook.client(mode) as client:
         resources = (await client.list_resources()).resources

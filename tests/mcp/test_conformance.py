@@ -1,0 +1,80 @@
+"""The conformance suite of MCP against a workspace that declares what its scenarios ask for, on three replicas behind a
+balancer that knows no sessions."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.mcp.conformance.proxy import balance
+from tests.needs import SUITE
+from tests.server import Start
+
+pytestmark = pytest.mark.needs("conformance")
+
+HERE = Path(__file__).parent / "conformance"
+REPLICAS = 3
+SCENARIOS = {"2025-11-25": 30, "2026-07-28": 37}
+"""How many a revision requires."""
+_CONTENT = {"tools-call-image", "tools-call-audio", "tools-call-embedded-resource", "tools-call-mixed-content"}
+KNOWN: Mapping[str, set[str]] = {
+    "2025-11-25": {
+        *_CONTENT,
+        "tools-call-with-progress",
+        "tools-call-with-logging",
+        "logging-set-level",
+        "tools-call-sampling",
+        "tools-call-elicitation",
+        "elicitation-sep1034-defaults",
+        "elicitation-sep1330-enums",
+    },
+    "2026-07-28": {
+        *_CONTENT,
+        "tools-call-with-progress",
+        "server-stateless",
+        "input-required-result-basic-elicitation",
+        "input-required-result-basic-sampling",
+        "input-required-result-basic-list-roots",
+        "input-required-result-request-state",
+        "input-required-result-multiple-input-requests",
+        "input-required-result-multi-round",
+        "input-required-result-result-type",
+        "input-required-result-tampered-state",
+        "input-required-result-capability-check",
+    },
+}
+"""What is known not to pass yet. One that passes is taken out here."""
+_RESULT = re.compile(r"^(✓|✗) ([a-z0-9-]+): ", re.MULTILINE)
+_NOT_SCORED = re.compile(r"^  [✓✗] ([a-z0-9-]+) \(", re.MULTILINE)
+
+
+@pytest.mark.parametrize("revision", SCENARIOS)
+async def test_what_a_revision_requires_passes_but_for_what_is_known(
+    start_other: Start, revision: str, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(start_other(HERE / "workspace")) for _ in range(REPLICAS)]
+        bases = [str(client.http.base_url).rstrip("/") for client in clients]
+        base = await stack.enter_async_context(balance(bases, clients[0].key))
+        results = await _run_suite(f"{base}/mcp", revision, tmp_path)
+    assert len(results) == SCENARIOS[revision]
+    assert {name for name, passed in results.items() if not passed} == KNOWN[revision]
+
+
+async def _run_suite(url: str, revision: str, folder: Path) -> dict[str, bool]:
+    """Whether each of the scenarios has passed that a revision requires."""
+    node, suite = SUITE
+    process = await asyncio.create_subprocess_exec(
+        *(node, suite, "server", "--url", url, "--requirements", revision, "--output-dir", str(folder)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=folder,
+    )
+    said = (await process.communicate())[0].decode()
+    summary, is_there, others = said.partition("=== SUMMARY ===")[2].partition("Not scored for")
+    assert is_there, said
+    not_scored = set(_NOT_SCORED.findall(others))
+    return {name: mark == "✓" for mark, name in _RESULT.findall(summary) if name not in not_scored}
