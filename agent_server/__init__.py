@@ -30,24 +30,32 @@ if TYPE_CHECKING:
     from agent_server.identity.profiles import update_profile as update_profile
     from agent_server.knowledge.passages import Passage as Passage
     from agent_server.knowledge.tools import Passages as Passages
+    from agent_server.media import Audio as Audio
+    from agent_server.media import Embedded as Embedded
+    from agent_server.media import Image as Image
+    from agent_server.media import Link as Link
     from agent_server.repository import Page as Page
     from agent_server.repository import Repository as Repository
     from agent_server.seed import SeedFile as SeedFile
     from agent_server.tool import Effect as Effect
-    from agent_server.tool import Loss as Loss
     from agent_server.tool import Tool as Tool
-    from agent_server.tool import ToolContext as ToolContext
     from agent_server.tool import tool as tool
+    from agent_server.tool_context import Loss as Loss
+    from agent_server.tool_context import ToolContext as ToolContext
 
 _HOME = {
     "AgentServerError": "agent_server.errors",
+    "Audio": "agent_server.media",
     "Caller": "agent_server.caller",
     "Conflict": "agent_server.errors",
     "DidNotHappen": "agent_server.errors",
     "Effect": "agent_server.tool",
+    "Embedded": "agent_server.media",
     "Forbidden": "agent_server.errors",
+    "Image": "agent_server.media",
     "InvalidInput": "agent_server.errors",
-    "Loss": "agent_server.tool",
+    "Link": "agent_server.media",
+    "Loss": "agent_server.tool_context",
     "NotFound": "agent_server.errors",
     "Owned": "agent_server.db",
     "Page": "agent_server.repository",
@@ -61,7 +69,7 @@ _HOME = {
     "Timestamps": "agent_server.db",
     "TooMany": "agent_server.errors",
     "Tool": "agent_server.tool",
-    "ToolContext": "agent_server.tool",
+    "ToolContext": "agent_server.tool_context",
     "Unavailable": "agent_server.errors",
     "new_id": "agent_server.db",
     "now": "agent_server.db",
@@ -72,12 +80,16 @@ _HOME = {
 }
 __all__ = [
     "AgentServerError",
+    "Audio",
     "Caller",
     "Conflict",
     "DidNotHappen",
     "Effect",
+    "Embedded",
     "Forbidden",
+    "Image",
     "InvalidInput",
+    "Link",
     "Loss",
     "NotFound",
     "Owned",

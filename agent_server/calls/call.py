@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -36,8 +35,9 @@ from agent_server.calls.confirmations import (
 )
 from agent_server.calls.grace import run_to_end
 from agent_server.calls.ledger import CallOutcome, Interrupted, Ledger, OutcomeUnknown, RecordedFailure, failure_text
-from agent_server.calls.share import Shares, count_call
-from agent_server.db import Database, DatabaseAway, new_id, now
+from agent_server.calls.runtime import Runtime as Runtime
+from agent_server.calls.share import count_call
+from agent_server.db import DatabaseAway, new_id, now
 from agent_server.errors import (
     AgentServerError,
     Conflict,
@@ -45,34 +45,16 @@ from agent_server.errors import (
     Internal,
     InvalidInput,
     NotFound,
+    ResultTooLarge,
     TimedOut,
     Unavailable,
 )
 from agent_server.identity.credentials import keep_credential
-from agent_server.identity.logins import SigningSecret
 from agent_server.identity.rights import require
-from agent_server.settings import Settings
+from agent_server.media import leave_out_bytes
 from agent_server.tool import OUTSIDE, Tool, ToolContext
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runtime:
-    """What a process calls tools with."""
-
-    settings: Settings
-    database: Database
-    resources: Mapping[type[Any], Any] = field(default_factory=dict)
-
-    @cached_property
-    def shares(self) -> Shares:
-        """What callers' calls may take of this process's connections."""
-        return Shares(self.database.pool_status()["size"], self.settings.database_pool_timeout)
-
-    @cached_property
-    def secret(self) -> SigningSecret:
-        return SigningSecret(self.database)
 
 
 async def call_tool(
@@ -309,9 +291,17 @@ class _Call:
 
     def _dump(self, value: Any) -> Any:
         output = self.tool.dump(value)
-        # what no surface could send is not committed
-        json.dumps(output, ensure_ascii=False, allow_nan=False).encode()
-        return output
+        # What no surface could send is not committed.
+        size = len(json.dumps(output, ensure_ascii=False, allow_nan=False).encode())
+        if size > self.runtime.settings.tool_result_limit:
+            raise ResultTooLarge(self._describe_size(size))
+        return leave_out_bytes(output) if self.surface == "agent" and self.tool.has_parts else output
+
+    def _describe_size(self, size: int) -> str:
+        most = self.runtime.settings.tool_result_limit
+        large = f"The result of {self.tool.name} has {size} bytes, and may have {most}"
+        happened = self.tool.effect in OUTSIDE
+        return f"{large}; the call has taken effect all the same" if happened else f"{large}; ask for less at once"
 
     async def _record_failure(self, error: AgentServerError) -> None:
         """Keep how a call failed whose writes are rolled back by now."""

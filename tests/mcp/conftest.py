@@ -1,6 +1,6 @@
 """A real server on a free port, real keys, and clients of both protocol generations."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ from agent_server.identity.resolver import resolve_caller
 from agent_server.mcp import McpApp, mcp_app
 from agent_server.settings import Settings
 from agent_server.testing.serving import serving
+from agent_server.tool import Tool
 from tests.conftest import everything
 from tests.mcp.notes import DOCUMENTS, TOOLS, Gate, Notes
 
@@ -125,10 +126,16 @@ def gate() -> Gate:
 
 
 @pytest.fixture
-def app(database: Database, settings: Settings, gate: Gate) -> McpApp:
+def tools() -> Mapping[str, Tool[..., Any]]:
+    """The tools that are served; a module of tests may have its own."""
+    return TOOLS
+
+
+@pytest.fixture
+def app(database: Database, settings: Settings, gate: Gate, tools: Mapping[str, Tool[..., Any]]) -> McpApp:
     return mcp_app(
         Runtime(settings=settings, database=database, resources={Gate: gate}),
-        TOOLS,
+        tools,
         name="notes",
         version="1.0",
         instructions="Notes.",
