@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from agent_server.media import Embedded as Embedded
     from agent_server.media import Image as Image
     from agent_server.media import Link as Link
+    from agent_server.questions import Accepted as Accepted
+    from agent_server.questions import Declined as Declined
+    from agent_server.questions import Dismissed as Dismissed
     from agent_server.repository import Page as Page
     from agent_server.repository import Repository as Repository
     from agent_server.seed import SeedFile as SeedFile
@@ -44,11 +47,14 @@ if TYPE_CHECKING:
     from agent_server.tool_context import ToolContext as ToolContext
 
 _HOME = {
+    "Accepted": "agent_server.questions",
     "AgentServerError": "agent_server.errors",
     "Audio": "agent_server.media",
     "Caller": "agent_server.caller",
     "Conflict": "agent_server.errors",
+    "Declined": "agent_server.questions",
     "DidNotHappen": "agent_server.errors",
+    "Dismissed": "agent_server.questions",
     "Effect": "agent_server.tool",
     "Embedded": "agent_server.media",
     "Forbidden": "agent_server.errors",
@@ -79,11 +85,14 @@ _HOME = {
     "update_profile": "agent_server.identity.profiles",
 }
 __all__ = [
+    "Accepted",
     "AgentServerError",
     "Audio",
     "Caller",
     "Conflict",
+    "Declined",
     "DidNotHappen",
+    "Dismissed",
     "Effect",
     "Embedded",
     "Forbidden",

@@ -8,7 +8,9 @@ from sqlmodel import SQLModel
 
 import agent_server.audit
 import agent_server.calls.confirmations
+import agent_server.calls.inquiries
 import agent_server.conversations.models
+import agent_server.calls.inquiries
 import agent_server.feedback.models
 import agent_server.heartbeat
 import agent_server.identity.models

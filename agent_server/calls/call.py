@@ -29,6 +29,7 @@ from agent_server.calls.confirmations import (
     ConfirmationLedger,
     ConfirmationRepository,
     Question,
+    describe_question,
     find_asker,
     losses_json,
     question_of,
@@ -52,7 +53,9 @@ from agent_server.errors import (
 from agent_server.identity.credentials import keep_credential
 from agent_server.identity.rights import require
 from agent_server.media import leave_out_bytes
+from agent_server.questions import Answers, Asked
 from agent_server.tool import OUTSIDE, Tool, ToolContext
+from agent_server.tool_context import Listener
 
 log = structlog.get_logger()
 
@@ -68,6 +71,8 @@ async def call_tool(
     idempotency_key: str | None = None,
     ledger: Ledger | None = None,
     collections: tuple[str, ...] | None = None,
+    listener: Listener | None = None,
+    answers: Answers | None = None,
 ) -> Any:
     """Run one call and return its result as JSON-ready data.
 
@@ -80,22 +85,26 @@ async def call_tool(
 
     Outside a turn, `idempotency_key` is what the caller sent to have the call made once: the tool is given a key made
     of it, the caller and the tool's name. `collections` bound an agent.
+
+    `listener` hears of the call while it runs. With `answers` the tool may ask its user: Asked is raised with nothing of
+    the call kept, and it is made anew with the answer.
     """
     # Before anything is checked: what is on record has happened, whatever the caller may do by now.
     if ledger and (outcome := ledger.outcome):
         return _replay(outcome)
-    key = ledger.idempotency_key if ledger else _make_key(caller, tool, idempotency_key)
+    sent = idempotency_key or (answers.key if answers else None)
+    key = ledger.idempotency_key if ledger else _make_key(caller, tool, sent)
     in_conversation = ledger.conversation_id if ledger else conversation_id
-    call = _Call(runtime, tool, caller, surface, ledger, in_conversation, key, collections)
+    call = _Call(runtime, tool, caller, surface, ledger, in_conversation, key, collections, listener, answers)
     async with call.record_failures():
         if ledger and ledger.cut_off and tool.effect == "once" and (found := await call.reconcile(arguments)):
             return found.output
         values = call.admit(arguments)
         is_confirmed = ledger is not None and ledger.is_confirmed
-        if not is_confirmed:  # it was counted when it was asked about
+        if not is_confirmed and not (answers and answers.given):  # it was counted when it was asked about
             await call.count()
         if find_asker(tool, surface) == "row" and not is_confirmed:
-            return _describe_question(await call.ask(values))
+            return describe_question(await call.ask(values))
         if tool.effect in OUTSIDE:
             # Without a turn there is nothing to note; but a database that is away must not come to light afterwards.
             await (ledger.start() if ledger else runtime.database.check())
@@ -138,6 +147,8 @@ class _Call:
     conversation_id: UUID | None
     idempotency_key: str
     collections: tuple[str, ...] | None = None
+    listener: Listener | None = None
+    answers: Answers | None = None
     started: float = field(default_factory=time.perf_counter)
 
     def admit(self, arguments: Mapping[str, Any] | str) -> dict[str, Any]:
@@ -161,6 +172,10 @@ class _Call:
         except Changed as changed:
             await self._ask_again(changed, values)
             raise
+        except Asked:  # what the tool wrote until then is rolled back
+            async with self._transaction() as session:
+                await AuditRepository(session, self.caller).record(**self._audit("asked"))
+            raise
 
     async def ask(self, values: Mapping[str, Any]) -> Question:
         """Ask for the caller's word instead of making the call. The question is the call's outcome."""
@@ -168,7 +183,7 @@ class _Call:
             with self.runtime.shares.bound(session, self.caller):
                 losses = await self._read_losses(session, values)
             question = await self._add_question(session, values, losses)
-            await self._record(session, "asked", CallOutcome(_describe_question(question)), question)
+            await self._record(session, "asked", CallOutcome(describe_question(question)), question)
         return question
 
     async def _ask_again(self, changed: Changed, values: Mapping[str, Any]) -> None:
@@ -331,6 +346,9 @@ class _Call:
             collections=self.collections,
             idempotency_key=self.idempotency_key,
             resources=self.runtime.resources,
+            listener=self.listener,
+            # What the tool declares beside itself reads and asks nothing.
+            answers=self.answers if function is self.tool else None,
         )
         try:
             async with asyncio.timeout(seconds) as deadline:
@@ -362,17 +380,6 @@ class _Call:
 def json_arguments(tool: Tool[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Validated arguments as JSON-ready data. It validates to the same."""
     return tool.arguments.model_construct(**values).model_dump(mode="json")
-
-
-def _describe_question(question: Question) -> dict[str, Any]:
-    """What a model reads in place of the result of a call that waits for its user's word."""
-    return {
-        "done": False,
-        "confirmation": question.id,
-        "question": question.question,
-        "message": f"Not done. The user has been asked to confirm it, and it happens when they do. Tell them so, and do "
-        f"not call {question.tool} again for this.",
-    }
 
 
 def _replay(recorded: CallOutcome) -> Any:

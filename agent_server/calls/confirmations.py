@@ -111,6 +111,17 @@ def question_of(row: Confirmation, title: str) -> Question:
     )
 
 
+def describe_question(question: Question) -> dict[str, Any]:
+    """What a model reads in place of the result of a call that waits for its user's word."""
+    return {
+        "done": False,
+        "confirmation": question.id,
+        "question": question.question,
+        "message": f"Not done. The user has been asked to confirm it, and it happens when they do. Tell them so, and do "
+        f"not call {question.tool} again for this.",
+    }
+
+
 def losses_json(losses: Sequence[Loss]) -> list[dict[str, str]]:
     """What a call would lose, to be kept and compared. The order in which it is read says nothing."""
     return sorted(({"id": str(loss.id), "title": loss.title} for loss in losses), key=lambda kept: kept["id"])

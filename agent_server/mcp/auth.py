@@ -20,10 +20,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_server.caller import Caller
+from agent_server.db import Database
 from agent_server.errors import AgentServerError, Forbidden, TooLarge, Unauthorized
 from agent_server.http.middleware import mark_counted
 from agent_server.http.statuses import status_of
 from agent_server.identity.rights import require_member
+from agent_server.mcp.back_channel import STREAMS, BackChannel, channel, keep_answer, mark_session, read_marks
 from agent_server.mcp.errors import error_data
 from agent_server.mcp.metadata import Resource
 from agent_server.mcp.open_calls import SESSION, Ending, OpenCalls, find_left, name_request, until_left
@@ -66,6 +68,7 @@ class Authenticated:
         body_limit: int,
         resource: Resource,
         calls: OpenCalls,
+        database: Database,
     ) -> None:
         self.app = app
         self.resolve = resolve
@@ -73,6 +76,7 @@ class Authenticated:
         self.body_limit = body_limit
         self.resource = resource
         self.calls = calls
+        self.database = database
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope = {**scope, "headers": _strip_headers(scope["headers"])}
@@ -88,6 +92,7 @@ class Authenticated:
             # Before the SDK has the request: it begins a 200, after which no 403 can say which scope is missing.
             message = _parse(body)
             await self.authorise(caller, message)
+            await keep_answer(self.database, self.calls, caller, message)
         except AgentServerError as error:
             await self._render_refusal(request, error, caller, token_sent=token is not None)(scope, receive, send)
             return
@@ -107,7 +112,7 @@ class Authenticated:
             self.calls.leave(left)
         method = message.get("method") if isinstance(message, dict) else None
         if method == "initialize":
-            return _begin_session(self.app)
+            return _begin_session(self.app, message)
         if method != "tools/call":
             return self.app
         id = message.get("id")
@@ -116,10 +121,16 @@ class Authenticated:
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             ending = Ending(send)
-            with self.calls.open(name) as is_left:
-                await self.app(scope, until_left(receive, is_left), ending.send)
-                if is_left.is_set():
-                    await ending.end(error)
+            forms, urls = read_marks(session) if scope.get(STREAMS) else (False, False)
+            back = BackChannel(self.database, self.calls, caller, forms, urls, ending.send)
+            was = channel.set(back)
+            try:
+                with self.calls.open(name) as is_left:
+                    await self.app(scope, until_left(receive, is_left), back.send)
+                    if is_left.is_set():
+                        await ending.end(error)
+            finally:
+                channel.reset(was)
 
         return answer if name is not None else self.app
 
@@ -149,15 +160,15 @@ class Authenticated:
         return bytes(body).removeprefix(BOM_UTF8)
 
 
-def _begin_session(app: ASGIApp) -> ASGIApp:
+def _begin_session(app: ASGIApp, message: Any) -> ASGIApp:
     """`app` with an id for the session that begins, by which the client's requests are told from those of others."""
 
     async def begin(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_id(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == _OK:
-                id = (SESSION.encode(), secrets.token_hex(16).encode())
-                message = {**message, "headers": [*message["headers"], id]}
-            await send(message)
+        async def send_id(part: Message) -> None:
+            if part["type"] == "http.response.start" and part["status"] == _OK:
+                header = (SESSION.encode(), mark_session(secrets.token_hex(16), message).encode())
+                part = {**part, "headers": [*part["headers"], header]}
+            await send(part)
 
         await app(scope, receive, send_id)
 

@@ -75,7 +75,13 @@ def create_endpoint(
         max_request_body_size=limit,
     )
     app = Authenticated(
-        manager.handle_request, resolve=resolve, authorise=authorise, body_limit=limit, resource=resource, calls=calls
+        manager.handle_request,
+        resolve=resolve,
+        authorise=authorise,
+        body_limit=limit,
+        resource=resource,
+        calls=calls,
+        database=runtime.database,
     )
     return Endpoint(server, AnyAccept(app), manager.run)
 

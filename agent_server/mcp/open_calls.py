@@ -27,10 +27,14 @@ _MOST_REMEMBERED = 10_000
 
 
 class OpenCalls:
-    """The requests that this process answers. `tell` hands a notice about another one to the other replicas."""
+    """The requests that this process answers. `tell` hands a notice about another one to the other replicas, and
+    `tell_answered` the id of a question that was answered here and is waited for there."""
 
-    def __init__(self, tell: Callable[[UUID], None] = lambda _: None) -> None:
-        self._tell = tell
+    def __init__(
+        self, tell: Callable[[UUID], None] = lambda _: None, tell_answered: Callable[[UUID], None] = lambda _: None
+    ) -> None:
+        self._tell, self._tell_answered = tell, tell_answered
+        self._asked: dict[UUID, asyncio.Event] = {}
         self._open: dict[UUID, asyncio.Event] = {}
         self._counts: Counter[UUID] = Counter()
         self._left: dict[UUID, float] = {}
@@ -72,6 +76,26 @@ class OpenCalls:
             del self._left[next(iter(self._left))]
         self._left[name] = now
         return False
+
+    @contextmanager
+    def await_answer(self, id: UUID) -> Iterator[asyncio.Event]:
+        """An event that is set when the question with this id may have been answered."""
+        answered = self._asked[id] = asyncio.Event()
+        try:
+            yield answered
+        finally:
+            del self._asked[id]
+
+    def wake(self, id: UUID) -> None:
+        """Have whoever waits for the answer to this question look for it, here or in another replica."""
+        if not self.wake_here(id):
+            self._tell_answered(id)
+
+    def wake_here(self, id: UUID) -> bool:
+        """Returns whether somebody in this process waits for it."""
+        if (answered := self._asked.get(id)) is not None:
+            answered.set()
+        return answered is not None
 
 
 def name_request(caller: Caller, session: str | None, id: Any) -> UUID | None:

@@ -29,6 +29,7 @@ from tests.mcp.notes import DOCUMENTS, TOOLS, Gate, Notes
 
 Mode = Literal["modern", "legacy"]
 MODES: tuple[Mode, ...] = ("modern", "legacy")
+HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
 VERSIONS: dict[Mode, str] = {"modern": "2026-07-28", "legacy": "2025-11-25"}
 
 
@@ -65,6 +66,7 @@ class Notebook:
         params: dict[str, Any],
         headers: dict[str, str | None] | None = None,
         capabilities: dict[str, Any] | None = None,
+        meta: dict[str, Any] | None = None,
     ) -> httpx.Response:
         """A request as a client writes it, for looking at the answer's status and headers; None removes a header."""
         sent: dict[str, str | None] = {
@@ -74,8 +76,8 @@ class Notebook:
         }
         if mode == "modern":
             sent |= {"Mcp-Method": method, "Mcp-Name": params.get("name", params.get("uri"))}
-            meta = {PROTOCOL_VERSION_META_KEY: VERSIONS[mode], CLIENT_CAPABILITIES_META_KEY: capabilities or {}}
-            params = {**params, "_meta": meta}
+            said = {PROTOCOL_VERSION_META_KEY: VERSIONS[mode], CLIENT_CAPABILITIES_META_KEY: capabilities or {}}
+            params = {**params, "_meta": {**said, **(meta or {})}}
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         async with httpx.AsyncClient() as http:
             present = {name: value for name, value in (sent | (headers or {})).items() if value is not None}
@@ -132,9 +134,19 @@ def tools() -> Mapping[str, Tool[..., Any]]:
 
 
 @pytest.fixture
-def app(database: Database, settings: Settings, gate: Gate, tools: Mapping[str, Tool[..., Any]]) -> McpApp:
+def resources(gate: Gate) -> Mapping[type[Any], Any]:
+    return {Gate: gate}
+
+
+@pytest.fixture
+def app(
+    database: Database,
+    settings: Settings,
+    resources: Mapping[type[Any], Any],
+    tools: Mapping[str, Tool[..., Any]],
+) -> McpApp:
     return mcp_app(
-        Runtime(settings=settings, database=database, resources={Gate: gate}),
+        Runtime(settings=settings, database=database, resources=resources),
         tools,
         name="notes",
         version="1.0",
