@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.audit import Surface
 from agent_server.caller import Caller
-from agent_server.db import new_id
+from agent_server.db import new_id, storable
 from agent_server.errors import Conflict, InvalidInput
 from agent_server.questions import Accepted, Answers, Declined, Dismissed, Inquiry, Reply, form_schema
 from agent_server.repository import Repository
@@ -79,7 +79,7 @@ class ToolContext:
         anything is done outside the database. Raises Conflict where nobody can be asked, and InvalidInput for an answer
         that the form does not take.
         """
-        reply = self._find_reply(Inquiry(message, form_schema(form)))
+        reply = self._find_reply(Inquiry(storable(message), storable(form_schema(form))))
         if reply.action != "accept":
             return Declined() if reply.action == "decline" else Dismissed()
         try:
@@ -93,9 +93,12 @@ class ToolContext:
     async def ask_to_open(self, message: str, url: str) -> Accepted[None] | Declined | Dismissed:
         """Ask the caller to open an address, for what must not pass through the client: a password, a payment.
 
-        Accepted says that they agreed, and not that they have done there what they should. Otherwise as `ask`.
+        Accepted says that they agreed, and not that they have done there what they should. Otherwise as `ask`. Raises
+        ValueError for an address that is not of the web.
         """
-        match self._find_reply(Inquiry(message, url=url)).action:
+        if not url.startswith(("https://", "http://")):
+            raise ValueError(f"url: {url!r} is no address to open; write one that begins with https://")
+        match self._find_reply(Inquiry(storable(message), url=url)).action:
             case "accept":
                 return Accepted(None)
             case "decline":

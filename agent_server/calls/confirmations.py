@@ -174,6 +174,11 @@ def show_plainly(text: str) -> str:
     return "".join(_escape(c) if c in _BLANK or unicodedata.category(c) in _UNSEEN else c for c in text)
 
 
+def show_lines(text: str) -> str:
+    """`text` as `show_plainly` has it, with its lines."""
+    return "\n".join(map(show_plainly, text.split("\n")))
+
+
 def _escape(character: str) -> str:
     code = ord(character)
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

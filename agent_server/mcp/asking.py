@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime, ask_first, call_tool, json_arguments
-from agent_server.calls.confirmations import Changed, Confirmation, Question, find_asker
+from agent_server.calls.confirmations import Changed, Confirmation, Question, find_asker, show_lines
 from agent_server.calls.consent import confirm_call, decline_call, get_open_confirmation
 from agent_server.calls.inquiries import ClientQuestion, ClientQuestionRepository, answers_of
 from agent_server.errors import Conflict, InvalidInput, NotFound
@@ -250,8 +250,10 @@ def _form_of(question: Question) -> types.ElicitRequestFormParams:
 
 def _params_of(inquiry: Inquiry, id: UUID | None) -> types.ElicitRequestParams:
     """A tool's question. `id` is for a client of before 2026, which is told when what it opened is done."""
+    # What a tool quotes may be of others; it must not hide or reorder what the user reads.
+    message = show_lines(inquiry.message)
     if inquiry.url is not None:
         return types.ElicitRequestURLParams(
-            message=inquiry.message, url=inquiry.url, elicitation_id=None if id is None else str(id)
+            message=message, url=inquiry.url, elicitation_id=None if id is None else str(id)
         )
-    return types.ElicitRequestFormParams(message=inquiry.message, requested_schema=dict(inquiry.schema or {}))
+    return types.ElicitRequestFormParams(message=message, requested_schema=dict(inquiry.schema or {}))

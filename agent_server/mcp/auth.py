@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 import structlog
+from mcp_types import INTERNAL_ERROR
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -46,6 +47,13 @@ Authorise = Callable[[Caller, Any], Awaitable[None]]
 
 _REQUEST_CANCELLED = -32800
 """As the Language Server Protocol has it, and the MCP SDK."""
+STOPPED: dict[str, Any] = {
+    "code": INTERNAL_ERROR,
+    "message": "unavailable: This server is stopping and has not finished the call in time; see what became of it, and "
+    "call again",
+    "data": {"code": "unavailable"},
+}
+"""The answer to a call that is cut off when its process stops."""
 _OK = 200
 
 _caller: ContextVar[Caller] = ContextVar("mcp_caller")
@@ -117,7 +125,7 @@ class Authenticated:
             return self.app
         id = message.get("id")
         name = name_request(caller, session, id)
-        error = {"jsonrpc": "2.0", "id": id, "error": {"code": _REQUEST_CANCELLED, "message": "Request cancelled"}}
+        cancelled: dict[str, Any] = {"code": _REQUEST_CANCELLED, "message": "Request cancelled"}
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             ending = Ending(send)
@@ -126,13 +134,15 @@ class Authenticated:
             was = channel.set(back)
             try:
                 with self.calls.open(name) as is_left:
-                    await self.app(scope, until_left(receive, is_left), back.send)
+                    if not self.calls.is_stopping:
+                        await self.app(scope, until_left(receive, is_left), back.send)
                     if is_left.is_set():
-                        await ending.end(error)
+                        error = STOPPED if self.calls.is_stopping else cancelled
+                        await ending.end({"jsonrpc": "2.0", "id": id, "error": error})
             finally:
                 channel.reset(was)
 
-        return answer if name is not None else self.app
+        return answer
 
     async def _get_member(self, token: str | None, request: Request) -> Caller:
         if token is None:

@@ -23,7 +23,7 @@ from starlette.types import Message, Send
 
 from agent_server.caller import Caller
 from agent_server.calls.inquiries import LASTS, ClientQuestionRepository
-from agent_server.db import Database
+from agent_server.db import Database, storable
 from agent_server.mcp.open_calls import OpenCalls
 
 POLL_SECONDS = 1.0
@@ -62,7 +62,7 @@ def find_answer(message: Any) -> tuple[UUID, str] | None:
         case _:
             return None
     try:
-        return UUID(id), json.dumps(answer)
+        return UUID(id), json.dumps(storable(answer))
     except ValueError:
         return None
 

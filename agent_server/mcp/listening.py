@@ -14,7 +14,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from agent_server.log import without_secrets
 from agent_server.tool_context import Level
 
-BEAT_SECONDS = 10.0
+BEAT_SECONDS = 5.0
 """How long a client that wants to hear of progress hears nothing. Many give a call up after 60 seconds without any."""
 _STEP = 1e-6
 _LEVELS: Sequence[types.LoggingLevel] = get_args(types.LoggingLevel)

@@ -55,6 +55,12 @@ async def work(context: ToolContext) -> str:
     return "done"
 
 
+@tool(scope="notes:read", effect="read")
+async def quote(context: ToolContext, text: str) -> str:
+    """Ask about a text."""
+    return type(await context.ask(f"About {text}?", Sure)).__name__
+
+
 @dataclass
 class Runs:
     """The keys of the runs of `pay`."""
@@ -62,4 +68,4 @@ class Runs:
     keys: list[str] = field(default_factory=list)
 
 
-ASKING = {declared.name: declared for declared in (order_fins, pay, work)}
+ASKING = {declared.name: declared for declared in (order_fins, pay, work, quote)}

@@ -185,6 +185,27 @@ async def test_a_client_of_2026_hears_what_it_asked_for(notebook: Notebook) -> N
     assert [message["params"]["data"] for message in messages(answer.text) if "params" in message] == ["odd"]
 
 
+async def test_a_client_that_wants_progress_hears_that_a_silent_call_goes_on(
+    notebook: Notebook, mode: Mode, gate: Gate
+) -> None:
+    heard: list[float] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(progress)
+        gate.open.set()
+
+    async with notebook.client(mode) as client:
+        assert not (await client.call_tool("wait_forever", {}, progress_callback=hear)).is_error
+    assert heard
+
+
+async def test_what_a_question_quotes_hides_nothing(notebook: Notebook, mode: Mode) -> None:
+    user = User(types.ElicitResult(action="decline"))
+    async with notebook.client(mode, elicitation_callback=user.answer) as client:
+        await client.call_tool("quote", {"text": "a\u202eb\x1b[2J\nc"})
+    assert user.asked[0].message == "About a\\u202eb\\u001b[2J\nc?"
+
+
 async def test_progress_is_not_sent_to_who_did_not_ask_for_it(notebook: Notebook, mode: Mode) -> None:
     answer = await notebook.post(mode, "tools/call", {"name": "work", "arguments": {}})
     assert "notifications/progress" not in answer.text
