@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from agent_server import Accepted, Declined, ToolContext, tool
-from tests.mcp.notes import Notes
+from tests.mcp.notes import Gate, Notes
 
 
 class Size(BaseModel):
@@ -61,6 +61,13 @@ async def quote(context: ToolContext, text: str) -> str:
     return type(await context.ask(f"About {text}?", Sure)).__name__
 
 
+@tool(scope="notes:read", effect="read")
+async def keep_silent(context: ToolContext) -> str:
+    """Wait and say nothing."""
+    await context.resource(Gate).open.wait()
+    return "done"
+
+
 @dataclass
 class Runs:
     """The keys of the runs of `pay`."""
@@ -68,4 +75,4 @@ class Runs:
     keys: list[str] = field(default_factory=list)
 
 
-ASKING = {declared.name: declared for declared in (order_fins, pay, work, quote)}
+ASKING = {declared.name: declared for declared in (order_fins, pay, work, quote, keep_silent)}

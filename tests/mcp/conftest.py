@@ -52,7 +52,7 @@ class Notebook:
     async def client(self, mode: Mode, key: str | None = None, **more: Any) -> AsyncIterator[Client]:
         headers = {"Authorization": f"Bearer {key or self.key}"}
         async with (
-            httpx2.AsyncClient(headers=headers) as http,
+            httpx2.AsyncClient(headers=headers, timeout=60) as http,
             Client(
                 streamable_http_client(self.url, http_client=http), mode="auto" if mode == "modern" else mode, **more
             ) as client,
