@@ -30,26 +30,40 @@ if TYPE_CHECKING:
     from agent_server.identity.profiles import update_profile as update_profile
     from agent_server.knowledge.passages import Passage as Passage
     from agent_server.knowledge.tools import Passages as Passages
+    from agent_server.media import Audio as Audio
+    from agent_server.media import Embedded as Embedded
+    from agent_server.media import Image as Image
+    from agent_server.media import Link as Link
+    from agent_server.questions import Accepted as Accepted
+    from agent_server.questions import Declined as Declined
+    from agent_server.questions import Dismissed as Dismissed
     from agent_server.repository import Page as Page
     from agent_server.repository import Repository as Repository
     from agent_server.resource import announce as announce
     from agent_server.resource import resource as resource
     from agent_server.seed import SeedFile as SeedFile
     from agent_server.tool import Effect as Effect
-    from agent_server.tool import Loss as Loss
     from agent_server.tool import Tool as Tool
-    from agent_server.tool import ToolContext as ToolContext
     from agent_server.tool import tool as tool
+    from agent_server.tool_context import Loss as Loss
+    from agent_server.tool_context import ToolContext as ToolContext
 
 _HOME = {
+    "Accepted": "agent_server.questions",
     "AgentServerError": "agent_server.errors",
+    "Audio": "agent_server.media",
     "Caller": "agent_server.caller",
     "Conflict": "agent_server.errors",
+    "Declined": "agent_server.questions",
     "DidNotHappen": "agent_server.errors",
+    "Dismissed": "agent_server.questions",
     "Effect": "agent_server.tool",
+    "Embedded": "agent_server.media",
     "Forbidden": "agent_server.errors",
+    "Image": "agent_server.media",
     "InvalidInput": "agent_server.errors",
-    "Loss": "agent_server.tool",
+    "Link": "agent_server.media",
+    "Loss": "agent_server.tool_context",
     "NotFound": "agent_server.errors",
     "Owned": "agent_server.db",
     "Page": "agent_server.repository",
@@ -63,7 +77,7 @@ _HOME = {
     "Timestamps": "agent_server.db",
     "TooMany": "agent_server.errors",
     "Tool": "agent_server.tool",
-    "ToolContext": "agent_server.tool",
+    "ToolContext": "agent_server.tool_context",
     "Unavailable": "agent_server.errors",
     "new_id": "agent_server.db",
     "now": "agent_server.db",
@@ -75,13 +89,20 @@ _HOME = {
     "update_profile": "agent_server.identity.profiles",
 }
 __all__ = [
+    "Accepted",
     "AgentServerError",
+    "Audio",
     "Caller",
     "Conflict",
+    "Declined",
     "DidNotHappen",
+    "Dismissed",
     "Effect",
+    "Embedded",
     "Forbidden",
+    "Image",
     "InvalidInput",
+    "Link",
     "Loss",
     "NotFound",
     "Owned",

@@ -30,7 +30,7 @@ from agent_server.mcp.process import create_documents, tell_instructions
 from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
 from agent_server.server import Server
-from agent_server.signals import CallLeft
+from agent_server.signals import CallLeft, QuestionAnswered
 from agent_server.version import VERSION
 from agent_server.workspace import Workspace
 
@@ -107,8 +107,8 @@ def _create_mcp(server: Server, offers: Offers) -> McpApp:
 def _create_calls(server: Server) -> OpenCalls:
     """The MCP calls of this process. It hears from other replicas which are no longer wanted, and tells them."""
     replica = server.runner.replica
-    calls = OpenCalls(lambda id: replica.send(CallLeft(id)))
-    replica.signals.call_left = calls.leave_here
+    calls = OpenCalls(lambda id: replica.send(CallLeft(id)), lambda id: replica.send(QuestionAnswered(id)))
+    replica.signals.call_left, replica.signals.question_answered = calls.leave_here, calls.wake_here
     return calls
 
 

@@ -2,6 +2,7 @@
 
     AgentServerError        code, message: safe to show
     ├── InvalidInput        the caller sent something wrong and can correct it
+    │   └── ResultTooLarge  a tool's result is over the limit: ask for less
     ├── Unauthorized        no credential, or one that is not (or no longer) valid
     ├── Forbidden           a valid caller that may not do this
     ├── NotFound            not there, or not the caller's: the two are never told apart
@@ -99,6 +100,12 @@ class InvalidInput(AgentServerError):
     def __init__(self, message: str, fields: Sequence[FieldError] = ()) -> None:
         super().__init__(message)
         self.fields = tuple(fields[:MOST_FIELDS])
+
+
+class ResultTooLarge(InvalidInput):
+    """A call returned more than a result may have. Whoever calls can ask for less."""
+
+    code = "result_too_large"
 
 
 def name_fields(fields: Sequence[FieldError], wrong: int) -> str:

@@ -21,6 +21,7 @@ import structlog
 
 from agent_server.calls.forms import gives_form
 from agent_server.calls.ledger import OutcomeUnknown
+from agent_server.media import tell_parts
 from agent_server.result_templates import TemplateFailed, render_result
 from agent_server.shapes import ANYTHING, Shape
 from agent_server.tool import Tool
@@ -84,6 +85,8 @@ def tell_result(name: str, tool: Tool[..., Any] | None, value: Any, *, citing: b
         return f"{question}Nothing has been done yet{': it waits for your yes' if citing else ''}."
     if tool is None:
         return _describe(value, ANYTHING, citing)
+    if tool.has_parts:
+        return tell_parts(value)
     if isinstance(value, Mapping) and gives_form(tool):
         return f"Please fill in the form “{escape_markdown(str(value.get('title', tool.title)))}” and send it."
     if tool.result:

@@ -66,17 +66,31 @@ class Changed:
     id: UUID
 
 
-Hint = TurnGrew | TurnStopped | WorkWaits | CallLeft | Changed
+@dataclass(frozen=True)
+class QuestionAnswered:
+    """There may be an answer to a question that the client of an MCP call was asked (`calls.inquiries`)."""
+
+    id: UUID
 
 
-_KINDS: Mapping[str, Callable[[UUID], Hint]] = {"e": TurnGrew, "s": TurnStopped, "c": CallLeft, "n": Changed}
+Hint = TurnGrew | TurnStopped | WorkWaits | CallLeft | Changed | QuestionAnswered
+
+
+_KINDS: Mapping[str, Callable[[UUID], Hint]] = {
+    "e": TurnGrew,
+    "s": TurnStopped,
+    "c": CallLeft,
+    "n": Changed,
+    "a": QuestionAnswered,
+}
 
 
 class Signals:
     """Hints to and from other replicas. It connects, and connects again, until it is closed.
 
     `received` has the hints of other replicas that are about turns. `call_left` is called with the id of each call that
-    was left, and `changed` with that of each subject that has changed.
+    was left, `changed` with that of each subject that has changed, `question_answered` with that of each question that may
+    have an answer.
     """
 
     def __init__(self, database: Database, replica: UUID) -> None:
@@ -84,6 +98,7 @@ class Signals:
         self.received: asyncio.Queue[TurnGrew | TurnStopped | WorkWaits] = asyncio.Queue()
         self.call_left: Callable[[UUID], object] = lambda _: None
         self.changed: Callable[[UUID], object] = lambda _: None
+        self.question_answered: Callable[[UUID], object] = lambda _: None
         # Used by the one task: asyncpg refuses a second user, which looks like a lost connection.
         self._connection: asyncpg.Connection | None = None
         self._hints: set[str] = set()
@@ -163,12 +178,14 @@ class Signals:
         if sender == self._replica.hex:
             return
         for hint in map(_decode, hints):
-            if hint is not None:
-                if isinstance(hint, CallLeft):
-                    self.call_left(hint.id)
-                elif isinstance(hint, Changed):
-                    self.changed(hint.id)
-                else:
+            match hint:
+                case CallLeft(id):
+                    self.call_left(id)
+                case Changed(id):
+                    self.changed(id)
+                case QuestionAnswered(id):
+                    self.question_answered(id)
+                case TurnGrew() | TurnStopped() | WorkWaits():
                     self.received.put_nowait(hint)
 
     async def _connect(self) -> None:
@@ -208,6 +225,8 @@ def _encode(hint: Hint) -> str:
             return f"c{id.hex}"
         case Changed(id):
             return f"n{id.hex}"
+        case QuestionAnswered(id):
+            return f"a{id.hex}"
         case _:
             assert_never(hint)
 

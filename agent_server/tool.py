@@ -14,21 +14,16 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, get_type_hints
-from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 from pydantic_core import SchemaError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.arguments import read_as_meant, read_object
-from agent_server.audit import Surface
 from agent_server.bodies import refuse_unstorable
-from agent_server.caller import Caller
-from agent_server.db import new_id
 from agent_server.declaration import (
     find_caller,
     is_function,
@@ -46,16 +41,17 @@ from agent_server.errors import (
     WorkspaceInvalid,
     name_fields,
 )
+from agent_server.media import returns_parts
 from agent_server.model_calls import refused_arguments
-from agent_server.repository import Repository
 from agent_server.result_templates import find_template_mistakes
 from agent_server.shapes import Shape
+from agent_server.tool_context import Loss as Loss
+from agent_server.tool_context import ToolContext as ToolContext
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 Q = ParamSpec("Q")
-Repo = TypeVar("Repo", bound=Repository[Any])
 
 Effect = Literal["read", "stored", "keyed", "once"]
 """What a call changes: nothing; only our database (exactly once); something outside that knows our idempotency key;
@@ -66,44 +62,6 @@ OUTSIDE: frozenset[Effect] = frozenset({"keyed", "once"})
 # The longest name that OpenAI's API takes for a function.
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}")
 _SCOPE = re.compile(r"[a-z_]+:[a-z_]+")
-
-
-@dataclass(frozen=True)
-class Loss:
-    """Something that a call would lose for good, as the database has it."""
-
-    id: UUID | str
-    title: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ToolContext:
-    """What a call runs against. It comes from the server, never from the model.
-
-    `session` is the call's one transaction: what a tool writes commits with the record of the call, or not at all. It
-    holds one of the server's few connections from its first statement on. `idempotency_key` is for a service that makes
-    the same request only once: it is the same however often a turn has to make this call. `collections` are those of the
-    content that the calling agent answers from; None is all of them.
-    """
-
-    caller: Caller
-    session: AsyncSession
-    surface: Surface
-    conversation_id: UUID | None = None
-    turn_id: UUID | None = None
-    collections: tuple[str, ...] | None = None
-    idempotency_key: str = field(default_factory=lambda: str(new_id()))
-    resources: Mapping[type[Any], Any] = field(default_factory=dict)
-
-    def repository(self, cls: type[Repo]) -> Repo:
-        """`cls` on this call's transaction, as this caller may see it."""
-        return cls(self.session, self.caller)
-
-    def resource(self, cls: type[T]) -> T:
-        """The process's `cls` (an embedder, a client). Raises LookupError when the server was built without one."""
-        found = self.resources[cls]
-        assert isinstance(found, cls)
-        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +105,11 @@ class Tool(Generic[P, R]):
         """Whether the declared result is a `cls`."""
         declared = get_type_hints(self.function)["return"]
         return isinstance(declared, type) and issubclass(declared, cls)
+
+    @cached_property
+    def has_parts(self) -> bool:
+        """Whether the result is an image or the like, or a list with some (`agent_server.media`)."""
+        return returns_parts(get_type_hints(self.function, include_extras=True)["return"])
 
     @cached_property
     def returns(self) -> TypeAdapter[R]:

@@ -8,6 +8,7 @@ from sqlmodel import SQLModel
 
 import agent_server.audit
 import agent_server.calls.confirmations
+import agent_server.calls.inquiries
 import agent_server.changes
 import agent_server.conversations.models
 import agent_server.feedback.models

@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -30,14 +29,16 @@ from agent_server.calls.confirmations import (
     ConfirmationLedger,
     ConfirmationRepository,
     Question,
+    describe_question,
     find_asker,
     losses_json,
     question_of,
 )
 from agent_server.calls.grace import run_to_end
 from agent_server.calls.ledger import CallOutcome, Interrupted, Ledger, OutcomeUnknown, RecordedFailure, failure_text
-from agent_server.calls.share import Shares, count_call
-from agent_server.db import Database, DatabaseAway, new_id, now
+from agent_server.calls.runtime import Runtime as Runtime
+from agent_server.calls.share import count_call
+from agent_server.db import DatabaseAway, new_id, now
 from agent_server.errors import (
     AgentServerError,
     Conflict,
@@ -45,34 +46,18 @@ from agent_server.errors import (
     Internal,
     InvalidInput,
     NotFound,
+    ResultTooLarge,
     TimedOut,
     Unavailable,
 )
 from agent_server.identity.credentials import keep_credential
-from agent_server.identity.logins import SigningSecret
 from agent_server.identity.rights import require
-from agent_server.settings import Settings
+from agent_server.media import leave_out_bytes
+from agent_server.questions import Answers, Asked
 from agent_server.tool import OUTSIDE, Tool, ToolContext
+from agent_server.tool_context import Listener
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runtime:
-    """What a process calls tools with."""
-
-    settings: Settings
-    database: Database
-    resources: Mapping[type[Any], Any] = field(default_factory=dict)
-
-    @cached_property
-    def shares(self) -> Shares:
-        """What callers' calls may take of this process's connections."""
-        return Shares(self.database.pool_status()["size"], self.settings.database_pool_timeout)
-
-    @cached_property
-    def secret(self) -> SigningSecret:
-        return SigningSecret(self.database)
 
 
 async def call_tool(
@@ -86,6 +71,8 @@ async def call_tool(
     idempotency_key: str | None = None,
     ledger: Ledger | None = None,
     collections: tuple[str, ...] | None = None,
+    listener: Listener | None = None,
+    answers: Answers | None = None,
 ) -> Any:
     """Run one call and return its result as JSON-ready data.
 
@@ -98,22 +85,26 @@ async def call_tool(
 
     Outside a turn, `idempotency_key` is what the caller sent to have the call made once: the tool is given a key made
     of it, the caller and the tool's name. `collections` bound an agent.
+
+    `listener` hears of the call while it runs. With `answers` the tool may ask its user: Asked is raised with nothing of
+    the call kept, and it is made anew with the answer.
     """
     # Before anything is checked: what is on record has happened, whatever the caller may do by now.
     if ledger and (outcome := ledger.outcome):
         return _replay(outcome)
-    key = ledger.idempotency_key if ledger else _make_key(caller, tool, idempotency_key)
+    sent = idempotency_key or (answers.key if answers else None)
+    key = ledger.idempotency_key if ledger else _make_key(caller, tool, sent)
     in_conversation = ledger.conversation_id if ledger else conversation_id
-    call = _Call(runtime, tool, caller, surface, ledger, in_conversation, key, collections)
+    call = _Call(runtime, tool, caller, surface, ledger, in_conversation, key, collections, listener, answers)
     async with call.record_failures():
         if ledger and ledger.cut_off and tool.effect == "once" and (found := await call.reconcile(arguments)):
             return found.output
         values = call.admit(arguments)
         is_confirmed = ledger is not None and ledger.is_confirmed
-        if not is_confirmed:  # it was counted when it was asked about
+        if not is_confirmed and not (answers and answers.given):  # it was counted when it was asked about
             await call.count()
         if find_asker(tool, surface) == "row" and not is_confirmed:
-            return _describe_question(await call.ask(values))
+            return describe_question(await call.ask(values))
         if tool.effect in OUTSIDE:
             # Without a turn there is nothing to note; but a database that is away must not come to light afterwards.
             await (ledger.start() if ledger else runtime.database.check())
@@ -156,6 +147,8 @@ class _Call:
     conversation_id: UUID | None
     idempotency_key: str
     collections: tuple[str, ...] | None = None
+    listener: Listener | None = None
+    answers: Answers | None = None
     started: float = field(default_factory=time.perf_counter)
 
     def admit(self, arguments: Mapping[str, Any] | str) -> dict[str, Any]:
@@ -179,6 +172,10 @@ class _Call:
         except Changed as changed:
             await self._ask_again(changed, values)
             raise
+        except Asked:  # what the tool wrote until then is rolled back
+            async with self._transaction() as session:
+                await AuditRepository(session, self.caller).record(**self._audit("asked"))
+            raise
 
     async def ask(self, values: Mapping[str, Any]) -> Question:
         """Ask for the caller's word instead of making the call. The question is the call's outcome."""
@@ -186,7 +183,7 @@ class _Call:
             with self.runtime.shares.bound(session, self.caller):
                 losses = await self._read_losses(session, values)
             question = await self._add_question(session, values, losses)
-            await self._record(session, "asked", CallOutcome(_describe_question(question)), question)
+            await self._record(session, "asked", CallOutcome(describe_question(question)), question)
         return question
 
     async def _ask_again(self, changed: Changed, values: Mapping[str, Any]) -> None:
@@ -309,9 +306,17 @@ class _Call:
 
     def _dump(self, value: Any) -> Any:
         output = self.tool.dump(value)
-        # what no surface could send is not committed
-        json.dumps(output, ensure_ascii=False, allow_nan=False).encode()
-        return output
+        # What no surface could send is not committed.
+        size = len(json.dumps(output, ensure_ascii=False, allow_nan=False).encode())
+        if size > self.runtime.settings.tool_result_limit:
+            raise ResultTooLarge(self._describe_size(size))
+        return leave_out_bytes(output) if self.surface == "agent" and self.tool.has_parts else output
+
+    def _describe_size(self, size: int) -> str:
+        most = self.runtime.settings.tool_result_limit
+        large = f"The result of {self.tool.name} has {size} bytes, and may have {most}"
+        happened = self.tool.effect in OUTSIDE
+        return f"{large}; the call has taken effect all the same" if happened else f"{large}; ask for less at once"
 
     async def _record_failure(self, error: AgentServerError) -> None:
         """Keep how a call failed whose writes are rolled back by now."""
@@ -341,6 +346,9 @@ class _Call:
             collections=self.collections,
             idempotency_key=self.idempotency_key,
             resources=self.runtime.resources,
+            listener=self.listener,
+            # What the tool declares beside itself reads and asks nothing.
+            answers=self.answers if function is self.tool else None,
         )
         try:
             async with asyncio.timeout(seconds) as deadline:
@@ -372,17 +380,6 @@ class _Call:
 def json_arguments(tool: Tool[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Validated arguments as JSON-ready data. It validates to the same."""
     return tool.arguments.model_construct(**values).model_dump(mode="json")
-
-
-def _describe_question(question: Question) -> dict[str, Any]:
-    """What a model reads in place of the result of a call that waits for its user's word."""
-    return {
-        "done": False,
-        "confirmation": question.id,
-        "question": question.question,
-        "message": f"Not done. The user has been asked to confirm it, and it happens when they do. Tell them so, and do "
-        f"not call {question.tool} again for this.",
-    }
 
 
 def _replay(recorded: CallOutcome) -> Any:

@@ -111,6 +111,17 @@ def question_of(row: Confirmation, title: str) -> Question:
     )
 
 
+def describe_question(question: Question) -> dict[str, Any]:
+    """What a model reads in place of the result of a call that waits for its user's word."""
+    return {
+        "done": False,
+        "confirmation": question.id,
+        "question": question.question,
+        "message": f"Not done. The user has been asked to confirm it, and it happens when they do. Tell them so, and do "
+        f"not call {question.tool} again for this.",
+    }
+
+
 def losses_json(losses: Sequence[Loss]) -> list[dict[str, str]]:
     """What a call would lose, to be kept and compared. The order in which it is read says nothing."""
     return sorted(({"id": str(loss.id), "title": loss.title} for loss in losses), key=lambda kept: kept["id"])
@@ -161,6 +172,11 @@ _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800
 def show_plainly(text: str) -> str:
     """`text` with everything as an escape that a reader could not see, or that would reorder what is seen."""
     return "".join(_escape(c) if c in _BLANK or unicodedata.category(c) in _UNSEEN else c for c in text)
+
+
+def show_lines(text: str) -> str:
+    """`text` as `show_plainly` has it, with its lines."""
+    return "\n".join(map(show_plainly, text.split("\n")))
 
 
 def _escape(character: str) -> str:

@@ -12,6 +12,7 @@ from agent_server.calls.call import Runtime, authorise_call, call_tool
 from agent_server.calls.confirmations import Confirmation, ConfirmationLedger, ConfirmationRepository
 from agent_server.errors import Conflict
 from agent_server.tool import Tool
+from agent_server.tool_context import Listener
 
 
 async def get_open_confirmation(runtime: Runtime, id: UUID, caller: Caller) -> Confirmation:
@@ -24,7 +25,13 @@ async def get_open_confirmation(runtime: Runtime, id: UUID, caller: Caller) -> C
 
 
 async def confirm_call(
-    runtime: Runtime, tools: Mapping[str, Tool[..., Any]], id: UUID, *, caller: Caller, surface: Surface
+    runtime: Runtime,
+    tools: Mapping[str, Tool[..., Any]],
+    id: UUID,
+    *,
+    caller: Caller,
+    surface: Surface,
+    listener: Listener | None = None,
 ) -> Any:
     """Make the call that the caller was asked about and return its result. Raises as `get_open_confirmation` and
     `call_tool`; of two answers at once, one has an effect and the other raises Conflict. Raises Changed, with a new
@@ -36,7 +43,9 @@ async def confirm_call(
     # Before the ledger is there, which a refusal would use up: another key of the caller's may still confirm.
     await authorise_call(runtime, tool, caller=caller, surface=surface)
     ledger = ConfirmationLedger(runtime.database, caller, row)
-    return await call_tool(runtime, tool, row.arguments, caller=caller, surface=surface, ledger=ledger)
+    return await call_tool(
+        runtime, tool, row.arguments, caller=caller, surface=surface, ledger=ledger, listener=listener
+    )
 
 
 async def decline_call(runtime: Runtime, id: UUID, *, caller: Caller, surface: Surface) -> None:

@@ -28,9 +28,9 @@ Announce = Callable[[Server, str | None, int], None]
 class Draining(uvicorn.Server):
     """Says where it is once it listens, and stops in good order.
 
-    SIGTERM: `/readyz` says no, requests are still answered, the turns that run here go on for `drain_seconds`; what is
-    left of them then, and with SIGINT or a second signal at once, is handed over to other processes. The streams end
-    with that, so that nothing holds the process up.
+    SIGTERM: `/readyz` says no, requests are still answered, the turns and the MCP calls that run here go on for
+    `drain_seconds`; what is left of them then, and with SIGINT or a second signal at once, is handed over to other
+    processes (turns) or answered with an error (calls). The streams end with that, so that nothing holds the process up.
     """
 
     def __init__(self, app: FastAPI, server: Server, key: str | None, announce: Announce | None) -> None:
@@ -93,7 +93,7 @@ class Draining(uvicorn.Server):
         if self._telling is not None:
             self._telling.cancel()
         try:
-            await self._parts.runner.drain(seconds)
+            await asyncio.gather(self._parts.runner.drain(seconds), self._app.state.mcp.drain(seconds))
         finally:
             # Also when the drain fails: a server that was told to stop has to stop.
             self.should_exit = True

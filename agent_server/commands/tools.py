@@ -1,18 +1,25 @@
 """agent-server tool call"""
 
+import asyncio
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import uuid4
 
 import typer
 
-from agent_server.calls.call import ask_first, call_tool
+from agent_server.caller import Caller
+from agent_server.calls.call import Runtime, ask_first, call_tool
 from agent_server.calls.confirmations import find_asker
 from agent_server.commands.consent import settle
 from agent_server.commands.context import CommandContext
+from agent_server.commands.inquiries import put_inquiry, show_call
 from agent_server.commands.markdown import show_markdown
 from agent_server.commands.terminal import fail, show
+from agent_server.questions import Answers, Asked
 from agent_server.results import tell_result
+from agent_server.tool import Tool
 
 
 async def call(
@@ -40,9 +47,24 @@ async def call(
             return 1
         output = done.output
     else:
-        output = await call_tool(server.runtime, tool, values, caller=caller, surface="cli")
+        output = await _call(server.runtime, tool, values, caller)
     show_markdown(tell_result(name, tool, output)) if in_words else show(output)
     return 0
+
+
+async def _call(runtime: Runtime, tool: Tool[..., Any], values: Mapping[str, Any] | str, caller: Caller) -> Any:
+    """Make the call, and put what the tool asks to whoever sits at the terminal. Raises as `call_tool`."""
+    asks = sys.stdin.isatty()
+    answers = Answers(key=uuid4().hex, forms=asks, urls=asks)
+    while True:
+        try:
+            with show_call(tool.title) as listener:
+                return await call_tool(
+                    runtime, tool, values, caller=caller, surface="cli", listener=listener, answers=answers
+                )
+        except Asked as asked:
+            reply = await asyncio.to_thread(put_inquiry, asked.inquiry)
+            answers = asked.answers.add(asked.inquiry, reply)
 
 
 def _options(words: Sequence[str]) -> dict[str, str]:

@@ -14,6 +14,8 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agent_server.mcp.back_channel import STREAMS
+
 JSON, EVENTS = "application/json", "text/event-stream"
 _BOTH = f"{JSON}, {EVENTS}".encode()
 _QUALITY = re.compile(r"0(\.[0-9]*)?|1(\.0*)?", re.ASCII)  # RFC 9110, section 12.4.2
@@ -71,7 +73,7 @@ class AnyAccept:
             await JSONResponse(_error(INVALID_REQUEST, message), 406)(scope, receive, send)
             return
         rest = [(name, value) for name, value in scope["headers"] if name != b"accept"]
-        scope = {**scope, "headers": [*rest, (b"accept", _BOTH)]}
+        scope = {**scope, "headers": [*rest, (b"accept", _BOTH)], STREAMS: form is not Form.JSON}
         if form is Form.ANY:
             await self._app(scope, receive, send)
             return

@@ -1,103 +1,259 @@
-"""Ask the user of a client before something is lost for good.
+"""Ask the user of a client, before something is lost for good or because a tool asks.
 
-This is `InputRequiredResult` of the protocol of 2026.
+In the protocol of 2026 the first answer to a call is a question with a `requestState`; the client puts it to its user
+and calls again with both. The state is the id of the question's row, the same on every replica. It is not sealed,
+because it holds nothing: the row names its caller, tool and arguments, expires, and is used up with the answer.
 
-The first answer to a destructive call is a question with a `requestState`; the client puts it to its user and calls
-again with both. The state is the id of the question's row, the same on every replica. It is not sealed, because it
-holds nothing: the row names its caller, tool and arguments, expires, and is used up in the transaction of the call.
+A client of before 2026 is asked while its call is open: over HTTP by `back_channel`, over stdio by the SDK.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import mcp_types as types
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
+from mcp.shared.message import ServerMessageMetadata
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import ValidationError
 
 from agent_server.caller import Caller
-from agent_server.calls.call import Runtime, ask_first, json_arguments
-from agent_server.calls.confirmations import Changed, Confirmation, Question
+from agent_server.calls.call import Runtime, ask_first, call_tool, json_arguments
+from agent_server.calls.confirmations import Changed, Confirmation, Question, find_asker, show_lines
 from agent_server.calls.consent import confirm_call, decline_call, get_open_confirmation
+from agent_server.calls.inquiries import ClientQuestion, ClientQuestionRepository, answers_of
 from agent_server.errors import Conflict, InvalidInput, NotFound
+from agent_server.mcp.back_channel import BackChannel, channel
 from agent_server.mcp.errors import error_data
+from agent_server.mcp.listening import Heard
+from agent_server.questions import Answers, Asked, Inquiry, Reply
 from agent_server.tool import Tool
 
-_ANSWER = "confirm"
+Context = ServerRequestContext[Any, Any]
+Outcome = Any | types.CallToolResult | types.InputRequiredResult
+
+_CONFIRM, _ANSWER = "confirm", "answer"
+_ASKED = "ask:"
+"""How the state of a tool's question begins. That of one before something is lost is an id alone."""
 
 
-def can_ask(context: ServerRequestContext[Any, Any]) -> bool:
-    """Whether the client can put a form to its user and call again.
+@dataclass(frozen=True)
+class Client:
+    """What the client of a call can be asked, and on which way. With neither way it is asked by the answer to its call."""
 
-    Others are not refused: such a client asks its user by itself, by the `destructiveHint`.
+    forms: bool
+    urls: bool
+    back: BackChannel | None = None
+    context: Context | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is asked while its call is open."""
+        return self.back is not None or self.context is not None
+
+    async def ask(self, id: UUID, params: types.ElicitRequestParams) -> Reply:
+        """Ask while the call is open. What is no answer is none of the user's."""
+        if self.back is not None:
+            body = params.model_dump(mode="json", by_alias=True, exclude_none=True)
+            answer = await self.back.ask(id, "elicitation/create", body)
+        else:
+            assert self.context is not None, "a client that waits has a way"
+            related = ServerMessageMetadata(related_request_id=self.context.request_id)
+            request = types.ElicitRequest(params=params)
+            try:
+                sent = await self.context.session.send_request(request, types.ElicitResult, metadata=related)
+                answer = sent.model_dump(mode="json")
+            except (MCPError, ValidationError):
+                answer = None
+        return read_reply(answer)
+
+
+def read_reply(answer: Mapping[str, Any] | None) -> Reply:
+    match answer:
+        case {"action": "accept", "content": dict(content)}:
+            return Reply("accept", content)
+        case {"action": "accept"}:
+            return Reply("accept", {})
+        case {"action": "decline"}:
+            return Reply("decline")
+    return Reply("cancel")
+
+
+def find_client(context: Context) -> Client:
+    """The client of this request.
+
+    One that cannot be asked is not refused: it asks its user by itself, by the `destructiveHint`.
     """
+    if context.protocol_version not in MODERN_PROTOCOL_VERSIONS and not context.session.can_send_request:
+        back = channel.get()
+        return Client(back is not None and back.forms, back is not None and back.urls, back)
     capabilities = context.session.client_capabilities
     elicitation = capabilities.elicitation if capabilities else None
     # A client that names no kind of elicitation can show a form: that is what the protocol had first.
-    form = elicitation is not None and (elicitation.form is not None or elicitation.url is None)
-    # An older client can be asked on an open stream only, which a server of several replicas does not have.
-    return form and context.protocol_version in MODERN_PROTOCOL_VERSIONS
+    forms = elicitation is not None and (elicitation.form is not None or elicitation.url is None)
+    urls = elicitation is not None and elicitation.url is not None
+    return Client(forms, urls, None, None if context.protocol_version in MODERN_PROTOCOL_VERSIONS else context)
 
 
-async def ask(
-    runtime: Runtime, tool: Tool[..., Any], arguments: Mapping[str, Any], caller: Caller
-) -> types.InputRequiredResult:
-    """The question in place of the call. Raises Forbidden and InvalidInput, as the call would."""
-    return _put(await ask_first(runtime, tool, arguments, caller=caller, surface="mcp"))
+@dataclass(frozen=True)
+class Asking:
+    """One call of a client, with the questions that it may take."""
 
+    runtime: Runtime
+    tool: Tool[..., Any]
+    params: types.CallToolRequestParams
+    caller: Caller
+    client: Client
+    heard: Heard
 
-def _put(question: Question) -> types.InputRequiredResult:
-    form = types.ElicitRequestFormParams(
-        message=f"{question.question} This cannot be undone.",
-        requested_schema={
-            "type": "object",
-            "properties": {_ANSWER: {"type": "boolean", "title": question.title, "default": False}},
-            "required": [_ANSWER],
-        },
-    )
-    return types.InputRequiredResult(
-        request_state=question.id, input_requests={_ANSWER: types.ElicitRequest(params=form)}
-    )
+    async def make(self) -> Outcome:
+        """The output of the call, or a question in its place. Raises MCPError for a state that is not this caller's for
+        this call, or is used up or has expired, and as `call_tool`."""
+        if self.params.request_state is not None:
+            return await self._go_on(self.params.request_state)
+        if find_asker(self.tool, "mcp") == "client" and self.client.forms:
+            question = await ask_first(self.runtime, self.tool, self._arguments, caller=self.caller, surface="mcp")
+            return await self._confirm(question) if self.client.waits else _put(question)
+        return await self._call(Answers(key=uuid4().hex, forms=self.client.forms, urls=self.client.urls))
 
+    @property
+    def _arguments(self) -> Mapping[str, Any]:
+        return self.params.arguments or {}
 
-async def answer_call(
-    runtime: Runtime, tool: Tool[..., Any], params: types.CallToolRequestParams, caller: Caller
-) -> Any | types.CallToolResult | types.InputRequiredResult:
-    """The output of the call that the client's user was asked about. It may be a result that says it was not made, or a
-    new question where the call would lose something else by now.
+    async def _call(self, answers: Answers) -> Outcome:
+        while True:
+            try:
+                return await call_tool(
+                    self.runtime,
+                    self.tool,
+                    self._arguments,
+                    caller=self.caller,
+                    surface="mcp",
+                    listener=self.heard,
+                    answers=answers,
+                )
+            except Asked as asked:
+                row = await self._keep(asked)
+                if not self.client.waits:
+                    return _require(f"{_ASKED}{row.id}", _ANSWER, _params_of(asked.inquiry, None))
+                reply = await self.client.ask(row.id, _params_of(asked.inquiry, row.id))
+                answers = asked.answers.add(asked.inquiry, reply)
 
-    Raises MCPError for a state that is not this caller's for this call, or is used up or has expired, and as
-    `call_tool`.
-    """
-    row = await _find_confirmation(runtime, tool, params, caller)
-    response = (params.input_responses or {}).get(_ANSWER)
-    if not isinstance(response, types.ElicitResult):
-        raise MCPError(types.INVALID_PARAMS, f"inputResponses.{_ANSWER}: send what the user answered to the question")
-    # Only a plain yes is one: a client may send the form back as it was, or a text in the place of the boolean.
-    if response.action == "accept" and (response.content or {}).get(_ANSWER) is True:
+    async def _keep(self, asked: Asked) -> ClientQuestion:
+        arguments = json_arguments(self.tool, self.tool.validate(self._arguments))
+        async with self.runtime.database.transaction(self.caller.id) as session:
+            questions = ClientQuestionRepository(session, self.caller)
+            return await questions.put(self.tool.name, arguments, asked.inquiry, asked.answers)
+
+    async def _confirm(self, question: Question) -> Outcome:
+        """Put the question while the call is open."""
+        while True:
+            reply = await self.client.ask(await self._keep_question(question), _form_of(question))
+            try:
+                return await self._take_word(UUID(question.id), reply)
+            except Changed as changed:
+                if changed.question is None:
+                    raise
+                question = changed.question
+
+    async def _keep_question(self, question: Question) -> UUID:
+        if self.client.back is None:
+            return UUID(question.id)
+        async with self.runtime.database.transaction(self.caller.id) as session:
+            questions = ClientQuestionRepository(session, self.caller)
+            asked = Inquiry(question.question)
+            return (await questions.put(self.tool.name, question.arguments, asked, Answers(key=question.id))).id
+
+    async def _take_word(self, id: UUID, reply: Reply) -> Outcome:
+        """What the user's word about a call makes of it. Raises Changed."""
+        # Only a plain yes is one: a client may send the form back as it was, or a text in the place of the boolean.
+        if reply.action == "accept" and (reply.content or {}).get(_CONFIRM) is True:
+            tools = {self.tool.name: self.tool}
+            return await confirm_call(self.runtime, tools, id, caller=self.caller, surface="mcp", listener=self.heard)
+        await decline_call(self.runtime, id, caller=self.caller, surface="mcp")
+        said_no = (
+            f"declined: the user did not confirm it, so nothing was done. Do not call {self.tool.name} again for this"
+        )
+        return types.CallToolResult(content=[types.TextContent(text=said_no)], is_error=True)
+
+    async def _go_on(self, state: str) -> Outcome:
+        """Take the answer that came with a second call."""
+        is_tools = state.startswith(_ASKED)
         try:
-            return await confirm_call(runtime, {tool.name: tool}, row.id, caller=caller, surface="mcp")
+            id = UUID(state.removeprefix(_ASKED))
+            row = await (self._get_question(id) if is_tools else get_open_confirmation(self.runtime, id, self.caller))
+            self._compare(row)
+        except ValueError:
+            raise MCPError(types.INVALID_PARAMS, "requestState: not one of this server's; call without it") from None
+        except (NotFound, Conflict, InvalidInput) as error:
+            data = error_data(error).model_copy(update={"code": types.INVALID_PARAMS})
+            raise MCPError.from_error_data(data) from error
+        reply = self._read_response(_ANSWER if is_tools else _CONFIRM)
+        if isinstance(row, ClientQuestion):
+            await self._use_up(row)
+            return await self._call(answers_of(row, reply, forms=self.client.forms, urls=self.client.urls))
+        try:
+            return await self._take_word(row.id, reply)
         except Changed as changed:
             if changed.question is None:
                 raise
             return _put(changed.question)
-    await decline_call(runtime, row.id, caller=caller, surface="mcp")
-    said_no = f"declined: the user did not confirm it, so {tool.name} was not called. Do not call it again for this"
-    return types.CallToolResult(content=[types.TextContent(text=said_no)], is_error=True)
 
+    async def _get_question(self, id: UUID) -> ClientQuestion:
+        async with self.runtime.database.transaction(self.caller.id) as session:
+            row = await ClientQuestionRepository(session, self.caller).find(id)
+        if row is None:
+            raise NotFound(f"There is no question {id} to answer; each is answered once, within 15 minutes")
+        return row
 
-async def _find_confirmation(
-    runtime: Runtime, tool: Tool[..., Any], params: types.CallToolRequestParams, caller: Caller
-) -> Confirmation:
-    try:
-        row = await get_open_confirmation(runtime, UUID(params.request_state), caller)
+    def _compare(self, row: ClientQuestion | Confirmation) -> None:
         # The client sends the arguments again, and could have its user asked about one call and then make another.
-        if row.tool != tool.name or row.arguments != json_arguments(tool, tool.validate(params.arguments or {})):
+        sent = json_arguments(self.tool, self.tool.validate(self._arguments))
+        if row.tool != self.tool.name or row.arguments != sent:
             raise InvalidInput("requestState: is of another call; call again as at first, without it")
-    except ValueError:
-        raise MCPError(types.INVALID_PARAMS, "requestState: not one of this server's; call without it") from None
-    except (NotFound, Conflict, InvalidInput) as error:
-        data = error_data(error).model_copy(update={"code": types.INVALID_PARAMS})
-        raise MCPError.from_error_data(data) from error
-    return row
+
+    def _read_response(self, name: str) -> Reply:
+        response = (self.params.input_responses or {}).get(name)
+        if not isinstance(response, types.ElicitResult):
+            raise MCPError(types.INVALID_PARAMS, f"inputResponses.{name}: send what the user answered to the question")
+        return Reply(response.action, response.content or {})
+
+    async def _use_up(self, row: ClientQuestion) -> None:
+        # In a transaction of its own, before the tool runs: of two answers, or one sent twice, one makes the call.
+        async with self.runtime.database.transaction(self.caller.id) as session:
+            taken = await ClientQuestionRepository(session, self.caller).take(row.id)
+        if not taken:
+            error = error_data(Conflict("This has just been answered, or has just expired"))
+            raise MCPError.from_error_data(error.model_copy(update={"code": types.INVALID_PARAMS}))
+
+
+def _put(question: Question) -> types.InputRequiredResult:
+    return _require(question.id, _CONFIRM, _form_of(question))
+
+
+def _require(state: str, name: str, params: types.ElicitRequestParams) -> types.InputRequiredResult:
+    return types.InputRequiredResult(request_state=state, input_requests={name: types.ElicitRequest(params=params)})
+
+
+def _form_of(question: Question) -> types.ElicitRequestFormParams:
+    return types.ElicitRequestFormParams(
+        message=f"{question.question} This cannot be undone.",
+        requested_schema={
+            "type": "object",
+            "properties": {_CONFIRM: {"type": "boolean", "title": question.title, "default": False}},
+            "required": [_CONFIRM],
+        },
+    )
+
+
+def _params_of(inquiry: Inquiry, id: UUID | None) -> types.ElicitRequestParams:
+    """A tool's question. `id` is for a client of before 2026, which is told when what it opened is done."""
+    # What a tool quotes may be of others; it must not hide or reorder what the user reads.
+    message = show_lines(inquiry.message)
+    if inquiry.url is not None:
+        return types.ElicitRequestURLParams(
+            message=message, url=inquiry.url, elicitation_id=None if id is None else str(id)
+        )
+    return types.ElicitRequestFormParams(message=message, requested_schema=dict(inquiry.schema or {}))

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 import structlog
+from mcp_types import INTERNAL_ERROR
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
@@ -21,10 +22,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_server.caller import Caller
+from agent_server.db import Database
 from agent_server.errors import AgentServerError, Forbidden, TooLarge, Unauthorized
 from agent_server.http.middleware import mark_counted
 from agent_server.http.statuses import status_of
 from agent_server.identity.rights import require_member
+from agent_server.mcp.back_channel import STREAMS, BackChannel, channel, keep_answer, mark_session, read_marks
 from agent_server.mcp.errors import error_data
 from agent_server.mcp.metadata import Resource
 from agent_server.mcp.open_calls import SESSION, Ending, OpenCalls, find_left, name_request, until_left
@@ -48,6 +51,13 @@ Stream = Callable[[Caller, str], ASGIApp]
 
 _REQUEST_CANCELLED = -32800
 """As the Language Server Protocol has it, and the MCP SDK."""
+STOPPED: dict[str, Any] = {
+    "code": INTERNAL_ERROR,
+    "message": "unavailable: This server is stopping and has not finished the call in time; see what became of it, and "
+    "call again",
+    "data": {"code": "unavailable"},
+}
+"""The answer to a call that is cut off when its process stops."""
 _OK = 200
 
 _caller: ContextVar[Caller] = ContextVar("mcp_caller")
@@ -70,6 +80,7 @@ class Authenticated:
         body_limit: int,
         resource: Resource,
         calls: OpenCalls,
+        database: Database,
         stream: Stream | None = None,
     ) -> None:
         self.app = app
@@ -79,6 +90,7 @@ class Authenticated:
         self.resource = resource
         self.calls = calls
         self.stream = stream
+        self.database = database
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope = {**scope, "headers": _strip_headers(scope["headers"])}
@@ -97,6 +109,7 @@ class Authenticated:
             # Before the SDK has the request: it begins a 200, after which no 403 can say which scope is missing.
             message = _parse(body)
             await self.authorise(caller, message)
+            await keep_answer(self.database, self.calls, caller, message)
         except AgentServerError as error:
             await self._render_refusal(request, error, caller, token_sent=token is not None)(scope, receive, send)
             return
@@ -116,21 +129,29 @@ class Authenticated:
             self.calls.leave(left)
         method = message.get("method") if isinstance(message, dict) else None
         if method == "initialize":
-            return _begin_session(self.app)
+            return _begin_session(self.app, message)
         if method != "tools/call":
             return self.app
         id = message.get("id")
         name = name_request(caller, session, id)
-        error = {"jsonrpc": "2.0", "id": id, "error": {"code": _REQUEST_CANCELLED, "message": "Request cancelled"}}
+        cancelled: dict[str, Any] = {"code": _REQUEST_CANCELLED, "message": "Request cancelled"}
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             ending = Ending(send)
-            with self.calls.open(name) as is_left:
-                await self.app(scope, until_left(receive, is_left), ending.send)
-                if is_left.is_set():
-                    await ending.end(error)
+            forms, urls = read_marks(session) if scope.get(STREAMS) else (False, False)
+            back = BackChannel(self.database, self.calls, caller, forms, urls, ending.send)
+            was = channel.set(back)
+            try:
+                with self.calls.open(name) as is_left:
+                    if not self.calls.is_stopping:
+                        await self.app(scope, until_left(receive, is_left), back.send)
+                    if is_left.is_set():
+                        error = STOPPED if self.calls.is_stopping else cancelled
+                        await ending.end({"jsonrpc": "2.0", "id": id, "error": error})
+            finally:
+                channel.reset(was)
 
-        return answer if name is not None else self.app
+        return answer
 
     async def _get_member(self, token: str | None, request: Request) -> Caller:
         if token is None:
@@ -158,15 +179,15 @@ class Authenticated:
         return bytes(body).removeprefix(BOM_UTF8)
 
 
-def _begin_session(app: ASGIApp) -> ASGIApp:
+def _begin_session(app: ASGIApp, message: Any) -> ASGIApp:
     """`app` with an id for the session that begins, by which the client's requests are told from those of others."""
 
     async def begin(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_id(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == _OK:
-                id = (SESSION.encode(), secrets.token_hex(16).encode())
-                message = {**message, "headers": [*message["headers"], id]}
-            await send(message)
+        async def send_id(part: Message) -> None:
+            if part["type"] == "http.response.start" and part["status"] == _OK:
+                header = (SESSION.encode(), mark_session(secrets.token_hex(16), message).encode())
+                part = {**part, "headers": [*part["headers"], header]}
+            await send(part)
 
         await app(scope, receive, send_id)
 

@@ -89,6 +89,7 @@ def create_endpoint(
         resource=resource,
         calls=calls,
         stream=create_stream(runtime, documents, offers),
+        database=runtime.database,
     )
     return Endpoint(server, AnyAccept(app), manager.run)
 

@@ -27,8 +27,10 @@ class McpApp:
     `metadata` says where clients get a token for it. What answers is made by `prepare`, or else with the first request.
     """
 
-    def __init__(self, metadata: APIRouter, instructions: str, create: "Callable[[str], Endpoint]") -> None:
-        self.metadata, self._instructions, self._create = metadata, instructions, create
+    def __init__(
+        self, metadata: APIRouter, instructions: str, create: "Callable[[str], Endpoint]", calls: OpenCalls
+    ) -> None:
+        self.metadata, self._instructions, self._create, self._calls = metadata, instructions, create, calls
         self._creating, self._created, self._serving = asyncio.Lock(), asyncio.Event(), asyncio.Event()
         self._endpoint: Endpoint | None = None
         self._runs = False
@@ -54,6 +56,11 @@ class McpApp:
             self._instructions = instructions
             if self._endpoint is not None:
                 self._endpoint.server.instructions = instructions
+
+    async def drain(self, seconds: float) -> None:
+        """Wait so long for the calls that are being made, before this process stops. What is left is answered with an
+        error."""
+        await self._calls.drain(seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = await self.prepare()
@@ -111,4 +118,4 @@ def mcp_app(
             calls=open_calls,
         )
 
-    return McpApp(metadata_router(resource), instructions, create)
+    return McpApp(metadata_router(resource), instructions, create, open_calls)

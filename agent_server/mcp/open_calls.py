@@ -11,13 +11,14 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID
 
 from starlette.types import Message, Receive, Send
 
 from agent_server.caller import Caller
+from agent_server.calls.grace import GRACE_SECONDS
 
 SESSION = "mcp-session-id"
 _LONGEST_ID = 200
@@ -27,10 +28,17 @@ _MOST_REMEMBERED = 10_000
 
 
 class OpenCalls:
-    """The requests that this process answers. `tell` hands a notice about another one to the other replicas."""
+    """The requests that this process answers. `tell` hands a notice about another one to the other replicas, and
+    `tell_answered` the id of a question that was answered here and is waited for there."""
 
-    def __init__(self, tell: Callable[[UUID], None] = lambda _: None) -> None:
-        self._tell = tell
+    def __init__(
+        self, tell: Callable[[UUID], None] = lambda _: None, tell_answered: Callable[[UUID], None] = lambda _: None
+    ) -> None:
+        self._tell, self._tell_answered = tell, tell_answered
+        self._asked: dict[UUID, asyncio.Event] = {}
+        self._all: Counter[asyncio.Event] = Counter()
+        self._stopping, self._none = False, asyncio.Event()
+        self._none.set()
         self._open: dict[UUID, asyncio.Event] = {}
         self._counts: Counter[UUID] = Counter()
         self._left: dict[UUID, float] = {}
@@ -38,21 +46,44 @@ class OpenCalls:
     @contextmanager
     def open(self, name: UUID | None) -> Iterator[asyncio.Event]:
         """Count a request among those that are answered. The event is set when its client no longer wants it."""
-        left = asyncio.Event()
-        if name is None:
-            yield left
-            return
-        at = self._left.pop(name, None)
-        if at is not None and at > time.monotonic() - _REMEMBERED_SECONDS:
+        left = asyncio.Event() if name is None else self._open.setdefault(name, asyncio.Event())
+        if name is not None:
+            at = self._left.pop(name, None)
+            if at is not None and at > time.monotonic() - _REMEMBERED_SECONDS:
+                left.set()
+            self._counts[name] += 1
+        if self._stopping:
             left.set()
-        left = self._open.setdefault(name, left)
-        self._counts[name] += 1
+        self._all[left] += 1
+        self._none.clear()
         try:
             yield left
         finally:
-            self._counts[name] -= 1
-            if not self._counts[name]:
-                del self._open[name], self._counts[name]
+            self._all -= Counter({left: 1})
+            if not self._all:
+                self._none.set()
+            if name is not None:
+                self._counts[name] -= 1
+                if not self._counts[name]:
+                    del self._open[name], self._counts[name]
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether what is left of the calls is ended because this process is to stop."""
+        return self._stopping
+
+    async def drain(self, seconds: float) -> None:
+        """Wait so long for the calls that are being made here; then have those that are left end, and wait for that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._none.wait()
+        self._stopping = True
+        for left in self._all:
+            left.set()
+        # A call that works outside is not cut off at once.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_SECONDS + 1):
+                await self._none.wait()
 
     def leave(self, name: UUID) -> None:
         """Do what a client's notice says, here or in another replica."""
@@ -72,6 +103,26 @@ class OpenCalls:
             del self._left[next(iter(self._left))]
         self._left[name] = now
         return False
+
+    @contextmanager
+    def await_answer(self, id: UUID) -> Iterator[asyncio.Event]:
+        """An event that is set when the question with this id may have been answered."""
+        answered = self._asked[id] = asyncio.Event()
+        try:
+            yield answered
+        finally:
+            del self._asked[id]
+
+    def wake(self, id: UUID) -> None:
+        """Have whoever waits for the answer to this question look for it, here or in another replica."""
+        if not self.wake_here(id):
+            self._tell_answered(id)
+
+    def wake_here(self, id: UUID) -> bool:
+        """Returns whether somebody in this process waits for it."""
+        if (answered := self._asked.get(id)) is not None:
+            answered.set()
+        return answered is not None
 
 
 def name_request(caller: Caller, session: str | None, id: Any) -> UUID | None:
@@ -110,19 +161,23 @@ class Ending:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._begun = self._ended = False
+        self._begun = self._ended = self._streams = False
 
     async def send(self, message: Message) -> None:
-        self._begun = self._begun or message["type"] == "http.response.start"
+        if message["type"] == "http.response.start":
+            self._begun = True
+            kind = dict(message.get("headers", ())).get(b"content-type", b"")
+            self._streams = kind.startswith(b"text/event-stream")
         self._ended = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)
 
     async def end(self, error: Mapping[str, Any]) -> None:
-        """Send what is missing: all of it is `error` where nothing was sent."""
+        """Send what is missing. `error` is the answer where nothing was sent, or the last event of a stream."""
         if not self._begun:
             body = json.dumps(error).encode()
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
             await self.send({"type": "http.response.start", "status": 200, "headers": headers})
             await self.send({"type": "http.response.body", "body": body})
         elif not self._ended:
-            await self.send({"type": "http.response.body", "body": b""})
+            event = f"event: message\r\ndata: {json.dumps(error)}\r\n\r\n".encode() if self._streams else b""
+            await self.send({"type": "http.response.body", "body": event})

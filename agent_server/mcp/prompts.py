@@ -22,7 +22,7 @@ from agent_server.errors import InvalidInput, name_fields, name_known, quote_val
 from agent_server.identity.profiles import read_profile
 from agent_server.knowledge.resources import SCHEME
 from agent_server.log import without_secrets
-from agent_server.mcp.asking import can_ask
+from agent_server.mcp.asking import find_client
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.offers import Offers
 from agent_server.mcp.resources import ReadContents, read_resource
@@ -110,7 +110,7 @@ def _explain(declared: Input) -> str | None:
 
 def _can_ask_for(missing: Mapping[str, Input], context: ServerRequestContext[Any, Any]) -> bool:
     is_modern = context.protocol_version in MODERN_PROTOCOL_VERSIONS
-    return is_modern and can_ask(context) and all(each.type in _IN_FORMS for each in missing.values())
+    return is_modern and find_client(context).forms and all(each.type in _IN_FORMS for each in missing.values())
 
 
 def _ask_for(prompt: AgentPrompt, missing: Mapping[str, Input]) -> types.InputRequiredResult:

@@ -11,13 +11,13 @@ from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
 
 from agent_server.caller import Caller
-from agent_server.calls.call import Runtime, call_tool
-from agent_server.calls.confirmations import find_asker
+from agent_server.calls.call import Runtime
 from agent_server.errors import AgentServerError, Forbidden, quote_value
 from agent_server.log import without_secrets
-from agent_server.mcp.asking import answer_call, ask, can_ask
+from agent_server.mcp.asking import Asking, find_client
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.errors import render_errors
+from agent_server.mcp.listening import Heard, LogLevels
 from agent_server.mcp.methods import add_methods
 from agent_server.mcp.offers import Offers
 from agent_server.mcp.pages import refuse_cursor
@@ -55,6 +55,7 @@ def create_mcp_server(
     A call fails as the model can read it (a result with `isError`), save for a tool that is not there or not the
     caller's to use: that is an error of the protocol.
     """
+    levels = LogLevels()
     listed = describe_all(tools, output_schemas=runtime.settings.mcp_output_schemas)
 
     async def list_tools(_: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
@@ -70,13 +71,10 @@ def create_mcp_server(
         if tool is None:
             # Only what this caller may use is suggested, since it is not told of the rest.
             raise _unknown_tool(params.name, [tool.name for tool, _ in listed if me.may(tool.scope)])
+        heard = Heard(context, levels)
         try:
-            if params.request_state is not None:
-                output = await answer_call(runtime, tool, params, me)
-            elif find_asker(tool, "mcp") == "client" and can_ask(context):
-                return await ask(runtime, tool, params.arguments or {}, me)
-            else:
-                output = await call_tool(runtime, tool, params.arguments or {}, caller=me, surface="mcp")
+            async with heard.beating():
+                output = await Asking(runtime, tool, params, me, find_client(context), heard).make()
         # An error of the protocol: the client must get a scope, and the model can do nothing about it.
         except Forbidden:
             raise
@@ -97,6 +95,7 @@ def create_mcp_server(
         on_call_tool=call,
     )
     server.middleware.append(render_errors)
+    server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, levels.set)
     add_methods(server, runtime, documents, offers, caller)
     return server
 

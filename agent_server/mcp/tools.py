@@ -8,6 +8,7 @@ import mcp_types as types
 
 from agent_server.errors import AgentServerError
 from agent_server.log import without_secrets
+from agent_server.media import list_parts
 from agent_server.tool import Tool
 
 _NAMED = ("properties", "$defs", "patternProperties")
@@ -27,7 +28,7 @@ def describe(tool: Tool[..., Any], *, output_schema: bool) -> types.Tool:
         title=tool.title,
         description=tool.description,
         input_schema=shorten(tool.input_schema),
-        output_schema=_output_schema(tool) if output_schema and not _is_text(tool) else None,
+        output_schema=_output_schema(tool) if output_schema and not _is_unstructured(tool) else None,
         # Of a tool that only reads, the protocol gives no meaning to whether it destroys or may be repeated. None may be
         # repeated freely but these: "exactly once" is per call, and two MCP calls are two calls.
         annotations=types.ToolAnnotations(
@@ -46,10 +47,13 @@ def describe_all(
 
 
 def render_output(tool: Tool[..., Any], output: Any) -> types.CallToolResult:
-    """`output` as structured content and as compact text for clients that read only that. A text is itself.
+    """`output` as structured content and as compact text for clients that read only that. A text is itself, and an image
+    or the like a part of its own kind.
 
     Raises ValueError for a result that JSON cannot hold.
     """
+    if tool.has_parts:
+        return types.CallToolResult(content=[_render_part(part) for part in list_parts(output)])
     if _is_text(tool):
         output.encode()  # as below
         return types.CallToolResult(content=[types.TextContent(text=output)])
@@ -58,6 +62,26 @@ def render_output(tool: Tool[..., Any], output: Any) -> types.CallToolResult:
     # Half a surrogate pair must fail here, as NaN does above: later it would break a stream that has begun.
     text.encode()
     return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=structured)
+
+
+def _render_part(part: Any) -> types.ContentBlock:
+    match part:
+        case str():
+            return types.TextContent(text=part)
+        case {"type": "image", "data": data, "mime_type": mime_type}:
+            return types.ImageContent(data=data, mime_type=mime_type)
+        case {"type": "audio", "data": data, "mime_type": mime_type}:
+            return types.AudioContent(data=data, mime_type=mime_type)
+        case {"type": "link"}:
+            return types.ResourceLink.model_validate(part | {"type": "resource_link"}, by_name=True)
+        case {"type": "embedded", "uri": uri, "text": text, "data": data, "mime_type": mime_type}:
+            content: types.TextResourceContents | types.BlobResourceContents = (
+                types.BlobResourceContents(uri=uri, blob=data, mime_type=mime_type)
+                if text is None
+                else types.TextResourceContents(uri=uri, text=text, mime_type=mime_type)
+            )
+            return types.EmbeddedResource(resource=content)
+    raise ValueError(f"{type(part).__name__} is no part of a result")
 
 
 def render_failure(error: AgentServerError) -> types.CallToolResult:
@@ -95,6 +119,10 @@ def _leave_out_null(schema: dict[str, Any]) -> dict[str, Any]:
     if "anyOf" not in schema or rest.keys() & {key for choice in choices for key in choice}:
         return schema
     return {**choices[0], **rest} if len(choices) == 1 else {"anyOf": choices, **rest}
+
+
+def _is_unstructured(tool: Tool[..., Any]) -> bool:
+    return _is_text(tool) or tool.has_parts
 
 
 def _is_text(tool: Tool[..., Any]) -> bool:

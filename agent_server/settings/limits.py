@@ -31,6 +31,7 @@ class LimitSettings(BaseModel):
     ] = 512
     turn_timeout: Annotated[float, Field(gt=0, description="Longest turn, seconds.")] = 300.0
     tool_timeout: Annotated[float, Field(gt=0, description="Longest tool call, seconds.")] = 30.0
+    tool_result_limit: Annotated[PositiveInt, Field(description="Largest result of a tool as JSON, bytes.")] = 1_048_576
     model_calls_per_turn: Annotated[PositiveInt, Field(description="Most model calls in one turn.")] = 12
 
     event_hours: Annotated[

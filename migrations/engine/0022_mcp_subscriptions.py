@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "engine_0022"
-down_revision = "engine_0020"
+down_revision = "engine_0021"
 branch_labels = None
 depends_on = None
 

@@ -1,6 +1,6 @@
 """A real server on a free port, real keys, and clients of both protocol generations."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,12 +25,14 @@ from agent_server.identity.resolver import create_resolver, resolve_caller
 from agent_server.mcp import McpApp, Offers, Watching, mcp_app
 from agent_server.settings import Settings
 from agent_server.testing.serving import serving
+from agent_server.tool import Tool
 from tests.conftest import everything
 from tests.mcp.notes import DOCUMENTS, TOOLS, Gate, Notes
 from tests.mcp.offered import create_offers
 
 Mode = Literal["modern", "legacy"]
 MODES: tuple[Mode, ...] = ("modern", "legacy")
+HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
 VERSIONS: dict[Mode, str] = {"modern": "2026-07-28", "legacy": "2025-11-25"}
 
 
@@ -53,7 +55,7 @@ class Notebook:
     async def client(self, mode: Mode, key: str | None = None, **more: Any) -> AsyncIterator[Client]:
         headers = {"Authorization": f"Bearer {key or self.key}"}
         async with (
-            httpx2.AsyncClient(headers=headers) as http,
+            httpx2.AsyncClient(headers=headers, timeout=60) as http,
             Client(
                 streamable_http_client(self.url, http_client=http), mode="auto" if mode == "modern" else mode, **more
             ) as client,
@@ -67,6 +69,7 @@ class Notebook:
         params: dict[str, Any],
         headers: dict[str, str | None] | None = None,
         capabilities: dict[str, Any] | None = None,
+        meta: dict[str, Any] | None = None,
     ) -> httpx.Response:
         """A request as a client writes it, for looking at the answer's status and headers; None removes a header."""
         sent: dict[str, str | None] = {
@@ -76,8 +79,8 @@ class Notebook:
         }
         if mode == "modern":
             sent |= {"Mcp-Method": method, "Mcp-Name": params.get("name", params.get("uri"))}
-            meta = {PROTOCOL_VERSION_META_KEY: VERSIONS[mode], CLIENT_CAPABILITIES_META_KEY: capabilities or {}}
-            params = {**params, "_meta": meta}
+            said = {PROTOCOL_VERSION_META_KEY: VERSIONS[mode], CLIENT_CAPABILITIES_META_KEY: capabilities or {}}
+            params = {**params, "_meta": {**said, **(meta or {})}}
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         async with httpx.AsyncClient() as http:
             present = {name: value for name, value in (sent | (headers or {})).items() if value is not None}
@@ -139,10 +142,27 @@ def offers(tmp_path: Path, changes: Changes, database: Database, settings: Setti
 
 
 @pytest.fixture
-def app(database: Database, settings: Settings, gate: Gate, changes: Changes, offers: Offers | None) -> McpApp:
+def tools() -> Mapping[str, Tool[..., Any]]:
+    """The tools that are served; a module of tests may have its own."""
+    return TOOLS
+
+
+@pytest.fixture
+def resources(gate: Gate, changes: Changes) -> Mapping[type[Any], Any]:
+    return {Gate: gate, Changes: changes}
+
+
+@pytest.fixture
+def app(
+    database: Database,
+    settings: Settings,
+    resources: Mapping[type[Any], Any],
+    tools: Mapping[str, Tool[..., Any]],
+    offers: Offers | None,
+) -> McpApp:
     return mcp_app(
-        Runtime(settings=settings, database=database, resources={Gate: gate, Changes: changes}),
-        TOOLS,
+        Runtime(settings=settings, database=database, resources=resources),
+        tools,
         name="notes",
         version="1.0",
         instructions="Notes.",

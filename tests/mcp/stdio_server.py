@@ -11,6 +11,7 @@ from agent_server.log import configure_logging
 from agent_server.mcp.server import create_mcp_server
 from agent_server.mcp.stdio import serve_stdio
 from agent_server.settings import Settings
+from tests.mcp.asking_tools import ASKING
 from tests.mcp.notes import DOCUMENTS, TOOLS, Gate
 
 
@@ -21,7 +22,7 @@ async def main(url: str, id: str, *scopes: str) -> None:
     runtime = Runtime(settings=Settings(), database=database, resources={Gate: Gate()})
     server = create_mcp_server(
         runtime,
-        TOOLS,
+        {**TOOLS, **ASKING},
         name="notes",
         version="1.0",
         instructions="Notes.",

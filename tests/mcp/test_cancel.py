@@ -24,7 +24,7 @@ from agent_server.mcp.server import create_mcp_server
 from agent_server.settings import Settings
 from agent_server.signals import CallLeft, Signals
 from tests.conftest import everything
-from tests.mcp.conftest import Mode, Notebook, serve_mcp
+from tests.mcp.conftest import HELLO, Mode, Notebook, serve_mcp
 from tests.mcp.notes import TOOLS, Gate, Notes
 
 
@@ -79,9 +79,6 @@ async def test_a_call_is_stopped_by_notice_over_a_lasting_connection(
     assert result.structured_content == {"result": []}
     async with everything(database) as session:
         assert await Notes(session, me).texts() == []
-
-
-HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
 
 
 @contextlib.asynccontextmanager

@@ -13,6 +13,7 @@ from agent_server.caller import Caller
 from agent_server.db import Database
 from tests import zygote
 from tests.conftest import ROOT, everything
+from tests.mcp.asking_tools import ASKING
 from tests.mcp.conftest import Mode
 from tests.mcp.notes import TOOLS, Notes
 
@@ -27,7 +28,7 @@ async def started(url: str, me: Caller, mode: Mode, *scopes: str) -> AsyncIterat
 
 async def test_the_tools_and_the_documents_are_served(url: str, database: Database, me: Caller, mode: Mode) -> None:
     async with started(url, me, mode, "*") as client:
-        assert [tool.name for tool in (await client.list_tools()).tools] == sorted(TOOLS)
+        assert [tool.name for tool in (await client.list_tools()).tools] == sorted({**TOOLS, **ASKING})
         added = await client.call_tool("add_note", {"text": "Buy fins"})
         assert len((await client.list_resources()).resources) == 2
 
