@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -22,7 +22,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from agent_server.db import SYSTEM, Database, new_id
 from agent_server.errors import Mistake
 from agent_server.folding import fold, unify
-from agent_server.knowledge import markup
 from agent_server.knowledge.chunk import SEPARATOR, VERSION, TextChunk, chunk
 from agent_server.knowledge.embedders.base import Embedder, check_vectors
 from agent_server.knowledge.parse import (
@@ -36,7 +35,6 @@ from agent_server.knowledge.parse import (
     read_file,
 )
 from agent_server.knowledge.readers.child import Child
-from agent_server.knowledge.readers.markdown import clean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +46,7 @@ BATCH = 128
 # by less than .01.
 PIVOT = 110.0
 """The length, in counted words, that BM25 takes as the mean."""
-_WORDS = 1
+_WORDS = 2
 """Of what is left out of the words of a chunk. A change here re-ingests everything."""
 _LOCK = 7_300_422
 # A number before a name ("01-intro.md") sorts the files and says nothing of the page.
@@ -248,7 +246,7 @@ async def _store_all(
 async def _prepare(files: Sequence[Path], batches: _Batches, embedder: Embedder) -> list[_PreparedPage]:
     """The pages of these files, cut and embedded."""
     # A batch takes tenths of a second, so none of it is done on the event loop.
-    chunked = await asyncio.to_thread(lambda: [(page, _chunk(page)) for page in batches.read(files)])
+    chunked = await asyncio.to_thread(lambda: [(page, chunk(page)) for page in batches.read(files)])
     texts = [unify(f"{_about(page, piece)}\n{piece.words}") for page, pieces in chunked for piece in pieces]
     vectors = await embedder.embed(texts)
     # The column takes vectors of any size, so Postgres would not refuse a wrong one.
@@ -257,13 +255,6 @@ async def _prepare(files: Sequence[Path], batches: _Batches, embedder: Embedder)
     return [
         _PreparedPage(page, _sha(page, embedder), pieces, [next(spelled) for _ in pieces]) for page, pieces in chunked
     ]
-
-
-def _chunk(page: ContentPage) -> list[TextChunk]:
-    """The chunks of a page. What other programs read in it is no word of it."""
-    is_mdx = page.path.lower().endswith(".mdx")
-    pieces = [(piece, clean(piece.text, is_mdx=is_mdx)) for piece in chunk(page)]
-    return [piece if text == piece.text else replace(piece, words=markup.words(text)) for piece, text in pieces]
 
 
 def _spell(vectors: "NDArray[np.float32]") -> list[str]:
