@@ -29,6 +29,9 @@ _TARGET = re.compile(r"^ {0,3}\[[^\]\n]+\]:\s+\S+[^\n]*$", re.MULTILINE)
 _ATTRIBUTES = re.compile(r"\\?\{\s*[#.:][^}]*\}")
 _ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 _EMPHASIS = re.compile(r"(?<!\\)(?:\*{1,3}(?=\S)|(?<=\S)\*{1,3}|~~|(?<!\w)_{1,3}(?=\S)|(?<=\S)_{1,3}(?!\w))")
+# A name that Postgres keeps whole: with a capital or a digit inside, or with _ beside a dot or a slash.
+_NAME = re.compile(r"[A-Za-z][\w./-]{0,80}")
+_NAME_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _BRACKETS = str.maketrans("<>", "  ")
 
 
@@ -41,6 +44,18 @@ def words(markdown: str, *, is_mdx: bool = False) -> str:
     text = _LINK.sub(r"\1", _TAG.sub(" ", _TARGET.sub("", text)))
     # Postgres takes <b> for markup and drops it; without the brackets a tag in code is a word.
     return _with_code(text, [part.translate(_BRACKETS) for part in code])
+
+
+def prose(markdown: str) -> str:
+    """The text without its code, for what looks at its language."""
+    return _MARK.sub(" ", _without_code(markdown)[0])
+
+
+def list_code_names(markdown: str) -> list[str]:
+    """The parts of the names in code that are made of several: max, loan and days of `maxLoanDays`."""
+    names = (name for part in _without_code(markdown)[1] for name in _NAME.findall(part))
+    cut = ([part for part in _NAME_PART.findall(name) if len(part) > 1] for name in names)
+    return [part for parts in cut if len(parts) > 1 for part in parts]
 
 
 def display(markdown: str) -> str:
