@@ -35,7 +35,7 @@ from agent_server.knowledge.readers.titles import LONGEST, clean_title, name_tit
 from agent_server.knowledge.words import language_of
 
 MOST_BYTES = {".docx": 100_000_000, ".pdf": 100_000_000}
-_MOST_BYTES_OF_TEXT = 20_000_000
+MOST_BYTES_OF_TEXT = 20_000_000
 _VERSION = "2"
 """Of all readers. A change of what they make of a file has to change it: else files that are stored stay as they are."""
 _LARGE = 100_000
@@ -221,7 +221,7 @@ def open_source(path: Path, folder: Path) -> Source | FileReading:
         # Python reads a name that is not UTF-8 with such characters, and Postgres does not store them.
         if any("\ud800" <= character <= "\udfff" for character in name):
             raise Unreadable("has a name that is not UTF-8; rename the file")
-        most = MOST_BYTES.get(path.suffix.lower(), _MOST_BYTES_OF_TEXT)
+        most = MOST_BYTES.get(path.suffix.lower(), MOST_BYTES_OF_TEXT)
         if path.stat().st_size > most:
             raise Unreadable(f"is larger than {most // 1_000_000} MB; split it")
         language = language_of_collection(folder, name.partition("/")[0]) if "/" in name else ""
