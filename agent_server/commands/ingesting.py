@@ -15,7 +15,7 @@ from agent_server.commands.terminal import fail, say, show
 from agent_server.db import Database
 from agent_server.errors import AgentServerError, InvalidInput, Mistake
 from agent_server.knowledge import ingest as ingestion
-from agent_server.knowledge.embedders import get_embedder
+from agent_server.knowledge.embedders import open_embedder
 from agent_server.knowledge.embedders.base import Embedder
 
 log = structlog.get_logger()
@@ -134,7 +134,7 @@ async def _ingest_once(
     context: CommandContext, as_json: bool, source: Path | None, collection: str | None, allow_private: bool
 ) -> int:
     problems, remarks = await _gather(context.content, source, collection, allow_private) if source else ([], [])
-    database, embedder = await context.engine_database(), get_embedder(context.settings.embedder)
+    database, embedder = await context.engine_database(), open_embedder(context.settings)
     report = await ingest_with_progress(database, embedder, context.content)
     report.problems, report.remarks = [*problems, *report.problems], [*remarks, *report.remarks]
     if as_json:

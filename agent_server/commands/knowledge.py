@@ -14,7 +14,7 @@ from agent_server.commands.terminal import say, show
 from agent_server.errors import InvalidInput
 from agent_server.knowledge import ingest as ingestion
 from agent_server.knowledge import search as searching
-from agent_server.knowledge.embedders import get_embedder
+from agent_server.knowledge.embedders import open_embedder
 from agent_server.wording import count
 
 BENCHMARK_LIMIT = 20
@@ -23,7 +23,7 @@ BENCHMARK_LIMIT = 20
 async def search(context: CommandContext, query: str | None, stdin: bool, limit: int, as_json: bool) -> None:
     if (query is None) == (not stdin):
         raise typer.BadParameter("Give one QUERY, or --stdin with a query per line")
-    database, embedder = await context.engine_database(), get_embedder(context.settings.embedder)
+    database, embedder = await context.engine_database(), open_embedder(context.settings)
     # What is searched is what is in the files now.
     await ingestion.ingest(database, embedder, context.content)
     for text in [query] if query is not None else [line.strip() for line in sys.stdin if line.strip()]:
@@ -38,7 +38,7 @@ async def search(context: CommandContext, query: str | None, stdin: bool, limit:
 
 async def benchmark(context: CommandContext, questions: Path, as_json: bool) -> None:
     """Show how early a search finds the judged documents. The search is the one that answers real questions."""
-    database, embedder = await context.engine_database(), get_embedder(context.settings.embedder)
+    database, embedder = await context.engine_database(), open_embedder(context.settings)
     await ingestion.ingest(database, embedder, context.content)
     ranks: dict[str, int | None] = {}
     for judged in _read_judged(questions):

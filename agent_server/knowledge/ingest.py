@@ -23,9 +23,10 @@ from agent_server.db import SYSTEM, Database, new_id
 from agent_server.errors import Mistake
 from agent_server.folding import fold, unify
 from agent_server.knowledge import markup
+from agent_server.knowledge.cache import embed_once, forget_others
 from agent_server.knowledge.chunk import SEPARATOR, VERSION, TextChunk, chunk
 from agent_server.knowledge.collection import find_wrong_collections
-from agent_server.knowledge.embedders.base import Embedder, check_vectors
+from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.languages import CONFIGS, spread_unspaced
 from agent_server.knowledge.parse import (
     ContentPage,
@@ -161,6 +162,8 @@ async def ingest(
     if gone:
         await _remove(database, gone)
     await settle(database)
+    if not report.problems:
+        await forget_others(database, embedder)
     report.removed = len(gone)
     report.seconds = time.perf_counter() - started
     return report
@@ -230,7 +233,7 @@ async def _store_all(
     firsts = range(0, len(files), BATCH)
 
     def begin(first: int) -> asyncio.Task[list[_PreparedPage]]:
-        return asyncio.create_task(_prepare(files[first : first + BATCH], batches, embedder))
+        return asyncio.create_task(_prepare(database, files[first : first + BATCH], batches, embedder))
 
     upcoming = begin(0) if files else None
     for first in firsts:
@@ -248,14 +251,14 @@ async def _store_all(
         progress(Progress(len(files), len(files), ""))
 
 
-async def _prepare(files: Sequence[Path], batches: _Batches, embedder: Embedder) -> list[_PreparedPage]:
+async def _prepare(
+    database: Database, files: Sequence[Path], batches: _Batches, embedder: Embedder
+) -> list[_PreparedPage]:
     """The pages of these files, cut and embedded."""
     # A batch takes tenths of a second, so none of it is done on the event loop.
     chunked = await asyncio.to_thread(lambda: [(page, chunk(page)) for page in batches.read(files)])
     texts = [unify(f"{_about(page, piece)}\n{piece.words}") for page, pieces in chunked for piece in pieces]
-    vectors = await embedder.embed(texts)
-    # The column takes vectors of any size, so Postgres would not refuse a wrong one.
-    check_vectors(embedder, vectors, texts)
+    vectors = await embed_once(database, embedder, texts)
     spelled = iter(await asyncio.to_thread(_spell, vectors))
     return [
         _PreparedPage(page, _sha(page, embedder), pieces, [next(spelled) for _ in pieces]) for page, pieces in chunked

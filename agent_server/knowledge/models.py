@@ -109,3 +109,15 @@ class Compound(SQLModel, table=True):
     owner_id: UUID = Field(primary_key=True)
     part: str = Field(primary_key=True)
     lexeme: str = Field(primary_key=True)
+
+
+class Embedding(SQLModel, table=True):
+    """The vector that an embedder elsewhere made of a text, by the text's hash."""
+
+    __tablename__ = "embedding"
+    row_policy: ClassVar[RowPolicy] = RowPolicy(shared=True)
+
+    owner_id: UUID = Field(primary_key=True)
+    embedder: str = Field(primary_key=True)
+    sha: str = Field(primary_key=True)
+    emb: Any = Field(sa_type=HALFVEC())

@@ -69,7 +69,7 @@ _SEARCH = text(f"""
         select c.id, c.document_id, c.passage,
                least(coalesce(-(c.lex <#> q.sv) / nullif(q.bound, 0), 0), 1) + case
                when :has_vector and vector_dims(c.emb) = :dimensions
-               then coalesce({DENSE_WEIGHT} * nullif(1 - (c.emb <=> cast(:vector as halfvec)), 'NaN'), 0) else 0 end as score
+               then coalesce(cast(:dense_weight as float8) * nullif(1 - (c.emb <=> cast(:vector as halfvec)), 'NaN'), 0) else 0 end as score
         from (select id from lexical union select id from dense) found
         join chunk c on c.owner_id = :owner_id and c.id = found.id cross join q),
     ranked as (
@@ -131,6 +131,7 @@ async def search(
         "vector": "[" + ",".join(f"{x:.6g}" for x in vector) + "]",
         # A text without tokens has a vector of zeros, and its cosine with anything is NaN.
         "has_vector": bool(vector.any()),
+        "dense_weight": getattr(embedder, "weight", DENSE_WEIGHT),
         "dimensions": len(vector),
         "everywhere": collections is None,
         "collections": list(collections or ()),

@@ -1,10 +1,11 @@
-"""Documents say their language, and compounds are found by their parts.
+"""Documents say their language, compounds are found by their parts, and vectors that were paid for are kept.
 
 Processes of before read the English stems of new pages of other languages until they end.
 """
 
 import sqlalchemy as sa
 from alembic import op
+from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy.dialects import postgresql
 
 revision = "engine_0023"
@@ -27,9 +28,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("owner_id", "part", "lexeme"),
     )
     op.create_index("ix_compound_lexeme", "compound", ["owner_id", "lexeme"])
+    op.create_table(
+        "embedding",
+        sa.Column("owner_id", sa.Uuid(), nullable=False),
+        sa.Column("embedder", sa.String(), nullable=False),
+        sa.Column("sha", sa.String(), nullable=False),
+        sa.Column("emb", HALFVEC(), nullable=False),
+        sa.PrimaryKeyConstraint("owner_id", "embedder", "sha"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("embedding")
     op.drop_table("compound")
     op.drop_column("corpus", "stale")
     op.drop_column("corpus", "configs")

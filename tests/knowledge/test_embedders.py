@@ -197,7 +197,7 @@ async def test_an_installed_package_offers_its_embedder_by_name(installed: str) 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("minilm", "AGENT_SERVER_EMBEDDER: there is no embedder 'minilm'; there is wordllama, or your own as module:factory"),
+        ("minilm", "AGENT_SERVER_EMBEDDER: there is no embedder 'minilm'; there are litellm, openai, wordllama, or your own as module:factory"),
         ("base", "there is no embedder 'base'"),
         ("no_such_package:make", "no_such_package cannot be imported: there is no such module"),
         ("{stranger}:make", "{stranger} has no make"),
