@@ -55,7 +55,7 @@ class ModelSettings(BaseModel):
     embedder_url: Annotated[
         str | None, Field(description="Where that embedder is, as in http://localhost:8080/v1.")
     ] = None
-    embedder_api_key: Annotated[SecretStr | None, Field(description="Its key.")] = None
+    embedder_key: Annotated[SecretStr | None, Field(description="Its key.")] = None
     embedder_dimensions: Annotated[
         int | None, Field(ge=1, le=16_000, description="How many numbers its vectors have.")
     ] = None

@@ -93,7 +93,7 @@ def make(request: pytest.FixtureRequest, provider: Provider) -> Make:
     def made(**settings: Any) -> RemoteEmbedder:
         model = "tiny" if request.param == "openai" else "openai/tiny"
         given = {"embedder_model": model, "embedder_url": provider.url, "embedder_dimensions": 8, **settings}
-        return create_remote(Settings(embedder=request.param, embedder_api_key="sent-as-key", **given))
+        return create_remote(Settings(embedder=request.param, embedder_key="sent-as-key", **given))
 
     return made
 

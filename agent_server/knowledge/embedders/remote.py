@@ -109,7 +109,7 @@ def create_remote(settings: Settings) -> RemoteEmbedder:
     if problem := find_problem(settings):
         raise InvalidInput(problem)
     assert settings.embedder_model is not None and settings.embedder_dimensions is not None
-    key = settings.embedder_api_key or (settings.openai_api_key if settings.embedder == "openai" else None)
+    key = settings.embedder_key or (settings.openai_api_key if settings.embedder == "openai" else None)
     make = _openai if settings.embedder == "openai" else _litellm
     return RemoteEmbedder(
         make(settings.embedder_model, settings.embedder_url, key.get_secret_value() if key else None),
