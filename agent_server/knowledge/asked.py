@@ -25,6 +25,7 @@ DICTIONARIES = "replace(config || '_stem', 'simple_stem', 'simple')"
 # - `kin` adds nothing to the bound: with a word that the content lacks, a passage cannot have all of the score.
 # - 536870911 cuts the hash to 29 bits, so that it fits into the dimensions of `lex`, as `lexvec` does when it stores.
 # - 2.2 is k1 + 1, the most that a word can count for in BM25; `bound` is therefore the highest score that is possible.
+# - `limit 1`, with which each of some hundred words is looked up by the primary key: joined, all terms would be read for each.
 # - All terms are looked through only for a word that the content lacks, in a language that writes compounds as one word.
 # - The first letter of a misspelt word is taken as right: this halves what is looked up, and it hardly ever is not.
 ASKED = f"""
@@ -47,9 +48,11 @@ ASKED = f"""
             union all
             (select distinct t.lexeme, t.n, {KIN_SHARE}
              from generate_series(4, length(p.lexeme) - 4) i
-             join term r on r.owner_id = :owner_id and r.lexeme = substr(p.lexeme, i + 1) and r.n > 0
-             join term l on l.owner_id = :owner_id and l.n > 0
-                and l.lexeme = (ts_lexize(cast(x.dictionary as regdictionary), left(p.lexeme, i)))[1]
+             cross join lateral (
+                 select lexeme, n from term where owner_id = :owner_id and lexeme = substr(p.lexeme, i + 1) and n > 0 limit 1) r
+             cross join lateral (
+                 select lexeme, n from term where owner_id = :owner_id and n > 0
+                    and lexeme = (ts_lexize(cast(x.dictionary as regdictionary), left(p.lexeme, i)))[1] limit 1) l
              cross join lateral (values (l.lexeme, l.n), (r.lexeme, r.n)) t(lexeme, n)
              where x.config = any(cast(:compounding as text[])))
             union all
@@ -71,7 +74,8 @@ ASKED = f"""
                      union all select left(said, i - 1) || a || substr(said, i)
                                from unnest(string_to_array('{_ALPHABET}', null)) a) e
                  where p.df = 0 and (ts_lexize(cast(x.dictionary as regdictionary), said))[1] = p.lexeme) e
-             join term t on t.owner_id = :owner_id and t.lexeme = e.lexeme and t.n > 0
+             cross join lateral (
+                 select lexeme, n from term where owner_id = :owner_id and lexeme = e.lexeme and n > 0 limit 1) t
              order by t.n desc, t.lexeme limit 3)) k
         where k.lexeme not in (select lexeme from p)),
     q as materialized (
