@@ -98,9 +98,10 @@ _COLLECTIONS = text(f"""
 # A small word has no stem: the array is empty, and its first element null.
 _LEXICON = text(f"""
     select w.word, w.stem, exists (
-        select from term t where t.owner_id = :owner_id and t.n > 0 and t.lexeme in (
-            select (ts_lexize(cast({DICTIONARIES} as regdictionary), w.word))[1]
-            from corpus, unnest(configs) config where owner_id = :owner_id))
+        select from corpus c cross join unnest(c.configs) config cross join lateral (
+            select from term t where t.owner_id = :owner_id and t.n > 0
+               and t.lexeme = (ts_lexize(cast({DICTIONARIES} as regdictionary), w.word))[1] limit 1) t
+        where c.owner_id = :owner_id)
     from (select word, (ts_lexize('english_stem', word))[1] as stem from unnest(cast(:words as text[])) word) w
     where w.stem is not null""")  # noqa: S608  # a constant of ours
 
