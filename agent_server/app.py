@@ -17,7 +17,7 @@ from agent_server.housekeeping import expire_confirmations, expire_guests, expir
 from agent_server.identity.limits import expire_rates
 from agent_server.identity.resolver import create_resolver
 from agent_server.jobs import Job, Jobs
-from agent_server.knowledge.embedders import get_embedder
+from agent_server.knowledge.embedders import open_embedder
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.resources import announce_pages
@@ -58,7 +58,7 @@ def create_server(
     of the settings. `router` is one that was built before for the same workspace; whoever makes many servers of one
     workspace saves a second on each.
     """
-    embedder = get_embedder(settings.embedder)
+    embedder = open_embedder(settings)
     model, replica, sleep = choose_model(settings), Replica(database), Sleep(settings.database_sleep)
     runtime = _create_runtime(settings, workspace, database, embedder, replica)
     hub = Hub(database, send=replica.send)

@@ -144,12 +144,29 @@ def content_validate(workspace: Workspace = None, json: Json = False) -> None:
 
 @content.command("ingest", epilog=_example("content ingest --workspace ./my-agents"))
 def content_ingest(
+    source: Annotated[
+        Path | None, typer.Argument(help="A folder, or a file with an address in a line: it becomes a collection.")
+    ] = None,
+    collection: Annotated[
+        str | None, typer.Option("--collection", help="The collection's name; without it, the source's.")
+    ] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Fetch addresses in private networks and of this machine too.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on, and ingest again at every change.")] = False,
     workspace: Workspace = None,
     json: Json = False,
 ) -> None:
     """Bring the index up to date with content/. What has not changed is not touched."""
-    _run("content_ingest", workspace, watch=watch, as_json=json)
+    _run(
+        "content_ingest",
+        workspace,
+        watch=watch,
+        as_json=json,
+        source=source,
+        collection=collection,
+        allow_private=allow_private,
+    )
 
 
 @content.command("benchmark", epilog=_example("content benchmark judged.yaml"))

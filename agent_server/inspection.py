@@ -69,8 +69,9 @@ def _read(settings: Settings) -> tuple[Workspace, list[Mistake]]:
     mistakes += _find_unknown_models(workspace, settings)
     variables = list_variables(os.environ, find_env_files(settings.workspace))
     mistakes += find_misspelt(variables, [variable_of(field) for field in Settings.model_fields])
-    if problem := embedders.find_problem_of_name(settings.embedder):
-        mistakes.append(Mistake(variable_of("embedder"), None, problem))
+    if problem := embedders.find_problem_of_settings(settings):
+        variable, _, message = problem.partition(": ")
+        mistakes.append(Mistake(variable, None, message))
     return workspace, sort_mistakes(mistakes)
 
 

@@ -23,7 +23,7 @@ _COMMANDS = {
     "chat": "talk.chat",
     "route": "route.route",
     "content_validate": "pages.validate",
-    "content_ingest": "knowledge.ingest",
+    "content_ingest": "ingesting.ingest",
     "content_search": "knowledge.search",
     "content_benchmark": "knowledge.benchmark",
     "tool_list": "folders.list_tools",

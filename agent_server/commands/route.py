@@ -10,7 +10,7 @@ import yaml
 
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import say, show
-from agent_server.knowledge.embedders import get_embedder
+from agent_server.knowledge.embedders import open_embedder
 from agent_server.offline.small_talk import choose_agent, read_message
 from agent_server.routing import Decision, Ranked, Router
 from agent_server.routing.report import OUT_OF_SCOPE, describe_report, report_routing
@@ -28,7 +28,7 @@ async def route(context: CommandContext, message: str | None, stdin: bool, as_js
             f"No agent is called {', '.join(sorted(unknown))}. "
             f"A label is an agent's name ({', '.join(sorted(context.workspace.agents))}), or - for a message of nobody"
         )
-    router = await create_router(context.workspace, get_embedder(context.settings.embedder))
+    router = await create_router(context.workspace, open_embedder(context.settings))
     rows = []
     for text, label in said:
         decision = await _decide(context.workspace, router, text)

@@ -23,7 +23,7 @@ from agent_server.app import INGEST, create_server
 from agent_server.asgi import create_app
 from agent_server.commands.banner import show_banner, show_restart
 from agent_server.commands.draining import Announce, Draining
-from agent_server.commands.knowledge import ingest_with_progress
+from agent_server.commands.ingesting import ingest_with_progress
 from agent_server.commands.listening import listen
 from agent_server.commands.processes import (
     Watched,

@@ -16,7 +16,7 @@ from agent_server.evals.recordings import Recordings
 from agent_server.evals.report import print_matrix, print_summary
 from agent_server.evals.run import Result, Routers, Variant, run_variant
 from agent_server.inspection import open_workspace
-from agent_server.knowledge.embedders import get_embedder
+from agent_server.knowledge.embedders import open_embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.settings import Settings
 from agent_server.turns.events import PassagesFound
@@ -81,7 +81,7 @@ class _Watch:
             workspace = await asyncio.to_thread(open_workspace, self._settings)
             cases = choose_cases(self._files, workspace)
             if pages := {file for file in files if file.is_relative_to(workspace.content)}:
-                await ingest(self._database, get_embedder(self._settings.embedder), workspace.content)
+                await ingest(self._database, open_embedder(self._settings), workspace.content)
                 self._routers.forget()
         except AgentServerError as error:
             mistakes = error.problems if isinstance(error, WorkspaceInvalid) else [error.message]

@@ -21,7 +21,7 @@ from agent_server.db import Database
 from agent_server.db.revisions import list_folders
 from agent_server.db.scratch import create_scratch, drop_scratch
 from agent_server.knowledge.chunk import VERSION
-from agent_server.knowledge.embedders import get_embedder
+from agent_server.knowledge.embedders import open_embedder
 from agent_server.knowledge.ingest import PIVOT, ingest
 from agent_server.seed import load_seeds
 from agent_server.settings import Settings
@@ -96,7 +96,7 @@ async def _fill(settings: Settings, workspace: Workspace, database: Database) ->
     """Make the tables, and bring the seeds and the content to what the workspace has."""
     await migrate(adapt_settings(settings), workspace.root, database)
     await load_seeds(database, workspace.seeds, workspace.root)
-    await ingest(database, get_embedder(settings.embedder), workspace.content)
+    await ingest(database, open_embedder(settings), workspace.content)
 
 
 async def _read_note(connection: AsyncConnection, name: str) -> str | None:
@@ -123,7 +123,7 @@ def _list_tables(workspace: Workspace) -> Iterator[str]:
 
 def _list_content(settings: Settings, workspace: Workspace) -> Iterator[str]:
     """All that the rows are made from."""
-    yield f"{VERSION} {PIVOT} {settings.embedder} {get_embedder(settings.embedder).name}"
+    yield f"{VERSION} {PIVOT} {settings.embedder} {open_embedder(settings).name}"
     files = (*(seed.path for seed in workspace.seeds), *_list_files(workspace.content))
     for file in files:
         yield str(file)

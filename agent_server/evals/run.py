@@ -19,7 +19,7 @@ from agent_server.evals.stubs import CallerStubs, Stubs
 from agent_server.identity.credentials import issue_guest
 from agent_server.identity.profiles import update_profile
 from agent_server.identity.roles import USER
-from agent_server.knowledge.embedders import get_embedder
+from agent_server.knowledge.embedders import open_embedder
 from agent_server.models.choice import OFFLINE, choose_model, full_name
 from agent_server.models.windows import find_price
 from agent_server.routing import Decision, Router
@@ -214,7 +214,7 @@ class Routers:
     """The routers of workspaces. To make one takes a second or more; agents that are routed alike share one."""
 
     def __init__(self, settings: Settings) -> None:
-        self._embedder = get_embedder(settings.embedder)
+        self._embedder = open_embedder(settings)
         self._made: list[tuple[Any, Router]] = []
 
     async def get(self, workspace: Workspace) -> Router:

@@ -5,7 +5,6 @@ the marks of template languages and admonitions; code stays as written. A table 
 columns.
 """
 
-import html
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,21 +13,14 @@ from typing import Literal
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from agent_server.knowledge.markup import display
+from agent_server.knowledge.readers.markdown import clean
 from agent_server.knowledge.sentences import split_sentences
 
 _MARKDOWN = MarkdownIt("commonmark").enable("table")
 # Without the parsing of inline markup: `display` needs the text as written, to leave code alone.
 _MARKDOWN.core.ruler.enableOnly(["normalize", "block"])
 
-_FENCE = re.compile(r"^[ \t>]*(`{3,}|~{3,})")
-_HIGHLIGHT = re.compile(r"\{%-?\s*highlight\s+(\w*).*?%\}\s*\n?(.*?)\{%-?\s*endhighlight\s*-?%\}", re.DOTALL)
-_RAW = re.compile(r"\{%-?\s*(?:end)?raw\s*-?%\}")
-_TEMPLATE = re.compile(r"\{%.{0,300}?%\}|\{#[^\n]{0,300}?#\}|<!--.*?(?:-->|\Z)|\{/\*.{0,300}?\*/\}", re.DOTALL)
-# Marks of admonitions and tabs, link targets, footnotes, attributes, imports of MDX: no reader sees them as text.
-_ADMONITION = re.compile(r"^( *)(?:!!!|\?\?\?\+?|===)\s+\S.*$")
-_IGNORED = re.compile(
-    r"^[ \t>]*(?::::.*|\[\^?[^\]\n]+\]:\s.*|\{:[^}\n]*\}|\^[\w-]+|\[![\w-]+\][+-]?|(?:import|export)\s.+\sfrom\s+['\"].*)$"
-)
 _BREAK = re.compile(r"<(?:br|/?(?:p|div|h[1-6]|li|ul|ol|dl|dt|dd|tr|table|section|pre|blockquote))\b[^>]*>", re.I)
 _TABLE = re.compile(r"(?:<table\b|<tr\b|<td\b).*?(?:</table>|\Z)", re.I | re.DOTALL)
 _ROW = re.compile(r"<t[rdh]\b.*?(?=<tr\b|</table>|\Z)", re.I | re.DOTALL)
@@ -59,39 +51,7 @@ class Block:
 
 def parse_blocks(markdown: str) -> list[Block]:
     """The blocks of a page or of a piece of one."""
-    return list(_Reader(_MARKDOWN.parse(_without_marks(markdown))).read())
-
-
-def _without_marks(markdown: str) -> str:
-    """The Markdown without the marks of other languages outside code."""
-    markdown = _HIGHLIGHT.sub(lambda found: f"```{found[1]}\n{found[2].rstrip()}\n```\n", markdown)
-    lines: list[str] = []
-    fence, indent = "", 0
-    for line in _RAW.sub("", markdown).split("\n"):
-        if indent and line.strip():
-            # The text of an admonition is indented, and would be code.
-            indent = indent if line.startswith(" " * indent) else 0
-        line = line[indent:] if line.strip() else line
-        mark = _FENCE.match(line)
-        if mark and not fence:
-            fence = mark[1]
-        elif mark and mark[1].startswith(fence):
-            fence = ""
-        elif not fence and (found := _ADMONITION.match(line)):
-            indent += len(found[1]) + 4
-            line = ""
-        elif not fence and _IGNORED.match(line):
-            line = ""
-        lines.append(line)
-    return "".join(_outside_code("\n".join(lines)))
-
-
-def _outside_code(markdown: str) -> Iterator[str]:
-    """The Markdown without comments and template tags, except in code."""
-    for part in re.split(
-        r"(^[ \t>]*(?:`{3,}|~{3,}).*?(?:^[ \t>]*(?:`{3,}|~{3,})[ \t]*$|\Z)|`[^`\n]+`)", markdown, flags=re.M | re.S
-    ):
-        yield part if part.lstrip(" \t>").startswith(("`", "~~~")) else _TEMPLATE.sub("", part)
+    return list(_Reader(_MARKDOWN.parse(clean(markdown))).read())
 
 
 class _Reader:
@@ -224,24 +184,3 @@ def _html_blocks(text: str) -> Iterator[Block]:
 def _html_text(text: str) -> Iterator[Block]:
     for paragraph in re.split(r"\n\s*\n", _BREAK.sub("\n\n", text)):
         yield from _block("text", split_sentences(display(paragraph)))
-
-
-def display(text: str) -> str:
-    """Inline Markdown in one line without its markup. Code stays as it is."""
-    # Split at code, because * and _ are part of it there.
-    parts = re.split(r"((?<!`)(`+)(?!`)(?:.*?)(?<!`)\2(?!`))", text, flags=re.DOTALL)
-    shown = [part if i % 3 == 1 else _plain(part) for i, part in enumerate(parts) if i % 3 != 2]
-    return " ".join("".join(shown).split())
-
-
-def _plain(text: str) -> str:
-    text = re.sub(
-        r"!\[\[[^\]\n]{0,300}\]\]|!\[[^\]]{0,300}\]\([^)]{0,500}\)|\[\^[^\]]{1,100}\]|\[![\w-]{1,20}\][+-]?", "", text
-    )
-    text = re.sub(r"\[\[(?:[^\]|\n]{0,300}\|)?([^\]\n]{1,300})\]\]", r"\1", text)
-    text = re.sub(r"\[([^\]]{0,300})\](?:\([^)]{0,500}\)|\[[^\]]{0,100}\])", r"\1", text)
-    text = re.sub(r"\{%.*?%\}|\{:[^}]{0,200}\}|(?<=\s)\^[\w-]+$", "", text)
-    text = re.sub(r"<(https?://[^<>\s]+|mailto:[^<>\s]+)>", r"\1", text)
-    text = _TAG.sub("", re.sub(r"<br\s*/?>", " ", text))
-    text = re.sub(r"\*{2,3}|(?<!\w)\*|\*(?!\w)|~~|(?<!\w)_{1,3}(?=\S)|(?<=\S)_{1,3}(?!\w)", "", text)
-    return html.unescape(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text))

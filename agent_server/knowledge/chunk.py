@@ -47,8 +47,9 @@ def chunk(page: ContentPage) -> list[TextChunk]:
     from semantic_text_splitter import MarkdownSplitter  # noqa: PLC0415  # heavy
 
     splitter = MarkdownSplitter(MAX_CHARACTERS)
+    is_mdx = page.path.lower().endswith(".mdx")
     pieces = [
-        (section, section.start + offset, text, markup.words(text))
+        (section, section.start + offset, text, markup.words(text, is_mdx=is_mdx))
         for section in _merge(list(_sections(page)))
         for offset, text in splitter.chunk_indices(page.text[section.start : section.end])
     ]

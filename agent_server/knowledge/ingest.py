@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -23,8 +23,11 @@ from agent_server.db import SYSTEM, Database, new_id
 from agent_server.errors import Mistake
 from agent_server.folding import fold, unify
 from agent_server.knowledge import markup
+from agent_server.knowledge.cache import embed_once, forget_others
 from agent_server.knowledge.chunk import SEPARATOR, VERSION, TextChunk, chunk
-from agent_server.knowledge.embedders.base import Embedder, check_vectors
+from agent_server.knowledge.collection import find_wrong_collections
+from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.languages import CONFIGS, spread_unspaced
 from agent_server.knowledge.parse import (
     ContentPage,
     FileReading,
@@ -36,7 +39,7 @@ from agent_server.knowledge.parse import (
     read_file,
 )
 from agent_server.knowledge.readers.child import Child
-from agent_server.knowledge.readers.markdown import clean
+from agent_server.knowledge.settle import lock, settle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,9 +51,8 @@ BATCH = 128
 # by less than .01.
 PIVOT = 110.0
 """The length, in counted words, that BM25 takes as the mean."""
-_WORDS = 1
+_WORDS = 3
 """Of what is left out of the words of a chunk. A change here re-ingests everything."""
-_LOCK = 7_300_422
 # A number before a name ("01-intro.md") sorts the files and says nothing of the page.
 _ORDERING = re.compile(r"(^|/)\d+[-_.]\s*")
 
@@ -59,12 +61,13 @@ _STORED = text("select path, id, sha from document where owner_id = :owner_id")
 # All rows are one JSON parameter: a batch can have more values than the 32,767 parameters of one statement.
 # On a conflict the row is updated and not replaced: a document keeps its id when its text changes.
 _DOCUMENTS = text("""
-    insert into document (owner_id, id, path, collection, title, description, urgent, text, sha, created_at, updated_at)
-    select :owner_id, r.id, r.path, r.collection, r.title, r.description, r.urgent, r.text, r.sha, now(), now()
+    insert into document (owner_id, id, path, collection, title, description, language, urgent, text, sha,
+                          created_at, updated_at)
+    select :owner_id, r.id, r.path, r.collection, r.title, r.description, r.language, r.urgent, r.text, r.sha, now(), now()
     from jsonb_to_recordset(cast(:rows as jsonb)) as r(id uuid, path text, collection text, title text,
-         description text, urgent text[], text text, sha text)
+         description text, language text, urgent text[], text text, sha text)
     on conflict (owner_id, path) do update set collection = excluded.collection, title = excluded.title,
-        description = excluded.description, urgent = excluded.urgent, text = excluded.text, sha = excluded.sha,
+        description = excluded.description, language = excluded.language, urgent = excluded.urgent, text = excluded.text, sha = excluded.sha,
         updated_at = excluded.updated_at""")
 
 # A word of `about` counts twice, one of `words` once. Without the `offset 0` each text would be parsed twice.
@@ -74,9 +77,9 @@ _CHUNKS = text("""
     select :owner_id, r.id, r.document_id, r.ordinal, r.passage, r.collection, r.heading, r.text, r.start, r."end",
            v.tsv, lexvec(v.tsv, cast(:pivot as real)), cast(r.emb as halfvec)
     from jsonb_to_recordset(cast(:rows as jsonb)) as r(id uuid, document_id uuid, ordinal int, passage text,
-         collection text, heading text, text text, start int, "end" int, about text, words text, emb text)
-    cross join lateral (select setweight(to_tsvector('english', r.about), 'A')
-                            || setweight(to_tsvector('english', r.words), 'D') as tsv offset 0) v""")
+         collection text, heading text, text text, start int, "end" int, config regconfig, about text, words text, emb text)
+    cross join lateral (select setweight(to_tsvector(r.config, r.about), 'A')
+                            || setweight(to_tsvector(r.config, r.words), 'D') as tsv offset 0) v""")
 
 # `materialized`, because the rows are read twice.
 _COUNT = """
@@ -85,7 +88,7 @@ _COUNT = """
     sized as (
         insert into corpus (owner_id, n_chunks, pivot)
         select cast(:owner_id as uuid), {sign} count(*), :pivot from counted
-        on conflict (owner_id) do update set n_chunks = corpus.n_chunks + excluded.n_chunks)
+        on conflict (owner_id) do update set n_chunks = corpus.n_chunks + excluded.n_chunks, stale = true)
     insert into term (owner_id, lexeme, n)
     select cast(:owner_id as uuid), lexeme, {sign} count(*)
     from counted cross join unnest(tsvector_to_array(tsv)) lexeme group by lexeme
@@ -160,6 +163,9 @@ async def ingest(
     gone = [path for path in stored if path not in kept] if prune else []
     if gone:
         await _remove(database, gone)
+    await settle(database)
+    if not report.problems:
+        await forget_others(database, embedder)
     report.removed = len(gone)
     report.paths += gone
     report.seconds = time.perf_counter() - started
@@ -173,7 +179,7 @@ def _find_changed(
     if not content.is_dir():
         return [], set()
     # Not among those that are kept: what an earlier version has read of them has to go.
-    report.problems += find_links_out(content)
+    report.problems += [*find_links_out(content), *find_wrong_collections(content)]
     todo: list[Path] = []
     # What another machine read of a file stays where the package that reads it is missing on this one.
     kept = set(list_unreadable(content))
@@ -230,7 +236,7 @@ async def _store_all(
     firsts = range(0, len(files), BATCH)
 
     def begin(first: int) -> asyncio.Task[list[_PreparedPage]]:
-        return asyncio.create_task(_prepare(files[first : first + BATCH], batches, embedder))
+        return asyncio.create_task(_prepare(database, files[first : first + BATCH], batches, embedder))
 
     upcoming = begin(0) if files else None
     for first in firsts:
@@ -249,25 +255,18 @@ async def _store_all(
         progress(Progress(len(files), len(files), ""))
 
 
-async def _prepare(files: Sequence[Path], batches: _Batches, embedder: Embedder) -> list[_PreparedPage]:
+async def _prepare(
+    database: Database, files: Sequence[Path], batches: _Batches, embedder: Embedder
+) -> list[_PreparedPage]:
     """The pages of these files, cut and embedded."""
     # A batch takes tenths of a second, so none of it is done on the event loop.
-    chunked = await asyncio.to_thread(lambda: [(page, _chunk(page)) for page in batches.read(files)])
+    chunked = await asyncio.to_thread(lambda: [(page, chunk(page)) for page in batches.read(files)])
     texts = [unify(f"{_about(page, piece)}\n{piece.words}") for page, pieces in chunked for piece in pieces]
-    vectors = await embedder.embed(texts)
-    # The column takes vectors of any size, so Postgres would not refuse a wrong one.
-    check_vectors(embedder, vectors, texts)
+    vectors = await embed_once(database, embedder, texts)
     spelled = iter(await asyncio.to_thread(_spell, vectors))
     return [
         _PreparedPage(page, _sha(page, embedder), pieces, [next(spelled) for _ in pieces]) for page, pieces in chunked
     ]
-
-
-def _chunk(page: ContentPage) -> list[TextChunk]:
-    """The chunks of a page. What other programs read in it is no word of it."""
-    is_mdx = page.path.lower().endswith(".mdx")
-    pieces = [(piece, clean(piece.text, is_mdx=is_mdx)) for piece in chunk(page)]
-    return [piece if text == piece.text else replace(piece, words=markup.words(text)) for piece, text in pieces]
 
 
 def _spell(vectors: "NDArray[np.float32]") -> list[str]:
@@ -290,7 +289,7 @@ def _about(page: ContentPage, piece: TextChunk) -> str:
 async def _store(database: Database, prepared: Sequence[_PreparedPage]) -> None:
     """Replace the documents and the statistics in one transaction."""
     async with database.transaction(SYSTEM, patient=True) as session:
-        await _lock(session)
+        await lock(session)
         # Read again under the lock: another process may have stored the same pages while this one embedded them.
         stored = await _read_stored(session)
         todo = [one for one in prepared if stored.get(one.page.path, (None, ""))[1] != one.sha]
@@ -310,6 +309,7 @@ def _document(id: UUID, one: _PreparedPage) -> dict[str, Any]:
         "collection": one.page.collection,
         "title": one.page.title,
         "description": one.page.description,
+        "language": one.page.language,
         "urgent": list(one.page.urgent),
         "text": one.page.text,
         "sha": one.sha,
@@ -328,27 +328,20 @@ def _rows(document_id: UUID, one: _PreparedPage) -> Iterator[dict[str, Any]]:
             "text": piece.text,
             "start": piece.start,
             "end": piece.end,
-            "about": fold(_about(one.page, piece)),
-            "words": fold(piece.words),
+            "config": CONFIGS[one.page.language],
+            "about": spread_unspaced(fold(_about(one.page, piece))),
+            "words": spread_unspaced(fold(" ".join((piece.words, *markup.list_code_names(piece.words))))),
             "emb": vector,
         }
 
 
 async def _remove(database: Database, paths: Sequence[str]) -> None:
     async with database.transaction(SYSTEM, patient=True) as session:
-        await _lock(session)
+        await lock(session)
         stored = await _read_stored(session)
         ids = [stored[path][0] for path in paths if path in stored]
         await _forget_chunks(session, ids)
         await session.execute(_FORGET_DOCUMENTS, {"owner_id": SYSTEM, "ids": ids})
-
-
-async def _lock(session: AsyncSession) -> None:
-    """Let one writer at a time in. Readers are not held up."""
-    # A batch may take longer than a query may, and the wait for the lock is the whole batch of the other writer.
-    await session.execute(text("set local statement_timeout = 0"))
-    await session.execute(text("set local lock_timeout = 0"))
-    await session.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
 
 
 async def _forget_chunks(session: AsyncSession, document_ids: Sequence[UUID]) -> None:

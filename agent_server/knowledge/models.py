@@ -34,6 +34,7 @@ class Document(Shared, Timestamps, table=True):
     collection: str
     title: str
     description: str = ""
+    language: str = Field(default="en", sa_column_kwargs={"server_default": "en"})
     urgent: list[str] = Field(default_factory=list, sa_type=ARRAY(TEXT))
     text: str
     sha: str
@@ -90,3 +91,33 @@ class Corpus(SQLModel, table=True):
     owner_id: UUID = Field(primary_key=True)
     n_chunks: int
     pivot: float = Field(sa_type=REAL)
+    # The text-search configurations of its pages; that of most pages first.
+    configs: list[str] = Field(
+        default_factory=lambda: ["english"], sa_type=ARRAY(TEXT), sa_column_kwargs={"server_default": "{english}"}
+    )
+    # Whether chunks have changed since `configs` and `compound` were made of them.
+    stale: bool = Field(default=True, sa_column_kwargs={"server_default": "true"})
+
+
+class Compound(SQLModel, table=True):
+    """A lexeme of the owner's that is made of others, with each of its two parts."""
+
+    __tablename__ = "compound"
+    __table_args__ = (Index("ix_compound_lexeme", "owner_id", "lexeme"),)
+    row_policy: ClassVar[RowPolicy] = RowPolicy(shared=True)
+
+    owner_id: UUID = Field(primary_key=True)
+    part: str = Field(primary_key=True)
+    lexeme: str = Field(primary_key=True)
+
+
+class Embedding(SQLModel, table=True):
+    """The vector that an embedder elsewhere made of a text, by the text's hash."""
+
+    __tablename__ = "embedding"
+    row_policy: ClassVar[RowPolicy] = RowPolicy(shared=True)
+
+    owner_id: UUID = Field(primary_key=True)
+    embedder: str = Field(primary_key=True)
+    sha: str = Field(primary_key=True)
+    emb: Any = Field(sa_type=HALFVEC())

@@ -17,6 +17,12 @@ from typing import Any
 
 from agent_server.errors import Mistake
 from agent_server.knowledge import markup
+from agent_server.knowledge.collection import (
+    find_wrong_collections,
+    find_wrong_language,
+    language_of_collection,
+    normalise_language,
+)
 from agent_server.knowledge.readers import KINDS, is_document, is_readable
 from agent_server.knowledge.readers import SUFFIXES as SUFFIXES
 from agent_server.knowledge.readers.base import NoContent, ReadText, Unreadable
@@ -26,14 +32,15 @@ from agent_server.knowledge.readers.front import split_front
 from agent_server.knowledge.readers.html import convert_html
 from agent_server.knowledge.readers.markdown import BLOCKS, find_unclosed
 from agent_server.knowledge.readers.titles import LONGEST, clean_title, name_title
+from agent_server.knowledge.words import language_of
 
 MOST_BYTES = {".docx": 100_000_000, ".pdf": 100_000_000}
-_MOST_BYTES_OF_TEXT = 20_000_000
-_VERSION = "1"
+MOST_BYTES_OF_TEXT = 20_000_000
+_VERSION = "2"
 """Of all readers. A change of what they make of a file has to change it: else files that are stored stay as they are."""
 _LARGE = 100_000
 """Bytes from which on a file is read in a process of its own, where its reader looks at things more than once."""
-_KEYS = ("title", "description", "tags", "urgent")
+_KEYS = ("title", "description", "tags", "urgent", "language")
 """What is read of a page's front matter."""
 _REDIRECTS = ("redirect", "redirect_to", "redirect_url", "redirectTo", "redirect-to")
 _MOVED = re.compile(
@@ -71,6 +78,7 @@ class ContentPage:
     description: str
     tags: tuple[str, ...] = ()
     urgent: tuple[str, ...]
+    language: str
     text: str
     offset: int
     sha: str
@@ -100,12 +108,16 @@ class FolderReading:
 
 @dataclass(frozen=True)
 class Source:
-    """A file before it is read. `sha` stands for all that its page is made of; `place` is its name in mistakes."""
+    """A file before it is read. `sha` stands for all that its page is made of; `place` is its name in mistakes.
+
+    `language` is that of its collection, "" where that says none.
+    """
 
     path: str
     place: str
     content: bytes
     sha: str
+    language: str = ""
 
     @property
     def suffix(self) -> str:
@@ -116,7 +128,7 @@ def read_folder(folder: Path, *, documents: bool = True) -> FolderReading:
     """Every page under `folder`, every mistake and every remark. Without `documents`, what a package of the extra reads
     is left out: converting it takes seconds."""
     pages: list[ContentPage] = []
-    mistakes, remarks = find_links_out(folder), list[Mistake]()
+    mistakes, remarks = [*find_links_out(folder), *find_wrong_collections(folder)], list[Mistake]()
     with Child() as child:
         for path in content_files(folder):
             if not documents and is_document(path.suffix.lower()):
@@ -209,24 +221,25 @@ def open_source(path: Path, folder: Path) -> Source | FileReading:
         # Python reads a name that is not UTF-8 with such characters, and Postgres does not store them.
         if any("\ud800" <= character <= "\udfff" for character in name):
             raise Unreadable("has a name that is not UTF-8; rename the file")
-        most = MOST_BYTES.get(path.suffix.lower(), _MOST_BYTES_OF_TEXT)
+        most = MOST_BYTES.get(path.suffix.lower(), MOST_BYTES_OF_TEXT)
         if path.stat().st_size > most:
             raise Unreadable(f"is larger than {most // 1_000_000} MB; split it")
-        return make_source(name, place, path.read_bytes())
+        language = language_of_collection(folder, name.partition("/")[0]) if "/" in name else ""
+        return make_source(name, place, path.read_bytes(), language)
     except OSError as error:
         return _refuse(place, [Unreadable(f"cannot be read: {error.strerror}")])
     except Unreadable as error:
         return _refuse(place, [error])
 
 
-def make_source(path: str, place: str, content: bytes) -> Source:
+def make_source(path: str, place: str, content: bytes, language: str = "") -> Source:
     """What is to be read of these bytes."""
     text = content
     if Path(path).suffix.lower() not in MOST_BYTES:
         # How lines end makes no difference, and a byte order mark none.
         text = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    sha = hashlib.sha256(f"{_VERSION}\n{path}\n".encode() + text).hexdigest()
-    return Source(path, place, content, sha)
+    sha = hashlib.sha256(f"{_VERSION}\n{path}\n{language}\n".encode() + text).hexdigest()
+    return Source(path, place, content, sha, language)
 
 
 def read_source(source: Source, child: Child) -> FileReading:
@@ -292,6 +305,8 @@ def _find_wrong(front: Mapping[str, Any], lines: Mapping[str, int], text: str, b
     if not _is_phrases(front.get("urgent")):
         message = "urgent: must be a list of phrases, as in [unconscious, numb after a dive]"
         yield Unreadable(message, lines.get("urgent", 1))
+    if wrong := find_wrong_language(front.get("language")):
+        yield Unreadable(wrong, lines.get("language", 1))
     # Any other page without text is left out. In an emergency this one would be missing.
     if front.get("urgent") and not body.strip():
         yield Unreadable("has no text below its front matter", text.count("\n") + 1)
@@ -333,10 +348,16 @@ def _make_page(
         description=clean_title(str(front.get("description") or "")) if front.get("description") else "",
         tags=_tags(front.get("tags")),
         urgent=tuple(front.get("urgent") or ()),
+        language=normalise_language(front.get("language")) or source.language or detect_language(f"{title}\n{text}"),
         text=text,
         offset=offset,
         sha=source.sha,
     )
+
+
+def detect_language(text: str) -> str:
+    """The language of a page by its beginning, without its code."""
+    return language_of(markup.prose(text[:_BEGINNING]))
 
 
 def _title(front: Mapping[str, Any]) -> str:

@@ -8,19 +8,21 @@ from uuid import UUID
 from sqlalchemy import text
 
 from agent_server.db import SYSTEM, Executor, storable
+from agent_server.knowledge.asked import DICTIONARIES
 from agent_server.knowledge.words import forms_of
 
 MAX_WORDS = 60
 """Words of a question that are looked up."""
 
 # By exact lexemes, which the primary key finds: a search for beginnings reads all terms of a large content.
-_COUNT = text("""
+_COUNT = text(f"""
     select c.n_chunks, f.word, coalesce(sum(t.n), 0)
     from corpus c
-    left join (select distinct u.word, coalesce((ts_lexize('english_stem', u.form))[1], u.form) as lexeme
-               from unnest(cast(:words as text[]), cast(:forms as text[])) u(word, form)) f on true
+    left join lateral (
+        select distinct u.word, coalesce((ts_lexize(cast({DICTIONARIES} as regdictionary), u.form))[1], u.form) as lexeme
+        from unnest(cast(:words as text[]), cast(:forms as text[])) u(word, form), unnest(c.configs) config) f on true
     left join term t on t.owner_id = c.owner_id and t.lexeme = f.lexeme
-    where c.owner_id = :owner_id group by 1, 2""")
+    where c.owner_id = :owner_id group by 1, 2""")  # noqa: S608  # a constant of ours
 
 
 @dataclass(frozen=True)

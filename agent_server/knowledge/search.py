@@ -17,11 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db import SYSTEM, Executor, storable
 from agent_server.errors import NotFound, quote_value
-from agent_server.folding import fold, unify
+from agent_server.folding import unify
+from agent_server.knowledge.asked import ASKED, DICTIONARIES, lexical, name_config
+from agent_server.knowledge.asked import list_words as list_asked_words
 from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.languages import WITH_COMPOUNDS
 from agent_server.knowledge.passages import Passage
 from agent_server.knowledge.urgent import Lexicon, Phrases, compile_phrases, list_words
-from agent_server.knowledge.words import FUNCTION_WORDS, language_of
 
 POOL = 100
 """Candidates that each half brings in."""
@@ -36,34 +38,23 @@ SAME_DOCUMENT = 0.85
 """Each further passage of a document counts this much of the one before when passages are chosen."""
 FIRST_TITLES = 3
 """Titles of a collection that tell what it is about."""
-_PUNCTUATION = ".,;:!?¿¡()[]\"'«»„“”"
 MAX_QUERY = 4_000
 """Characters of a query that are read."""
 
 # Comparing vectors of two sizes is an error, and both are there while pages are embedded anew: hence `vector_dims`. It
 # costs nothing that can be measured, since the comparison reads the vector anyway.
-# - 2.2 is k1 + 1, the most that a word can count for in BM25; `bound` is therefore the highest score that is possible.
-# - 536870911 cuts the hash to 29 bits, so that it fits into the dimensions of `lex`, as `lexvec` does when it stores.
+# - `found` has the kin of the asked words too (`asked`).
 # - `rn <= 2`: where all words are frequent, the two rarest still give candidates.
 # - `quote_literal`: a word of the content may hold signs that are operators in a tsquery.
 # - `+ 0` keeps the planner from an HNSW index, which is slower for less than about 20,000 chunks and loses hits.
 # - 'NaN' is the cosine with a passage without tokens, whose vector is all zeros.
 # - Ties are broken by `passage`, so that the same query always gives the same order.
 _SEARCH = text(f"""
-    with p as materialized (
-        select v.lexeme, coalesce(t.n, 0) as df, cardinality(v.positions) as qtf,
-               ln(1 + (c.n_chunks - coalesce(t.n, 0) + 0.5) / (coalesce(t.n, 0) + 0.5)) as idf
-        from corpus c cross join unnest(to_tsvector('english', :query)) v
-        left join term t on t.owner_id = :owner_id and t.lexeme = v.lexeme
-        where c.owner_id = :owner_id),
-    q as materialized (
-        select ('{{' || string_agg(h || ':' || w, ',') || '}}/1000000000')::sparsevec as sv, sum(w) * 2.2 as bound
-        from (select (hashtextextended(lexeme, 0) & 536870911) + 1 as h, sum(idf * qtf)::real as w
-              from p group by 1) x),
+    with {ASKED},
     o as materialized (
         select string_agg(quote_literal(lexeme), ' | ')::tsquery as tq
         from (select lexeme, sum(df) over (order by df, lexeme) as total, row_number() over (order by df, lexeme) as rn
-              from p where df > 0) y
+              from found) y
         where total <= {MAX_POSTINGS} or rn <= 2),
     lexical as (
         select c.id from chunk c, q, o
@@ -76,9 +67,9 @@ _SEARCH = text(f"""
         order by (c.emb <=> cast(:vector as halfvec)) + 0 limit {POOL}),
     candidates as (
         select c.id, c.document_id, c.passage,
-               coalesce(-(c.lex <#> q.sv) / nullif(q.bound, 0), 0) + case
+               least(coalesce(-(c.lex <#> q.sv) / nullif(q.bound, 0), 0), 1) + case
                when :has_vector and vector_dims(c.emb) = :dimensions
-               then coalesce({DENSE_WEIGHT} * nullif(1 - (c.emb <=> cast(:vector as halfvec)), 'NaN'), 0) else 0 end as score
+               then coalesce(cast(:dense_weight as float8) * nullif(1 - (c.emb <=> cast(:vector as halfvec)), 'NaN'), 0) else 0 end as score
         from (select id from lexical union select id from dense) found
         join chunk c on c.owner_id = :owner_id and c.id = found.id cross join q),
     ranked as (
@@ -105,10 +96,14 @@ _COLLECTIONS = text(f"""
     select collection, count(*), (array_agg(title order by path))[1:{FIRST_TITLES}] from document
     where owner_id = :owner_id group by collection order by collection""")  # noqa: S608  # the value is a constant
 # A small word has no stem: the array is empty, and its first element null.
-_LEXICON = text("""
-    select w.word, w.stem, exists (select from term t where t.owner_id = :owner_id and t.lexeme = w.stem and t.n > 0)
+_LEXICON = text(f"""
+    select w.word, w.stem, exists (
+        select from corpus c cross join unnest(c.configs) config cross join lateral (
+            select from term t where t.owner_id = :owner_id and t.n > 0
+               and t.lexeme = (ts_lexize(cast({DICTIONARIES} as regdictionary), w.word))[1] limit 1) t
+        where c.owner_id = :owner_id)
     from (select word, (ts_lexize('english_stem', word))[1] as stem from unnest(cast(:words as text[])) word) w
-    where w.stem is not null""")
+    where w.stem is not null""")  # noqa: S608  # a constant of ours
 
 
 async def search(
@@ -130,10 +125,14 @@ async def search(
     (vector,) = await embedder.embed([query])
     values = {
         "owner_id": owner,
-        "query": _lexical(query),
+        "query": lexical(query),
+        "config": name_config(query),
+        "words": list_asked_words(query),
+        "compounding": WITH_COMPOUNDS,
         "vector": "[" + ",".join(f"{x:.6g}" for x in vector) + "]",
         # A text without tokens has a vector of zeros, and its cosine with anything is NaN.
         "has_vector": bool(vector.any()),
+        "dense_weight": getattr(embedder, "weight", DENSE_WEIGHT),
         "dimensions": len(vector),
         "everywhere": collections is None,
         "collections": list(collections or ()),
@@ -141,19 +140,6 @@ async def search(
         "min_score": min_score,
     }
     return [Passage(*row) for row in await session.execute(_SEARCH, values)]
-
-
-def _lexical(query: str) -> str:
-    """What of a query is looked for by its words.
-
-    The text configuration drops the function words of English. Those of other languages would count as rare words.
-    """
-    language = language_of(query)
-    if language == "en":
-        return fold(query)
-    # Between spaces, because a path or an address must stay whole: the index knows it as one word.
-    kept = [word for word in fold(query).split() if word.strip(_PUNCTUATION) not in FUNCTION_WORDS[language]]
-    return " ".join(kept) or fold(query)
 
 
 UrgentPages = Sequence[tuple[str, Sequence[str]]]

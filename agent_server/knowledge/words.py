@@ -1,6 +1,7 @@
 """Words and their stems, of English and, for questions and answers, of German, Spanish and French.
 
-Some words say nothing of what a text is about. `stem` and `COMMON` are for English, as the search's configuration is.
+Some words say nothing of what a text is about. `stem` and `COMMON` are for English. What Chinese, Japanese and Korean
+write without spaces comes in pairs of characters (`languages`).
 """
 
 import re
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from agent_server.folding import WORD, fold
+from agent_server.knowledge.languages import CONFIGS, cut_unspaced, drop_asking, has_unspaced, language_of_script
 
 # Numbers with separators (1.5, 10:30) and words with an apostrophe are one word each.
 _NUMBER = r"\d+(?:[.,:]\d+)+"
@@ -31,7 +33,10 @@ COMMON = frozenset(
 def words(text: str) -> list[str]:
     """The words and numbers of a text, folded."""
     folded = fold(text)
-    return (_PLAIN_WORD if folded.isascii() else _WORD).findall(folded)
+    if folded.isascii():
+        return _PLAIN_WORD.findall(folded)
+    found = _WORD.findall(folded)
+    return [part for word in found for part in cut_unspaced(word)] if has_unspaced(folded) else found
 
 
 @lru_cache(maxsize=65_536)
@@ -59,7 +64,7 @@ FUNCTION_WORDS = {
         "er es etwas euch euer für gegen geht gibt genau habe haben hat hatte hier hin hinter ich ihm ihn ihnen ihr ihre im "
         "immer in ins ist ja jede jedem jeden jeder jedes kann kannst kein keine keinen können könnte lasse lassen lässt "
         "machen mache macht man manche mehr mein meine meinem meinen meiner meines mich mir mit möchte muss musst müssen "
-        "nach nicht nichts noch nun nur ob oder ohne schon sehr sein seine seinem seinen seiner seit sich sie sind so soll "
+        "nach nicht nichts noch nun nur ob oder oft ohne schon sehr sein seine seinem seinen seiner seit sich sie sind so soll "
         "sollen sollte sollten sondern sowie tun über um und uns unser unsere unter viel viele vielen vom von vor wann "
         "war warum was weil welche welchem welchen welcher welches wem wen wenn wer werde werden wessen wie wieder will "
         "wir wird wirklich wo woher wohin womit worauf wurde wurden zu zum zur zwischen".split()
@@ -73,6 +78,24 @@ FUNCTION_WORDS = {
         "qué quien quién quiero se sea según ser si sí sin sobre son soy su sus también tan tanto te tengo tiene tienen "
         "todas todo todos tu tus u un una unas uno unos usar y ya yo".split()
     ),
+    "it": frozenset(
+        "a ad agli ai al alla alle anche c che chi ci come con cosa cui da dagli dai dal dalla dalle degli dei del della delle "  # noqa: SIM905  # a list would be a page
+        "di dopo dove e è ed essere fare gli ha hanno ho i il in io l la le lei loro ma mi mia mio molto nei nel nella nelle "
+        "non o ogni per perché più poi posso può qual quale quali quando quanto quanti questa queste questi questo se senza si "
+        "sia sono su sua sul sulla suo tra tu tutti tutto un una uno".split()
+    ),
+    "pt": frozenset(
+        "a ao aos as até com como da das de depois do dos e é ela ele eles em entre era essa esse esta está este eu foi há "  # noqa: SIM905  # a list would be a page
+        "isso isto já lhe mais mas me meu minha muito na nas não nem no nos nós o onde os ou para pela pelas pelo pelos por "
+        "porque posso pode qual quais quando quanto quantos que quem se sem ser seu seus são só sua suas também tem ter um uma "
+        "umas uns você".split()
+    ),
+    "nl": frozenset(
+        "aan al als ben bij dan dat de den der deze die dit doen door dus een en er geen haar had heb hebben heeft hem het hier "  # noqa: SIM905  # a list would be a page
+        "hij hoe hoeveel ik in is je kan kun kunnen maar me meer met mijn moet moeten na naar niet nog of om onder ons ook op "
+        "over te tot u uit uw van veel voor waar waarom wanneer wat we wel welke werd wie wij worden wordt zal ze zich zijn zo "
+        "zonder".split()
+    ),
     "fr": frozenset(
         "a ai alors après au aucun aussi autre autres aux avant avec avoir c'est car ce cela ces cet cette ceux chaque chez "  # noqa: SIM905  # a list would be a page
         "ci combien comme comment d dans de depuis des dois doit donc dont du elle elles en entre est et était être eu "
@@ -83,6 +106,9 @@ FUNCTION_WORDS = {
     ),
 }
 """Words of a language that say nothing of what a text is about."""
+_DETECTED = tuple(FUNCTION_WORDS)
+_LEAST_SHARE = 8
+FUNCTION_WORDS |= {language: frozenset() for language in CONFIGS if language not in FUNCTION_WORDS}
 _ENDINGS_OF = {
     "de": ("ungen", "erin", "innen", "ung", "ern", "est", "em", "en", "er", "es", "e", "n", "s"),
     "es": (
@@ -174,19 +200,24 @@ EVERYDAY = {
     ),
 }
 """Words of a language that may be meant in particular, but mostly are not."""
+EVERYDAY |= {language: frozenset() for language in CONFIGS if language not in EVERYDAY}
 
 
 def language_of(text: str) -> str:
-    """The language that most function words of a text are of. English where none is ahead."""
+    """The language of a text by its script, else by most of its function words. English where none is ahead."""
+    if (language := language_of_script(text)) is not None:
+        return language
     said = words(text)
-    counts = {language: sum(word in known for word in said) for language, known in FUNCTION_WORDS.items()}
-    return max(counts, key=lambda language: counts[language])
+    counts = {language: sum(word in FUNCTION_WORDS[language] for word in said) for language in _DETECTED}
+    most = max(counts, key=lambda language: counts[language])
+    # A third of a text is function words. Where hardly any are, as in tables and code, a single one says nothing.
+    return most if counts[most] * _LEAST_SHARE >= len(said) else "en"
 
 
 def content_words(text: str, language: str) -> list[str]:
     """The words of a text that say what it is about, each once."""
     known = FUNCTION_WORDS[language]
-    return list(dict.fromkeys(word for word in words(text) if word not in known))
+    return list(dict.fromkeys(word for word in words(drop_asking(text, language)) if word not in known))
 
 
 @lru_cache(maxsize=65_536)
@@ -197,6 +228,8 @@ def stem_in(word: str, language: str) -> str:
     if len(word) < 4 or not word.isalpha():
         return word
     word = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
+    if language == "de" and len(word) > 6 and word.startswith("ge") and word.endswith(("t", "en")):
+        word = word.removeprefix("ge").removesuffix("t")  # geprüft is of prüfen
     ending = next((e for e in _ENDINGS_OF[language] if word.endswith(e) and len(word) - len(e) >= 3), "")
     return word.removesuffix(ending)
 

@@ -49,6 +49,20 @@ class ModelSettings(BaseModel):
     embedder: Annotated[
         str, Field(min_length=1, description="What makes vectors of texts: its name, or `package.module:factory`.")
     ] = "wordllama"
+    embedder_model: Annotated[
+        str | None, Field(min_length=1, description="Model of the embedder `openai` or `litellm` (`provider/name`).")
+    ] = None
+    embedder_url: Annotated[
+        str | None, Field(description="Where that embedder is, as in http://localhost:8080/v1.")
+    ] = None
+    embedder_key: Annotated[SecretStr | None, Field(description="Its key.")] = None
+    embedder_dimensions: Annotated[
+        int | None, Field(ge=1, le=16_000, description="How many numbers its vectors have.")
+    ] = None
+    embedder_weight: Annotated[
+        float, Field(ge=0, le=10, description="What the cosine of its vectors counts for beside the words.")
+    ] = 1.0
+    embedder_timeout: Annotated[float, Field(gt=0, description="Longest request to it, seconds.")] = 30.0
 
     offline_words_per_second: Annotated[
         float, Field(ge=0, description="Pace at which the offline model's quotes appear; 0: at once.")

@@ -47,7 +47,10 @@ def test_marks_that_no_reader_sees_are_left_out(mark: str) -> None:
 def test_the_text_of_an_admonition_is_no_code() -> None:
     blocks = parse_blocks('!!! note "Mind"\n    Water is hot.\n\nIt cools.')
 
-    assert [(block.kind, texts(block)) for block in blocks] == [("text", ["Water is hot."]), ("text", ["It cools."])]
+    assert [(block.kind, texts(block)) for block in blocks] == [
+        ("text", ["Mind: Water is hot."]),
+        ("text", ["It cools."]),
+    ]
 
 
 def test_template_tags_stay_in_code() -> None:

@@ -168,7 +168,9 @@ def test_the_setting_names_an_embedder_in_the_workspace(write: Write, content: P
     (hit,) = json.loads(found.stdout)["hits"]
     assert (hit["document"], hit["score"] > 0.1) == ("a.md", True)
     assert refused.returncode == 1
-    assert "AGENT_SERVER_EMBEDDER: there is no embedder 'trigrams'; there is wordllama" in refused.stderr
+    assert (
+        "AGENT_SERVER_EMBEDDER: there is no embedder 'trigrams'; there are litellm, openai, wordllama" in refused.stderr
+    )
 
 
 async def test_a_search_in_the_middle_of_a_change_of_embedder_finds_old_and_new(
@@ -190,14 +192,14 @@ async def test_an_installed_package_offers_its_embedder_by_name(installed: str) 
     embedder = get_embedder(installed)
     assert (embedder.name, embedder.dimensions) == ("trigrams-1", 512)
     assert (await embedder.embed(["abc"])).shape == (1, 512)
-    with pytest.raises(InvalidInput, match="there are trigrams, wordllama, or"):
+    with pytest.raises(InvalidInput, match="there are litellm, openai, trigrams, wordllama, or"):
         get_embedder("nothing")
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("minilm", "AGENT_SERVER_EMBEDDER: there is no embedder 'minilm'; there is wordllama, or your own as module:factory"),
+        ("minilm", "AGENT_SERVER_EMBEDDER: there is no embedder 'minilm'; there are litellm, openai, wordllama, or your own as module:factory"),
         ("base", "there is no embedder 'base'"),
         ("no_such_package:make", "no_such_package cannot be imported: there is no such module"),
         ("{stranger}:make", "{stranger} has no make"),

@@ -52,7 +52,8 @@ async def index(database: Database) -> list[list[Any]]:
     """All that a search or a citation can see, but for the ids and times of rows."""
     return [
         await query(
-            database, "select path, collection, title, description, urgent, text, sha from document order by path"
+            database,
+            "select path, collection, title, description, language, urgent, text, sha from document order by path",
         ),
         await query(
             database,
@@ -61,6 +62,7 @@ async def index(database: Database) -> list[list[Any]]:
         ),
         await query(database, STATISTICS),
         await query(database, "select n_chunks, pivot from corpus"),
+        await query(database, "select lexeme, part from compound order by 1, 2"),
     ]
 
 
@@ -140,7 +142,7 @@ async def test_documents_without_a_file_can_be_kept(write: Write, content: Path,
     assert counts(await ingest(database, WordLlama(), content, prune=False)) == (0, 0, 0, 0)
     assert await query(database, "select path from document") == [("a.md",)]
     assert counts(await ingest(database, WordLlama(), content)) == (0, 0, 1, 0)
-    assert await index(database) == [[], [], [], [(0, PIVOT)]]
+    assert await index(database) == [[], [], [], [(0, PIVOT)], []]
 
 
 async def test_a_folder_that_is_not_there_is_empty(content: Path, database: Database) -> None:
@@ -211,7 +213,24 @@ async def test_ingests_at_the_same_time_write_everything_once(
 
 
 BROKEN = "---\ntitle: [a\n---\n"
-WORDS = st.sampled_from(["apple", "banana", "running", "runs", "ran", "the", "3.14", "e-mail", "don't", "Ünïcode"])
+WORDS = st.sampled_from(
+    [
+        "Trockenanzug",
+        "Anzug",
+        "trocken",
+        "潜水の後",
+        "apple",
+        "banana",
+        "running",
+        "runs",
+        "ran",
+        "the",
+        "3.14",
+        "e-mail",
+        "don't",
+        "Ünïcode",
+    ]
+)
 TEXTS = st.lists(WORDS, max_size=8).map(" ".join)
 EDITS = st.lists(
     st.tuples(
@@ -219,23 +238,33 @@ EDITS = st.lists(
         st.one_of(
             st.none(),
             st.builds("# {}\n\n{}\n\n## More\n\n{}\n".format, WORDS, TEXTS, TEXTS),
+            st.builds(
+                "---\nlanguage: {}\ndescription: {}\ntags: [{}]\n---\n# {}\n\n{}\n".format,
+                st.sampled_from(["de", "en", "fr", "ja"]),
+                *(WORDS, WORDS, WORDS, TEXTS),
+            ),
+            st.sampled_from(["a.md", "guide/a.md", "guide/deep/c.md", "moved/b.md"]).map(Path),
             st.just(BROKEN),
             st.just(""),
         ),
     ),
-    max_size=6,
+    max_size=8,
 )
 
 
 @given(rounds=st.lists(EDITS, min_size=1, max_size=5))
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_after_any_edits_the_index_is_that_of_a_fresh_ingest(
-    write: Write, content: Path, database: Database, rounds: list[list[tuple[str, str | None]]]
+    write: Write, content: Path, database: Database, rounds: list[list[tuple[str, str | Path | None]]]
 ) -> None:
     for edits in rounds:
         for path, page in edits:
             if page is None:
                 (content / path).unlink(missing_ok=True)
+            elif isinstance(page, Path):
+                if (content / path).exists():
+                    (content / page).parent.mkdir(parents=True, exist_ok=True)
+                    (content / path).rename(content / page)
             else:
                 write(path, page)
         await ingest(database, WordLlama(), content)
@@ -246,10 +275,10 @@ async def test_after_any_edits_the_index_is_that_of_a_fresh_ingest(
     await ingest(database, WordLlama(), content)
     edited = await index(database)
     async with everything(database) as session:
-        await session.execute(text("truncate document, chunk, term, corpus"))
+        await session.execute(text("truncate document, chunk, term, corpus, compound"))
     await ingest(database, WordLlama(), content)
     fresh = await index(database)
-    assert edited[:3] == fresh[:3]
+    assert (edited[:3], edited[4]) == (fresh[:3], fresh[4])
     assert [size for size in edited[3] if size[0]] == [size for size in fresh[3] if size[0]]
 
 

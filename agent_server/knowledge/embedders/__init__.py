@@ -11,10 +11,17 @@ from typing import Any, NoReturn
 
 from agent_server.errors import InvalidInput, name_known
 from agent_server.knowledge.embedders.base import MAX_DIMENSIONS, Embedder
+from agent_server.knowledge.embedders.remote import REMOTE, create_remote, find_problem
+from agent_server.settings import Settings
 
 GROUP = "agent_server.embedders"
 FACTORY = "create_embedder"
 _SETTING = "AGENT_SERVER_EMBEDDER"
+
+
+def open_embedder(settings: Settings) -> Embedder:
+    """The embedder of the settings. Raises InvalidInput."""
+    return create_remote(settings) if settings.embedder in REMOTE else get_embedder(settings.embedder)
 
 
 def get_embedder(name: str) -> Embedder:
@@ -32,8 +39,16 @@ def get_embedder(name: str) -> Embedder:
     return found
 
 
+def find_problem_of_settings(settings: Settings) -> str | None:
+    """What keeps the settings from naming an embedder."""
+    if settings.embedder in REMOTE:
+        return find_problem(settings)
+    problem = find_problem_of_name(settings.embedder)
+    return f"{_SETTING}: {problem}" if problem else None
+
+
 def find_problem_of_name(name: str) -> str | None:
-    """What keeps the setting from naming an embedder."""
+    """What keeps a name from being that of an embedder."""
     if name in _list_modules():
         return None  # without the import, which takes a while
     try:
@@ -51,13 +66,13 @@ def _import_by_name(name: str) -> Any:
         return _import_attribute(f"{__name__}.{name}", FACTORY)
     if name in (points := _list_entry_points()):
         return _import_attribute(points[name].module, points[name].attr or FACTORY)
-    there = name_known(name, {*_list_modules(), *points})
+    there = name_known(name, {*_list_modules(), *REMOTE, *points})
     raise InvalidInput(f"{_SETTING}: there is no embedder {name!r}; {there}, or your own as module:factory")
 
 
 def _list_modules() -> list[str]:
-    # `base` is the protocol and no embedder
-    return [module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"]
+    # `base` is the protocol, and `remote` is made of settings
+    return [module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("base", "remote")]
 
 
 def _list_entry_points() -> dict[str, EntryPoint]:

@@ -1,5 +1,6 @@
 """Markdown as projects write it -> Markdown as CommonMark reads it, line for line.
 
+    <!-- --> {# #} {/* */}               comments: left out
     {% tag %} {{ value }} {{< code >}}   templates of Jekyll, Hugo, Jinja: left out; `highlight` is a fence
     [[page|shown]] ![[embed]] ^id        wikilinks: what is shown; embeds and ids of blocks: left out
     > [!warning] Title, !!! note, :::tip callouts: the title in bold letters, the text as it is
@@ -13,6 +14,7 @@ that its place in the file holds.
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import groupby
 
 from markdown_it import MarkdownIt
 
@@ -21,7 +23,7 @@ BLOCKS = MarkdownIt("commonmark").enable("table")
 BLOCKS.core.ruler.enableOnly(["normalize", "block"])
 
 _FOREIGN = re.compile(
-    r"\{[{%:/]|\[\[|\[!|\[\^|^:::|^[ \t]*(?:!!!|\?\?\?|===)[+ ]|(?:^|[ \t])\^[\w-]+[ \t]*$|^(?:import|export) "
+    r"\{[{%:/#]|<!--|\[\[|\[!|\[\^|^:::|^[ \t]*(?:!!!|\?\?\?|===)[+ ]|(?:^|[ \t])\^[\w-]+[ \t]*$|^(?:import|export) "
     r"|</?[A-Z]|^\[(?:TOC|toc)\]|^[`~:]{3,}\{",
     re.MULTILINE,
 )
@@ -38,11 +40,13 @@ _MYST = re.compile(
     r"^([ \t]*)(`{3,}|~{3,})\{(?:note|tip|hint|warning|caution|danger|attention|error|important|admonition|seealso|todo"
     r"|versionadded|versionchanged|deprecated)\}[ \t]*(.*)$"
 )
+_RAW = re.compile(r"\{%-?\s*(?:end)?raw\s*-?%\}")
+_COMMENT = re.compile(r"<!--|\{/\*|\{#")
+_ENDS = {"<!--": "-->", "{/*": "*/}", "{#": "#}"}
 _LONGEST_LINE = 1000
 """Characters of a line that may begin a callout or code."""
 # Each of these is bounded and stops at its own first character: none looks at the same text again and again.
 _TEMPLATE = re.compile(r"\{\{[^{}]{0,500}\}\}|\{%(?:[^%{]|%(?!\})){0,500}%\}")
-_COMMENT = re.compile(r"\{/\*(?:[^*{]|\*(?!/)){0,2000}\*/\}")
 _EXPRESSION = re.compile(r"(?<![\\$])\{[^{}\n]{0,300}\}")
 _EMBED = re.compile(r"!\[\[[^\[\]\n]{1,300}\]\]")
 _WIKILINK = re.compile(
@@ -53,6 +57,7 @@ _CALLOUT = re.compile(r"^([ \t]*>[ \t>]*)\[!\w[\w-]{0,40}(?:\|[^\]\n]{0,60})?\][
 _NOTE = re.compile(r"^ {0,3}\[\^[^\]\s]{1,60}\]:[ \t]*", re.MULTILINE)
 _MARK = re.compile(r"(?<=\S)\[\^[^\]\s]{1,60}\](?!\()")
 _ATTRIBUTES = re.compile(r"^[ \t]*\{:[^}\n]{0,300}\}[ \t]*$|\{:\s?[.#][^}\n]{0,200}\}", re.MULTILINE)
+_LONE_CALLOUT = re.compile(r"^[ \t]*\[!\w[\w-]{0,40}\][+-]?[ \t]*$", re.MULTILINE)
 _CONTENTS = re.compile(r"^[ \t]*\[\[?_?TOC_?\]\]?[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _IMPORT = re.compile(r"^(?:import|export)[ \t](?:[^\n]*[ \t]from[ \t]+)?['\"][^'\"\n]+['\"];?[ \t]*$", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?:const|let|default|function|async)\b")
@@ -65,9 +70,40 @@ def clean(text: str, *, is_mdx: bool = False) -> str:
     """The text of a page, or of a part of it, without the syntax of other programs."""
     if _FOREIGN.search(text) is None and not (is_mdx and "{" in text):
         return text
-    lines = _rewrite_blocks(text.split("\n"))
+    # `raw` keeps a template's sample from being run, so it stands in code too, where no reader sees it.
+    lines = _rewrite_blocks(_RAW.sub("", text).split("\n"))
     code = {line for start, end, _ in _find_code(lines) for line in range(start, end)}
+    lines = _drop_comments(lines, code)
     return "\n".join(_clean_prose(lines, code, is_mdx=is_mdx))
+
+
+def _drop_comments(lines: list[str], code: set[int]) -> list[str]:
+    """The lines without the comments that are not in code. There are as many as before."""
+    if not any(_COMMENT.search(line) for line in lines):
+        return lines
+    kept: list[str] = []
+    for is_code, run in groupby(enumerate(lines), lambda line: line[0] in code):
+        text = "\n".join(line for _, line in run)
+        parts = [(True, text)] if is_code else _split_code(text)
+        kept += "".join(part if is_code else _without_comments(part) for is_code, part in parts).split("\n")
+    return kept
+
+
+def _without_comments(text: str) -> str:
+    kept, done = [], 0
+    while found := _COMMENT.search(text, done):
+        close = _ENDS[found[0]]
+        # One of Jinja ends in its line, since an id of a heading begins like it; one without an end goes on to the last line.
+        last = text.find("\n", found.end()) if found[0] == "{#" else -1
+        end = text.find(close, found.end(), last if last >= 0 else len(text))
+        if end < 0 and found[0] == "{#":
+            kept.append(text[done : found.end()])
+            done = found.end()
+            continue
+        stop = end + len(close) if end >= 0 else len(text)
+        kept += [text[done : found.start()], "\n" * text.count("\n", found.start(), stop)]
+        done = stop
+    return "".join([*kept, text[done:]])
 
 
 def find_unclosed(body: str) -> list[tuple[int, str]]:
@@ -170,7 +206,9 @@ def _clean_paragraph(text: str, *, is_mdx: bool) -> str:
         return "\n" * text.count("\n")
     if not _FOREIGN.search(text) and not (is_mdx and "{" in text):
         return text
-    text = _CALLOUT.sub(lambda found: (found[1] + _bold(found[2])).rstrip(), _CONTENTS.sub("", text))
+    text = _CALLOUT.sub(
+        lambda found: (found[1] + _bold(found[2])).rstrip(), _CONTENTS.sub("", _LONE_CALLOUT.sub("", text))
+    )
     text = _NOTE.sub("- ", _ATTRIBUTES.sub("", _IMPORT.sub("", text)))
     parts: list[str] = []
     for is_code, part in _split_code(text):
@@ -180,7 +218,7 @@ def _clean_paragraph(text: str, *, is_mdx: bool) -> str:
 
 
 def _clean_text(text: str, *, is_mdx: bool) -> str:
-    text = _TEMPLATE.sub(_keep_lines, _COMMENT.sub(_keep_lines, text))
+    text = _TEMPLATE.sub(_keep_lines, text)
     text = _WIKILINK.sub(lambda found: found[2] or _name_target(found[1]), _EMBED.sub("", text))
     text = _MARK.sub("", _BLOCK_ID.sub("", text))
     text = _COMPONENT.sub(_name_component, text)
