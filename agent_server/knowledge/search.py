@@ -20,8 +20,9 @@ from agent_server.errors import NotFound, quote_value
 from agent_server.folding import fold, unify
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import Passage
+from agent_server.knowledge.synonyms import synonyms
 from agent_server.knowledge.urgent import Lexicon, Phrases, compile_phrases, list_words
-from agent_server.knowledge.words import FUNCTION_WORDS, language_of
+from agent_server.knowledge.words import FUNCTION_WORDS, content_words, forms_of, language_of
 
 POOL = 100
 """Candidates that each half brings in."""
@@ -34,6 +35,10 @@ DENSE_WEIGHT = 0.5
 # in 100 more are among ten passages, and no fewer answers among five. A fixed number per page is worse at both.
 SAME_DOCUMENT = 0.85
 """Each further passage of a document counts this much of the one before when passages are chosen."""
+SYNONYM, INFLECTED = 0.5, 0.9
+"""What a word counts for that stands for an asked one, or is a form of it in a language whose endings the index lacks."""
+MOST_WORDS = 40
+"""Words of a query for which others are looked for."""
 FIRST_TITLES = 3
 """Titles of a collection that tell what it is about."""
 _PUNCTUATION = ".,;:!?¿¡()[]\"'«»„“”"
@@ -56,14 +61,25 @@ _SEARCH = text(f"""
         from corpus c cross join unnest(to_tsvector('english', :query)) v
         left join term t on t.owner_id = :owner_id and t.lexeme = v.lexeme
         where c.owner_id = :owner_id),
+    s as materialized (
+        select f.lexeme, t.n as df, max(f.sure * least(p.idf, ln(1 + (c.n_chunks - t.n + 0.5) / (t.n + 0.5)))) as idf
+        from corpus c
+        cross join (select coalesce((ts_lexize('english_stem', u.word))[1], u.word) as asked,
+                           coalesce((ts_lexize('english_stem', u.form))[1], u.form) as lexeme, u.sure
+                    from unnest(cast(:words as text[]), cast(:forms as text[]), cast(:sure as float8[]))
+                    u(word, form, sure)) f
+        join p on p.lexeme = f.asked
+        join term t on t.owner_id = :owner_id and t.lexeme = f.lexeme and t.n > 0
+        where c.owner_id = :owner_id and f.lexeme not in (select lexeme from p) group by 1, 2),
     q as materialized (
-        select ('{{' || string_agg(h || ':' || w, ',') || '}}/1000000000')::sparsevec as sv, sum(w) * 2.2 as bound
-        from (select (hashtextextended(lexeme, 0) & 536870911) + 1 as h, sum(idf * qtf)::real as w
-              from p group by 1) x),
+        select ('{{' || string_agg(h || ':' || w, ',') || '}}/1000000000')::sparsevec as sv,
+               (select sum(idf * qtf) * 2.2 from p) as bound
+        from (select (hashtextextended(lexeme, 0) & 536870911) + 1 as h, sum(w)::real as w
+              from (select lexeme, idf * qtf as w from p union all select lexeme, idf from s) weighted group by 1) x),
     o as materialized (
         select string_agg(quote_literal(lexeme), ' | ')::tsquery as tq
         from (select lexeme, sum(df) over (order by df, lexeme) as total, row_number() over (order by df, lexeme) as rn
-              from p where df > 0) y
+              from (select lexeme, df from p where df > 0 union all select lexeme, df from s) known) y
         where total <= {MAX_POSTINGS} or rn <= 2),
     lexical as (
         select c.id from chunk c, q, o
@@ -131,6 +147,7 @@ async def search(
     values = {
         "owner_id": owner,
         "query": _lexical(query),
+        **_other_words(query),
         "vector": "[" + ",".join(f"{x:.6g}" for x in vector) + "]",
         # A text without tokens has a vector of zeros, and its cosine with anything is NaN.
         "has_vector": bool(vector.any()),
@@ -154,6 +171,19 @@ def _lexical(query: str) -> str:
     # Between spaces, because a path or an address must stay whole: the index knows it as one word.
     kept = [word for word in fold(query).split() if word.strip(_PUNCTUATION) not in FUNCTION_WORDS[language]]
     return " ".join(kept) or fold(query)
+
+
+def _other_words(query: str) -> dict[str, list[str] | list[float]]:
+    """What a passage may say in place of the words of a query, and how surely it means the same."""
+    language = language_of(query)
+    asked = content_words(query, language)[:MOST_WORDS]
+    found = [(word, form, INFLECTED) for word in asked for form in forms_of(word, language)]
+    found += [(word, other, SYNONYM) for word in asked for other in synonyms(word, language)]
+    return {
+        "words": [word for word, _, _ in found],
+        "forms": [form for _, form, _ in found],
+        "sure": [sure for _, _, sure in found],
+    }
 
 
 UrgentPages = Sequence[tuple[str, Sequence[str]]]
