@@ -3,12 +3,12 @@
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import typer
 
 from agent_server.commands.context import CommandContext
-from agent_server.commands.judged import AnswerFigures, measure_answers, read_judged
 from agent_server.commands.terminal import fail, say, show
 from agent_server.db import Database
 from agent_server.errors import InvalidInput
@@ -17,6 +17,9 @@ from agent_server.knowledge import search as searching
 from agent_server.knowledge.embedders import get_embedder
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.wording import count
+
+if TYPE_CHECKING:
+    from agent_server.commands.judged import AnswerFigures
 
 log = structlog.get_logger()
 
@@ -123,6 +126,8 @@ async def benchmark(context: CommandContext, questions: Path, as_json: bool) -> 
 
     Search and quotes are those that answer real questions.
     """
+    from agent_server.commands.judged import measure_answers, read_judged  # noqa: PLC0415  # heavy
+
     database, embedder = await context.engine_database(), get_embedder(context.settings.embedder)
     await ingestion.ingest(database, embedder, context.content)
     ranks: dict[str, int | None] = {}
@@ -158,7 +163,7 @@ async def benchmark(context: CommandContext, questions: Path, as_json: bool) -> 
         _say_answers(answers)
 
 
-def _say_answers(answers: AnswerFigures) -> None:
+def _say_answers(answers: "AnswerFigures") -> None:
     of = f"of {answers.answerable}"
     say(f"without a language model: answered {answers.answered} {of}, in {answers.length} characters (median)")
     say(f"right document cited first {answers.first} {of}, among the first three {answers.three}")
