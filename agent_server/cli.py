@@ -171,11 +171,13 @@ def content_ingest(
 
 @content.command("benchmark", epilog=_example("content benchmark judged.yaml"))
 def content_benchmark(
-    questions: Annotated[Path, typer.Argument(help="YAML or JSON lines: {question, documents: [path, ...]}.")],
+    questions: Annotated[
+        Path, typer.Argument(help="YAML or JSON lines: {question, documents: [path, ...], must: [pattern, ...]}.")
+    ],
     workspace: Workspace = None,
     json: Json = False,
 ) -> None:
-    """Measure how well search finds what you judged to be right."""
+    """Measure how well search finds, and quotes answer, what you judged to be right."""
     _run("content_benchmark", workspace, questions=questions, as_json=json)
 
 

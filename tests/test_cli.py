@@ -387,10 +387,35 @@ def test_benchmark_measures_search_against_judged_questions(stocked: Run, tmp_pa
         measured = result(stocked("content", "benchmark", name, "--json"))
         assert measured == {"questions": 2, "first": 0.5, "in_5": 0.5, "mrr": 0.5, "missed": ["What is nitrox?"]}
     assert "not found: What is nitrox?" in stocked("content", "benchmark", "judged.yaml").stdout
-    (tmp_path / "bad.yaml").write_text("- question: x\n")
-    for name in ("bad.yaml", "absent.yaml"):
+    (tmp_path / "bad.yaml").write_text("- documents: [a.md]\n")
+    (tmp_path / "pattern.yaml").write_text("- {question: x, documents: [a.md], must: ['(']}\n")
+    for name in ("bad.yaml", "pattern.yaml", "absent.yaml"):
         refused = stocked("content", "benchmark", name)
         assert (refused.exit_code, refused.stderr.partition(": must be a list of")[0]) == (1, f"invalid_input: {name}")
+
+
+def test_benchmark_judges_the_answers_where_it_is_told_what_they_hold(stocked: Run, tmp_path: Path) -> None:
+    page = "safety/flying-after-diving.md"
+    judged = [
+        {
+            "question": "How long do I wait before flying?",
+            "documents": [page],
+            "must": ["18 hours"],
+            "must_not": ["!!"],
+        },
+        {"question": "How long must I wait before I fly?", "documents": [page], "must": ["in two lifetimes"]},
+        {"question": "Who won the football world cup in 1990?"},
+    ]
+    (tmp_path / "judged.yaml").write_text(yaml.safe_dump(judged))
+    answers = result(stocked("content", "benchmark", "judged.yaml", "--json"))["answers"]
+    assert (answers["answerable"], answers["answered"], answers["first"], answers["declined"]) == (2, 1, 2, 0)
+    assert (answers["unanswerable"], answers["refused"]) == (1, 1)
+    assert answers["failed"] == ["How long must I wait before I fly?"]
+    told = stocked("content", "benchmark", "judged.yaml").stdout
+    assert "without a language model: answered 1 of 2, in " in told
+    assert "not well: How long must I wait before I fly?" in told
+    (tmp_path / "none.yaml").write_text("- question: Who won the football world cup in 1990?\n")
+    assert "no question has documents that answer it" in stocked("content", "benchmark", "none.yaml").stderr
 
 
 def test_the_database_goes_down_and_up_and_says_where_it_is(stocked: Run) -> None:

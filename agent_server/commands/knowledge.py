@@ -1,13 +1,10 @@
 """agent-server content search | benchmark"""
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
-import yaml
-from pydantic import BaseModel, Field, TypeAdapter
 
 from agent_server.commands.context import CommandContext
 from agent_server.commands.terminal import say, show
@@ -16,6 +13,9 @@ from agent_server.knowledge import ingest as ingestion
 from agent_server.knowledge import search as searching
 from agent_server.knowledge.embedders import open_embedder
 from agent_server.wording import count
+
+if TYPE_CHECKING:
+    from agent_server.commands.judged import AnswerFigures
 
 BENCHMARK_LIMIT = 20
 
@@ -37,44 +37,52 @@ async def search(context: CommandContext, query: str | None, stdin: bool, limit:
 
 
 async def benchmark(context: CommandContext, questions: Path, as_json: bool) -> None:
-    """Show how early a search finds the judged documents. The search is the one that answers real questions."""
+    """Show how early a search finds the judged documents, and how well they are quoted without a language model.
+
+    Search and quotes are those that answer real questions.
+    """
+    from agent_server.commands.judged import measure_answers, read_judged  # noqa: PLC0415  # heavy
+
     database, embedder = await context.engine_database(), open_embedder(context.settings)
     await ingestion.ingest(database, embedder, context.content)
     ranks: dict[str, int | None] = {}
-    for judged in _read_judged(questions):
+    judged_questions = read_judged(questions)
+    for judged in judged_questions:
+        if not judged.documents:
+            continue
         async with database.transaction() as transaction:
             hits = await searching.search(transaction, embedder, judged.question, limit=BENCHMARK_LIMIT)
         # The questions are judged by page, and several passages of one page count once.
         documents = list(dict.fromkeys(hit.document for hit in hits))
         ranks[judged.question] = next((n for n, path in enumerate(documents, 1) if path in judged.documents), None)
+    if not ranks:
+        raise InvalidInput(f"{questions}: no question has documents that answer it; at least one must")
     found = [rank for rank in ranks.values() if rank is not None]
     first, in_5 = sum(rank == 1 for rank in found) / len(ranks), sum(rank <= 5 for rank in found) / len(ranks)
     mrr = sum(1 / rank for rank in found) / len(ranks)
     missed = [question for question, rank in ranks.items() if rank is None]
+    # Where nothing is judged but pages, nothing can be said of the answers.
+    answers = None
+    if any(judged.must or not judged.documents for judged in judged_questions):
+        limit, least = context.settings.search_limit, context.settings.search_min_score
+        answers = await measure_answers(database, embedder, judged_questions, limit=limit, min_score=least)
     if as_json:
-        show({"questions": len(ranks), "first": first, "in_5": in_5, "mrr": mrr, "missed": missed})
+        measured = {"questions": len(ranks), "first": first, "in_5": in_5, "mrr": mrr, "missed": missed}
+        show(measured | ({"answers": vars(answers)} if answers else {}))
         return
     say(f"{count(len(ranks), 'question')}: right document first {first:.0%}, in the first 5 {in_5:.0%}")
     say(f"mean reciprocal rank {mrr:.3f}")
     for question in missed:
         say(f"not found: {question}")
+    if answers:
+        _say_answers(answers)
 
 
-class _Judged(BaseModel):
-    question: str
-    documents: list[str]
-
-
-_JUDGED = TypeAdapter(Annotated[list[_Judged], Field(min_length=1)])
-
-
-def _read_judged(path: Path) -> list[_Judged]:
-    """The judged questions in a YAML list or JSON lines. Raises InvalidInput."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        lines = path.suffix == ".jsonl"
-        return _JUDGED.validate_python([json.loads(x) for x in text.splitlines()] if lines else yaml.safe_load(text))
-    except (OSError, ValueError, yaml.YAMLError):
-        raise InvalidInput(
-            f"{path}: must be a list of {{question: text, documents: [path under content/, ...]}}, as YAML or JSON lines"
-        ) from None
+def _say_answers(answers: "AnswerFigures") -> None:
+    of = f"of {answers.answerable}"
+    say(f"without a language model: answered {answers.answered} {of}, in {answers.length} characters (median)")
+    say(f"right document cited first {answers.first} {of}, among the first three {answers.three}")
+    say(f"wrongly declined {answers.declined} {of}")
+    say(f"declined as it should be {answers.refused} of {answers.unanswerable}")
+    for question in answers.failed:
+        say(f"not well: {question}")

@@ -2,17 +2,21 @@
 
 The question's lexemes come from the configuration of its language, where the content has pages in it, else of the one
 that most pages are in. Beside each lexeme stand its kin: compounds that have it as a part, the parts of a compound, and,
-for a word that the content lacks, those with one letter less, more, other or swapped.
+for a word that the content lacks, those with one letter less, more, other or swapped. So do everyday words that stand for
+an asked one, and its forms.
 """
 
 from agent_server.folding import fold
 from agent_server.knowledge.languages import CONFIGS, spread_unspaced
-from agent_server.knowledge.words import FUNCTION_WORDS, content_words, language_of, words
+from agent_server.knowledge.synonyms import synonyms
+from agent_server.knowledge.words import FUNCTION_WORDS, content_words, forms_of, language_of, words
 
 KIN_SHARE = 0.5
 """What a word of the kin counts for, of what the asked word does."""
 HEAD_SHARE = TYPO_SHARE = 0.8
 """Where the content lacks the asked word: a compound that begins or ends with it, and the word that was perhaps meant."""
+SYNONYM, INFLECTED = 0.5, 0.9
+"""A word that stands for an asked one, and a form of it whose ending the index does not take off."""
 MOST_KIN = 20
 SHORTEST, LONGEST, MOST_WORDS = 5, 30, 40
 """Words that may be misspelt: their letters, and how many of a question are looked at."""
@@ -76,7 +80,14 @@ ASKED = f"""
                  where p.df = 0 and (ts_lexize(cast(x.dictionary as regdictionary), said))[1] = p.lexeme) e
              cross join lateral (
                  select lexeme, n from term where owner_id = :owner_id and lexeme = e.lexeme and n > 0 limit 1) t
-             order by t.n desc, t.lexeme limit 3)) k
+             order by t.n desc, t.lexeme limit 3)
+            union all
+            (select t.lexeme, t.n, o.sure
+             from (select distinct coalesce((ts_lexize(cast(x.dictionary as regdictionary), u.other))[1], u.other) as lexeme, u.sure
+                   from unnest(cast(:asked as text[]), cast(:others as text[]), cast(:sure as float8[])) u(asked, other, sure)
+                   where coalesce((ts_lexize(cast(x.dictionary as regdictionary), u.asked))[1], u.asked) = p.lexeme) o
+             cross join lateral (
+                 select lexeme, n from term where owner_id = :owner_id and lexeme = o.lexeme and n > 0 limit 1) t)) k
         where k.lexeme not in (select lexeme from p)),
     q as materialized (
         select ('{{' || string_agg(h || ':' || w, ',') || '}}/1000000000')::sparsevec as sv,
@@ -93,6 +104,19 @@ def list_words(query: str) -> list[str]:
     """The words of a question that may be misspelt: a short one is another word as soon as a letter is wrong."""
     said = (word for word in words(query) if SHORTEST <= len(word) <= LONGEST and word.isalpha())
     return list(dict.fromkeys(said))[:MOST_WORDS]
+
+
+def list_other_words(query: str) -> dict[str, list[str] | list[float]]:
+    """What a passage may say in place of the words of a question, and how surely it means the same."""
+    language = language_of(query)
+    asked = content_words(query, language)[:MOST_WORDS]
+    found = [(word, form, INFLECTED) for word in asked for form in forms_of(word, language)]
+    found += [(word, other, SYNONYM) for word in asked for other in synonyms(word, language)]
+    return {
+        "asked": [word for word, _, _ in found],
+        "others": [other for _, other, _ in found],
+        "sure": [sure for _, _, sure in found],
+    }
 
 
 def name_config(query: str) -> str:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from agent_server.db import SYSTEM, Executor, storable
 from agent_server.errors import NotFound, quote_value
 from agent_server.folding import unify
-from agent_server.knowledge.asked import ASKED, DICTIONARIES, lexical, name_config
+from agent_server.knowledge.asked import ASKED, DICTIONARIES, lexical, list_other_words, name_config
 from agent_server.knowledge.asked import list_words as list_asked_words
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.languages import WITH_COMPOUNDS
@@ -129,6 +129,7 @@ async def search(
         "config": name_config(query),
         "words": list_asked_words(query),
         "compounding": WITH_COMPOUNDS,
+        **list_other_words(query),
         "vector": "[" + ",".join(f"{x:.6g}" for x in vector) + "]",
         # A text without tokens has a vector of zeros, and its cosine with anything is NaN.
         "has_vector": bool(vector.any()),

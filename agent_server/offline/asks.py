@@ -71,6 +71,12 @@ def find_units(question: str) -> str:
     """The units, as a pattern, of what a question wants measured; empty where it does not."""
     if re.search(r"\b(?:which|what) (?:phone )?number\b", question, re.IGNORECASE):
         return r"\+?\d[\d ]*\d\d"
+    if counted := re.search(r"\b(?:how many|wie viele) (\w{3,30})(?: (\w{4,30}))?", question, re.IGNORECASE):
+        # "How many vacation days" is answered in days, "how many people" in people.
+        named = [
+            word for word in counted.groups() if word and word.lower() not in FUNCTION_WORDS[language_of(question)]
+        ]
+        return "|".join(rf"{re.escape(word[:-1])}\w{{0,3}}" for word in named)
     found = re.search(r"\b(?:how|wie) (\w+)", question, re.IGNORECASE)
     return UNITS.get(found[1].lower(), "") if found else ""
 

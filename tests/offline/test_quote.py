@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.embedders.wordllama import WordLlama
 from agent_server.knowledge.passages import CitedPassage, Passage
+from agent_server.knowledge.rarity import Rarity
 from agent_server.knowledge.words import stem
 from agent_server.offline.quote import select
 
@@ -223,3 +224,45 @@ async def test_a_quote_stays_short_and_whole_where_its_section_is_long(embedder:
     assert text is not None
     assert sentences[19] in text
     assert len(text) <= 900
+
+
+async def test_a_question_of_how_many_is_answered_with_a_number_of_what_it_names(embedder: Embedder) -> None:
+    filler = "Write down all that is wrong, with the time that it would take. " * 2
+    steps = [*(f"{n}. Look at part {n} for {n} hours. {filler}" for n in range(1, 9)), "9. Ask three to five people."]
+    review = passage(1, "Reviews > How to do it", "## How to do it\n\n" + "\n".join(steps))
+    found = await answer("How many people should do a review of the site?", review, embedder=embedder)
+    assert found is not None
+    assert "three to five people" in found
+
+
+async def test_the_second_best_section_follows_and_both_have_1200_characters_at_most(embedder: Embedder) -> None:
+    first = passage(1, "Kettles > Lime", "## Lime\n\n" + "Remove the lime of a kettle with vinegar. " * 30)
+    second = passage(2, "Pots > Lime", "## Lime\n\n" + "Lime in a pot is removed with the juice of a lemon. " * 30, 0.8)
+    found = await select("How do I remove lime from a kettle?", [first, second], embedder)
+    assert found is not None
+    assert found.cited == (1, 2)
+    assert len(found.text) <= 1200
+
+
+async def test_a_question_in_other_words_than_the_page_is_answered(embedder: Embedder) -> None:
+    leave = passage(1, "Free time", "Everybody has 28 days of holiday a year.", 0.3)
+    found = await answer("How many days of vacation do I get?", leave, embedder=embedder)
+    assert found is not None
+    assert "28 days" in found
+
+
+async def test_german_content_answers_in_german(embedder: Embedder) -> None:
+    flight = passage(1, "Nach dem Tauchen", "Warte nach einem Tauchgang zwölf Stunden, bevor du fliegst.", 0.4)
+    found = await answer("Wann darf ich nach dem Tauchen fliegen?", flight, embedder=embedder)
+    assert found is not None
+    assert "zwölf Stunden" in found
+
+
+@pytest.mark.parametrize(("size", "enough"), [(20, True), (20_000, False)])
+async def test_a_word_that_is_missing_counts_more_in_a_large_content(
+    embedder: Embedder, size: int, enough: bool
+) -> None:
+    taxi = passage(1, "Business travel", "A taxi is paid back after 22:00 only.", 0.35)
+    rarity = Rarity(size, {"taxi": 1, "suitcase": 0})
+    found = await select("May I take a taxi with a suitcase?", [taxi], embedder, rarity=rarity)
+    assert (found is not None) == enough
