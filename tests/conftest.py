@@ -7,6 +7,7 @@ import shutil
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import certifi
 import pytest
 from argon2 import PasswordHasher
 from hypothesis import HealthCheck, settings
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.app import create_server
@@ -155,8 +157,26 @@ async def fetch(url: str, query: str) -> list[tuple[Any, ...]]:
 @asynccontextmanager
 async def everything(database: Database) -> AsyncIterator[AsyncSession]:
     """A transaction of the user who owns the tables, to whom the rows of all callers are there."""
-    async with AsyncSession(database.owner, expire_on_commit=False) as session, session.begin():
+    # On a connection of the pool where it is that user's: a new one costs more than all that most tests do with it.
+    is_owners = database.owner_url is None and database.direct_url == database.url
+    engine = database.pool if is_owners else database.owner
+    async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
+        await session.execute(text("set local role none"))
         yield session
+
+
+_database_at = lru_cache(maxsize=8)(Database)
+"""The same for one address: a new one would ask the server what it is, and compile every statement, once more."""
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncIterator[Database]:
+    """The database at `url`, without connections at the beginning and at the end."""
+    database = _database_at(url)
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 @pytest.fixture(scope="session")
@@ -231,9 +251,8 @@ def stocked_url(agent_database: str) -> str:
 
 @pytest.fixture
 async def database(url: str) -> AsyncIterator[Database]:
-    database = Database(url)
-    yield database
-    await database.close()
+    async with open_database(url) as database:
+        yield database
 
 
 @pytest.fixture
