@@ -93,7 +93,7 @@ class Settings(ServerSettings, DatabaseSettings, ModelSettings, IdentitySettings
         # passed on, since each reading takes milliseconds, also of no file.
         is_there = isinstance(dotenv_settings, DotEnvSettingsSource) and dotenv_settings.env_file
         read = [init_settings(), env_settings(), dotenv_settings() if is_there else {}]
-        environment = next((values["environment"] for values in read if "environment" in values), "development")
+        environment: Any = next((values["environment"] for values in read if "environment" in values), "development")
         preset = InitSettingsSource(settings_cls, dict(PRESETS.get(environment, {})))
         return tuple(cast(PydanticBaseSettingsSource, partial(dict, values)) for values in (*read, preset()))
 
