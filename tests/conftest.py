@@ -17,7 +17,6 @@ import certifi
 import pytest
 from argon2 import PasswordHasher
 from hypothesis import HealthCheck, settings
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.app import create_server
@@ -171,11 +170,7 @@ async def fetch(url: str, query: str) -> list[tuple[Any, ...]]:
 @asynccontextmanager
 async def everything(database: Database) -> AsyncIterator[AsyncSession]:
     """A transaction of the user who owns the tables, to whom the rows of all callers are there."""
-    # On a connection of the pool where it is that user's: a new one costs more than all that most tests do with it.
-    is_owners = database.owner_url is None and database.direct_url == database.url
-    engine = database.pool if is_owners else database.owner
-    async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
-        await session.execute(text("set local role none"))
+    async with AsyncSession(database.owner, expire_on_commit=False) as session, session.begin():
         yield session
 
 
