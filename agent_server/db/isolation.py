@@ -13,8 +13,9 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Table, text
+from sqlalchemy import Connection, FromClause, Table, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 from sqlmodel.main import default_registry
@@ -96,13 +97,17 @@ def _may(scope: str) -> str:
     return f"{_HELD} && array['{scope}', '{scope.partition(':')[0]}:*', '*']"
 
 
+# To look through all of them is most of what a server does as it begins, which asks for the policy of each table.
+_classes: WeakKeyDictionary[FromClause, type] = WeakKeyDictionary()
+"""The class of each table that has one."""
+
+
 def row_policy_of(table: Table) -> RowPolicy | None:
     """How the rows of a declared table are guarded; None for one whose rows are nobody's."""
-    for mapper in default_registry.mappers:
-        if mapper.local_table is table:
-            declared: RowPolicy | None = getattr(mapper.class_, "row_policy", None)
-            return declared or (RowPolicy() if "owner_id" in table.columns else None)
-    return RowPolicy() if "owner_id" in table.columns else None
+    if table not in _classes:
+        _classes.update({mapper.local_table: mapper.class_ for mapper in default_registry.mappers})
+    declared: RowPolicy | None = getattr(_classes.get(table), "row_policy", None)
+    return declared or (RowPolicy() if "owner_id" in table.columns else None)
 
 
 def ensure_roles(connection: Connection, login: Address | None = None) -> None:

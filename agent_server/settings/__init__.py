@@ -8,8 +8,9 @@ Vendor names keep their vendor's spelling (`DATABASE_URL`, `OPENAI_API_KEY`); ev
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import AliasChoices, ValidationError
 from pydantic_settings import (
@@ -88,10 +89,13 @@ class Settings(ServerSettings, DatabaseSettings, ModelSettings, IdentitySettings
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # The preset is chosen by a setting, so the other sources have to be read before it is known.
-        chosen: dict[str, Any] = {**dotenv_settings(), **env_settings(), **init_settings()}
-        preset = PRESETS.get(chosen.get("environment", "development"), {})
-        return init_settings, env_settings, dotenv_settings, InitSettingsSource(settings_cls, dict(preset))
+        # The preset is chosen by a setting, so the other sources have to be read before it is known. What was read is
+        # passed on, since each reading takes milliseconds, also of no file.
+        is_there = isinstance(dotenv_settings, DotEnvSettingsSource) and dotenv_settings.env_file
+        read = [init_settings(), env_settings(), dotenv_settings() if is_there else {}]
+        environment: Any = next((values["environment"] for values in read if "environment" in values), "development")
+        preset = InitSettingsSource(settings_cls, dict(PRESETS.get(environment, {})))
+        return tuple(cast(PydanticBaseSettingsSource, partial(dict, values)) for values in (*read, preset()))
 
 
 def load_settings(**overrides: Any) -> Settings:

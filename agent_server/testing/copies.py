@@ -33,6 +33,8 @@ _WRITES = text("""
     union all
     select 'sequences', true, coalesce(sum(last_value), 0)::bigint from pg_sequences""")
 _FLUSH = text("select pg_stat_force_next_flush()")
+_EMPTY = 21
+"""Bytes of no rows in the binary format of COPY: its head and its end."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,8 @@ class DatabaseCopies:
             deleted = "; ".join(f"delete from {name}" for name in changed)  # noqa: S608  # names of the catalog
             await driver.execute(f"set session_replication_role = replica; {deleted}")
             for name in changed:
+                if len(self._rows[name]) <= _EMPTY:
+                    continue
                 schema, table = name.split(".")
                 rows = BytesIO(self._rows[name])
                 await driver.copy_to_table(table, schema_name=schema, source=rows, format="binary")

@@ -18,7 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from agent_server.db import Database, DatabaseAway, after_commit
 from agent_server.db.address import read_address
 from agent_server.errors import InvalidInput, Unavailable
-from tests.conftest import everything
+from tests.conftest import everything, execute
 
 NEON = "ep-cool-1a2b3c-pooler.eu-central-1.aws.neon.tech/neondb"
 
@@ -170,8 +170,7 @@ async def test_an_idle_connection_that_was_ended_is_replaced_unnoticed(database:
     await database.check()
     others = "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
     await asyncio.gather(database.check(), database.check())
-    async with everything(database) as session:
-        await session.execute(text(others))
+    await execute(database.url, others)
     await asyncio.gather(*(database.check() for _ in range(4)))
 
 

@@ -1,6 +1,7 @@
 """The reference workspace's tools, called the way every surface calls them."""
 
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -39,9 +40,12 @@ class Tools:
         return replace(self, caller=replace(self.caller, scopes=frozenset(scopes)))
 
 
+_settings = cache(partial(load_settings, environment="test"))
+
+
 @pytest.fixture
 def runtime(database: Database) -> Runtime:
-    return Runtime(settings=load_settings(environment="test"), database=database)
+    return Runtime(settings=_settings(), database=database)
 
 
 @pytest.fixture

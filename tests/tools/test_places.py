@@ -1,5 +1,7 @@
 """Destinations and dive sites: what is found by which words, and what the files must hold."""
 
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,7 +11,7 @@ from dirty_equals import IsPartialDict
 from agent_server import Conflict, Forbidden, InvalidInput, NotFound, Tool
 from agent_server.phrases import match, template_problems
 from agent_server.seed import SeedReport, load_seeds
-from tests.conftest import ROOT
+from tests.conftest import ROOT, open_database
 from tests.tools.conftest import Tools
 from tests.tools.test_seeds import DESTINATION, SITE, Files
 from tools.diving.destinations import get_destination, list_destinations
@@ -20,9 +22,10 @@ TOOLS: tuple[Tool[..., Any], ...] = (list_destinations, get_destination, search_
 
 
 @pytest.fixture
-def mine(mine: Tools, seeded: SeedReport) -> Tools:
+async def mine(mine: Tools, stocked_url: str) -> AsyncIterator[Tools]:
     """The tools on a database that has the reference data."""
-    return mine
+    async with open_database(stocked_url) as database:
+        yield replace(mine, runtime=replace(mine.runtime, database=database))
 
 
 async def found(tools: Tools, **arguments: Any) -> list[dict[str, Any]]:
@@ -109,10 +112,10 @@ async def test_signs_that_mean_something_to_the_database_mean_nothing_here(mine:
 
 
 async def test_there_are_enough_of_them_and_every_destination_has_sites_and_a_page(
-    mine: Tools, seeded: SeedReport
+    theirs: Tools, seeded: SeedReport
 ) -> None:
-    destinations = (await mine(list_destinations))["items"]
-    sites = await found(mine)
+    destinations = (await theirs(list_destinations))["items"]
+    sites = await found(theirs)
     assert (len(destinations), len(sites)) >= (12, 40)
     assert seeded == SeedReport(added=len(destinations) + len(sites))
     assert [d["slug"] for d in destinations if not (ROOT / "content" / d["page"]).is_file()] == []
