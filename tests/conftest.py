@@ -7,8 +7,6 @@ import shutil
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -105,19 +103,6 @@ def _certificates() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _agents_by_name() -> Iterator[None]:
-    """Agents are told apart by their names alone, which are no other agent's here.
-
-    Three times in each turn the SDK writes out all that it knows of every agent, to put those of one name in order: a
-    sixth of what a turn takes.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        if find_spec("agents._run_state_agent_identity"):  # a part of it that is nobody else's, and not in all versions
-            patch.setattr("agents._run_state_agent_identity._agent_identity_signature", lambda agent: "{}")
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
 def _data_of_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Root's embedded servers of temporary workspaces, which nobody else opens, have their data elsewhere."""
     from agent_server.db.postgres import ELSEWHERE
@@ -172,20 +157,6 @@ async def everything(database: Database) -> AsyncIterator[AsyncSession]:
     """A transaction of the user who owns the tables, to whom the rows of all callers are there."""
     async with AsyncSession(database.owner, expire_on_commit=False) as session, session.begin():
         yield session
-
-
-_database_at = lru_cache(maxsize=8)(Database)
-"""The same for one address: a new one would ask the server what it is, and compile every statement, once more."""
-
-
-@asynccontextmanager
-async def open_database(url: str) -> AsyncIterator[Database]:
-    """The database at `url`, without connections at the beginning and at the end."""
-    database = _database_at(url)
-    try:
-        yield database
-    finally:
-        await database.close()
 
 
 @pytest.fixture(scope="session")
@@ -260,8 +231,9 @@ def stocked_url(agent_database: str) -> str:
 
 @pytest.fixture
 async def database(url: str) -> AsyncIterator[Database]:
-    async with open_database(url) as database:
-        yield database
+    database = Database(url)
+    yield database
+    await database.close()
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from agent_server.db import Database
 from agent_server.errors import NotFound
 from agent_server.models.choice import OFFLINE
 from agent_server.requests.rebuild import rebuild_requests
 from agent_server.testing import ScriptedOpenAI
-from tests.conftest import everything, open_database
 
 _received: list[dict[str, Any]] = []
 """What scripted models were sent since the test began."""
@@ -50,9 +51,9 @@ def check_requests(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 async def find_differences(url: str, received: list[dict[str, Any]]) -> list[str]:
     """What cannot be made again of the requests of a database's turns, or is another than a model `received`."""
-    found = []
-    async with open_database(url) as database:
-        async with everything(database) as session:
+    database, found = Database(url), []
+    try:
+        async with AsyncSession(database.owner) as session:
             turns = (await session.execute(text(_TURNS))).all()
         for owner_id, turn_id, answers in turns:
             async with database.transaction(owner_id) as session:
@@ -72,6 +73,8 @@ async def find_differences(url: str, received: list[dict[str, Any]]) -> list[str
                     found.append(f"{turn_id}: request {request.no} is not what was stored: {body}")
                 elif body not in received:
                     found.append(f"{turn_id}: request {request.no} is another: {describe_difference(body, received)}")
+    finally:
+        await database.close()
     return found
 
 

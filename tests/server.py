@@ -28,7 +28,7 @@ from agent_server.settings import Settings, load_settings
 from agent_server.testing.server import fill
 from agent_server.testing.serving import serving
 from agent_server.workspace import Workspace, load_workspace
-from tests.conftest import ROOT, everything, open_database
+from tests.conftest import ROOT, everything
 from tests.sse import Frame, read_frames
 
 
@@ -76,8 +76,9 @@ Start = Callable[..., AbstractAsyncContextManager[Client]]
 @pytest.fixture
 async def start(stocked_url: str) -> AsyncIterator[Start]:
     """Start a server of the reference workspace: `start(**settings)`."""
-    async with open_database(stocked_url) as database:
-        yield starter(database, stocked=True)
+    database = Database(stocked_url)
+    yield starter(database, stocked=True)
+    await database.close()
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import pytest
 from dirty_equals import IsPartialDict
 
 from agent_server import Conflict, Forbidden, InvalidInput, NotFound, Tool
+from agent_server.db import Database
 from agent_server.phrases import match, template_problems
 from agent_server.seed import SeedReport, load_seeds
-from tests.conftest import ROOT, open_database
+from tests.conftest import ROOT
 from tests.tools.conftest import Tools
 from tests.tools.test_seeds import DESTINATION, SITE, Files
 from tools.diving.destinations import get_destination, list_destinations
@@ -24,8 +25,9 @@ TOOLS: tuple[Tool[..., Any], ...] = (list_destinations, get_destination, search_
 @pytest.fixture
 async def mine(mine: Tools, stocked_url: str) -> AsyncIterator[Tools]:
     """The tools on a database that has the reference data."""
-    async with open_database(stocked_url) as database:
-        yield replace(mine, runtime=replace(mine.runtime, database=database))
+    database = Database(stocked_url)
+    yield replace(mine, runtime=replace(mine.runtime, database=database))
+    await database.close()
 
 
 async def found(tools: Tools, **arguments: Any) -> list[dict[str, Any]]:
