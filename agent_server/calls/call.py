@@ -20,6 +20,7 @@ from uuid import UUID, uuid5
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
+import agent_server.calls.inquiries  # noqa: F401  # every command must know its table, also those without MCP
 from agent_server.audit import AuditRepository, Surface, act_json
 from agent_server.caller import Caller
 from agent_server.calls.confirmations import (

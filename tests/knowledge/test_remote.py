@@ -1,6 +1,7 @@
 """Embedders elsewhere: what they are sent, what becomes of their failures, and that no text is paid for twice."""
 
 import json
+import string
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ class Provider:
 
     def vector(self, said: str) -> list[float]:
         """A vector that says how often each of some letters is there, twice as long as a unit."""
-        counts = [said.lower().count(letter) + 0.01 for letter in "aeioutrsnlmpcdhgbkvfwyjxqz"[: self.dimensions]]
+        counts = [said.lower().count(letter) + 0.01 for letter in string.ascii_lowercase[: self.dimensions]]
         return [2 * count for count in counts]
 
 

@@ -162,6 +162,7 @@ INTENDED = {
     "Internal": 500,
     "RecordedFailure": 500,
     "DatabaseAway": 503,
+    "ResultTooLarge": 422,
     "WorkspaceInvalid": 500,
     **{error.__name__: status for error, status in STATUSES.items()},
 }
