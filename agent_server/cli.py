@@ -177,7 +177,7 @@ def content_benchmark(
     workspace: Workspace = None,
     json: Json = False,
 ) -> None:
-    """Measure how well search finds, and quotes answer, what you judged to be right."""
+    """Measure how well questions that you judged are answered."""
     _run("content_benchmark", workspace, questions=questions, as_json=json)
 
 

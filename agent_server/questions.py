@@ -26,6 +26,7 @@ _KEPT = frozenset(
         "description",
         "default",
         "enum",
+        "enumNames",
         "oneOf",
         "format",
         "minLength",
@@ -38,6 +39,8 @@ _KEPT = frozenset(
         "maxItems",
     }
 )
+_CHOICES = ("enum", "anyOf")
+"""Where the values stand of which some are chosen, the second with titles."""
 _PLAIN = frozenset({"string", "number", "integer", "boolean"})
 
 
@@ -132,8 +135,8 @@ def _show_field(
     if "const" in field:
         shown["enum"] = [field["const"]]
     if isinstance(shown.get("items"), Mapping):
-        shown["items"] = {k: v for k, v in _resolve(shown["items"], definitions).items() if k in ("type", "enum")}
-    is_choices = shown.get("type") == "array" and "enum" in shown.get("items", {})
+        shown["items"] = {k: v for k, v in _resolve(shown["items"], definitions).items() if k in ("type", *_CHOICES)}
+    is_choices = shown.get("type") == "array" and not shown.get("items", {}).keys().isdisjoint(_CHOICES)
     if shown.get("type") not in _PLAIN and not is_choices:
         raise TypeError(
             f"{form.__name__}.{name}: a form asks for texts, numbers, yes or no, and choices (Literal, or a list of "

@@ -13,6 +13,7 @@ import asyncio
 import random
 import sys
 import time
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -42,9 +43,9 @@ class Survivor(Runner):
         super().__init__(database, replica, hub, self._answer)
         self.claimed: dict[UUID, float] = {}
 
-    def begin(self, turn: Turn) -> None:
+    def begin(self, turn: Turn, *more: Any, **named: Any) -> None:
         self.claimed[turn.id] = time.perf_counter()
-        super().begin(turn)
+        super().begin(turn, *more, **named)
 
     async def _answer(self, attempt: Attempt) -> Outcome:
         await attempt.writer.append(TextDelta(1, "Again: "))

@@ -3,7 +3,7 @@
 The question's lexemes come from the configuration of its language, where the content has pages in it, else of the one
 that most pages are in. Beside each lexeme stand its kin: compounds that have it as a part, the parts of a compound, and,
 for a word that the content lacks, those with one letter less, more, other or swapped. So do everyday words that stand for
-an asked one, and its forms.
+an asked one, and its forms, for a word that the content lacks.
 """
 
 from agent_server.folding import fold
@@ -85,7 +85,7 @@ ASKED = f"""
             (select t.lexeme, t.n, o.sure
              from (select distinct coalesce((ts_lexize(cast(x.dictionary as regdictionary), u.other))[1], u.other) as lexeme, u.sure
                    from unnest(cast(:asked as text[]), cast(:others as text[]), cast(:sure as float8[])) u(asked, other, sure)
-                   where coalesce((ts_lexize(cast(x.dictionary as regdictionary), u.asked))[1], u.asked) = p.lexeme) o
+                   where p.df = 0 and coalesce((ts_lexize(cast(x.dictionary as regdictionary), u.asked))[1], u.asked) = p.lexeme) o
              cross join lateral (
                  select lexeme, n from term where owner_id = :owner_id and lexeme = o.lexeme and n > 0 limit 1) t)) k
         where k.lexeme not in (select lexeme from p)),

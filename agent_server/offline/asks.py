@@ -18,6 +18,11 @@ _QUESTION = re.compile(
 _NEXT_QUESTION = re.compile(
     rf"(?:[,;]\s*+|(?<!\s)\s++)(?:and|or|but|und|oder|aber)\s++(?:also\s++)?(?=(?:{_ASKS})\b)|;\s+", re.IGNORECASE
 )
+PHONE = re.compile(
+    r"\b(?:(?:tele)?phone numbers?|hotline|numbers? [^.?!]{0,40}\b(?:call|dial|phone|ring)|(?:call|dial|phone|ring) [^.?!]{0,40}numbers?|"
+    r"telefonnummer|notruf\w*|teléfono|téléphone)\b",
+    re.IGNORECASE,
+)
 FIGURE = re.compile(
     r"\b(how (long|deep|far|fast|many|much|often|old|high|cold|warm|hot|big|large|heavy|thick|soon|late|close|strong|wide|tall)|"
     r"what (depth|temperature|age|number|price|size|percentage|time)|minimum|maximum|limit|which number|"

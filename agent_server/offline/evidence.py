@@ -19,8 +19,8 @@ SYNONYM = 0.7
 ENOUGH, SHARE, COUNT, NEARNESS, MISSING = 0.46, 0.3, 0.87, 0.4, 0.45
 MET = 0.5
 """A word is met that is held so surely."""
-USUAL, LEAST = 100, 45
-"""Passages of a content that is not known, and the least that count: so many had the smallest content of those measured."""
+USUAL, LEAST = 100, 20
+"""Passages of a content that is not known, and the least that count."""
 
 _CAMEL = re.compile(r"[A-Z]?[a-z]{2,}|[A-Z]{2,}(?![a-z])")
 _IDENTIFIER = re.compile(r"\b[A-Za-z]+[a-z][A-Z]\w*\b")

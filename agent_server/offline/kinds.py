@@ -1,4 +1,5 @@
-"""How much a piece of text is of the kind that a question asks for: a figure, a price, a time, a meaning, a list, steps."""
+"""How much a piece of text is of the kind that a question asks for: a figure, a price, a time, a telephone
+number, a meaning, a list, steps."""
 
 import re
 
@@ -25,6 +26,8 @@ _TIME = re.compile(
     r"winter|seasons?|all year)\b",
     re.IGNORECASE,
 )
+# With the country or the area before it, or one of the short numbers for emergencies.
+_PHONE = re.compile(r"\+\d[\d ()/-]{6,20}\d|\b0\d[\d ()/-]{5,20}\d\b|\b(?:112|911|999|000|110|118|119)\b")
 _YES_OR_NO = re.compile(
     r"\W*(?:[^?.]{0,80}[.,:] )?(can|could|may|must|do|does|did|is|are|am|was|were|will|would|should|shall|have|has|"
     r"kann|können|darf|dürfen|muss|müssen|soll|ist|sind|hat|habe|puedo|debo|hay|est-ce|puis-je|dois-je)\b",
@@ -45,9 +48,12 @@ def fits(part: str, piece: Piece) -> float:
     time = asks.TIME.search(part)
     in_time = bool(time and _TIME.search(text)) + bool(time and asks.TIME.search(piece.heading))
     meaning = bool(asks.MEANING.match(part) and _MEANING.match(text))
+    phone = bool(asks.PHONE.search(part) and _PHONE.search(text))
     listed = bool(asks.LIST.search(part) and piece.kind in ("list", "table"))
     how = bool(asks.HOW.search(part) and (piece.kind == "code" or (piece.kind == "list" and piece.marker != "-")))
-    return max(_figure(part, text), float(meaning or listed or price or how)) + in_time + has_numbers(part, text)
+    return (
+        max(_figure(part, text), float(meaning or listed or price or how)) + in_time + phone + has_numbers(part, text)
+    )
 
 
 def _figure(part: str, text: str) -> float:

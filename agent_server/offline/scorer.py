@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +84,8 @@ class Scorer:
         wanted, forms = self._want(part, before)
         own, above = self._read(wanted.language)
         met = (share(wanted, forms, ((own[i], 1.0), (above[i], HEADING))) for i in range(len(self._pieces)))
-        held = np.array([measure_share(wanted, one) for one in met])
+        level = _level(wanted)
+        held = np.array([measure_share(level, one) for one in met])
         vector = self._vectors.parts[number]
         dense = np.maximum(self._vectors.headed @ vector, self._vectors.bare @ vector).astype(np.float64)
         kind = np.array([fits(part, piece) for piece in self._pieces]) * np.minimum(1, TRUST + held)
@@ -116,15 +117,17 @@ class Scorer:
         passage = self.passages[pieces[best].n]
         others = sum(p.score for p in self.passages.values() if p.document == passage.document) - passage.score
         title, *below = pieces[best].path
+        level = _level(wanted)
+        # What stands below no other heading is what the title says.
         heard = [
-            measure_share(wanted, share(wanted, forms, [(stems(text, wanted.language), 1.0)]))
-            for text in (f"{title} {passage.document}", " ".join(below))
+            measure_share(level, share(wanted, forms, [(stems(text, wanted.language), 1.0)]))
+            for text in (f"{title} {passage.document}", " ".join(below) or title)
         ]
         score = (
             float(ranking.scores[best])
             + PASSAGE * passage.score
             + PAGE * others
-            + COVER * measure_share(wanted, met)
+            + COVER * measure_share(level, met)
             + TITLE * heard[0]
             + PATH * heard[1]
             + RULE * gives_rule(ranking.part, pieces[best].text)
@@ -172,3 +175,17 @@ class Scorer:
                 [above[piece.n, piece.path] for piece in self._pieces],
             )
         return self._texts[language]
+
+
+def _level(wanted: Wanted) -> Wanted:
+    """The same with words that the content lacks counting as much as its rarest. They are met by others that are like them,
+    which says less than a word that is there."""
+    most = max((weight for word, weight in wanted.weights.items() if word not in wanted.unknown), default=None)
+    if most is None:
+        return wanted
+    return replace(
+        wanted,
+        weights={
+            word: min(weight, most) if word in wanted.unknown else weight for word, weight in wanted.weights.items()
+        },
+    )

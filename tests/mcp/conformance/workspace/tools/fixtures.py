@@ -1,20 +1,172 @@
 """What the scenarios of the conformance suite ask of a server, as a workspace declares it."""
 
+import asyncio
 import base64
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from agent_server import InvalidInput, ToolContext, announce, resource, tool
+from agent_server import Accepted, Audio, Embedded, Image, InvalidInput, ToolContext, announce, resource, tool
+
+Form = TypeVar("Form", bound=BaseModel)
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
 )
 
 
+WAV = base64.b64decode("UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAAB9AAACABAAZGF0YQIAAAA=")
+
+
 @tool(scope="fixtures:read", effect="read")
 async def test_simple_text(context: ToolContext) -> str:
     """Return a text."""
     return "This is a simple text response for testing."
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_image_content(context: ToolContext) -> Image:
+    """Return a picture."""
+    return Image(PNG, "image/png")
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_audio_content(context: ToolContext) -> Audio:
+    """Return a sound."""
+    return Audio(WAV, "audio/wav")
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_embedded_resource(context: ToolContext) -> Embedded:
+    """Return a file."""
+    return Embedded("test://embedded-resource", text="This is an embedded resource content.", mime_type="text/plain")
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_multiple_content_types(context: ToolContext) -> list[str | Image | Embedded]:
+    """Return a text, a picture and a file."""
+    data = '{"test":"data","value":123}'
+    return [
+        "Multiple content types test:",
+        Image(PNG, "image/png"),
+        Embedded("test://mixed-content-resource", text=data, mime_type="application/json"),
+    ]
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_tool_with_logging(context: ToolContext) -> str:
+    """Say what it does."""
+    for message in ("Tool execution started", "Tool processing data", "Tool execution completed"):
+        await context.log(message)
+        await asyncio.sleep(0.05)  # the suite wants them to come one by one
+    return "done"
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_tool_with_progress(context: ToolContext) -> str:
+    """Say how far it is."""
+    for done in (0, 50, 100):
+        await context.report_progress(done, 100, f"step {done}")
+        await asyncio.sleep(0.05)  # the suite wants them to come one by one
+    return "done"
+
+
+class Answer(BaseModel):
+    username: str = Field(description="User's response")
+    email: str = Field(description="User's email address")
+
+
+class Defaults(BaseModel):
+    name: str = "John Doe"
+    age: int = 30
+    score: float = 95.5
+    status: Literal["active", "inactive", "pending"] = "active"
+    verified: bool = True
+
+
+def _titled(**titles: str) -> list[dict[str, str]]:
+    return [{"const": value, "title": title} for value, title in titles.items()]
+
+
+class Enums(BaseModel):
+    untitledSingle: Literal["option1", "option2", "option3"]
+    titledSingle: str = Field(json_schema_extra={"oneOf": _titled(value1="First", value2="Second")})
+    untitledMulti: list[Literal["option1", "option2", "option3"]]
+    titledMulti: list[str] = Field(
+        json_schema_extra={"items": {"type": "string", "anyOf": _titled(value1="First", value2="Second")}}
+    )
+    legacyEnum: str = Field(json_schema_extra={"enum": ["opt1", "opt2"], "enumNames": ["One", "Two"]})
+
+
+async def _ask(context: ToolContext, message: str, form: type[BaseModel]) -> str:
+    reply = await context.ask(message, form)
+    content = reply.data.model_dump_json() if isinstance(reply, Accepted) else "{}"
+    action = {"Accepted": "accept", "Declined": "decline", "Dismissed": "cancel"}[type(reply).__name__]
+    return f"User response: action={action}, content={content}"
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_elicitation(context: ToolContext, message: str) -> str:
+    """Ask the user."""
+    return await _ask(context, message, Answer)
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_elicitation_sep1034_defaults(context: ToolContext) -> str:
+    """Ask the user with values that are filled in."""
+    return await _ask(context, "Please answer", Defaults)
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_elicitation_sep1330_enums(context: ToolContext) -> str:
+    """Ask the user to choose."""
+    return await _ask(context, "Please choose", Enums)
+
+
+class Name(BaseModel):
+    name: str
+
+
+class Colour(BaseModel):
+    color: str
+
+
+class Agreement(BaseModel):
+    ok: bool
+
+
+async def _fill(context: ToolContext, message: str, form: type[Form]) -> Form:
+    reply = await context.ask(message, form)
+    if not isinstance(reply, Accepted):
+        raise InvalidInput("The user has not answered")
+    return reply.data
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_input_required_result_elicitation(context: ToolContext) -> str:
+    """Ask for a name."""
+    return f"Hello, {(await _fill(context, 'What is your name?', Name)).name}!"
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_input_required_result_request_state(context: ToolContext) -> str:
+    """Ask for a yes."""
+    await _fill(context, "Please confirm", Agreement)
+    return "state-ok"
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_input_required_result_tampered_state(context: ToolContext) -> str:
+    """Ask for a yes."""
+    await _fill(context, "Please confirm", Agreement)
+    return "state-ok"
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_input_required_result_multi_round(context: ToolContext) -> str:
+    """Ask two questions, one after the other."""
+    name = (await _fill(context, "Step 1: name?", Name)).name
+    return f"{name} likes {(await _fill(context, 'Step 2: colour?', Colour)).color}."
 
 
 @tool(scope="fixtures:read", effect="read")
