@@ -100,24 +100,19 @@ _GROUPS = {
         mitarbeiter beschäftigte arbeitnehmer angestellte; kündigen kündigung; kündigungsfrist frist;
         krank krankheit arbeitsunfähig; arzt ärztlich; handy telefon mobiltelefon smartphone; rechner computer;
         auto fahrzeug kraftfahrzeug wagen; wohnung wohnraum mietwohnung; miete mietzins; mieter mietvertrag;
-        vermieter mietvertrag; passwort kennwort; bild foto; titelbild cover; mikro mikrofon; apps app anwendung;
-        webseite website internetseite; seite webseite plattform; adresse anschrift url; ordner verzeichnis;
-        löschen entfernen; ändern anpassen; anfangen beginnen starten; aufhören beenden; zeigen anzeigen;
-        kaufen erwerben kauf; verkaufen verkauf; kosten preis gebühr; teuer preis kosten;
-        gratis kostenlos kostenfrei umsonst; nichts kostenlos kostenfrei; geld betrag zahlung;
+        vermieter mietvertrag; passwort kennwort; bild foto; apps app anwendung; webseite website internetseite;
+        adresse anschrift url; ordner verzeichnis; löschen entfernen; ändern anpassen; anfangen beginnen starten;
+        aufhören beenden; zeigen anzeigen; kaufen erwerben kauf; verkaufen verkauf; kosten preis gebühr;
+        teuer preis kosten; gratis kostenlos kostenfrei umsonst; nichts kostenlos kostenfrei; geld betrag zahlung;
         bezahlen zahlen zahlung; erlaubt zulässig dürfen; verboten unzulässig untersagt; verbot verboten untersagt;
         pflicht verpflichtet müssen; recht anspruch; anspruch recht; brauchen benötigen erforderlich;
         notwendig erforderlich nötig; schaden schadensersatz; strafe bußgeld freiheitsstrafe; vertrag vereinbarung;
         brief schreiben schriftlich; schriftlich schriftform; antrag beantragen; zurückgeben rückgabe zurück;
         kaputt defekt mangel; fehler mangel; garantie gewährleistung; jung minderjährig jugendliche;
         minderjährig jugendliche; heiraten ehe; scheidung ehe; erben erbe nachlass; testament erbe;
-        frist dauer zeitraum; dauer lang länge; groß größe; laut lautstärke; leise lautstärke;
-        hall nachhall akustik; zimmer raum; gast gäste teilnehmende gesprächspartner; leute personen zielgruppe;
-        folge episode sendung; veröffentlichen publizieren hochladen; hochladen veröffentlichen publizieren;
-        prüfen testen kontrollieren; aufnehmen aufnahme; schneiden schnitt; bearbeiten bearbeitung;
-        schritt arbeitsschritt ablauf; geräusch effekt sound; entfernt remote; hören abspielen;
-        gleichzeitig parallel; sprechen sprecher; unterschied unterscheiden; fliegen flug flugzeug;
-        tauchen tauchgang; essen mahlzeit; kochen garen
+        frist dauer zeitraum; dauer lang länge; groß größe; zimmer raum; prüfen testen kontrollieren;
+        aufnehmen aufnahme; bearbeiten bearbeitung; schritt arbeitsschritt ablauf; gleichzeitig parallel;
+        unterschied unterscheiden; fliegen flug flugzeug; tauchen tauchgang; essen mahlzeit; kochen garen
     """,
     "es": """
         borrar eliminar quitar; cambiar modificar; crear hacer; mostrar ver; archivo fichero; carpeta directorio;

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -84,7 +84,7 @@ class Defaults(BaseModel):
     verified: bool = True
 
 
-def _titled(**titles: str) -> list[dict[str, str]]:
+def _titled(**titles: str) -> Any:
     return [{"const": value, "title": title} for value, title in titles.items()]
 
 
