@@ -88,8 +88,9 @@ async def test_a_limit_is_free_again_in_proportion_to_the_time(
     await _let_pass(database, window * part)
     free = burst - max(0.0, let_through - burst * part)
     again = await _taken(database, key, burst + 1, per_seconds=window, burst=burst)
-    # the test itself takes time, of which a hundred thousandth part of the window is a second
-    assert math.floor(free) <= again <= math.floor(free + burst * 0.001 + 1e-6)
+    # The test itself takes time, of which a hundred thousandth part of the window is a second; and a hundredth of an act
+    # is not waited for.
+    assert math.floor(free) <= again <= math.floor(free + burst * 0.001 + 0.01 + 1e-6)
 
 
 async def test_rows_of_who_has_paid_are_removed_and_no_others(database: Database) -> None:
