@@ -13,6 +13,7 @@ class Late:
         self._module: ModuleType | None = None
 
     def __getattr__(self, name: str) -> Any:
-        # The look-up of an imported module takes microseconds, and some are asked for in loops.
         self._module = self._module or importlib.import_module(self._name)
-        return getattr(self._module, name)
+        # Kept, so that this is not called again for it: some are asked for in loops.
+        value = vars(self)[name] = getattr(self._module, name)
+        return value

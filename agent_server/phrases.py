@@ -241,6 +241,7 @@ class _Message:
         self.text = text
         self.spans = [found.span() for found in _TOKEN.finditer(text)]
         self.words = tuple(fold(text[start:end]) for start, end in self.spans)
+        self.spoken = frozenset(self.words)
 
     def between(self, first: int, end: int) -> str:
         """The words first to end-1 as they were written. The signs that belong to them stay."""
@@ -284,12 +285,11 @@ def _matches(message: str, compiled: _Phrases) -> Iterator[tuple[int, dict[str, 
         said = _read_message(text)
         if len(said.words) > _MOST_WORDS:
             continue
-        spoken = set(said.words)
         for phrase in compiled.phrases:
             if taken and bool(given) == bool(phrase.names & taken.keys()):
                 continue  # a phrase with a place for the address reads the whole message, any other the rest of it
             # The comparison of sets is cheap and rules out nearly every phrase before the walk.
-            if phrase.needed <= spoken and (found := _match(phrase, said, compiled.tool)) is not None:
+            if phrase.needed <= said.spoken and (found := _match(phrase, said, compiled.tool)) is not None:
                 yield found[0], {**given, **found[1]}
 
 

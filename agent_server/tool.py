@@ -64,7 +64,8 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}")
 _SCOPE = re.compile(r"[a-z_]+:[a-z_]+")
 
 
-@dataclass(frozen=True, kw_only=True)
+# Compared as objects: what is kept of a tool is looked up for each message, and its fields would be hashed each time.
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Tool(Generic[P, R]):
     """One declared tool. Call it like the function it was made from; `call_tool` is what surfaces use."""
 

@@ -88,7 +88,7 @@ async def test_a_guest_is_a_guest_until_it_expires(database: Database) -> None:
     async with everything(database) as session:
         guest = await issue_guest(session, new_id(), 1)
     caller = await resolve_caller(database, guest.token, guest_scopes={"leads:write"})
-    assert caller == Caller(id=guest.row.id, kind="guest", scopes=frozenset({"leads:write"}))
+    assert caller == Caller(id=guest.id, kind="guest", scopes=frozenset({"leads:write"}))
     async with everything(database) as session:
         await session.execute(text("update guest set expires_at = now() - interval '1 second'"))
     with pytest.raises(Unauthorized, match="expired"):

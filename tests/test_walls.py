@@ -4,25 +4,22 @@ A wall is taken down in a copy of the sources, and the matrix runs there, in a p
 """
 
 import re
-import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.conftest import ROOT, SERVER, TEMPLATE
+from tests.conftest import SERVER, TEMPLATE
+from tests.sources import copy_sources
 from tests.zygote import run_pytest
 
-COPIED = ("agent_server", "migrations", "tests", "tools", "prompts", "content", "pyproject.toml")
 PROBE = "finds_nothing or lead_nobody_else"
 _FILTER = re.compile(r"(?:\n\s*)?col\([\w.]+\.owner_id\) == self\.owner,?\s?")
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    for name in COPIED:
-        source, target = ROOT / name, tmp_path / name
-        shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
+    copy_sources(tmp_path)
     conftest = tmp_path / "tests/conftest.py"  # the lint of statements is a wall of its own
     conftest.write_text(conftest.read_text().replace('"tests.server", "tests.owners"', '"tests.server"'))
     return tmp_path

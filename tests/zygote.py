@@ -8,12 +8,14 @@ three, and ours half of one. Where a run has sources of its own, a copy that was
 """
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -148,30 +150,45 @@ def _has_sources(cwd: Path, environment: Mapping[str, str]) -> bool:
     return any((folder / "agent_server").is_dir() for folder in folders if folder.resolve() != ROOT)
 
 
+_started: list[subprocess.Popen[bytes]] = []
+"""Kept: they outlive this process where others use them still."""
+
+
 @cache
 def _socket(*, ours: bool) -> str:
-    """The socket of a zygote that lives as long as this process."""
-    folder = tempfile.TemporaryDirectory(prefix="zygote")
-    path = f"{folder.name}/socket"
+    """The socket of a zygote that lives as long as any process of this run of tests that asked for it."""
+    # The workers of a run share it: to start one takes seconds of the processor.
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
+    folder = Path(tempfile.gettempdir()) / f"zygote-{run}-{'ours' if ours else 'others'}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path, users = folder / "socket", folder / "users"
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        is_first = not users.exists()
+        if is_first:
+            os.mkfifo(users)
+        # The zygote's standard input ends when the last of the processes that have this open has ended. Not only to be
+        # written: to open it would wait for who reads.
+        os.open(users, os.O_RDWR)
+        if is_first:
+            _start_zygote(path, users, ours=ours)
+    return str(path)
+
+
+def _start_zygote(path: Path, users: Path, *, ours: bool) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    process = subprocess.Popen(
-        # -P: else this folder would come first, and its http/ and mcp/ hide those of others
-        [sys.executable, "-P", __file__, path, *([str(ROOT)] if ours else [])],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert process.stdin is not None
+    with open(users, "rb", buffering=0) as given:
+        process = subprocess.Popen(
+            # -P: else this folder would come first, and its http/ and mcp/ hide those of others
+            [sys.executable, "-P", __file__, str(path), *([str(ROOT)] if ours else [])],
+            env=environment,
+            stdin=given,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
     assert process.stdout is not None
     assert process.stdout.readline()
-
-    def end() -> None:
-        process.communicate()
-        folder.cleanup()
-
-    atexit.register(end)
-    return path
+    _started.append(process)
 
 
 def _serve(path: str, root: str | None = None) -> None:
@@ -214,6 +231,7 @@ def _serve(path: str, root: str | None = None) -> None:
                 runs[child] = connection
                 with suppress(OSError):
                     connection.sendall(f"{child}\n".encode())
+    shutil.rmtree(Path(path).parent, ignore_errors=True)
     os._exit(0)
 
 

@@ -47,9 +47,7 @@ async def create_session(request: Request, server: ServerDep, body: NewSession |
     guest = await server.resolver.create_guest(server.settings.guest_hours, address_of(request), profile)
     # Not before: a profile that is refused undoes the count.
     mark_counted(request.scope)
-    return (await _view(server, Caller(id=guest.row.id, kind="guest"), guest.row.id)).model_copy(
-        update={"token": guest.token}
-    )
+    return (await _view(server, Caller(id=guest.id, kind="guest"), guest.id)).model_copy(update={"token": guest.token})
 
 
 @router.get("/api/session/{id}")

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -53,7 +53,7 @@ class Asked:
             "passages": passages,
             "input": self._input_text,
             "tools": _dump([*map(_tool_json, self.tools), *map(_handoff_json, self.handoffs)]),
-            "settings": _dump({k: v for k, v in asdict(self.settings).items() if v is not None}),
+            "settings": _settings_text(self.settings),
             "output_schema": "" if self.schema is None else _dump(_schema_json(self.schema)),
         }
         ids: dict[str, str] = {}
@@ -122,6 +122,17 @@ def _walk(value: Any, change: Any, name: str = "") -> Any:
 def _said(item: Any) -> str:
     content = item.get("content") if isinstance(item, Mapping) and item.get("role") == "user" else None
     return content if isinstance(content, str) else ""
+
+
+def _settings_text(settings: ModelSettings) -> str:
+    given = {name: value for name, value in vars(settings).items() if value is not None}
+    # `asdict` of the whole would go through some thirty settings that nobody has set.
+    return _dump(
+        {
+            name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+            for name, value in given.items()
+        }
+    )
 
 
 def _tool_json(tool: SDKTool) -> Any:

@@ -141,11 +141,12 @@ class CaseRunner:
         default = resolver.guest_scopes if given.kind == "guest" else resolver.roles.scopes[USER]
         scopes = default if given.scopes is None else given.scopes
         caller = Caller(id=new_id(), kind=given.kind, scopes=frozenset(scopes))
-        async with self.server.database.transaction(caller.id) as session:
-            if given.kind == "guest":
+        if given.kind == "guest":
+            async with self.server.database.quick(caller.id) as session:
                 await issue_guest(session, caller.id, hours=1)
-            if case.metadata.profile:
-                await update_profile(session, caller, case.metadata.profile)
+        if case.metadata.profile:
+            async with self.server.database.transaction(caller.id) as changing:
+                await update_profile(changing, caller, case.metadata.profile)
         return caller
 
     def _find_cost(self, reply: Reply) -> float | None:

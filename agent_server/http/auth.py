@@ -68,7 +68,7 @@ async def get_caller_or_new_guest(request: Request, server: ServerDep) -> Caller
     mark_counted(request.scope)
     # For `RequestMiddleware`, which sends it with every answer, also of an error: the guest is made by now.
     request.state.guest_token = issued.token
-    guest = Caller(id=issued.row.id, kind="guest", scopes=server.resolver.guest_scopes)
+    guest = Caller(id=issued.id, kind="guest", scopes=server.resolver.guest_scopes)
     return await server.resolver.add_network(guest, address_of(request))
 
 

@@ -187,7 +187,7 @@ async def test_guests_whose_time_is_over_leave_nothing_and_nobody_else_loses_any
     database: Database, me: Caller
 ) -> None:
     async with everything(database) as session:
-        gone, here_still = [(await issue_guest(session, new_id(), hours=1)).row for _ in range(2)]
+        gone, here_still = [await issue_guest(session, new_id(), hours=1) for _ in range(2)]
     async with replica(database, answer) as here:
         for caller in (*(Caller(id=guest.id, kind="guest") for guest in (gone, here_still)), me):
             turn = await here.send(caller)

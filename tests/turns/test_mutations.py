@@ -3,17 +3,16 @@
 A safeguard is switched off in a copy of the sources, and the tests run there, in a process of their own.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.conftest import ROOT, SERVER, TEMPLATE
+from tests.conftest import SERVER, TEMPLATE
+from tests.sources import copy_sources
 from tests.zygote import run_pytest
 
-COPIED = ("agent_server", "migrations", "tests", "tools", "prompts", "content", "pyproject.toml")
 _KILLED = "test_crash_points.py::test_a_turn_whose_process_is_killed_is_ended_by_another"
 _FROZEN = "test_crash_points.py::test_a_process_that_was_frozen_while_another_ended_its_turn_adds_nothing"
 
@@ -190,10 +189,7 @@ MUTANTS = [
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    for name in COPIED:
-        source, target = ROOT / name, tmp_path / name
-        shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
-    return tmp_path
+    return copy_sources(tmp_path)
 
 
 def _run(copy: Path, *tests: str, **variables: str) -> tuple[int, int, str]:

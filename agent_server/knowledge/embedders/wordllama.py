@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,9 @@ def _embed(texts: Sequence[str], dimensions: int) -> "NDArray[np.float32]":
         # The library divides by zero here.
         if not ids:
             continue
-        tokens, counts = np.unique(np.asarray(ids), return_counts=True)
+        # Sorted: sums of floats depend on the order. A few ids are counted faster so than by numpy.
+        counted = sorted(Counter(ids).items())
+        tokens, counts = [token for token, _ in counted], np.array([count for _, count in counted])
         # The library's own pooling is the mean, which ranks worse: nDCG@10 .538 against .562 over eight collections.
         vector = (1.0 + np.log(counts)).astype(np.float32) @ model.table[tokens].astype(np.float32)
         norm = float(np.linalg.norm(vector))
