@@ -12,11 +12,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent_server.errors import Mistake, WorkspaceInvalid
 from agent_server.knowledge import embedders
-from agent_server.knowledge.parse import SUFFIXES, count_unread, list_collections, read_content, read_folder
-from agent_server.knowledge.readers import EXTRA, KINDS
+from agent_server.knowledge.files import count_unread, list_collections
+from agent_server.knowledge.readers import EXTRA, KINDS, SUFFIXES
+from agent_server.late import Late
 from agent_server.models import choice
 from agent_server.prompts import list_agents
 from agent_server.prompts.front import ROUTING
@@ -25,6 +27,11 @@ from agent_server.settings import Settings, find_env_files, variable_of
 from agent_server.settings.spelling import find_misspelt, list_variables
 from agent_server.wording import count
 from agent_server.workspace import Workspace, read_workspace, sort_mistakes
+
+if TYPE_CHECKING:
+    from agent_server.knowledge import parse
+else:
+    parse = Late("agent_server.knowledge.parse")  # most commands read no page
 
 _MOST_NAMED = 3
 
@@ -44,7 +51,7 @@ def open_workspace(settings: Settings) -> Workspace:
     workspace, mistakes = _read(settings)
     if mistakes:
         # The pages too, which are read only here: a start would read them twice.
-        raise WorkspaceInvalid([*mistakes, *read_content(workspace.content)[1]])
+        raise WorkspaceInvalid([*mistakes, *parse.read_content(workspace.content)[1]])
     return workspace
 
 
@@ -54,7 +61,7 @@ def inspect_workspace(settings: Settings) -> Findings:
         workspace, mistakes = _read(settings)
     except WorkspaceInvalid as error:
         return Findings(mistakes=error.problems)
-    reading = read_folder(workspace.content)
+    reading = parse.read_folder(workspace.content)
     return Findings(
         mistakes=mistakes,
         pages=reading.mistakes,

@@ -119,7 +119,8 @@ def find_template_mistakes(template: str, shape: Shape) -> Iterator[str]:
     """What is wrong with the template of a tool whose result has this shape."""
     try:
         tree = _TEMPLATES.parse(_lay_out(template))
-        _compile(template)
+        # A filter that is not there is found only here. Raw: what it is compiled to is compiled when it is first used.
+        _TEMPLATES.compile(_lay_out(template), raw=True)
     except TemplateSyntaxError as error:
         yield f"result: line {error.lineno} of the template: {error.message}{_name_filters(error.message)}"
         return

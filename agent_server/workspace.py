@@ -18,7 +18,7 @@ from agent_server.errors import Mistake, WorkspaceInvalid, name_known
 from agent_server.folders import find_root
 from agent_server.knowledge import resources as knowledge_resources
 from agent_server.knowledge import tools as knowledge_tools
-from agent_server.knowledge.parse import list_collections
+from agent_server.knowledge.files import list_collections
 from agent_server.phrases import template_problems
 from agent_server.prompts import AgentPrompt, list_agents, load_prompts
 from agent_server.prompts.inputs import Input

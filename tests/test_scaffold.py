@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from agent_server.knowledge.parse import content_files, read_content
+from agent_server.knowledge.files import content_files
+from agent_server.knowledge.parse import read_content
 from agent_server.testing import Say, copy_database, scripted_openai
 from tests import zygote
 from tests.commands import agent_server, environment

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent_server.errors import InvalidInput, Mistake
 from agent_server.knowledge.collection import FILE
-from agent_server.knowledge.parse import content_files, count_unread
+from agent_server.knowledge.files import content_files, count_unread
 from agent_server.wording import count
 
 NOTES = ".gathered.json"

@@ -27,14 +27,12 @@ from agent_server.knowledge.cache import embed_once, forget_others
 from agent_server.knowledge.chunk import SEPARATOR, VERSION, TextChunk, chunk
 from agent_server.knowledge.collection import find_wrong_collections
 from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.files import content_files, find_links_out, list_unreadable
 from agent_server.knowledge.languages import CONFIGS, spread_unspaced
 from agent_server.knowledge.parse import (
     ContentPage,
     FileReading,
     Source,
-    content_files,
-    find_links_out,
-    list_unreadable,
     open_source,
     read_file,
 )

@@ -23,7 +23,8 @@ from agent_server.knowledge.collection import (
     language_of_collection,
     normalise_language,
 )
-from agent_server.knowledge.readers import KINDS, is_document, is_readable
+from agent_server.knowledge.files import content_files, find_links_out
+from agent_server.knowledge.readers import KINDS, is_document
 from agent_server.knowledge.readers import SUFFIXES as SUFFIXES
 from agent_server.knowledge.readers.base import NoContent, ReadText, Unreadable
 from agent_server.knowledge.readers.child import Child
@@ -147,57 +148,6 @@ def read_content(folder: Path, *, documents: bool = True) -> tuple[list[ContentP
     """
     reading = read_folder(folder, documents=documents)
     return list(reading.pages), list(reading.mistakes)
-
-
-def content_files(folder: Path) -> Sequence[Path]:
-    """The content files under `folder` that can be read, without the hidden ones and links to elsewhere."""
-    return [path for path in _find_files(folder) if not _is_elsewhere(path, folder)]
-
-
-def list_collections(folder: Path) -> list[str]:
-    """The collections of the content: the folders in `folder` that have a page in them."""
-    paths = (path.relative_to(folder).parts for path in content_files(folder))
-    return sorted({parts[0] for parts in paths if len(parts) > 1})
-
-
-def count_unread(folder: Path) -> Mapping[str, Sequence[str]]:
-    """The files under `folder` that are no pages, by their type (".png", "" for none)."""
-    unread: dict[str, list[str]] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if not is_readable(path.suffix.lower()) and path.is_file() and not _is_hidden(name):
-            unread.setdefault(path.suffix.lower(), []).append(name.as_posix())
-    return unread
-
-
-def list_unreadable(folder: Path) -> list[str]:
-    """The files under `folder` of a kind that is read, and whose reader needs a package that is not installed."""
-    return [name for suffix, names in count_unread(folder).items() if suffix in KINDS for name in names]
-
-
-def find_links_out(folder: Path) -> list[Mistake]:
-    """The content files under `folder` that are symbolic links to elsewhere. They are not read."""
-    return [
-        Mistake(
-            f"{folder.name}/{path.relative_to(folder).as_posix()}", None, "is a link out of this folder; copy the file"
-        )
-        for path in _find_files(folder)
-        if _is_elsewhere(path, folder)
-    ]
-
-
-def _find_files(folder: Path) -> Sequence[Path]:
-    files = (path for path in folder.rglob("*") if is_readable(path.suffix.lower()) and path.is_file())
-    return sorted(path for path in files if not _is_hidden(path.relative_to(folder)))
-
-
-def _is_hidden(name: Path) -> bool:
-    return any(part.startswith(".") or part == "node_modules" for part in name.parts)
-
-
-def _is_elsewhere(path: Path, folder: Path) -> bool:
-    # Guests read what is read here, and `.env` is beside it.
-    return not path.resolve().is_relative_to(folder.resolve())
 
 
 def read_page(path: Path, folder: Path) -> ContentPage | list[Mistake]:

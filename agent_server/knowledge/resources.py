@@ -6,13 +6,16 @@ from urllib.parse import quote
 from pydantic import Field
 
 from agent_server.changes import RESOURCES, Changes
-from agent_server.knowledge.search import get_passage
 from agent_server.knowledge.tools import KNOWLEDGE
+from agent_server.late import Late
 from agent_server.resource import resource
 from agent_server.tool import ToolContext
 
 if TYPE_CHECKING:
+    from agent_server.knowledge import search
     from agent_server.knowledge.ingest import IngestReport
+else:
+    search = Late("agent_server.knowledge.search")
 
 SCHEME = "content://"
 """What the address of a document begins with. Its path follows."""
@@ -34,5 +37,5 @@ def announce_pages(changes: Changes, report: "IngestReport") -> None:
 @resource("passage://{id}", scope=KNOWLEDGE, mime_type="text/markdown")
 async def passage(context: ToolContext, id: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]) -> str:
     """A passage of the content, by the id that a search or a citation gives."""
-    found = await get_passage(context.session, id)
+    found = await search.get_passage(context.session, id)
     return f"{found.text}\n\n(From {found.document}, {found.heading or found.title})\n"

@@ -1,15 +1,20 @@
 """Tools over the content."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, Field
 
 from agent_server.errors import InvalidInput, NotFound
-from agent_server.knowledge import search as knowledge
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import Passage
+from agent_server.late import Late
 from agent_server.tool import ToolContext, tool
+
+if TYPE_CHECKING:
+    from agent_server.knowledge import search as knowledge
+else:
+    knowledge = Late("agent_server.knowledge.search")  # commands that list tools search nothing
 
 KNOWLEDGE = "knowledge:read"
 """The scope that passages ask for, on every way to them."""
@@ -79,7 +84,7 @@ async def search_knowledge(
     return Passages(hits=await knowledge.search(context.session, embedder, query, collections=within, limit=limit))
 
 
-async def _documents(context: ToolContext) -> Sequence[knowledge.DocumentSummary]:
+async def _documents(context: ToolContext) -> "Sequence[knowledge.DocumentSummary]":
     """The documents that this call may read."""
     found = await knowledge.list_documents(context.session)
     return [d for d in found if context.collections is None or d.collection in context.collections]

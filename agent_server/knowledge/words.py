@@ -6,6 +6,7 @@ write without spaces comes in pairs of characters (`languages`).
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -208,7 +209,10 @@ def language_of(text: str) -> str:
     if (language := language_of_script(text)) is not None:
         return language
     said = words(text)
-    counts = {language: sum(word in FUNCTION_WORDS[language] for word in said) for language in _DETECTED}
+    said_of = Counter(said)
+    counts = {
+        language: sum(said_of[word] for word in said_of.keys() & FUNCTION_WORDS[language]) for language in _DETECTED
+    }
     most = max(counts, key=lambda language: counts[language])
     # A third of a text is function words. Where hardly any are, as in tables and code, a single one says nothing.
     return most if counts[most] * _LEAST_SHARE >= len(said) else "en"

@@ -15,8 +15,8 @@ from sqlalchemy import text
 from agent_server.db import Database
 from agent_server.errors import Mistake
 from agent_server.knowledge.embedders.wordllama import WordLlama
+from agent_server.knowledge.files import content_files
 from agent_server.knowledge.ingest import BATCH, PIVOT, IngestReport, Progress, ingest
-from agent_server.knowledge.parse import content_files
 from agent_server.knowledge.search import list_documents, read_document, search
 from tests.conftest import everything
 from tests.knowledge.conftest import Write

@@ -7,8 +7,9 @@ import pytest
 from agent_server.db import Database
 from agent_server.errors import WorkspaceInvalid
 from agent_server.knowledge.embedders.wordllama import WordLlama
+from agent_server.knowledge.files import content_files
 from agent_server.knowledge.ingest import ingest
-from agent_server.knowledge.parse import content_files, read_content
+from agent_server.knowledge.parse import read_content
 from agent_server.workspace import load_workspace
 from tests.commands import agent_server
 from tests.knowledge.conftest import Write

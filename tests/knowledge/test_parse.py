@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_server.errors import Mistake
-from agent_server.knowledge.parse import ContentPage, content_files, headings, read_content, read_page
+from agent_server.knowledge.files import content_files
+from agent_server.knowledge.parse import ContentPage, headings, read_content, read_page
 from tests.knowledge.conftest import Write
 
 
