@@ -90,10 +90,10 @@ def test_no_command_imports_what_only_others_need() -> None:
     assert found == {modules: [] for modules, _ in COMMANDS}
 
 
-QUICK = {"identity/limits", "identity/resolver", "jobs", "orchestrator/run"} | {
+QUICK = {"evals/run", "identity/limits", "identity/resolver", "jobs", "orchestrator/run"} | {
     f"turns/{name}" for name in ("accept", "usage", "claims", "hub", "requests", "writer")
 }
-"""What runs for each message of a user, or all the time. All else reads and writes by repositories."""
+"""What runs for each message of a user or each case, or all the time. All else reads and writes by repositories."""
 
 
 def test_only_what_runs_for_each_message_takes_the_quick_way_to_the_database() -> None:
