@@ -13,6 +13,7 @@ import typer
 
 from agent_server.cli_evals import evals
 from agent_server.cli_feedback import feedback
+from agent_server.cli_mcp import mcp
 from agent_server.cli_options import Inputs, Json, Workspace
 from agent_server.cli_options import example as _example
 from agent_server.cli_options import group as _group
@@ -30,6 +31,7 @@ tool = _group("The tools of the workspace: list and call them.", "tool list")
 key = _group("API keys: make, list and revoke them.", "key create --name ci")
 user = _group("Users, who sign in, hold keys and own what they store.", "user create ann --email ann@example.com")
 for name, group in (
+    ("mcp", mcp),
     ("content", content),
     ("db", db),
     ("tool", tool),
@@ -99,12 +101,6 @@ def chat(
     """Talk to the agents."""
     said = {"message": message, "agent": agent, "conversation": conversation, "inputs": input or []}
     _run("chat", workspace, **said, as_json=json, trace=trace)
-
-
-@app.command(epilog=_example("mcp --workspace ./my-agents"))
-def mcp(workspace: Workspace = None) -> None:
-    """Serve MCP on standard input and output. An MCP client starts this command itself."""
-    _run("mcp", workspace)
 
 
 @app.command(epilog=_example("route 'Can I dive with asthma?'"))

@@ -101,7 +101,10 @@ def parse(command: Any, words: list[str]) -> str:
     context = command.make_context(command.name or "agent-server", list(words))
     if not hasattr(command, "commands"):
         return ""
-    name, child, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+    left = [*context._protected_args, *context.args]
+    if not left and command.invoke_without_command:
+        return ""
+    name, child, rest = command.resolve_command(context, left)
     return f"{name} {parse(child, rest)}".strip()
 
 

@@ -20,6 +20,8 @@ from agent_server.settings import load_settings
 _COMMANDS = {
     "serve": "serving.serve",
     "mcp": "mcp.mcp",
+    "mcp_install": "mcp_clients.install",
+    "mcp_inspect": "mcp_offers.inspect",
     "chat": "talk.chat",
     "route": "route.route",
     "content_validate": "pages.validate",

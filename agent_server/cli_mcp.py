@@ -1,0 +1,49 @@
+"""The declarations of `agent-server mcp`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent_server.cli_options import Json, Workspace, example, run
+
+mcp = typer.Typer(
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog=example("mcp --workspace ./my-agents"),
+)
+
+
+@mcp.callback()
+def serve(context: typer.Context, workspace: Workspace = None) -> None:
+    """Serve MCP on standard input and output. An MCP client starts this command itself."""
+    if context.invoked_subcommand is None:
+        run("mcp", workspace)
+    context.obj = workspace
+
+
+@mcp.command("install", epilog=example("mcp install cursor --workspace ./my-agents"))
+def install(
+    context: typer.Context,
+    client: Annotated[str, typer.Argument(help="claude-code, claude-desktop, cursor or vscode.")],
+    url: Annotated[
+        str | None, typer.Option(help="Where the server runs. [default: the client starts one of its own]")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What the client calls the server.")] = "agent-server",
+    project: Annotated[
+        Path | None, typer.Option(help="The folder of a project, to write its file. [default: the user's file]")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    workspace: Workspace = None,
+) -> None:
+    """Add this server to the configuration of an MCP client.
+
+    It shows what it would write, asks first, and keeps the file as it was beside the new one."""
+    run("mcp_install", workspace or context.obj, client=client, url=url, name=name, project=project, yes=yes)
+
+
+@mcp.command("inspect", epilog=example("mcp inspect --json"))
+def inspect(context: typer.Context, json: Json = False, workspace: Workspace = None) -> None:
+    """Show what a client is offered, and what tools cost in tokens."""
+    run("mcp_inspect", workspace or context.obj, as_json=json)
