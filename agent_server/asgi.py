@@ -17,7 +17,6 @@ from agent_server.api.head import HeadMiddleware
 from agent_server.api.health import PROBES
 from agent_server.api.local import LocalMiddleware
 from agent_server.api.waking import WakingMiddleware
-from agent_server.caller import Caller
 from agent_server.changes import Changes
 from agent_server.http import errors, openapi
 from agent_server.http.edge import BodyMiddleware, CorsMiddleware, EdgeMiddleware
@@ -25,7 +24,7 @@ from agent_server.http.errors import ErrorFormats
 from agent_server.http.middleware import BugMiddleware, RefusalMiddleware, RequestMiddleware
 from agent_server.http.problems import PROBLEMS
 from agent_server.identity.resolver import create_resolver
-from agent_server.mcp import McpApp, Offers, OpenCalls, Watching, canonical_address, mcp_app
+from agent_server.mcp import McpApp, Offers, OpenCalls, Watching, mcp_app
 from agent_server.mcp.process import create_documents, tell_instructions
 from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
@@ -86,18 +85,13 @@ def create_app(
 
 
 def _create_mcp(server: Server, offers: Offers) -> McpApp:
-    resource = canonical_address(server.settings)
-
-    async def resolve(token: str, /, *, address: str | None) -> Caller:
-        return await server.resolver.resolve(token, address=address, audience=() if resource is None else (resource,))
-
     return mcp_app(
         server.runtime,
         server.workspace.tools,
         name=server.settings.title,
         version=VERSION,
         instructions=tell_instructions(server.workspace, server.settings),
-        resolve=resolve,
+        resolve=server.resolver.resolve,
         documents=create_documents(server),
         offers=offers,
         calls=_create_calls(server),
@@ -125,7 +119,7 @@ async def take_over(app: FastAPI, workspace: Workspace) -> None:
     server: Server = app.state.server
     await server.change(workspace)
     # All at once from here on: no request finds one part of the old version and another of the new.
-    await app.state.mcp.instruct(tell_instructions(workspace, server.settings))
+    await app.state.mcp.instruct(tell_instructions(workspace, server.settings), workspace.toolsets)
     app.state.offers.replace(workspace)
     resolver = server.resolver
     new = create_resolver(server.settings, server.database, agents=workspace.agent_scopes, staff=workspace.staff_scopes)

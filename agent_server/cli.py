@@ -102,9 +102,12 @@ def chat(
 
 
 @app.command(epilog=_example("mcp --workspace ./my-agents"))
-def mcp(workspace: Workspace = None) -> None:
+def mcp(
+    toolset: Annotated[str | None, typer.Option(help="The toolset to serve, in place of all tools.")] = None,
+    workspace: Workspace = None,
+) -> None:
     """Serve MCP on standard input and output. An MCP client starts this command itself."""
-    _run("mcp", workspace)
+    _run("mcp", workspace, toolset=toolset)
 
 
 @app.command(epilog=_example("route 'Can I dive with asthma?'"))

@@ -9,7 +9,7 @@ clients show to their user.
 
 import secrets
 from codecs import BOM_UTF8
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -36,11 +36,11 @@ from agent_server.mcp.open_calls import SESSION, Ending, OpenCalls, find_left, n
 class Resolve(Protocol):
     """Finds the caller that a token stands for.
 
-    It is one of ours, or one of an outside issuer for this resource. Raises Unauthorized, and TooMany for a caller or
-    an `address` that asks too often.
+    It is one of ours, or one of an outside issuer for a resource of `audience`. Raises Unauthorized, and TooMany for a
+    caller or an `address` that asks too often.
     """
 
-    def __call__(self, token: str, /, *, address: str | None) -> Awaitable[Caller]: ...
+    def __call__(self, token: str, /, *, address: str | None, audience: Collection[str]) -> Awaitable[Caller]: ...
 
 
 Authorise = Callable[[Caller, Any], Awaitable[None]]
@@ -157,7 +157,8 @@ class Authenticated:
         if token is None:
             raise Unauthorized("MCP needs an API key: send `Authorization: Bearer <API key>`")
         mark_counted(request.scope)
-        caller = await self.resolve(token, address=request.client and request.client.host)
+        address = request.client and request.client.host
+        caller = await self.resolve(token, address=address, audience=self.resource.audience)
         require_member(caller, "MCP needs an API key (`agent-server key create` makes one)")
         return caller
 
