@@ -17,9 +17,12 @@ from agent_server.log import without_secrets
 from agent_server.mcp.asking import Asking, find_client
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.errors import render_errors
+from agent_server.mcp.finding import NAME as FIND
+from agent_server.mcp.finding import FindTools, choose_listed
 from agent_server.mcp.listening import Heard, LogLevels
 from agent_server.mcp.methods import add_methods
 from agent_server.mcp.offers import Offers
+from agent_server.mcp.own import Call, OwnTool
 from agent_server.mcp.pages import refuse_cursor
 from agent_server.mcp.resources import list_icons
 from agent_server.mcp.subscriptions import WatchedServer
@@ -49,29 +52,41 @@ def create_mcp_server(
     caller: Callable[[], Caller],
     documents: Documents | None = None,
     offers: Offers | None = None,
+    agents: OwnTool | None = None,
 ) -> Server:
-    """A server of `tools`, of `documents` as resources and of what else it `offers`. `caller` says who makes the request being answered.
+    """A server of `tools`, of `documents` as resources and of what else it `offers`. `caller` says who makes the request being answered,
+    and `agents` is the tool that asks them, if there is one.
 
     A call fails as the model can read it (a result with `isError`), save for a tool that is not there or not the
     caller's to use: that is an error of the protocol.
     """
     levels = LogLevels()
-    listed = describe_all(tools, output_schemas=runtime.settings.mcp_output_schemas)
+    settings = runtime.settings
+    listed = describe_all(tools, output_schemas=settings.mcp_output_schemas)
+    # A tool of the workspace that has such a name goes before ours.
+    finder = None if settings.mcp_find_tools is None else FindTools(listed)
+    own = {each.entry.name: each for each in (finder, agents) if each and each.entry.name not in tools}
+    schemas = {name: each.entry.input_schema for name, each in own.items()}
+    schemas |= {name: tool.input_schema for name, tool in tools.items()}
 
     async def list_tools(_: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         refuse_cursor(params)
         me = caller()
-        return types.ListToolsResult(tools=[entry for tool, entry in listed if me.may(tool.scope)])
+        entries, finds = choose_listed(listed, me, settings.mcp_find_tools, settings.mcp_listed_tools)
+        mine = [each.entry for name, each in own.items() if each.may(me) and (finds or name != FIND)]
+        return types.ListToolsResult(tools=[*mine, *entries])
 
     async def call(
         context: Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult | types.InputRequiredResult:
         me = caller()
         tool = tools.get(params.name)
+        heard = Heard(context, levels)
+        if tool is None and (mine := own.get(params.name)) is not None:
+            return await _call_own(mine, Call(params.arguments or {}, me, heard))
         if tool is None:
             # Only what this caller may use is suggested, since it is not told of the rest.
             raise _unknown_tool(params.name, [tool.name for tool, _ in listed if me.may(tool.scope)])
-        heard = Heard(context, levels)
         try:
             async with heard.beating():
                 output = await Asking(runtime, tool, params, me, find_client(context), heard).make()
@@ -87,10 +102,10 @@ def create_mcp_server(
         name,
         version=version,
         instructions=instructions,
-        icons=list_icons(runtime.settings.mcp_icon),
+        icons=list_icons(settings.mcp_icon),
         cache_hints=_CACHE,
         # Without this the SDK runs list_tools before every call, half as much work again.
-        get_tool_input_schema=lambda name: tools[name].input_schema if name in tools else None,
+        get_tool_input_schema=schemas.get,
         on_list_tools=list_tools,
         on_call_tool=call,
     )
@@ -98,6 +113,16 @@ def create_mcp_server(
     server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, levels.set)
     add_methods(server, runtime, documents, offers, caller)
     return server
+
+
+async def _call_own(tool: OwnTool, call: Call) -> types.CallToolResult:
+    try:
+        async with call.heard.beating():
+            return await tool.call(call)
+    except Forbidden:  # as of any tool
+        raise
+    except AgentServerError as error:
+        return render_failure(error)
 
 
 def _unknown_tool(name: str, known: list[str]) -> MCPError:
