@@ -1,11 +1,12 @@
 """The ASGI app over the parts of a process."""
 
 import gc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cache, partial
 from importlib.resources import files
+from typing import cast
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse
@@ -42,7 +43,7 @@ def create_app(
     protocols = find_protocols() if protocols is None else protocols
     changes: Changes = server.runtime.resources[Changes]
     offers = Offers(server.workspace, Watching(changes, server.resolver.renew, server.database))
-    mcp = _create_mcp(server, offers)
+    mcp = _create_mcp(server, offers, lambda: cast(Server, app.state.server))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -84,7 +85,7 @@ def create_app(
     return app
 
 
-def _create_mcp(server: Server, offers: Offers) -> McpApp:
+def _create_mcp(server: Server, offers: Offers, current: Callable[[], Server]) -> McpApp:
     return mcp_app(
         server.runtime,
         server.workspace.tools,
@@ -95,6 +96,7 @@ def _create_mcp(server: Server, offers: Offers) -> McpApp:
         documents=create_documents(server),
         offers=offers,
         calls=_create_calls(server),
+        server=current,
     )
 
 

@@ -30,6 +30,8 @@ from agent_server.tool import Tool
 FILE = "toolsets.yaml"
 CONTENT = SCHEME + "{+path}"
 """What stands in `resources` for the pages of content/."""
+ASK_AGENT = "ask_agent"
+"""The tool that asks an agent, which may do what no tool of the set does: a set has it only by its name."""
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -63,6 +65,7 @@ class Toolset(BaseModel):
             },
             resources=tuple(each for each in resources if self._has_resource(each.uri, each.scope, scopes)),
             has_content=self._has_resource(CONTENT, KNOWLEDGE, scopes),
+            asks=ASK_AGENT in (self.tools or ()),
         )
 
     def _has_tool(self, tool: Tool[..., Any]) -> bool:
@@ -78,12 +81,14 @@ class Toolset(BaseModel):
 
 @dataclass(frozen=True)
 class Part:
-    """The tools, prompts and resources of a toolset. `has_content` says whether the pages of content/ are among them."""
+    """The tools, prompts and resources of a toolset. `has_content` says whether the pages of content/ are among them, and
+    `asks` whether agents can be asked."""
 
     tools: Mapping[str, Tool[..., Any]]
     prompts: Mapping[str, AgentPrompt]
     resources: Sequence[Resource]
     has_content: bool
+    asks: bool
 
 
 def read_toolsets(
@@ -152,7 +157,7 @@ def _find_wrong(
     addresses = [CONTENT, *(each.uri for each in resources)]
     scopes = [KNOWLEDGE, *(tool.scope for tool in tools.values()), *(each.scope for each in resources)]
     for noun, named, known in (
-        ("tool", toolset.tools, {*tools, *lost}),
+        ("tool", toolset.tools, {*tools, *lost, ASK_AGENT}),
         ("prompt", toolset.prompts, prompts),
         ("resource", toolset.resources, addresses),
         # Of a module that was not read nobody knows the scopes.
@@ -167,5 +172,5 @@ def _find_wrong(
         if missing:
             yield f"the prompt {one} needs {', '.join(missing)}, which the set does not have; add it, or leave it out"
     is_known = all(one in tools for one in toolset.tools or ()) and all(one in scopes for one in toolset.scopes or ())
-    if not part.tools and not lost and is_known:
+    if not part.tools and not part.asks and not lost and is_known:
         yield "has no tool: none fits all that it says; take out a key"

@@ -27,7 +27,7 @@ from agent_server.errors import AgentServerError, Forbidden, TooLarge, Unauthori
 from agent_server.http.middleware import mark_counted
 from agent_server.http.statuses import status_of
 from agent_server.identity.rights import require_member
-from agent_server.mcp.back_channel import STREAMS, BackChannel, channel, keep_answer, mark_session, read_marks
+from agent_server.mcp.back_channel import STREAMS, BackChannel, channel, is_left, keep_answer, mark_session, read_marks
 from agent_server.mcp.errors import error_data
 from agent_server.mcp.metadata import Resource
 from agent_server.mcp.open_calls import SESSION, Ending, OpenCalls, find_left, name_request, until_left
@@ -142,10 +142,11 @@ class Authenticated:
             back = BackChannel(self.database, self.calls, caller, forms, urls, ending.send)
             was = channel.set(back)
             try:
-                with self.calls.open(name) as is_left:
+                with self.calls.open(name) as left:
+                    is_left.set(lambda: left.is_set() and not self.calls.is_stopping)
                     if not self.calls.is_stopping:
-                        await self.app(scope, until_left(receive, is_left), back.send)
-                    if is_left.is_set():
+                        await self.app(scope, until_left(receive, left), back.send)
+                    if left.is_set():
                         error = STOPPED if self.calls.is_stopping else cancelled
                         await ending.end({"jsonrpc": "2.0", "id": id, "error": error})
             finally:

@@ -13,7 +13,7 @@ sends with each request, so that no replica has to keep it. A client that lies t
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +34,18 @@ STREAMS = "agent_server.streams"
 _MARKS = {"form": "f", "url": "u"}
 channel: ContextVar["BackChannel | None"] = ContextVar("mcp_back_channel", default=None)
 """The way to the client whose call is being answered, where it has one."""
+
+
+is_left: ContextVar[Callable[[], bool]] = ContextVar("mcp_is_left")
+"""Whether the client of the call that is being answered has said that it no longer wants it."""
+
+
+def is_stopped() -> bool:
+    """Whether a call that is cancelled is so because its client wants it to stop.
+
+    Over HTTP a connection may also be lost. Where nothing is said of it, as over stdio, there is no other reason.
+    """
+    return is_left.get(lambda: True)()
 
 
 def mark_session(id: str, message: Any) -> str:

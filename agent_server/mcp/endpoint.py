@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from mcp.server.lowlevel import Server
+from mcp.server.lowlevel import Server as McpServer
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.types import ASGIApp
@@ -14,6 +14,7 @@ from agent_server.caller import Caller
 from agent_server.calls.call import Runtime, authorise_call
 from agent_server.knowledge.resources import SCHEME
 from agent_server.mcp.accept import AnyAccept
+from agent_server.mcp.agents import AskAgent
 from agent_server.mcp.auth import Authenticated, Resolve, current_caller
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.metadata import Resource
@@ -21,15 +22,17 @@ from agent_server.mcp.offers import Offers
 from agent_server.mcp.open_calls import OpenCalls
 from agent_server.mcp.server import create_mcp_server
 from agent_server.mcp.sessions import create_stream
+from agent_server.server import Server
 from agent_server.settings import Settings
 from agent_server.tool import Tool
+from agent_server.toolsets import ASK_AGENT
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """The ASGI app of `/mcp`. It serves while `run()`, which works once, is open."""
 
-    server: Server
+    server: McpServer
     asgi: ASGIApp
     run: Callable[[], AbstractAsyncContextManager[None]]
 
@@ -46,9 +49,11 @@ def create_endpoint(
     offers: Offers | None,
     resource: Resource,
     calls: OpenCalls,
+    server: Callable[[], Server] | None = None,
 ) -> Endpoint:
     """`tools` and `documents` over HTTP for the callers that `resolve` finds by their token."""
-    server = create_mcp_server(
+    agents = None if server is None or ASK_AGENT in tools else AskAgent(server)
+    mcp = create_mcp_server(
         runtime,
         tools,
         name=name,
@@ -57,6 +62,7 @@ def create_endpoint(
         caller=current_caller,
         documents=documents,
         offers=offers,
+        agents=agents,
     )
 
     async def authorise(caller: Caller, message: Any) -> None:
@@ -67,6 +73,8 @@ def create_endpoint(
                     await authorise(caller, one)
             case {"method": "tools/call", "params": {"name": str(key)}} if key in tools:
                 await authorise_call(runtime, tools[key], caller=caller, surface="mcp")
+            case {"method": "tools/call", "params": {"name": "ask_agent", **params}} if agents is not None:
+                agents.authorise(caller, params.get("arguments"))
             case {"method": "resources/read", "params": {"uri": str(uri)}} if documents and uri.startswith(SCHEME):
                 documents.authorise(caller)
             case {"method": method, "params": {**params}} if offers is not None:
@@ -74,7 +82,7 @@ def create_endpoint(
 
     limit = runtime.settings.body_limit
     manager = StreamableHTTPSessionManager(
-        server,
+        mcp,
         stateless=True,
         # A response in JSON drops progress, and lets a call run on when its client has left.
         json_response=False,
@@ -91,7 +99,7 @@ def create_endpoint(
         stream=create_stream(runtime, documents, offers),
         database=runtime.database,
     )
-    return Endpoint(server, AnyAccept(app), manager.run)
+    return Endpoint(mcp, AnyAccept(app), manager.run)
 
 
 def _security(settings: Settings) -> TransportSecuritySettings:

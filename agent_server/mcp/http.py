@@ -12,9 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from agent_server.calls.call import Runtime
 from agent_server.mcp.documents import Documents
-from agent_server.mcp.metadata import PATH, Resource, describe_resource, metadata_router
+from agent_server.mcp.metadata import CHAT, PATH, Resource, describe_resource, metadata_router
 from agent_server.mcp.offers import Offers
 from agent_server.mcp.open_calls import OpenCalls
+from agent_server.server import Server
 from agent_server.tool import Tool
 from agent_server.toolsets import Toolset
 
@@ -127,10 +128,11 @@ def mcp_app(
     documents: Documents | None = None,
     offers: Offers | None = None,
     calls: OpenCalls | None = None,
+    server: Callable[[], Server] | None = None,
 ) -> McpApp:
     """`tools` and `documents` over HTTP for the callers that `resolve` finds by their token, and apart from that each
     toolset of what is offered. `calls` are those that are being answered; by default no other replica is told which are
-    no longer wanted."""
+    no longer wanted. Agents can be asked where `server` gives the parts of this process."""
     open_calls = OpenCalls() if calls is None else calls
 
     def open_door(
@@ -140,7 +142,9 @@ def mcp_app(
         documents: Documents | None,
         offers: Offers | None,
     ) -> tuple[Door, Resource]:
-        resource = describe_resource(runtime.settings, path, name, tools.values(), documents, offers)
+        asked = server if offers is not None and offers.asks else None
+        more = () if asked is None else (CHAT,)
+        resource = describe_resource(runtime.settings, path, name, tools.values(), documents, offers, more=more)
 
         def create(instructions: str) -> "Endpoint":
             from agent_server.mcp.endpoint import create_endpoint  # noqa: PLC0415  # heavy
@@ -156,6 +160,7 @@ def mcp_app(
                 offers=offers,
                 resource=resource,
                 calls=open_calls,
+                server=asked,
             )
 
         return Door(path, instructions, create), resource

@@ -5,7 +5,7 @@ From the document of RFC 9728 and the challenges of RFC 6750 it learns where to 
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from agent_server.settings import Settings
 from agent_server.tool import Tool
 
 PATH = "/mcp"
+CHAT = "conversations:write"
+"""What a caller needs to ask an agent."""
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
@@ -112,11 +114,13 @@ def describe_resource(
     tools: Iterable[Tool[..., Any]],
     documents: Documents | None,
     offers: Offers | None = None,
+    *,
+    more: Iterable[str] = (),
 ) -> Resource:
-    """The resource that these tools, documents and offers make. Scopes for staff are left out: clients are not told to ask
+    """The resource that these tools, documents and offers make, with `more` scopes. Scopes for staff are left out: clients are not told to ask
     every user for them."""
     staff = set(staff_scopes())
-    effects: Mapping[str, set[str]] = {"read": set(), "write": set()}
+    effects: dict[str, set[str]] = {"read": set(), "write": set()}
     for tool in tools:
         if tool.staff:
             staff.add(tool.scope)
@@ -125,6 +129,7 @@ def describe_resource(
         effects["read"].add(documents.scope)
     if offers is not None:
         effects["read"] |= {resource.scope for resource in offers.workspace.resources}
+    effects["write"].update(more)
     address = canonical_address(settings, path)
     # A token for all of it is one for each part, and none for a part is one for more.
     accepted = dict.fromkeys((canonical_address(settings), address))

@@ -11,6 +11,7 @@ from agent_server.identity.rights import require
 from agent_server.mcp.streams import Streams
 from agent_server.prompts import AgentPrompt
 from agent_server.resource import Resource, find_resource
+from agent_server.toolsets import Part
 from agent_server.workspace import Workspace
 
 _AT_ADDRESS = ("resources/read", "resources/subscribe")
@@ -36,18 +37,19 @@ class Offers:
     """The prompts and resources of `workspace`, and how clients watch them, if they may.
 
     Another version of the workspace may be put in its place while the process runs. `has_content` says whether the pages
-    of content/ are offered, and `parts` are the offers of its toolsets, by their names.
+    of content/ are offered, `asks` whether agents can be asked, and `parts` are the offers of its toolsets, by their names.
     """
 
     workspace: Workspace
     watching: Watching | None = None
     has_content: bool = True
+    asks: bool = True
     parts: dict[str, "Offers"] = field(default_factory=dict)
 
     def narrow(self, toolset: str) -> "Offers":
         """What a toolset offers of these."""
-        workspace, has_content = _narrow(self.workspace, toolset)
-        self.parts[toolset] = Offers(workspace, self.watching, has_content)
+        workspace, part = _narrow(self.workspace, toolset)
+        self.parts[toolset] = Offers(workspace, self.watching, part.has_content, part.asks)
         return self.parts[toolset]
 
     def replace(self, workspace: Workspace) -> None:
@@ -94,7 +96,7 @@ class Offers:
         return next((tools[name].scope for name in prompt.tools if not caller.may(tools[name].scope)), None)
 
 
-def _narrow(workspace: Workspace, toolset: str) -> tuple[Workspace, bool]:
-    """The workspace with what is in a toolset alone, and whether that has the pages of content/."""
+def _narrow(workspace: Workspace, toolset: str) -> tuple[Workspace, Part]:
+    """The workspace with what is in a toolset alone."""
     part = workspace.toolsets[toolset].narrow(workspace.tools, workspace.prompts, workspace.resources)
-    return replace(workspace, tools=part.tools, prompts=part.prompts, resources=part.resources), part.has_content
+    return replace(workspace, tools=part.tools, prompts=part.prompts, resources=part.resources), part

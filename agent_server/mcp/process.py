@@ -1,6 +1,6 @@
 """The tools and the content of a process as MCP clients have them."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from agent_server.caller import Caller
@@ -17,9 +17,16 @@ if TYPE_CHECKING:
     from mcp.server.lowlevel import Server as McpServer
 
 
-def create_mcp(server: Server, caller: Caller, toolset: str | None = None) -> "McpServer":
-    """The MCP server for one client, who is `caller`, of the whole workspace or of a toolset. Raises InvalidInput for one
-    that is not there."""
+def create_mcp(
+    server: Server,
+    caller: Caller,
+    toolset: str | None = None,
+    *,
+    start: Callable[[], Awaitable[object]] | None = None,
+) -> "McpServer":
+    """The MCP server for one client, who is `caller`, of the whole workspace or of a toolset. `start` has this process run
+    turns, if it does not yet. Raises InvalidInput for a toolset that is not there."""
+    from agent_server.mcp.agents import AskAgent  # noqa: PLC0415  # heavy
     from agent_server.mcp.server import create_mcp_server  # noqa: PLC0415  # heavy
 
     declared = server.workspace.toolsets
@@ -37,6 +44,7 @@ def create_mcp(server: Server, caller: Caller, toolset: str | None = None) -> "M
         caller=lambda: caller,
         documents=create_documents(server) if offers.has_content else None,
         offers=offers,
+        agents=AskAgent(lambda: server, start) if offers.asks else None,
     )
 
 
