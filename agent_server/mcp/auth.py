@@ -31,6 +31,7 @@ from agent_server.mcp.back_channel import STREAMS, BackChannel, channel, is_left
 from agent_server.mcp.errors import error_data
 from agent_server.mcp.metadata import Resource
 from agent_server.mcp.open_calls import SESSION, Ending, OpenCalls, find_left, name_request, until_left
+from agent_server.questions import Need
 
 
 class Resolve(Protocol):
@@ -138,8 +139,8 @@ class Authenticated:
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             ending = Ending(send)
-            forms, urls = read_marks(session) if scope.get(STREAMS) else (False, False)
-            back = BackChannel(self.database, self.calls, caller, forms, urls, ending.send)
+            can = read_marks(session) if scope.get(STREAMS) else frozenset[Need]()
+            back = BackChannel(self.database, self.calls, caller, can, ending.send)
             was = channel.set(back)
             try:
                 with self.calls.open(name) as left:

@@ -15,7 +15,7 @@ from agent_server.calls.call import Runtime, authorise_call
 from agent_server.knowledge.resources import SCHEME
 from agent_server.mcp.accept import AnyAccept
 from agent_server.mcp.agents import AskAgent
-from agent_server.mcp.auth import Authenticated, Resolve, current_caller
+from agent_server.mcp.auth import Authenticated, Authorise, Resolve, current_caller
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.metadata import Resource
 from agent_server.mcp.offers import Offers
@@ -65,6 +65,37 @@ def create_endpoint(
         agents=agents,
     )
 
+    limit = runtime.settings.body_limit
+    manager = StreamableHTTPSessionManager(
+        mcp,
+        stateless=True,
+        # A response in JSON drops progress, and lets a call run on when its client has left.
+        json_response=False,
+        security_settings=_security(runtime.settings),
+        max_request_body_size=limit,
+    )
+    app = Authenticated(
+        manager.handle_request,
+        resolve=resolve,
+        authorise=_create_check(runtime, tools, documents, offers, agents),
+        body_limit=limit,
+        resource=resource,
+        calls=calls,
+        stream=create_stream(runtime, documents, offers),
+        database=runtime.database,
+    )
+    return Endpoint(mcp, AnyAccept(app), manager.run)
+
+
+def _create_check(
+    runtime: Runtime,
+    tools: Mapping[str, Tool[..., Any]],
+    documents: Documents | None,
+    offers: Offers | None,
+    agents: AskAgent | None,
+) -> Authorise:
+    """What refuses messages that their caller may not send."""
+
     async def authorise(caller: Caller, message: Any) -> None:
         match message:
             # A batch. The protocol refuses it, but a call in it must not pass unchecked in any case.
@@ -80,26 +111,7 @@ def create_endpoint(
             case {"method": method, "params": {**params}} if offers is not None:
                 offers.authorise(caller, method, params)
 
-    limit = runtime.settings.body_limit
-    manager = StreamableHTTPSessionManager(
-        mcp,
-        stateless=True,
-        # A response in JSON drops progress, and lets a call run on when its client has left.
-        json_response=False,
-        security_settings=_security(runtime.settings),
-        max_request_body_size=limit,
-    )
-    app = Authenticated(
-        manager.handle_request,
-        resolve=resolve,
-        authorise=authorise,
-        body_limit=limit,
-        resource=resource,
-        calls=calls,
-        stream=create_stream(runtime, documents, offers),
-        database=runtime.database,
-    )
-    return Endpoint(mcp, AnyAccept(app), manager.run)
+    return authorise
 
 
 def _security(settings: Settings) -> TransportSecuritySettings:
