@@ -35,8 +35,13 @@ if TYPE_CHECKING:
     from agent_server.media import Image as Image
     from agent_server.media import Link as Link
     from agent_server.questions import Accepted as Accepted
+    from agent_server.questions import Ask as Ask
     from agent_server.questions import Declined as Declined
     from agent_server.questions import Dismissed as Dismissed
+    from agent_server.questions import ListRoots as ListRoots
+    from agent_server.questions import Root as Root
+    from agent_server.questions import Sample as Sample
+    from agent_server.questions import Sampled as Sampled
     from agent_server.repository import Page as Page
     from agent_server.repository import Repository as Repository
     from agent_server.resource import announce as announce
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Accepted": "agent_server.questions",
     "AgentServerError": "agent_server.errors",
+    "Ask": "agent_server.questions",
     "Audio": "agent_server.media",
     "Caller": "agent_server.caller",
     "Conflict": "agent_server.errors",
@@ -63,6 +69,7 @@ _HOME = {
     "Image": "agent_server.media",
     "InvalidInput": "agent_server.errors",
     "Link": "agent_server.media",
+    "ListRoots": "agent_server.questions",
     "Loss": "agent_server.tool_context",
     "NotFound": "agent_server.errors",
     "Owned": "agent_server.db",
@@ -70,6 +77,9 @@ _HOME = {
     "Passage": "agent_server.knowledge.passages",
     "Passages": "agent_server.knowledge.tools",
     "Repository": "agent_server.repository",
+    "Root": "agent_server.questions",
+    "Sample": "agent_server.questions",
+    "Sampled": "agent_server.questions",
     "SeedFile": "agent_server.seed",
     "Shared": "agent_server.db",
     "Submitted": "agent_server.db",
@@ -91,6 +101,7 @@ _HOME = {
 __all__ = [
     "Accepted",
     "AgentServerError",
+    "Ask",
     "Audio",
     "Caller",
     "Conflict",
@@ -103,6 +114,7 @@ __all__ = [
     "Image",
     "InvalidInput",
     "Link",
+    "ListRoots",
     "Loss",
     "NotFound",
     "Owned",
@@ -110,6 +122,9 @@ __all__ = [
     "Passage",
     "Passages",
     "Repository",
+    "Root",
+    "Sample",
+    "Sampled",
     "SeedFile",
     "Shared",
     "Submitted",

@@ -1,11 +1,12 @@
 """The ASGI app over the parts of a process."""
 
 import gc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cache, partial
 from importlib.resources import files
+from typing import cast
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse
@@ -17,7 +18,6 @@ from agent_server.api.head import HeadMiddleware
 from agent_server.api.health import PROBES
 from agent_server.api.local import LocalMiddleware
 from agent_server.api.waking import WakingMiddleware
-from agent_server.caller import Caller
 from agent_server.changes import Changes
 from agent_server.http import errors, openapi
 from agent_server.http.edge import BodyMiddleware, CorsMiddleware, EdgeMiddleware
@@ -25,7 +25,7 @@ from agent_server.http.errors import ErrorFormats
 from agent_server.http.middleware import BugMiddleware, RefusalMiddleware, RequestMiddleware
 from agent_server.http.problems import PROBLEMS
 from agent_server.identity.resolver import create_resolver
-from agent_server.mcp import McpApp, Offers, OpenCalls, Watching, canonical_address, mcp_app
+from agent_server.mcp import McpApp, Offers, OpenCalls, Watching, mcp_app
 from agent_server.mcp.process import create_documents, tell_instructions
 from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
@@ -43,7 +43,7 @@ def create_app(
     protocols = find_protocols() if protocols is None else protocols
     changes: Changes = server.runtime.resources[Changes]
     offers = Offers(server.workspace, Watching(changes, server.resolver.renew, server.database))
-    mcp = _create_mcp(server, offers)
+    mcp = _create_mcp(server, offers, lambda: cast(Server, app.state.server))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -85,22 +85,18 @@ def create_app(
     return app
 
 
-def _create_mcp(server: Server, offers: Offers) -> McpApp:
-    resource = canonical_address(server.settings)
-
-    async def resolve(token: str, /, *, address: str | None) -> Caller:
-        return await server.resolver.resolve(token, address=address, audience=() if resource is None else (resource,))
-
+def _create_mcp(server: Server, offers: Offers, current: Callable[[], Server]) -> McpApp:
     return mcp_app(
         server.runtime,
         server.workspace.tools,
         name=server.settings.title,
         version=VERSION,
         instructions=tell_instructions(server.workspace, server.settings),
-        resolve=resolve,
+        resolve=server.resolver.resolve,
         documents=create_documents(server),
         offers=offers,
         calls=_create_calls(server),
+        server=current,
     )
 
 
@@ -125,7 +121,7 @@ async def take_over(app: FastAPI, workspace: Workspace) -> None:
     server: Server = app.state.server
     await server.change(workspace)
     # All at once from here on: no request finds one part of the old version and another of the new.
-    await app.state.mcp.instruct(tell_instructions(workspace, server.settings))
+    await app.state.mcp.instruct(tell_instructions(workspace, server.settings), workspace.toolsets)
     app.state.offers.replace(workspace)
     resolver = server.resolver
     new = create_resolver(server.settings, server.database, agents=workspace.agent_scopes, staff=workspace.staff_scopes)

@@ -7,6 +7,8 @@ import typer
 
 from agent_server.cli_options import Json, Workspace, example, run
 
+Toolset = Annotated[str | None, typer.Option(help="The toolset to serve, in place of all tools.")]
+
 mcp = typer.Typer(
     invoke_without_command=True,
     pretty_exceptions_enable=False,
@@ -16,11 +18,11 @@ mcp = typer.Typer(
 
 
 @mcp.callback()
-def serve(context: typer.Context, workspace: Workspace = None) -> None:
+def serve(context: typer.Context, toolset: Toolset = None, workspace: Workspace = None) -> None:
     """Serve MCP on standard input and output. An MCP client starts this command itself."""
     if context.invoked_subcommand is None:
-        run("mcp", workspace)
-    context.obj = workspace
+        run("mcp", workspace, toolset=toolset)
+    context.obj = workspace, toolset
 
 
 @mcp.command("install", epilog=example("mcp install cursor --workspace ./my-agents"))
@@ -35,15 +37,17 @@ def install(
         Path | None, typer.Option(help="The folder of a project, to write its file. [default: the user's file]")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    toolset: Toolset = None,
     workspace: Workspace = None,
 ) -> None:
     """Add this server to the configuration of an MCP client.
 
     It shows what it would write, asks first, and keeps the file as it was beside the new one."""
-    run("mcp_install", workspace or context.obj, client=client, url=url, name=name, project=project, yes=yes)
+    chosen = {"client": client, "url": url, "name": name, "project": project, "yes": yes}
+    run("mcp_install", workspace or context.obj[0], **chosen, toolset=toolset or context.obj[1])
 
 
 @mcp.command("inspect", epilog=example("mcp inspect --json"))
-def inspect(context: typer.Context, json: Json = False, workspace: Workspace = None) -> None:
+def inspect(context: typer.Context, json: Json = False, toolset: Toolset = None, workspace: Workspace = None) -> None:
     """Show what a client is offered, and what tools cost in tokens."""
-    run("mcp_inspect", workspace or context.obj, as_json=json)
+    run("mcp_inspect", workspace or context.obj[0], toolset=toolset or context.obj[1], as_json=json)

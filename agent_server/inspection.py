@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent_server.errors import Mistake, WorkspaceInvalid
+from agent_server.errors import Mistake, WorkspaceInvalid, name_known
 from agent_server.knowledge import embedders
 from agent_server.knowledge.files import count_unread, list_collections
 from agent_server.knowledge.readers import EXTRA, KINDS, SUFFIXES
@@ -76,10 +76,19 @@ def _read(settings: Settings) -> tuple[Workspace, list[Mistake]]:
     mistakes += _find_unknown_models(workspace, settings)
     variables = list_variables(os.environ, find_env_files(settings.workspace))
     mistakes += find_misspelt(variables, [variable_of(field) for field in Settings.model_fields])
+    mistakes += _find_unlisted(workspace, settings)
     if problem := embedders.find_problem_of_settings(settings):
         variable, _, message = problem.partition(": ")
         mistakes.append(Mistake(variable, None, message))
     return workspace, sort_mistakes(mistakes)
+
+
+def _find_unlisted(workspace: Workspace, settings: Settings) -> Iterator[Mistake]:
+    """Names of tools in the settings that stand for none."""
+    for name in settings.mcp_listed_tools:
+        if name not in workspace.tools:
+            message = f"there is no tool {name!r}; {name_known(name, workspace.tools)}"
+            yield Mistake(variable_of("mcp_listed_tools"), None, message)
 
 
 def _find_unknown_models(workspace: Workspace, settings: Settings) -> Iterator[Mistake]:

@@ -7,13 +7,17 @@ process gets the answer can go on, and a tool does the same on every surface.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from agent_server.errors import Conflict
+from agent_server.errors import Conflict, InvalidInput
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+F = TypeVar("F", bound=BaseModel)
+Need = Literal["forms", "urls", "samples", "roots"]
+"""What a client must be able to do to be asked something."""
 Action = Literal["accept", "decline", "cancel"]
 
 MOST_QUESTIONS = 20
@@ -62,12 +66,40 @@ class Dismissed:
 
 
 @dataclass(frozen=True)
+class Sampled:
+    """What the client's model has written."""
+
+    text: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Root:
+    """A folder that the client works in. `uri` is its address, mostly `file://`."""
+
+    uri: str
+    name: str | None = None
+
+
+@dataclass(frozen=True)
 class Inquiry:
-    """A question of a tool: with the JSON Schema of a form, or with an address to open."""
+    """A question of a tool: with the JSON Schema of a form, with an address to open, with what to ask the client's model
+    (`sampling`), or for the folders that the client works in. `name` is what a client knows the question by."""
 
     message: str
     schema: Mapping[str, Any] | None = None
     url: str | None = None
+    sampling: Mapping[str, Any] | None = None
+    roots: bool = False
+    name: str | None = None
+
+    @property
+    def needs(self) -> Need:
+        if self.roots:
+            return "roots"
+        if self.sampling is not None:
+            return "samples"
+        return "forms" if self.url is None else "urls"
 
 
 @dataclass(frozen=True)
@@ -89,6 +121,8 @@ class Answers:
     given: Sequence[tuple[Inquiry, Reply]] = ()
     forms: bool = False
     urls: bool = False
+    samples: bool = False
+    roots: bool = False
 
     def add(self, inquiry: Inquiry, reply: Reply) -> "Answers":
         return replace(self, given=(*self.given, (inquiry, reply)))
@@ -96,24 +130,127 @@ class Answers:
     def find(self, n: int, inquiry: Inquiry) -> Reply:
         """The answer to the question of this number from 0. Raises Asked where it is to be put first, and Conflict where
         it cannot be."""
-        if n < len(self.given) and self.given[n][0] == inquiry:
-            return self.given[n][1]
-        kind = "fill in a form" if inquiry.url is None else "open an address"
-        if not (self.forms if inquiry.url is None else self.urls):
-            raise Conflict(f"The tool has to ask its user to {kind}, and this client cannot: use one that can")
-        if n >= MOST_QUESTIONS:
+        return self.find_all(n, [inquiry])[0]
+
+    def find_all(self, n: int, inquiries: Sequence[Inquiry]) -> Sequence[Reply]:
+        """The answers to questions that are put together, of which the first has this number. Raises as `find`."""
+        there = self.given[n : n + len(inquiries)]
+        known = 0
+        while known < len(there) and there[known][0] == inquiries[known]:
+            known += 1
+        if known == len(inquiries):
+            return [reply for _, reply in there]
+        for inquiry in inquiries[known:]:
+            if not getattr(self, inquiry.needs):
+                raise Unasked(inquiry.needs)
+        if n + len(inquiries) > MOST_QUESTIONS:
             raise Conflict(f"The tool has asked {MOST_QUESTIONS} times in this call, and asks no more")
         # Something has changed since the others were put: what follows a new question may be other questions.
-        raise Asked(inquiry, replace(self, given=self.given[:n]))
+        raise Asked(inquiries[known:], replace(self, given=self.given[: n + known]))
 
 
 # No Exception: a tool that catches those must not keep its question from being put.
 class Asked(BaseException):
-    """The call is to be made again with an answer to `inquiry`, added to `answers`."""
+    """The call is to be made again with answers to `inquiries`, added to `answers` in their order."""
 
-    def __init__(self, inquiry: Inquiry, answers: Answers) -> None:
-        super().__init__(inquiry.message)
-        self.inquiry, self.answers = inquiry, answers
+    def __init__(self, inquiries: Sequence[Inquiry], answers: Answers) -> None:
+        super().__init__(inquiries[0].message)
+        self.inquiries, self.answers = tuple(inquiries), answers
+
+
+_DOES: Mapping[Need, str] = {
+    "forms": "ask its user to fill in a form",
+    "urls": "ask its user to open an address",
+    "samples": "ask the client's model",
+    "roots": "ask for the client's folders",
+}
+
+
+class Unasked(Conflict):
+    """The client cannot be asked what a tool has to ask."""
+
+    def __init__(self, needs: Need) -> None:
+        super().__init__(f"The tool has to {_DOES[needs]}, and this client cannot: use one that can")
+        self.needs = needs
+
+
+class Question(Protocol[T_co]):
+    """Something that a tool asks; `read` makes of the reply what the tool is given. Raises InvalidInput for a reply that
+    cannot be used."""
+
+    @property
+    def inquiry(self) -> Inquiry: ...
+
+    def read(self, reply: Reply) -> T_co: ...
+
+
+@dataclass(frozen=True)
+class Ask(Generic[F]):
+    """Asks the caller to fill in a form."""
+
+    message: str
+    form: type[F]
+    name: str | None = None
+
+    @property
+    def inquiry(self) -> Inquiry:
+        return Inquiry(self.message, form_schema(self.form), name=self.name)
+
+    def read(self, reply: Reply) -> Accepted[F] | Declined | Dismissed:
+        if reply.action != "accept":
+            return Declined() if reply.action == "decline" else Dismissed()
+        try:
+            return Accepted(self.form.model_validate(dict(reply.content or {})))
+        except ValidationError as error:
+            # "from None": the text of pydantic's error quotes what the user wrote.
+            wrong = error.errors(include_input=False, include_url=False)[0]
+            where = ".".join(str(part) for part in wrong["loc"]) or "form"
+            raise InvalidInput(f"The user's answer cannot be used: {where}: {wrong['msg']}; call again") from None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Asks the client's model, which its user may look at first."""
+
+    prompt: str
+    max_tokens: int = 1000
+    system: str | None = None
+    name: str | None = None
+
+    @property
+    def inquiry(self) -> Inquiry:
+        message = {"role": "user", "content": {"type": "text", "text": self.prompt}}
+        system = {} if self.system is None else {"systemPrompt": self.system}
+        params = {"messages": [message], "maxTokens": self.max_tokens, **system}
+        return Inquiry(self.prompt, sampling=params, name=self.name)
+
+    def read(self, reply: Reply) -> Sampled | Dismissed:
+        if reply.action != "accept":
+            return Dismissed()
+        content = (reply.content or {}).get("content")
+        parts = content if isinstance(content, list) else [content]
+        texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+        if not texts:
+            raise InvalidInput("The answer of the client's model cannot be used: it has no text; call again")
+        return Sampled("".join(texts), str((reply.content or {}).get("model", "")))
+
+
+@dataclass(frozen=True)
+class ListRoots:
+    """Asks for the folders that the client works in."""
+
+    name: str | None = None
+
+    @property
+    def inquiry(self) -> Inquiry:
+        return Inquiry("Folders", roots=True, name=self.name)
+
+    def read(self, reply: Reply) -> Sequence[Root] | Dismissed:
+        if reply.action != "accept":
+            return Dismissed()
+        listed = (reply.content or {}).get("roots")
+        roots = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        return [Root(each["uri"], each.get("name")) for each in roots if isinstance(each.get("uri"), str)]
 
 
 def form_schema(form: type[BaseModel]) -> dict[str, Any]:

@@ -1,19 +1,33 @@
 """What a tool is given beside its arguments."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from typing import Any, Literal, Protocol, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.audit import Surface
 from agent_server.caller import Caller
 from agent_server.db import new_id, storable
-from agent_server.errors import Conflict, InvalidInput
-from agent_server.questions import Accepted, Answers, Declined, Dismissed, Inquiry, Reply, form_schema
+from agent_server.errors import Conflict
+from agent_server.questions import (
+    Accepted,
+    Answers,
+    Ask,
+    Declined,
+    Dismissed,
+    Inquiry,
+    ListRoots,
+    Need,
+    Question,
+    Reply,
+    Root,
+    Sample,
+    Sampled,
+)
 from agent_server.repository import Repository
 
 T = TypeVar("T")
@@ -72,23 +86,35 @@ class ToolContext:
         if self.listener is not None:
             await self.listener.log(level, message)
 
-    async def ask(self, message: str, form: type[Form]) -> Accepted[Form] | Declined | Dismissed:
-        """Ask the caller to fill in a form.
+    async def ask(
+        self, message: str, form: type[Form], *, name: str | None = None
+    ) -> Accepted[Form] | Declined | Dismissed:
+        """Ask the caller to fill in a form. `name` is what clients know the question by.
 
         The call is rolled back until there is an answer, and then the tool runs again from its first line: ask before
         anything is done outside the database. Raises Conflict where nobody can be asked, and InvalidInput for an answer
         that the form does not take.
         """
-        reply = self._find_reply(Inquiry(storable(message), storable(form_schema(form))))
-        if reply.action != "accept":
-            return Declined() if reply.action == "decline" else Dismissed()
-        try:
-            return Accepted(form.model_validate(dict(reply.content or {})))
-        except ValidationError as error:
-            # "from None": the text of pydantic's error quotes what the user wrote.
-            wrong = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(str(part) for part in wrong["loc"]) or "form"
-            raise InvalidInput(f"The user's answer cannot be used: {where}: {wrong['msg']}; call again") from None
+        return (await self.ask_all(Ask(message, form, name)))[0]  # type: ignore[no-any-return]  # what `Ask` reads
+
+    async def sample(
+        self, prompt: str, *, max_tokens: int = 1000, system: str | None = None, name: str | None = None
+    ) -> Sampled | Dismissed:
+        """Ask the model of the caller's client, whose user may refuse. Otherwise as `ask`."""
+        return (await self.ask_all(Sample(prompt, max_tokens, system, name)))[0]  # type: ignore[no-any-return]  # as above
+
+    async def roots(self, *, name: str | None = None) -> Sequence[Root] | Dismissed:
+        """The folders that the caller's client works in. Otherwise as `ask`."""
+        return (await self.ask_all(ListRoots(name)))[0]  # type: ignore[no-any-return]  # as above
+
+    async def ask_all(self, *questions: Question[Any]) -> Sequence[Any]:
+        """Ask several things at once, and get an answer to each in their order. Otherwise as `ask`."""
+        replies = self._find_replies([_store(question.inquiry) for question in questions])
+        return [question.read(reply) for question, reply in zip(questions, replies, strict=True)]
+
+    def can_ask(self, what: Need) -> bool:
+        """Whether the caller can be asked: `forms`, `urls` to open, `samples` of its client's model, or `roots`."""
+        return self.answers is not None and bool(getattr(self.answers, what))
 
     async def ask_to_open(self, message: str, url: str) -> Accepted[None] | Declined | Dismissed:
         """Ask the caller to open an address, for what must not pass through the client: a password, a payment.
@@ -98,7 +124,7 @@ class ToolContext:
         """
         if not url.startswith(("https://", "http://")):
             raise ValueError(f"url: {url!r} is no address to open; write one that begins with https://")
-        match self._find_reply(Inquiry(storable(message), url=url)).action:
+        match self._find_replies([Inquiry(storable(message), url=url)])[0].action:
             case "accept":
                 return Accepted(None)
             case "decline":
@@ -106,13 +132,14 @@ class ToolContext:
             case _:
                 return Dismissed()
 
-    def _find_reply(self, inquiry: Inquiry) -> Reply:
+    def _find_replies(self, inquiries: Sequence[Inquiry]) -> Sequence[Reply]:
         if self.answers is None:
             raise Conflict(
                 "The tool has to ask its user something, and cannot do so here: call it over MCP with a client that "
                 "can ask, or with `agent-server tool call` on a terminal"
             )
-        return self.answers.find(next(self._numbers), inquiry)
+        numbers = [next(self._numbers) for _ in inquiries]
+        return self.answers.find_all(min(numbers, default=0), inquiries)
 
     def repository(self, cls: type[Repo]) -> Repo:
         """`cls` on this call's transaction, as this caller may see it."""
@@ -123,3 +150,8 @@ class ToolContext:
         found = self.resources[cls]
         assert isinstance(found, cls)
         return found
+
+
+def _store(inquiry: Inquiry) -> Inquiry:
+    """The question as the database keeps it, so that it is the same when it is compared."""
+    return Inquiry(**storable(asdict(inquiry)))

@@ -25,6 +25,7 @@ from agent_server.prompts.inputs import Input
 from agent_server.resource import Resource, collect_resources
 from agent_server.seed import SeedFile
 from agent_server.tool import Tool, collect_mistakes
+from agent_server.toolsets import Toolset, read_toolsets
 
 TRIAGE = "triage"
 _HINTS: Mapping[type[BaseException], str] = {
@@ -60,8 +61,8 @@ _DEFAULT_TRIAGE = replace(
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
     """What a user wrote, loaded. Tools and agents stand by name, the engine's tools among them; `entry` is the agent that
-    takes a message when routing is not sure. `prompts` are what MCP clients are offered as such, by name, and
-    `resources` what they read by an address."""
+    takes a message when routing is not sure. `prompts` are what MCP clients are offered as such, by name,
+    `resources` what they read by an address and `toolsets` the parts that they are served apart."""
 
     root: Path
     name: str
@@ -71,6 +72,7 @@ class Workspace:
     seeds: Sequence[SeedFile[Any]] = field(default_factory=tuple)
     prompts: Mapping[str, AgentPrompt] = field(default_factory=dict)
     resources: Sequence[Resource] = ()
+    toolsets: Mapping[str, Toolset] = field(default_factory=dict)
 
     @property
     def content(self) -> Path:
@@ -159,6 +161,9 @@ def read_workspace(root: Path) -> tuple[Workspace, list[Mistake]]:
     problems += _wrong_phrases(tools, root, imported.mistakes)
     problems += _unknown_names(loaded, root, {*tools, *imported.lost})
     problems += _clashing_inputs(loaded)
+    prompts = {name: prompt for name, prompt in loaded.items() if prompt.mcp}
+    toolsets, wrong = read_toolsets(root, tools, prompts, resources, lost=imported.lost)
+    problems += wrong
     agents = {name: agent for name, agent in loaded.items() if agent.mcp != "only"}
     if not agents:
         own = tuple(name for name, tool in tools.items() if tool not in engine_tools)
@@ -172,8 +177,9 @@ def read_workspace(root: Path) -> tuple[Workspace, list[Mistake]]:
         agents=MappingProxyType(agents),
         entry=TRIAGE if TRIAGE in agents else next(iter(agents)),
         seeds=tuple(_of_type(imported.modules, SeedFile)),
-        prompts=MappingProxyType({name: prompt for name, prompt in loaded.items() if prompt.mcp}),
+        prompts=MappingProxyType(prompts),
         resources=resources,
+        toolsets=MappingProxyType(toolsets),
     )
     return workspace, sort_mistakes(problems)
 

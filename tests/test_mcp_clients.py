@@ -101,6 +101,7 @@ MISTAKES = {
     ("claude-code",): "--project",
     ("claude-code", "--project", "nowhere"): "is no folder",
     ("cursor", "--name", " "): "--name",
+    ("cursor", "--url", URL, "--toolset", "shop"): f"{URL}/shop",
     ("cursor", "--url", "agents.example/mcp"): "is no address",
     ("cursor", "--url", "http://[/mcp"): "is no address",
     ("cursor", "--url", "https://ann:secret@agents.example/mcp"): "password",
@@ -134,14 +135,14 @@ def test_whatever_else_a_file_holds_is_kept_and_the_file_as_it_was_lies_beside(
     file = folder / ".mcp.json"
     file.write_text(json.dumps(before))
     context = CommandContext(load_settings(workspace=SMALL))
-    assert asyncio.run(install(context, "claude-code", URL, name, folder, yes=True)) == 0
+    assert asyncio.run(install(context, "claude-code", URL, name, folder, None, yes=True)) == 0
     after = json.loads(file.read_text())
     entry = after["mcpServers"].pop(name)
     assert entry["url"] == URL
     assert after == {**before, "mcpServers": {key: value for key, value in servers.items() if key != name}}
     (kept,) = folder.glob("*.bak")
     assert json.loads(kept.read_text()) == before
-    assert asyncio.run(install(context, "claude-code", URL, name, folder, yes=False)) == 0
+    assert asyncio.run(install(context, "claude-code", URL, name, folder, None, yes=False)) == 0
     shutil.rmtree(folder)
 
 
@@ -151,7 +152,7 @@ def test_a_link_to_a_file_stays_one_and_the_file_keeps_its_rights(tmp_path: Path
     real.chmod(0o600)
     (tmp_path / ".mcp.json").symlink_to(real)
     context = CommandContext(load_settings(workspace=SMALL))
-    assert asyncio.run(install(context, "claude-code", URL, "divers", tmp_path, yes=True)) == 0
+    assert asyncio.run(install(context, "claude-code", URL, "divers", tmp_path, None, yes=True)) == 0
     assert (tmp_path / ".mcp.json").is_symlink()
     assert real.stat().st_mode & 0o777 == 0o600
     assert list(json.loads(real.read_text())["mcpServers"]) == ["divers"]

@@ -17,6 +17,7 @@ from agent_server.db import Owned, now, storable
 from agent_server.questions import Answers, Inquiry, Reply
 from agent_server.repository import Repository
 
+_MORE = "more"
 LASTS = timedelta(minutes=15)
 """How long a question can be answered."""
 
@@ -53,20 +54,20 @@ class ClientQuestionRepository(Repository[ClientQuestion]):
     model = ClientQuestion
 
     async def put(
-        self, tool: str, arguments: Mapping[str, Any], inquiry: Inquiry, answers: Answers, *, id: UUID | None = None
+        self, tool: str, arguments: Mapping[str, Any], inquiries: Sequence[Inquiry], answers: Answers
     ) -> ClientQuestion:
-        """Keep a question until it is answered. Those of the caller that nobody can answer any more are removed."""
+        """Keep questions that are put together until they are answered. Those of the caller that nobody can answer any more are removed."""
         await self.session.execute(_FORGET, {"owner_id": self.owner})
         row = ClientQuestion(
             tool=tool,
             arguments=storable(dict(arguments)),
             key=answers.key,
-            given=storable([[asdict(asked), asdict(reply)] for asked, reply in answers.given]),
-            inquiry=storable(asdict(inquiry)),
+            given=storable([[_write(asked), asdict(reply)] for asked, reply in answers.given]),
+            inquiry=storable(
+                _write(inquiries[0]) | ({_MORE: [_write(each) for each in inquiries[1:]]} if inquiries[1:] else {})
+            ),
             expires_at=now() + LASTS,
         )
-        if id is not None:
-            row.id = id
         return await self.add(row)
 
     async def answer(self, id: UUID, answer: str) -> bool:
@@ -84,7 +85,18 @@ class ClientQuestionRepository(Repository[ClientQuestion]):
         return (await self.session.execute(_TAKE, {"owner_id": self.owner, "id": id})).first() is not None
 
 
-def answers_of(row: ClientQuestion, reply: Reply, *, forms: bool, urls: bool) -> Answers:
-    """What its call has, with `reply` as the answer to this question."""
-    given: Sequence[tuple[Inquiry, Reply]] = [(Inquiry(**asked), Reply(**said)) for asked, said in row.given]
-    return Answers(key=row.key, given=given, forms=forms, urls=urls).add(Inquiry(**row.inquiry), reply)
+def inquiries_of(row: ClientQuestion) -> Sequence[Inquiry]:
+    """The questions that were put together."""
+    first = {name: value for name, value in row.inquiry.items() if name != _MORE}
+    return [Inquiry(**each) for each in (first, *row.inquiry.get(_MORE, ()))]
+
+
+def given_of(row: ClientQuestion, replies: Sequence[Reply]) -> Sequence[tuple[Inquiry, Reply]]:
+    """The answers that its call has, with those to these questions."""
+    given = [(Inquiry(**asked), Reply(**said)) for asked, said in row.given]
+    return [*given, *zip(inquiries_of(row), replies, strict=True)]
+
+
+def _write(inquiry: Inquiry) -> dict[str, Any]:
+    # What is not said is left out: a process of an older version may read it that does not know all of it.
+    return {name: value for name, value in asdict(inquiry).items() if value is not None and value is not False}

@@ -105,7 +105,14 @@ CLIENTS: Mapping[str, McpClient] = {
 
 
 async def install(
-    context: CommandContext, client: str, url: str | None, name: str, project: Path | None, *, yes: bool
+    context: CommandContext,
+    client: str,
+    url: str | None,
+    name: str,
+    project: Path | None,
+    toolset: str | None,
+    *,
+    yes: bool,
 ) -> int:
     if client not in CLIENTS:
         raise InvalidInput(f"client: there is no client {client!r} here; {name_known(client, CLIENTS)}")
@@ -113,7 +120,7 @@ async def install(
         raise InvalidInput("--name: is empty; say what the client is to call the server")
     known = CLIENTS[client]
     file = _find_file(client, known, project).resolve()  # where it is a link, the link stays
-    entry = _tell_url(known, url) if url else _tell_command(context, known)
+    entry = _tell_url(known, url, toolset) if url else _tell_command(context, known, toolset)
     before = _read(file)
     whole, replaced = _add(file, before, known, name, entry)
     if whole is None:
@@ -142,22 +149,21 @@ def _find_file(name: str, client: McpClient, project: Path | None) -> Path:
             raise InvalidInput(f"--project: {project} is no folder; name the folder of a project")
         return project.resolve() / client.project_file
     if client.user_file is None:
-        raise InvalidInput(
-            f"--project: is missing; name the folder whose file {name} is to read"
-        )
+        raise InvalidInput(f"--project: is missing; name the folder whose file {name} is to read")
     return client.user_file()
 
 
-def _tell_command(context: CommandContext, client: McpClient) -> dict[str, Any]:
+def _tell_command(context: CommandContext, client: McpClient, toolset: str | None) -> dict[str, Any]:
     """A server that the client starts."""
     program = Path(sys.executable).with_name("agent-server.exe" if sys.platform == "win32" else "agent-server")
     start = [str(program)] if program.exists() else [sys.executable, "-m", "agent_server"]
     # The whole path: clients start it in a folder of theirs.
     arguments = [*start[1:], "mcp", "--workspace", str(context.root.resolve())]
+    arguments += ["--toolset", toolset] if toolset else []
     return client.write_entry("stdio", {"command": start[0], "args": arguments})
 
 
-def _tell_url(client: McpClient, url: str) -> dict[str, Any]:
+def _tell_url(client: McpClient, url: str, toolset: str | None) -> dict[str, Any]:
     """A server at an address."""
     try:
         parts = urlsplit(url)
@@ -168,6 +174,8 @@ def _tell_url(client: McpClient, url: str) -> dict[str, Any]:
         raise InvalidInput(f"--url: {url!r} is no address; write it as in https://agents.example/mcp")
     if parts.username or parts.password:
         raise InvalidInput("--url: has a password in it, which the file would show; leave it out")
+    if toolset:
+        raise InvalidInput(f"--toolset: with --url, the address names it, as in {url.rstrip('/')}/{toolset}")
     if client.secret is None:
         raise InvalidInput(
             f"--url: {client.title} adds servers at an address in its own settings, under Connectors; "

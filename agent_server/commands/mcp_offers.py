@@ -20,9 +20,9 @@ _HINTS = {
 }
 
 
-async def inspect(context: CommandContext, *, as_json: bool) -> None:
+async def inspect(context: CommandContext, toolset: str | None, *, as_json: bool) -> None:
     server, caller = await context.server(), await context.caller()
-    async with Client(create_mcp(server, caller)) as client:
+    async with Client(create_mcp(server, caller, toolset)) as client:
         named = client.server_info
         offers: dict[str, Any] = {
             "server": None if named is None else _write(named),

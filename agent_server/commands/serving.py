@@ -19,6 +19,7 @@ import structlog
 from pydantic import SecretStr
 from uvicorn.loops.auto import auto_loop_factory
 
+from agent_server import toolsets
 from agent_server.app import INGEST, create_server
 from agent_server.asgi import create_app
 from agent_server.commands.banner import show_banner, show_restart
@@ -118,7 +119,7 @@ def _serve_reloading(settings: Settings, given: Mapping[str, Any]) -> int:
         root=root,
         folders=WATCHED,
         kinds=PythonFilter(extra_extensions=(*SUFFIXES, ".yaml", ".yml", ".json")),
-        files=[*dict.fromkeys((root / ENV_FILE, Path(ENV_FILE).absolute()))],
+        files=[*dict.fromkeys((root / ENV_FILE, Path(ENV_FILE).absolute(), root / toolsets.FILE))],
     )
     run_reloading(watched, partial(_tell_change, root), _serve_again, {**given, "workspace": root}, embedded)
     return 0

@@ -63,8 +63,9 @@ async def _call(runtime: Runtime, tool: Tool[..., Any], values: Mapping[str, Any
                     runtime, tool, values, caller=caller, surface="cli", listener=listener, answers=answers
                 )
         except Asked as asked:
-            reply = await asyncio.to_thread(put_inquiry, asked.inquiry)
-            answers = asked.answers.add(asked.inquiry, reply)
+            answers = asked.answers
+            for inquiry in asked.inquiries:
+                answers = answers.add(inquiry, await asyncio.to_thread(put_inquiry, inquiry))
 
 
 def _options(words: Sequence[str]) -> dict[str, str]:

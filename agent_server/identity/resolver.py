@@ -331,10 +331,13 @@ async def resolve_caller(
     guest_scopes: Iterable[str] = (),
     roles: Roles | None = None,
     address: str | None = None,
+    audience: Collection[str] = (),
 ) -> Caller:
     """The caller that `token` stands for without limits and outside issuers. Raises Unauthorized for one that is
     malformed, unknown, expired or revoked."""
-    return await Resolver(database, guest_scopes=guest_scopes, roles=roles).resolve(token, address=address)
+    return await Resolver(database, guest_scopes=guest_scopes, roles=roles).resolve(
+        token, address=address, audience=audience
+    )
 
 
 def _read_key(token: str) -> tuple[UUID, bytes] | None:

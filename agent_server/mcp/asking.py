@@ -7,7 +7,7 @@ because it holds nothing: the row names its caller, tool and arguments, expires,
 A client of before 2026 is asked while its call is open: over HTTP by `back_channel`, over stdio by the SDK.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,15 +23,21 @@ from agent_server.caller import Caller
 from agent_server.calls.call import Runtime, ask_first, call_tool, json_arguments
 from agent_server.calls.confirmations import Changed, Confirmation, Question, find_asker, show_lines
 from agent_server.calls.consent import confirm_call, decline_call, get_open_confirmation
-from agent_server.calls.inquiries import ClientQuestion, ClientQuestionRepository, answers_of
+from agent_server.calls.inquiries import ClientQuestion, ClientQuestionRepository, given_of, inquiries_of
 from agent_server.errors import Conflict, InvalidInput, NotFound
 from agent_server.mcp.back_channel import BackChannel, channel
 from agent_server.mcp.errors import error_data
 from agent_server.mcp.listening import Heard
-from agent_server.questions import Answers, Asked, Inquiry, Reply
+from agent_server.questions import Answers, Asked, Inquiry, Need, Reply
 from agent_server.tool import Tool
 
 Context = ServerRequestContext[Any, Any]
+Request = types.ElicitRequest | types.CreateMessageRequest | types.ListRootsRequest
+_RESULTS: Mapping[type[Request], type[types.Result]] = {
+    types.ElicitRequest: types.ElicitResult,
+    types.CreateMessageRequest: types.CreateMessageResult,
+    types.ListRootsRequest: types.ListRootsResult,
+}
 Outcome = Any | types.CallToolResult | types.InputRequiredResult
 
 _CONFIRM, _ANSWER = "confirm", "answer"
@@ -43,8 +49,7 @@ _ASKED = "ask:"
 class Client:
     """What the client of a call can be asked, and on which way. With neither way it is asked by the answer to its call."""
 
-    forms: bool
-    urls: bool
+    can: frozenset[Need]
     back: BackChannel | None = None
     context: Context | None = None
 
@@ -53,24 +58,31 @@ class Client:
         """Whether it is asked while its call is open."""
         return self.back is not None or self.context is not None
 
-    async def ask(self, id: UUID, params: types.ElicitRequestParams) -> Reply:
-        """Ask while the call is open. What is no answer is none of the user's."""
+    async def ask(self, id: UUID, inquiry: Inquiry) -> Reply:
+        """Ask what a tool asks while the call is open."""
+        return await self.send(id, request_of(inquiry, id))
+
+    async def send(self, id: UUID, request: Request) -> Reply:
+        """Send a request while the call is open. What is no answer is none of the user's."""
         if self.back is not None:
-            body = params.model_dump(mode="json", by_alias=True, exclude_none=True)
-            answer = await self.back.ask(id, "elicitation/create", body)
+            params = request.params and request.params.model_dump(mode="json", by_alias=True, exclude_none=True)
+            answer = await self.back.ask(id, request.method, params or {})
         else:
             assert self.context is not None, "a client that waits has a way"
             related = ServerMessageMetadata(related_request_id=self.context.request_id)
-            request = types.ElicitRequest(params=params)
             try:
-                sent = await self.context.session.send_request(request, types.ElicitResult, metadata=related)
-                answer = sent.model_dump(mode="json")
+                sent = await self.context.session.send_request(request, _RESULTS[type(request)], metadata=related)
+                answer = sent.model_dump(mode="json", by_alias=True, exclude_none=True)
             except (MCPError, ValidationError):
                 answer = None
-        return read_reply(answer)
+        return read_reply(request, answer)
 
 
-def read_reply(answer: Mapping[str, Any] | None) -> Reply:
+def read_reply(request: Request, answer: Mapping[str, Any] | None) -> Reply:
+    """What a client says to a request. Of its model and of its folders it sends what there is, and an error for a no."""
+    if not isinstance(request, types.ElicitRequest):
+        is_there = answer is not None and ("content" in answer or "roots" in answer)
+        return Reply("accept", answer) if is_there else Reply("cancel")
     match answer:
         case {"action": "accept", "content": dict(content)}:
             return Reply("accept", content)
@@ -81,6 +93,15 @@ def read_reply(answer: Mapping[str, Any] | None) -> Reply:
     return Reply("cancel")
 
 
+def request_of(inquiry: Inquiry, id: UUID | None) -> Request:
+    """A tool's question as the protocol has it. `id` is for a client of before 2026."""
+    if inquiry.roots:
+        return types.ListRootsRequest(params=None if id is not None else types.RequestParams())
+    if inquiry.sampling is not None:
+        return types.CreateMessageRequest(params=types.CreateMessageRequestParams.model_validate(inquiry.sampling))
+    return types.ElicitRequest(params=_params_of(inquiry, id))
+
+
 def find_client(context: Context) -> Client:
     """The client of this request.
 
@@ -88,13 +109,26 @@ def find_client(context: Context) -> Client:
     """
     if context.protocol_version not in MODERN_PROTOCOL_VERSIONS and not context.session.can_send_request:
         back = channel.get()
-        return Client(back is not None and back.forms, back is not None and back.urls, back)
-    capabilities = context.session.client_capabilities
-    elicitation = capabilities.elicitation if capabilities else None
-    # A client that names no kind of elicitation can show a form: that is what the protocol had first.
-    forms = elicitation is not None and (elicitation.form is not None or elicitation.url is None)
-    urls = elicitation is not None and elicitation.url is not None
-    return Client(forms, urls, None, None if context.protocol_version in MODERN_PROTOCOL_VERSIONS else context)
+        return Client(frozenset() if back is None else back.can, back)
+    said, can = context.session.client_capabilities, set[Need]()
+    if said is not None and (kinds := said.elicitation) is not None:
+        # A client that names no kind of elicitation can show a form: that is what the protocol had first.
+        can |= {"urls"} if kinds.url is not None else {"forms"}
+        can |= {"forms"} if kinds.form is not None else set()
+    can |= {"samples"} if said is not None and said.sampling is not None else set()
+    can |= {"roots"} if said is not None and said.roots is not None else set()
+    return Client(frozenset(can), None, None if context.protocol_version in MODERN_PROTOCOL_VERSIONS else context)
+
+
+def name_missing(needs: Need) -> Mapping[str, Any]:
+    """What a client of 2026 has to declare to be asked, as `ClientCapabilities`."""
+    match needs:
+        case "forms" | "urls":
+            return {"elicitation": {"form" if needs == "forms" else "url": {}}}
+        case "samples":
+            return {"sampling": {}}
+        case "roots":
+            return {"roots": {}}
 
 
 @dataclass(frozen=True)
@@ -113,10 +147,21 @@ class Asking:
         this call, or is used up or has expired, and as `call_tool`."""
         if self.params.request_state is not None:
             return await self._go_on(self.params.request_state)
-        if find_asker(self.tool, "mcp") == "client" and self.client.forms:
+        if find_asker(self.tool, "mcp") == "client" and "forms" in self.client.can:
             question = await ask_first(self.runtime, self.tool, self._arguments, caller=self.caller, surface="mcp")
             return await self._confirm(question) if self.client.waits else _put(question)
-        return await self._call(Answers(key=uuid4().hex, forms=self.client.forms, urls=self.client.urls))
+        return await self._call(self._begin(uuid4().hex))
+
+    def _begin(self, key: str, given: Sequence[tuple[Inquiry, Reply]] = ()) -> Answers:
+        can = self.client.can
+        return Answers(
+            key=key,
+            given=given,
+            forms="forms" in can,
+            urls="urls" in can,
+            samples="samples" in can,
+            roots="roots" in can,
+        )
 
     @property
     def _arguments(self) -> Mapping[str, Any]:
@@ -135,22 +180,26 @@ class Asking:
                     answers=answers,
                 )
             except Asked as asked:
-                row = await self._keep(asked)
                 if not self.client.waits:
-                    return _require(f"{_ASKED}{row.id}", _ANSWER, _params_of(asked.inquiry, None))
-                reply = await self.client.ask(row.id, _params_of(asked.inquiry, row.id))
-                answers = asked.answers.add(asked.inquiry, reply)
+                    row = await self._keep(asked.inquiries, asked.answers)
+                    requests = zip(_name_all(asked.inquiries), asked.inquiries, strict=True)
+                    return _require(f"{_ASKED}{row.id}", {name: request_of(each, None) for name, each in requests})
+                answers = asked.answers
+                for inquiry in asked.inquiries:
+                    row = await self._keep([inquiry], answers)
+                    answers = answers.add(inquiry, await self.client.ask(row.id, inquiry))
 
-    async def _keep(self, asked: Asked) -> ClientQuestion:
+    async def _keep(self, inquiries: Sequence[Inquiry], answers: Answers) -> ClientQuestion:
         arguments = json_arguments(self.tool, self.tool.validate(self._arguments))
         async with self.runtime.database.transaction(self.caller.id) as session:
             questions = ClientQuestionRepository(session, self.caller)
-            return await questions.put(self.tool.name, arguments, asked.inquiry, asked.answers)
+            return await questions.put(self.tool.name, arguments, inquiries, answers)
 
     async def _confirm(self, question: Question) -> Outcome:
         """Put the question while the call is open."""
         while True:
-            reply = await self.client.ask(await self._keep_question(question), _form_of(question))
+            form = types.ElicitRequest(params=_form_of(question))
+            reply = await self.client.send(await self._keep_question(question), form)
             try:
                 return await self._take_word(UUID(question.id), reply)
             except Changed as changed:
@@ -164,7 +213,7 @@ class Asking:
         async with self.runtime.database.transaction(self.caller.id) as session:
             questions = ClientQuestionRepository(session, self.caller)
             asked = Inquiry(question.question)
-            return (await questions.put(self.tool.name, question.arguments, asked, Answers(key=question.id))).id
+            return (await questions.put(self.tool.name, question.arguments, [asked], Answers(key=question.id))).id
 
     async def _take_word(self, id: UUID, reply: Reply) -> Outcome:
         """What the user's word about a call makes of it. Raises Changed."""
@@ -190,10 +239,12 @@ class Asking:
         except (NotFound, Conflict, InvalidInput) as error:
             data = error_data(error).model_copy(update={"code": types.INVALID_PARAMS})
             raise MCPError.from_error_data(data) from error
-        reply = self._read_response(_ANSWER if is_tools else _CONFIRM)
         if isinstance(row, ClientQuestion):
+            inquiries = inquiries_of(row)
+            replies = [self._read_response(*each) for each in zip(_name_all(inquiries), inquiries, strict=True)]
             await self._use_up(row)
-            return await self._call(answers_of(row, reply, forms=self.client.forms, urls=self.client.urls))
+            return await self._call(self._begin(row.key, given_of(row, replies)))
+        reply = self._read_response(_CONFIRM, Inquiry(""))
         try:
             return await self._take_word(row.id, reply)
         except Changed as changed:
@@ -214,11 +265,13 @@ class Asking:
         if row.tool != self.tool.name or row.arguments != sent:
             raise InvalidInput("requestState: is of another call; call again as at first, without it")
 
-    def _read_response(self, name: str) -> Reply:
+    def _read_response(self, name: str, inquiry: Inquiry) -> Reply:
         response = (self.params.input_responses or {}).get(name)
-        if not isinstance(response, types.ElicitResult):
-            raise MCPError(types.INVALID_PARAMS, f"inputResponses.{name}: send what the user answered to the question")
-        return Reply(response.action, response.content or {})
+        request = request_of(inquiry, None)
+        kinds = (types.CreateMessageResultWithTools,) if inquiry.sampling is not None else ()
+        if response is None or not isinstance(response, (_RESULTS[type(request)], *kinds)):
+            raise MCPError(types.INVALID_PARAMS, f"inputResponses.{name}: send what was answered to the question")
+        return read_reply(request, response.model_dump(mode="json", by_alias=True, exclude_none=True))
 
     async def _use_up(self, row: ClientQuestion) -> None:
         # In a transaction of its own, before the tool runs: of two answers, or one sent twice, one makes the call.
@@ -230,11 +283,17 @@ class Asking:
 
 
 def _put(question: Question) -> types.InputRequiredResult:
-    return _require(question.id, _CONFIRM, _form_of(question))
+    return _require(question.id, {_CONFIRM: types.ElicitRequest(params=_form_of(question))})
 
 
-def _require(state: str, name: str, params: types.ElicitRequestParams) -> types.InputRequiredResult:
-    return types.InputRequiredResult(request_state=state, input_requests={name: types.ElicitRequest(params=params)})
+def _require(state: str, requests: Mapping[str, Request]) -> types.InputRequiredResult:
+    return types.InputRequiredResult(request_state=state, input_requests=dict(requests))
+
+
+def _name_all(inquiries: Sequence[Inquiry]) -> Sequence[str]:
+    """What a client knows these questions by. Those without a name, or with that of another one, are numbered."""
+    names = [inquiry.name or (_ANSWER if n == 0 else f"{_ANSWER}_{n + 1}") for n, inquiry in enumerate(inquiries)]
+    return [f"{name}_{n + 1}" if name in names[:n] else name for n, name in enumerate(names)]
 
 
 def _form_of(question: Question) -> types.ElicitRequestFormParams:

@@ -9,7 +9,7 @@ clients show to their user.
 
 import secrets
 from codecs import BOM_UTF8
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -27,20 +27,21 @@ from agent_server.errors import AgentServerError, Forbidden, TooLarge, Unauthori
 from agent_server.http.middleware import mark_counted
 from agent_server.http.statuses import status_of
 from agent_server.identity.rights import require_member
-from agent_server.mcp.back_channel import STREAMS, BackChannel, channel, keep_answer, mark_session, read_marks
+from agent_server.mcp.back_channel import STREAMS, BackChannel, channel, is_left, keep_answer, mark_session, read_marks
 from agent_server.mcp.errors import error_data
 from agent_server.mcp.metadata import Resource
 from agent_server.mcp.open_calls import SESSION, Ending, OpenCalls, find_left, name_request, until_left
+from agent_server.questions import Need
 
 
 class Resolve(Protocol):
     """Finds the caller that a token stands for.
 
-    It is one of ours, or one of an outside issuer for this resource. Raises Unauthorized, and TooMany for a caller or
-    an `address` that asks too often.
+    It is one of ours, or one of an outside issuer for a resource of `audience`. Raises Unauthorized, and TooMany for a
+    caller or an `address` that asks too often.
     """
 
-    def __call__(self, token: str, /, *, address: str | None) -> Awaitable[Caller]: ...
+    def __call__(self, token: str, /, *, address: str | None, audience: Collection[str]) -> Awaitable[Caller]: ...
 
 
 Authorise = Callable[[Caller, Any], Awaitable[None]]
@@ -138,14 +139,15 @@ class Authenticated:
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             ending = Ending(send)
-            forms, urls = read_marks(session) if scope.get(STREAMS) else (False, False)
-            back = BackChannel(self.database, self.calls, caller, forms, urls, ending.send)
+            can = read_marks(session) if scope.get(STREAMS) else frozenset[Need]()
+            back = BackChannel(self.database, self.calls, caller, can, ending.send)
             was = channel.set(back)
             try:
-                with self.calls.open(name) as is_left:
+                with self.calls.open(name) as left:
+                    is_left.set(lambda: left.is_set() and not self.calls.is_stopping)
                     if not self.calls.is_stopping:
-                        await self.app(scope, until_left(receive, is_left), back.send)
-                    if is_left.is_set():
+                        await self.app(scope, until_left(receive, left), back.send)
+                    if left.is_set():
                         error = STOPPED if self.calls.is_stopping else cancelled
                         await ending.end({"jsonrpc": "2.0", "id": id, "error": error})
             finally:
@@ -157,7 +159,8 @@ class Authenticated:
         if token is None:
             raise Unauthorized("MCP needs an API key: send `Authorization: Bearer <API key>`")
         mark_counted(request.scope)
-        caller = await self.resolve(token, address=request.client and request.client.host)
+        address = request.client and request.client.host
+        caller = await self.resolve(token, address=address, audience=self.resource.audience)
         require_member(caller, "MCP needs an API key (`agent-server key create` makes one)")
         return caller
 

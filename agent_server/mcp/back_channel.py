@@ -13,7 +13,7 @@ sends with each request, so that no replica has to keep it. A client that lies t
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -25,31 +25,50 @@ from agent_server.caller import Caller
 from agent_server.calls.inquiries import LASTS, ClientQuestionRepository
 from agent_server.db import Database, storable
 from agent_server.mcp.open_calls import OpenCalls
+from agent_server.questions import Need
 
 POLL_SECONDS = 1.0
 """The longest that a hint which was lost holds a call up."""
 STREAMS = "agent_server.streams"
 """The key in an ASGI scope that says whether the client reads a stream while it is written."""
 
-_MARKS = {"form": "f", "url": "u"}
+_MARKS: Mapping[Need, str] = {"forms": "f", "urls": "u", "samples": "s", "roots": "r"}
 channel: ContextVar["BackChannel | None"] = ContextVar("mcp_back_channel", default=None)
 """The way to the client whose call is being answered, where it has one."""
+
+
+is_left: ContextVar[Callable[[], bool]] = ContextVar("mcp_is_left")
+"""Whether the client of the call that is being answered has said that it no longer wants it."""
+
+
+def is_stopped() -> bool:
+    """Whether a call that is cancelled is so because its client wants it to stop.
+
+    Over HTTP a connection may also be lost. Where nothing is said of it, as over stdio, there is no other reason.
+    """
+    return is_left.get(lambda: True)()
 
 
 def mark_session(id: str, message: Any) -> str:
     """The id of a session with what its client, by its `initialize`, can be asked."""
     match message:
-        case {"params": {"capabilities": {"elicitation": dict(kinds)}}}:
-            # One that names no kind can show a form: that is what the protocol had first.
-            named = [mark for kind, mark in _MARKS.items() if kind in kinds] or ["f"]
-            return f"{id}-{''.join(named)}"
+        case {"params": {"capabilities": dict(said)}}:
+            can = set[Need]()
+            if isinstance(kinds := said.get("elicitation"), dict):
+                # One that names no kind can show a form: that is what the protocol had first.
+                can |= {"urls"} if "url" in kinds else {"forms"}
+                can |= {"forms"} if "form" in kinds else set()
+            can |= {"samples"} if isinstance(said.get("sampling"), dict) else set()
+            can |= {"roots"} if isinstance(said.get("roots"), dict) else set()
+            marks = "".join(mark for need, mark in _MARKS.items() if need in can)
+            return f"{id}-{marks}" if marks else id
     return id
 
 
-def read_marks(session: str | None) -> tuple[bool, bool]:
-    """Whether the client of a session can show a form, and whether it can open an address."""
+def read_marks(session: str | None) -> frozenset[Need]:
+    """What the client of a session can be asked."""
     marks = (session or "").partition("-")[2]
-    return _MARKS["form"] in marks, _MARKS["url"] in marks
+    return frozenset(need for need, mark in _MARKS.items() if mark in marks)
 
 
 def find_answer(message: Any) -> tuple[UUID, str] | None:
@@ -85,8 +104,7 @@ class BackChannel:
     database: Database
     calls: OpenCalls
     caller: Caller
-    forms: bool
-    urls: bool
+    can: frozenset[Need]
     _send: Send
 
     def __post_init__(self) -> None:

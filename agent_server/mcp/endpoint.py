@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from mcp.server.lowlevel import Server
+from mcp.server.lowlevel import Server as McpServer
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.types import ASGIApp
@@ -14,22 +14,25 @@ from agent_server.caller import Caller
 from agent_server.calls.call import Runtime, authorise_call
 from agent_server.knowledge.resources import SCHEME
 from agent_server.mcp.accept import AnyAccept
-from agent_server.mcp.auth import Authenticated, Resolve, current_caller
+from agent_server.mcp.agents import AskAgent
+from agent_server.mcp.auth import Authenticated, Authorise, Resolve, current_caller
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.metadata import Resource
 from agent_server.mcp.offers import Offers
 from agent_server.mcp.open_calls import OpenCalls
 from agent_server.mcp.server import create_mcp_server
 from agent_server.mcp.sessions import create_stream
+from agent_server.server import Server
 from agent_server.settings import Settings
 from agent_server.tool import Tool
+from agent_server.toolsets import ASK_AGENT
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """The ASGI app of `/mcp`. It serves while `run()`, which works once, is open."""
 
-    server: Server
+    server: McpServer
     asgi: ASGIApp
     run: Callable[[], AbstractAsyncContextManager[None]]
 
@@ -46,9 +49,11 @@ def create_endpoint(
     offers: Offers | None,
     resource: Resource,
     calls: OpenCalls,
+    server: Callable[[], Server] | None = None,
 ) -> Endpoint:
     """`tools` and `documents` over HTTP for the callers that `resolve` finds by their token."""
-    server = create_mcp_server(
+    agents = None if server is None or ASK_AGENT in tools else AskAgent(server)
+    mcp = create_mcp_server(
         runtime,
         tools,
         name=name,
@@ -57,24 +62,12 @@ def create_endpoint(
         caller=current_caller,
         documents=documents,
         offers=offers,
+        agents=agents,
     )
-
-    async def authorise(caller: Caller, message: Any) -> None:
-        match message:
-            # A batch. The protocol refuses it, but a call in it must not pass unchecked in any case.
-            case [*messages]:
-                for one in messages:
-                    await authorise(caller, one)
-            case {"method": "tools/call", "params": {"name": str(key)}} if key in tools:
-                await authorise_call(runtime, tools[key], caller=caller, surface="mcp")
-            case {"method": "resources/read", "params": {"uri": str(uri)}} if documents and uri.startswith(SCHEME):
-                documents.authorise(caller)
-            case {"method": method, "params": {**params}} if offers is not None:
-                offers.authorise(caller, method, params)
 
     limit = runtime.settings.body_limit
     manager = StreamableHTTPSessionManager(
-        server,
+        mcp,
         stateless=True,
         # A response in JSON drops progress, and lets a call run on when its client has left.
         json_response=False,
@@ -84,14 +77,41 @@ def create_endpoint(
     app = Authenticated(
         manager.handle_request,
         resolve=resolve,
-        authorise=authorise,
+        authorise=_create_check(runtime, tools, documents, offers, agents),
         body_limit=limit,
         resource=resource,
         calls=calls,
         stream=create_stream(runtime, documents, offers),
         database=runtime.database,
     )
-    return Endpoint(server, AnyAccept(app), manager.run)
+    return Endpoint(mcp, AnyAccept(app), manager.run)
+
+
+def _create_check(
+    runtime: Runtime,
+    tools: Mapping[str, Tool[..., Any]],
+    documents: Documents | None,
+    offers: Offers | None,
+    agents: AskAgent | None,
+) -> Authorise:
+    """What refuses messages that their caller may not send."""
+
+    async def authorise(caller: Caller, message: Any) -> None:
+        match message:
+            # A batch. The protocol refuses it, but a call in it must not pass unchecked in any case.
+            case [*messages]:
+                for one in messages:
+                    await authorise(caller, one)
+            case {"method": "tools/call", "params": {"name": str(key)}} if key in tools:
+                await authorise_call(runtime, tools[key], caller=caller, surface="mcp")
+            case {"method": "tools/call", "params": {"name": "ask_agent", **params}} if agents is not None:
+                agents.authorise(caller, params.get("arguments"))
+            case {"method": "resources/read", "params": {"uri": str(uri)}} if documents and uri.startswith(SCHEME):
+                documents.authorise(caller)
+            case {"method": method, "params": {**params}} if offers is not None:
+                offers.authorise(caller, method, params)
+
+    return authorise
 
 
 def _security(settings: Settings) -> TransportSecuritySettings:

@@ -1,11 +1,11 @@
-"""What an OAuth client is told of `/mcp` as a protected resource.
+"""What an OAuth client is told of `/mcp`, and of each toolset below it, as a protected resource.
 
 From the document of RFC 9728 and the challenges of RFC 6750 it learns where to get a token, for which resource (RFC
 8707) and with which scopes.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from agent_server.settings import Settings
 from agent_server.tool import Tool
 
 PATH = "/mcp"
+CHAT = "conversations:write"
+"""What a caller needs to ask an agent."""
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
@@ -41,28 +43,31 @@ class ResourceMetadata(BaseModel):
     resource_name: str
 
 
-def canonical_address(settings: Settings) -> str | None:
+def canonical_address(settings: Settings, path: str = PATH) -> str | None:
     """The resource that a token must be for in its `aud`.
 
     None where the server has not been told its public address.
     """
     public = settings.public_url
-    return f"{public}{PATH}" if public else None
+    return f"{public}{path}" if public else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """`/mcp` as OAuth clients see it. `reading` are the scopes to begin with: more is asked for when it is needed."""
+    """What is at `path` as OAuth clients see it. `audience` are the resources that a token may be for, and `reading` the
+    scopes to begin with: more is asked for when it is needed."""
 
+    path: str
     name: str
     address: str | None
+    audience: tuple[str, ...]
     issuers: tuple[str, ...]
     scopes: frozenset[str]
     reading: frozenset[str]
 
     def metadata(self, request: Request) -> ResourceMetadata:
         return ResourceMetadata(
-            resource=self._base_address(request) + PATH,
+            resource=self._base_address(request) + self.path,
             authorization_servers=list(self.issuers),
             scopes_supported=sorted(self.scopes),
             bearer_methods_supported=["header"],
@@ -83,7 +88,7 @@ class Resource:
             parameters["scope"] = " ".join(sorted(self.reading))
         if "error" in parameters:
             parameters["error_description"] = described
-        parameters["resource_metadata"] = f"{self._base_address(request)}{WELL_KNOWN}{PATH}"
+        parameters["resource_metadata"] = f"{self._base_address(request)}{WELL_KNOWN}{self.path}"
         return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters.items() if value)
 
     def _scopes_to_ask(self, error: Forbidden, caller: Caller | None) -> str:
@@ -96,7 +101,7 @@ class Resource:
 
     def _base_address(self, request: Request) -> str:
         if self.address is not None:
-            return self.address.removesuffix(PATH)
+            return self.address.removesuffix(self.path)
         # The host is the client's text and goes into a quoted header: what is no host is not repeated.
         host = request.headers.get("host", "")
         return f"{request.url.scheme}://{host if _HOST.fullmatch(host) else 'localhost'}"
@@ -104,15 +109,18 @@ class Resource:
 
 def describe_resource(
     settings: Settings,
+    path: str,
     name: str,
     tools: Iterable[Tool[..., Any]],
     documents: Documents | None,
     offers: Offers | None = None,
+    *,
+    more: Iterable[str] = (),
 ) -> Resource:
-    """The resource that these tools, documents and offers make. Scopes for staff are left out: clients are not told to ask
+    """The resource that these tools, documents and offers make, with `more` scopes. Scopes for staff are left out: clients are not told to ask
     every user for them."""
     staff = set(staff_scopes())
-    effects: Mapping[str, set[str]] = {"read": set(), "write": set()}
+    effects: dict[str, set[str]] = {"read": set(), "write": set()}
     for tool in tools:
         if tool.staff:
             staff.add(tool.scope)
@@ -121,29 +129,38 @@ def describe_resource(
         effects["read"].add(documents.scope)
     if offers is not None:
         effects["read"] |= {resource.scope for resource in offers.workspace.resources}
+    effects["write"].update(more)
+    address = canonical_address(settings, path)
+    # A token for all of it is one for each part, and none for a part is one for more.
+    accepted = dict.fromkeys((canonical_address(settings), address))
     return Resource(
+        path=path,
         name=name,
-        address=canonical_address(settings),
+        address=address,
+        audience=tuple(each for each in accepted if each is not None),
         issuers=tuple(issuer.issuer for issuer in settings.issuers),
         scopes=frozenset((effects["read"] | effects["write"]) - staff),
         reading=frozenset(effects["read"] - staff),
     )
 
 
-def metadata_router(resource: Resource) -> APIRouter:
-    """The document at both of its addresses."""
+def metadata_router(resources: Sequence[Resource]) -> APIRouter:
+    """The documents of all resources, of which the first is that of `/mcp`."""
     router = APIRouter(tags=["mcp"])
-
-    async def read(request: Request) -> JSONResponse:
-        """Where a client of `/mcp` gets a token, and with which scopes (RFC 9728)."""
-        return JSONResponse(resource.metadata(request).model_dump(), headers=_OPEN)
 
     async def preflight() -> Response:
         return Response(status_code=204, headers=_PREFLIGHT)
 
-    # RFC 9728 puts the path of the resource at the end. Clients that find nothing there ask without it.
-    for path in (WELL_KNOWN + PATH, WELL_KNOWN):
-        name = "resource_metadata" if path == WELL_KNOWN else "mcp_resource_metadata"
+    def add(path: str, name: str, resource: Resource) -> None:
+        async def read(request: Request) -> JSONResponse:
+            """Where a client of `/mcp` gets a token, and with which scopes (RFC 9728)."""
+            return JSONResponse(resource.metadata(request).model_dump(), headers=_OPEN)
+
         router.add_api_route(path, read, methods=["GET"], response_model=ResourceMetadata, name=name)
         router.add_api_route(path, preflight, methods=["OPTIONS"], include_in_schema=False)
+
+    # RFC 9728 puts the path of the resource at the end. Clients that find nothing there ask without it.
+    add(WELL_KNOWN, "resource_metadata", resources[0])
+    for resource in resources:
+        add(WELL_KNOWN + resource.path, resource.path.strip("/").replace("/", "_") + "_resource_metadata", resource)
     return router

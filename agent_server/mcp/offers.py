@@ -1,7 +1,7 @@
 """What a server offers beside its tools and documents: prompts, resources of functions, and who may have them."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent_server.caller import Caller
@@ -11,6 +11,7 @@ from agent_server.identity.rights import require
 from agent_server.mcp.streams import Streams
 from agent_server.prompts import AgentPrompt
 from agent_server.resource import Resource, find_resource
+from agent_server.toolsets import Part
 from agent_server.workspace import Workspace
 
 _AT_ADDRESS = ("resources/read", "resources/subscribe")
@@ -35,15 +36,27 @@ class Watching:
 class Offers:
     """The prompts and resources of `workspace`, and how clients watch them, if they may.
 
-    Another version of the workspace may be put in its place while the process runs.
+    Another version of the workspace may be put in its place while the process runs. `has_content` says whether the pages
+    of content/ are offered, `asks` whether agents can be asked, and `parts` are the offers of its toolsets, by their names.
     """
 
     workspace: Workspace
     watching: Watching | None = None
+    has_content: bool = True
+    asks: bool = True
+    parts: dict[str, "Offers"] = field(default_factory=dict)
+
+    def narrow(self, toolset: str) -> "Offers":
+        """What a toolset offers of these."""
+        workspace, part = _narrow(self.workspace, toolset)
+        self.parts[toolset] = Offers(workspace, self.watching, part.has_content, part.asks)
+        return self.parts[toolset]
 
     def replace(self, workspace: Workspace) -> None:
-        """Offer another version of the workspace, and tell those who watch its lists."""
+        """Offer another version of the workspace with the same toolsets, and tell those who watch its lists."""
         self.workspace = workspace
+        for name, part in self.parts.items():
+            part.workspace, _ = _narrow(workspace, name)
         if self.watching is not None:
             for each in LISTS:
                 self.watching.changes.hear(name_subject(each))
@@ -81,3 +94,9 @@ class Offers:
         """The scope that a caller lacks for what a prompt speaks of."""
         tools = self.workspace.tools
         return next((tools[name].scope for name in prompt.tools if not caller.may(tools[name].scope)), None)
+
+
+def _narrow(workspace: Workspace, toolset: str) -> tuple[Workspace, Part]:
+    """The workspace with what is in a toolset alone."""
+    part = workspace.toolsets[toolset].narrow(workspace.tools, workspace.prompts, workspace.resources)
+    return replace(workspace, tools=part.tools, prompts=part.prompts, resources=part.resources), part

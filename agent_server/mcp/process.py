@@ -1,9 +1,10 @@
 """The tools and the content of a process as MCP clients have them."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from agent_server.caller import Caller
+from agent_server.errors import InvalidInput, name_known, quote_value
 from agent_server.knowledge.search import DocumentSummary, list_documents, read_document
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.offers import Offers
@@ -16,19 +17,34 @@ if TYPE_CHECKING:
     from mcp.server.lowlevel import Server as McpServer
 
 
-def create_mcp(server: Server, caller: Caller) -> "McpServer":
-    """The MCP server for one client, who is `caller`."""
+def create_mcp(
+    server: Server,
+    caller: Caller,
+    toolset: str | None = None,
+    *,
+    start: Callable[[], Awaitable[object]] | None = None,
+) -> "McpServer":
+    """The MCP server for one client, who is `caller`, of the whole workspace or of a toolset. `start` has this process run
+    turns, if it does not yet. Raises InvalidInput for a toolset that is not there."""
+    from agent_server.mcp.agents import AskAgent  # noqa: PLC0415  # heavy
     from agent_server.mcp.server import create_mcp_server  # noqa: PLC0415  # heavy
 
+    declared = server.workspace.toolsets
+    if toolset is not None and toolset not in declared:
+        raise InvalidInput(f"toolset: there is no toolset {quote_value(toolset)}; {name_known(toolset, declared)}")
+    offers = Offers(server.workspace)
+    offers = offers if toolset is None else offers.narrow(toolset)
+    described = None if toolset is None else declared[toolset].description
     return create_mcp_server(
         server.runtime,
-        server.workspace.tools,
+        offers.workspace.tools,
         name=server.settings.title,
         version=VERSION,
-        instructions=tell_instructions(server.workspace, server.settings),
+        instructions=described or tell_instructions(server.workspace, server.settings),
         caller=lambda: caller,
-        documents=create_documents(server),
-        offers=Offers(server.workspace),
+        documents=create_documents(server) if offers.has_content else None,
+        offers=offers,
+        agents=AskAgent(lambda: server, start) if offers.asks else None,
     )
 
 

@@ -110,7 +110,9 @@ def _explain(declared: Input) -> str | None:
 
 def _can_ask_for(missing: Mapping[str, Input], context: ServerRequestContext[Any, Any]) -> bool:
     is_modern = context.protocol_version in MODERN_PROTOCOL_VERSIONS
-    return is_modern and find_client(context).forms and all(each.type in _IN_FORMS for each in missing.values())
+    return (
+        is_modern and "forms" in find_client(context).can and all(each.type in _IN_FORMS for each in missing.values())
+    )
 
 
 def _ask_for(prompt: AgentPrompt, missing: Mapping[str, Input]) -> types.InputRequiredResult:

@@ -9,21 +9,27 @@ from mcp.server.caching import CacheableMethod, CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.errors import AgentServerError, Forbidden, quote_value
 from agent_server.log import without_secrets
-from agent_server.mcp.asking import Asking, find_client
+from agent_server.mcp.asking import Asking, find_client, name_missing
 from agent_server.mcp.documents import Documents
-from agent_server.mcp.errors import render_errors
+from agent_server.mcp.errors import error_data, render_errors
+from agent_server.mcp.finding import NAME as FIND
+from agent_server.mcp.finding import FindTools, choose_listed
 from agent_server.mcp.listening import Heard, LogLevels
 from agent_server.mcp.methods import add_methods
 from agent_server.mcp.offers import Offers
+from agent_server.mcp.own import Call, OwnTool
 from agent_server.mcp.pages import refuse_cursor
 from agent_server.mcp.resources import list_icons
 from agent_server.mcp.subscriptions import WatchedServer
 from agent_server.mcp.tools import describe_all, render_failure, render_output
+from agent_server.questions import Unasked
+from agent_server.settings import Settings
 from agent_server.tool import Tool
 
 # Private, because a list depends on the scopes of its caller.
@@ -49,39 +55,33 @@ def create_mcp_server(
     caller: Callable[[], Caller],
     documents: Documents | None = None,
     offers: Offers | None = None,
+    agents: OwnTool | None = None,
 ) -> Server:
-    """A server of `tools`, of `documents` as resources and of what else it `offers`. `caller` says who makes the request being answered.
+    """A server of `tools`, of `documents` as resources and of what else it `offers`. `caller` says who makes the request
+    being answered, and `agents` is the tool that asks them, if there is one.
 
     A call fails as the model can read it (a result with `isError`), save for a tool that is not there or not the
     caller's to use: that is an error of the protocol.
     """
     levels = LogLevels()
-    listed = describe_all(tools, output_schemas=runtime.settings.mcp_output_schemas)
+    catalogue = _Catalogue(runtime.settings, tools, agents)
 
     async def list_tools(_: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         refuse_cursor(params)
-        me = caller()
-        return types.ListToolsResult(tools=[entry for tool, entry in listed if me.may(tool.scope)])
+        return types.ListToolsResult(tools=catalogue.list_entries(caller()))
 
     async def call(
         context: Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult | types.InputRequiredResult:
         me = caller()
         tool = tools.get(params.name)
+        heard = Heard(context, levels)
+        if tool is None and (mine := catalogue.own.get(params.name)) is not None:
+            return await _call_own(mine, Call(params.arguments or {}, me, heard))
         if tool is None:
             # Only what this caller may use is suggested, since it is not told of the rest.
-            raise _unknown_tool(params.name, [tool.name for tool, _ in listed if me.may(tool.scope)])
-        heard = Heard(context, levels)
-        try:
-            async with heard.beating():
-                output = await Asking(runtime, tool, params, me, find_client(context), heard).make()
-        # An error of the protocol: the client must get a scope, and the model can do nothing about it.
-        except Forbidden:
-            raise
-        except AgentServerError as error:
-            return render_failure(error)
-        is_result = isinstance(output, types.CallToolResult | types.InputRequiredResult)
-        return output if is_result else render_output(tool, output)
+            raise _unknown_tool(params.name, catalogue.list_names(me))
+        return await _call_tool(Asking(runtime, tool, params, me, find_client(context), heard), context)
 
     server = WatchedServer(
         name,
@@ -90,7 +90,7 @@ def create_mcp_server(
         icons=list_icons(runtime.settings.mcp_icon),
         cache_hints=_CACHE,
         # Without this the SDK runs list_tools before every call, half as much work again.
-        get_tool_input_schema=lambda name: tools[name].input_schema if name in tools else None,
+        get_tool_input_schema=catalogue.find_schema,
         on_list_tools=list_tools,
         on_call_tool=call,
     )
@@ -98,6 +98,61 @@ def create_mcp_server(
     server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, levels.set)
     add_methods(server, runtime, documents, offers, caller)
     return server
+
+
+class _Catalogue:
+    """The tools that are served, with their entries in lists. `own` are those of MCP's own, by their names."""
+
+    def __init__(self, settings: Settings, tools: Mapping[str, Tool[..., Any]], agents: OwnTool | None) -> None:
+        self._settings, self._tools = settings, tools
+        self._listed = describe_all(tools, output_schemas=settings.mcp_output_schemas)
+        finder = None if settings.mcp_find_tools is None else FindTools(self._listed)
+        # A tool of the workspace that has such a name goes before ours.
+        self.own = {each.entry.name: each for each in (finder, agents) if each and each.entry.name not in tools}
+
+    def list_entries(self, caller: Caller) -> list[types.Tool]:
+        settings = self._settings
+        entries, finds = choose_listed(self._listed, caller, settings.mcp_find_tools, settings.mcp_listed_tools)
+        own = [each.entry for name, each in self.own.items() if each.may(caller) and (finds or name != FIND)]
+        return [*own, *entries]
+
+    def list_names(self, caller: Caller) -> list[str]:
+        return [tool.name for tool, _ in self._listed if caller.may(tool.scope)]
+
+    def find_schema(self, name: str) -> dict[str, Any] | None:
+        if name in self.own:
+            return self.own[name].entry.input_schema
+        return self._tools[name].input_schema if name in self._tools else None
+
+
+async def _call_tool(asking: Asking, context: Context) -> types.CallToolResult | types.InputRequiredResult:
+    try:
+        async with asking.heard.beating():
+            output = await asking.make()
+    # An error of the protocol: the client must get a scope, and the model can do nothing about it.
+    except Forbidden:
+        raise
+    except Unasked as error:
+        # Of the protocol of 2026. A client of before has no such error.
+        if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
+            data = {**(error_data(error).data or {}), "requiredCapabilities": name_missing(error.needs)}
+            raise MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, error.message, data) from error
+        return render_failure(error)
+    except AgentServerError as error:
+        return render_failure(error)
+    if isinstance(output, types.CallToolResult | types.InputRequiredResult):
+        return output
+    return render_output(asking.tool, output)
+
+
+async def _call_own(tool: OwnTool, call: Call) -> types.CallToolResult:
+    try:
+        async with call.heard.beating():
+            return await tool.call(call)
+    except Forbidden:  # as of any tool
+        raise
+    except AgentServerError as error:
+        return render_failure(error)
 
 
 def _unknown_tool(name: str, known: list[str]) -> MCPError:

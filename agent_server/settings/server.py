@@ -40,6 +40,14 @@ class ServerSettings(BaseModel):
         bool, Field(description="Whether MCP clients are told the schemas of results, which costs models tokens.")
     ] = False
 
+    mcp_find_tools: Annotated[
+        PositiveInt | None,
+        Field(description="With more tools than this a client is listed `find_tools` in their place."),
+    ] = None
+    mcp_listed_tools: Annotated[
+        tuple[str, ...], Field(description="Tools that are listed beside `find_tools` all the same.")
+    ] = ()
+
     mcp_instructions: Annotated[
         str | None, Field(description="What MCP clients are told of this server, in place of its list of specialists.")
     ] = None

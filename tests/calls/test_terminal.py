@@ -69,5 +69,5 @@ async def test_a_call_tells_how_far_it_is_on_standard_error(
         await call_tool(runtime, choose, {}, caller=me, surface="cli", listener=listener, answers=answers)
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", "Looking: 1 of 2\nThere are some\n")
-    answers = asked.value.answers.add(asked.value.inquiry, Reply("accept", {"size": 42, "long": True}))
+    answers = asked.value.answers.add(asked.value.inquiries[0], Reply("accept", {"size": 42, "long": True}))
     assert await call_tool(runtime, choose, {}, caller=me, surface="cli", answers=answers) == "red 42"

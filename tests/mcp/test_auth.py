@@ -248,7 +248,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_failure(a
         answered.append(message)
 
     headers = [(b"authorization", f"Bearer {notebook.key}".encode())]
-    await app({"type": "http", "method": "POST", "path": "/mcp", "headers": headers}, receive, send)
+    await app.routes[0].app({"type": "http", "method": "POST", "path": "/mcp", "headers": headers}, receive, send)
 
     assert answered == []
 

@@ -3,7 +3,6 @@ balancer that knows no sessions."""
 
 import asyncio
 import re
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -19,33 +18,19 @@ HERE = Path(__file__).parent / "conformance"
 REPLICAS = 3
 SCENARIOS = {"2025-11-25": 30, "2026-07-28": 37}
 """How many a revision requires."""
-KNOWN: Mapping[str, set[str]] = {
-    "2025-11-25": {"tools-call-sampling"},
-    "2026-07-28": {
-        "server-stateless",
-        "input-required-result-basic-elicitation",
-        "input-required-result-basic-sampling",
-        "input-required-result-basic-list-roots",
-        "input-required-result-multiple-input-requests",
-        "input-required-result-capability-check",
-    },
-}
-"""What is known not to pass yet. One that passes is taken out here."""
 _RESULT = re.compile(r"^(✓|✗) ([a-z0-9-]+): ", re.MULTILINE)
 _NOT_SCORED = re.compile(r"^  [✓✗] ([a-z0-9-]+) \(", re.MULTILINE)
 
 
 @pytest.mark.parametrize("revision", SCENARIOS)
-async def test_what_a_revision_requires_passes_but_for_what_is_known(
-    start_other: Start, revision: str, tmp_path: Path
-) -> None:
+async def test_all_that_a_revision_requires_passes(start_other: Start, revision: str, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(start_other(HERE / "workspace")) for _ in range(REPLICAS)]
         bases = [str(client.http.base_url).rstrip("/") for client in clients]
         base = await stack.enter_async_context(balance(bases, clients[0].key))
         results = await _run_suite(f"{base}/mcp", revision, tmp_path)
     assert len(results) == SCENARIOS[revision]
-    assert {name for name, passed in results.items() if not passed} == KNOWN[revision]
+    assert {name for name, passed in results.items() if not passed} == set()
 
 
 async def _run_suite(url: str, revision: str, folder: Path) -> dict[str, bool]:

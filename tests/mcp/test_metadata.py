@@ -52,7 +52,7 @@ async def test_the_challenge_leads_to_the_document_of_the_resource_that_was_aske
 
 
 async def test_a_server_that_knows_its_public_address_never_says_another(database: Database, me: Caller) -> None:
-    async def resolve(_: str, /, *, address: str | None) -> Caller:
+    async def resolve(_: str, /, *, address: str | None, audience: object) -> Caller:
         return Caller(id=me.id, kind="user", scopes=frozenset({"notes:read", "elsewhere:read"}))
 
     issuer = Issuer(issuer="https://login.example.com", audience=("x",), jwks_url="https://login.example.com/jwks")

@@ -71,3 +71,5 @@ async def test_the_command_serves_the_same_over_stdio(stocked_url: str) -> None:
     parameters = StdioServerParameters(command=program, args=arguments, env=environment)
     async with McpClient(parameters) as mcp:
         assert await _use(mcp) == ["Service the regulator"]
+        answer = (await mcp.call_tool("ask_agent", {"message": "Can I dive with asthma?"})).structured_content or {}
+        assert (answer["status"], answer["citations"] != []) == ("done", True)

@@ -6,7 +6,22 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from agent_server import Accepted, Audio, Embedded, Image, InvalidInput, ToolContext, announce, resource, tool
+from agent_server import (
+    Accepted,
+    Ask,
+    Audio,
+    Dismissed,
+    Embedded,
+    Image,
+    InvalidInput,
+    ListRoots,
+    Sample,
+    Sampled,
+    ToolContext,
+    announce,
+    resource,
+    tool,
+)
 
 Form = TypeVar("Form", bound=BaseModel)
 
@@ -112,6 +127,20 @@ async def test_elicitation(context: ToolContext, message: str) -> str:
 
 
 @tool(scope="fixtures:read", effect="read")
+async def test_streaming_elicitation(context: ToolContext) -> str:
+    """Ask the user, and say before that how far it is."""
+    await context.report_progress(1, 2, "about to ask")
+    return await _ask(context, "Who are you?", Answer)
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_logging_tool(context: ToolContext) -> str:
+    """Say what it does."""
+    await context.log("at work")
+    return "done"
+
+
+@tool(scope="fixtures:read", effect="read")
 async def test_elicitation_sep1034_defaults(context: ToolContext) -> str:
     """Ask the user with values that are filled in."""
     return await _ask(context, "Please answer", Defaults)
@@ -135,8 +164,8 @@ class Agreement(BaseModel):
     ok: bool
 
 
-async def _fill(context: ToolContext, message: str, form: type[Form]) -> Form:
-    reply = await context.ask(message, form)
+async def _fill(context: ToolContext, message: str, form: type[Form], name: str | None = None) -> Form:
+    reply = await context.ask(message, form, name=name)
     if not isinstance(reply, Accepted):
         raise InvalidInput("The user has not answered")
     return reply.data
@@ -145,7 +174,57 @@ async def _fill(context: ToolContext, message: str, form: type[Form]) -> Form:
 @tool(scope="fixtures:read", effect="read")
 async def test_input_required_result_elicitation(context: ToolContext) -> str:
     """Ask for a name."""
-    return f"Hello, {(await _fill(context, 'What is your name?', Name)).name}!"
+    return f"Hello, {(await _fill(context, 'What is your name?', Name, 'user_name')).name}!"
+
+
+def _text(reply: Sampled | Dismissed) -> str:
+    if not isinstance(reply, Sampled):
+        raise InvalidInput("The client's model was not asked")
+    return reply.text
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_sampling(context: ToolContext, prompt: str) -> str:
+    """Ask the client's model."""
+    return f"LLM response: {_text(await context.sample(prompt, max_tokens=100))}"
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_missing_capability(context: ToolContext) -> str:
+    """Ask a model that the client has not said it has."""
+    return _text(await context.sample("Hello"))
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_input_required_result_sampling(context: ToolContext) -> str:
+    """Ask the client's model."""
+    return _text(await context.sample("What is the capital of France?", max_tokens=100, name="capital_question"))
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_input_required_result_list_roots(context: ToolContext) -> str:
+    """Ask for the client's folders."""
+    roots = await context.roots(name="client_roots")
+    return "none" if isinstance(roots, Dismissed) else ", ".join(root.uri for root in roots)
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_input_required_result_multiple_inputs(context: ToolContext) -> str:
+    """Ask three things at once."""
+    name, greeting, roots = await context.ask_all(
+        Ask("What is your name?", Name, name="user_name"),
+        Sample("Generate a greeting", max_tokens=50, name="greeting"),
+        ListRoots(name="client_roots"),
+    )
+    return f"{_text(greeting)} {name} {roots}"
+
+
+@tool(scope="fixtures:read", effect="read")
+async def test_input_required_result_capabilities(context: ToolContext) -> str:
+    """Ask what the client can be asked."""
+    if context.can_ask("forms"):
+        return (await _fill(context, "What is your name?", Name)).name
+    return _text(await context.sample("Make up a name", name="made_up"))
 
 
 @tool(scope="fixtures:read", effect="read")
