@@ -150,10 +150,6 @@ def _has_sources(cwd: Path, environment: Mapping[str, str]) -> bool:
     return any((folder / "agent_server").is_dir() for folder in folders if folder.resolve() != ROOT)
 
 
-_started: list[subprocess.Popen[bytes]] = []
-"""Kept: they outlive this process where others use them still."""
-
-
 @cache
 def _socket(*, ours: bool) -> str:
     """The socket of a zygote that lives as long as any process of this run of tests that asked for it."""
@@ -187,8 +183,9 @@ def _start_zygote(path: Path, users: Path, *, ours: bool) -> None:
             start_new_session=True,
         )
     assert process.stdout is not None
-    assert process.stdout.readline()
-    _started.append(process)
+    with process.stdout as out:
+        assert out.readline()
+    process.returncode = 0  # nobody waits for its end: it outlives this process where others use it still
 
 
 def _serve(path: str, root: str | None = None) -> None:
