@@ -5,14 +5,18 @@ prepared of a statement it need not prepare for the next test.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+import asyncpg
 import pytest
 
 from agent_server.db import Database
+from agent_server.db.outages import DatabaseAway
 from agent_server.testing.copies import DatabaseCopies
+
+T = TypeVar("T")
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -36,7 +40,8 @@ class _Loop(asyncio.SelectorEventLoop):
 class Pools:
     """Pools of connections to the copies of databases that tests borrow, by their addresses."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._databases: dict[str, Database] = {}
 
     @asynccontextmanager
@@ -44,11 +49,28 @@ class Pools:
         """The pool of the copy at `url`, which is this test's."""
         database = self._databases.pop(url, None) or Database(url)
         yield database
-        if database.pool_status()["checked_out"]:
+        try:
+            processes = await _come_to_rest(database)
+        except (DatabaseAway, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # tests end connections, too
+            processes = []
+        if database.pool_status()["checked_out"] or not processes:
             await database.close()
             return
-        copies.spare(url, await _come_to_rest(database))
+        copies.spare(url, processes)
         self._databases[url] = database
+
+    def run(self, url: str, use: Callable[[Database], Awaitable[T]]) -> T:
+        """The result of `use` of the database at `url`, when its test is over."""
+
+        async def run() -> T:
+            database = self._databases.get(url) or Database(url)
+            try:
+                return await use(database)
+            finally:
+                if url not in self._databases:
+                    await database.close()
+
+        return self._loop.run_until_complete(run())
 
     async def close(self) -> None:
         for database in self._databases.values():
@@ -81,6 +103,6 @@ def anyio_backend(_loop: _Loop) -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def pools(_loop: _Loop) -> Iterator[Pools]:
-    pools = Pools()
+    pools = Pools(_loop)
     yield pools
     _loop.run_until_complete(pools.close())
