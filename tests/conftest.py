@@ -8,7 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import certifi
@@ -30,7 +30,17 @@ from agent_server.testing.databases import ADDRESS
 from agent_server.testing.server import fill
 from agent_server.workspace import Workspace, load_workspace
 
-pytest_plugins = ["agent_server.testing.plugin", "tests.server", "tests.owners", "tests.sent", "tests.needs"]
+if TYPE_CHECKING:  # pytest has to be the first to import it
+    from tests.pools import Pools
+
+pytest_plugins = [
+    "agent_server.testing.plugin",
+    "tests.pools",
+    "tests.server",
+    "tests.owners",
+    "tests.sent",
+    "tests.needs",
+]
 
 ROOT = Path(__file__).parent.parent
 SERVER = ADDRESS
@@ -70,11 +80,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # the tests live as long as the process; else each look for garbage would go through all of them
-
-
-@pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -230,10 +235,9 @@ def stocked_url(agent_database: str) -> str:
 
 
 @pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    database = Database(url)
-    yield database
-    await database.close()
+async def database(url: str, pools: "Pools", copies: DatabaseCopies) -> AsyncIterator[Database]:
+    async with pools.open(url, copies) as database:
+        yield database
 
 
 @pytest.fixture

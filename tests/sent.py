@@ -3,21 +3,21 @@
 It runs when a test is over and before its database is gone.
 """
 
-import asyncio
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db import Database
 from agent_server.errors import NotFound
 from agent_server.models.choice import OFFLINE
 from agent_server.requests.rebuild import rebuild_requests
 from agent_server.testing import ScriptedOpenAI
+from tests.pools import Pools
 
 _received: list[dict[str, Any]] = []
 """What scripted models were sent since the test began."""
@@ -38,43 +38,41 @@ def _listening() -> Iterator[None]:
 
 
 @pytest.fixture
-def check_requests(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def check_requests(request: pytest.FixtureRequest, pools: Pools) -> Callable[[str], None]:
     """Asserts that what is stored in the database at an address of requests to scripted models says what they were sent."""
     _received.clear()
 
     def check(url: str) -> None:
         if _received and request.node.get_closest_marker("edits_items") is None:
-            assert asyncio.run(find_differences(url, list(_received))) == []
+            assert pools.run(url, partial(find_differences, received=list(_received))) == []
 
     return check
 
 
-async def find_differences(url: str, received: list[dict[str, Any]]) -> list[str]:
+async def find_differences(database: Database, received: list[dict[str, Any]]) -> list[str]:
     """What cannot be made again of the requests of a database's turns, or is another than a model `received`."""
-    database, found = Database(url), []
-    try:
-        async with AsyncSession(database.owner) as session:
-            turns = (await session.execute(text(_TURNS))).all()
-        for owner_id, turn_id, answers in turns:
-            async with database.transaction(owner_id) as session:
-                try:
-                    sent = await rebuild_requests(session, owner_id, turn_id)
-                except NotFound as error:
-                    found.append(f"{turn_id}: {error.message}")
-                    continue
-            if len(sent) < answers:
-                found.append(f"{turn_id}: {answers} answers of {len(sent)} requests")
-            for request in sent:
-                if request.provider == OFFLINE or request.is_exact is None:
-                    continue
-                # A recorder between the two names its model otherwise.
-                body = {**json.loads(request.body), "model": None}
-                if not request.is_exact:
-                    found.append(f"{turn_id}: request {request.no} is not what was stored: {body}")
-                elif body not in received:
-                    found.append(f"{turn_id}: request {request.no} is another: {describe_difference(body, received)}")
-    finally:
-        await database.close()
+    found = []
+    async with database.pool.connect() as connection:
+        await connection.execute(text("set local role none"))  # the owner of the tables, who is given all rows
+        turns = (await connection.execute(text(_TURNS))).all()
+    for owner_id, turn_id, answers in turns:
+        async with database.transaction(owner_id) as session:
+            try:
+                sent = await rebuild_requests(session, owner_id, turn_id)
+            except NotFound as error:
+                found.append(f"{turn_id}: {error.message}")
+                continue
+        if len(sent) < answers:
+            found.append(f"{turn_id}: {answers} answers of {len(sent)} requests")
+        for request in sent:
+            if request.provider == OFFLINE or request.is_exact is None:
+                continue
+            # A recorder between the two names its model otherwise.
+            body = {**json.loads(request.body), "model": None}
+            if not request.is_exact:
+                found.append(f"{turn_id}: request {request.no} is not what was stored: {body}")
+            elif body not in received:
+                found.append(f"{turn_id}: request {request.no} is another: {describe_difference(body, received)}")
     return found
 
 

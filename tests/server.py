@@ -25,10 +25,12 @@ from agent_server.routing import Router
 from agent_server.routing.workspaces import create_router
 from agent_server.server import Server
 from agent_server.settings import Settings, load_settings
+from agent_server.testing.copies import DatabaseCopies
 from agent_server.testing.server import fill
 from agent_server.testing.serving import serving
 from agent_server.workspace import Workspace, load_workspace
-from tests.conftest import ROOT, everything
+from tests.conftest import ROOT
+from tests.pools import Pools
 from tests.sse import Frame, read_frames
 
 
@@ -66,19 +68,19 @@ class Client:
 
     async def new_key(self, *scopes: str) -> str:
         """A key of another user."""
-        async with everything(self.server.database) as session:
-            return (await issue_key(session, new_id(), name="t", scopes=scopes or ["*"])).text
+        user = new_id()
+        async with self.server.database.transaction(user) as session:
+            return (await issue_key(session, user, name="t", scopes=scopes or ["*"])).text
 
 
 Start = Callable[..., AbstractAsyncContextManager[Client]]
 
 
 @pytest.fixture
-async def start(stocked_url: str) -> AsyncIterator[Start]:
+async def start(stocked_url: str, pools: Pools, _agent_copies: DatabaseCopies) -> AsyncIterator[Start]:
     """Start a server of the reference workspace: `start(**settings)`."""
-    database = Database(stocked_url)
-    yield starter(database, stocked=True)
-    await database.close()
+    async with pools.open(stocked_url, _agent_copies) as database:
+        yield starter(database, stocked=True)
 
 
 @pytest.fixture
@@ -133,8 +135,9 @@ def starter(database: Database, *, stocked: bool = False) -> Start:
         server = create_server(chosen, workspace, database, router=router)
         if not (is_reference and stocked):
             await fill(server)
-        async with everything(database) as session:
-            key = (await issue_key(session, new_id(), name="t", scopes=["*"])).text
+        user = new_id()
+        async with database.transaction(user) as session:
+            key = (await issue_key(session, user, name="t", scopes=["*"])).text
         routers = _create_reference_routers() if is_reference else None
         app = create_app(server, _find_protocols() if protocols is None else protocols, routers=routers)
         async with (

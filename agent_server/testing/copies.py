@@ -5,9 +5,9 @@ that is kept for it half as long as one that is made for it.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
@@ -21,7 +21,7 @@ from agent_server.db.scratch import create_scratch, drop_scratch
 _IS_SUPERUSER = text("select rolsuper from pg_roles where rolname = current_user")
 _END_OTHERS = text("""
     select pg_terminate_backend(pid, 5000) from pg_stat_activity
-    where datname = current_database() and pid <> pg_backend_pid()""")
+    where datname = current_database() and pid <> pg_backend_pid() and pid <> all(:spared)""")
 # The server counts the rows that are written to each table. A process that ends adds what it wrote before it is gone.
 _WRITES = text("""
     select format('%I.%I', nspname, relname), nspname = 'pg_catalog',
@@ -52,6 +52,8 @@ class _Copy:
     database: Database
     connection: AsyncConnection
     writes: _Writes
+    spared: list[int] = field(default_factory=list)
+    """The processes of other connections to it that may stay."""
 
     @property
     def url(self) -> str:
@@ -70,17 +72,26 @@ class DatabaseCopies:
         self._loop = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         """That of the connections, which runs while something is done with them."""
         self._free: list[_Copy] = []
+        self._borrowed: dict[str, _Copy] = {}
         self._rows: dict[str, bytes] = {}
         """The rows of each table of the template that has some, in the binary format of COPY."""
 
     @contextmanager
     def borrow(self) -> Iterator[str]:
-        """The address of a copy for as long as the block. Connections to it that are left open are ended."""
+        """The address of a copy for as long as the block. Connections to it that are left open are ended, but for those
+        that are to be spared."""
         copy = self._free.pop() if self._free else self._loop.run(self._make())
+        self._borrowed[copy.url], copy.spared = copy, []
         try:
             yield copy.url
         finally:
+            del self._borrowed[copy.url]
             self._loop.run(self._take_back(copy))
+
+    def spare(self, url: str, processes: Iterable[int]) -> None:
+        """Let the connections of these server processes outlive the block that has borrowed the copy at `url`. They are
+        idle, and what they have written is counted (`pg_stat_force_next_flush`)."""
+        self._borrowed[url].spared.extend(processes)
 
     def close(self) -> None:
         """Drop the copies."""
@@ -120,7 +131,7 @@ class DatabaseCopies:
 
     async def _restore(self, connection: AsyncConnection, copy: _Copy) -> bool:
         """Whether the copy is as the template again. It cannot be where its tables were changed, not only their rows."""
-        await connection.execute(_END_OTHERS)
+        await connection.execute(_END_OTHERS, {"spared": copy.spared})
         now = await _read_writes(connection)
         if now.catalog != copy.writes.catalog:
             return False

@@ -3,7 +3,10 @@
 A safeguard is switched off in a copy of the sources, and the tests run there, in a process of their own.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import cache_from_source
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -187,16 +190,36 @@ MUTANTS = [
 ]
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    return copy_sources(tmp_path)
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sources in which each test switches one safeguard off, and on again."""
+    return copy_sources(tmp_path_factory.mktemp("sources"))
+
+
+@contextmanager
+def _edited(file: Path, old: str, new: str) -> Iterator[None]:
+    """`file` with `old` replaced, for as long as the block."""
+    source = file.read_text()
+    assert source.count(old) == 1
+    # What was compiled of it is known by the size and the second of the source only.
+    compiled = Path(cache_from_source(str(file)))
+    file.write_text(source.replace(old, new))
+    compiled.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        file.write_text(source)
+        compiled.unlink(missing_ok=True)
 
 
 def _run(copy: Path, *tests: str, **variables: str) -> tuple[int, int, str]:
     """How many of these tests ran and how many failed, and what was printed; of a test that could not be set up or
     collected neither is true."""
     report = copy / "report.xml"
-    done = run_pytest(copy, *(f"tests/turns/{test}" for test in tests), f"--junitxml={report}", **variables)
+    report.unlink(missing_ok=True)
+    # Of a failure, which is expected, nobody reads the sources that pytest would look up.
+    options = (f"--junitxml={report}", "--tb=native")
+    done = run_pytest(copy, *(f"tests/turns/{test}" for test in tests), *options, **variables)
     assert done.returncode in (0, 1), done.stdout
     suite = ElementTree.parse(report).getroot().find("testsuite")
     assert suite is not None, done.stdout
@@ -206,13 +229,11 @@ def _run(copy: Path, *tests: str, **variables: str) -> tuple[int, int, str]:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.safeguard)
 def test_a_safeguard_that_is_switched_off_is_noticed(copy: Path, mutant: Mutant, postgres: str, template: str) -> None:
-    source = (copy / mutant.file).read_text()
-    assert source.count(mutant.old) == 1
-    (copy / mutant.file).write_text(source.replace(mutant.old, mutant.new))
     shared = {SERVER: postgres}
     if not mutant.file.startswith("migrations/"):  # the template has been made without the mutant
         shared[TEMPLATE] = template
-    ran, failed, printed = _run(copy, mutant.noticed_by, **shared)
+    with _edited(copy / mutant.file, mutant.old, mutant.new):
+        ran, failed, printed = _run(copy, mutant.noticed_by, **shared)
     assert (ran, failed) == (1, 1), printed
 
 
