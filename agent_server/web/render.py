@@ -245,7 +245,8 @@ def _task_rule(state: StateCore) -> None:
 
 def _table_rule(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     columns = state.src.count("|", state.bMarks[start], state.eMarks[start])
-    if columns > _MOST_COLUMNS:
+    # What is no table goes no further: to look through all that follows each item of a list would take quadratic time.
+    if columns > _MOST_COLUMNS or not table(state, start, end, True):
         return False
     # The parser fills each row up to the header's columns: a line of one character would be forty cells.
     empty = 0

@@ -12,7 +12,7 @@ from tests.fuzz import UNLIMITED, fuzzed
 from tests.server import Client, Start
 
 CASES = 1200
-FEW = 100
+FEW = 30
 PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
 
 Document = dict[str, Any]

@@ -1,6 +1,7 @@
 """What a model wrote becomes HTML that can do no harm, the same whether it came whole or in pieces."""
 
 import re
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from time import process_time
@@ -212,16 +213,26 @@ def test_nothing_a_model_writes_can_act(text: str) -> None:
     assert not harm(render_blocks(text, {1}))
 
 
+@pytest.fixture(scope="module")
+def plain() -> float:
+    """What plain text costs, of which the cheapest of several counts."""
+    return min(
+        _cost(lambda: render_blocks("a word of *text* with `code` in it, and a line end\n" * 380)) for _ in range(3)
+    )
+
+
 @pytest.mark.parametrize(
     "piece", ["[", "![[", "[a](", "<a ", "*a_", "**a *b ", ":", "&", "`", "~~a", "[1,", "|-", "\\"]
 )
-def test_hostile_text_costs_no_more_than_plain_text(piece: str) -> None:
-    def render() -> None:
-        render_blocks(piece * (19_000 // len(piece)), {1})
-        render_blocks(f"{'|a' * 1000}\n{'|-' * 1000}\n" + "x\n" * 1000)
+def test_hostile_text_costs_no_more_than_plain_text(plain: float, piece: str) -> None:
+    assert (
+        _cost(lambda: render_blocks(piece * (19_000 // len(piece)), {1})) < 40 * plain
+    )  # 7, and 130 without the limits
 
-    plain = _cost(lambda: render_blocks("a word of *text* with `code` in it, and a line end\n" * 380))
-    assert _cost(render) < 40 * plain  # 7, and 130 without the limits
+
+def test_a_table_of_many_columns_costs_no_more_than_plain_text(plain: float) -> None:
+    table = f"{'|a' * 1000}\n{'|-' * 1000}\n" + "x\n" * 1000
+    assert _cost(lambda: render_blocks(table)) < 40 * plain
 
 
 def test_only_blocks_that_changed_are_sent_again() -> None:
@@ -325,6 +336,29 @@ def test_code_of_any_language_costs_in_proportion_to_its_length(language: str, p
 
     # Sixteen times as much with four times the text is a square; the rest is for a busy machine.
     assert cost(16_000) < 8 * cost(4_000) + 0.2
+
+
+@pytest.mark.parametrize(
+    "piece", ["- a\n", "1. a\n", "- [ ] a\n", "> a\n", "# a\n", "a\n", "a\n\n", "    a\n", "| a\n"]
+)
+def test_lines_of_any_kind_take_steps_in_proportion_to_their_number(piece: str) -> None:
+    def steps(lines: int) -> int:
+        """The functions that are called: their number is the same on every machine."""
+        called = 0
+
+        def count(_frame: object, event: str, _argument: object) -> None:
+            nonlocal called
+            called += event in ("call", "c_call")
+
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            render_blocks(piece * lines)
+        finally:
+            sys.setprofile(before)
+        return called
+
+    assert steps(400) < 5 * steps(100)
 
 
 @settings(deadline=None, max_examples=40)
