@@ -28,7 +28,8 @@ from agent_server.log import without_secrets
 
 log = structlog.get_logger()
 
-_DEEPEST = 4
+_DEEPEST = 5
+"""`requiredCapabilities` names a kind of elicitation so deep in an error."""
 # By class and not by status, which JSON-RPC does not have. Whatever is not listed is the server's fault.
 _CLIENTS_FAULT = (Conflict, Forbidden, InvalidInput, TooLarge, TooMany, Unauthorized)
 

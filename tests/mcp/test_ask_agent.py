@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,6 +21,7 @@ from tests.conftest import everything
 from tests.mcp.conftest import MODES, VERSIONS, Mode
 from tests.mcp.test_sessions import open_session
 from tests.server import Client, Start
+from tests.test_workspace import lay_out
 
 FLYING = "How long should I wait before flying after diving?"
 
@@ -216,3 +218,24 @@ async def test_a_client_without_http_asks_as_well(agent_server: AgentServer) -> 
         answer = await ask(mcp, message="hello")
         assert (answer["status"], bool(answer["text"])) == ("done", True)
         assert NotFound.code in (await ask(mcp, turn_id=answer["conversation_id"]))["refused"]
+
+
+async def test_a_toolset_has_it_by_its_name_only(start_other: Start, tmp_path: Path) -> None:
+    prompt = "---\nname: guide\ndescription: Answers.\n---\nYou answer.\n"
+    sets = "look: {effect: read}\ndesk: {tools: [ask_agent]}\n"
+    root = lay_out(tmp_path / "w", {"prompts/guide.md": prompt, "toolsets.yaml": sets})
+    async with start_other(root) as client:
+
+        async def send(toolset: str, method: str, **params: Any) -> dict[str, Any]:
+            body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+            told = await client.http.post(f"/mcp/{toolset}", json=body, headers=client.auth)
+            return dict(told.json())
+
+        arguments = {"message": "hello"}
+        refused = await send("look", "tools/call", name="ask_agent", arguments=arguments)
+        assert refused["error"]["message"].startswith("There is no tool 'ask_agent'")
+        assert (await client.get("/api/conversations"))["items"] == []
+        listed = (await send("desk", "tools/list"))["result"]["tools"]
+        assert [tool["name"] for tool in listed] == ["ask_agent"]
+        answered = await send("desk", "tools/call", name="ask_agent", arguments=arguments)
+        assert answered["result"]["structuredContent"]["status"] == "done"
