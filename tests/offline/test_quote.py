@@ -266,3 +266,14 @@ async def test_a_word_that_is_missing_counts_more_in_a_large_content(
     rarity = Rarity(size, {"taxi": 1, "suitcase": 0})
     found = await select("May I take a taxi with a suitcase?", [taxi], embedder, rarity=rarity)
     assert (found is not None) == enough
+
+
+async def test_the_room_that_short_sections_leave_is_filled_with_more_of_the_page(embedder: Embedder) -> None:
+    sections = [
+        "## Cleaning a kettle\n\nWipe the outside of a kettle with a damp cloth, and never put it under the tap.\n",
+        "## Storing a kettle\n\nKeep the kettle dry on its base, with the lid open until no drops are left in it.\n",
+        "## Mending a kettle\n\nTake a broken kettle to the shop: who opens the bottom loses the warranty.\n",
+    ]
+    found = await answer("How do I care for a kettle?", passage(1, "Care", "\n".join(sections)), embedder=embedder)
+    assert found is not None
+    assert [text in found for text in ("damp cloth", "lid open", "warranty")] == [True] * 3
