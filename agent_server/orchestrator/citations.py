@@ -44,6 +44,12 @@ class Citations:
         self._unlogged.append(PassagesFound([passage_body(c) for c in cited], agent))
         return cited
 
+    def keep(self, passages: Sequence[Passage]) -> list[CitedPassage]:
+        """Number what was looked up for a single answer. The next write of the log carries it."""
+        cited = self.number(passages)
+        self._unlogged += [PassagesFound([passage_body(c) for c in cited])] if cited else []
+        return cited
+
     def find_for(self, agent: str) -> list[CitedPassage] | None:
         """What was looked up for an agent. None where nothing was looked up yet."""
         return self._of_agent.get(agent)

@@ -47,6 +47,7 @@ from agent_server.models.providers import Models
 from agent_server.models.structured import answer_in_shape, is_data
 from agent_server.offline.about import About
 from agent_server.offline.model import OfflineModel, OfflineTurn
+from agent_server.orchestrator.agents import find_more
 from agent_server.orchestrator.context import TurnContext
 from agent_server.requests.fit import fit_first
 from agent_server.requests.recipe import Asked, Frames, Given, Sent, make_recipe
@@ -305,6 +306,7 @@ class JournaledModel(Model):
             configured=self._name != OFFLINE,
             about=turn.briefing.about or About(),
             count_words=self._count_words,
+            find_more=lambda: find_more(turn, models.workspace.agents[self._agent], models.embedder),
         )
         return OfflineModel(asked, models.embedder, words_per_second=turn.runtime.settings.offline_words_per_second)
 
