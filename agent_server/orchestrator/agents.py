@@ -18,11 +18,10 @@ from agent_server.calls.ledger import CallOutcome, failure_text
 from agent_server.calls.refusals import repeated_call
 from agent_server.errors import AgentServerError, Unavailable
 from agent_server.knowledge.embedders.base import Embedder
-from agent_server.knowledge.passages import CitedPassage, Passage
-from agent_server.knowledge.search import search
+from agent_server.knowledge.passages import CitedPassage
 from agent_server.knowledge.tools import KNOWLEDGE
 from agent_server.models.structured import OutputSchema
-from agent_server.offline.reach import widen
+from agent_server.offline.reach import look_up
 from agent_server.orchestrator.context import TurnContext
 from agent_server.prompts import AgentPrompt
 from agent_server.requests.instructions import write_instructions
@@ -126,23 +125,5 @@ def _instructions(prompt: AgentPrompt, embedder: Embedder) -> Any:
 
 
 async def _retrieve(turn: TurnContext, prompt: AgentPrompt, embedder: Embedder) -> list[CitedPassage]:
-    settings = turn.runtime.settings
-    passages = await _search(turn, prompt, embedder, settings.search_limit, settings.search_min_score)
-    return turn.citations.keep_for(prompt.name, passages)
-
-
-async def find_more(turn: TurnContext, prompt: AgentPrompt, embedder: Embedder) -> Sequence[CitedPassage]:
-    """What the offline model may quote for an agent. Nothing where nothing may be looked up for it."""
-    if turn.citations.find_for(prompt.name) is None:
-        return ()
-    settings = turn.runtime.settings
-    limit, min_score = widen(settings.search_limit, settings.search_min_score)
-    return turn.citations.keep(await _search(turn, prompt, embedder, limit, min_score))
-
-
-async def _search(
-    turn: TurnContext, prompt: AgentPrompt, embedder: Embedder, limit: int, min_score: float
-) -> list[Passage]:
-    query = turn.briefing.query
-    async with turn.runtime.database.transaction(turn.attempt.caller.id) as session:
-        return await search(session, embedder, query, collections=prompt.knowledge, limit=limit, min_score=min_score)
+    found = await look_up(turn.runtime, embedder, turn.briefing.query, prompt.knowledge, turn.attempt.caller.id)
+    return turn.citations.keep_for(prompt.name, found)
