@@ -19,6 +19,7 @@ from agent_server.knowledge.rarity import count_words
 from agent_server.knowledge.search import search
 from agent_server.knowledge.words import content_words, language_of
 from agent_server.offline.quote import Answer, select
+from agent_server.offline.reach import widen
 
 LONG = 1200
 """A longer answer does not count: who quotes whole pages answers everything."""
@@ -90,7 +91,7 @@ def read_judged(path: Path) -> list[Judged]:
 async def measure_answers(
     database: Database, embedder: Embedder, judged: Sequence[Judged], *, limit: int, min_score: float
 ) -> AnswerFigures:
-    """Ask each question and judge what is quoted for it, from `limit` passages of at least `min_score`."""
+    """Ask each question and judge what is quoted for it. `limit` and `min_score` are those of passages for a model."""
     first = three = answered = declined = refused = 0
     lengths: list[int] = []
     failed: list[str] = []
@@ -127,12 +128,16 @@ async def _ask(
 ) -> tuple[Answer | None, list[str]]:
     """The answer to a question, and the documents that it cites in their order."""
     language = language_of(question)
-    async with database.transaction() as transaction:
-        passages = await search(transaction, embedder, question, limit=limit, min_score=min_score)
-        rarity = await count_words(transaction, content_words(question, language), language)
-    cited = [CitedPassage(n, passage) for n, passage in enumerate(passages, 1)]
-    answer = await select(question, cited, embedder, rarity=rarity)
-    return answer, [passages[n - 1].document for n in answer.cited] if answer else []
+    # As the offline model does: what is found further away adds answers, and takes none away.
+    for most, least in (widen(limit, min_score), (limit, min_score)):
+        async with database.transaction() as transaction:
+            passages = await search(transaction, embedder, question, limit=most, min_score=least)
+            rarity = await count_words(transaction, content_words(question, language), language)
+        cited = [CitedPassage(n, passage) for n, passage in enumerate(passages, 1)]
+        answer = await select(question, cited, embedder, rarity=rarity)
+        if answer is not None:
+            return answer, [passages[n - 1].document for n in answer.cited]
+    return None, []
 
 
 def _holds(asked: Judged, text: str) -> bool:

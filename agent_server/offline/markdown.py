@@ -5,6 +5,12 @@ from collections.abc import Sequence
 
 from agent_server.offline.pieces import Piece
 
+# Below such a title a quote would say the opposite without it.
+_NEGATES = re.compile(
+    r"\b(?:not|never|no|nothing|without|except\w*|forbidden|prohibited|banned|avoid|only|wrong|mistakes?|"
+    r"nicht\w*|kein\w*|nie|ohne|außer|verboten\w*|ausnahmen?|nur|fehler|nunca|sin|prohibido|errores|jamais|sans|interdits?|erreurs)\b|n't\b",
+    re.IGNORECASE,
+)
 INTRODUCTION = "From the content:"
 
 
@@ -33,13 +39,20 @@ def _title(part: str) -> str:
     return f"{part[:1].upper()}{part[1:]}?"
 
 
+def _below(before: Sequence[str], path: Sequence[str]) -> Sequence[str]:
+    """The headings of a path that do not stand above what was quoted before."""
+    same = next((i for i, (a, b) in enumerate(zip(before, path, strict=False)) if a != b), min(len(before), len(path)))
+    return path[same:] or path[-1:]
+
+
 def _lines(pieces: Sequence[Piece]) -> list[str]:
     """A quote as lines: the path of headings, the pieces in their order, the citation."""
-    lines = [f"**{' › '.join(pieces[0].path)}**"] if len(pieces[0].path) > 1 else []
+    path = pieces[0].path
+    lines = [f"**{' › '.join(path)}**"] if len(path) > 1 or _NEGATES.search(path[0]) else []
     before: Piece | None = None
     for piece in pieces:
         if before is not None and before.section != piece.section:
-            lines += ["", f"**{piece.path[-1]}**"]
+            lines += ["", f"**{' › '.join(_below(before.path, piece.path))}**"]
         same = before is not None and before.block == piece.block
         if same and piece.kind == "text":
             lines[-1] += f" {piece.text}"

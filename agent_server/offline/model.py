@@ -59,7 +59,8 @@ class OfflineTurn:
     was looked up for the agent that now runs, `ranked_agents` the agents with the likeliest one first. `urgent` is the
     emergency advice that has been shown before this call. `configured` says that there is a language model, which cannot
     answer now. `about` is what the assistant says of itself. `count_words` tells how rare words of a language are in the
-    content; without it all of them count the same.
+    content; without it all of them count the same. `find_more` looks further than `passages` did (`reach`); without it the
+    quotes are of those.
     """
 
     message: str
@@ -71,6 +72,7 @@ class OfflineTurn:
     configured: bool = False
     about: About = field(default_factory=About)
     count_words: Callable[[Sequence[str], str], Awaitable[Rarity]] | None = None
+    find_more: Callable[[], Awaitable[Sequence[CitedPassage]]] | None = None
 
 
 class OfflineModel(Model):
@@ -150,12 +152,17 @@ class OfflineModel(Model):
     async def _quote(self) -> str | None:
         turn = self._turn
         context = "" if turn.query in (turn.message, self._question) else turn.query
+        found = await turn.find_more() if turn.find_more is not None else ()
         rarity = None
-        if turn.count_words is not None and turn.passages:
+        if turn.count_words is not None and (found or turn.passages):
             language = language_of(self._question)
             rarity = await turn.count_words(content_words(f"{self._question} {context}", language), language)
-        answer = await quote.select(self._question, turn.passages, self._embedder, context=context, rarity=rarity)
-        return None if answer is None else answer.text
+        # What is found further away adds answers, and takes none away.
+        for passages in (found, turn.passages):
+            answer = await quote.select(self._question, passages, self._embedder, context=context, rarity=rarity)
+            if answer is not None:
+                return answer.text
+        return None
 
 
 def decline(passages: Sequence[CitedPassage], *, configured: bool) -> str:

@@ -26,11 +26,11 @@ MOST_CHARACTERS = 800
 """What a quote has at most."""
 MOST_TOGETHER = 1150
 """What all quotes of an answer have at most, as they are written."""
-LEAST = 200
+LEAST = 80
 """What must be left for a further quote."""
-NEAR = 0.6
+NEAR = 0.5
 """How near to the best another quote must come."""
-MOST_QUOTES, MOST_OF_PAGE = 3, 2
+MOST_QUOTES, MOST_OF_PAGE = 5, 4
 SAME = 0.65
 
 

@@ -1,11 +1,20 @@
 """The pieces that are quoted together: a section, or as much of it around its best piece as fits."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent_server.offline.pieces import Piece
+
+# What begins so takes back or limits what stands before it.
+_LIMITS = re.compile(
+    r"\W*(?:but|however|except|exceptions?|unless|otherwise|instead|though|although|not so|this does not|this is not|that does not|"
+    r"these do not|only (?:if|when|where|with)|aber|jedoch|allerdings|außer|ausgenommen|ausnahmen?|sonst|dies gilt nicht|das gilt nicht|"
+    r"pero|sin embargo|excepto|salvo|mais|cependant|toutefois|sauf|excepté)\b",
+    re.IGNORECASE,
+)
 
 
 def length(pieces: Sequence[Piece]) -> int:
@@ -28,20 +37,22 @@ def grow(
     section = _with_below(pieces, section)
     if length([pieces[i] for i in section]) <= most:
         return list(section)
+    needs = {i: _need(pieces, section, i) for i in section}
     bonds: dict[int, list[int]] = {}
     for i in section:
         bonds.setdefault(pieces[i].bond, []).append(i)
     groups = list(bonds.values())
     at = next(k for k, group in enumerate(groups) if best in group)
-    chosen = _fit(pieces, groups[at], best, scores, most)
+    chosen = _fit(pieces, groups[at], best, scores, most, needs)
     low = high = at
     while True:
         near = [k for k in (low - 1, high + 1) if 0 <= k < len(groups)]
-        near = [k for k in near if length([pieces[i] for i in [*chosen, *groups[k]]]) <= most]
+        wider = {k: _close([*chosen, *groups[k]], needs) for k in near}
+        near = [k for k in near if length([pieces[i] for i in wider[k]]) <= most]
         if not near:
-            return sorted(chosen)
+            return chosen
         k = max(near, key=lambda k: max(scores[i] for i in groups[k]))
-        chosen = [*chosen, *groups[k]]
+        chosen = wider[k]
         low, high = min(low, k), max(high, k)
 
 
@@ -53,22 +64,60 @@ def _with_below(pieces: Sequence[Piece], section: Sequence[int]) -> Sequence[int
     return [i for i, piece in enumerate(pieces) if piece.n == n and piece.path[: len(path)] == path]
 
 
-def _fit(pieces: Sequence[Piece], group: Sequence[int], best: int, scores: NDArray[np.float64], most: int) -> list[int]:
+def _need(pieces: Sequence[Piece], section: Sequence[int], i: int) -> list[int]:
+    """What has to be quoted with a piece, because the piece alone may say the opposite.
+
+    These are the sentence that leads to its list, table or code, the item that it stands under, the sentence that limits
+    it, and, where it limits itself, the one before it.
+    """
+    at, piece = section.index(i), pieces[i]
+    before = section[:at]
+    needed = [k for k in before if piece.kind != "text" and pieces[k].bond == piece.bond and pieces[k].kind == "text"][
+        -1:
+    ]
+    needed += [k for k in before if pieces[k].block == piece.block and pieces[k].depth < piece.depth][-1:]
+    if before and _limits(piece):
+        needed.append(before[-1])
+    after = section[at + 1 : at + 2]
+    return needed + [k for k in after if _limits(pieces[k])]
+
+
+def _limits(piece: Piece) -> bool:
+    return piece.kind == "text" and _LIMITS.match(piece.text) is not None
+
+
+def _close(chosen: Sequence[int], needs: Mapping[int, Sequence[int]]) -> list[int]:
+    """The pieces with all that has to be quoted with them, in order."""
+    closed = dict.fromkeys(chosen)
+    waiting = list(closed)
+    while waiting:
+        new = [k for k in needs[waiting.pop()] if k not in closed]
+        closed |= dict.fromkeys(new)
+        waiting += new
+    return sorted(closed)
+
+
+def _fit(
+    pieces: Sequence[Piece],
+    group: Sequence[int],
+    best: int,
+    scores: NDArray[np.float64],
+    most: int,
+    needs: Mapping[int, Sequence[int]],
+) -> list[int]:
     """As much of what belongs together as fits: its best piece, then what is next to it."""
-    if length([pieces[i] for i in group]) <= most:
-        return list(group)
-    chosen = [best]
-    at = group.index(best)
-    # The sentence that leads to a list is shown with it.
-    lead = [i for i in group[:at] if pieces[i].kind == "text"][-1:] if pieces[best].kind != "text" else []
-    if lead and length([pieces[i] for i in [*lead, *chosen]]) <= most:
-        chosen = [*lead, *chosen]
-    low = high = at
+    whole = _close(group, needs)
+    if length([pieces[i] for i in whole]) <= most:
+        return whole
+    # This much is quoted also where it is longer: without it the piece may mislead.
+    chosen = _close([best], needs)
+    low = high = group.index(best)
     while True:
         near = [k for k in (low - 1, high + 1) if 0 <= k < len(group)]
-        near = [k for k in near if group[k] in chosen or length([pieces[i] for i in [*chosen, group[k]]]) <= most]
+        wider = {k: _close([*chosen, group[k]], needs) for k in near}
+        near = [k for k in near if group[k] in chosen or length([pieces[i] for i in wider[k]]) <= most]
         if not near:
-            return sorted(chosen)
+            return chosen
         k = max(near, key=lambda k: scores[group[k]])
-        chosen = [*dict.fromkeys([*chosen, group[k]])]
+        chosen = wider[k]
         low, high = min(low, k), max(high, k)

@@ -19,9 +19,9 @@ from agent_server.calls.refusals import repeated_call
 from agent_server.errors import AgentServerError, Unavailable
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage
-from agent_server.knowledge.search import search
 from agent_server.knowledge.tools import KNOWLEDGE
 from agent_server.models.structured import OutputSchema
+from agent_server.offline.reach import look_up
 from agent_server.orchestrator.context import TurnContext
 from agent_server.prompts import AgentPrompt
 from agent_server.requests.instructions import write_instructions
@@ -125,14 +125,5 @@ def _instructions(prompt: AgentPrompt, embedder: Embedder) -> Any:
 
 
 async def _retrieve(turn: TurnContext, prompt: AgentPrompt, embedder: Embedder) -> list[CitedPassage]:
-    settings = turn.runtime.settings
-    async with turn.runtime.database.transaction(turn.attempt.caller.id) as session:
-        passages = await search(
-            session,
-            embedder,
-            turn.briefing.query,
-            collections=prompt.knowledge,
-            limit=settings.search_limit,
-            min_score=settings.search_min_score,
-        )
-    return turn.citations.keep_for(prompt.name, passages)
+    found = await look_up(turn.runtime, embedder, turn.briefing.query, prompt.knowledge, turn.attempt.caller.id)
+    return turn.citations.keep_for(prompt.name, found)

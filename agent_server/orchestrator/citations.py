@@ -21,7 +21,7 @@ class Citations:
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self._by_passage: dict[str, CitedPassage] = {}
-        self._of_agent: dict[str, list[CitedPassage]] = {}
+        self._of_agent: dict[str | None, list[CitedPassage]] = {}
         self._unlogged: list[PassagesFound] = []
         for event in events:
             if isinstance(event, PassagesFound):
@@ -38,8 +38,8 @@ class Citations:
                 self._by_passage[passage.id] = CitedPassage(last + 1, passage)
         return [self._by_passage[passage.id] for passage in passages]
 
-    def keep_for(self, agent: str, passages: Sequence[Passage]) -> list[CitedPassage]:
-        """Number what was looked up for an agent. The next write of the log carries it."""
+    def keep_for(self, agent: str | None, passages: Sequence[Passage]) -> list[CitedPassage]:
+        """Number what was looked up for an agent, or for an answer alone. The next write of the log carries it."""
         cited = self._of_agent[agent] = self.number(passages)
         self._unlogged.append(PassagesFound([passage_body(c) for c in cited], agent))
         return cited

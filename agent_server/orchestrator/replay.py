@@ -38,7 +38,7 @@ from agent_server.conversations.items import (
 from agent_server.conversations.notes import DATA, NOTES, Finish, finish_of
 from agent_server.errors import ModelFailed
 from agent_server.knowledge.embedders.base import Embedder
-from agent_server.knowledge.passages import passage_body
+from agent_server.knowledge.passages import CitedPassage, passage_body
 from agent_server.knowledge.rarity import Rarity, count_words
 from agent_server.models.answer import Begin, answer, message_text, thought_text
 from agent_server.models.choice import OFFLINE, ModelChoice
@@ -47,6 +47,7 @@ from agent_server.models.providers import Models
 from agent_server.models.structured import answer_in_shape, is_data
 from agent_server.offline.about import About
 from agent_server.offline.model import OfflineModel, OfflineTurn
+from agent_server.offline.reach import look_up
 from agent_server.orchestrator.context import TurnContext
 from agent_server.requests.fit import fit_first
 from agent_server.requests.recipe import Asked, Frames, Given, Sent, make_recipe
@@ -295,18 +296,26 @@ class JournaledModel(Model):
 
     def _offline_model(self) -> Model:
         turn, models = self._turn, self._models
+        found = turn.citations.find_for(self._agent)
         asked = OfflineTurn(
             message=turn.attempt.message,
             query=turn.briefing.query,
-            passages=turn.citations.find_for(self._agent) or (),
+            passages=found or (),
             tools=models.workspace.tools,
             ranked_agents=[ranked.name for ranked in models.decision.ranked],
             urgent=turn.briefing.emergency,
             configured=self._name != OFFLINE,
             about=turn.briefing.about or About(),
             count_words=self._count_words,
+            find_more=self._find_more if found is not None else None,
         )
         return OfflineModel(asked, models.embedder, words_per_second=turn.runtime.settings.offline_words_per_second)
+
+    async def _find_more(self) -> Sequence[CitedPassage]:
+        turn, models = self._turn, self._models
+        within, caller = models.workspace.agents[self._agent].knowledge, turn.attempt.caller.id
+        found = await look_up(turn.runtime, models.embedder, turn.briefing.query, within, caller, further=True)
+        return turn.citations.keep_for(None, found)
 
     async def _count_words(self, words: Sequence[str], language: str) -> Rarity:
         async with self._turn.runtime.database.transaction(self._turn.attempt.caller.id) as session:

@@ -266,3 +266,77 @@ async def test_a_word_that_is_missing_counts_more_in_a_large_content(
     rarity = Rarity(size, {"taxi": 1, "suitcase": 0})
     found = await select("May I take a taxi with a suitcase?", [taxi], embedder, rarity=rarity)
     assert (found is not None) == enough
+
+
+async def test_the_room_that_short_sections_leave_is_filled_with_more_of_the_page(embedder: Embedder) -> None:
+    sections = [
+        "## Cleaning a kettle\n\nWipe the outside of a kettle with a damp cloth, and never put it under the tap.\n",
+        "## Storing a kettle\n\nKeep the kettle dry on its base, with the lid open until no drops are left in it.\n",
+        "## Mending a kettle\n\nTake a broken kettle to the shop: who opens the bottom loses the warranty.\n",
+    ]
+    found = await answer("How do I care for a kettle?", passage(1, "Care", "\n".join(sections)), embedder=embedder)
+    assert found is not None
+    assert [text in found for text in ("damp cloth", "lid open", "warranty")] == [True] * 3
+
+
+FILLER = "Look at the kettle from all sides, and write down in the book of the kitchen what you have seen of it."
+
+
+async def test_a_nested_item_is_quoted_with_the_item_that_it_stands_under(embedder: Embedder) -> None:
+    items = "\n".join(f"- {FILLER}" for _ in range(8))
+    rules = f"## Lime\n\nRules:\n\n{items}\n- Never do this:\n{items.replace('- ', '   - ')}\n   - scrape the lime of a steel kettle off with a knife\n"
+    found = await answer(
+        "Can I scrape lime off a steel kettle with a knife?", passage(1, "Lime", rules), embedder=embedder
+    )
+    assert found is not None
+    assert "with a knife" in found
+    assert "Never do this:" in found
+
+
+async def test_a_sentence_is_quoted_with_the_one_that_limits_it(embedder: Embedder) -> None:
+    copper = "A copper kettle is washed with care, and a machine for washing is one of many ways. " * 9
+    page = f"{copper}\n\nA copper kettle may be washed in the machine.\n\nHowever, the handle must be off.\n\n{FILLER}"
+    found = await answer(
+        "Can a copper kettle be washed in the machine?", passage(1, "Washing", page), embedder=embedder
+    )
+    assert found is not None
+    assert "may be washed in the machine." in found
+    assert "However, the handle must be off." in found
+
+
+async def test_a_title_that_forbids_stands_above_its_items(embedder: Embedder) -> None:
+    page = passage(1, "What we do not pay back", "- fines for parking\n- films in the hotel\n")
+    found = await answer("Are fines for parking paid back?", page, embedder=embedder)
+    assert found is not None
+    assert found.index("What we do not pay back") < found.index("fines for parking")
+
+
+async def test_a_heading_between_two_quoted_sections_is_not_left_out(embedder: Embedder) -> None:
+    page = "## Kettles\n\nCare of kettles made of steel:\n\n### Forbidden\n\n#### Steel\n\nWash a steel kettle with bleach.\n"
+    found = await answer("How is care of steel kettles done?", passage(1, "Care > Kettles", page), embedder=embedder)
+    assert found is not None
+    assert found.index("Forbidden › Steel") < found.index("with bleach")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.sampled_from(["text", "But", "item", "nested"]), min_size=1, max_size=24), st.integers(0, 23))
+async def test_no_quote_leaves_out_what_a_piece_of_it_hangs_on(kinds: list[str], asked: int) -> None:
+    filler = FILLER.lower().replace(".", "")
+    lines, hangs = [], []
+    parent: str | None = None
+    for n, kind in enumerate(kinds):
+        name = f"word{n}x"
+        if kind in ("text", "But"):
+            lines.append(f"\n{'However, the' if kind == 'But' else 'The'} {name} is here, {filler}.\n")
+            parent = None
+            if kind == "But" and n:
+                hangs += [(name, f"word{n - 1}x"), (f"word{n - 1}x", name)]
+        elif kind == "item" or parent is None:
+            lines.append(f"- Never {name}: {filler}")
+            parent = name
+        else:
+            lines.append(f"   - {name} {filler}")
+            hangs.append((name, parent))
+    found = await select(f"What is word{asked % len(kinds)}x?", [passage(1, "Rules", "\n".join(lines))], _EMBEDDER)
+    text = found.text if found else ""
+    assert [other for name, other in hangs if name in text and other not in text] == []

@@ -173,3 +173,17 @@ async def test_a_form_is_offered_only_of_a_tool_that_the_caller_may_use(start: S
         listed = await client.http.get("/api/tools", headers={"Authorization": f"Bearer {await client.new_key(*CHAT)}"})
         assert {tool["scope"].partition(":")[0] for tool in listed.json()} == {"conversations"}
         assert (await client.http.get("/api/tools")).status_code == 401
+
+
+async def test_what_is_quoted_from_further_away_keeps_to_the_scope_and_the_collections(
+    start_other: Callable[..., Any], workspace: Path
+) -> None:
+    # So high that the passage is found only where the offline model looks further.
+    async with start_other(root=workspace, model="offline", search_min_score=1.5) as client:
+        answer, events = await ask(client, "What do green turtles eat?", await client.new_key(*CHAT))
+        assert answer["sources"] == []
+        assert "seagrass" not in json.dumps(events)
+        answer, events = await ask(client, "What do green turtles eat?", await client.new_key(*CHAT, "knowledge:read"))
+        assert "Green turtles eat seagrass. [1]" in answer["text"]
+        assert [source["document"] for source in answer["sources"]] == ["open/turtles.md"]
+        assert "secret" not in json.dumps(events)
