@@ -163,6 +163,7 @@ INTENDED = {
     "RecordedFailure": 500,
     "DatabaseAway": 503,
     "ResultTooLarge": 422,
+    "Unasked": 409,
     "WorkspaceInvalid": 500,
     **{error.__name__: status for error, status in STATUSES.items()},
 }
