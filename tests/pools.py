@@ -63,12 +63,16 @@ class Pools:
         """The result of `use` of the database at `url`, when its test is over."""
 
         async def run() -> T:
-            database = self._databases.get(url) or Database(url)
+            if kept := self._databases.get(url):
+                try:
+                    return await use(kept)
+                except DatabaseAway:  # the test has ended its connections
+                    await self._databases.pop(url).close()
+            database = Database(url)
             try:
                 return await use(database)
             finally:
-                if url not in self._databases:
-                    await database.close()
+                await database.close()
 
         return self._loop.run_until_complete(run())
 

@@ -59,8 +59,8 @@ class OfflineTurn:
     was looked up for the agent that now runs, `ranked_agents` the agents with the likeliest one first. `urgent` is the
     emergency advice that has been shown before this call. `configured` says that there is a language model, which cannot
     answer now. `about` is what the assistant says of itself. `count_words` tells how rare words of a language are in the
-    content; without it all of them count the same. `find_more` looks further than `passages` did (`reach`); without it the
-    quotes are of those.
+    content; without it all of them count the same. `find_more` looks further for a text than `passages` did (`reach`); without
+    it the quotes are of those.
     """
 
     message: str
@@ -72,7 +72,7 @@ class OfflineTurn:
     configured: bool = False
     about: About = field(default_factory=About)
     count_words: Callable[[Sequence[str], str], Awaitable[Rarity]] | None = None
-    find_more: Callable[[], Awaitable[Sequence[CitedPassage]]] | None = None
+    find_more: Callable[[str], Awaitable[Sequence[CitedPassage]]] | None = None
 
 
 class OfflineModel(Model):
@@ -152,7 +152,8 @@ class OfflineModel(Model):
     async def _quote(self) -> str | None:
         turn = self._turn
         context = "" if turn.query in (turn.message, self._question) else turn.query
-        found = await turn.find_more() if turn.find_more is not None else ()
+        # Without the greeting before the question, which finds nothing and makes all else weigh less.
+        found = await turn.find_more(context or self._question) if turn.find_more is not None else ()
         rarity = None
         if turn.count_words is not None and (found or turn.passages):
             language = language_of(self._question)

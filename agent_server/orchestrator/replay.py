@@ -311,10 +311,10 @@ class JournaledModel(Model):
         )
         return OfflineModel(asked, models.embedder, words_per_second=turn.runtime.settings.offline_words_per_second)
 
-    async def _find_more(self) -> Sequence[CitedPassage]:
+    async def _find_more(self, query: str) -> Sequence[CitedPassage]:
         turn, models = self._turn, self._models
         within, caller = models.workspace.agents[self._agent].knowledge, turn.attempt.caller.id
-        found = await look_up(turn.runtime, models.embedder, turn.briefing.query, within, caller, further=True)
+        found = await look_up(turn.runtime, models.embedder, query, within, caller, further=True)
         return turn.citations.keep_for(None, found)
 
     async def _count_words(self, words: Sequence[str], language: str) -> Rarity:

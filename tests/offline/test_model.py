@@ -355,7 +355,7 @@ async def test_text_is_streamed_word_by_word_in_the_order_of_the_protocol(embedd
 
 
 async def test_what_is_found_further_away_is_quoted_where_it_answers(run: Run) -> None:
-    async def find_more() -> Sequence[CitedPassage]:
+    async def find_more(_: str) -> Sequence[CitedPassage]:
         return [KETTLES, passage(2, "A samovar takes twenty minutes to boil.", "Samovars", 0.2)]
 
     answer, _ = await run(make_turn("How long does a samovar take to boil?", [KETTLES], find_more=find_more))
@@ -364,7 +364,7 @@ async def test_what_is_found_further_away_is_quoted_where_it_answers(run: Run) -
 
 
 async def test_what_is_found_further_away_takes_no_answer_away(run: Run) -> None:
-    async def find_more() -> Sequence[CitedPassage]:
+    async def find_more(_: str) -> Sequence[CitedPassage]:
         return [passage(2, "Pans have lids.", "Pans", 0.2)]
 
     turn = make_turn("How long does a kettle take to boil?", [KETTLES], find_more=find_more)
