@@ -149,11 +149,17 @@ class OfflineModel(Model):
         best = next(iter(self._turn.ranked_agents), None)
         return next((handoff for handoff in handoffs if handoff.agent_name == best), None)
 
+    @property
+    def _as_asked_alone(self) -> str:
+        """The question without a greeting before it, which would make all else weigh less, and with its capital, since
+        embedders tell "How" from "how"."""
+        asked = self._question
+        return asked[:1].upper() + asked[1:] if self._turn.message[:1].isupper() else asked
+
     async def _quote(self) -> str | None:
         turn = self._turn
         context = "" if turn.query in (turn.message, self._question) else turn.query
-        # Without the greeting before the question, which finds nothing and makes all else weigh less.
-        found = await turn.find_more(context or self._question) if turn.find_more is not None else ()
+        found = await turn.find_more(context or self._as_asked_alone) if turn.find_more is not None else ()
         rarity = None
         if turn.count_words is not None and (found or turn.passages):
             language = language_of(self._question)
