@@ -102,8 +102,12 @@ class Asked:
 
     def with_values(self, text: str) -> str:
         """`text` as it was, with the values of this request."""
-        values = self._values
-        return _REFERENCE.sub(lambda found: values[n] if (n := int(found[1])) < len(values) else found[0], text)
+
+        def give(found: re.Match[str]) -> str:
+            # Looked for here: most texts refer to none.
+            return self._values[n] if (n := int(found[1])) < len(self._values) else found[0]
+
+        return _REFERENCE.sub(give, text)
 
 
 def _walk(value: Any, change: Any, name: str = "") -> Any:
