@@ -14,6 +14,7 @@ from agents.exceptions import UserError
 from agents.strict_schema import ensure_strict_json_schema
 from openai.types.responses import Response, ResponseFunctionToolCall, ResponseOutputMessage, ResponseUsage
 
+import agent_server.models.single  # noqa: F401  # for the SDK, wherever agents are run
 from agent_server.errors import ModelFailed
 from agent_server.models.answer import Display, message_text, with_text
 from agent_server.models.choice import OFFLINE
