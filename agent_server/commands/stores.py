@@ -5,7 +5,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from agent_server.db import Database
 from agent_server.db.revisions import revisions
-from agent_server.errors import InvalidInput, Unavailable
+from agent_server.errors import Conflict, InvalidInput, Unavailable
 from agent_server.identity.models import User
 from agent_server.identity.roles import ADMIN
 from agent_server.identity.users import LOCAL_USER, create_user, find_user
@@ -48,13 +48,21 @@ def _place(url: URL) -> str:
     return f"{url.host or url.query.get('host', 'localhost')}:{url.port or 5432}/{url.database or ''}"
 
 
+async def _find(database: Database, name: str) -> User | None:
+    async with database.transaction(scopes=["users:*"]) as session:
+        return await find_user(session, name)
+
+
 async def get_user(database: Database, name: str) -> User:
     """The user of that name; the local one comes into being when it is first needed. Raises InvalidInput."""
-    async with database.transaction(scopes=["users:*"]) as session:
-        user = await find_user(session, name)
-        # Nobody should have to make a user before a first try on their own machine.
-        if user is None and name == LOCAL:
-            user = await create_user(session, name, roles=[ADMIN])
+    user = await _find(database, name)
+    # Nobody should have to make a user before a first try on their own machine.
+    if user is None and name == LOCAL:
+        try:
+            async with database.transaction(scopes=["users:*"]) as session:
+                return await create_user(session, name, roles=[ADMIN])
+        except Conflict:  # another command has made it meanwhile
+            user = await _find(database, name)
     if user is None:
         raise InvalidInput(f"There is no user {name!r}; `agent-server user create {name}` makes one")
     return user
