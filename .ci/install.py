@@ -3,6 +3,9 @@
 The lock is complete, so pip has nothing to resolve: `--no-deps`. With its resolver it would take `coverage[toml]`, which
 a package requires, for something else than the `coverage==` of the lock, and fail on the day of coverage's next release.
 `pip check` then says whether all that is required is there.
+
+uv installs the same files in a fifth of the time. Where there is none, pip gets it first; where it fails (an index that
+only pip knows of, say), pip installs what is left, and it is pip that says what is wrong. UV=never: pip alone.
 """
 
 from __future__ import annotations
@@ -14,11 +17,14 @@ import time
 from importlib.util import find_spec
 from os import environ
 from pathlib import Path
+from shutil import which
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS_BETWEEN_LINES = 5
 """Where the output is no terminal, and a line cannot be written over."""
+NEVER_IMPORTED = r"[/\\](tests|litellm[/\\]proxy)[/\\]"
+"""A sixth of the sources of all packages."""
 
 
 def main(lock: str) -> None:
@@ -27,11 +33,14 @@ def main(lock: str) -> None:
     venv = Path(environ.get("VENV", ".venv"))
     began = time.monotonic()
     python = make_venv(venv)
-    install_lock(python, Path(lock))
+    say(f"Installing {lock} ...\n")
+    if not install_with_uv(python, Path(lock)):
+        install_lock(python, Path(lock))
     project = ["install", "-q", "--no-deps", "--no-build-isolation", "--no-compile", "-e", str(ROOT)]
     run(pip(python, *project), f"pip could not install the project into {venv}")
     # Not left to pip, which uses one core; not left to the first import, where a warning of the compiler is shown.
-    subprocess.run([python, "-W", "ignore", "-m", "compileall", "-qq", "-j", "0", str(venv)], check=False)
+    compiler = [python, "-W", "ignore", "-m", "compileall", "-qq", "-j", "0", "-x", NEVER_IMPORTED]
+    subprocess.run([*compiler, str(venv)], check=False)
     run(
         pip(python, "check"),
         f"What is in {venv} does not fit together. If it was made from an older lock, delete it and try again",
@@ -65,7 +74,6 @@ def install_command(python: str, lock: Path) -> list[str]:
 def install_lock(python: str, lock: Path) -> None:
     """Install the lock and show how far it is: pip shows a wall of text or, with `-q`, nothing for minutes."""
     total = len(re.findall(r"^[\w.-]+==", lock.read_text(encoding="utf-8"), re.MULTILINE))
-    say(f"Installing {lock.name} ...\n")
     output: list[str] = []
     done, shown = 0, time.monotonic()
     clear = "\r\033[K" if sys.stdout.isatty() else ""
@@ -89,6 +97,52 @@ def install_lock(python: str, lock: Path) -> None:
                 say(f"{clear}  {done} of {total}; unpacking ...\n")
     if process.returncode:
         fail(f"pip could not install {lock.name}:\n{told(output)}")
+
+
+def install_with_uv(python: str, lock: Path) -> bool:
+    """Whether uv has installed the lock. It shows on a terminal how far it is."""
+    if not (uv := find_uv(python)):
+        return False
+    command = [uv, "pip", "install", "--python", python, "--no-deps", "--require-hashes", "-r", str(lock)]
+    is_terminal = sys.stderr.isatty()
+    output = None if is_terminal else subprocess.DEVNULL
+    with subprocess.Popen(
+        [*command, *([] if is_terminal else ["-q"])], env=uv_settings(python), stderr=output
+    ) as process:
+        seconds = 0
+        while True:
+            try:
+                return process.wait(SECONDS_BETWEEN_LINES) == 0
+            except subprocess.TimeoutExpired:
+                seconds += SECONDS_BETWEEN_LINES
+                if not is_terminal:
+                    say(f"  {seconds} s\n")
+
+
+def find_uv(python: str) -> str | None:
+    """The path of uv, which pip installs into the environment if this machine has none."""
+    if environ.get("UV") == "never":
+        return None
+    beside = Path(python).with_name("uv.exe" if sys.platform == "win32" else "uv")
+    if not beside.exists():
+        if found := which("uv"):
+            return found
+        subprocess.run(
+            install_command(python, ROOT / ".ci" / "installer.lock"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+    return str(beside) if beside.exists() else None
+
+
+def uv_settings(python: str) -> dict[str, str]:
+    """The variables of uv, with what pip is told of the index in its own file and variables."""
+    known = subprocess.run(pip(python, "config", "list"), capture_output=True, text=True, check=False).stdout
+    settings = dict(re.findall(r"^[\w:]+\.([\w-]+)='(.*)'$", known, re.MULTILINE))
+    told = {"UV_DEFAULT_INDEX": settings.get("index-url"), "SSL_CERT_FILE": settings.get("cert")}
+    once = {"UV_HTTP_RETRIES": "1"}  # pip tries again
+    return once | {name: value for name, value in told.items() if value} | environ
 
 
 def run(command: list[str], failure: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from importlib.metadata import distribution
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -135,13 +136,18 @@ def python(tmp_path: Path) -> str:
     return str(next(path for name in ("bin/python", "Scripts/python.exe") if (path := venv / name).exists()))
 
 
-def commands(python: str, index: Path, lock: Path) -> tuple[list[str], list[str]]:
-    """How `.ci/install.py` installs a lock, and how it looks at what came of it, here with these packages."""
+def load_installer() -> Any:
     spec = spec_from_file_location("install", ROOT / ".ci" / "install.py")
     assert spec is not None
     assert spec.loader is not None
     install = module_from_spec(spec)
     spec.loader.exec_module(install)
+    return install
+
+
+def commands(python: str, index: Path, lock: Path) -> tuple[list[str], list[str]]:
+    """How `.ci/install.py` installs a lock, and how it looks at what came of it, here with these packages."""
+    install = load_installer()
     pip: list[str] = install.pip(sys.executable)
     options: list[str] = install.install_command(sys.executable, lock)[len(pip) :]
     there = [*pip, "--python", python]
@@ -179,3 +185,19 @@ def test_a_package_that_is_not_the_locked_one_is_refused(python: str, index: Pat
     install, _ = commands(python, index, lock)
     lock.write_text(re.sub("sha256:.{4}", "sha256:0000", lock.read_text()))
     assert "DO NOT MATCH THE HASHES" in run(install).stderr
+
+
+@pytest.mark.needs("sockets")  # so is the uv of this test, which is a shell script
+@pytest.mark.parametrize(("ends", "installed"), [("exit 0", True), ("exit 2", False)])
+def test_what_uv_could_not_install_is_left_to_pip(python: str, index: Path, ends: str, installed: bool) -> None:
+    lock = write_lock(index, "asked")
+    uv = Path(python).with_name("uv")
+    uv.write_text(f'#!/bin/sh\necho "$@" > {index}/arguments\n{ends}\n')
+    uv.chmod(0o755)
+    assert load_installer().install_with_uv(python, lock) is installed
+    arguments = (index / "arguments").read_text().split()
+    assert {"--no-deps", "--require-hashes", str(lock)} <= set(arguments)
+
+
+def test_uv_itself_is_installed_by_its_hash() -> None:
+    assert list(pins(".ci/installer.lock")) == ["uv"]
