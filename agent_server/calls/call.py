@@ -87,7 +87,7 @@ async def call_tool(
     Outside a turn, `idempotency_key` is what the caller sent to have the call made once: the tool is given a key made
     of it, the caller and the tool's name. `collections` bound an agent.
 
-    `listener` hears of the call while it runs. With `answers` the tool may ask its user: Asked is raised with nothing of
+    `listener` hears of a call without a ledger while it runs. With `answers` the tool may ask its user: Asked is raised with nothing of
     the call kept, and it is made anew with the answer.
     """
     # Before anything is checked: what is on record has happened, whatever the caller may do by now.
@@ -96,7 +96,8 @@ async def call_tool(
     sent = idempotency_key or (answers.key if answers else None)
     key = ledger.idempotency_key if ledger else _make_key(caller, tool, sent)
     in_conversation = ledger.conversation_id if ledger else conversation_id
-    call = _Call(runtime, tool, caller, surface, ledger, in_conversation, key, collections, listener, answers)
+    heard = ledger.listener if ledger else listener
+    call = _Call(runtime, tool, caller, surface, ledger, in_conversation, key, collections, heard, answers)
     async with call.record_failures():
         if ledger and ledger.cut_off and tool.effect == "once" and (found := await call.reconcile(arguments)):
             return found.output

@@ -25,6 +25,7 @@ from agent_server.db import Database, Owned, now
 from agent_server.errors import Conflict, NotFound
 from agent_server.repository import Repository
 from agent_server.tool import Loss, Tool
+from agent_server.tool_context import Listener
 
 Asker = Literal["row", "client", "terminal", "nobody"]
 
@@ -246,6 +247,7 @@ class ConfirmationLedger:
     database: Database
     caller: Caller
     confirmation: Confirmation
+    listener: Listener | None = None
     is_confirmed: bool = True
     turn_id: None = None
     outcome: None = None

@@ -42,10 +42,8 @@ async def confirm_call(
         raise Conflict(f"There is no tool {row.tool} any more, so this cannot be done")
     # Before the ledger is there, which a refusal would use up: another key of the caller's may still confirm.
     await authorise_call(runtime, tool, caller=caller, surface=surface)
-    ledger = ConfirmationLedger(runtime.database, caller, row)
-    return await call_tool(
-        runtime, tool, row.arguments, caller=caller, surface=surface, ledger=ledger, listener=listener
-    )
+    ledger = ConfirmationLedger(runtime.database, caller, row, listener)
+    return await call_tool(runtime, tool, row.arguments, caller=caller, surface=surface, ledger=ledger)
 
 
 async def decline_call(runtime: Runtime, id: UUID, *, caller: Caller, surface: Surface) -> None:

@@ -12,6 +12,7 @@ from agent_server.calls.confirmations import Question
 from agent_server.db import storable
 from agent_server.errors import AgentServerError
 from agent_server.log import without_secrets
+from agent_server.tool_context import Listener
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Ledger(Protocol):
 
     @property
     def idempotency_key(self) -> str: ...
+
+    @property
+    def listener(self) -> Listener | None:
+        """Who hears of the call while it runs."""
 
     @property
     def outcome(self) -> CallOutcome | None:

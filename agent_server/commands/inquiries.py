@@ -77,12 +77,18 @@ def show_call(title: str) -> Iterator[Listener]:
         yield _Bar(bar, bar.add_task(title, total=None, visible=False), title)
 
 
+def word_progress(message: str | None, done: float | None, total: float | None) -> str:
+    """How far a call is, in a line: `Reading page 3: 3 of 10`."""
+    count = "" if done is None else f"{done:g}" + ("" if total is None else f" of {total:g}")
+    return ": ".join(part for part in (show_plainly(message or ""), count) if part)
+
+
 class _Lines:
     def __init__(self, title: str) -> None:
         self._title = title
 
     async def report_progress(self, done: float, total: float | None, message: str | None) -> None:
-        fail(f"{show_plainly(message or self._title)}: {done:g}{'' if total is None else f' of {total:g}'}")
+        fail(word_progress(message or self._title, done, total))
 
     async def log(self, level: Level, message: str) -> None:
         if level != "debug":

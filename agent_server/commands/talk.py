@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from agent_server.caller import Caller
 from agent_server.commands.consent import settle
 from agent_server.commands.context import CommandContext
 from agent_server.commands.inputs import read_inputs
+from agent_server.commands.inquiries import word_progress
 from agent_server.commands.markdown import MarkdownWriter, show_markdown
 from agent_server.commands.terminal import fail, say, show
 from agent_server.errors import AgentServerError
@@ -31,6 +32,7 @@ from agent_server.turns.events import (
     TextDelta,
     ThoughtDelta,
     ToolCalled,
+    ToolProgress,
     ToolReturned,
 )
 from agent_server.turns.models import Turn
@@ -116,6 +118,8 @@ async def _follow(server: Server, caller: Caller, turn: Turn, as_json: bool) -> 
                 console.print(f"[dim]{name}[/dim]")
             case ToolCalled(name=name, input=input):
                 console.print(f"[dim]→ {name} {escape(str(input))}[/dim]", highlight=False)
+            case ToolProgress() as at:
+                console.print(f"[dim]  {escape(word_progress(at.message, at.done, at.total))}[/dim]", highlight=False)
             case ToolReturned(name=name, error=str(error)):
                 console.print(Text(tell_failure(name, server.workspace.tools.get(name), error), "dim"))
             case PassagesFound(passages=found):
@@ -140,16 +144,22 @@ async def _follow(server: Server, caller: Caller, turn: Turn, as_json: bool) -> 
                 fail(message)
     if not as_json:
         out.end()
-        say()
-        for text in notes:
-            console.print(f"[yellow]{text}[/yellow]", highlight=False)
-        for n in cited:
-            # The backslash keeps Rich from taking the number for markup.
-            console.print(f"[dim]\\[{n}] {passages[n]['document']}: {passages[n]['heading']}[/dim]", highlight=False)
-        console.print(f"[dim]conversation {turn.conversation_id}[/dim]")
+        _show_end(console, notes, [(n, passages[n]) for n in cited], turn)
     for question in asked:
         await _settle(server, caller, question)
     return 1 if failed else 0
+
+
+def _show_end(
+    console: Console, notes: Sequence[str], cited: Sequence[tuple[int, Mapping[str, Any]]], turn: Turn
+) -> None:
+    say()
+    for text in notes:
+        console.print(f"[yellow]{text}[/yellow]", highlight=False)
+    for n, passage in cited:
+        # The backslash keeps Rich from taking the number for markup.
+        console.print(f"[dim]\\[{n}] {passage['document']}: {passage['heading']}[/dim]", highlight=False)
+    console.print(f"[dim]conversation {turn.conversation_id}[/dim]")
 
 
 async def _settle(server: Server, caller: Caller, asked: ConfirmationAsked) -> None:

@@ -13,6 +13,7 @@ from agent_server.db import Executor, storable
 from agent_server.tool import OUTSIDE
 from agent_server.turns.events import ConfirmationAsked, Event, ToolReturned
 from agent_server.turns.models import ToolCall
+from agent_server.turns.progress import CallProgress
 from agent_server.turns.writer import Fenced, TurnWriter, fence_statement
 
 _INSERT = """
@@ -46,6 +47,9 @@ class CallLedger:
     args_sha: bytes
     is_confirmed: bool = False
     render: Render = render_plainly
+
+    def __post_init__(self) -> None:
+        self.listener = CallProgress(self.writer, self.call_id)
 
     @property
     def conversation_id(self) -> UUID:
@@ -94,6 +98,7 @@ class CallLedger:
                 raise OutcomeUnknown(self.name)
 
     async def finish(self, session: Executor, outcome: CallOutcome, question: Question | None = None) -> None:
+        self.listener.close()
         text, found = self.render(outcome)
         events: list[Event] = [*found, ToolReturned(self.call_id, self.name, outcome.output, outcome.error)]
         if question is not None:
@@ -114,6 +119,7 @@ class CallLedger:
 
     def hold(self, outcome: CallOutcome, act: Mapping[str, Any]) -> None:
         """Have the outcome of a call without an effect, and the `act` for the audit, recorded with the next write."""
+        self.listener.close()
         text, found = self.render(outcome)
         self.writer.hold(
             [*found, ToolReturned(self.call_id, self.name, outcome.output, outcome.error)],

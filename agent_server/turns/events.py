@@ -94,6 +94,18 @@ class ToolCalled:
 
 
 @dataclass(frozen=True)
+class ToolProgress:
+    """How far a call is, as its tool says: `done` of `total`, where it counts, and what it does. It may come twice, after a
+    takeover, and after the call has returned."""
+
+    kind: ClassVar[str] = "progress"
+    call_id: str
+    done: float | None = None
+    total: float | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True)
 class ToolReturned:
     """The tool's effect and this event are one transaction. `error` is None or `code: message`."""
 
@@ -180,6 +192,7 @@ Event = (
     | Note
     | Reset
     | ToolCalled
+    | ToolProgress
     | ToolReturned
     | ConfirmationAsked
     | Steered
@@ -204,6 +217,7 @@ _KINDS: dict[str, type[Any]] = {
         Note,
         Reset,
         ToolCalled,
+        ToolProgress,
         ToolReturned,
         ConfirmationAsked,
         Steered,

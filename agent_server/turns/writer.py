@@ -136,6 +136,7 @@ class TurnWriter:
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
+        self._closed = False
 
     @property
     def _key(self) -> dict[str, Any]:
@@ -164,6 +165,11 @@ class TurnWriter:
         if failure is not None:
             raise failure
         self._hold(Held(list(events)), seconds=0)
+
+    def tell(self, *events: Event) -> None:
+        """Write as `show` does what nothing hangs on. It raises nothing: what the write came to is for the next one to raise."""
+        if not self._closed:
+            self._hold(Held(list(events)), seconds=0)
 
     def _hold(self, more: Held, *, seconds: float = HOLD_SECONDS) -> None:
         self._held = self._held.before(more)
@@ -195,6 +201,7 @@ class TurnWriter:
 
     def close(self) -> None:
         """Write nothing more."""
+        self._closed = True
         self._held = self._answer = Held()
         for begun in (self._timer, self._flushing):
             if begun is not None:

@@ -367,6 +367,27 @@ def script(message: str) -> list[Step]:
             *text("t", "Please confirm that.", set()),
             FINISH,
         ]
+    if "import" in message:
+        begin, called, *returned = tool("call-i", "import_pages", {"from": "dives.csv"}, {"pages": 3})
+
+        def far(done: float | None, total: float | None, said: str | None) -> Chunk:
+            data = {"call_id": "call-i", "done": done, "total": total, "message": said}
+            return {"type": "data-progress", "id": "call-i", "data": data}
+
+        return [
+            agent("tasks"),
+            begin,
+            called,
+            far(None, None, "Reading <b>dives.csv</b>"),
+            far(1, 4, "Reading page 1"),
+            Gate("half"),
+            far(3, 4, HEBREW),
+            Gate("imported"),
+            *returned,
+            far(4, 4, "too late"),
+            *text("t", "Three pages.", set()),
+            FINISH,
+        ]
     if "emergency" in message:
         page = "**Call the emergency number now.** Give oxygen. [1]\n\n"
         return [

@@ -726,6 +726,21 @@ def test_answer_goes_on_behind_another_conversation(fake: Fake, open_page: Open)
     expect(page.locator(".text")).to_contain_text("mountain pass")
 
 
+def test_a_call_shows_how_far_it_is_while_it_runs(fake: Fake, open_page: Open) -> None:
+    page = open_page(token="as_key")
+    ask(page, "Please import them")
+    card = page.locator(".card")
+    expect(card).to_contain_text("Reading page 1")
+    expect(card.get_by_role("progressbar")).to_have_attribute("value", "1")
+    fake.open("half")
+    expect(card).to_contain_text(HEBREW)
+    expect(card.get_by_role("progressbar")).to_have_attribute("value", "3")
+    fake.open("imported")
+    expect(page.locator(".answer[data-state=done]")).to_have_count(1)
+    expect(card.get_by_role("progressbar")).to_have_count(0)
+    expect(card).not_to_contain_text("too late")
+
+
 # ---- questions ----
 
 
@@ -1003,4 +1018,4 @@ def test_what_is_pressed_is_large_enough_for_a_finger(open_page: Open) -> None:
 
 
 def test_page_stays_small() -> None:
-    assert sum(file.stat().st_size for file in STATIC.iterdir()) < 106_500
+    assert sum(file.stat().st_size for file in STATIC.iterdir()) < 108_000

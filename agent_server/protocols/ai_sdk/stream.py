@@ -30,6 +30,7 @@ from agent_server.turns.events import (
     TextDone,
     ThoughtDelta,
     ToolCalled,
+    ToolProgress,
     ToolReturned,
     body_of,
 )
@@ -59,6 +60,7 @@ class UIMessageEncoder:
     _thinking: int | None = None
     _step: bool = False
     _tools_returned: bool = False
+    _returned: set[str] = field(default_factory=set)
     _started: bool = False
     _passing: bool = False
     _version: str | None = None
@@ -110,8 +112,13 @@ class UIMessageEncoder:
                     *self._open_step(self._tools_returned),
                     {"type": "tool-input-available", "toolCallId": call_id, "toolName": name, "input": input, **_OURS},
                 ]
+            case ToolProgress() as progress:
+                # the id has a client put each in the place of the one before
+                part = {"type": "data-progress", "id": progress.call_id, "data": body_of(progress)}
+                return [] if progress.call_id in self._returned else [part]
             case ToolReturned() as returned:
                 self._tools_returned = True
+                self._returned.add(returned.call_id)
                 return [_outcome(returned), *self._tell(returned)]
             case ConfirmationAsked(id=id) as asked:
                 return [{"type": "data-confirmation", "id": id, "data": body_of(asked)}]
@@ -123,11 +130,9 @@ class UIMessageEncoder:
                 return []
             case Done(agent=agent_name, usage=usage, finish=reason):
                 metadata = {"agent": agent_name, "promptVersion": self._version, "usage": usage}
-                finished = {"type": "finish", "finishReason": reason.replace("_", "-"), "messageMetadata": metadata}
-                return [*self._end(), finished]
+                return [*self._end(), _finish(reason.replace("_", "-"), metadata)]
             case Failed(code=code, message=message):
-                finish = {"type": "finish", "finishReason": "error", "messageMetadata": {"error": code}}
-                return [*self._end(), {"type": "error", "errorText": message}, finish]
+                return [*self._end(), {"type": "error", "errorText": message}, _finish("error", {"error": code})]
             case Cancelled():
                 return [*self._end(), {"type": "abort"}]
             case event:
@@ -216,6 +221,10 @@ class _OpenText:
 
 # The client has no declaration of our tools, and must not run them: they were run here.
 _OURS = {"dynamic": True, "providerExecuted": True}
+
+
+def _finish(reason: str, metadata: Mapping[str, Any]) -> Chunk:
+    return {"type": "finish", "finishReason": reason, "messageMetadata": metadata}
 
 
 def _outcome(returned: ToolReturned) -> Chunk:

@@ -92,6 +92,7 @@ export class Answer {
       case "start": this.turn = chunk.messageId; break;
       case "data-agent": this.#addAgent(chunk.data); break;
       case "tool-input-available": this.#addTool(chunk); break;
+      case "data-progress": this.#tools.get(chunk.id)?.progress(chunk.data); break;
       case "tool-output-available": this.#tools.get(chunk.toolCallId)?.done(chunk.output); break;
       case "tool-output-error": this.#tools.get(chunk.toolCallId)?.failed(chunk.errorText); break;
       case "data-tool": this.#tools.get(chunk.data.id)?.read(chunk.data.html); break;

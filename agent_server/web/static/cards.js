@@ -7,6 +7,7 @@ export class ToolCard {
   #state = h("span", { class: "state" });
   #body = h("div", { class: "tool-body" });
   #result = h("div", {});
+  #far = h("div", { class: "progress" });
   #about;
   #confirmation = null;
 
@@ -21,6 +22,14 @@ export class ToolCard {
     this.#body.append(...section("Name", h("code", {}, name)));
     if (Object.keys(input ?? {}).length) this.#body.append(...section("Arguments", value(input)));
     this.#body.append(this.#result);
+  }
+
+  /** How far the call is, while it runs. */
+  progress({ done, total, message }) {
+    if (!this.running) return;
+    const bar = done === null ? null : h("progress", { max: total ?? null, value: total === null ? null : done, "aria-label": "Progress" });
+    this.#far.replaceChildren(...[bar, message ? h("span", {}, message) : null].filter(Boolean));
+    if (!this.#far.isConnected) this.element.append(this.#far);
   }
 
   done(output) {
@@ -72,6 +81,7 @@ export class ToolCard {
   }
 
   #show(state, word, sign) {
+    if (state !== "running") this.#far.remove();
     this.element.dataset.state = state;
     const plain = state === "running" || (state === "done" && word === "Done");
     this.#state.replaceChildren(sign, h("span", { class: plain ? "sr" : null }, word));
