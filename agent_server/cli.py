@@ -189,6 +189,16 @@ def content_search(
     _run("content_search", workspace, query=query, stdin=stdin, limit=limit, as_json=json)
 
 
+@content.command("gaps", epilog=_example("content gaps --since 2026-11-01"))
+def content_gaps(
+    since: Annotated[str | None, typer.Option(help="From this date on. [default: 30 days ago]")] = None,
+    workspace: Workspace = None,
+    json: Json = False,
+) -> None:
+    """What was asked and the content did not answer."""
+    _run("content_gaps", workspace, since=since, as_json=json)
+
+
 @db.command("upgrade", epilog=_example("db upgrade"))
 def db_upgrade(workspace: Workspace = None) -> None:
     """Apply every pending migration."""

@@ -28,6 +28,7 @@ _COMMANDS = {
     "content_ingest": "ingesting.ingest",
     "content_search": "knowledge.search",
     "content_benchmark": "knowledge.benchmark",
+    "content_gaps": "gaps.list_gaps",
     "tool_list": "folders.list_tools",
     "tool_call": "tools.call",
     "prompt_render": "folders.render_prompt",
