@@ -9,7 +9,7 @@ import queue
 import selectors
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -87,6 +87,7 @@ class _Served:
 
     http: httpx.Client
     key: str
+    new_key: Callable[[], str]
     watch: _Watch
     url: str
     costs: dict[str, float] = field(default_factory=dict)
@@ -95,6 +96,12 @@ class _Served:
         headers = {**({"Authorization": f"Bearer {self.key}"} if known else {}), **more.pop("headers", {})}
         self.watch.longest = 0.0
         response = self.http.request(method, path, headers=headers, **more)
+        if known and response.status_code == 401:  # a request before this one has ended the credential
+            self.key = self.new_key()
+            self.watch.longest = 0.0
+            response = self.http.request(
+                method, path, headers={**headers, "Authorization": f"Bearer {self.key}"}, **more
+            )
         assert response.status_code < 500, (method, path[:60], label, response.text[:200])
         name = f"{method} {path[:60]} {label}{'' if known else ' by nobody'}"
         self.costs[name] = max(self.costs.get(name, 0.0), self.watch.longest)
@@ -119,7 +126,12 @@ def _served(url: str, answers: list[str], **settings: Any) -> Iterator[_Served]:
                 **UNLIMITED, **settings, **({"openai_base_url": model.url, "model": "scripted"} if answers else {})
             ) as client,
         ):
-            begun.put((str(client.http.base_url), client.key, asyncio.get_running_loop(), ended))
+            loop = asyncio.get_running_loop()
+
+            def new_key() -> str:
+                return asyncio.run_coroutine_threadsafe(client.new_key("*"), loop).result(60)
+
+            begun.put((str(client.http.base_url), client.key, new_key, loop, ended))
             await ended.wait()
         await database.close()
 
@@ -134,10 +146,10 @@ def _served(url: str, answers: list[str], **settings: Any) -> Iterator[_Served]:
     got = begun.get(timeout=60)
     if isinstance(got, BaseException):
         raise got
-    base, key, loop, ended = got
+    base, key, new_key, loop, ended = got
     try:
         with httpx.Client(base_url=base, timeout=60) as http:
-            yield _Served(http, key, watch, url)
+            yield _Served(http, key, new_key, watch, url)
     finally:
         loop.call_soon_threadsafe(ended.set)
         thread.join(60)
