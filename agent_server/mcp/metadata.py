@@ -5,7 +5,7 @@ From the document of RFC 9728 and the challenges of RFC 6750 it learns where to 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from agent_server.errors import Forbidden, Unauthorized
 from agent_server.identity.roles import staff_scopes
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.offers import Offers
+from agent_server.oauth.grants import find_issuer
 from agent_server.settings import Settings
 from agent_server.tool import Tool
 
@@ -55,7 +56,8 @@ def canonical_address(settings: Settings, path: str = PATH) -> str | None:
 @dataclass(frozen=True, kw_only=True)
 class Resource:
     """What is at `path` as OAuth clients see it. `audience` are the resources that a token may be for, and `reading` the
-    scopes to begin with: more is asked for when it is needed."""
+    scopes to begin with: more is asked for when it is needed. `purposes` are all scopes that anything here needs, those of
+    staff among them, with what each is for."""
 
     path: str
     name: str
@@ -64,6 +66,7 @@ class Resource:
     issuers: tuple[str, ...]
     scopes: frozenset[str]
     reading: frozenset[str]
+    purposes: Mapping[str, Sequence[str]]
 
     def metadata(self, request: Request) -> ResourceMetadata:
         return ResourceMetadata(
@@ -121,10 +124,12 @@ def describe_resource(
     every user for them."""
     staff = set(staff_scopes())
     effects: dict[str, set[str]] = {"read": set(), "write": set()}
+    purposes: dict[str, list[str]] = {}
     for tool in tools:
         if tool.staff:
             staff.add(tool.scope)
         effects["read" if tool.effect == "read" else "write"].add(tool.scope)
+        purposes.setdefault(tool.scope, []).append(tool.title)
     if documents is not None:
         effects["read"].add(documents.scope)
     if offers is not None:
@@ -138,9 +143,10 @@ def describe_resource(
         name=name,
         address=address,
         audience=tuple(each for each in accepted if each is not None),
-        issuers=tuple(issuer.issuer for issuer in settings.issuers),
+        issuers=tuple(each for each in (find_issuer(settings), *(one.issuer for one in settings.issuers)) if each),
         scopes=frozenset((effects["read"] | effects["write"]) - staff),
         reading=frozenset(effects["read"] - staff),
+        purposes={scope: purposes.get(scope, []) for scope in (*effects["read"], *effects["write"])},
     )
 
 
