@@ -92,8 +92,8 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
     trusting.load_verify_locations(certificate)
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        host.asked.append(request.path_qs)
-        return host.answer()
+        told.asked.append(request.path_qs)
+        return told.answer()
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handle)
@@ -102,8 +102,8 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
     listener = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=own)
     await listener.start()
     port: int = runner.addresses[0][1]
-    host = Host(Documents(lambda: Hosts(port), trusting), lambda: web.json_response(DOCUMENT))
-    yield host
+    told = Host(Documents(lambda: Hosts(port), trusting), lambda: web.json_response(DOCUMENT))
+    yield told
     await runner.cleanup()
 
 
