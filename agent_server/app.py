@@ -75,13 +75,8 @@ def create_server(
         return await recall(session, caller, conversation_id=conversation_id, turn_no=turn_no, most=most)
 
     agents = Agents(models or (lambda: _create_models(settings, transport)), make, read)
-    resolver = create_resolver(
-        settings,
-        database,
-        agents=workspace.agent_scopes,
-        staff=workspace.staff_scopes,
-        grants=find_grants(settings, database),
-    )
+    agents_need, staff, grants = workspace.agent_scopes, workspace.staff_scopes, find_grants(settings, database)
+    resolver = create_resolver(settings, database, agents=agents_need, staff=staff, grants=grants)
     runner = Runner(
         database,
         replica,

@@ -28,6 +28,7 @@ from agent_server.http.problems import PROBLEMS
 from agent_server.identity.accounts import Accounts
 from agent_server.identity.resolver import create_resolver
 from agent_server.mcp import McpApp, Offers, OpenCalls, Watching, mcp_app
+from agent_server.mcp.metadata import PATH, Resource
 from agent_server.mcp.process import create_documents, tell_instructions
 from agent_server.oauth.authority import Authority, Target
 from agent_server.oauth.documents import Documents
@@ -138,12 +139,17 @@ def _find_sign_in(server: Server, mcp: McpApp, documents: Documents | None) -> S
         database=server.database,
         accounts=Accounts(server.database, server.resolver),
         targets=[
-            Target(address=each.address or "", name=each.name, scopes=each.purposes, usual=each.scopes)
+            Target(address=each.address or "", name=_name_part(each), scopes=each.purposes, usual=each.scopes)
             for each in mcp.resources
         ],
         documents=documents or Documents(),
     )
     return (create_oauth_router(authority),)
+
+
+def _name_part(resource: Resource) -> str:
+    part = resource.path.removeprefix(PATH).strip("/")
+    return f"{resource.name}: {part}" if part else resource.name
 
 
 async def take_over(app: FastAPI, workspace: Workspace) -> None:

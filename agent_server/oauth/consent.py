@@ -27,6 +27,8 @@ from agent_server.oauth.pages import Question, show_answer, show_question, show_
 from agent_server.oauth.redirects import answer_at
 
 _LONGEST_FORM, _LONGEST_EMAIL = 32_768, 320
+_MOST_NAMED = 6
+"""Of what a scope is for."""
 _OLD = "This page is from another browser or too old"
 _NOTHING = "Your account may do nothing of what is ticked; tick what it may, or sign in with another account"
 _GONE = "The client is not known any more; it must register again"
@@ -130,7 +132,12 @@ async def _find_question(authority: Authority, request: str, browser: str) -> Qu
 
 
 def _describe(target: Target, scopes: Sequence[str]) -> Sequence[tuple[str, str]]:
-    return [(scope, ", ".join(target.scopes.get(scope, ()))) for scope in scopes]
+    return [(scope, _name_some(target.scopes.get(scope, ()))) for scope in scopes]
+
+
+def _name_some(what: Sequence[str]) -> str:
+    left = len(what) - _MOST_NAMED
+    return ", ".join(what[:_MOST_NAMED]) + (f" and {left} more" if left > 0 else "")
 
 
 def _cookie(authority: Authority) -> str:

@@ -18,7 +18,7 @@ from tests.web.conftest import ARGUMENTS
 pytestmark = pytest.mark.needs("chromium")
 
 THERE = "http://localhost:1"
-LONG = "A client with a name that is as long as any may be, and that says a lot of itself"
+LONG = "A client with a name that is as long as any may be, and says a lot of itself too"[:80]
 """Names that a page must hold."""
 ARABIC = "مساعد الغوص الذكي"
 
@@ -125,6 +125,7 @@ async def test_the_page_fits_and_can_be_read(site: Site, browser: Browser, schem
     context = await browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 740})
     page = await context.new_page()
     await open_consent(site, page, name, "http://127.0.0.1:8123/callback" if name == LONG else CALLBACK)
+    await expect(page.get_by_role("heading", level=1)).to_have_text(f"Let {name} act for you?")
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert await page.evaluate(CONTRAST) == []
     small = await page.evaluate(
