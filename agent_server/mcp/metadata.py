@@ -35,11 +35,11 @@ _PREFLIGHT = {**_OPEN, "Access-Control-Allow-Methods": "GET", "Access-Control-Al
 
 
 class ResourceMetadata(BaseModel):
-    """RFC 9728, section 2."""
+    """RFC 9728, section 2. What has no values is left out (section 3.2)."""
 
     resource: str
-    authorization_servers: list[str]
-    scopes_supported: list[str]
+    authorization_servers: list[str] | None = None
+    scopes_supported: list[str] | None = None
     bearer_methods_supported: list[str]
     resource_name: str
 
@@ -71,8 +71,8 @@ class Resource:
     def metadata(self, request: Request) -> ResourceMetadata:
         return ResourceMetadata(
             resource=self._base_address(request) + self.path,
-            authorization_servers=list(self.issuers),
-            scopes_supported=sorted(self.scopes),
+            authorization_servers=list(self.issuers) or None,
+            scopes_supported=sorted(self.scopes) or None,
             bearer_methods_supported=["header"],
             resource_name=self.name,
         )
@@ -160,7 +160,7 @@ def metadata_router(resources: Sequence[Resource]) -> APIRouter:
     def add(path: str, name: str, resource: Resource) -> None:
         async def read(request: Request) -> JSONResponse:
             """Where a client of `/mcp` gets a token, and with which scopes (RFC 9728)."""
-            return JSONResponse(resource.metadata(request).model_dump(), headers=_OPEN)
+            return JSONResponse(resource.metadata(request).model_dump(exclude_none=True), headers=_OPEN)
 
         router.add_api_route(path, read, methods=["GET"], response_model=ResourceMetadata, name=name)
         router.add_api_route(path, preflight, methods=["OPTIONS"], include_in_schema=False)

@@ -6,7 +6,7 @@ This module imports the SDK's server, which takes seconds: it is imported with t
 import base64
 import binascii
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, unquote, urlencode
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from mcp.server.auth.handlers.authorize import AuthorizationHandler
 from mcp.server.auth.handlers.register import RegistrationHandler
@@ -28,8 +28,7 @@ from agent_server.oauth.redirects import answer_at
 
 
 async def authorise(authority: Authority, act: Act, request: Request) -> Response:
-    """Send the user to the page of consent, or an error to the client. Where the client is not known, nor where it may be
-    answered, the user is told."""
+    """Send the user to the page of consent, or tell what is wrong."""
     if twice := _find_twice(request.url.query):
         return show_refusal(authority.settings, f"{twice} is named twice; the client must name it once")
     provider = Provider(authority, act, reads=True)
@@ -40,10 +39,13 @@ async def authorise(authority: Authority, act: Act, request: Request) -> Respons
         said = from_json(bytes(answer.body))
         return show_refusal(authority.settings, provider.mistake or str(said.get("error_description") or said["error"]))
     where = answer.headers["location"]
-    if not where.startswith(f"{authority.issuer}{CONSENT}?"):
-        # RFC 9207: who is answered by several servers must be able to tell who answers, also with an error.
-        where = answer_at(where, iss=authority.issuer)
-    return RedirectResponse(where, status_code=302, headers={"Cache-Control": "no-store", **OPEN})
+    if where.startswith(f"{authority.issuer}{CONSENT}?"):
+        return RedirectResponse(where, status_code=302, headers={"Cache-Control": "no-store", **OPEN})
+    # The user goes there, and is not sent: anybody may register an address and ask for nonsense, and this server would
+    # lead whoever trusts its name to any site (RFC 9700, 4.11.2). RFC 9207: `iss` is in an error as well.
+    said = dict(parse_qsl(urlsplit(where).query))
+    message = str(said.get("error_description") or said.get("error"))
+    return show_refusal(authority.settings, message, back=answer_at(where, iss=authority.issuer))
 
 
 async def exchange(authority: Authority, act: Act, request: Request) -> Response:

@@ -67,6 +67,15 @@ def address_of(page: str) -> str:
     return unescape(found[1])
 
 
+def error_of(answer: httpx.Response) -> dict[str, str]:
+    """What a client is told of an error, once its user goes back."""
+    found = re.search(r'id="back" href="([^"]+)"', answer.text)
+    assert found and answer.status_code == 400 and "location" not in answer.headers, answer.text
+    where = unescape(found[1])
+    assert where.startswith(f"{CALLBACK}?")
+    return query_of(where)
+
+
 def query_of(address: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
 

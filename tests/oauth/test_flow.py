@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from agent_server.db import new_id
-from agent_server.errors import InvalidInput
+from agent_server.errors import InvalidInput, Unauthorized
 from agent_server.identity.accounts import Accounts, Act
 from agent_server.oauth.clients import expire_clients
 from agent_server.oauth.grants import MOST_GRANTS
@@ -28,6 +28,7 @@ from tests.oauth.conftest import (
     Open,
     Site,
     address_of,
+    error_of,
     make_user,
     query_of,
 )
@@ -79,7 +80,7 @@ async def test_it_is_off_unless_it_is_set(open_site: Open) -> None:
         for path in ("/oauth/token", "/oauth/register", "/oauth/revoke"):
             assert (await site.http.post(path)).status_code == 404
         document = await site.http.get("/.well-known/oauth-protected-resource/mcp")
-        assert document.json()["authorization_servers"] == []
+        assert "authorization_servers" not in document.json()
 
 
 @pytest.mark.parametrize("address", [None, "http://agents.example"])
@@ -157,7 +158,7 @@ async def test_a_client_that_names_no_scope_is_asked_about_those_of_the_resource
     # what is asked for by habit is passed over, and a wildcard is no scope of a tool
     assert (await site.connect(client, scope="openid offline_access tasks:read tasks:*"))["scope"] == "tasks:read"
     nothing = await site.ask(client, scope="openid *")
-    assert query_of(nothing.headers["location"])["error"] == "invalid_scope"
+    assert error_of(nothing)["error"] == "invalid_scope"
 
 
 async def test_a_user_grants_a_part_of_what_is_asked_for(site: Site) -> None:
@@ -398,9 +399,9 @@ async def test_a_part_asks_for_its_own_scopes_and_another_resource_is_refused(pa
     client = (await site.register())["client_id"]
     for resource in ("https://evil.example/mcp", f"{ISSUER}/mcp/none", ISSUER, f"{ISSUER}/mcp//", ""):
         refused = await site.ask(client, resource=resource)
-        assert query_of(refused.headers["location"])["error"] == "invalid_target"
+        assert error_of(refused)["error"] == "invalid_target"
     only = await site.ask(client, resource=f"{ISSUER}/mcp/look", scope="tasks:write")
-    assert query_of(only.headers["location"])["error"] == "invalid_scope"
+    assert error_of(only)["error"] == "invalid_scope"
     code = await site.allow(client, resource=f"{ISSUER}/mcp/look", scope="tasks:read")
     other = await site.exchange(client, code, resource=f"{ISSUER}/mcp")
     assert (other.status_code, other.json()["error"]) == (400, "invalid_target")
@@ -439,6 +440,18 @@ async def test_unused_clients_are_forgotten_and_used_ones_are_not(site: Site) ->
     await execute(url, "update oauth_client set used_at = now() - interval '98 days' where used_at is not null")
     await expire_clients(database, 90)
     assert {id for (id,) in await fetch(url, "select id from oauth_client")} == {fresh["client_id"]}
+
+
+async def test_work_that_was_put_off_ends_with_the_client(site: Site) -> None:
+    """As a stream of changes, which asks from time to time whether its caller still may have them."""
+    token = (await site.connect())["access_token"]
+    resolver, ann = site.server.resolver, await site.sign_in()
+    caller = await resolver.resolve(token, audience=[f"{ISSUER}/mcp"])
+    assert (await resolver.renew(caller)).scopes == frozenset(SCOPES.split())
+    (shown,) = (await site.http.get("/api/clients", headers=ann)).json()
+    await site.http.delete(f"/api/clients/{shown['id']}", headers=ann)
+    with pytest.raises(Unauthorized, match="no longer connected"):
+        await resolver.renew(caller)
 
 
 async def test_an_export_has_the_clients_and_no_secret(site: Site) -> None:

@@ -90,7 +90,10 @@ def show_answer(settings: Settings, address: str, client: str, *, allowed: bool)
     return HTMLResponse(text, 200, {**_HEADERS, "Referrer-Policy": "no-referrer"})
 
 
-def show_refusal(settings: Settings, message: str, status: int = 400) -> HTMLResponse:
-    """The page for a user whom no client can be told of: nobody knows where it may be answered."""
-    text = _page("refused.html").render(title=settings.title, message=message, minutes=REQUEST_MINUTES)
-    return HTMLResponse(text, status, _HEADERS)
+def show_refusal(settings: Settings, message: str, status: int = 400, *, back: str | None = None) -> HTMLResponse:
+    """The page that says what is wrong. `back` is where the client is told of it, if that is known."""
+    url = None if back is None else parse_redirect(back)
+    host = "" if url is None else describe_host(url)
+    page = _page("refused.html")
+    text = page.render(title=settings.title, message=message, minutes=REQUEST_MINUTES, back=back, host=host)
+    return HTMLResponse(text, status, {**_HEADERS, "Referrer-Policy": "no-referrer"})
