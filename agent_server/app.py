@@ -23,6 +23,8 @@ from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.resources import announce_pages
 from agent_server.models.choice import choose_model
 from agent_server.models.served import ServedModel
+from agent_server.oauth.clients import expire_clients
+from agent_server.oauth.grants import find_grants
 from agent_server.recall import Recalled, recall
 from agent_server.server import Server
 from agent_server.settings import Settings
@@ -73,7 +75,8 @@ def create_server(
         return await recall(session, caller, conversation_id=conversation_id, turn_no=turn_no, most=most)
 
     agents = Agents(models or (lambda: _create_models(settings, transport)), make, read)
-    resolver = create_resolver(settings, database, agents=workspace.agent_scopes, staff=workspace.staff_scopes)
+    agents_need, staff, grants = workspace.agent_scopes, workspace.staff_scopes, find_grants(settings, database)
+    resolver = create_resolver(settings, database, agents=agents_need, staff=staff, grants=grants)
     runner = Runner(
         database,
         replica,
@@ -132,6 +135,7 @@ def _create_jobs(runtime: Runtime, workspace: Workspace, embedder: Embedder, sle
             Job("expire_guests", lambda: expire_guests(database), every=3600),
             Job("expire_logins", lambda: expire_logins(database), every=3600),
             Job("expire_confirmations", lambda: expire_confirmations(database), every=3600),
+            Job("expire_clients", lambda: expire_clients(database, settings.oauth_days), every=3600),
             Job("expire_rates", lambda: expire_rates(database), every=3600),
         ],
         sleep,

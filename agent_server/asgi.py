@@ -17,6 +17,7 @@ from agent_server.api.counting import CountingMiddleware
 from agent_server.api.head import HeadMiddleware
 from agent_server.api.health import PROBES
 from agent_server.api.local import LocalMiddleware
+from agent_server.api.oauth import create_oauth_router
 from agent_server.api.waking import WakingMiddleware
 from agent_server.changes import Changes
 from agent_server.http import errors, openapi
@@ -24,9 +25,14 @@ from agent_server.http.edge import BodyMiddleware, CorsMiddleware, EdgeMiddlewar
 from agent_server.http.errors import ErrorFormats
 from agent_server.http.middleware import BugMiddleware, RefusalMiddleware, RequestMiddleware
 from agent_server.http.problems import PROBLEMS
+from agent_server.identity.accounts import Accounts
 from agent_server.identity.resolver import create_resolver
 from agent_server.mcp import McpApp, Offers, OpenCalls, Watching, mcp_app
+from agent_server.mcp.metadata import PATH, Resource
 from agent_server.mcp.process import create_documents, tell_instructions
+from agent_server.oauth.authority import Authority, Target
+from agent_server.oauth.documents import Documents
+from agent_server.oauth.grants import find_issuer
 from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
 from agent_server.server import Server
@@ -36,10 +42,15 @@ from agent_server.workspace import Workspace
 
 
 def create_app(
-    server: Server, protocols: Sequence[Protocol] | None = None, *, routers: Sequence[APIRouter] | None = None
+    server: Server,
+    protocols: Sequence[Protocol] | None = None,
+    *,
+    routers: Sequence[APIRouter] | None = None,
+    documents: Documents | None = None,
 ) -> FastAPI:
     """The ASGI app of a process that speaks `protocols`, by default all that there are. Its lifespan runs the turns.
-    `routers` are those of another app of the same workspace; to make them takes half of the time."""
+    `routers` are those of another app of the same workspace; to make them takes half of the time. `documents` reads those
+    by which OAuth clients are known."""
     protocols = find_protocols() if protocols is None else protocols
     changes: Changes = server.runtime.resources[Changes]
     offers = Offers(server.workspace, Watching(changes, server.resolver.renew, server.database))
@@ -76,7 +87,8 @@ def create_app(
     _add_middleware(app, server, formats)
     errors.install(app)
     spoken = [protocol.router for protocol in protocols if protocol.router is not None]
-    for router in (*(routers or create_routers(server.workspace)), *spoken, *_find_developers(server), mcp.metadata):
+    own = (*(routers or create_routers(server.workspace)), *spoken, *_find_developers(server), mcp.metadata)
+    for router in (*own, *_find_sign_in(server, mcp, documents)):
         # Not by `include_router`: it builds each route anew with the first request, which then holds up the process.
         app.router.routes.extend(router.routes)
     app.router.routes.extend(mcp.routes)
@@ -114,6 +126,30 @@ def _find_developers(server: Server) -> Sequence[APIRouter]:
     from agent_server.api.developer import create_developer_routers  # noqa: PLC0415  # it imports evals, which a deployed server does not need
 
     return create_developer_routers()
+
+
+def _find_sign_in(server: Server, mcp: McpApp, documents: Documents | None) -> Sequence[APIRouter]:
+    """Where users let clients in, if they do so here."""
+    issuer = find_issuer(server.settings)
+    if issuer is None:
+        return ()
+    authority = Authority(
+        issuer=issuer,
+        settings=server.settings,
+        database=server.database,
+        accounts=Accounts(server.database, server.resolver),
+        targets=[
+            Target(address=each.address or "", name=_name_part(each), scopes=each.purposes, usual=each.scopes)
+            for each in mcp.resources
+        ],
+        documents=documents or Documents(),
+    )
+    return (create_oauth_router(authority),)
+
+
+def _name_part(resource: Resource) -> str:
+    part = resource.path.removeprefix(PATH).strip("/")
+    return f"{resource.name}: {part}" if part else resource.name
 
 
 async def take_over(app: FastAPI, workspace: Workspace) -> None:

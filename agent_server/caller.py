@@ -11,7 +11,7 @@ from uuid import UUID
 class Caller:
     """Who is calling. `scopes` are `resource:verb`, `resource:*` or `*`.
 
-    `roles`, `login_id`, `key_id` and `expires_at` say of the credential where it is from; they are no part of who it
+    `roles`, `login_id`, `key_id`, `grant_id` and `expires_at` say of the credential where it is from; they are no part of who it
     is. `by_roles` says that the scopes follow from the roles of the account, and `network` is a keyed hash of where the
     request came from.
     """
@@ -23,6 +23,7 @@ class Caller:
     roles: frozenset[str] = field(default=frozenset(), compare=False)
     login_id: UUID | None = field(default=None, compare=False)
     key_id: UUID | None = field(default=None, compare=False)
+    grant_id: UUID | None = field(default=None, compare=False)
     by_roles: bool = field(default=False, compare=False)
     expires_at: datetime | None = field(default=None, compare=False)
     network: str | None = field(default=None, compare=False)

@@ -15,6 +15,7 @@ ENGINE_ROUTES = frozenset(
         "audit",
         "auth",
         "chat",
+        "clients",
         "confirmations",
         "conversations",
         "documents",

@@ -22,6 +22,7 @@ from agent_server.asgi import create_app
 from agent_server.db import new_id, now
 from agent_server.db.isolation import row_policy_of
 from agent_server.identity.credentials import issue_guest, issue_key, revoke_key
+from agent_server.oauth.models import OAuthGrant
 from tests.conftest import everything
 from tests.rows import owned_tables
 from tests.server import Client, Start
@@ -206,6 +207,21 @@ async def _settle(world: World) -> None:
         }
         await revoke_key(db, keys["revoked"].row.id)
         key_of_alice = await issue_key(db, alice, name="t", scopes=["tasks:read"])
+        grant = OAuthGrant(
+            owner_id=alice,
+            client_id="a client",
+            client_name=CANARY,
+            redirect_uri="https://client.example/",
+            redirect_named=True,
+            resource="https://agents.example/mcp",
+            scopes=["tasks:read"],
+            challenge="x",
+            code_sha=b"x",
+            code_expires_at=now(),
+            exchanged_at=now(),
+            expires_at=now() + timedelta(days=1),
+        )
+        db.add(grant)
         stranger = await issue_guest(db, new_id(), 1)
         old = await issue_guest(db, new_id(), -1)
     asked = await client.http.post(
@@ -214,6 +230,7 @@ async def _settle(world: World) -> None:
     (question,) = await fetch_ids(client, "confirmation", asked.text)
     world.credentials |= await _signed_in_and_out(client)
     world.ids |= {
+        "clients.id": str(grant.id),
         "confirmations.id": question,
         "keys.id": str(key_of_alice.row.id),
         "users.id": str(alice),

@@ -14,11 +14,12 @@ SUGGESTIONS = 5
 
 class PageView(BaseModel):
     """What the chat page shows before the first message. `development`: this is a developer's own server; `developer`:
-    the developer page is there for who asks."""
+    the developer page is there for who asks; `clients`: users see their connected clients at /oauth/clients."""
 
     name: str
     development: bool
     developer: bool
+    clients: bool
     model: ModelView
     message_limit: int
     suggestions: list[str]
@@ -31,6 +32,7 @@ async def page(request: Request, server: ServerDep) -> PageView:
         name=server.settings.title,
         development=not server.settings.deployed,
         developer=is_local(request.scope, server.settings),
+        clients=server.settings.oauth,
         model=describe_model(server),
         message_limit=server.settings.message_limit,
         suggestions=list(server.workspace.suggestions[:SUGGESTIONS]),

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -31,13 +32,13 @@ from agent_server.identity.logins import SignedIn, begin_login, end_logins, refr
 from agent_server.identity.models import ApiKey, Guest, User
 from agent_server.identity.own_data import erase_rows, move_rows
 from agent_server.identity.passwords import Verdict, check_password, hash_password
-from agent_server.identity.resolver import DISABLED, Resolver
+from agent_server.identity.resolver import Resolver
 from agent_server.identity.rights import name_scopes
-from agent_server.identity.users import LOCAL_USER, create_user
+from agent_server.identity.users import DISABLED, LOCAL_USER, create_user
 
 # A function of the database: before somebody has signed in, row-level security hides every account.
 _FIND_LOGIN = text("select id, password_hash, disabled_at from find_login(:email)")
-_WRONG = "E-mail and password do not belong together"
+WRONG = "E-mail and password do not belong together"
 
 Stop = Callable[[UUID], Awaitable[None]]
 """Stops all turns of an owner."""
@@ -79,14 +80,7 @@ class Accounts:
         Raises Unauthorized, TooMany, and as `claim`; then there is no login.
         """
         guest = None if guest_token is None else _parse_guest(guest_token)
-        async with self.database.transaction() as session:
-            found = (await session.execute(_FIND_LOGIN, {"email": email.lower()})).one_or_none()
-        id, stored = (None, None) if found is None else (found.id, found.password_hash)
-        verdict = await self._verify(act, email, id, password, stored)
-        if found is None or verdict == "wrong" or found.disabled_at is not None:
-            await self._record_failure(act, id)
-            # Only somebody who knows the password is told that the account is disabled.
-            raise Unauthorized(_WRONG if found is None or verdict == "wrong" else DISABLED)
+        found, verdict = await self._find_proven(act, email, password)
         fresh = await hash_password(password) if verdict == "outdated" else None
         device = None if act.address is None else device_of(await self.resolver.secret.get(), found.id, act.address)
         owners = [found.id, *([] if guest is None else [guest[0]])]
@@ -94,13 +88,30 @@ class Accounts:
             # Read again and locked: the password or the account may have changed while the password was verified.
             user = await session.get(User, found.id, with_for_update=True)
             if user is None or user.password_hash != found.password_hash or user.disabled_at is not None:
-                raise Unauthorized(_WRONG)
+                raise Unauthorized(WRONG)
             user.password_hash = fresh or user.password_hash
             if guest is not None:
                 await _claim(session, act, guest, user.id)
             login = await begin_login(session, user.id, days, device)
             await act.record(session, user.id, "auth.login")
         return login
+
+    async def identify(self, act: Act, email: str, password: str) -> UUID:
+        """Whose e-mail and password these are, without a login. Raises Unauthorized and TooMany."""
+        found, _ = await self._find_proven(act, email, password)
+        id: UUID = found.id
+        return id
+
+    async def _find_proven(self, act: Act, email: str, password: str) -> tuple[Any, Verdict]:
+        async with self.database.transaction() as session:
+            found = (await session.execute(_FIND_LOGIN, {"email": email.lower()})).one_or_none()
+        id, stored = (None, None) if found is None else (found.id, found.password_hash)
+        verdict = await self._verify(act, email, id, password, stored)
+        if found is None or verdict == "wrong" or found.disabled_at is not None:
+            await self._record_failure(act, id)
+            # Only somebody who knows the password is told that the account is disabled.
+            raise Unauthorized(WRONG if found is None or verdict == "wrong" else DISABLED)
+        return found, verdict
 
     async def _record_failure(self, act: Act, owner_id: UUID | None) -> None:
         if owner_id is not None:

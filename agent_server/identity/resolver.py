@@ -6,8 +6,7 @@ request on any replica.
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -47,6 +46,8 @@ from agent_server.identity.logins import OURS, SigningSecret, read_access, roles
 from agent_server.identity.profiles import update_profile
 from agent_server.identity.rights import GUEST_SCOPES
 from agent_server.identity.roles import Roles, define_roles, narrow, staff_scopes
+from agent_server.identity.users import DISABLED, roles_of_account
+from agent_server.identity.verifiers import Grants, OutsideToken, Verifier
 from agent_server.late import Late
 from agent_server.settings import Settings
 
@@ -83,33 +84,8 @@ _ADD_ROLES = text("""
 _MAKE_OUTSIDER = text("""
     insert into account (id, name, roles, issuer, subject, created_at, updated_at)
     values (:id, :name, '{}', :issuer, :subject, now(), now()) on conflict do nothing""")
-DISABLED = "This account is disabled; ask whoever runs this server"
 _FORMS = "forms:read"
 """The scope of `offer_form`, which every agent has without listing it."""
-
-
-class OutsideToken(Protocol):
-    """What a verified token of an outside issuer says."""
-
-    @property
-    def issuer(self) -> str: ...
-    @property
-    def subject(self) -> str: ...
-    @property
-    def name(self) -> str | None: ...
-    @property
-    def scopes(self) -> frozenset[str] | None: ...
-    @property
-    def roles(self) -> frozenset[str]: ...
-    @property
-    def expires_at(self) -> datetime: ...
-
-
-class Verifier(Protocol):
-    """The outside issuers that are trusted. Raises Unauthorized."""
-
-    async def verify(self, token: str, *, audience: Collection[str] = ()) -> OutsideToken: ...
-    async def close(self) -> None: ...
 
 
 class Resolver:
@@ -122,13 +98,14 @@ class Resolver:
         guest_scopes: Iterable[str] = (),
         roles: Roles | None = None,
         issuers: Verifier | None = None,
+        grants: Grants | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.guest_scopes = frozenset(guest_scopes)
         self.roles = roles or define_roles({}, self.guest_scopes)
         self.secret = SigningSecret(database)
         self.limits = limits or Limits()
-        self._database, self._issuers = database, issuers
+        self._database, self._issuers, self._grants = database, issuers, grants
 
     async def resolve(self, token: str, *, address: str | None = None, audience: Collection[str] = ()) -> Caller:
         """The caller of `token`. Its request comes from `address`; `audience` is what an outside token may be meant
@@ -158,6 +135,8 @@ class Resolver:
         """
         async with self._database.quick(caller.id) as session:
             now = (await session.execute(_STATE, {"owner_id": caller.id, "key_id": caller.key_id})).one()
+            if caller.grant_id is not None and self._grants is not None:
+                await self._grants.check(session, caller.id, caller.grant_id)
         if caller.key_id is not None and not now.key_works:
             raise Unauthorized("The key that this message was sent with has ended; send it again with another key")
         if now.disabled:
@@ -270,7 +249,10 @@ class Resolver:
         return Caller(id=id, kind="guest", scopes=self.guest_scopes, expires_at=guest.expires_at)
 
     async def _resolve_jwt(self, token: str, address: str | None, audience: Collection[str]) -> Caller:
-        if _read_issuer(token) != OURS:
+        issuer = _read_issuer(token)
+        if self._grants is not None and issuer == self._grants.issuer:
+            return await self._resolve_granted(self._grants, token, address, audience)
+        if issuer != OURS:
             return await self._resolve_outsider(token, address, audience)
         access = read_access(await self.secret.get(), token)
         async with self._database.quick(access.owner_id) as session:
@@ -284,6 +266,24 @@ class Resolver:
             login_id=access.login_id,
             by_roles=True,
             expires_at=access.expires_at,
+        )
+
+    async def _resolve_granted(
+        self, grants: Grants, token: str, address: str | None, audience: Collection[str]
+    ) -> Caller:
+        said = await grants.read(token, audience=audience)
+        async with self._database.quick(said.owner_id) as session:
+            await grants.check(session, said.owner_id, said.grant_id)
+            roles = await roles_of_account(session, said.owner_id)
+            await self._count(session, address, said.owner_id)
+        return Caller(
+            id=said.owner_id,
+            kind="user",
+            # A role that was taken away is gone from the clients that were let in by it, too.
+            scopes=narrow(self.roles.of(roles), said.scopes),
+            grant_id=said.grant_id,
+            by_roles=True,
+            expires_at=said.expires_at,
         )
 
     async def _resolve_outsider(self, token: str, address: str | None, audience: Collection[str]) -> Caller:
@@ -361,9 +361,14 @@ def _read_issuer(token: str) -> Any:
 
 
 def create_resolver(
-    settings: Settings, database: Database, *, agents: Collection[str], staff: Collection[str]
+    settings: Settings,
+    database: Database,
+    *,
+    agents: Collection[str],
+    staff: Collection[str],
+    grants: Grants | None = None,
 ) -> Resolver:
-    """The resolver that the settings describe.
+    """The resolver that the settings describe. `grants` are those of clients that users have let in.
 
     `agents` are the scopes that the agents' tools need, `staff` those that tools declare for staff.
 
@@ -378,6 +383,7 @@ def create_resolver(
         guest_scopes=GUEST_SCOPES | frozenset(agents - staff_scopes() - frozenset(staff) if guests is None else guests),
         roles=define_roles(settings.roles, agents, staff),
         issuers=_create_issuers(settings) if settings.issuers else None,
+        grants=grants,
         limits=Limits(
             per_caller=settings.rate_per_caller,
             per_address=settings.rate_per_address,

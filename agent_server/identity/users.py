@@ -3,14 +3,17 @@
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
-from agent_server.db import new_id
-from agent_server.errors import Conflict, InvalidInput, quote_value
+from agent_server.db import Executor, new_id
+from agent_server.errors import Conflict, InvalidInput, Unauthorized, quote_value
 from agent_server.identity.models import User
 
+DISABLED = "This account is disabled; ask whoever runs this server"
+_ROLES = text("select roles, disabled_at from account where id = :id")
 LOCAL_USER = "local"
 """The user that the command line acts as. Nobody but the operator makes or changes it."""
 
@@ -36,6 +39,14 @@ async def create_user(
     except IntegrityError:
         raise Conflict(f"There is a user {quote_value(name)} already, or one with this e-mail") from None
     return row
+
+
+async def roles_of_account(session: Executor, id: UUID) -> frozenset[str]:
+    """The roles that somebody who signs in here has now. Raises Unauthorized where the account is gone or disabled."""
+    row = (await session.execute(_ROLES, {"id": id})).one_or_none()
+    if row is None or row.disabled_at is not None:
+        raise Unauthorized("This account is no more; sign in with another one" if row is None else DISABLED)
+    return frozenset(row.roles)
 
 
 async def find_user(session: AsyncSession, name: str) -> User | None:

@@ -7,17 +7,15 @@ looked at when the connection is made, again for each redirect. Every answer has
 import asyncio
 import hashlib
 import re
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from agent_server.errors import InvalidInput, Mistake
+from agent_server.internet import PublicResolver, is_public
 from agent_server.knowledge.gather import Gathered, read_notes, remove_gone, write_notes, write_whole
 from agent_server.knowledge.ingest import Progress
 from agent_server.knowledge.parse import MOST_BYTES, MOST_BYTES_OF_TEXT
@@ -44,8 +42,6 @@ _TYPES = {
 }
 _BY_NAME = ("text/plain", "application/octet-stream", "application/json", "binary/octet-stream", "")
 """Types with which servers send files whose names say more."""
-# `is_global` is true of these, in which an address of version 4 stands, and that may be any.
-_CARRIERS = [ip_network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")]
 
 
 class _Refused(Exception):
@@ -151,7 +147,7 @@ def name_file(address: str, suffix: str) -> str:
 
 def _open_session(*, allow_private: bool) -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(
-        resolver=_Resolver(allow_private=allow_private), use_dns_cache=False, limit=AT_ONCE
+        resolver=None if allow_private else PublicResolver(_PRIVATE), use_dns_cache=False, limit=AT_ONCE
     )
     # Not by a proxy of the environment: then it would be the proxy's address that is looked at.
     return aiohttp.ClientSession(
@@ -159,37 +155,7 @@ def _open_session(*, allow_private: bool) -> aiohttp.ClientSession:
     )
 
 
-class _Resolver(AbstractResolver):
-    """Names to addresses, without those that are not public."""
-
-    def __init__(self, *, allow_private: bool) -> None:
-        self._all = aiohttp.DefaultResolver()
-        self._allow_private = allow_private
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await self._all.resolve(host, port, family)
-        if not self._allow_private and not all(is_public(result["host"]) for result in found):
-            raise OSError(_PRIVATE)
-        return found
-
-    async def close(self) -> None:
-        await self._all.close()
-
-
 _PRIVATE = "leads into a private network; with --allow-private it is fetched"
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet."""
-    found = ip_address(address.partition("%")[0])
-    if isinstance(found, IPv6Address):
-        if found.ipv4_mapped is not None:
-            return is_public(str(found.ipv4_mapped))
-        if any(found in carrier for carrier in _CARRIERS):
-            return False
-    return found.is_global and not found.is_multicast
 
 
 async def _fetch(

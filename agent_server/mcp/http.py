@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -80,11 +79,13 @@ class Door:
 class McpApp:
     """The ASGI apps of `/mcp` and of the toolsets. They serve while `run()`, which works once, is open.
 
-    `metadata` says where clients get a token for them. `parts` are those of the toolsets, by their names.
+    `metadata` says where clients get a token for them. `parts` are those of the toolsets, by their names. Of `resources`,
+    as OAuth clients see them, the first is the whole.
     """
 
-    def __init__(self, metadata: APIRouter, whole: Door, parts: Mapping[str, Door], calls: OpenCalls) -> None:
-        self.metadata, self._whole, self._parts, self._calls = metadata, whole, parts, calls
+    def __init__(self, resources: Sequence[Resource], whole: Door, parts: Mapping[str, Door], calls: OpenCalls) -> None:
+        self.resources, self.metadata = resources, metadata_router(resources)
+        self._whole, self._parts, self._calls = whole, parts, calls
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -174,4 +175,4 @@ def mcp_app(
             described = toolset.description or instructions
             parts[key], resource = open_door(f"{PATH}/{key}", described, part.workspace.tools, content, part)
             resources.append(resource)
-    return McpApp(metadata_router(resources), whole, parts, open_calls)
+    return McpApp(resources, whole, parts, open_calls)

@@ -5,7 +5,7 @@ From the document of RFC 9728 and the challenges of RFC 6750 it learns where to 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from agent_server.errors import Forbidden, Unauthorized
 from agent_server.identity.roles import staff_scopes
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.offers import Offers
+from agent_server.oauth.grants import find_issuer
 from agent_server.settings import Settings
 from agent_server.tool import Tool
 
@@ -34,11 +35,11 @@ _PREFLIGHT = {**_OPEN, "Access-Control-Allow-Methods": "GET", "Access-Control-Al
 
 
 class ResourceMetadata(BaseModel):
-    """RFC 9728, section 2."""
+    """RFC 9728, section 2. What has no values is left out (section 3.2)."""
 
     resource: str
-    authorization_servers: list[str]
-    scopes_supported: list[str]
+    authorization_servers: list[str] | None = None
+    scopes_supported: list[str] | None = None
     bearer_methods_supported: list[str]
     resource_name: str
 
@@ -55,7 +56,8 @@ def canonical_address(settings: Settings, path: str = PATH) -> str | None:
 @dataclass(frozen=True, kw_only=True)
 class Resource:
     """What is at `path` as OAuth clients see it. `audience` are the resources that a token may be for, and `reading` the
-    scopes to begin with: more is asked for when it is needed."""
+    scopes to begin with: more is asked for when it is needed. `purposes` are all scopes that anything here needs, those of
+    staff among them, with what each is for."""
 
     path: str
     name: str
@@ -64,12 +66,13 @@ class Resource:
     issuers: tuple[str, ...]
     scopes: frozenset[str]
     reading: frozenset[str]
+    purposes: Mapping[str, Sequence[str]]
 
     def metadata(self, request: Request) -> ResourceMetadata:
         return ResourceMetadata(
             resource=self._base_address(request) + self.path,
-            authorization_servers=list(self.issuers),
-            scopes_supported=sorted(self.scopes),
+            authorization_servers=list(self.issuers) or None,
+            scopes_supported=sorted(self.scopes) or None,
             bearer_methods_supported=["header"],
             resource_name=self.name,
         )
@@ -121,10 +124,12 @@ def describe_resource(
     every user for them."""
     staff = set(staff_scopes())
     effects: dict[str, set[str]] = {"read": set(), "write": set()}
+    purposes: dict[str, list[str]] = {}
     for tool in tools:
         if tool.staff:
             staff.add(tool.scope)
         effects["read" if tool.effect == "read" else "write"].add(tool.scope)
+        purposes.setdefault(tool.scope, []).append(tool.title)
     if documents is not None:
         effects["read"].add(documents.scope)
     if offers is not None:
@@ -138,9 +143,10 @@ def describe_resource(
         name=name,
         address=address,
         audience=tuple(each for each in accepted if each is not None),
-        issuers=tuple(issuer.issuer for issuer in settings.issuers),
+        issuers=tuple(each for each in (find_issuer(settings), *(one.issuer for one in settings.issuers)) if each),
         scopes=frozenset((effects["read"] | effects["write"]) - staff),
         reading=frozenset(effects["read"] - staff),
+        purposes={scope: purposes.get(scope, []) for scope in (*effects["read"], *effects["write"])},
     )
 
 
@@ -154,7 +160,7 @@ def metadata_router(resources: Sequence[Resource]) -> APIRouter:
     def add(path: str, name: str, resource: Resource) -> None:
         async def read(request: Request) -> JSONResponse:
             """Where a client of `/mcp` gets a token, and with which scopes (RFC 9728)."""
-            return JSONResponse(resource.metadata(request).model_dump(), headers=_OPEN)
+            return JSONResponse(resource.metadata(request).model_dump(exclude_none=True), headers=_OPEN)
 
         router.add_api_route(path, read, methods=["GET"], response_model=ResourceMetadata, name=name)
         router.add_api_route(path, preflight, methods=["OPTIONS"], include_in_schema=False)

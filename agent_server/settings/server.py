@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, PositiveInt, field_validator
+from pydantic import BaseModel, Field, PositiveInt, ValidationInfo, field_validator
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _HOST = re.compile(r"\*|(\*\.)?([a-z0-9][a-z0-9._-]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
@@ -32,6 +32,13 @@ class ServerSettings(BaseModel):
         Field(description="Host names this server answers to beside localhost; `*.` before one: any below it."),
     ] = ()
     public_url: Annotated[str | None, Field(description="The address it is reached at from outside, no path.")] = None
+    # After `public_url`, which it is checked with.
+    oauth: Annotated[
+        bool, Field(description="Whether users let MCP clients in through the browser, with accounts of this server.")
+    ] = False
+    oauth_days: Annotated[
+        PositiveInt, Field(description="How long a client that was let in stays connected, days.")
+    ] = 90
     trusted_proxies: Annotated[
         tuple[str, ...], Field(description="Addresses or networks whose X-Forwarded-For and -Proto count.")
     ] = ()
@@ -102,6 +109,16 @@ class ServerSettings(BaseModel):
         if url is not None and not (url.startswith(("https://", "http://")) and _is_origin(url)):
             raise ValueError("must be as in https://agents.example, without a path")
         return url
+
+    @field_validator("oauth")
+    @classmethod
+    def _has_an_address(cls, value: bool, info: ValidationInfo) -> bool:
+        # The name of who gives tokens must be the same for everybody, whatever they call the server by.
+        if value and (url := info.data.get("public_url", "")) != "":
+            host = urlsplit(url or "").hostname
+            if host is None or not (url.startswith("https://") or f"[{host}]" in LOCAL_HOSTS or host in LOCAL_HOSTS):
+                raise ValueError("set AGENT_SERVER_PUBLIC_URL to an https:// address (http:// for this machine only)")
+        return value
 
     @field_validator("trusted_proxies")
     @classmethod

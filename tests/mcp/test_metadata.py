@@ -26,7 +26,6 @@ async def test_the_document_names_the_resource_and_the_scopes_that_are_not_for_s
     assert not {"leads:read", "users:read", "users:write", "audit:read", "*"} & set(document.pop("scopes_supported"))
     assert document == {
         "resource": f"{client.http.base_url}/mcp",
-        "authorization_servers": [],
         "bearer_methods_supported": ["header"],
         "resource_name": "Agent server",
     }

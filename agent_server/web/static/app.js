@@ -608,6 +608,7 @@ async function start() {
   about.then((page) => {
     state.page = page ?? state.page;
     showPage();
+    if (page?.clients) $("identity").after(h("a", { href: "oauth/clients" }, "Clients"));
     if (!page?.developer) return;
     Answer.inspect = inspect;
     answers.forEach((answer) => answer.offer());
