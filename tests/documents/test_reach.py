@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from agent_server.db import new_id
 from agent_server.identity.credentials import issue_key
 from agent_server.identity.resolver import resolve_caller
-from tests.conftest import everything
+from tests.commands import agent_server
+from tests.conftest import ROOT, everything
 from tests.documents.conftest import LOCKER, Person
 from tests.server import Client
 
@@ -148,3 +149,16 @@ async def test_the_database_itself_keeps_texts_vectors_and_words_to_their_owner(
     async with database.transaction(stranger) as session:
         with pytest.raises(DBAPIError, match="row-level security"):
             await session.execute(copied, {"owner": owner, "id": new_id()})
+
+
+async def test_the_command_line_acts_for_its_own_user_alone(ann: Person) -> None:
+    id, _ = await _add_locker(ann)
+    url = ann.client.server.database.url
+    for tool, arguments in (
+        ("search_knowledge", ["--query", QUESTION]),
+        ("list_my_documents", []),
+        ("read_my_document", ["--document", id]),
+    ):
+        done = agent_server("tool", "call", tool, *arguments, cwd=ROOT, DATABASE_URL=url)
+        assert "4711" not in done.stdout + done.stderr and "locker.md" not in done.stdout
+        assert (tool == "read_my_document") == (done.returncode != 0), done.stderr
