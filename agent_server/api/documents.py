@@ -123,8 +123,9 @@ async def add_document(
     refuse_unstorable(name, ("name",))
     name = check_name(name)
     check_kind(name)
-    content = await _receive(request, server)
-    put, remarks = await _add(name, content, caller, server)
+    with _shelf(server).admit(caller):
+        content = await _receive(request, server)
+        put, remarks = await _add(name, content, caller, server)
     response.status_code = 201 if put.is_new else 200
     view = DocumentView.model_validate(put.document)
     return AddedDocument(**view.model_dump(), remarks=remarks)

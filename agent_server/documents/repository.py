@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PIVOT = 110.0
 """As of the content (knowledge/ingest.py)."""
-MOST_PASSAGES = 20_000
+MOST_PASSAGES = 10_000
 """Passages of all documents of a caller: a search looks at each of them."""
 
 # One writer of an owner's at a time: two that look at once would both find room for the last document.

@@ -5,17 +5,20 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.caller import Caller
 from agent_server.documents.models import READ
 from agent_server.documents.repository import PIVOT, Quota
-from agent_server.errors import FieldError, InvalidInput, quote_value
+from agent_server.errors import FieldError, InvalidInput, TooMany, Unavailable, quote_value
 from agent_server.knowledge.embedders.base import Embedder, check_vectors
 from agent_server.knowledge.passages import Passage
 from agent_server.knowledge.readers import EXTRA, KINDS, MARKDOWN, is_readable
@@ -40,6 +43,8 @@ _MEMORY = 1_500_000_000
 """What reading one document may take."""
 _AT_ONCE = 2
 """Documents that a process has read at once. More wait."""
+_OF_A_CALLER, _OF_ALL = 2, 16
+"""Files that a process takes at once. More are refused."""
 _WRONG_NAME = re.compile(r"[\x00-\x1f\x7f/\\\ud800-\udfff]")
 
 
@@ -61,6 +66,7 @@ class Shelf:
     embedder: Embedder
     settings: Settings
     _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+    _sent: Counter[UUID] = field(default_factory=Counter)
 
     @property
     def quota(self) -> Quota:
@@ -77,6 +83,22 @@ class Shelf:
     async def find(self, session: AsyncSession, caller: Caller, id: str) -> Passage | None:
         """The caller's own passage that a citation names. None of a caller who may not read it."""
         return await search.find_own_passage(session, id, owner=caller.id) if caller.may(READ) else None
+
+    @contextmanager
+    def admit(self, caller: Caller) -> Iterator[None]:
+        """Let a caller send a file in this block. Raises TooMany, and Unavailable where many others do."""
+        # Files that wait to be read are in memory.
+        if self._sent[caller.id] >= _OF_A_CALLER:
+            raise TooMany(f"{_OF_A_CALLER} of your files are being read already; wait for one of them")
+        if self._sent.total() >= _OF_ALL:
+            raise Unavailable("Many files are being read just now; try again in a moment")
+        self._sent[caller.id] += 1
+        try:
+            yield
+        finally:
+            self._sent[caller.id] -= 1
+            if not self._sent[caller.id]:
+                del self._sent[caller.id]
 
     def sign(self, name: str, content: bytes) -> str:
         """The hash of a file and of all that is made of it. Two files that have the same are the same document."""
