@@ -107,7 +107,7 @@ async def list_own_documents(
 @router.post(
     "/api/documents",
     status_code=201,
-    responses={200: {"model": AddedDocument}, 408: {}, 409: {}, 413: {}},
+    responses={200: {"model": AddedDocument}, 409: {}, 415: {}},
     openapi_extra={
         "requestBody": {
             "required": True,
