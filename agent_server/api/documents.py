@@ -15,11 +15,10 @@ from pydantic import BaseModel, ConfigDict
 from starlette.requests import ClientDisconnect
 
 from agent_server.api.parameters import Cursor, Limit
-from agent_server.bodies import refuse_unstorable
 from agent_server.caller import Caller
 from agent_server.documents.models import READ, WRITE, OwnDocument
 from agent_server.documents.repository import OwnDocuments, Put
-from agent_server.documents.shelf import LONGEST_NAME, Shelf, check_kind, check_name, list_kinds
+from agent_server.documents.shelf import LONGEST_NAME, NAME_PATTERN, Shelf, check_name, list_kinds
 from agent_server.errors import TooLarge
 from agent_server.http.auth import ServerDep, caller_with
 from agent_server.http.statuses import BadRequest, RequestTimedOut, UnsupportedMediaType
@@ -32,7 +31,16 @@ FILES = ("/api/documents",)
 router = APIRouter(tags=["documents"])
 DocumentReaderDep = Annotated[Caller, caller_with(READ)]
 DocumentWriterDep = Annotated[Caller, caller_with(WRITE)]
-Name = Annotated[str, Query(min_length=1, max_length=LONGEST_NAME, description="The file's name, as in plan.pdf.")]
+Name = Annotated[
+    str,
+    Query(
+        min_length=1,
+        max_length=LONGEST_NAME,
+        description="The file's name, as in plan.pdf.",
+        # Checked by `check_name`, which says what would be right.
+        json_schema_extra={"pattern": NAME_PATTERN},
+    ),
+]
 
 
 class DocumentView(BaseModel):
@@ -120,9 +128,7 @@ async def add_document(
 ) -> AddedDocument:
     """Add a file, which only the caller's questions find. It takes the place of the one of its name (200); to send the
     same again changes nothing."""
-    refuse_unstorable(name, ("name",))
-    name = check_name(name)
-    check_kind(name)
+    check_name(name)
     with _shelf(server).admit(caller):
         content = await _receive(request, server)
         put, remarks = await _add(name, content, caller, server)

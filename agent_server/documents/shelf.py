@@ -21,7 +21,7 @@ from agent_server.documents.repository import PIVOT, Quota
 from agent_server.errors import FieldError, InvalidInput, TooMany, Unavailable, quote_value
 from agent_server.knowledge.embedders.base import Embedder, check_vectors
 from agent_server.knowledge.passages import Passage
-from agent_server.knowledge.readers import EXTRA, KINDS, MARKDOWN, is_readable
+from agent_server.knowledge.readers import EXTRA, KINDS, MARKDOWN, is_document, is_readable
 from agent_server.late import Late
 from agent_server.settings import Settings
 
@@ -45,7 +45,12 @@ _AT_ONCE = 2
 """Documents that a process has read at once. More wait."""
 _OF_A_CALLER, _OF_ALL = 2, 16
 """Files that a process takes at once. More are refused."""
-_WRONG_NAME = re.compile(r"[\x00-\x1f\x7f/\\\ud800-\udfff]")
+NAME_PATTERN = r"^[^/\\\x00-\x20\x7f.][^/\\\x00-\x1f\x7f]*\.({kinds})$".format(
+    kinds="|".join(suffix[1:] for suffix in (*MARKDOWN, *KINDS))
+)
+"""What the names of files are that are read here, with the packages of all extras. Capitals make no difference."""
+_NAME = re.compile(NAME_PATTERN.removesuffix("$"), re.IGNORECASE)
+_WRONG = re.compile(r"[\x00-\x1f\x7f/\\\ud800-\udfff]+")
 
 
 @dataclass(frozen=True)
@@ -122,20 +127,19 @@ class Shelf:
         return Indexed(read, spelled, self.embedder.name, sha, size)
 
 
-def check_name(name: str) -> str:
-    """The name of a document without spaces around it. Raises InvalidInput for one that no file has."""
-    name = name.strip()
-    if not name or len(name) > LONGEST_NAME or _WRONG_NAME.search(name):
-        raise _wrong(
-            "name", f"is no name of a file; send 1 to {LONGEST_NAME} characters without / and \\, as in plan.pdf"
-        )
-    return name
+def tidy_name(name: str) -> str:
+    """A name that somebody gave a text, as one of a document."""
+    name = _WRONG.sub("-", name).strip(" .") or "text"
+    # A text is no file of these kinds.
+    return f"{name}.md" if is_document(PurePath(name).suffix.lower()) else name
 
 
-def check_kind(name: str) -> None:
-    """Raises InvalidInput for a name of a file that cannot be read here."""
+def check_name(name: str) -> None:
+    """Raises InvalidInput for a name that no file has which can be read here."""
     suffix = PurePath(name).suffix.lower()
     if is_readable(suffix):
+        if not _NAME.fullmatch(name):
+            raise _wrong("name", "is no name of a file; leave out /, \\ and what stands before it, as in plan.pdf")
         return
     if suffix in KINDS:
         raise _wrong(

@@ -2,14 +2,12 @@
 
 import asyncio
 from datetime import datetime
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent_server.documents.models import READ, WRITE
-from agent_server.errors import FieldError, InvalidInput
 from agent_server.late import Late
 from agent_server.tool import Loss, ToolContext, tool
 
@@ -22,7 +20,6 @@ LONGEST_TEXT = 100_000
 """Characters that a tool takes of a document. A longer one is sent as a file (`POST /api/documents`)."""
 PART = 20_000
 """Characters of a document that a tool gives at once."""
-_BINARY = (".docx", ".pdf")
 
 DOCUMENTS = """
 {% for document in items %}
@@ -90,9 +87,7 @@ async def add_my_document(
     """Add a text to the documents of the user's own, which only this user's questions find. One of the same name is
     replaced."""
     own = context.resource(shelf.Shelf)
-    name, content = shelf.check_name(name), text.encode()
-    if PurePath(name).suffix.lower() in _BINARY:
-        raise InvalidInput(str(wrong := FieldError("name", "a text is no such file; call it .md or .txt")), [wrong])
+    name, content = shelf.tidy_name(name), text.encode()
     documents = context.repository(repository.OwnDocuments)
     row = await documents.find_latest(name)
     if row is None or row.sha != await asyncio.to_thread(own.sign, name, content):

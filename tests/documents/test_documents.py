@@ -70,7 +70,9 @@ async def test_tools_add_list_read_and_delete_as_routes_do(ann: Person) -> None:
         "text": "wish for a red drysuit.",
         "next_start": None,
     }
-    assert (await ann.call("add_my_document", name="a.pdf", text="x"))["errors"][0]["field"] == "name"
+    odd = await ann.call("add_my_document", name="../plans/a.pdf", text="Some words.")
+    assert odd["name"] == "-plans-a.pdf.md"
+    assert (await ann.send("DELETE", f"/api/documents/{odd['id']}")).status_code == 204
     deleted = await ann.call("delete_my_document", document="Wishes")
     assert deleted == {"id": added["id"], "name": "Wishes"}, deleted
     assert await ann.list() == []

@@ -18,7 +18,7 @@ from sqlalchemy import text
 from agent_server.caller import Caller
 from agent_server.db import Database, new_id
 from agent_server.documents.repository import OwnDocuments
-from agent_server.documents.shelf import Indexed, Shelf, check_kind
+from agent_server.documents.shelf import Indexed, Shelf, check_name
 from agent_server.errors import Conflict, InvalidInput
 from agent_server.knowledge.embedders.wordllama import WordLlama
 from agent_server.knowledge.passages import Passage
@@ -223,10 +223,10 @@ async def test_a_document_is_refused_where_its_vectors_are_not_what_the_embedder
 WITHOUT = """
 import sys
 sys.modules["mammoth"] = None  # as where it is not installed
-from agent_server.documents.shelf import check_kind, list_kinds
+from agent_server.documents.shelf import check_name, list_kinds
 from agent_server.errors import InvalidInput
 try:
-    check_kind("plan.docx")
+    check_name("plan.docx")
 except InvalidInput as error:
     print(error.message)
 print(".docx" in list_kinds(), ".md" in list_kinds())
@@ -239,7 +239,7 @@ def test_without_the_extra_its_files_are_refused_with_the_command_that_installs_
         "name: files of the kind .docx need the extra documents; run `pip install 'agent-server[documents]'`",
         "False True",
     ], done.stderr
-    check_kind("plan.md")
+    check_name("plan.md")
 
 
 async def test_two_documents_of_one_name_are_told_apart_by_their_ids(database: Database, shelf: Shelf) -> None:
