@@ -13,6 +13,7 @@ from agent_server.calls.forms import FormTools
 from agent_server.changes import Changes
 from agent_server.db import Database, Executor
 from agent_server.db.sleep import Sleep
+from agent_server.documents.shelf import Shelf
 from agent_server.housekeeping import expire_confirmations, expire_guests, expire_logins
 from agent_server.identity.limits import expire_rates
 from agent_server.identity.resolver import create_resolver
@@ -20,6 +21,7 @@ from agent_server.jobs import Job, Jobs
 from agent_server.knowledge.embedders import open_embedder
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
+from agent_server.knowledge.passages import OwnPassages
 from agent_server.knowledge.resources import announce_pages
 from agent_server.models.choice import choose_model
 from agent_server.models.served import ServedModel
@@ -113,7 +115,8 @@ def _create_runtime(
     forms = FormTools({tool.name: tool for tool in workspace.tools.values() if tool.form})
     changes = Changes(lambda id: replica.send(Changed(id)))
     replica.signals.changed = changes.hear
-    shared = {Embedder: embedder, FormTools: forms, Changes: changes}
+    shelf = Shelf(embedder, settings)
+    shared = {Embedder: embedder, FormTools: forms, Changes: changes, Shelf: shelf, OwnPassages: shelf}
     return Runtime(settings=settings, database=database, resources=shared)
 
 

@@ -14,6 +14,7 @@ from fastapi.staticfiles import StaticFiles
 
 from agent_server.api import create_routers
 from agent_server.api.counting import CountingMiddleware
+from agent_server.api.documents import FILES
 from agent_server.api.head import HeadMiddleware
 from agent_server.api.health import PROBES
 from agent_server.api.local import LocalMiddleware
@@ -193,7 +194,7 @@ def _add_middleware(app: FastAPI, server: Server, formats: ErrorFormats) -> None
     if settings.environment == "development":
         app.add_middleware(LocalMiddleware, settings=settings)
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(BodyMiddleware, limit=settings.body_limit, timeout=settings.body_timeout)
+    app.add_middleware(BodyMiddleware, limit=settings.body_limit, timeout=settings.body_timeout, files=FILES)
     app.add_middleware(CountingMiddleware, count=count)
     # Inside of CORS, both of them: pages of other origins must be able to read why they were refused.
     app.add_middleware(RefusalMiddleware, formats=formats)

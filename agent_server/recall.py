@@ -8,6 +8,7 @@ from uuid import UUID
 from agent_server.caller import Caller
 from agent_server.conversations.history import ALL_OF_LATEST, Entry, conversation_statement, cut_latest
 from agent_server.db import Executor
+from agent_server.documents.search import HAS_OWN
 from agent_server.errors import NotFound
 from agent_server.identity.profiles import PROFILE
 from agent_server.knowledge.search import URGENT_PAGES, UrgentPages
@@ -15,20 +16,21 @@ from agent_server.knowledge.tools import KNOWLEDGE
 
 # A shorter message is mostly a follow-up, and the one before it names what it is about.
 SHORT_MESSAGE_WORDS = 6
-_RECALL = conversation_statement(profile=PROFILE, urgent=URGENT_PAGES)
+_RECALL = conversation_statement(profile=PROFILE, urgent=URGENT_PAGES, has_own=HAS_OWN)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recalled:
     """What is stored of a conversation before a turn. `agent` answered last, `items` are the latest in their order and
-    `summary` what was said before them. `profile` is what is known of the caller, and `urgent` are the pages that are
-    written for emergencies, if the caller may read them."""
+    `summary` what was said before them. `profile` is what is known of the caller, `urgent` are the pages that are written
+    for emergencies, if the caller may read them, and `has_own` says whether the caller has documents of its own."""
 
     agent: str | None
     items: Sequence[Entry]
     summary: str | None = None
     profile: Mapping[str, Any] = field(default_factory=dict)
     urgent: UrgentPages = ()
+    has_own: bool = True
 
 
 async def recall(session: Executor, caller: Caller, *, conversation_id: UUID, turn_no: int, most: int) -> Recalled:
@@ -49,6 +51,7 @@ async def recall(session: Executor, caller: Caller, *, conversation_id: UUID, tu
         profile=found.profile or {},
         # They are passages like any other.
         urgent=(found.urgent or ()) if caller.may(KNOWLEDGE) else (),
+        has_own=found.has_own,
     )
 
 

@@ -14,6 +14,7 @@ from uuid import UUID
 from agent_server.calls import forms
 from agent_server.conversations import resources as conversation_resources
 from agent_server.conversations import tools as conversation_tools
+from agent_server.documents import tools as document_tools
 from agent_server.errors import Mistake, WorkspaceInvalid, name_known
 from agent_server.folders import find_root
 from agent_server.knowledge import resources as knowledge_resources
@@ -153,7 +154,7 @@ def read_workspace(root: Path) -> tuple[Workspace, list[Mistake]]:
     nothing to load."""
     root = find_root(root)
     imported = _import_tools(root)
-    engine_tools = list(_of_type([conversation_tools, knowledge_tools, forms], Tool))
+    engine_tools = list(_of_type([conversation_tools, knowledge_tools, document_tools, forms], Tool))
     tools, clashes = _collect_tools(imported.modules, engine_tools, root)
     loaded, mistakes = load_prompts(root / "prompts", root)
     resources, twice = collect_resources(list(_of_type([*_WITH_RESOURCES, *imported.modules], Resource)), root)

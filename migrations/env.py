@@ -11,6 +11,7 @@ import agent_server.calls.confirmations
 import agent_server.calls.inquiries
 import agent_server.changes
 import agent_server.conversations.models
+import agent_server.documents.models
 import agent_server.feedback.models
 import agent_server.heartbeat
 import agent_server.identity.models

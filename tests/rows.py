@@ -4,6 +4,8 @@ from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
+from pgvector import SparseVector
+from pgvector.sqlalchemy import HALFVEC, SPARSEVEC
 from sqlalchemy import ARRAY, JSON, Boolean, Column, Date, DateTime, Float, Integer, LargeBinary, Table, Uuid, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
@@ -52,5 +54,9 @@ def _value(column: Column[Any], text: str, keys: dict[Column[Any], Any]) -> Any:
             return {"said": text}
         case ARRAY():
             return [text]
+        case HALFVEC():
+            return [1.0]
+        case SPARSEVEC():
+            return SparseVector({0: 1.0}, column.type.dim or 1)
         case _:
             return f"{text} {new_id()}"

@@ -191,6 +191,8 @@ async def _settle(world: World) -> None:
     await client.http.put(f"/api/turns/{answer['turn_id']}/feedback", json=rated, headers=client.auth)
     task = await client.http.post("/api/tools/create_task", json={"title": CANARY}, headers=client.auth)
     await client.http.post("/api/lead", json={"email": f"{CANARY}@example.org", "name": CANARY}, headers=client.auth)
+    own = {"name": CANARY, "text": f"# {CANARY}\n\nThe {CANARY} of Alice."}
+    document = await client.http.post("/api/tools/add_my_document", json=own, headers=client.auth)
     session = (await client.http.post("/api/session", json={"profile": {"name": CANARY}})).json()
     guest = {"Authorization": f"Bearer {session['token']}"}
     said = await client.http.post("/api/chat", json={"message": CANARY, "stream": False}, headers=guest)
@@ -242,6 +244,7 @@ async def _settle(world: World) -> None:
         "turn": answer["turn_id"],
         "task": task.json()["id"],
         "passage": passage,
+        "document": document.json()["id"],
     }
     world.credentials |= {
         **{name: key.text for name, key in keys.items()},
@@ -330,7 +333,7 @@ async def _finds_nothing(world: World, who: str, expected: set[int]) -> None:
         if who == "other" and way.path in FOR_STAFF:
             continue
         answer = await world.send(way, token)
-        names_alices = any(f"{{{name}}}" in way.path for name in ("conversation", "turn", "id"))
+        names_alices = any(f"{{{name}}}" in way.path for name in ("conversation", "turn", "document", "id"))
         found = answer.status_code in ((403, 404) if names_alices else {401} if way.path in SIGNING_IN else expected)
         if not found:
             wrong.append(f"{way}: {answer.status_code} {answer.text[:100]}")

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from agent_server.caller import Caller
+from agent_server.documents.shelf import Shelf
 from agent_server.http.auth import ServerDep, caller_with
 from agent_server.knowledge.search import get_passage
 from agent_server.knowledge.tools import KNOWLEDGE
@@ -16,7 +17,7 @@ router = APIRouter(tags=["conversations"])
 
 
 class PassageView(BaseModel):
-    """A passage of the content as it now is. `start` and `end` are character offsets in the document's file."""
+    """A passage as it now is. `start` and `end` are character offsets in the document's file."""
 
     id: str
     document: str
@@ -34,9 +35,10 @@ async def read_passage(
     caller: Annotated[Caller, caller_with(KNOWLEDGE)],
     server: ServerDep,
 ) -> PassageView:
-    """The passage that a citation names."""
-    async with server.database.transaction() as session:
-        found = await get_passage(session, passage)
+    """The passage that a citation names, of the content or of a document of the caller's own."""
+    shelf: Shelf = server.runtime.resources[Shelf]
+    async with server.database.transaction(caller.id) as session:
+        found = await shelf.find(session, caller, passage) or await get_passage(session, passage)
     html = "".join(await asyncio.to_thread(render_blocks, found.text))
     return PassageView(
         id=found.id,

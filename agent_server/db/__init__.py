@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agent_server.db.pool import be_patient as be_patient
     from agent_server.db.pool import keep_promise as keep_promise
     from agent_server.db.pool import patience as patience
+    from agent_server.db.types import DERIVED as DERIVED
     from agent_server.db.types import OUT_OF_REACH as OUT_OF_REACH
     from agent_server.db.types import OWN_DATA as OWN_DATA
     from agent_server.db.types import SYSTEM as SYSTEM
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Database": "agent_server.db.database",
     "BROKEN": "agent_server.db.outages",
+    "DERIVED": "agent_server.db.types",
     "DatabaseAway": "agent_server.db.outages",
     "Executor": "agent_server.db.executor",
     "OUT_OF_REACH": "agent_server.db.types",
@@ -57,6 +59,7 @@ _HOME = {
     "submission_policy": "agent_server.db.types",
 }
 __all__ = [
+    "DERIVED",
     "OUT_OF_REACH",
     "OWN_DATA",
     "SYSTEM",

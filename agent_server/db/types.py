@@ -67,6 +67,9 @@ class RowPolicy:
 OUT_OF_REACH: Mapping[str, Any] = {"out_of_reach": True}
 """The `info` of a table that transactions neither read nor write; functions of the database do (migrations)."""
 
+DERIVED: Mapping[str, Any] = {"derived": True}
+"""The `info` of a table whose rows are made of an owner's other rows. An export leaves them out."""
+
 
 class Owned(SQLModel):
     """A row that belongs to one caller. The repository sets `owner_id`; nobody passes it."""

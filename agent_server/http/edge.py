@@ -116,13 +116,13 @@ class CorsMiddleware(CORSMiddleware):
 
 
 class BodyMiddleware:
-    """Reads the whole body before the app is asked. One that is too large, packed, too deep or too slow is refused."""
+    """Reads the whole body, but at `files`, before the app is asked, and refuses one too large, packed, deep or slow."""
 
-    def __init__(self, app: ASGIApp, *, limit: int, timeout: float) -> None:
-        self._app, self._limit, self._timeout = app, limit, timeout
+    def __init__(self, app: ASGIApp, *, limit: int, timeout: float, files: Collection[str] = ()) -> None:
+        self._app, self._limit, self._timeout, self._files = app, limit, timeout, frozenset(files)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in self._files:
             await self._app(scope, receive, send)
             return
         body = await self._read(Headers(scope=scope), receive)

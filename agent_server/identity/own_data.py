@@ -29,7 +29,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
-from agent_server.db import OWN_DATA, SYSTEM, Database, storable
+from agent_server.db import DERIVED, OWN_DATA, SYSTEM, Database, storable
 from agent_server.db.isolation import row_policy_of
 from agent_server.errors import Conflict
 from agent_server.identity.models import ApiKey, Guest, Login, Profile, RefreshToken, User
@@ -198,8 +198,11 @@ async def _give(session: AsyncSession, move: _Move, key: Mapping[str, Any] | Non
 
 
 async def export_rows(database: Database, owner_id: UUID) -> AsyncIterator[tuple[str, Sequence[Mapping[str, Any]]]]:
-    """Read all that a caller owns, a batch at a time. Each table is named at least once."""
+    """Read all that a caller owns, a batch at a time. Each table is named at least once, but for those that are made of
+    others."""
     for table, owner, _ in _tables_of_owners():
+        if DERIVED.items() <= table.info.items():
+            continue
         keys, last = list(table.primary_key.columns), None
         while True:
             statement = select(table).where(owner == owner_id).order_by(*keys).limit(BATCH)

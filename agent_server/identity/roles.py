@@ -11,7 +11,7 @@ from agent_server.errors import InvalidInput, quote_value
 from agent_server.identity.rights import GUEST_SCOPES, name_scopes
 
 USER, STAFF, ADMIN = "user", "staff", "admin"
-OWN_ACCOUNT = GUEST_SCOPES | {"keys:read", "keys:write"}
+OWN_ACCOUNT = GUEST_SCOPES | {"keys:read", "keys:write", "documents:read", "documents:write"}
 """What every user may do with what is its own."""
 FOR_STAFF = frozenset({"audit:read", "feedback:read", "users:read"})
 

@@ -1,8 +1,13 @@
 """Pieces of the content as they are found and cited."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from agent_server.caller import Caller
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,32 @@ class Passage:
     score: float
 
 
+@runtime_checkable
+class OwnPassages(Protocol):
+    """Passages that a caller has of its own, beside those of the content."""
+
+    async def search(
+        self, session: "AsyncSession", caller: "Caller", query: str, *, limit: int, min_score: float = 0.0
+    ) -> list[Passage]:
+        """The best ones for a query. None of a caller who may not read them."""
+        ...
+
+    async def find(self, session: "AsyncSession", caller: "Caller", id: str) -> Passage | None:
+        """The one that a citation names."""
+        ...
+
+
 @dataclass(frozen=True)
 class CitedPassage:
     """A passage and the number it is cited by."""
 
     n: int
     passage: Passage
+
+
+def merge(content: Sequence[Passage], own: Sequence[Passage], limit: int) -> list[Passage]:
+    """The `limit` best of both. Of two that score alike, the one of the content goes first."""
+    return sorted([*content, *own], key=lambda passage: -passage.score)[:limit] if own else list(content)
 
 
 def passage_body(cited: CitedPassage) -> dict[str, Any]:

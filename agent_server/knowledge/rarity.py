@@ -24,6 +24,11 @@ _COUNT = text(f"""
     left join term t on t.owner_id = c.owner_id and t.lexeme = f.lexeme
     where c.owner_id = :owner_id group by 1, 2""")  # noqa: S608  # a constant of ours
 
+CONTENT_PASSAGES = f"coalesce((select n_chunks from corpus where owner_id = '{SYSTEM}'), 0)"  # noqa: S608  # a constant
+"""SQL of how many passages the content has."""
+CONTENT_COUNT = f"coalesce((select t.n from term t where t.owner_id = '{SYSTEM}' and t.lexeme = {{lexeme}}), 0)"  # noqa: S608
+"""SQL of how many passages of the content have a lexeme."""
+
 
 @dataclass(frozen=True)
 class Rarity:

@@ -6,6 +6,7 @@ from urllib.parse import quote
 from pydantic import Field
 
 from agent_server.changes import RESOURCES, Changes
+from agent_server.knowledge.passages import OwnPassages
 from agent_server.knowledge.tools import KNOWLEDGE
 from agent_server.late import Late
 from agent_server.resource import resource
@@ -36,6 +37,8 @@ def announce_pages(changes: Changes, report: "IngestReport") -> None:
 
 @resource("passage://{id}", scope=KNOWLEDGE, mime_type="text/markdown")
 async def passage(context: ToolContext, id: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]) -> str:
-    """A passage of the content, by the id that a search or a citation gives."""
-    found = await search.get_passage(context.session, id)
+    """A passage of the content or of a document of the user's own, by the id that a search or a citation gives."""
+    own: OwnPassages | None = context.resources.get(OwnPassages)
+    found = await own.find(context.session, context.caller, id) if own is not None else None
+    found = found or await search.get_passage(context.session, id)
     return f"{found.text}\n\n(From {found.document}, {found.heading or found.title})\n"

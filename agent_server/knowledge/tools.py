@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from agent_server.errors import InvalidInput, NotFound
 from agent_server.knowledge.embedders.base import Embedder
-from agent_server.knowledge.passages import Passage
+from agent_server.knowledge.passages import OwnPassages, Passage, merge
 from agent_server.late import Late
 from agent_server.tool import ToolContext, tool
 
@@ -72,16 +72,25 @@ async def search_knowledge(
     query: Annotated[str, Field(min_length=1, max_length=2000, description="What to look for, in the user's words.")],
     limit: Annotated[int, Field(ge=1, le=20, description="How many passages.")] = 5,
     collections: Annotated[
-        list[str] | None, Field(max_length=50, description="Folders of the content to look in; all when absent.")
+        list[str] | None,
+        Field(
+            max_length=50,
+            description="Folders of the content to look in; when absent, all, and the documents of the user's own.",
+        ),
     ] = None,
 ) -> Passages:
-    """Search the content and return the passages that best match, each with its document, heading and text."""
+    """Search the content and the user's own documents, and return the passages that best match, each with its document,
+    heading and text."""
     if collections is not None:
         await _refuse_unknown(context, collections)
     # An agent answers from its collections, whatever its model asks for.
     within = context.collections if collections is None else collections
     embedder = context.resource(Embedder)  # type: ignore[type-abstract]  # whichever implementation the server has
-    return Passages(hits=await knowledge.search(context.session, embedder, query, collections=within, limit=limit))
+    hits = await knowledge.search(context.session, embedder, query, collections=within, limit=limit)
+    own: OwnPassages | None = context.resources.get(OwnPassages)
+    if own is not None and collections is None:
+        hits = merge(hits, await own.search(context.session, context.caller, query, limit=limit), limit)
+    return Passages(hits=hits)
 
 
 async def _documents(context: ToolContext) -> "Sequence[knowledge.DocumentSummary]":

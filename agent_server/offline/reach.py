@@ -4,11 +4,14 @@ It looks further than what a model is given: each quote is weighed as evidence b
 """
 
 from collections.abc import Sequence
-from uuid import UUID
 
+from agent_server.caller import Caller
 from agent_server.calls.runtime import Runtime
+from agent_server.documents.models import READ
+from agent_server.documents.search import add_own_words
 from agent_server.knowledge.embedders.base import Embedder
-from agent_server.knowledge.passages import Passage
+from agent_server.knowledge.passages import OwnPassages, Passage, merge
+from agent_server.knowledge.rarity import Rarity, count_words
 from agent_server.knowledge.search import search
 
 MORE = 3
@@ -27,13 +30,29 @@ async def look_up(
     embedder: Embedder,
     query: str,
     within: Sequence[str] | None,
-    caller: UUID,
+    caller: Caller,
     *,
+    has_own: bool,
     further: bool = False,
 ) -> list[Passage]:
-    """The passages of the collections `within` for a model, or with `further` those that quotes are taken from."""
+    """The passages of the collections `within` and of the caller's own documents for a model, or with `further` those
+    that quotes are taken from."""
     limit, min_score = runtime.settings.search_limit, runtime.settings.search_min_score
     if further:
         limit, min_score = widen(limit, min_score)
-    async with runtime.database.transaction(caller) as session:
-        return await search(session, embedder, query, collections=within, limit=limit, min_score=min_score)
+    async with runtime.database.transaction(caller.id) as session:
+        found = await search(session, embedder, query, collections=within, limit=limit, min_score=min_score)
+        if has_own and (own := runtime.resources.get(OwnPassages)) is not None:
+            found = merge(found, await own.search(session, caller, query, limit=limit, min_score=min_score), limit)
+    return found
+
+
+async def count_known(
+    runtime: Runtime, words: Sequence[str], language: str, caller: Caller, *, has_own: bool
+) -> Rarity:
+    """How rare words are in all that the caller's questions are answered from."""
+    async with runtime.database.transaction(caller.id) as session:
+        rarity = await count_words(session, words, language)
+        if has_own and caller.may(READ):
+            rarity = await add_own_words(session, rarity, words, language, owner=caller.id)
+    return rarity

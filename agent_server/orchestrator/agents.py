@@ -125,5 +125,6 @@ def _instructions(prompt: AgentPrompt, embedder: Embedder) -> Any:
 
 
 async def _retrieve(turn: TurnContext, prompt: AgentPrompt, embedder: Embedder) -> list[CitedPassage]:
-    found = await look_up(turn.runtime, embedder, turn.briefing.query, prompt.knowledge, turn.attempt.caller.id)
+    asked, caller = turn.briefing, turn.attempt.caller
+    found = await look_up(turn.runtime, embedder, asked.query, prompt.knowledge, caller, has_own=asked.has_own)
     return turn.citations.keep_for(prompt.name, found)

@@ -24,7 +24,7 @@ class Briefing:
     `query` is what to look up for it. `emergency` is the advice that the user has been shown before the first call of a
     model, if any, and `summary` what was said before the history. `today` is an ISO date. `about` is what the
     assistant says of itself, where the message is small talk. `inputs` are those of the request, and `earlier` the numbers
-    of the turns in the history.
+    of the turns in the history. `has_own` says whether the caller has documents of its own.
     """
 
     query: str
@@ -35,6 +35,7 @@ class Briefing:
     about: About | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
     earlier: Sequence[int] = ()
+    has_own: bool = False
 
     def told(self, prompt: AgentPrompt, passages: Sequence[CitedPassage] | None) -> Told:
         """What the agent of `prompt` is told with these passages."""

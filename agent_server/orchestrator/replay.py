@@ -39,7 +39,6 @@ from agent_server.conversations.notes import DATA, NOTES, Finish, finish_of
 from agent_server.errors import ModelFailed
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage, passage_body
-from agent_server.knowledge.rarity import Rarity, count_words
 from agent_server.models.answer import Begin, answer, message_text, thought_text
 from agent_server.models.choice import OFFLINE, ModelChoice
 from agent_server.models.outputs import clean_response, find_repeats, note_codes
@@ -47,7 +46,7 @@ from agent_server.models.providers import Models
 from agent_server.models.structured import answer_in_shape, is_data
 from agent_server.offline.about import About
 from agent_server.offline.model import OfflineModel, OfflineTurn
-from agent_server.offline.reach import look_up
+from agent_server.offline.reach import count_known, look_up
 from agent_server.orchestrator.context import TurnContext
 from agent_server.requests.fit import fit_first
 from agent_server.requests.recipe import Asked, Frames, Given, Sent, make_recipe
@@ -306,20 +305,16 @@ class JournaledModel(Model):
             urgent=turn.briefing.emergency,
             configured=self._name != OFFLINE,
             about=turn.briefing.about or About(),
-            count_words=self._count_words,
+            count_words=partial(count_known, turn.runtime, caller=turn.attempt.caller, has_own=turn.briefing.has_own),
             find_more=self._find_more if found is not None else None,
         )
         return OfflineModel(asked, models.embedder, words_per_second=turn.runtime.settings.offline_words_per_second)
 
     async def _find_more(self, query: str) -> Sequence[CitedPassage]:
-        turn, models = self._turn, self._models
-        within, caller = models.workspace.agents[self._agent].knowledge, turn.attempt.caller.id
-        found = await look_up(turn.runtime, models.embedder, query, within, caller, further=True)
+        turn, models, has_own = self._turn, self._models, self._turn.briefing.has_own
+        within, caller = models.workspace.agents[self._agent].knowledge, turn.attempt.caller
+        found = await look_up(turn.runtime, models.embedder, query, within, caller, has_own=has_own, further=True)
         return turn.citations.keep_for(None, found)
-
-    async def _count_words(self, words: Sequence[str], language: str) -> Rarity:
-        async with self._turn.runtime.database.transaction(self._turn.attempt.caller.id) as session:
-            return await count_words(session, words, language)
 
     async def _commit(
         self, n: int, sha: bytes, response: Response, shown: AnswerLog, request: _Request, thoughts: Sequence[str]

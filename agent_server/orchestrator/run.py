@@ -192,6 +192,7 @@ class Orchestrator:
             summary=recalled.summary,
             about=describe(self.workspace, self.runtime.settings.title, collections) if said.small_talk else None,
             earlier=list(dict.fromkeys(item.turn_no for item in recalled.items)),
+            has_own=recalled.has_own,
         )
         turn = TurnContext(attempt=attempt, runtime=self.runtime, briefing=briefing, citations=citations)
         return await self._decide(attempt, recalled.agent, said), history(recalled.items), turn

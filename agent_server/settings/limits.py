@@ -54,3 +54,11 @@ class LimitSettings(BaseModel):
     search_min_score: Annotated[
         float, Field(ge=0, description="Passages scoring below this are not relevant (0 to 1.5, see docs).")
     ] = 0.25
+
+    documents_per_user: Annotated[
+        int, Field(ge=0, description="Most documents that a user has of their own; 0: none are taken.")
+    ] = 100
+    document_bytes_per_user: Annotated[
+        PositiveInt, Field(description="Most bytes of a user's own documents together, of files or of their texts.")
+    ] = 20_000_000
+    document_limit: Annotated[PositiveInt, Field(description="Largest file of an own document, bytes.")] = 10_000_000

@@ -86,6 +86,7 @@ class Fake:
     failure: str | None = None  # what its call fails with
     sent_forms: set[str] = field(default_factory=set)  # conversations whose form was sent
     has_changed: bool = False  # what would be lost has, since it was asked about
+    documents: list[dict[str, Any]] = field(default_factory=list)  # of the user's own
     valid: set[str] = field(default_factory=lambda: {"as_key"})
     loop: asyncio.AbstractEventLoop | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -596,6 +597,28 @@ def create_app(fake: Fake) -> ASGIApp:
             problem(401, "This token has expired", code="unauthorized") if token and token not in fake.valid else None
         )
 
+    async def documents(request: Request) -> Response:
+        if request.method == "DELETE":
+            fake.documents = [each for each in fake.documents if each["id"] != request.path_params["id"]]
+            return Response(status_code=204)
+        if request.method == "POST":
+            name, content = request.query_params["name"], await request.body()
+            if not name.endswith(".md"):
+                wrong = {"field": "name", "message": "this kind is not read; send .md"}
+                return problem(422, "name: this kind is not read; send .md", errors=[wrong])
+            added = {
+                "id": name,
+                "name": name,
+                "title": content.decode().splitlines()[0].strip("# "),
+                "size": len(content),
+            }
+            fake.documents.insert(0, {**added, "passages": 1, "updated_at": "2026-11-29T10:00:00Z"})
+            return JSONResponse({**fake.documents[0], "remarks": []}, 201)
+        size = sum(each["size"] for each in fake.documents)
+        room = {"documents": len(fake.documents), "most_documents": 3, "size": size, "most_size": 2_000_000}
+        room |= {"largest": 1_000_000, "kinds": [".md", ".pdf"]}
+        return JSONResponse({"items": fake.documents, "next_cursor": None, "room": room})
+
     routes = [
         Route("/", page),
         Mount("/static", StaticFiles(directory=STATIC)),
@@ -608,10 +631,19 @@ def create_app(fake: Fake) -> ASGIApp:
         Route("/api/conversations/{id}/messages", messages),
         Route("/api/turns/{id}/feedback", feedback, methods=["PUT", "DELETE"]),
         Route("/api/passages/{id}", passage),
+        Route("/api/documents", documents, methods=["GET", "POST"]),
+        Route("/api/documents/{id}", documents, methods=["DELETE"]),
         Route("/api/confirmations/{id}", confirmation, methods=["GET", "POST"]),
         Route("/api/tools/{name}", call, methods=["POST"]),
     ]
     return Starlette(routes=routes, middleware=[Middleware(Recorded, fake=fake)])
+
+
+def _read_json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body.decode()  # a file
 
 
 class Recorded:
@@ -628,7 +660,7 @@ class Recorded:
         body = message.get("body") or b"null"
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self.fake.loop = asyncio.get_running_loop()
-        self.fake.requests.append((scope["method"], scope["path"], headers, json.loads(body)))
+        self.fake.requests.append((scope["method"], scope["path"], headers, _read_json(body)))
         first: list[Message] = [message]
 
         async def replayed() -> Message:

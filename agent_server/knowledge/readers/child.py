@@ -75,12 +75,9 @@ class Child:
         return {"wrong": "takes more memory or time than a file may; it was not read", "line": None}
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # Without the variables of the server: a key has no business in a process that reads what others wrote.
-        variables = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         command = [sys.executable, "-m", __name__, str(int(self._seconds) + 1), str(self._memory)]
         return subprocess.Popen(  # noqa: S603  # our own module
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=variables
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=clean_environment()
         )
 
     def _end(self) -> None:
@@ -95,11 +92,17 @@ class Child:
         process.wait()
 
 
+def clean_environment() -> dict[str, str]:
+    """The variables of a process that reads what others wrote: none of the server's, which may be keys."""
+    variables = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return {**variables, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
 def serve(requests: IO[bytes], answers: IO[bytes], seconds: int) -> None:
     """Answer until the parent closes its end."""
     while line := requests.readline():
         request = json.loads(line)
-        _allow_seconds(seconds)
+        allow_seconds(seconds)
         answer = json.dumps(_answer(request["suffix"], requests.read(request["size"]))).encode()
         answers.write(b"%d\n" % len(answer) + answer)
         answers.flush()
@@ -123,7 +126,8 @@ def _answer(suffix: str, content: bytes) -> dict[str, Any]:
     return {"text": text, "title": title, "remarks": read.remarks}
 
 
-def _limit(memory: int) -> None:
+def limit_process(memory: int) -> None:
+    """So many bytes of memory for this process, and no file that it writes."""
     if sys.platform != "win32":
         import resource  # noqa: PLC0415  # not on Windows
 
@@ -132,7 +136,7 @@ def _limit(memory: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _allow_seconds(seconds: int) -> None:
+def allow_seconds(seconds: int) -> None:
     """So many seconds of processor time from now on, after which the system ends this process."""
     if sys.platform != "win32":
         import resource  # noqa: PLC0415  # not on Windows
@@ -143,7 +147,7 @@ def _allow_seconds(seconds: int) -> None:
 
 
 if __name__ == "__main__":
-    _limit(int(sys.argv[2]))
+    limit_process(int(sys.argv[2]))
     # What a library prints must not stand between the answers.
     answers_out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -43,14 +43,14 @@ export const credential = {
 };
 
 /** The response of a success, null for 204. Paths are relative, so that the page works under a proxy's prefix. */
-export async function request(method, path, { json, headers = {}, signal } = {}) {
+export async function request(method, path, { json, body, headers = {}, signal } = {}) {
   const token = credential.token;
   const all = { ...headers };
   if (token) all.Authorization = `Bearer ${token}`;
   if (json !== undefined) all["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, { method, headers: all, signal, body: json === undefined ? undefined : JSON.stringify(json) });
+    response = await fetch(path, { method, headers: all, signal, body: json === undefined ? body : JSON.stringify(json) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0);

@@ -525,6 +525,7 @@ function showIdentity() {
   const { key } = credential;
   $("identity").textContent = key ? `Key …${key.slice(-4)}` : "Guest";
   $("use-key-label").textContent = key ? "Change" : "Use a key";
+  $("documents").hidden = !key;
 }
 
 async function changeKey() {
@@ -557,6 +558,7 @@ $("list").addEventListener("click", (event) => event.target.closest("a") && clos
 addEventListener("keydown", (event) => event.key === "Escape" && closeDrawer());
 narrow.addEventListener("change", () => setDrawer(false));
 $("use-key").addEventListener("click", changeKey);
+$("documents").addEventListener("click", async () => (await import("./documents.js")).showDocuments());
 for (const id of ["new", "new-too"]) {
   $(id).addEventListener("click", () => {
     closeDrawer();

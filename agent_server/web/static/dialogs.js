@@ -4,7 +4,7 @@ import { credential, read } from "./api.js";
 import { h, icon, setHtml } from "./dom.js";
 
 /** Show a dialog; the promise gives what `close(value)` was called with, undefined for Escape or a click outside. */
-function show(label, build) {
+export function show(label, build) {
   return new Promise((resolve) => {
     let result;
     const dialog = h("dialog", { "aria-label": label });
