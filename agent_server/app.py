@@ -21,6 +21,7 @@ from agent_server.knowledge.embedders import open_embedder
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.resources import announce_pages
+from agent_server.late import Late
 from agent_server.models.choice import choose_model
 from agent_server.models.served import ServedModel
 from agent_server.recall import Recalled, recall
@@ -38,7 +39,10 @@ from agent_server.workspace import Workspace
 if TYPE_CHECKING:
     from agent_server.models.providers import Models
     from agent_server.orchestrator.run import Orchestrator
+    from agent_server.outside import connections as outside
     from agent_server.routing import Router
+else:
+    outside = Late("agent_server.outside.connections")  # few workspaces have such servers
 
 INGEST = "ingest"
 
@@ -100,7 +104,7 @@ def create_server(
         change=agents.change,
         try_out=agents.try_out,
         served=ServedModel(model, agents.find_served),
-        close_models=agents.close,
+        close_models=lambda: _close(agents, runtime, workspace),
     )
 
 
@@ -111,7 +115,16 @@ def _create_runtime(
     changes = Changes(lambda id: replica.send(Changed(id)))
     replica.signals.changed = changes.hear
     shared = {Embedder: embedder, FormTools: forms, Changes: changes}
+    if workspace.outside:
+        shared[outside.Outside] = outside.Outside(workspace.root, workspace.outside)
     return Runtime(settings=settings, database=database, resources=shared)
+
+
+async def _close(agents: "Agents", runtime: Runtime, workspace: Workspace) -> None:
+    """Close the connections to models and to outside servers."""
+    await agents.close()
+    if workspace.outside:
+        await runtime.resources[outside.Outside].close()
 
 
 def _create_jobs(runtime: Runtime, workspace: Workspace, embedder: Embedder, sleep: Sleep) -> Jobs:

@@ -1,0 +1,152 @@
+"""One conversation with an outside server, of either generation of the protocol.
+
+The SDK's client negotiates and speaks it. What it would do with untrusted text is left out: it compiles the schemas of
+results, whose regular expressions could hold the process up, and logs what it could not read.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import mcp_types as types
+from mcp import Client, MCPError
+from mcp.shared.dispatcher import ProgressFnT
+from pydantic import TypeAdapter, ValidationError
+
+from agent_server.outside.connections import Answered, Lost
+from agent_server.outside.http import LOST, open_url
+from agent_server.outside.pins import Declaration, declaration_of
+from agent_server.outside.servers import VARIABLE, OutsideServer
+from agent_server.outside.stdio import Errors, open_command
+from agent_server.outside.variables import list_variables
+from agent_server.version import VERSION
+
+CONNECT_SECONDS = 10.0
+LIST_SECONDS = 10.0
+MOST_TOOLS = 500
+MOST_PAGES = 50
+_NO_ANSWER = "Server returned an error response"
+"""What the SDK says of a status of HTTP behind which there is no answer of the protocol."""
+_CALLED: TypeAdapter[types.CallToolResult | types.InputRequiredResult] = TypeAdapter(
+    types.CallToolResult | types.InputRequiredResult
+)
+
+# They log what servers sent, with a traceback for each message: that is somebody else's text, and as much of it as
+# somebody else likes.
+for _name in ("client", "mcp.client", "mcp.shared"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+class Session:
+    """What can be asked of a server. `has_changed` says that it has told of another list of tools."""
+
+    def __init__(self, client: Client, errors: Errors) -> None:
+        self._client, self.errors = client, errors
+        self.has_changed = False
+
+    @property
+    def version(self) -> str:
+        return self._client.protocol_version
+
+    async def list_tools(self) -> Mapping[str, Declaration]:
+        """What the server declares, by its names. Raises Lost and Answered."""
+        self.has_changed = False
+        found: dict[str, Declaration] = {}
+        cursor: str | None = None
+        try:
+            async with asyncio.timeout(LIST_SECONDS):
+                for _ in range(MOST_PAGES):
+                    asked = types.PaginatedRequestParams(cursor=cursor)
+                    listed = await _translate(self._client.session.list_tools(params=asked))
+                    for tool in listed.tools[: MOST_TOOLS - len(found)]:
+                        # The first of a name: a second one would take its place on one replica and not on another.
+                        declared = declaration_of(tool.model_dump(by_alias=True, mode="json"))
+                        found.setdefault(tool.name, declared)
+                    cursor = listed.next_cursor
+                    if cursor is None or len(found) >= MOST_TOOLS:
+                        break
+        except TimeoutError:
+            raise Lost(f"it did not list its tools within {LIST_SECONDS:g} seconds") from None
+        return found
+
+    async def call_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        tell: ProgressFnT,
+    ) -> types.CallToolResult:
+        """Call a tool by the server's name. Raises Lost and Answered."""
+        params = types.CallToolRequestParams(name=name, arguments=dict(arguments), _meta=meta or None)
+        request = types.CallToolRequest(params=params)
+        answer: types.CallToolResult | types.InputRequiredResult = await _translate(
+            self._client.session.send_request(request, _CALLED, progress_callback=tell)
+        )
+        if isinstance(answer, types.InputRequiredResult):
+            raise Answered("It asks for more than the arguments, which is not supported here")
+        return answer
+
+
+async def _translate(request: Awaitable[Any]) -> Any:
+    """The answer to a request. Raises Lost and Answered for what the SDK raises."""
+    try:
+        return await request
+    except MCPError as error:
+        if error.code in (LOST, types.CONNECTION_CLOSED):
+            raise Lost(error.message) from None
+        if error.message == _NO_ANSWER:
+            raise Lost("it answers with an error of HTTP") from None
+        raise Answered(error.message) from None
+    except ValidationError as error:
+        raise Answered(f"({error.error_count()} things in its answer are not as the protocol has them)") from None
+    except (FileNotFoundError, PermissionError) as error:
+        raise Lost(f"there is no program {error.filename!r}") from None
+    except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError, RuntimeError):
+        raise Lost("the connection is closed") from None
+
+
+@asynccontextmanager
+async def open_session(server: OutsideServer, root: Path) -> AsyncIterator[Session]:
+    """A session with a server. Raises Lost, and whatever ends the connection later."""
+    errors, variables = Errors(), list_variables(root)
+    if missing := [name for name in server.variables if name not in variables]:
+        raise Lost(f"{missing[0]} is not set, which it needs")
+    if server.url is not None:
+        transport = open_url(server, _fill_in(server.headers, variables))
+    else:
+        transport = open_command(server, _fill_in(server.env, variables), root, errors)
+    heard: list[Session] = []
+
+    async def hear(message: Any) -> None:
+        if isinstance(message, types.ToolListChangedNotification):
+            for session in heard:
+                session.has_changed = True
+
+    info = types.Implementation(name="agent-server", version=VERSION)
+    client = Client(transport, cache=None, client_info=info, message_handler=hear)
+    timeout = asyncio.timeout(CONNECT_SECONDS)
+    try:
+        async with timeout:
+            await _translate(client.__aenter__())
+    except TimeoutError:
+        raise Lost(f"it did not answer within {CONNECT_SECONDS:g} seconds{_tell(errors)}") from None
+    except Answered as error:
+        raise Lost(f"it does not speak MCP: {error}") from None
+    session = Session(client, errors)
+    heard.append(session)
+    try:
+        yield session
+    finally:
+        await client.__aexit__(None, None, None)
+
+
+def _tell(errors: Errors) -> str:
+    return f"; it wrote: {errors.lines[-1][:200]}" if errors.lines else ""
+
+
+def _fill_in(texts: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: VARIABLE.sub(lambda found: variables[found[1]], text) for name, text in texts.items()}
