@@ -64,6 +64,9 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         except (httpx2.TransportError, OSError) as error:
             log.info("outside.unreachable", server=self._server.name, error=type(error).__name__)
             return _refuse(f"it cannot be reached ({type(error).__name__})")
+        if response.has_redirect_location:
+            await response.aclose()
+            return _refuse("it redirects to another address, which is not followed; name that one in mcp.yaml")
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             await response.aclose()
             return _refuse("it sends a compressed answer, which it was not asked for")

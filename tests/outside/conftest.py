@@ -81,9 +81,9 @@ class Workshop:
         self._outside.append(Outside(self.root, loaded.servers, self.idle_seconds))
         return {tool.name: tool for tool in loaded.tools}
 
-    async def call(self, tool: Tool[..., Any], surface: Any = "rest", /, **arguments: Any) -> Any:
+    async def call(self, tool: Tool[..., Any], /, *, listener: Any = None, **arguments: Any) -> Any:
         runtime = Runtime(settings=self.settings, database=self.database, resources={Outside: self._outside[-1]})
-        return await call_tool(runtime, tool, arguments, caller=self.caller, surface=surface)
+        return await call_tool(runtime, tool, arguments, caller=self.caller, surface="rest", listener=listener)
 
     async def close(self) -> None:
         for outside in self._outside:
