@@ -74,7 +74,7 @@ async def accept(context: CommandContext, server: str | None, tools: Sequence[st
         try:
             declared = await _ask(root, each)
         except (Lost, Answered) as error:
-            fail(f"{each.name}: {without_secrets(str(error))}; what was accepted of it stays")
+            fail(f"{each.name}: {_explain(error)}; what was accepted of it stays")
             failed = True
             continue
         compared = compare(each, declared, kept.get(each.name, {}))
@@ -123,10 +123,16 @@ async def _try(root: Path, server: OutsideServer, accepted: Mapping[str, Pin]) -
     try:
         compared = compare(server, await _ask(root, server), accepted)
     except (Lost, Answered) as error:
-        return {**result, "error": without_secrets(str(error))}
+        return {**result, "error": _explain(error)}
     result["tools"] = [{"tool": one.tool, "name": one.name, "state": one.state, "why": one.why} for one in compared]
     result["held_back"] = [one.tool for one in compared if one.before is not None and one.state != "accepted"]
     return result
+
+
+def _explain(error: Lost | Answered) -> str:
+    """Why a server could not be asked, with the last line of what it said."""
+    said = error.said.strip().rpartition("\n")[2] if isinstance(error, Lost) else ""
+    return without_secrets(f"{error}; it says: {shorten(one_line(said), 300)}" if said else str(error))
 
 
 def _tell(result: Mapping[str, Any]) -> None:

@@ -47,7 +47,12 @@ _LONGEST_PROGRESS = 200
 
 
 class Lost(Exception):
-    """The connection was lost, or none could be made. Its text says why."""
+    """The connection was lost, or none could be made. Its text says why in our words. `said` is what the other side said
+    or wrote, for an operator: models are not told of it."""
+
+    def __init__(self, why: str, said: str = "") -> None:
+        super().__init__(why)
+        self.said = said
 
 
 class Answered(Exception):

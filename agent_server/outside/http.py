@@ -7,6 +7,7 @@ a stream of GET    opened only to go on with one that was broken off: nothing he
 """
 
 import json
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,6 +26,8 @@ MOST_BYTES = 8 * 1024 * 1024
 MOST_EVENTS = 5_000
 LOST = -32_000
 """The code of JSON-RPC by which the SDK says that a connection is closed."""
+OURS = secrets.token_hex(16)
+"""What no server can know: by it an error that was made here is told from one that was sent."""
 _TIMEOUT = httpx2.Timeout(10.0, read=300.0)
 
 
@@ -108,5 +111,5 @@ class BoundedStream(httpx2.AsyncByteStream):
 
 def _refuse(why: str) -> httpx2.Response:
     # As an answer of JSON-RPC, because the SDK passes its text on.
-    error = {"jsonrpc": "2.0", "id": None, "error": {"code": LOST, "message": why}}
+    error = {"jsonrpc": "2.0", "id": None, "error": {"code": LOST, "message": why, "data": OURS}}
     return httpx2.Response(502, headers={"content-type": "application/json"}, content=json.dumps(error).encode())

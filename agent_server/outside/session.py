@@ -13,17 +13,20 @@ from typing import Any
 
 import anyio
 import mcp_types as types
+import structlog
 from mcp import Client, MCPError
 from mcp.shared.dispatcher import ProgressFnT
 from pydantic import TypeAdapter, ValidationError
 
 from agent_server.outside.connections import Answered, Lost
-from agent_server.outside.http import LOST, open_url
+from agent_server.outside.http import LOST, OURS, open_url
 from agent_server.outside.pins import Declaration, declaration_of
 from agent_server.outside.servers import VARIABLE, OutsideServer
 from agent_server.outside.stdio import Errors, open_command
 from agent_server.outside.variables import list_variables
 from agent_server.version import VERSION
+
+log = structlog.get_logger()
 
 CONNECT_SECONDS = 10.0
 LIST_SECONDS = 10.0
@@ -96,8 +99,10 @@ async def _translate(request: Awaitable[Any]) -> Any:
     try:
         return await request
     except MCPError as error:
-        if error.code in (LOST, types.CONNECTION_CLOSED):
+        if error.error.data == OURS:
             raise Lost(error.message) from None
+        if error.code in (LOST, types.CONNECTION_CLOSED):
+            raise Lost("the connection is closed", error.message) from None
         if error.message == _NO_ANSWER:
             raise Lost("it answers with an error of HTTP") from None
         raise Answered(error.message) from None
@@ -133,19 +138,20 @@ async def open_session(server: OutsideServer, root: Path) -> AsyncIterator[Sessi
         async with timeout:
             await _translate(client.__aenter__())
     except TimeoutError:
-        raise Lost(f"it did not answer within {CONNECT_SECONDS:g} seconds{_tell(errors)}") from None
+        raise Lost(f"it did not answer within {CONNECT_SECONDS:g} seconds", errors.text) from None
     except Answered as error:
-        raise Lost(f"it does not speak MCP: {error}") from None
+        raise Lost("it does not speak MCP", str(error)) from None
+    except Lost as error:
+        raise Lost(str(error), errors.text or error.said) from None
+    except Exception as error:  # noqa: BLE001  # a group of what the SDK's tasks met when the other side went away
+        log.info("outside.not_connected", server=server.name, error=type(error).__name__)
+        raise Lost("it cannot be reached", errors.text) from None
     session = Session(client, errors)
     heard.append(session)
     try:
         yield session
     finally:
         await client.__aexit__(None, None, None)
-
-
-def _tell(errors: Errors) -> str:
-    return f"; it wrote: {errors.lines[-1][:200]}" if errors.lines else ""
 
 
 def _fill_in(texts: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:

@@ -24,6 +24,7 @@ from agent_server.outside.servers import OutsideServer
 
 _GRACE_SECONDS = 2.0
 """How long a command may take to end after its input has, and after it was told to."""
+_READ_SECONDS = 0.2
 _HEARD = "notifications/tools/list_changed", "notifications/progress"
 _REQUEST_COUNTS = 100
 """As many messages as a request of the server's counts."""
@@ -35,6 +36,10 @@ class Errors:
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=_KEPT_ERRORS)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
 
 
 @asynccontextmanager
@@ -67,6 +72,8 @@ async def open_command(
             stream.close()
         with anyio.CancelScope(shield=True):
             await _stop(process)
+            await asyncio.wait(tasks, timeout=_READ_SECONDS)  # what it wrote last says why it ended
+            process._transport.close()  # type: ignore[attr-defined]  # as the SDK does: else its pipes warn when collected
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -129,7 +136,6 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
                 while process.returncode is None:  # noqa: ASYNC110  # there is no event for this
                     await asyncio.sleep(0.01)
             break
-    process._transport.close()  # type: ignore[attr-defined]  # the SDK does so too: else its pipes warn when collected
 
 
 def _signal(process: asyncio.subprocess.Process, number: int) -> None:

@@ -95,3 +95,10 @@ async def workshop(tmp_path: Path, database: Database, me: Caller) -> AsyncItera
     workshop = Workshop(tmp_path, database, me, Settings(workspace=tmp_path))
     yield workshop
     await workshop.close()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The folder of a workspace in which nothing is yet."""
+    (tmp_path / "prompts").mkdir()
+    return tmp_path
