@@ -15,6 +15,7 @@ from agent_server.errors import NotFound, WorkspaceInvalid, name_known
 from agent_server.log import without_secrets
 from agent_server.outside.accepting import Comparison, compare, find_changes
 from agent_server.outside.connections import Answered, Connection, Lost
+from agent_server.outside.pages import Page, compare_pages, write_pages
 from agent_server.outside.pins import FILE as LOCK
 from agent_server.outside.pins import Declaration, Pin, read_pins, write_pins
 from agent_server.outside.servers import FILE, OutsideServer, read_servers
@@ -72,7 +73,7 @@ async def accept(context: CommandContext, server: str | None, tools: Sequence[st
     kept: Accepted = {name: pins for name, pins in accepted.items() if name in servers}
     for each in _choose(servers, server):
         try:
-            declared = await _ask(root, each)
+            declared, pages = await _ask(root, each)
         except (Lost, Answered) as error:
             fail(f"{each.name}: {_explain(error)}; what was accepted of it stays")
             failed = True
@@ -88,6 +89,8 @@ async def accept(context: CommandContext, server: str | None, tools: Sequence[st
                 if one.pin is not None:
                     pins[one.tool] = one.pin
         kept[each.name] = pins
+        if not tools:
+            _settle_pages(each, context.content, pages, yes=yes)
         write_pins(root, kept)  # after each server: what was accepted must not be lost with a later one
     say(f"{LOCK} holds {count(sum(map(len, kept.values())), 'tool')}.")
     return 1 if failed else 0
@@ -110,20 +113,23 @@ def _choose(servers: Mapping[str, OutsideServer], name: str | None) -> Iterable[
     return [servers[name]]
 
 
-async def _ask(root: Path, server: OutsideServer) -> Mapping[str, Declaration]:
+async def _ask(root: Path, server: OutsideServer) -> tuple[Mapping[str, Declaration], Sequence[Page]]:
+    """What a server declares, and the pages that its resources are. Raises Lost and Answered."""
     connection = Connection(server, root)
     try:
-        return await connection.list_tools()
+        return await connection.list_tools(), await connection.read_pages()
     finally:
         await connection.close()
 
 
 async def _try(root: Path, server: OutsideServer, accepted: Mapping[str, Pin]) -> dict[str, Any]:
-    result: dict[str, Any] = {"server": server.name, "error": None, "tools": [], "held_back": []}
+    result: dict[str, Any] = {"server": server.name, "error": None, "tools": [], "held_back": [], "pages": {}}
     try:
-        compared = compare(server, await _ask(root, server), accepted)
+        declared, pages = await _ask(root, server)
     except (Lost, Answered) as error:
         return {**result, "error": _explain(error)}
+    compared = compare(server, declared, accepted)
+    result["pages"] = dict(compare_pages(server, root / "content", pages))
     result["tools"] = [{"tool": one.tool, "name": one.name, "state": one.state, "why": one.why} for one in compared]
     result["held_back"] = [one.tool for one in compared if one.before is not None and one.state != "accepted"]
     return result
@@ -143,6 +149,8 @@ def _tell(result: Mapping[str, Any]) -> None:
     for tool in result["tools"]:
         why = f": {tool['why']}" if tool["why"] else ""
         say(f"  {one_line(tool['tool'])} is {tool['state']}{why}")
+    for file, change in result["pages"].items():
+        say(f"  content/{file} is {change}")
     if result["held_back"]:
         say(f"  Read what has changed and accept it: agent-server mcp accept {result['server']}")
 
@@ -168,6 +176,15 @@ def _settle(server: OutsideServer, one: Comparison, *, yes: bool) -> bool:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             say(f"    {key}: {shorten(one_line(text), _LONGEST)}")
     return yes or typer.confirm("Accept it?")
+
+
+def _settle_pages(server: OutsideServer, content: Path, pages: Sequence[Page], *, yes: bool) -> None:
+    """Show which pages are new, different or gone, and write them where that is accepted."""
+    changes = compare_pages(server, content, pages)
+    for file, change in changes.items():
+        say(f"{server.name}: content/{file} is {change}")
+    if changes and (yes or typer.confirm(f"Take {count(len(changes), 'page')}?")):
+        write_pages(content, pages, changes)
 
 
 def _describe_tool(server: OutsideServer, tool: str, pin: Pin) -> dict[str, Any]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import mcp_types as types
     from mcp.shared.dispatcher import ProgressFnT
 
+    from agent_server.outside.pages import Page
     from agent_server.outside.session import Session
 
 log = structlog.get_logger()
@@ -173,6 +174,14 @@ class Connection:
     async def list_tools(self) -> Mapping[str, Declaration]:
         """What the server declares now, by its names. Raises Lost and Answered."""
         return (await self._list(fresh=True)).declared
+
+    async def read_pages(self) -> "list[Page]":
+        """The resources that are knowledge. Raises Lost and Answered."""
+        if not self.server.resources:
+            return []
+        held = await self._list(fresh=False)
+        with held.use():
+            return await held.session.read_pages(self.server)
 
     async def close(self) -> None:
         """End the connection, and the command that it leads to."""

@@ -32,6 +32,7 @@ FILE = "mcp.yaml"
 _NAME = re.compile(r"[a-z][a-z_]{0,30}")
 _PREFIX = re.compile(r"([a-z_][a-z0-9_]{0,30})?")
 _TOOL_NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}")
+_COLLECTION = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _SCOPE = re.compile(r"[a-z_]+:[a-z_]+")
 VARIABLE = re.compile(r"\$\{(\w*)\}")
 _OF_SERVERS = re.compile(r"MCP_[A-Z0-9_]+")
@@ -78,6 +79,7 @@ class OutsideServer(BaseModel):
     timeout: Annotated[float, Field(gt=0)] | None = None
     private: bool = False
     tools: Mapping[str, OutsideTool] | None = None
+    resources: Mapping[str, Annotated[Texts, Field(min_length=1)]] = Field(default_factory=dict)
 
     @field_validator("tools", mode="before")
     @classmethod
@@ -188,6 +190,9 @@ def _find_wrong(server: OutsideServer) -> Iterator[str]:
     for tool in (server.tools or {}).values():
         if tool.name is not None and not _TOOL_NAME.fullmatch(tool.name):
             yield f"name {tool.name!r} is not 1 to 64 of a-z, 0-9 and _, and begins with no digit"
+    for collection in server.resources:
+        if not _COLLECTION.fullmatch(collection):
+            yield f"resources: {collection!r} is no folder of content/; write one of a-z, 0-9, - and _"
     yield from _find_wrong_values(server)
     if server.url is not None:
         yield from _find_wrong_url(server, server.url)

@@ -18,8 +18,10 @@ from mcp import Client, MCPError
 from mcp.shared.dispatcher import ProgressFnT
 from pydantic import TypeAdapter, ValidationError
 
+from agent_server.db import storable
 from agent_server.outside.connections import Answered, Lost
 from agent_server.outside.http import LOST, OURS, open_url
+from agent_server.outside.pages import Listed, Page, choose_resources, make_page
 from agent_server.outside.pins import Declaration, declaration_of
 from agent_server.outside.servers import VARIABLE, OutsideServer
 from agent_server.outside.stdio import Errors, open_command
@@ -30,6 +32,7 @@ log = structlog.get_logger()
 
 CONNECT_SECONDS = 10.0
 LIST_SECONDS = 10.0
+PAGES_SECONDS = 120.0
 MOST_TOOLS = 500
 MOST_PAGES = 50
 _NO_ANSWER = "Server returned an error response"
@@ -75,6 +78,36 @@ class Session:
         except TimeoutError:
             raise Lost(f"it did not list its tools within {LIST_SECONDS:g} seconds") from None
         return found
+
+    async def read_pages(self, server: OutsideServer) -> list[Page]:
+        """The resources that are knowledge. Those that are no text are left out. Raises Lost and Answered."""
+        pages: list[Page] = []
+        try:
+            async with asyncio.timeout(PAGES_SECONDS):
+                for collection, resource in choose_resources(server, await self._list_resources()):
+                    params = types.ReadResourceRequestParams(uri=resource.uri)
+                    request = types.ReadResourceRequest(params=params)
+                    read = await _translate(self._client.session.send_request(request, types.ReadResourceResult))
+                    texts = [each.text for each in read.contents if isinstance(each, types.TextResourceContents)]
+                    if texts:
+                        pages.append(make_page(server, collection, resource, storable("\n\n".join(texts))))
+        except TimeoutError:
+            raise Lost(f"its resources were not read within {PAGES_SECONDS:g} seconds") from None
+        return pages
+
+    async def _list_resources(self) -> list[Listed]:
+        found: dict[str, Listed] = {}
+        cursor: str | None = None
+        for _ in range(MOST_PAGES):
+            asked = types.PaginatedRequestParams(cursor=cursor)
+            listed = await _translate(self._client.session.list_resources(params=asked))
+            for each in listed.resources:
+                uri = str(each.uri)
+                found.setdefault(uri, Listed(uri, each.title or each.name or uri))
+            cursor = listed.next_cursor
+            if cursor is None:
+                break
+        return sorted(found.values(), key=lambda resource: resource.uri)
 
     async def call_tool(
         self,
