@@ -58,13 +58,17 @@ Server = Annotated[str | None, typer.Argument(help="A server of mcp.yaml. [defau
 
 @mcp.command("list", epilog=example("mcp list"))
 def list_servers(context: typer.Context, json: Json = False, workspace: Workspace = None) -> None:
-    """List the servers of mcp.yaml with the tools that are accepted of them. None of them is asked anything."""
+    """List the servers of mcp.yaml and their accepted tools.
+
+    None of them is asked anything."""
     run("mcp_list", workspace or context.obj[0], as_json=json)
 
 
 @mcp.command("test", epilog=example("mcp test tickets"))
 def try_servers(context: typer.Context, server: Server = None, json: Json = False, workspace: Workspace = None) -> None:
-    """Connect to the servers of mcp.yaml, and compare their tools with those accepted."""
+    """Compare the tools of servers with those accepted.
+
+    It connects to them, and exits with 1 where one is away or a tool is held back."""
     run("mcp_test", workspace or context.obj[0], server=server, as_json=json)
 
 
@@ -76,7 +80,8 @@ def accept(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     workspace: Workspace = None,
 ) -> None:
-    """Read what servers say of their tools, and accept it into mcp.lock.
+    """Accept the tools of servers into mcp.lock.
 
+    It shows what each server says of them, and asks.
     Only accepted tools are offered, and one that has changed since is held back."""
     run("mcp_accept", workspace or context.obj[0], server=server, tools=tools or [], yes=yes)

@@ -86,7 +86,7 @@ class Outside:
 
         connection = self.connect(server)
         try:
-            with connection.breaker.call(lambda error: isinstance(error, Lost)):
+            with connection.breaker.call(lambda error: isinstance(error, Lost | OutcomeUnknown | TimedOut)):
                 answer = await connection.call(pin, arguments, effect, context.idempotency_key, tell)
         except BreakerOpen:
             raise OutsideFailed(f"{server.name} has failed several times and is left alone; try again later") from None
