@@ -1,32 +1,34 @@
-"""The example servers of the TypeScript SDK, over both transports."""
+"""Servers of the TypeScript SDK, over both transports: its examples of before 2026, and one of 2026."""
 
 import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.needs import CONFORMANCE, SUITE
+from tests.needs import CONFORMANCE, SUITE, TYPESCRIPT
 from tests.outside.conftest import Workshop
 
 NODE = SUITE[0]
 EXAMPLES = CONFORMANCE / "node_modules/@modelcontextprotocol/sdk/dist/esm/examples/server"
-pytestmark = pytest.mark.needs("conformance")
+SHOP = str(TYPESCRIPT / "shop.mjs")
 
 
 @asynccontextmanager
-async def serve_example(name: str, variable: str) -> AsyncIterator[str]:
-    """The address of an example that listens on the port in `variable`."""
+async def serve_example(script: str) -> AsyncIterator[str]:
+    """The address of a server that listens on the port of its argument and of MCP_PORT."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
         NODE,
-        str(EXAMPLES / name),
-        env={**os.environ, variable: str(port)},
+        script,
+        str(port),
+        env={**os.environ, "MCP_PORT": str(port)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
@@ -41,6 +43,7 @@ async def serve_example(name: str, variable: str) -> AsyncIterator[str]:
         await process.communicate()
 
 
+@pytest.mark.needs("conformance")
 async def test_an_example_over_stdio_gives_structured_results(workshop: Workshop) -> None:
     workshop.write(
         weather={
@@ -55,6 +58,7 @@ async def test_an_example_over_stdio_gives_structured_results(workshop: Workshop
     assert {"temperature", "conditions", "humidity", "wind"} <= answer["result"].keys()
 
 
+@pytest.mark.needs("conformance")
 async def test_an_example_over_stdio_tells_how_far_it_is(workshop: Workshop) -> None:
     workshop.write(
         counting={"command": [NODE, str(EXAMPLES / "progressExample.js")], "tools": {"count": {"effect": "read"}}}
@@ -78,8 +82,9 @@ class Heard:
     async def log(self, level: str, message: str) -> None: ...
 
 
+@pytest.mark.needs("conformance")
 async def test_an_example_over_http_answers_and_a_name_with_a_hyphen_becomes_one_of_ours(workshop: Workshop) -> None:
-    async with serve_example("simpleStreamableHttp.js", "MCP_PORT") as url:
+    async with serve_example(str(EXAMPLES / "simpleStreamableHttp.js")) as url:
         workshop.write(greeter={"url": url, "tools": {"greet": {"effect": "read"}, "multi-greet": {"effect": "read"}}})
         await workshop.accept()
         tools = workshop.load()
@@ -92,8 +97,9 @@ async def test_an_example_over_http_answers_and_a_name_with_a_hyphen_becomes_one
         await workshop.close()
 
 
+@pytest.mark.needs("conformance")
 async def test_an_example_of_a_session_that_has_ended_is_connected_to_anew(workshop: Workshop, tmp_path: Path) -> None:
-    async with serve_example("simpleStreamableHttp.js", "MCP_PORT") as url:
+    async with serve_example(str(EXAMPLES / "simpleStreamableHttp.js")) as url:
         workshop.write(greeter={"url": url, "tools": {"greet": {"effect": "once"}}})
         await workshop.accept()
         greet = workshop.load()["greeter_greet"]
@@ -115,3 +121,22 @@ async def test_an_example_of_a_session_that_has_ended_is_connected_to_anew(works
     await workshop.close()
     process.kill()
     await process.communicate()
+
+
+@pytest.mark.needs("typescript")
+@pytest.mark.parametrize("over", ["http", "stdio"])
+async def test_a_server_of_2026_is_spoken_to_in_its_own_generation(workshop: Workshop, over: str) -> None:
+    async with AsyncExitStack() as stack:
+        if over == "http":
+            said: dict[str, Any] = {"url": await stack.enter_async_context(serve_example(SHOP))}
+        else:
+            said = {"command": [NODE, SHOP]}
+        tools = {"find_price": {"effect": "read"}, "place_order": {"effect": "keyed", "confirm": False}}
+        workshop.write(shop={**said, "tools": tools})
+        await workshop.accept()
+        loaded = workshop.load()
+        price = await workshop.call(loaded["shop_find_price"], article="fins")
+        assert price["result"] == {"cents": 1250, "era": "modern"}
+        ordered = await workshop.call(loaded["shop_place_order"], article="fins")
+        assert "agent-server/idempotency-key" in ordered[1]
+        await workshop.close()
