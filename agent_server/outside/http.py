@@ -23,11 +23,13 @@ log = structlog.get_logger()
 
 MOST_BYTES = 8 * 1024 * 1024
 """Longest answer, with all that is sent while it is waited for."""
-MOST_EVENTS = 5_000
+MOST_EVENTS = 2_000
+MOST_CHUNKS = 20_000
 LOST = -32_000
 """The code of JSON-RPC by which the SDK says that a connection is closed."""
 OURS = secrets.token_hex(16)
 """What no server can know: by it an error that was made here is told from one that was sent."""
+_END_TIMEOUT = httpx2.Timeout(2.0)
 _TIMEOUT = httpx2.Timeout(10.0, read=300.0)
 
 
@@ -60,6 +62,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if request.method == "GET" and "last-event-id" not in request.headers:
             return httpx2.Response(405)
+        if request.method == "DELETE":  # the end of a session, for which no stop of ours waits long
+            request.extensions = {**request.extensions, "timeout": _END_TIMEOUT.as_dict()}
         try:
             response = await self._inner.handle_async_request(await self._pin(request))
         except AddressRefused as error:
@@ -97,11 +101,11 @@ class BoundedStream(httpx2.AsyncByteStream):
         self._inner = inner
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = events = 0
+        size = events = chunks = 0
         async for chunk in self._inner:
-            size += len(chunk)
-            events += chunk.count(b"\ndata:")
-            if size > MOST_BYTES or events > MOST_EVENTS:
+            size, chunks = size + len(chunk), chunks + 1
+            events += chunk.count(b"data:")
+            if size > MOST_BYTES or events > MOST_EVENTS or chunks > MOST_CHUNKS:
                 raise TooMuch(f"the answer has more than {MOST_BYTES} bytes or {MOST_EVENTS} events")
             yield chunk
 

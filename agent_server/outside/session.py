@@ -5,8 +5,9 @@ results, whose regular expressions could hold the process up, and logs what it c
 """
 
 import asyncio
+import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ LIST_SECONDS = 10.0
 PAGES_SECONDS = 120.0
 MOST_TOOLS = 500
 MOST_PAGES = 50
+_SECRET = 8
+"""Shorter values are also words of answers, which must stay."""
 _NO_ANSWER = "Server returned an error response"
 """What the SDK says of a status of HTTP behind which there is no answer of the protocol."""
 _CALLED: TypeAdapter[types.CallToolResult | types.InputRequiredResult] = TypeAdapter(
@@ -50,8 +53,8 @@ for _name in ("client", "mcp.client", "mcp.shared"):
 class Session:
     """What can be asked of a server. `has_changed` says that it has told of another list of tools."""
 
-    def __init__(self, client: Client, errors: Errors) -> None:
-        self._client, self.errors = client, errors
+    def __init__(self, client: Client, errors: Errors, secrets: Collection[str]) -> None:
+        self._client, self.errors, self._secrets = client, errors, secrets
         self.has_changed = False
 
     @property
@@ -124,7 +127,16 @@ class Session:
         )
         if isinstance(answer, types.InputRequiredResult):
             raise Answered("It asks for more than the arguments, which is not supported here")
-        return answer
+        return self._hide_secrets(answer)
+
+    def _hide_secrets(self, answer: types.CallToolResult) -> types.CallToolResult:
+        """The answer without what the server was sent for itself alone, which some repeat."""
+        if not self._secrets:
+            return answer
+        text = hidden = answer.model_dump_json(by_alias=True, exclude_none=True)
+        for secret in self._secrets:
+            hidden = hidden.replace(json.dumps(secret)[1:-1], "[secret]")
+        return answer if hidden == text else types.CallToolResult.model_validate_json(hidden, by_name=False)
 
 
 async def _translate(request: Awaitable[Any]) -> Any:
@@ -179,7 +191,7 @@ async def open_session(server: OutsideServer, root: Path) -> AsyncIterator[Sessi
     except Exception as error:  # noqa: BLE001  # a group of what the SDK's tasks met when the other side went away
         log.info("outside.not_connected", server=server.name, error=type(error).__name__)
         raise Lost("it cannot be reached", errors.text) from None
-    session = Session(client, errors)
+    session = Session(client, errors, [variables[name] for name in server.variables if len(variables[name]) >= _SECRET])
     heard.append(session)
     try:
         yield session

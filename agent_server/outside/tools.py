@@ -12,6 +12,7 @@ from agent_server.outside.pins import Pin, Pins, read_pins
 from agent_server.outside.results import Parts, Structured, read_parts, read_structured
 from agent_server.outside.schemas import Schema, Unusable, find_wrong, mark, simplify
 from agent_server.outside.servers import FILE, OutsideServer, ReadServers, read_servers
+from agent_server.outside.variables import list_variables
 from agent_server.tool import Declared, Tool, ToolContext
 from agent_server.wording import count
 
@@ -42,7 +43,7 @@ def load_outside(root: Path) -> OutsideTools:
                 message = f"{name}: {tool}: {error}; run `agent-server mcp accept {name}`"
                 loaded.mistakes.append(Mistake(LOCK, None, message))
     loaded.mistakes.extend(_find_taken_names(read, pins))
-    loaded.remarks.extend(_remark(read, pins))
+    loaded.remarks.extend(_remark(root, read, pins))
     return loaded
 
 
@@ -102,8 +103,13 @@ def _find_taken_names(read: ReadServers, pins: Pins) -> Iterator[Mistake]:
                 yield Mistake(FILE, read.lines.get(name), message)
 
 
-def _remark(read: ReadServers, pins: Pins) -> Iterator[Mistake]:
+def _remark(root: Path, read: ReadServers, pins: Pins) -> Iterator[Mistake]:
+    needed = any(server.variables for server in read.servers.values())
+    known = list_variables(root) if needed else {}
     for name, server in read.servers.items():
+        for variable in server.variables:
+            if variable not in known:
+                yield Mistake(FILE, read.lines.get(name), f"{name}: {variable} is not set; put it into .env")
         line, accepted = read.lines.get(name), pins.get(name, {})
         waiting = [tool for tool in server.tools or () if tool not in accepted]
         if not accepted and server.tools is None:

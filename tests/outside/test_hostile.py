@@ -126,3 +126,11 @@ async def test_a_command_ends_when_nobody_uses_it_and_starts_again(workshop: Wor
         assert (await workshop.call(act))[1] == "Done."
         await asyncio.wait([*connection._owners])
     assert file.read_text().split() == ["list", "list", "call", "list", "call"]
+
+
+async def test_a_command_that_never_answers_is_given_up(workshop: Workshop) -> None:
+    workshop.write(shop=hostile("works"))
+    await workshop.accept()
+    workshop.write(shop={**hostile("works"), "command": ["sleep", "3600"]})
+    with pytest.raises(OutsideFailed, match="it did not answer within 10 seconds"):
+        await workshop.call(workshop.load()["shop_act"])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from agent_server.calls.ledger import OutcomeUnknown
 from agent_server.errors import OutsideFailed
 from agent_server.outside.addresses import AddressRefused, check_address, find_address
 from agent_server.testing.serving import serving
@@ -38,10 +39,15 @@ async def serve(answer: Answer, asked: list[Request] | None = None) -> AsyncIter
 
 async def _answer(request: Request, answer: Answer) -> Response:
     message = json.loads(await request.body() or b"{}")
+    result: Any
     match message.get("method"):
+        case None if request.method == "DELETE":
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            return Response()
         case "initialize":
             info = {"name": "raw", "version": "1"}
-            result: Any = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
+            result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
         case "tools/list":
             result = {"tools": [TOOL]}
         case "tools/call":
@@ -50,7 +56,8 @@ async def _answer(request: Request, answer: Answer) -> Response:
             return JSONResponse({"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32601, "message": "What?"}})
         case _:
             return Response(status_code=202)
-    return JSONResponse({"jsonrpc": "2.0", "id": message["id"], "result": result})
+    headers = {"mcp-session-id": "a" * 32}
+    return JSONResponse({"jsonrpc": "2.0", "id": message["id"], "result": result}, headers=headers)
 
 
 async def _body(begin: bytes, part: bytes) -> AsyncIterator[bytes]:
@@ -116,6 +123,26 @@ async def test_an_answer_that_cannot_be_used_is_a_failure_without_its_text(works
         await workshop.close()
 
 
+@pytest.mark.parametrize(("effect", "calls"), [("read", 2), ("keyed", 2), ("once", 1)])
+@pytest.mark.parametrize("answer", [broken_off, an_error_of_http])
+async def test_a_request_without_an_answer_is_sent_again_only_where_that_is_safe(
+    workshop: Workshop, answer: Answer, effect: str, calls: int
+) -> None:
+    called: list[Any] = []
+
+    async def note(id: Any) -> Response:
+        called.append(id)
+        return await answer(id)
+
+    async with serve(note) as url:
+        workshop.write(raw={"url": url, "tools": {"act": {"effect": effect, "confirm": False}}})
+        await workshop.accept()
+        with pytest.raises(OutsideFailed if effect == "read" else OutcomeUnknown):
+            await workshop.call(workshop.load()["raw_act"])
+        assert len(called) == calls
+        await workshop.close()
+
+
 async def test_headers_are_filled_in_and_nothing_of_them_is_told(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +158,22 @@ async def test_headers_are_filled_in_and_nothing_of_them_is_told(
     assert {request.headers["authorization"] for request in asked} == {"Bearer canary-0123456789"}
     files = "".join(path.read_text() for path in workshop.root.iterdir() if path.is_file())
     assert "canary" not in failed.value.message + files + "".join(capfd.readouterr())
+
+
+async def test_a_secret_that_a_server_repeats_is_hidden(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCP_RAW_TOKEN", "canary-0123456789")
+
+    async def repeat(id: Any) -> Response:
+        content = [{"type": "text", "text": "You sent Bearer canary-0123456789."}]
+        return JSONResponse({"jsonrpc": "2.0", "id": id, "result": {"content": content}})
+
+    async with serve(repeat) as url:
+        headers = {"Authorization": "Bearer ${MCP_RAW_TOKEN}"}
+        workshop.write(raw={"url": url, "headers": headers, "tools": {"act": {"effect": "read"}}})
+        await workshop.accept()
+        answer = await workshop.call(workshop.load()["raw_act"])
+        assert answer[1] == "You sent Bearer [secret]."
+        await workshop.close()
 
 
 async def test_a_secret_that_is_not_set_is_a_message_and_no_request(workshop: Workshop) -> None:

@@ -135,3 +135,11 @@ def test_loading_asks_no_server_anything(root: Path) -> None:
     assert "shop_act" in load_workspace(root).tools
     assert inspect_workspace(Settings(workspace=root)).mistakes == []
     assert not (root / "asked").exists()
+
+
+def test_a_secret_that_is_not_set_is_remarked_and_one_in_an_env_file_is_found(root: Path) -> None:
+    (root / "mcp.yaml").write_text("shop: {url: https://a.example/mcp, headers: {Authorization: 'Bearer ${MCP_A}'}}")
+    said = "mcp.yaml:1: shop: MCP_A is not set; put it into .env"
+    assert said in [str(each) for each in inspect_workspace(Settings(workspace=root)).remarks]
+    (root / ".env").write_text("MCP_A=canary\n")
+    assert said not in [str(each) for each in inspect_workspace(Settings(workspace=root)).remarks]
