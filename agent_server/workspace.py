@@ -35,7 +35,8 @@ else:
     outside = Late("agent_server.outside.tools")  # few workspaces have such servers
 
 TRIAGE = "triage"
-_OUTSIDE = "mcp.yaml"
+OUTSIDE_FILES = ("mcp.yaml", "mcp.lock")
+"""What names the outside servers, and what is accepted of their tools."""
 _HINTS: Mapping[type[BaseException], str] = {
     ModuleNotFoundError: "; correct the name, or install the package that has it",
     SystemExit: "; a module of tools/ must not end the program",
@@ -165,7 +166,7 @@ def read_workspace(root: Path) -> tuple[Workspace, list[Mistake]]:
     root = find_root(root)
     imported = _import_tools(root)
     engine_tools = list(_of_type([conversation_tools, knowledge_tools, forms], Tool))
-    others = outside.load_outside(root) if (root / _OUTSIDE).is_file() else None
+    others = outside.load_outside(root) if (root / OUTSIDE_FILES[0]).is_file() else None
     tools, clashes = _collect_tools(imported.modules, engine_tools, others.tools if others else (), root)
     loaded, mistakes = load_prompts(root / "prompts", root)
     resources, twice = collect_resources(list(_of_type([*_WITH_RESOURCES, *imported.modules], Resource)), root)
