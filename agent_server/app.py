@@ -23,6 +23,7 @@ from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.passages import OwnPassages
 from agent_server.knowledge.resources import announce_pages
+from agent_server.late import Late
 from agent_server.models.choice import choose_model
 from agent_server.models.served import ServedModel
 from agent_server.oauth.clients import expire_clients
@@ -42,7 +43,10 @@ from agent_server.workspace import Workspace
 if TYPE_CHECKING:
     from agent_server.models.providers import Models
     from agent_server.orchestrator.run import Orchestrator
+    from agent_server.outside import connections as outside
     from agent_server.routing import Router
+else:
+    outside = Late("agent_server.outside.connections")  # few workspaces have such servers
 
 INGEST = "ingest"
 
@@ -105,7 +109,7 @@ def create_server(
         change=agents.change,
         try_out=agents.try_out,
         served=ServedModel(model, agents.find_served),
-        close_models=agents.close,
+        close_models=lambda: _close(agents, runtime, workspace),
     )
 
 
@@ -117,7 +121,16 @@ def _create_runtime(
     replica.signals.changed = changes.hear
     shelf = Shelf(embedder, settings)
     shared = {Embedder: embedder, FormTools: forms, Changes: changes, Shelf: shelf, OwnPassages: shelf}
+    if workspace.outside:
+        shared[outside.Outside] = outside.Outside(workspace.root, workspace.outside)
     return Runtime(settings=settings, database=database, resources=shared)
+
+
+async def _close(agents: "Agents", runtime: Runtime, workspace: Workspace) -> None:
+    """Close the connections to models and to outside servers."""
+    await agents.close()
+    if workspace.outside:
+        await runtime.resources[outside.Outside].close()
 
 
 def _create_jobs(runtime: Runtime, workspace: Workspace, embedder: Embedder, sleep: Sleep) -> Jobs:

@@ -51,3 +51,37 @@ def install(
 def inspect(context: typer.Context, json: Json = False, toolset: Toolset = None, workspace: Workspace = None) -> None:
     """Show what a client is offered, and what tools cost in tokens."""
     run("mcp_inspect", workspace or context.obj[0], toolset=toolset or context.obj[1], as_json=json)
+
+
+Server = Annotated[str | None, typer.Argument(help="A server of mcp.yaml. [default: all]")]
+
+
+@mcp.command("list", epilog=example("mcp list"))
+def list_servers(context: typer.Context, json: Json = False, workspace: Workspace = None) -> None:
+    """List the servers of mcp.yaml and their accepted tools.
+
+    None of them is asked anything."""
+    run("mcp_list", workspace or context.obj[0], as_json=json)
+
+
+@mcp.command("test", epilog=example("mcp test tickets"))
+def try_servers(context: typer.Context, server: Server = None, json: Json = False, workspace: Workspace = None) -> None:
+    """Compare the tools of servers with those accepted.
+
+    It connects to them, and exits with 1 where one is away or a tool is held back."""
+    run("mcp_test", workspace or context.obj[0], server=server, as_json=json)
+
+
+@mcp.command("accept", epilog=example("mcp accept tickets"))
+def accept(
+    context: typer.Context,
+    server: Server = None,
+    tools: Annotated[list[str] | None, typer.Argument(help="Its tools. [default: all]")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    workspace: Workspace = None,
+) -> None:
+    """Accept the tools of servers into mcp.lock.
+
+    It shows what each server says of them, and asks.
+    Only accepted tools are offered, and one that has changed since is held back."""
+    run("mcp_accept", workspace or context.obj[0], server=server, tools=tools or [], yes=yes)

@@ -13,6 +13,7 @@
     ├── Unavailable         the database is away; try again
     ├── ModelFailed         the model refused, stalled or answered nonsense
     ├── TimedOut            a tool took longer than it may
+    ├── OutsideFailed       an outside server is away, refused or answered nonsense
     ├── Internal            a bug of ours, by its reference in the log
     └── WorkspaceInvalid    mistakes in tools/, prompts/ or content/, for the developer
 
@@ -180,6 +181,12 @@ class TimedOut(AgentServerError):
     """A tool took longer than it may."""
 
     code = "timed_out"
+
+
+class OutsideFailed(AgentServerError):
+    """Somebody else's server could not be reached, refused a call or answered with something that cannot be used."""
+
+    code = "outside_failed"
 
 
 class Internal(AgentServerError):

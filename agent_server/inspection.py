@@ -108,7 +108,8 @@ def _find_unknown_models(workspace: Workspace, settings: Settings) -> Iterator[M
 
 def list_remarks(workspace: Workspace) -> list[Mistake]:
     """What is worth knowing of a workspace, and does not keep a server from starting."""
-    return sort_mistakes([*_remark_prompts(workspace), *_remark_lists(workspace), *_remark_files(workspace)])
+    found = [*_remark_prompts(workspace), *_remark_lists(workspace), *_remark_files(workspace)]
+    return sort_mistakes([*found, *workspace.outside_remarks])
 
 
 def _list_prompts(workspace: Workspace) -> set[str]:

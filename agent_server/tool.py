@@ -64,6 +64,21 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}")
 _SCOPE = re.compile(r"[a-z_]+:[a-z_]+")
 
 
+@dataclass(frozen=True)
+class Declared:
+    """What a tool takes whose function has no signature of its own: the schema is somebody else's. `check` gives the
+    arguments that fit. It raises InvalidInput."""
+
+    input_schema: dict[str, Any]
+    check: Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+class _Anything(BaseModel):
+    """The arguments of a tool with a `Declared`."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 # Compared as objects: what is kept of a tool is looked up for each message, and its fields would be hashed each time.
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tool(Generic[P, R]):
@@ -86,6 +101,7 @@ class Tool(Generic[P, R]):
     per_hour: int | None
     file: str
     line: int
+    declared: Declared | None = None
 
     async def __call__(self, context: ToolContext, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self.function(context, *args, **kwargs)
@@ -93,6 +109,8 @@ class Tool(Generic[P, R]):
     # Made when first used: a type may be defined further down in the module of the tool.
     @cached_property
     def arguments(self) -> type[BaseModel]:
+        if self.declared is not None:
+            return _Anything
         hints = get_type_hints(self.function, include_extras=True)
         parameters = list(inspect.signature(self.function).parameters.values())[1:]
         fields: dict[str, Any] = {
@@ -119,6 +137,8 @@ class Tool(Generic[P, R]):
     @cached_property
     def input_schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of the arguments, without pydantic's titles (they cost a model tokens)."""
+        if self.declared is not None:
+            return self.declared.input_schema
         schema = strip_titles(self.arguments.model_json_schema())
         return {"type": "object", "properties": {}, **schema}
 
@@ -140,6 +160,9 @@ class Tool(Generic[P, R]):
             arguments = read_object(self.name, arguments)
         if wrong := refused_arguments(arguments):
             raise InvalidInput(wrong)
+        if self.declared is not None:
+            refuse_unstorable(arguments, ())
+            return self.declared.check(read_as_meant(arguments, self.input_schema))
         # Each that is unknown takes its time, and few are named.
         unnamed = frozenset([name for name in arguments if name not in self.arguments.model_fields][MOST_FIELDS:])
         arguments = {name: value for name, value in arguments.items() if name not in unnamed}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from agent_server.calls import forms
@@ -20,6 +20,7 @@ from agent_server.folders import find_root
 from agent_server.knowledge import resources as knowledge_resources
 from agent_server.knowledge import tools as knowledge_tools
 from agent_server.knowledge.files import list_collections
+from agent_server.late import Late
 from agent_server.phrases import template_problems
 from agent_server.prompts import AgentPrompt, list_agents, load_prompts
 from agent_server.prompts.inputs import Input
@@ -28,7 +29,15 @@ from agent_server.seed import SeedFile
 from agent_server.tool import Tool, collect_mistakes
 from agent_server.toolsets import Toolset, read_toolsets
 
+if TYPE_CHECKING:
+    from agent_server.outside import tools as outside
+    from agent_server.outside.servers import OutsideServer
+else:
+    outside = Late("agent_server.outside.tools")  # few workspaces have such servers
+
 TRIAGE = "triage"
+OUTSIDE_FILES = ("mcp.yaml", "mcp.lock")
+"""What names the outside servers, and what is accepted of their tools."""
 _HINTS: Mapping[type[BaseException], str] = {
     ModuleNotFoundError: "; correct the name, or install the package that has it",
     SystemExit: "; a module of tools/ must not end the program",
@@ -63,7 +72,8 @@ _DEFAULT_TRIAGE = replace(
 class Workspace:
     """What a user wrote, loaded. Tools and agents stand by name, the engine's tools among them; `entry` is the agent that
     takes a message when routing is not sure. `prompts` are what MCP clients are offered as such, by name,
-    `resources` what they read by an address and `toolsets` the parts that they are served apart."""
+    `resources` what they read by an address and `toolsets` the parts that they are served apart. `outside` are the servers
+    of others whose tools are among these, by name."""
 
     root: Path
     name: str
@@ -74,6 +84,8 @@ class Workspace:
     prompts: Mapping[str, AgentPrompt] = field(default_factory=dict)
     resources: Sequence[Resource] = ()
     toolsets: Mapping[str, Toolset] = field(default_factory=dict)
+    outside: "Mapping[str, OutsideServer]" = field(default_factory=dict)
+    outside_remarks: Sequence[Mistake] = ()
 
     @property
     def content(self) -> Path:
@@ -155,10 +167,11 @@ def read_workspace(root: Path) -> tuple[Workspace, list[Mistake]]:
     root = find_root(root)
     imported = _import_tools(root)
     engine_tools = list(_of_type([conversation_tools, knowledge_tools, document_tools, forms], Tool))
-    tools, clashes = _collect_tools(imported.modules, engine_tools, root)
+    others = outside.load_outside(root) if (root / OUTSIDE_FILES[0]).is_file() else None
+    tools, clashes = _collect_tools(imported.modules, engine_tools, others.tools if others else (), root)
     loaded, mistakes = load_prompts(root / "prompts", root)
     resources, twice = collect_resources(list(_of_type([*_WITH_RESOURCES, *imported.modules], Resource)), root)
-    problems = [*imported.mistakes, *clashes, *twice, *mistakes]
+    problems = [*imported.mistakes, *clashes, *twice, *mistakes, *(others.mistakes if others else ())]
     problems += _wrong_phrases(tools, root, imported.mistakes)
     problems += _unknown_names(loaded, root, {*tools, *imported.lost})
     problems += _clashing_inputs(loaded)
@@ -181,6 +194,8 @@ def read_workspace(root: Path) -> tuple[Workspace, list[Mistake]]:
         prompts=MappingProxyType(prompts),
         resources=resources,
         toolsets=MappingProxyType(toolsets),
+        outside=others.servers if others else {},
+        outside_remarks=others.remarks if others else (),
     )
     return workspace, sort_mistakes(problems)
 
@@ -295,12 +310,15 @@ def _relative(file: str, root: Path) -> str:
 
 
 def _collect_tools(
-    modules: Sequence[ModuleType], engine_tools: Sequence[Tool[..., Any]], root: Path
+    modules: Sequence[ModuleType],
+    engine_tools: Sequence[Tool[..., Any]],
+    others: Sequence[Tool[..., Any]],
+    root: Path,
 ) -> tuple[dict[str, Tool[..., Any]], list[Mistake]]:
     tools = {tool.name: tool for tool in engine_tools}
     problems: list[Mistake] = []
     routes: dict[str, Tool[..., Any]] = {}
-    for tool in _of_type(modules, Tool):
+    for tool in (*_of_type(modules, Tool), *others):
         other = tools.setdefault(tool.name, tool)
         if other is not tool:
             problems.append(_mistake(tool, root, f"there is one already, {_place(other, root)}; rename one"))

@@ -31,6 +31,8 @@ SUITE = (
     str(_MODULES / "@modelcontextprotocol" / "conformance" / "dist" / "index.js"),
 )
 """The program and the script of the conformance suite of MCP. The suite needs a newer Node.js than Debian has."""
+TYPESCRIPT = Path(__file__).parent / "outside" / "typescript"
+"""Servers of the TypeScript SDK."""
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 
 
@@ -110,6 +112,11 @@ NEEDS = {
     ),
     "nginx": Need("nginx", lambda: find_program("nginx"), apt="nginx", brew="nginx"),
     "pgbouncer": Need("pgbouncer", lambda: find_program("pgbouncer"), apt="pgbouncer", brew="pgbouncer"),
+    "typescript": Need(
+        "the TypeScript SDK of MCP",
+        lambda: Path(SUITE[0]).is_file() and (TYPESCRIPT / "node_modules/@modelcontextprotocol/server").is_dir(),
+        otherwise=f"npm ci --prefix {os.path.relpath(TYPESCRIPT)}",
+    ),
     # by which the embedded server is reached, and which Python does not know on Windows
     "sockets": Need("Unix sockets", lambda: sys.platform != "win32"),
 }
@@ -135,7 +142,8 @@ def commands(needs: Iterable[Need]) -> list[str]:
 
 def install_missing() -> None:
     """Install what is missing where that needs no password; what cannot be installed, the tests will say."""
-    _install_conformance()
+    for need, folder in (("conformance", CONFORMANCE), ("typescript", TYPESCRIPT)):
+        _install_modules(need, folder)
     missing = [need for need in NEEDS.values() if not need.there() or (need.apt == SHELL and not find_program(SHELL))]
     if not missing or subprocess.run([APT], check=False).returncode:
         return
@@ -149,14 +157,14 @@ def install_missing() -> None:
         subprocess.run([sys.executable, "-m", "playwright", "install", "--with-deps", "chromium"], check=False)
 
 
-def _install_conformance() -> None:
-    """Install the suite by npm, which is installed for it where there is none."""
-    if NEEDS["conformance"].there():
+def _install_modules(need: str, folder: Path) -> None:
+    """Install what a folder needs by npm, which is installed for it where there is none."""
+    if NEEDS[need].there():
         return
     if not find_program("npm"):
         subprocess.run([APT, "npm"], check=False)
     if npm := find_program("npm"):
-        subprocess.run([npm, "ci", "--prefix", CONFORMANCE, "--no-audit", "--no-fund"], check=False)
+        subprocess.run([npm, "ci", "--prefix", folder, "--no-audit", "--no-fund"], check=False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

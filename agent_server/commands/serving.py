@@ -51,6 +51,7 @@ from agent_server.seed import load_seeds
 from agent_server.server import Server
 from agent_server.settings import ENV_FILE, Settings, load_settings
 from agent_server.storage import connect, migrate
+from agent_server.workspace import OUTSIDE_FILES
 
 log = structlog.get_logger()
 
@@ -115,11 +116,12 @@ def _serve_reloading(settings: Settings, given: Mapping[str, Any]) -> int:
     if settings.database_url is None:
         database = connect(settings)  # held here, so that the embedded server outlives the restarts
         embedded = (database.url, database.owner_url)
+    named = [root / name for name in (toolsets.FILE, *OUTSIDE_FILES)]
     watched = Watched(
         root=root,
         folders=WATCHED,
         kinds=PythonFilter(extra_extensions=(*SUFFIXES, ".yaml", ".yml", ".json")),
-        files=[*dict.fromkeys((root / ENV_FILE, Path(ENV_FILE).absolute(), root / toolsets.FILE))],
+        files=[*dict.fromkeys((root / ENV_FILE, Path(ENV_FILE).absolute(), *named))],
     )
     run_reloading(watched, partial(_tell_change, root), _serve_again, {**given, "workspace": root}, embedded)
     return 0

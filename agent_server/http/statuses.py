@@ -10,6 +10,7 @@ from agent_server.errors import (
     InvalidInput,
     ModelFailed,
     NotFound,
+    OutsideFailed,
     TimedOut,
     TooLarge,
     TooMany,
@@ -38,9 +39,7 @@ class AddressTooLong(AgentServerError):
     code = "address_too_long"
 
 
-class UnsupportedMediaType(AgentServerError):
-    """The body is of a type that is not read here or packed."""
-
+class UnsupportedMediaType(AgentServerError):  # it is not read here, or the body is packed
     code = "unsupported_media_type"
 
 
@@ -73,6 +72,7 @@ STATUSES: Mapping[type[AgentServerError], int] = {
     # What is not named here is the server's own fault.
     AgentServerError: 500,
     ModelFailed: 502,
+    OutsideFailed: 502,
     Unavailable: 503,
     TimedOut: 504,
 }
