@@ -16,10 +16,10 @@ from agent_server.errors import InvalidInput
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage
 from agent_server.knowledge.rarity import count_words
+from agent_server.knowledge.reach import widen
 from agent_server.knowledge.search import search
 from agent_server.knowledge.words import content_words, language_of
 from agent_server.offline.quote import Answer, select
-from agent_server.offline.reach import widen
 
 LONG = 1200
 """A longer answer does not count: who quotes whole pages answers everything."""

@@ -59,7 +59,7 @@ class OfflineTurn:
     was looked up for the agent that now runs, `ranked_agents` the agents with the likeliest one first. `urgent` is the
     emergency advice that has been shown before this call. `configured` says that there is a language model, which cannot
     answer now. `about` is what the assistant says of itself. `count_words` tells how rare words of a language are in the
-    content; without it all of them count the same. `find_more` looks further for a text than `passages` did (`reach`); without
+    content; without it all of them count the same. `find_more` looks further for a text than `passages` did (`knowledge.reach`); without
     it the quotes are of those.
     """
 
