@@ -48,6 +48,7 @@ from agent_server.models.providers import Models
 from agent_server.models.structured import answer_in_shape, is_data
 from agent_server.offline.about import About
 from agent_server.offline.model import OfflineModel, OfflineTurn
+from agent_server.offline.rephrase import Rephraser
 from agent_server.orchestrator.context import TurnContext
 from agent_server.requests.fit import fit_first
 from agent_server.requests.recipe import Asked, Frames, Given, Sent, make_recipe
@@ -235,7 +236,7 @@ class JournaledModel(Model):
         """The numbers that an answer of a model may cite. None where its text stays as it is: data, quotes of the content,
         and what an agent says that has been given no passages and is not told to cite any."""
         known, told = self._turn.citations.known, self._turn.told.get(self._agent)
-        if name == OFFLINE or request.schema is not None:
+        if name == OFFLINE or request.schema is not None or self._models.workspace.agents[self._agent].rephrase:
             return None
         return known if known or (told is not None and told.passages is not None) else None
 
@@ -256,7 +257,9 @@ class JournaledModel(Model):
     async def _open(self, name: str, n: int, request: _Request) -> Begin:
         offline = name == OFFLINE
         model = self._offline_model() if offline else await self._models.models.get(name, self._sent.add_body)
-
+        if not offline and self._models.workspace.agents[self._agent].rephrase:
+            patience = self._turn.runtime.settings.model_first_token_timeout
+            model, name, offline = self._offline_model(Rephraser(model, name, patience)), OFFLINE, True
         window = 0 if offline else await self._models.models.find_window(name)
 
         def begin(short: bool) -> AsyncIterator[TResponseStreamEvent]:
@@ -312,7 +315,7 @@ class JournaledModel(Model):
             models.longest_input = budgets[-1]
         return items, budgets
 
-    def _offline_model(self) -> Model:
+    def _offline_model(self, rephraser: Rephraser | None = None) -> Model:
         turn, models = self._turn, self._models
         found = turn.citations.find_for(self._agent)
         asked = OfflineTurn(
@@ -322,7 +325,8 @@ class JournaledModel(Model):
             tools=models.workspace.tools,
             ranked_agents=[ranked.name for ranked in models.decision.ranked],
             urgent=turn.briefing.emergency,
-            configured=self._name != OFFLINE,
+            configured=self._name != OFFLINE and rephraser is None,
+            rephrase=rephraser.rephrase if rephraser is not None else None,
             about=turn.briefing.about or About(),
             count_words=self._count_words,
             find_more=self._find_more if found is not None else None,
