@@ -3,6 +3,7 @@
 The groups are of general language. A subject's own terms do not belong here.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -93,7 +94,12 @@ _GROUPS = {
         guarantee warranty; valid validity; expire expiry valid; cancel cancellation revoke; return back;
         wear clothing; dress clothing clothes; weekend saturday sunday; timeout time; slash character;
         sign character symbol; newspaper news; shop store; shopping needs buy; mobile phone; headline heading title;
-        title name; call name
+        title name; call name; dark night; night dark evening; consist contain include comprise; contain include consist;
+        symptom sign; sign symptom indication; learn teach taught; teach learn; tread step; step tread; trod step stepped;
+        travel reach journey trip; journey trip travel; rise ascend climb; ascend rise climb; descend sink lower;
+        forbidden prohibited banned; ban forbid prohibit; permitted allowed; hazard danger risk; danger hazard risk;
+        benefit advantage perk; perk benefit; reward bonus; bonus reward; borrow loan lend; lend loan borrow; rent hire lease;
+        purchase buy; sell sale; arrive arrival; depart departure; begin beginning; finish end complete; empty clear
     """,
     "de": """
         urlaub ferien; lohn gehalt vergütung verdienst; kind kinder; chef vorgesetzter leitung;
@@ -218,6 +224,38 @@ def _groups(language: str) -> dict[str, tuple[str, ...]]:
 
 def _lines(language: str) -> Iterator[Sequence[str]]:
     return (group.split() for group in _GROUPS.get(language, "").split(";"))
+
+
+# American and British, each way. What comes out may be no word: it is looked for in the content and not found.
+_SPELLINGS = tuple(
+    (re.compile(pattern), other)
+    for pattern, other in (
+        (r"iz(?=(?:e[drs]?|ers|ing|able|ations?)$)", "is"),
+        (r"is(?=(?:e[drs]?|ers|ing|able|ations?)$)", "iz"),
+        (r"yz(?=(?:e[drs]?|ers|ing)$)", "ys"),
+        (r"ys(?=(?:e[drs]?|ers|ing)$)", "yz"),
+        (r"our(?=(?:s|ed|ing|ful|less|able|hood|ite|al)?$)", "or"),
+        (r"or(?=(?:s|ed|ing|ful|less|able|hood|ite|al)?$)", "our"),
+        (r"(?<=[bt])re(?=s?$)", "er"),
+        (r"(?<=[bt])er(?=s?$)", "re"),
+        (r"(?<=en)c(?=es?$)", "s"),
+        (r"(?<=en)s(?=es?$)", "c"),
+        (r"ogue(?=s?$)", "og"),
+        (r"og(?=s?$)", "ogue"),
+        (r"ll(?=(?:ed|ing|ers?)$)", "l"),
+        (r"(?<!l)l(?=(?:ed|ing|ers?)$)", "ll"),
+        (r"mme(?=s?$)", "m"),
+        (r"(?<=gra)m(?=s?$)", "mme"),
+    )
+)
+_SHORTEST_SPELLED = 5
+
+
+def spellings(word: str, language: str) -> Sequence[str]:
+    """How else an English word is spelled across the Atlantic: equalize, equalise."""
+    if language != "en" or len(word) < _SHORTEST_SPELLED or not word.isalpha():
+        return ()
+    return [pattern.sub(other, word) for pattern, other in _SPELLINGS if pattern.search(word)]
 
 
 def synonyms(word: str, language: str) -> Sequence[str]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from agent_server.knowledge.passages import CitedPassage
 from agent_server.knowledge.rarity import Rarity
-from agent_server.knowledge.synonyms import synonyms
+from agent_server.knowledge.synonyms import spellings, synonyms
 from agent_server.knowledge.words import EVERYDAY, content_words, language_of, stem_in, words
 from agent_server.offline import asks
 from agent_server.offline.evidence import Wanted, find_forms, measure_share, share, stems
@@ -151,7 +151,12 @@ class Scorer:
             factor = 0.2 if word in measured else 0.35 if word in EVERYDAY[language] else 1.0
             weights.setdefault(stem, self._weigh(word) * factor)
             factors.setdefault(stem, factor)
-            others.setdefault(stem, frozenset(stem_in(other, language) for other in synonyms(word, language)))
+            others.setdefault(
+                stem,
+                frozenset(
+                    stem_in(other, language) for other in (*synonyms(word, language), *spellings(word, language))
+                ),
+            )
             if self._rarity is not None and not self._rarity.counts.get(word):
                 unknown.add(stem)
         if before and (len(own) < 2 or _PRONOUN.search(part)):
