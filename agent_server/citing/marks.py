@@ -15,17 +15,17 @@ LONGEST_MARK, LONGEST_TARGET, LONGEST_CODE = 80, 300, 1000
 _CLOSING = {"[": "]", "【": "】", "［": "］", "(": ")"}
 _WORD = r"(?:sources?|citations?|cite|passages?|references?|refs?\.?|quellen?|belege?|fuentes?|citas?)"
 _SEE = r"(?:see|cf\.?|siehe|vgl\.?|ver|voir)"
-_ONE = rf"(?:{_WORD}\s*[:#]?\s*)?[#^]?\s*\d{{1,9}}"
-_NUMBERS = rf"{_ONE}(?:\s*(?:[,;&–-]|and|und|et|y)\s*{_ONE})*"
-_SQUARE = re.compile(rf"\s*(?:{_SEE}\s+)?(?P<numbers>{_NUMBERS})\s*\^?\s*(?:†.*)?", re.IGNORECASE | re.DOTALL)
+_ONE = rf"(?:{_WORD}\s*+(?:[:#]\s*+)?)?(?:[#^]\s*+)?\d{{1,9}}"
+_NUMBERS = rf"{_ONE}(?:\s*+(?:[,;&–-]|and|und|et|y)\s*+{_ONE})*+"
+_SQUARE = re.compile(rf"\s*+(?:{_SEE}\s++)?(?P<numbers>{_NUMBERS})\s*+(?:\^\s*+)?(?:†.*)?", re.IGNORECASE | re.DOTALL)
 _OF_MESSAGE = re.compile(r"\d{1,9}:\d{1,9}(?:†.*)?", re.DOTALL)
-_ROUND = re.compile(rf"\s*(?:{_SEE}\s+)?(?={_WORD})(?P<numbers>{_NUMBERS})\s*", re.IGNORECASE)
+_ROUND = re.compile(rf"\s*+(?:{_SEE}\s++)?(?={_WORD})(?P<numbers>{_NUMBERS})\s*+", re.IGNORECASE)
 _INNER = re.compile(r"[\[【［]([^\[\]【】［］]*)[\]】］]")
-_BETWEEN = re.compile(rf"[\s,;&]*|\s*(?:{_SEE}|and|und|et|y)\s*", re.IGNORECASE)
+_BETWEEN = re.compile(rf"[\s,;&]*+(?:(?:{_SEE}|and|und|et|y)\s*+)?", re.IGNORECASE)
 _PLAIN = re.compile(r"\d+(?:\s*,\s*\d+)*")
-_RANGE = re.compile(r"(\d+)\s*[–-]\s*(\d+)")
-_BEGINS_MARK = re.compile(rf"\s*(?:{_SEE}\s*)?(?:{_WORD}|[\d\s,;&–^#:†-]|and|und|et|y)*", re.IGNORECASE)
-_SPECIAL = re.compile(r"[ \t]*\\?[\[【［(]|`+|[ \t]+\Z|[ \t]*\\\Z")
+_RANGE = re.compile(r"(?<!\d)(\d++)\s*+[–-]\s*+(\d++)")
+_BEGINS_MARK = re.compile(rf"(?:{_SEE}|{_WORD}|[\d\s,;&–^#:†-]|and|und|et|y)*+", re.IGNORECASE)
+_SPECIAL = re.compile(r"(?<![ \t])(?:[ \t]*+\\?[\[【［(]|[ \t]++\Z|[ \t]*+\\\Z)|`+")
 _TILDES = re.compile(r"(?<![^\n])[ \t>]*(~{3,}|~{0,2}\Z)")
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _ENDS_WORD = frozenset(" \t\n\r.,;:!?)]}»”’\"'】］")
