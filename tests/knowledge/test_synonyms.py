@@ -6,7 +6,7 @@ from agent_server.db import Database
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.search import search
-from agent_server.knowledge.synonyms import synonyms, spellings
+from agent_server.knowledge.synonyms import spellings, synonyms
 from tests.conftest import everything
 from tests.knowledge.conftest import Write
 
