@@ -44,13 +44,19 @@ async def measure(database: Database, name: str) -> AnswerFigures:
     )
 
 
+async def create_database(url: str, name: str) -> Database:
+    """A new database with the tables, on the server at `url`."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(f"create database {name}")
+    await connection.close()
+    database = Database(urlunsplit(urlsplit(url)._replace(path=f"/{name}")))
+    await upgrade(database, ROOT)
+    return database
+
+
 async def _measure_all(url: str, names: list[str], *, write: bool) -> None:
     for name in names:
-        connection = await asyncpg.connect(url)
-        await connection.execute(f"create database {name}")
-        await connection.close()
-        database = Database(urlunsplit(urlsplit(url)._replace(path=f"/{name}")))
-        await upgrade(database, ROOT)
+        database = await create_database(url, name)
         figures = await measure(database, name)
         await database.close()
         kept = {key: getattr(figures, key) for key in FIGURES}

@@ -298,6 +298,7 @@ FRONT = st.fixed_dictionaries(
         "max_turns": ODD,
         "inputs": ODD | st.dictionaries(NAMES, INPUT | ODD, max_size=2),
         "output": st.sampled_from([None, SHAPE, {"type": "array"}, {}, 7, [], True, "schemas/a.json"]),
+        "rephrase": ODD | st.booleans(),
         "mcp": ODD | st.just("only"),
         "share": ODD,
         "colour": ODD,

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, Field, TypeAdapter, field_validator
 
 from agent_server.db import Database
+from agent_server.documents.reach import widen
 from agent_server.errors import InvalidInput
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage
@@ -19,7 +20,6 @@ from agent_server.knowledge.rarity import count_words
 from agent_server.knowledge.search import search
 from agent_server.knowledge.words import content_words, language_of
 from agent_server.offline.quote import Answer, select
-from agent_server.offline.reach import widen
 
 LONG = 1200
 """A longer answer does not count: who quotes whole pages answers everything."""

@@ -59,6 +59,7 @@ def _describe(version: AgentPrompt) -> dict[str, Any]:
         "model",
         "temperature",
         "max_turns",
+        "rephrase",
         "tools",
         "mcp",
     )

@@ -57,6 +57,11 @@ OF_EARLIER_TURNS = text(f"""
     where i.owner_id = :owner_id and i.conversation_id = :conversation_id and i.turn_no >= :first
       and i.turn_no < :turn_no order by i.turn_no, i.k""")  # noqa: S608  # SQL of our own
 """All items from one turn to before another one, in order."""
+SOURCES_OF_EARLIER_TURNS = text("""
+    select s.source from item i cross join lateral jsonb_array_elements(i.sources) s(source)
+    where i.owner_id = :owner_id and i.conversation_id = :conversation_id and i.turn_no >= :first
+      and i.turn_no < :turn_no order by i.turn_no, i.k""")
+"""What the answers of those turns cite."""
 
 
 def cut_latest(latest: Sequence[tuple[int, dict[str, Any]]], most: int) -> list[Entry] | None:

@@ -273,6 +273,8 @@ def _find_wrong_names(
 ) -> Iterator[tuple[Sequence[Any], str]]:
     if expected.agent is not None and expected.agent not in workspace.agents:
         yield (*at, "agent"), f"there is no agent {expected.agent!r}; {name_known(expected.agent, workspace.agents)}"
+    if expected.agent is not None and expected.out_of_scope:
+        yield (*at, "out_of_scope"), "an agent is expected above; keep one of the two"
     for k, call in enumerate(expected.calls or ()):
         if call.tool not in workspace.tools:
             yield (*at, "calls", k, "tool"), _no_tool(call.tool, workspace)

@@ -68,6 +68,9 @@ class Expected(_Part):
     declined: bool | None = Field(
         None, description="Whether it has no answer: it cites nothing, and no tool has given it a result."
     )
+    out_of_scope: bool = Field(
+        False, description="Whether the message is about nothing that an agent takes; routing is measured with it."
+    )
     max_tokens: int | None = Field(None, ge=0, description="Tokens that the models read and wrote, at most.")
     max_cost: float | None = Field(None, ge=0, description="What that costs, US dollars, at most.")
     max_seconds: float | None = Field(None, ge=0, description="How long the turn takes, at most.")
@@ -104,7 +107,7 @@ class Expected(_Part):
 
     @property
     def is_empty(self) -> bool:
-        return self.model_dump(exclude={"order"}, exclude_defaults=True) == {}
+        return self.model_dump(exclude={"order", "out_of_scope"}, exclude_defaults=True) == {}
 
 
 class Metadata(_Part):

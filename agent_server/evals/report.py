@@ -182,7 +182,7 @@ def list_different(results: Sequence[Result]) -> Sequence[str]:
 
 def report_routes(results: Sequence[Result]) -> Mapping[str, RoutingReport]:
     """How well messages found their agent, by variant: those of which the agent is expected, and as messages of nobody
-    those that are to be declined by whomever. What a case sends to an agent is not routed."""
+    those that are out of scope. What a case sends to an agent is not routed."""
     rows: dict[str, list[tuple[str, str | None, Decision]]] = {}
     for result in results:
         if result.case.metadata.agent is None:
@@ -193,7 +193,8 @@ def report_routes(results: Sequence[Result]) -> Mapping[str, RoutingReport]:
 def _list_routed(result: Result) -> Iterator[tuple[str, str | None, Decision]]:
     routed = [*result.routed, *[None] * len(result.replies)]
     for reply, expected, decision in zip(result.replies, result.case.expected, routed, strict=False):
-        if expected.agent is None and not expected.declined:
+        # One that is to be declined may be about an agent's subject all the same.
+        if expected.agent is None and not expected.out_of_scope:
             continue
         chosen = next((event for event in reply.answer.events if isinstance(event, AgentChosen)), None)
         if decision is None and chosen is not None:

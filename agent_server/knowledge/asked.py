@@ -8,15 +8,16 @@ an asked one, and its forms, for a word that the content lacks.
 
 from agent_server.folding import fold
 from agent_server.knowledge.languages import CONFIGS, spread_unspaced
-from agent_server.knowledge.synonyms import synonyms
+from agent_server.knowledge.synonyms import spellings, synonyms
 from agent_server.knowledge.words import FUNCTION_WORDS, content_words, forms_of, language_of, words
 
 KIN_SHARE = 0.5
 """What a word of the kin counts for, of what the asked word does."""
 HEAD_SHARE = TYPO_SHARE = 0.8
 """Where the content lacks the asked word: a compound that begins or ends with it, and the word that was perhaps meant."""
-SYNONYM, INFLECTED = 0.5, 0.9
-"""A word that stands for an asked one, and a form of it whose ending the index does not take off."""
+SYNONYM, INFLECTED, SPELLED = 0.5, 0.9, 1.0
+"""A word that stands for an asked one, a form of it whose ending the index does not take off, and the same word spelled
+otherwise. This last is looked for also where the content has the asked one: equalize has the stem of equal."""
 MOST_KIN = 20
 SHORTEST, LONGEST, MOST_WORDS = 5, 30, 40
 """Words that may be misspelt: their letters, and how many of a question are looked at."""
@@ -85,7 +86,7 @@ ASKED = f"""
             (select t.lexeme, t.n, o.sure
              from (select distinct coalesce((ts_lexize(cast(x.dictionary as regdictionary), u.other))[1], u.other) as lexeme, u.sure
                    from unnest(cast(:asked as text[]), cast(:others as text[]), cast(:sure as float8[])) u(asked, other, sure)
-                   where p.df = 0 and coalesce((ts_lexize(cast(x.dictionary as regdictionary), u.asked))[1], u.asked) = p.lexeme) o
+                   where (p.df = 0 or u.sure >= {SPELLED}) and coalesce((ts_lexize(cast(x.dictionary as regdictionary), u.asked))[1], u.asked) = p.lexeme) o
              cross join lateral (
                  select lexeme, n from term where owner_id = :owner_id and lexeme = o.lexeme and n > 0 limit 1) t)) k
         where k.lexeme not in (select lexeme from p)),
@@ -111,6 +112,7 @@ def list_other_words(query: str) -> dict[str, list[str] | list[float]]:
     language = language_of(query)
     asked = content_words(query, language)[:MOST_WORDS]
     found = [(word, form, INFLECTED) for word in asked for form in forms_of(word, language)]
+    found += [(word, other, SPELLED) for word in asked for other in spellings(word, language)]
     found += [(word, other, SYNONYM) for word in asked for other in synonyms(word, language)]
     return {
         "asked": [word for word, _, _ in found],

@@ -3,6 +3,7 @@
 The groups are of general language. A subject's own terms do not belong here.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -93,7 +94,12 @@ _GROUPS = {
         guarantee warranty; valid validity; expire expiry valid; cancel cancellation revoke; return back;
         wear clothing; dress clothing clothes; weekend saturday sunday; timeout time; slash character;
         sign character symbol; newspaper news; shop store; shopping needs buy; mobile phone; headline heading title;
-        title name; call name
+        title name; call name; dark night; night dark evening; consist contain include comprise; contain include consist;
+        symptom sign; sign symptom indication; learn teach taught; teach learn; tread step; step tread; trod step stepped;
+        travel reach journey trip; journey trip travel; rise ascend climb; ascend rise climb; descend sink lower;
+        forbidden prohibited banned; ban forbid prohibit; permitted allowed; hazard danger risk; danger hazard risk;
+        benefit advantage perk; perk benefit; reward bonus; bonus reward; borrow loan lend; lend loan borrow; rent hire lease;
+        purchase buy; sell sale; arrive arrival; depart departure; begin beginning; finish end complete; empty clear
     """,
     "de": """
         urlaub ferien; lohn gehalt vergütung verdienst; kind kinder; chef vorgesetzter leitung;
@@ -112,7 +118,32 @@ _GROUPS = {
         minderjährig jugendliche; heiraten ehe; scheidung ehe; erben erbe nachlass; testament erbe;
         frist dauer zeitraum; dauer lang länge; groß größe; zimmer raum; prüfen testen kontrollieren;
         aufnehmen aufnahme; bearbeiten bearbeitung; schritt arbeitsschritt ablauf; gleichzeitig parallel;
-        unterschied unterscheiden; fliegen flug flugzeug; tauchen tauchgang; essen mahlzeit; kochen garen
+        unterschied unterscheiden; fliegen flug flugzeug; tauchen tauchgang; essen mahlzeit; kochen garen;
+        bauen baute errichten errichtet gebaut erbaut; gründen gründung gegründet; erfinden erfunden erfinder entwickeln;
+        geld bezahlen; bezahlen preis kosten; kosten zahlen bezahlen; kredit darlehen leihen lieh; leihen ausleihe verleih;
+        erstatten erstattung zurück rückzahlung; rückzahlung erstatten zurück; verspätung spät verspätet; spät verspätung;
+        strafe gebühr zahlen; bekommen erhalten kriegen; erhalten bekommen; besorgen kaufen holen; behalten aufbewahren;
+        gewinnen sieg gewonnen siegen; siegen gewinnen gewann sieger; verlieren verlust; fressen essen verbrauchen;
+        trinken getränk; schlafen übernachten; wohnen leben unterkunft; sterben tod gestorben starb; geburt geboren;
+        retten rettung gerettet; gefahr gefährlich risiko; schützen schutz; warnen warnung; erlauben erlaubnis;
+        messen gemessen misst messung; wiegen gewicht schwer; hitze heiß temperatur grad; kälte kalt temperatur grad;
+        wärme warm temperatur grad; temperatur grad heiß kalt; tiefe tief; höhe hoch; länge lang; breite breit; dicke dick;
+        alter alt jahre; größe groß; entfernung weit reichweite; schnell geschwindigkeit tempo; langsam geschwindigkeit;
+        häufig oft; täglich tag; wöchentlich woche; monatlich monat; jährlich jahr; morgen früh; abend nacht;
+        vortag tag davor; gestern vortag; uhrzeit uhr zeit öffnungszeit; offen öffnen geöffnet; geschlossen schließen zu;
+        schließen geschlossen beenden; mitnehmen mitbringen mitnahme; reise fahrt reisen; fahren fahrt fahrzeug;
+        boot schiff fähre; schiff boot fähre; zug bahn eisenbahn; bahn zug; ankunft ankommen; abfahrt abfahren start;
+        tür eingang; eingang tür zugang; gebäude haus bau; haus gebäude; raum zimmer saal; dorf ort gemeinde; stadt ort;
+        tier haustier hund; haustier tier hund katze; mensch person leute; gast besucher; besucher gast;
+        kunde käufer; käufer kunde; verkäufer händler; händler kaufmann verkäufer; lehrer trainer; schüler kinder;
+        erwachsene große; herstellen erzeugen produzieren; erzeugen herstellen liefern produzieren; liefern lieferung senden;
+        senden schicken versenden; schicken senden; anmelden anmeldung registrieren; abmelden abmeldung;
+        reparieren reparatur beheben; ersetzen austauschen ersatz; nutzen benutzen verwenden; verwenden nutzen benutzen;
+        suchen finden suche; sehen sichtbar; hören geräusch ton; lesen lesung; sprechen reden; fragen frage;
+        antworten antwort; beschweren beschwerde; helfen hilfe; lernen kurs unterricht; kurs schulung unterricht;
+        werkzeug gerät; gerät werkzeug maschine; anleitung anweisung; beginn anfang start; ende schluss;
+        grund ursache; ursache grund; ergebnis folge; folge ergebnis; vorteil nutzen; nachteil schaden;
+        überschwemmung überfluten hochwasser; feuer brand; brand feuer; regen niederschlag; sturm wind; kleidung anziehen
     """,
     "es": """
         borrar eliminar quitar; cambiar modificar; crear hacer; mostrar ver; archivo fichero; carpeta directorio;
@@ -120,14 +151,62 @@ _GROUPS = {
         empezar iniciar comenzar; parar detener; enviar mandar; recibir obtener; guardar almacenar;
         probar prueba test; comprobar verificar validar; obligatorio requerido necesario; opcional voluntario;
         precio coste costo; rápido velocidad; lista listado; ordenador computadora; usuario cliente;
-        respuesta contestación; pregunta consulta; añadir agregar; permitir permitido; ajuste configuración opción
+        respuesta contestación; pregunta consulta; añadir agregar; permitir permitido; ajuste configuración opción;
+        construir construyó construido edificar levantar levantó; fundar fundación; inventar inventor desarrollar;
+        proyectar diseñar constructor; diseñar proyectar; dinero pago; pagar pago precio; pago pagar; cuesta precio pagar costo;
+        costar precio pagar; vale cuesta precio; caro precio; barato precio económico; gratis gratuito; gratuito gratis;
+        préstamo prestar crédito; prestar préstamo; devolver devolución reembolso; reembolso devolver devolución;
+        importe dinero cantidad; multa sanción pagar; sanción multa; retraso tarde retrasar; tarde retraso; llevar transportar;
+        comprar compra adquirir; vender venta; ganar vencer victoria; vencer ganar; perder pérdida; comer comida alimento;
+        beber bebida; dormir alojamiento; vivir vida vive; morir muerte murió; nacer nacimiento; salvar rescate rescatar;
+        rescatar salvar rescate; peligro riesgo; riesgo peligro; proteger protección; avisar aviso advertir; advertir avisar;
+        medir medida; pesar peso; calor caliente temperatura grados; frío temperatura hielo; temperatura calor frío grados;
+        profundidad profundo; altura alto altitud; longitud largo kilómetros metros; anchura ancho; grosor espesor grueso;
+        espesor grosor; edad años; tamaño grande; distancia lejos alcance; velocidad rápido; a menudo frecuencia; diario día;
+        semanal semana; mensual mes; anual año; víspera anterior día; anterior víspera; horario hora; abierto abrir;
+        cerrado cerrar; cerrar cerrado; viaje viajar trayecto; viajar viaje; coche automóvil vehículo; automóvil coche vehículo;
+        barco buque nave; buque barco; tren ferrocarril; llegada llegar; salida salir; puerta entrada; entrada puerta acceso;
+        edificio casa; casa vivienda; vivienda casa piso; sala habitación; habitación cuarto sala; pueblo aldea; aldea pueblo;
+        ciudad municipio; animal mascota perro; mascota animal perro gato; visitante huésped; huésped visitante; cliente comprador;
+        vendedor comerciante; comerciante vendedor; profesor maestro; alumno estudiante; adulto mayor; mayor adulto; niño menor;
+        producir productor fabricar; fabricar producir; entregar entrega; inscribirse inscripción registrar; registrar registro;
+        reparar reparación arreglar; arreglar reparar; sustituir reemplazar; reemplazar sustituir; usar utilizar uso;
+        utilizar usar uso; buscar encontrar; oír sonido; leer lectura; hablar conversación; ayuda ayudar; aprender curso clase;
+        curso clase formación; herramienta aparato; aparato máquina; comienzo inicio; fin final; causa motivo; motivo causa razón;
+        razón motivo; resultado consecuencia; inundación inundar; fuego incendio; incendio fuego; lluvia precipitación;
+        tormenta temporal viento; ropa vestir; vacaciones permiso; salario sueldo paga; sueldo salario; hijo niño; jefe superior;
+        empleado trabajador; trabajador empleado; trabajo empleo; despedir despido; enfermo enfermedad baja; médico doctor;
+        teléfono móvil; permitido puede autorizado; prohibido no; prohibir prohibido; necesitar necesario; contrato acuerdo;
+        distinto diferente; diferente distinto; foto imagen; imagen foto; adulto mayores
     """,
     "fr": """
         supprimer effacer enlever; changer modifier; créer faire; afficher montrer voir; fichier document;
         dossier répertoire; erreur échec; lancer exécuter démarrer; arrêter stopper; envoyer transmettre;
         enregistrer sauvegarder; vérifier tester valider; obligatoire requis nécessaire; prix coût tarif;
         vacances congé; salaire paie rémunération; malade maladie; voiture véhicule; ordinateur machine;
-        ajouter insérer; permis autorisé; réglage configuration option
+        ajouter insérer; permis autorisé; réglage configuration option;
+        construire construit bâtir bâti constructeur; bâtir construire; fonder fondation; inventer inventeur; concevoir constructeur;
+        argent paiement somme; payer paiement prix; coûte prix payer; coûter prix payer; cher prix; gratuit gratuitement;
+        gratuitement gratuit; prêt prêter prêté emprunt crédit; emprunter prêt garder; rembourser remboursé remboursement récupérer;
+        remboursement rembourser récupérer; amende payer sanction; sanction amende; retard tard; tard retard; transport transporter;
+        acheter achat; vendre vente; gagner gagné emporter victoire; vaincre gagner; perdre perte; manger nourriture repas consommer;
+        boire boisson; dormir hébergement; vivre vie; mourir mort; naître naissance; sauver sauvé secours évacuer; secours sauver;
+        danger risque; risque danger; protéger protection; avertir alerte prévenir; prévenir avertir; mesurer mesure; peser poids;
+        chaleur chaud température degrés; froid gel température degrés hiver; température degrés chaud froid; profondeur profond;
+        hauteur haut altitude; longueur long kilomètres mètres; largeur large; épaisseur épais; âge ans; taille grand;
+        distance loin portée; vitesse rapide; souvent fréquence; quotidien jour; hebdomadaire semaine; mensuel mois; annuel an année;
+        veille jour avant; horaire heure; ouvert ouvrir; fermé fermer; fermer fermé; voyage trajet voyager; trajet voyage;
+        auto voiture véhicule; véhicule voiture; bateau navire bac; navire bateau; train chemin; arrivée arriver; départ partir;
+        partir départ voyage; porte entrée; entrée porte accès; bâtiment maison immeuble; maison bâtiment logement; salle pièce;
+        village commune; ville commune; animal chien chat; chien animal; visiteur hôte; client acheteur; vendeur marchand;
+        marchand vendeur; professeur maître; élève étudiant; adulte grand; enfant mineur; produire producteur fabriquer;
+        fabriquer produire; livrer livraison; inscrire inscription; réparer réparation; remplacer échanger; utiliser usage servir;
+        chercher trouver; entendre bruit sonner; lire lecture; parler conversation; aide aider; apprendre cours formation;
+        cours formation; outil appareil; appareil machine; début commencement; fin terme; cause raison; raison cause motif;
+        résultat conséquence; inondation inonder; feu incendie; incendie feu; pluie précipitations; tempête vent; vêtement habits;
+        douce doux; doux douce; employé travailleur; travail emploi; licencier licenciement; médecin docteur; téléphone portable;
+        interdit interdire; permis peut; nécessaire falloir besoin; contrat accord; différent autre ressemble; photo image;
+        image photo; mot mots terme; adresse url; page site; site page
     """,
 }
 
@@ -145,6 +224,38 @@ def _groups(language: str) -> dict[str, tuple[str, ...]]:
 
 def _lines(language: str) -> Iterator[Sequence[str]]:
     return (group.split() for group in _GROUPS.get(language, "").split(";"))
+
+
+# American and British, each way. What comes out may be no word: it is looked for in the content and not found.
+_SPELLINGS = tuple(
+    (re.compile(pattern), other)
+    for pattern, other in (
+        (r"iz(?=(?:e[drs]?|ers|ing|able|ations?)$)", "is"),
+        (r"is(?=(?:e[drs]?|ers|ing|able|ations?)$)", "iz"),
+        (r"yz(?=(?:e[drs]?|ers|ing)$)", "ys"),
+        (r"ys(?=(?:e[drs]?|ers|ing)$)", "yz"),
+        (r"our(?=(?:s|ed|ing|ful|less|able|hood|ite|al)?$)", "or"),
+        (r"or(?=(?:s|ed|ing|ful|less|able|hood|ite|al)?$)", "our"),
+        (r"(?<=[bt])re(?=s?$)", "er"),
+        (r"(?<=[bt])er(?=s?$)", "re"),
+        (r"(?<=en)c(?=es?$)", "s"),
+        (r"(?<=en)s(?=es?$)", "c"),
+        (r"ogue(?=s?$)", "og"),
+        (r"og(?=s?$)", "ogue"),
+        (r"ll(?=(?:ed|ing|ers?)$)", "l"),
+        (r"(?<!l)l(?=(?:ed|ing|ers?)$)", "ll"),
+        (r"mme(?=s?$)", "m"),
+        (r"(?<=gra)m(?=s?$)", "mme"),
+    )
+)
+_SHORTEST_SPELLED = 5
+
+
+def spellings(word: str, language: str) -> Sequence[str]:
+    """How else an English word is spelled across the Atlantic: equalize, equalise."""
+    if language != "en" or len(word) < _SHORTEST_SPELLED or not word.isalpha():
+        return ()
+    return [pattern.sub(other, word) for pattern, other in _SPELLINGS if pattern.search(word)]
 
 
 def synonyms(word: str, language: str) -> Sequence[str]:

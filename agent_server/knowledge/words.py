@@ -68,7 +68,8 @@ FUNCTION_WORDS = {
         "nach nicht nichts noch nun nur ob oder oft ohne schon sehr sein seine seinem seinen seiner seit sich sie sind so soll "
         "sollen sollte sollten sondern sowie tun über um und uns unser unsere unter viel viele vielen vom von vor wann "
         "war warum was weil welche welchem welchen welcher welches wem wen wenn wer werde werden wessen wie wieder will "
-        "wir wird wirklich wo woher wohin womit worauf wurde wurden zu zum zur zwischen".split()
+        "wir wird wirklich wo woher wohin womit worauf wurde wurden zu zum zur zwischen dürfen durfte konnte konnten musste "
+        "mussten sollst wann weshalb wieso wieviel wodurch wofür wogegen woran worin worüber wovon wozu".split()
     ),
     "es": frozenset(
         "a al algo algún alguna algunas alguno algunos ante antes aquí así aunque cada como cómo con contra cual cuál "  # noqa: SIM905  # a list would be a page
@@ -77,7 +78,7 @@ FUNCTION_WORDS = {
         "estas este esto estos estoy fue ha hace hacer hago han hasta hay he la las le les lo los más me mi mis mismo "
         "mucho muy nada ni no nos nosotros o otra otras otro otros para pero poco por porque puede pueden puedo pues que "
         "qué quien quién quiero se sea según ser si sí sin sobre son soy su sus también tan tanto te tengo tiene tienen "
-        "todas todo todos tu tus u un una unas uno unos usar y ya yo".split()
+        "todas todo todos tu tus u un una unas uno unos usar y ya yo adónde debemos había hubo podemos podía quiénes".split()
     ),
     "it": frozenset(
         "a ad agli ai al alla alle anche c che chi ci come con cosa cui da dagli dai dal dalla dalle degli dei del della delle "  # noqa: SIM905  # a list would be a page
@@ -102,11 +103,16 @@ FUNCTION_WORDS = {
         "ci combien comme comment d dans de depuis des dois doit donc dont du elle elles en entre est et était être eu "
         "faire fais fait faut il ils j j'ai je l la le les leur leurs lui ma mais me mes moi mon même n ne ni nos notre "
         "nous on ont ou où par parce pas peu peut peux plus pour pourquoi puis qu quand que quel quelle quelles quels qui "
-        "quoi s sa sans se sera ses si son sont sous suis sur ta te tes ton tous tout toute toutes très tu un une vers "
-        "veux vos votre vous y".split()
+        "quoi s sa sans se sera ses si son sont sous suis sur t ta te tes ton tous tout toute toutes très tu un une vers "
+        "veux vos votre vous y contre devez devons doivent lequel laquelle lesquels lesquelles peuvent pouvez pouvons "
+        "puis veut voulez".split()
     ),
 }
 """Words of a language that say nothing of what a text is about."""
+_ELIDED = {
+    "fr": frozenset(("c", "d", "j", "jusqu", "l", "lorsqu", "m", "n", "puisqu", "qu", "quoiqu", "s", "t")),
+    "it": frozenset(("all", "c", "coll", "d", "dall", "dell", "l", "nell", "quest", "sull", "un")),
+}
 _DETECTED = tuple(FUNCTION_WORDS)
 _LEAST_SHARE = 8
 FUNCTION_WORDS |= {language: frozenset() for language in CONFIGS if language not in FUNCTION_WORDS}
@@ -221,12 +227,22 @@ def language_of(text: str) -> str:
 def content_words(text: str, language: str) -> list[str]:
     """The words of a text that say what it is about, each once."""
     known = FUNCTION_WORDS[language]
-    return list(dict.fromkeys(word for word in words(drop_asking(text, language)) if word not in known))
+    said = (without_elision(word, language) for word in words(drop_asking(text, language)))
+    return list(dict.fromkeys(word for word in said if word not in known))
+
+
+def without_elision(word: str, language: str) -> str:
+    """A word without the article or pronoun that French and Italian write before it: l'acarien is acarien."""
+    if language not in _ELIDED or "'" not in word:
+        return word
+    before, _, after = word.partition("'")
+    return after if after and before in _ELIDED[language] else word
 
 
 @lru_cache(maxsize=65_536)
 def stem_in(word: str, language: str) -> str:
     """A word of a language without its ending."""
+    word = without_elision(word, language)
     if language not in _ENDINGS_OF:
         return stem(word)
     if len(word) < 4 or not word.isalpha():

@@ -37,7 +37,7 @@ def clean_response(response: Response, n: int, input: Sequence[Mapping[str, Any]
     """
     outputs = _clean(_first_calls(response.output), cut_off=_is_cut_off(response))
     refused = any(_is_refusal(output) for output in outputs)
-    if response.metadata == THOUGHT_IN_TEXT:
+    if response.metadata and THOUGHT_IN_TEXT.items() <= response.metadata.items():
         outputs = [output for output in outputs if not isinstance(output, ResponseReasoningItem)]
     kept = {"output": _with_new_ids([_say_refusal(output) for output in outputs], n, input)}
     return _storable(response.model_copy(update=kept | ({"metadata": REFUSED} if refused else {})))

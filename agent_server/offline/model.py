@@ -33,6 +33,7 @@ from agent_server.knowledge.rarity import Rarity
 from agent_server.knowledge.words import content_words, language_of
 from agent_server.late import Late
 from agent_server.offline.about import About, reply_to
+from agent_server.offline.rephrase import Rephrased
 from agent_server.offline.responses import Call, Reply, create_response, seed_of, stream_events
 from agent_server.offline.small_talk import find_question, find_small_talk
 from agent_server.results import tell
@@ -46,6 +47,7 @@ else:
 
 NOTHING_FOUND = "The content has nothing about this. No language model is configured, so I can only answer with what the content says."
 NOTHING_FOUND_NOW = "The content has nothing about this. The language model is not available just now, so I can only answer with what the content says."
+NOTHING_FOUND_HERE = "The content has nothing about this, and I answer only with what the content says."
 NEAREST = 3
 """Pages that are offered where nothing answers."""
 AFTER_URGENT = "Do this first. Ask again when help is on its way."
@@ -59,8 +61,9 @@ class OfflineTurn:
     was looked up for the agent that now runs, `ranked_agents` the agents with the likeliest one first. `urgent` is the
     emergency advice that has been shown before this call. `configured` says that there is a language model, which cannot
     answer now. `about` is what the assistant says of itself. `count_words` tells how rare words of a language are in the
-    content; without it all of them count the same. `find_more` looks further for a text than `passages` did (`reach`); without
-    it the quotes are of those.
+    content; without it all of them count the same. `find_more` looks further for a text than `passages` did (`knowledge.reach`); without
+    it the quotes are of those. `rephrase` has a model say a quote in its own words; then there is a language model that is used
+    for nothing else.
     """
 
     message: str
@@ -73,6 +76,7 @@ class OfflineTurn:
     about: About = field(default_factory=About)
     count_words: Callable[[Sequence[str], str], Awaitable[Rarity]] | None = None
     find_more: Callable[[str], Awaitable[Sequence[CitedPassage]]] | None = None
+    rephrase: Callable[[str, str], Awaitable[Rephrased | None]] | None = None
 
 
 class OfflineModel(Model):
@@ -118,11 +122,19 @@ class OfflineModel(Model):
     async def _respond(
         self, input: str | list[TResponseInputItem], tools: Sequence[SDKTool], handoffs: Sequence[Handoff[Any, Any]]
     ) -> Response:
-        return create_response(await self._reply(input, tools, handoffs), seed_of(input, tools))
+        reply, rephrased = await self._reply(input, tools, handoffs), None
+        if isinstance(reply, quote.Answer):
+            if self._turn.rephrase is not None:
+                rephrased = await self._turn.rephrase(self._question, reply.text)
+            reply = rephrased.text if rephrased is not None else reply.text
+        response = create_response(reply, seed_of(input, tools))
+        if rephrased is None:
+            return response
+        return response.model_copy(update={"model": rephrased.model, "usage": rephrased.usage})
 
     async def _reply(
         self, input: str | list[TResponseInputItem], tools: Sequence[SDKTool], handoffs: Sequence[Handoff[Any, Any]]
-    ) -> Reply:
+    ) -> "Reply | quote.Answer":
         calls, outputs = _read_turn(input)
         offered = {tool.name for tool in tools}
         # A hand-off has an output as well, which says nothing to the user.
@@ -142,7 +154,10 @@ class OfflineModel(Model):
             return Call(better.tool_name, "{}")
         if self._turn.urgent:
             return AFTER_URGENT  # quotes that are merely near would stand in the way of what is to be done now
-        return await self._quote() or decline(self._turn.passages, configured=self._turn.configured)
+        if (answer := await self._quote()) is not None:
+            return answer
+        said = NOTHING_FOUND_HERE if self._turn.rephrase else None
+        return decline(self._turn.passages, configured=self._turn.configured, said=said)
 
     def _find_better(self, handoffs: Sequence[Handoff[Any, Any]]) -> Handoff[Any, Any] | None:
         """The hand-off to the agent that is most likely meant. The running agent has none to itself."""
@@ -156,7 +171,7 @@ class OfflineModel(Model):
         asked = self._question
         return asked[:1].upper() + asked[1:] if self._turn.message[:1].isupper() else asked
 
-    async def _quote(self) -> str | None:
+    async def _quote(self) -> "quote.Answer | None":
         turn = self._turn
         context = "" if turn.query in (turn.message, self._question) else turn.query
         found = await turn.find_more(context or self._as_asked_alone) if turn.find_more is not None else ()
@@ -168,13 +183,13 @@ class OfflineModel(Model):
         for passages in (found, turn.passages):
             answer = await quote.select(self._question, passages, self._embedder, context=context, rarity=rarity)
             if answer is not None:
-                return answer.text
+                return answer
         return None
 
 
-def decline(passages: Sequence[CitedPassage], *, configured: bool) -> str:
+def decline(passages: Sequence[CitedPassage], *, configured: bool, said: str | None = None) -> str:
     """What is said where nothing answers. The pages that were found are offered, since one may be what is meant."""
-    said = NOTHING_FOUND_NOW if configured else NOTHING_FOUND
+    said = said or (NOTHING_FOUND_NOW if configured else NOTHING_FOUND)
     titles = list(dict.fromkeys(cited.passage.title for cited in passages))[:NEAREST]
     return (
         "\n\n".join([said, "The nearest pages are:", "\n".join(f"- {title}" for title in titles)]) if titles else said

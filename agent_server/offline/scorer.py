@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from agent_server.knowledge.passages import CitedPassage
 from agent_server.knowledge.rarity import Rarity
-from agent_server.knowledge.synonyms import synonyms
+from agent_server.knowledge.synonyms import spellings, synonyms
 from agent_server.knowledge.words import EVERYDAY, content_words, language_of, stem_in, words
 from agent_server.offline import asks
 from agent_server.offline.evidence import Wanted, find_forms, measure_share, share, stems
@@ -23,6 +23,8 @@ HEADING, DENSE, FITS = 0.6, 0.8, 0.3
 # What a section adds: its passage's score and those of the page's other passages, the words that are met by all that is
 # quoted, by the page's title and by the headings below it, and whether its best piece gives a rule to a yes-or-no question.
 PASSAGE, PAGE, COVER, TITLE, PATH, RULE = 2.0, 0.2, 0.3, 0.4, 0.3, 0.25
+UNKNOWN = 0.6
+"""How rare a word is taken to be where the rest of the content is not known."""
 TRUST = 0.4
 """How far it counts by itself that a piece is of the kind that is asked for, without any of the words."""
 
@@ -149,7 +151,12 @@ class Scorer:
             factor = 0.2 if word in measured else 0.35 if word in EVERYDAY[language] else 1.0
             weights.setdefault(stem, self._weigh(word) * factor)
             factors.setdefault(stem, factor)
-            others.setdefault(stem, frozenset(stem_in(other, language) for other in synonyms(word, language)))
+            others.setdefault(
+                stem,
+                frozenset(
+                    stem_in(other, language) for other in (*synonyms(word, language), *spellings(word, language))
+                ),
+            )
             if self._rarity is not None and not self._rarity.counts.get(word):
                 unknown.add(stem)
         if before and (len(own) < 2 or _PRONOUN.search(part)):
@@ -160,7 +167,7 @@ class Scorer:
         return wanted, find_forms(wanted, frozenset().union(*texts, *headings))
 
     def _weigh(self, word: str) -> float:
-        return 0.15 + (self._rarity.weigh(word) if self._rarity is not None else 0.85)
+        return 0.15 + (self._rarity.weigh(word) if self._rarity is not None else UNKNOWN)
 
     def _read(self, language: str) -> tuple[list[frozenset[str]], list[frozenset[str]]]:
         """The stems of each piece, and of the headings above it."""

@@ -16,12 +16,12 @@ from agent_server.calls.call import call_tool
 from agent_server.calls.forms import offer_form
 from agent_server.calls.ledger import CallOutcome, failure_text
 from agent_server.calls.refusals import repeated_call
+from agent_server.documents.reach import look_up
 from agent_server.errors import AgentServerError, Unavailable
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage
 from agent_server.knowledge.tools import KNOWLEDGE
 from agent_server.models.structured import OutputSchema
-from agent_server.offline.reach import look_up
 from agent_server.orchestrator.context import TurnContext
 from agent_server.prompts import AgentPrompt
 from agent_server.requests.instructions import write_instructions

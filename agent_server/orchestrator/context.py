@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent_server.calls.call import Runtime
+from agent_server.citing.citations import Citations
 from agent_server.knowledge.passages import CitedPassage
 from agent_server.offline.about import About
-from agent_server.orchestrator.citations import Citations
 from agent_server.prompts import AgentPrompt
 from agent_server.requests.instructions import Told, ToldPassage
 from agent_server.turns.attempt import Attempt

@@ -28,6 +28,7 @@ from openai.types.responses import (
     ResponseReasoningItem,
 )
 
+from agent_server.citing.checked import CheckedDisplay, count_invented
 from agent_server.conversations.budget import count_tokens
 from agent_server.conversations.items import (
     NewItem,
@@ -36,6 +37,7 @@ from agent_server.conversations.items import (
     user_message,
 )
 from agent_server.conversations.notes import DATA, NOTES, Finish, finish_of
+from agent_server.documents.reach import count_known, look_up
 from agent_server.errors import ModelFailed
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import CitedPassage, passage_body
@@ -46,7 +48,7 @@ from agent_server.models.providers import Models
 from agent_server.models.structured import answer_in_shape, is_data
 from agent_server.offline.about import About
 from agent_server.offline.model import OfflineModel, OfflineTurn
-from agent_server.offline.reach import count_known, look_up
+from agent_server.offline.rephrase import Rephraser
 from agent_server.orchestrator.context import TurnContext
 from agent_server.requests.fit import fit_first
 from agent_server.requests.recipe import Asked, Frames, Given, Sent, make_recipe
@@ -92,8 +94,8 @@ class JournaledModels(ModelProvider):
     `journaled` are the responses that earlier attempts committed, by number. `announced` is the agent that the log has
     named last. `past` is how many items of a model's input are of earlier turns. `ends` is when the turn is out of time
     (`time.monotonic`). `last_model` is the one that answered last, `finish` why its answer ends. `longest_input` is how
-    many tokens of items a model is given, once one has said that it was given too many. `frames` are what requests have in
-    common.
+    many tokens of items a model is given, once one has said that it was given too many. `invented` is how many citations of
+    no passage were left out of answers. `frames` are what requests have in common.
     """
 
     turn: TurnContext
@@ -110,6 +112,7 @@ class JournaledModels(ModelProvider):
     last_model: str | None = None
     finish: Finish = "stop"
     longest_input: int | None = None
+    invented: int = 0
     calls: int = 0
     calls_of: Counter[str] = field(default_factory=Counter)
     input_lengths: dict[int, int] = field(default_factory=dict)
@@ -185,6 +188,7 @@ class JournaledModel(Model):
         self._turn.repeats.update(find_repeats(items[self._models.past :], response.output))
         self._models.announced, self._models.last_model = self._agent, response.model
         self._models.finish = finish_of(note_codes(response))
+        self._models.invented += count_invented(response)
         yield ResponseCompletedEvent(response=response, sequence_number=0, type="response.completed")
 
     async def _steer(self, n: int, items: list[TResponseInputItem]) -> list[TResponseInputItem]:
@@ -207,11 +211,19 @@ class JournaledModel(Model):
 
         async def ask(more: Sequence[Any], schema: AgentOutputSchemaBase | None) -> tuple[str, Response]:
             whole = replace(request, steered=[*request.steered, *more], is_again=bool(more), schema=schema)
-            open = partial(self._open, n=n, request=whole)
-            return await answer(self._models.models, self._name, open, shown, ends=self._models.ends)
+
+            async def open(name: str) -> Begin:
+                checked.allow(self._find_known(name, request))
+                return await self._open(name, n, whole)
+
+            return await answer(self._models.models, self._name, open, checked, ends=self._models.ends)
 
         shown = AnswerLog(self._turn.attempt.writer, n, self._before_text(self._models.announce(self._agent)))
-        name, response = await answer_in_shape(ask, request.schema, shown)
+        checked = CheckedDisplay(shown)
+        name, response = await answer_in_shape(ask, request.schema, checked)
+        response = await checked.finish(response)
+        if invented := count_invented(response):
+            log.warning("model.invented_citations", model=name, agent=self._agent, count=invented)
         # The first model of a server is known by name only now.
         model = name + response.model if name.endswith("/") else name
         thoughts = [thought_text(output) for output in response.output if isinstance(output, ResponseReasoningItem)]
@@ -219,6 +231,14 @@ class JournaledModel(Model):
         response = clean_response(response.model_copy(update={"model": model}), n, request.input)
         await self._commit(n, sha, response, shown, request, thoughts)
         return response
+
+    def _find_known(self, name: str, request: _Request) -> frozenset[int] | None:
+        """The numbers that an answer of a model may cite. None where its text stays as it is: data, quotes of the content,
+        and what an agent says that has been given no passages and is not told to cite any."""
+        known, told = self._turn.citations.known, self._turn.told.get(self._agent)
+        if name == OFFLINE or request.schema is not None or self._models.workspace.agents[self._agent].rephrase:
+            return None
+        return known if known or (told is not None and told.passages is not None) else None
 
     def _before_text(self, announcement: list[Event]) -> Callable[[str], list[Event]]:
         """Makes the events that a client must know before the rest of a text: the agent, passages, and what is cited."""
@@ -237,7 +257,9 @@ class JournaledModel(Model):
     async def _open(self, name: str, n: int, request: _Request) -> Begin:
         offline = name == OFFLINE
         model = self._offline_model() if offline else await self._models.models.get(name, self._sent.add_body)
-
+        if not offline and self._models.workspace.agents[self._agent].rephrase:
+            patience = self._turn.runtime.settings.model_first_token_timeout
+            model, name, offline = self._offline_model(Rephraser(model, name, patience)), OFFLINE, True
         window = 0 if offline else await self._models.models.find_window(name)
 
         def begin(short: bool) -> AsyncIterator[TResponseStreamEvent]:
@@ -293,7 +315,7 @@ class JournaledModel(Model):
             models.longest_input = budgets[-1]
         return items, budgets
 
-    def _offline_model(self) -> Model:
+    def _offline_model(self, rephraser: Rephraser | None = None) -> Model:
         turn, models = self._turn, self._models
         found = turn.citations.find_for(self._agent)
         asked = OfflineTurn(
@@ -303,7 +325,8 @@ class JournaledModel(Model):
             tools=models.workspace.tools,
             ranked_agents=[ranked.name for ranked in models.decision.ranked],
             urgent=turn.briefing.emergency,
-            configured=self._name != OFFLINE,
+            configured=self._name != OFFLINE and rephraser is None,
+            rephrase=rephraser.rephrase if rephraser is not None else None,
             about=turn.briefing.about or About(),
             count_words=partial(count_known, turn.runtime, caller=turn.attempt.caller, has_own=turn.briefing.has_own),
             find_more=self._find_more if found is not None else None,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,9 @@ from agent_server.calls.call import Runtime
 from agent_server.calls.grace import wait_through
 from agent_server.calls.ledger import Interrupted
 from agent_server.calls.refusals import unknown_tool
-from agent_server.conversations.history import history
+from agent_server.citing.checked import INVENTED
+from agent_server.citing.citations import Citations, Past, find_last, read_past
+from agent_server.conversations.history import SOURCES_OF_EARLIER_TURNS, Entry, history
 from agent_server.conversations.items import assistant_message, user_message
 from agent_server.errors import AgentServerError, ModelFailed
 from agent_server.knowledge.embedders.base import Embedder
@@ -29,7 +31,6 @@ from agent_server.models.providers import Models
 from agent_server.offline.about import describe
 from agent_server.offline.small_talk import ReadMessage, choose_agent, read_message
 from agent_server.orchestrator.agents import compile_agents
-from agent_server.orchestrator.citations import Citations
 from agent_server.orchestrator.context import Briefing, TurnContext
 from agent_server.orchestrator.replay import ENDLESS, JournaledModels
 from agent_server.prompts import AgentPrompt
@@ -128,6 +129,7 @@ class Orchestrator:
                 "input_tokens": usage.input_tokens + (more.input_tokens if more else 0),
                 "output_tokens": usage.output_tokens + (more.output_tokens if more else 0),
                 "total_tokens": usage.total_tokens + (more.total_tokens if more else 0),
+                **({INVENTED: models.invented} if models.invented else {}),
             },
         )
 
@@ -175,7 +177,7 @@ class Orchestrator:
         if said.small_talk and attempt.caller.may(KNOWLEDGE):
             async with self.runtime.database.quick(attempt.caller.id) as session:
                 collections = await list_collections(session)
-        citations = Citations(attempt.earlier.events)
+        citations = Citations(attempt.earlier.events, await self._read_past(attempt, recalled.items))
         emergency = attempt.earlier.emergency
         if emergency is None and recalled.urgent:
             await read_phrases(recalled.urgent)
@@ -196,6 +198,22 @@ class Orchestrator:
         )
         turn = TurnContext(attempt=attempt, runtime=self.runtime, briefing=briefing, citations=citations)
         return await self._decide(attempt, recalled.agent, said), history(recalled.items), turn
+
+    async def _read_past(self, attempt: Attempt, items: Sequence[Entry]) -> Past:
+        """What a model reads of citations in earlier turns. The offline model reads none."""
+        bodies = [item.body for item in items]
+        if not any(a.model for a in self.workspace.agents.values()) and self.default.name == OFFLINE:
+            return Past()
+        if not find_last(bodies):
+            return Past()
+        values = {
+            "owner_id": attempt.caller.id,
+            "conversation_id": attempt.writer.conversation_id,
+            "first": items[0].turn_no,
+            "turn_no": attempt.writer.turn_no,
+        }
+        async with self.runtime.database.quick(attempt.caller.id) as session:
+            return read_past(bodies, (await session.execute(SOURCES_OF_EARLIER_TURNS, values)).scalars())
 
     async def _decide(self, attempt: Attempt, last: str | None, said: ReadMessage) -> Decision:
         if attempt.agent is not None:

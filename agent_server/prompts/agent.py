@@ -21,7 +21,8 @@ class AgentPrompt:
     makes carries it, and `version`.
 
     `parts` are the files that the body includes, by name. `candidates` are other versions of this agent, each with the
-    `share` of conversations that it takes, in percent. `temperature` is the model's, `max_turns` the most model calls
+    `share` of conversations that it takes, in percent. With `rephrase` its answers are quotes, which its model says in its
+    own words. `temperature` is the model's, `max_turns` the most model calls
     of this agent in a turn, and `output` what its answers have to be where they are data. `mcp` says whether MCP clients
     are offered it as a prompt, and whether it is nothing else.
     """
@@ -42,6 +43,7 @@ class AgentPrompt:
     max_turns: int | None = None
     inputs: Mapping[str, Input] = field(default_factory=dict)
     output: Output | None = None
+    rephrase: bool = False
     mcp: bool | Literal["only"] = False
     share: float | None = None
     parts: Mapping[str, str] = field(default_factory=dict)

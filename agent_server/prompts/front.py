@@ -16,7 +16,7 @@ MOST_TURNS = 200
 """The most model calls that `max_turns` may allow."""
 ROUTING = ("description", "examples", "handoffs", "mcp")
 """The keys that a candidate takes from the file of its agent: messages are routed before a version is chosen."""
-AGENTS_ALONE = ("knowledge", "examples", "handoffs", "model", "temperature", "max_turns", "output")
+AGENTS_ALONE = ("knowledge", "examples", "handoffs", "model", "temperature", "max_turns", "output", "rephrase")
 """The keys that mean nothing for a prompt that is no agent."""
 _EXAMPLES = {
     "name": "baker",
@@ -31,6 +31,7 @@ _EXAMPLES = {
     "max_turns": "6",
     "inputs": "{language: {default: English}}",
     "output": EXAMPLE,
+    "rephrase": "true",
     "mcp": "true",
     "share": "10",
 }
@@ -102,6 +103,9 @@ class FrontMatter(BaseModel):
         None,
         description="The shape of its answers: a JSON Schema, the path of one below prompts/, or package.module:Model.",
     )
+    rephrase: Annotated[bool, Field(strict=True)] = Field(
+        False, description="true: its answers are quotes of the content, which the model says in its own words."
+    )
     mcp: Exposure = Field(
         False, description="true: MCP clients are offered it as a prompt; only: they are, and it is no agent."
     )
@@ -150,6 +154,8 @@ def validate(values: Mapping[str, Any], name: FileName, *, named: bool) -> tuple
 def _find_misnamed(front: Mapping[str, Any], name: FileName, wrong: Iterable[str]) -> dict[str, str]:
     """What the front matter says otherwise than the name of the file."""
     found: dict[str, str] = {}
+    if front.get("rephrase") and front.get("output") is not None:
+        found["rephrase"] = "is for answers that are text, and `output` says that they are data; take one of them out"
     if front.get("mcp") == "only":
         found |= {
             key: "is for an agent, and `mcp: only` says that this is none; take one of them out"
@@ -194,6 +200,8 @@ def _explain(error: ErrorDetails) -> str:
             return f"must be a list of texts, {example}; put one with a colon in quotation marks"
         case _ if key == "inputs":
             return _explain_input(error)
+        case _ if key == "rephrase":
+            return f"must be true or false, {example}"
         case _ if key == "mcp":
             return f"must be true, false or only, {example}"
         case _ if key == "output":

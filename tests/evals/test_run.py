@@ -377,7 +377,8 @@ async def test_what_the_router_chose_is_reported_with_the_messages_of_nobody(ope
     cases = [
         case("right", "Add a task: Buy fins", expect={"agent": "tasks"}),
         case("wrong", "Add a task: Buy masks", expect={"agent": "safety"}),
-        case("nobody", "Which bonds shall I buy?", expect={"declined": True}),
+        case("nobody", "Which bonds shall I buy?", expect={"declined": True, "out_of_scope": True}),
+        case("declined", "Enrol me in a course", expect={"declined": True}),
         case("sent", "Add a task: Buy tanks", agent="tasks", expect={"agent": "tasks"}),
     ]
     async with open_runner() as runner:

@@ -6,7 +6,7 @@ from agent_server.db import Database
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.search import search
-from agent_server.knowledge.synonyms import synonyms
+from agent_server.knowledge.synonyms import spellings, synonyms
 from tests.conftest import everything
 from tests.knowledge.conftest import Write
 
@@ -34,3 +34,18 @@ async def test_a_page_is_found_by_words_that_mean_the_same(
     await ingest(database, embedder, folder)
     async with everything(database) as session:
         assert (await search(session, embedder, question, limit=1))[0].document == page
+
+
+def test_a_word_is_also_looked_for_as_it_is_spelled_across_the_atlantic() -> None:
+    pairs = [
+        ("equalize", "equalise"),
+        ("colour", "color"),
+        ("centre", "center"),
+        ("licence", "license"),
+        ("travelling", "traveling"),
+    ]
+    for one, other in pairs:
+        assert other in spellings(one, "en")
+        assert one in spellings(other, "en")
+    assert spellings("size", "en") == ()
+    assert spellings("equalize", "de") == ()

@@ -102,12 +102,18 @@ def test_citation_opens_the_passage_and_gives_the_focus_back(fake: Fake, open_pa
     assert "cite" not in page.url
 
 
-def test_passage_that_is_gone_is_shown_as_the_answer_had_it(open_page: Open) -> None:
+def test_passage_that_is_gone_is_shown_as_the_answer_had_it_with_a_note(open_page: Open) -> None:
     page = open_page()
     ask(page, "May I fly?")
     answered(page)
+    changed = "The page has changed since. This is the passage as it was cited."
     page.get_by_role("button", name="1 Decompression sickness Altitude").click()
     expect(page.get_by_role("dialog")).to_contain_text("lets dissolved nitrogen form bubbles")
+    expect(page.get_by_role("dialog").get_by_text(changed)).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Source 2: Flying after diving").first.click()
+    expect(page.get_by_role("dialog").get_by_text("at least 12 hours")).to_have_js_property("tagName", "STRONG")
+    expect(page.get_by_text(changed)).to_have_count(0)
 
 
 def test_text_that_the_model_takes_back_disappears(open_page: Open) -> None:

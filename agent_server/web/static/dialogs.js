@@ -43,7 +43,8 @@ export function showPassage(source) {
   ]);
   read(`api/passages/${encodeURIComponent(source.passage)}`).then(
     (passage) => passage.html && setHtml(text, passage.html),
-    () => {}, // the content has changed since, or the connection is away: the answer's own copy stays
+    // In each case the answer's own copy stays.
+    (error) => error.status === 404 && text.before(h("p", { class: "remark" }, "The page has changed since. This is the passage as it was cited.")),
   );
   return shown;
 }

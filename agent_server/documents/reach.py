@@ -1,4 +1,4 @@
-"""How far an answer without a language model looks.
+"""How far an answer looks: one without a language model further.
 
 It looks further than what a model is given: each quote is weighed as evidence before it is shown.
 """
