@@ -25,7 +25,7 @@ from agent_server.calls.confirmations import Changed, Confirmation, Question, fi
 from agent_server.calls.consent import confirm_call, decline_call, get_open_confirmation
 from agent_server.calls.inquiries import ClientQuestion, ClientQuestionRepository, given_of, inquiries_of
 from agent_server.errors import Conflict, InvalidInput, NotFound
-from agent_server.mcp.back_channel import BackChannel, channel
+from agent_server.mcp.back_channel import BackChannel, channel, read_needs
 from agent_server.mcp.errors import error_data
 from agent_server.mcp.listening import Heard
 from agent_server.questions import Answers, Asked, Inquiry, Need, Reply
@@ -110,14 +110,9 @@ def find_client(context: Context) -> Client:
     if context.protocol_version not in MODERN_PROTOCOL_VERSIONS and not context.session.can_send_request:
         back = channel.get()
         return Client(frozenset() if back is None else back.can, back)
-    said, can = context.session.client_capabilities, set[Need]()
-    if said is not None and (kinds := said.elicitation) is not None:
-        # A client that names no kind of elicitation can show a form: that is what the protocol had first.
-        can |= {"urls"} if kinds.url is not None else {"forms"}
-        can |= {"forms"} if kinds.form is not None else set()
-    can |= {"samples"} if said is not None and said.sampling is not None else set()
-    can |= {"roots"} if said is not None and said.roots is not None else set()
-    return Client(frozenset(can), None, None if context.protocol_version in MODERN_PROTOCOL_VERSIONS else context)
+    declared = context.session.client_capabilities
+    said = {} if declared is None else declared.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return Client(read_needs(said), None, None if context.protocol_version in MODERN_PROTOCOL_VERSIONS else context)
 
 
 def name_missing(needs: Need) -> Mapping[str, Any]:
@@ -153,15 +148,7 @@ class Asking:
         return await self._call(self._begin(uuid4().hex))
 
     def _begin(self, key: str, given: Sequence[tuple[Inquiry, Reply]] = ()) -> Answers:
-        can = self.client.can
-        return Answers(
-            key=key,
-            given=given,
-            forms="forms" in can,
-            urls="urls" in can,
-            samples="samples" in can,
-            roots="roots" in can,
-        )
+        return Answers(key=key, given=given, can=self.client.can)
 
     @property
     def _arguments(self) -> Mapping[str, Any]:
