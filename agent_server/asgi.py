@@ -26,6 +26,7 @@ from agent_server.http.middleware import BugMiddleware, RefusalMiddleware, Reque
 from agent_server.http.problems import PROBLEMS
 from agent_server.identity.resolver import create_resolver
 from agent_server.mcp import McpApp, Offers, OpenCalls, Watching, mcp_app
+from agent_server.mcp.carrying import create_tasks
 from agent_server.mcp.process import create_documents, tell_instructions
 from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
@@ -97,6 +98,7 @@ def _create_mcp(server: Server, offers: Offers, current: Callable[[], Server]) -
         offers=offers,
         calls=_create_calls(server),
         server=current,
+        tasks=create_tasks(server, current),
     )
 
 

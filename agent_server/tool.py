@@ -84,6 +84,7 @@ class Tool(Generic[P, R]):
     reconcile: Callable[..., Awaitable[Any]] | None
     losses: Callable[..., Awaitable[Sequence[Loss]]] | None
     per_hour: int | None
+    long: bool
     file: str
     line: int
 
@@ -214,6 +215,7 @@ def tool(
     reconcile: Callable[..., Awaitable[Any]] | None = None,
     losses: Callable[..., Awaitable[Sequence[Loss]]] | None = None,
     per_hour: int | None = None,
+    long: bool = False,
 ) -> Callable[[Callable[Concatenate[ToolContext, P], Awaitable[R]]], Tool[P, R]]:
     """Declare a tool. Raises WorkspaceInvalid for what cannot work, with file and line.
 
@@ -232,6 +234,7 @@ def tool(
             nothing, and returns the result, None where nobody knows, or raises DidNotHappen where it cannot any more.
         losses: for a destructive tool: what a call would lose, with its rows locked. It takes what the tool takes.
         per_hour: how often a caller may call it in an hour, and by REST an address.
+        long: True where a call may take minutes. Clients of MCP that can are given a task in place of the result.
     """
 
     def declare(function: Callable[Concatenate[ToolContext, P], Awaitable[R]]) -> Tool[P, R]:
@@ -253,6 +256,7 @@ def tool(
             reconcile=reconcile,
             losses=losses,
             per_hour=per_hour,
+            long=long,
             file=code.co_filename,
             line=code.co_firstlineno,
         )
@@ -287,6 +291,8 @@ def _mistakes(tool: Tool[Any, Any]) -> Sequence[str]:
     found += mistakes_of_signature(tool.function, tool.name)
     if tool.per_hour is not None and tool.per_hour < 1:
         found.append("per_hour is a number from 1; leave it out for no limit")
+    if tool.long and tool.destructive:
+        found.append("long is for a tool that is not destructive: nobody is there to be asked before a task begins")
     if tool.route is not None:
         found += mistakes_of_route(tool.route, has_form=bool(tool.form))
     if tool.reconcile is not None:

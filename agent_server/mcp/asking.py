@@ -93,6 +93,18 @@ def read_reply(request: Request, answer: Mapping[str, Any] | None) -> Reply:
     return Reply("cancel")
 
 
+def read_response(name: str, inquiry: Inquiry, responses: Mapping[str, Any]) -> Reply:
+    """What a client of 2026 says to the question of this name. Raises MCPError where that is no answer to it."""
+    response = responses.get(name)
+    request = request_of(inquiry, None)
+    kinds: tuple[type[types.Result], ...] = (_RESULTS[type(request)],)
+    if inquiry.sampling is not None:
+        kinds = (*kinds, types.CreateMessageResultWithTools)
+    if not isinstance(response, kinds):
+        raise MCPError(types.INVALID_PARAMS, f"inputResponses.{name}: send what was answered to the question")
+    return read_reply(request, response.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
 def request_of(inquiry: Inquiry, id: UUID | None) -> Request:
     """A tool's question as the protocol has it. `id` is for a client of before 2026."""
     if inquiry.roots:
@@ -170,7 +182,7 @@ class Asking:
                 if not self.client.waits:
                     row = await self._keep(asked.inquiries, asked.answers)
                     requests = zip(_name_all(asked.inquiries), asked.inquiries, strict=True)
-                    return _require(f"{_ASKED}{row.id}", {name: request_of(each, None) for name, each in requests})
+                    return require_input(f"{_ASKED}{row.id}", {name: request_of(each, None) for name, each in requests})
                 answers = asked.answers
                 for inquiry in asked.inquiries:
                     row = await self._keep([inquiry], answers)
@@ -253,12 +265,7 @@ class Asking:
             raise InvalidInput("requestState: is of another call; call again as at first, without it")
 
     def _read_response(self, name: str, inquiry: Inquiry) -> Reply:
-        response = (self.params.input_responses or {}).get(name)
-        request = request_of(inquiry, None)
-        kinds = (types.CreateMessageResultWithTools,) if inquiry.sampling is not None else ()
-        if response is None or not isinstance(response, (_RESULTS[type(request)], *kinds)):
-            raise MCPError(types.INVALID_PARAMS, f"inputResponses.{name}: send what was answered to the question")
-        return read_reply(request, response.model_dump(mode="json", by_alias=True, exclude_none=True))
+        return read_response(name, inquiry, self.params.input_responses or {})
 
     async def _use_up(self, row: ClientQuestion) -> None:
         # In a transaction of its own, before the tool runs: of two answers, or one sent twice, one makes the call.
@@ -270,10 +277,11 @@ class Asking:
 
 
 def _put(question: Question) -> types.InputRequiredResult:
-    return _require(question.id, {_CONFIRM: types.ElicitRequest(params=_form_of(question))})
+    return require_input(question.id, {_CONFIRM: types.ElicitRequest(params=_form_of(question))})
 
 
-def _require(state: str, requests: Mapping[str, Request]) -> types.InputRequiredResult:
+def require_input(state: str, requests: Mapping[str, Request]) -> types.InputRequiredResult:
+    """The answer to a call that asks a client of 2026."""
     return types.InputRequiredResult(request_state=state, input_requests=dict(requests))
 
 

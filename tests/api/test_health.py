@@ -40,8 +40,8 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
     ("statement", "says"),
     [
         (
-            "update alembic_version set version_num = 'engine_0022' where version_num = 'engine_0023'",
-            {"pending_migrations": ["engine_0023"]},
+            "update alembic_version set version_num = 'engine_0023' where version_num = 'engine_0027'",
+            {"pending_migrations": ["engine_0027"]},
         ),
         (
             "drop table chunk, alembic_version cascade",
@@ -56,7 +56,7 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
             },
         ),
         (
-            "update alembic_version set version_num = 'from_the_future' where version_num = 'engine_0023'",
+            "update alembic_version set version_num = 'from_the_future' where version_num = 'engine_0027'",
             {"status": "unavailable"},
         ),
     ],
