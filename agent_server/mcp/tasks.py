@@ -189,8 +189,9 @@ class TaskMethods:
                 needed: dict[str, Any] = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
                 message = f"The client does not declare {EXTENSION}; declare it with each request"
                 raise MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, message, needed)
-            headers = getattr(context.request, "headers", None)
-            if headers is not None and decode_header_value(headers.get(MCP_NAME_HEADER)) != params.task_id:
+            headers = getattr(context.request, "headers", None) or {}
+            # The SDKs' own clients send none with these methods.
+            if MCP_NAME_HEADER in headers and decode_header_value(headers[MCP_NAME_HEADER]) != params.task_id:
                 raise MCPError(types.HEADER_MISMATCH, f"{MCP_NAME_HEADER}: is not the taskId of the request")
         elif context.protocol_version != OLD:
             raise _unknown_method(context.method)

@@ -1,5 +1,6 @@
 """The tasks of a process's callers."""
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from uuid import UUID
 from agent_server.caller import Caller
 from agent_server.changes import Changes
 from agent_server.db import Database, now, storable
-from agent_server.errors import InvalidInput, Unavailable
+from agent_server.errors import InvalidInput
 from agent_server.questions import Need, Reply
 from agent_server.repository import Page
 from agent_server.settings import Settings
@@ -21,6 +22,7 @@ from agent_server.turns.sender import sender_json
 
 POLL_SECONDS = 2.0
 """The longest that a hint which was lost holds up whoever waits for a task."""
+STOPPING_SECONDS = 0.2
 LONGEST_KEY = 200
 PAGE = 50
 
@@ -114,13 +116,10 @@ class Tasks:
         return row
 
     async def wait(self, caller: Caller, id: UUID) -> McpTask:
-        """The task once it has ended or has a question. Raises NotFound, and Unavailable where this process ends."""
+        """The task once it has ended or has a question. Raises NotFound."""
         with self.changes.watch() as watch:
             watch.follow([subject_of(id)])
             while (row := await self.get(caller, id)).status == "working":
-                if self.changes.is_closed:
-                    raise Unavailable(
-                        "This server is stopping, and the task goes on elsewhere; ask again for its result"
-                    )
-                await watch.wait(POLL_SECONDS)
+                # Whoever waits in a process that is to stop is answered in the time that is left.
+                await (asyncio.sleep(STOPPING_SECONDS) if self.changes.is_closed else watch.wait(POLL_SECONDS))
             return row

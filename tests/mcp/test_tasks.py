@@ -222,7 +222,7 @@ async def test_an_agent_is_asked_by_a_task(work: Client, mode: Mode) -> None:
 
 
 async def test_a_client_of_before_2026_is_asked_while_it_waits_for_the_result(work: Client) -> None:
-    capabilities = {"elicitation": {"form": {}}}
+    capabilities: dict[str, Any] = {"elicitation": {"form": {}}}
     hello = {"protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": {"name": "t", "version": "1"}}
     body, headers = request("legacy", "initialize", hello)
     headers |= work.auth
