@@ -227,22 +227,19 @@ def tool(
         title: its name for people; by default its name in words.
         form: what a person is told above a form of the arguments, which guests may send. The offline model offers it.
         route: a short address of the form, as in "/api/lead"; whoever has no credential is made a guest there.
-        phrases: sentences that plainly ask for it, with `{argument}` where one stands and `[...]` around words that may
-            be missing. The offline model calls the tool when a message is one of them.
+        phrases: sentences by which the offline model calls it, with `{argument}` and `[...]` around words that may miss.
         result: how the result reads, as a Jinja2 template of Markdown over its fields. Without one, labels and values.
-        reconcile: for the effect `once`: what became of a call that was cut off. It takes what the tool takes, changes
-            nothing, and returns the result, None where nobody knows, or raises DidNotHappen where it cannot any more.
-        losses: for a destructive tool: what a call would lose, with its rows locked. It takes what the tool takes.
+        reconcile: for the effect `once`: what became of a call that was cut off (docs/tools.md). It changes nothing.
+        losses: for a destructive tool: what a call would lose, with its rows locked. Both take what the tool takes.
         per_hour: how often a caller may call it in an hour, and by REST an address.
         long: True where a call may take minutes. Clients of MCP that can are given a task in place of the result.
     """
 
     def declare(function: Callable[Concatenate[ToolContext, P], Awaitable[R]]) -> Tool[P, R]:
         code = inspect.unwrap(function).__code__
-        name = function.__name__
         declared: Tool[P, R] = Tool(
-            name=name,
-            title=title or name.replace("_", " ").capitalize(),
+            name=function.__name__,
+            title=title or function.__name__.replace("_", " ").capitalize(),
             description=inspect.getdoc(function) or "",
             scope=scope,
             effect=effect,
@@ -260,7 +257,9 @@ def tool(
             file=code.co_filename,
             line=code.co_firstlineno,
         )
-        report_mistakes([Mistake(declared.file, declared.line, f"tool {name}: {m}") for m in _mistakes(declared)])
+        report_mistakes(
+            [Mistake(declared.file, declared.line, f"tool {declared.name}: {m}") for m in _mistakes(declared)]
+        )
         return declared
 
     return declare

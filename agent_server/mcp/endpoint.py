@@ -84,7 +84,7 @@ def create_endpoint(
         body_limit=limit,
         resource=resource,
         calls=calls,
-        stream=create_stream(runtime, documents, offers),
+        stream=create_stream(runtime, documents, offers, tasks),
         database=runtime.database,
     )
     return Endpoint(mcp, AnyAccept(app), manager.run)

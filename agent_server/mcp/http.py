@@ -148,8 +148,7 @@ def mcp_app(
 ) -> McpApp:
     """`tools` and `documents` over HTTP for the callers that `resolve` finds by their token, and apart from that each
     toolset of what is offered. `calls` are those that are being answered; by default no other replica is told which are
-    no longer wanted. Agents can be asked where `server` gives the parts of this process, and calls can be `tasks` where
-    there are any."""
+    no longer wanted. Agents can be asked where `server` gives the parts of this process, and calls can be `tasks`."""
     open_calls = OpenCalls() if calls is None else calls
 
     def open_door(

@@ -243,6 +243,23 @@ async def test_a_client_of_before_2026_is_asked_while_it_waits_for_the_result(wo
     assert await lines(work) == ["begun"]
 
 
+async def test_a_client_of_before_2026_is_told_how_its_tasks_are(work: Client, tmp_path: Path) -> None:
+    headers = {**work.auth, "Mcp-Session-Id": "mine", "Accept": "text/event-stream"}
+    task, other = "", await work.new_key()
+    async with work.http.stream("GET", "/mcp", headers=headers) as response:
+        told = (json.loads(line[5:]) async for line in response.aiter_lines() if line.startswith("data: {"))
+        async with httpx.AsyncClient(base_url=work.http.base_url) as http:
+            params = call("legacy", "write_line", folder=str(tmp_path), line="x")
+            await send(http, other, "legacy", "tools/call", params)
+            task = read_task(await send(http, work.key, "legacy", "tools/call", params))["taskId"]
+        (tmp_path / "open").touch()
+        async with asyncio.timeout(20):
+            while (message := await anext(told))["params"]["status"] != "completed":
+                assert message["params"]["taskId"] == task
+    assert message["method"] == "notifications/tasks/status"
+    assert message["params"]["taskId"] == task
+
+
 async def test_a_key_makes_a_call_count_once(work: Client, mode: Mode, tmp_path: Path) -> None:
     (tmp_path / "open").touch()
     params = {"name": "write_now", "arguments": {"folder": str(tmp_path), "line": "x"}}
