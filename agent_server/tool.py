@@ -257,9 +257,7 @@ def tool(
             file=code.co_filename,
             line=code.co_firstlineno,
         )
-        report_mistakes(
-            [Mistake(declared.file, declared.line, f"tool {declared.name}: {m}") for m in _mistakes(declared)]
-        )
+        report_mistakes([Mistake(code.co_filename, declared.line, message) for message in _mistakes(declared)])
         return declared
 
     return declare
@@ -275,6 +273,10 @@ def report_mistakes(mistakes: Sequence[Mistake]) -> None:
 
 
 def _mistakes(tool: Tool[Any, Any]) -> Sequence[str]:
+    return [f"tool {tool.name}: {message}" for message in _find_wrong(tool)]
+
+
+def _find_wrong(tool: Tool[Any, Any]) -> Sequence[str]:
     found: list[str] = []
     signature = inspect.signature(tool.function)
     if not _NAME.fullmatch(tool.name):

@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from agent_server import ToolContext, tool
+from agent_server.errors import WorkspaceInvalid
 from agent_server.identity.credentials import issue_key
 from agent_server.tasks.store import prune_tasks
 from tests.conftest import execute, fetch
@@ -323,6 +325,14 @@ async def test_a_call_with_a_key_asks_its_user_as_any_other(work: Client) -> Non
     other = await work.new_key()
     stolen = {**params, "requestState": asked["requestState"], "inputResponses": given}
     assert (await send(work.http, other, "modern", "tools/call", stolen))["error"]["code"] == -32602
+
+
+def test_what_asks_before_something_is_lost_is_not_long() -> None:
+    with pytest.raises(WorkspaceInvalid, match="tool drop: long is for a tool that is not destructive"):
+
+        @tool(scope="work:do", effect="stored", destructive=True, long=True)
+        async def drop(context: ToolContext) -> None:
+            """Drop all."""
 
 
 async def test_what_is_over_is_removed(work: Client, mode: Mode) -> None:
