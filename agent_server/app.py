@@ -32,6 +32,7 @@ from agent_server.recall import Recalled, recall
 from agent_server.server import Server
 from agent_server.settings import Settings
 from agent_server.signals import Changed
+from agent_server.tasks.store import prune_tasks
 from agent_server.turns.accept import Recall
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.hub import Hub
@@ -153,6 +154,7 @@ def _create_jobs(runtime: Runtime, workspace: Workspace, embedder: Embedder, sle
             Job("expire_confirmations", lambda: expire_confirmations(database), every=3600),
             Job("expire_clients", lambda: expire_clients(database, settings.oauth_days), every=3600),
             Job("expire_rates", lambda: expire_rates(database), every=3600),
+            Job("prune_tasks", lambda: prune_tasks(database), every=3600),
         ],
         sleep,
     )

@@ -25,6 +25,7 @@ from agent_server.prompts.front import ROUTING
 from agent_server.seed import find_seed_mistakes
 from agent_server.settings import Settings, find_env_files, variable_of
 from agent_server.settings.spelling import find_misspelt, list_variables
+from agent_server.toolsets import OWN_TOOLS
 from agent_server.wording import count
 from agent_server.workspace import Workspace, read_workspace, sort_mistakes
 
@@ -108,8 +109,8 @@ def _find_unknown_models(workspace: Workspace, settings: Settings) -> Iterator[M
 
 def list_remarks(workspace: Workspace) -> list[Mistake]:
     """What is worth knowing of a workspace, and does not keep a server from starting."""
-    found = [*_remark_prompts(workspace), *_remark_lists(workspace), *_remark_files(workspace)]
-    return sort_mistakes([*found, *workspace.outside_remarks])
+    found = (_remark_prompts, _remark_lists, _remark_names, _remark_files)
+    return sort_mistakes([*(remark for each in found for remark in each(workspace)), *workspace.outside_remarks])
 
 
 def _list_prompts(workspace: Workspace) -> set[str]:
@@ -156,6 +157,17 @@ def _remark_tools(workspace: Workspace) -> Iterator[Mistake]:
             yield Mistake(
                 file, tool.line, f"tool {name}: no agent lists it; for the chat add it to one, as in `tools: [{name}]`"
             )
+
+
+def _remark_names(workspace: Workspace) -> Iterator[Mistake]:
+    for name in sorted(OWN_TOOLS.keys() & workspace.tools.keys()):
+        tool = workspace.tools[name]
+        file = Path(tool.file)
+        yield Mistake(
+            file.relative_to(workspace.root).as_posix() if file.is_relative_to(workspace.root) else str(file),
+            tool.line,
+            f"tool {name}: takes the place of the {name} of MCP, which {OWN_TOOLS[name]}; to offer both, rename it",
+        )
 
 
 def _remark_collections(workspace: Workspace) -> Iterator[Mistake]:

@@ -112,17 +112,14 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """The answers that a call has so far, in the order of its questions, and what else its client can be asked.
+    """The answers that a call has so far, in the order of its questions, and what else its client `can` be asked.
 
     `key` is one for all runs of the call: it takes the place of an idempotency key that nobody sent.
     """
 
     key: str
     given: Sequence[tuple[Inquiry, Reply]] = ()
-    forms: bool = False
-    urls: bool = False
-    samples: bool = False
-    roots: bool = False
+    can: frozenset[Need] = frozenset()
 
     def add(self, inquiry: Inquiry, reply: Reply) -> "Answers":
         return replace(self, given=(*self.given, (inquiry, reply)))
@@ -141,7 +138,7 @@ class Answers:
         if known == len(inquiries):
             return [reply for _, reply in there]
         for inquiry in inquiries[known:]:
-            if not getattr(self, inquiry.needs):
+            if inquiry.needs not in self.can:
                 raise Unasked(inquiry.needs)
         if n + len(inquiries) > MOST_QUESTIONS:
             raise Conflict(f"The tool has asked {MOST_QUESTIONS} times in this call, and asks no more")

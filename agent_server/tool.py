@@ -99,6 +99,7 @@ class Tool(Generic[P, R]):
     reconcile: Callable[..., Awaitable[Any]] | None
     losses: Callable[..., Awaitable[Sequence[Loss]]] | None
     per_hour: int | None
+    long: bool
     file: str
     line: int
     declared: Declared | None = None
@@ -237,6 +238,7 @@ def tool(
     reconcile: Callable[..., Awaitable[Any]] | None = None,
     losses: Callable[..., Awaitable[Sequence[Loss]]] | None = None,
     per_hour: int | None = None,
+    long: bool = False,
 ) -> Callable[[Callable[Concatenate[ToolContext, P], Awaitable[R]]], Tool[P, R]]:
     """Declare a tool. Raises WorkspaceInvalid for what cannot work, with file and line.
 
@@ -248,21 +250,19 @@ def tool(
         title: its name for people; by default its name in words.
         form: what a person is told above a form of the arguments, which guests may send. The offline model offers it.
         route: a short address of the form, as in "/api/lead"; whoever has no credential is made a guest there.
-        phrases: sentences that plainly ask for it, with `{argument}` where one stands and `[...]` around words that may
-            be missing. The offline model calls the tool when a message is one of them.
+        phrases: sentences by which the offline model calls it, with `{argument}` and `[...]` around words that may miss.
         result: how the result reads, as a Jinja2 template of Markdown over its fields. Without one, labels and values.
-        reconcile: for the effect `once`: what became of a call that was cut off. It takes what the tool takes, changes
-            nothing, and returns the result, None where nobody knows, or raises DidNotHappen where it cannot any more.
-        losses: for a destructive tool: what a call would lose, with its rows locked. It takes what the tool takes.
+        reconcile: for the effect `once`: what became of a call that was cut off (docs/tools.md). It changes nothing.
+        losses: for a destructive tool: what a call would lose, with its rows locked. Both take what the tool takes.
         per_hour: how often a caller may call it in an hour, and by REST an address.
+        long: True where a call may take minutes. Clients of MCP that can are given a task in place of the result.
     """
 
     def declare(function: Callable[Concatenate[ToolContext, P], Awaitable[R]]) -> Tool[P, R]:
         code = inspect.unwrap(function).__code__
-        name = function.__name__
         declared: Tool[P, R] = Tool(
-            name=name,
-            title=title or name.replace("_", " ").capitalize(),
+            name=function.__name__,
+            title=title or function.__name__.replace("_", " ").capitalize(),
             description=inspect.getdoc(function) or "",
             scope=scope,
             effect=effect,
@@ -276,10 +276,11 @@ def tool(
             reconcile=reconcile,
             losses=losses,
             per_hour=per_hour,
+            long=long,
             file=code.co_filename,
             line=code.co_firstlineno,
         )
-        report_mistakes([Mistake(declared.file, declared.line, f"tool {name}: {m}") for m in _mistakes(declared)])
+        report_mistakes([Mistake(code.co_filename, declared.line, message) for message in _mistakes(declared)])
         return declared
 
     return declare
@@ -295,6 +296,10 @@ def report_mistakes(mistakes: Sequence[Mistake]) -> None:
 
 
 def _mistakes(tool: Tool[Any, Any]) -> Sequence[str]:
+    return [f"tool {tool.name}: {message}" for message in _find_wrong(tool)]
+
+
+def _find_wrong(tool: Tool[Any, Any]) -> Sequence[str]:
     found: list[str] = []
     signature = inspect.signature(tool.function)
     if not _NAME.fullmatch(tool.name):
@@ -310,6 +315,8 @@ def _mistakes(tool: Tool[Any, Any]) -> Sequence[str]:
     found += mistakes_of_signature(tool.function, tool.name)
     if tool.per_hour is not None and tool.per_hour < 1:
         found.append("per_hour is a number from 1; leave it out for no limit")
+    if tool.long and tool.destructive:
+        found.append("long is for a tool that is not destructive: nobody is there to be asked before a task begins")
     if tool.route is not None:
         found += mistakes_of_route(tool.route, has_form=bool(tool.form))
     if tool.reconcile is not None:

@@ -114,7 +114,7 @@ class ToolContext:
 
     def can_ask(self, what: Need) -> bool:
         """Whether the caller can be asked: `forms`, `urls` to open, `samples` of its client's model, or `roots`."""
-        return self.answers is not None and bool(getattr(self.answers, what))
+        return self.answers is not None and what in self.answers.can
 
     async def ask_to_open(self, message: str, url: str) -> Accepted[None] | Declined | Dismissed:
         """Ask the caller to open an address, for what must not pass through the client: a password, a payment.

@@ -32,6 +32,10 @@ CONTENT = SCHEME + "{+path}"
 """What stands in `resources` for the pages of content/."""
 ASK_AGENT = "ask_agent"
 """The tool that asks an agent, which may do what no tool of the set does: a set has it only by its name."""
+FIND_TOOLS = "find_tools"
+"""The tool that finds others for clients of MCP."""
+OWN_TOOLS = {ASK_AGENT: "asks an agent", FIND_TOOLS: "finds the others"}
+"""The tools of MCP's own, and what each does."""
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]

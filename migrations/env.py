@@ -19,6 +19,7 @@ import agent_server.jobs
 import agent_server.knowledge.models
 import agent_server.oauth.models
 import agent_server.seed
+import agent_server.tasks.models
 import agent_server.turns.models  # noqa: F401
 from agent_server.db.migrate import is_compared
 

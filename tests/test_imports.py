@@ -90,7 +90,7 @@ def test_no_command_imports_what_only_others_need() -> None:
     assert found == {modules: [] for modules, _ in COMMANDS}
 
 
-QUICK = {"evals/run", "identity/limits", "identity/resolver", "jobs", "orchestrator/run"} | {
+QUICK = {"evals/run", "identity/limits", "identity/resolver", "jobs", "orchestrator/run", "tasks/store"} | {
     f"turns/{name}" for name in ("accept", "usage", "claims", "hub", "requests", "writer")
 }
 """What runs for each message of a user or each case, or all the time. All else reads and writes by repositories."""

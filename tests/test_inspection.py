@@ -155,6 +155,16 @@ def test_a_setting_that_is_wrong_hides_no_mistake_of_the_workspace(write: Write,
     assert run("doctor", "--workspace", str(root)).exit_code == 1
 
 
+@pytest.mark.parametrize(("name", "does"), [("ask_agent", "asks an agent"), ("find_tools", "finds the others")])
+def test_a_tool_that_takes_the_place_of_one_of_mcps_is_a_remark(write: Write, name: str, does: str) -> None:
+    remarks = said(inspect(write(tool_file(name))).remarks)
+    expected = (
+        f"tools/{name}.py:4: tool {name}: takes the place of the {name} of MCP, which {does}; to offer both, rename it"
+    )
+    assert expected in remarks
+    assert all("takes the place" not in each for each in said(inspect(write(tool_file("ask_agents"))).remarks))
+
+
 def test_what_is_worth_knowing_is_a_remark_and_stops_nothing(write: Write) -> None:
     files = {
         **tool_file("count_things"),

@@ -26,6 +26,20 @@ def write(root: Path) -> Path:
     return root
 
 
+def test_what_is_only_a_prompt_is_rendered_with_its_own_inputs(run: Run, tmp_path: Path) -> None:
+    plan = (
+        "---\nname: plan\ndescription: Plans.\nmcp: only\ninputs: {days: {type: integer}}\n---\nPlan {{ days }} days.\n"
+    )
+    (write(tmp_path) / "prompts" / "plan.md").write_text(plan)
+    where = ("--workspace", str(tmp_path))
+    rendered = run("prompt", "render", "plan", "--input", "days=3", *where)
+    assert (rendered.exit_code, rendered.stdout.strip()) == (0, "Plan 3 days.")
+    assert "days" in run("prompt", "render", "plan", *where).stderr
+    asked = run("prompt", "render", "plan", "--message", "Hello", *where)
+    assert (asked.exit_code, "is a prompt of MCP clients alone" in asked.stderr) == (1, True)
+    assert run("prompt", "render", "nobody", *where).stderr.strip().endswith("there are guide, plan")
+
+
 def test_agents_and_candidates_are_listed_and_compared(run: Run, tmp_path: Path) -> None:
     where = ("--workspace", str(write(tmp_path)))
     guide, v2 = result(run("prompt", "list", "--json", *where))

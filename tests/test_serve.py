@@ -167,6 +167,34 @@ def _finished(server: Serving, turn: str) -> dict[str, Any] | None:
     return None if state["status"] in ("queued", "running") else state
 
 
+def test_with_reload_a_toolset_is_served_as_it_stands_now(small: Path, empty: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    file = small / "toolsets.yaml"
+    with serving(small, empty, "--reload", "--port", str(port)) as server:
+
+        def list_set(name: str) -> set[str] | None:
+            """The tools of a toolset. None where there is no such set."""
+            body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+            headers = {"Accept": "application/json", "MCP-Protocol-Version": "2025-11-25"}
+            answer = server.http.post(f"/mcp/{name}", json=body, headers=headers)
+            return {tool["name"] for tool in answer.json()["result"]["tools"]} if answer.is_success else None
+
+        assert list_set("reading") is None
+        file.write_text("reading: {effect: read}\n")
+        server.wait_for("Changed: toolsets.yaml. Starting again.")
+        server.wait_for("Ready again")
+        reading = list_set("reading")
+        assert reading
+        assert "report_bug" not in reading
+        file.write_text("reading: {tools: [nothing]}\n")
+        server.wait_for("toolsets.yaml:1: reading: there is no tool 'nothing'")
+        file.write_text("reporting: {tools: [report_bug]}\n")
+        server.wait_for("Ready again")
+        assert (list_set("reading"), list_set("reporting")) == (None, {"report_bug"})
+
+
 def test_with_reload_an_edit_is_live_and_a_mistake_waits_to_be_corrected(small: Path, empty: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -338,7 +338,8 @@ class _Call:
     async def _run(
         self, function: Callable[..., Awaitable[Any]], session: AsyncSession, values: Mapping[str, Any]
     ) -> Any:
-        seconds = self.runtime.settings.tool_timeout
+        settings = self.runtime.settings
+        seconds = settings.long_tool_timeout if self.tool.long else settings.tool_timeout
         context = ToolContext(
             caller=self.caller,
             session=session,

@@ -22,10 +22,17 @@ async def render_prompt(
     inputs: Sequence[str] = (),
     as_json: bool = False,
 ) -> None:
-    agent = context.workspace.agents.get(name)
+    workspace = context.workspace
+    agent = workspace.agents.get(name) or workspace.prompts.get(name)
     if agent is None:
-        raise InvalidInput(f"There is no agent {name!r}; there are {', '.join(context.workspace.agents)}")
-    known, values = _read_profile(profile), read_inputs(inputs, context.workspace)
+        alone = [each for each in workspace.prompts if each not in workspace.agents]
+        raise InvalidInput(f"There is no agent {name!r}; there are {', '.join([*workspace.agents, *alone])}")
+    if name not in workspace.agents and message is not None:
+        raise InvalidInput(
+            f"--message: {name} is a prompt of MCP clients alone, and no agent that answers; leave it out"
+        )
+    declared = workspace.inputs if name in workspace.agents else agent.inputs
+    known, values = _read_profile(profile), read_inputs(inputs, declared)
     if message is None:
         if conversation is not None or as_json:
             raise InvalidInput("--message: is missing; say what the request is for, as in --message 'Is it safe?'")

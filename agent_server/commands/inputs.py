@@ -1,16 +1,15 @@
 """--input NAME=VALUE, as the prompts declare it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
 
 from agent_server.arguments import read_as_meant
-from agent_server.prompts.inputs import check_inputs
-from agent_server.workspace import Workspace
+from agent_server.prompts.inputs import Input, check_inputs
 
 
-def read_inputs(words: Sequence[str], workspace: Workspace) -> dict[str, Any]:
+def read_inputs(words: Sequence[str], declared: Mapping[str, Input]) -> dict[str, Any]:
     """The values of the inputs, each of the type that it is declared with.
 
     Raises typer.BadParameter for what is no NAME=VALUE, and InvalidInput, which names all that no agent takes.
@@ -23,7 +22,6 @@ def read_inputs(words: Sequence[str], workspace: Workspace) -> dict[str, Any]:
         if name in given:
             raise typer.BadParameter(f"--input: {name} is given twice; keep one")
         given[name] = value
-    declared = workspace.inputs
     values = read_as_meant(given, {"properties": {name: {"type": each.type} for name, each in declared.items()}})
     check_inputs(values, declared)
     return values

@@ -49,7 +49,7 @@ async def chat(
     as_json: bool,
     trace: bool = False,
 ) -> int:
-    values = read_inputs(inputs, context.workspace)
+    values = read_inputs(inputs, context.workspace.inputs)
     server, caller = await context.server(), await context.caller()
     id: UUID | str | None = conversation or None
     await server.runner.start()

@@ -55,7 +55,7 @@ async def call(
 async def _call(runtime: Runtime, tool: Tool[..., Any], values: Mapping[str, Any] | str, caller: Caller) -> Any:
     """Make the call, and put what the tool asks to whoever sits at the terminal. Raises as `call_tool`."""
     asks = sys.stdin.isatty()
-    answers = Answers(key=uuid4().hex, forms=asks, urls=asks)
+    answers = Answers(key=uuid4().hex, can=frozenset({"forms", "urls"} if asks else ()))
     while True:
         try:
             with show_call(tool.title) as listener:

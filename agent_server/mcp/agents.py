@@ -25,7 +25,9 @@ from agent_server.identity.rights import require
 from agent_server.mcp.back_channel import is_stopped
 from agent_server.mcp.metadata import CHAT
 from agent_server.mcp.own import Call, OwnTool, read_text
+from agent_server.mcp.tools import MAY_BE_TASK
 from agent_server.server import Server
+from agent_server.tool_context import Listener
 from agent_server.toolsets import ASK_AGENT
 from agent_server.turns.accept import Message
 from agent_server.turns.events import (
@@ -117,10 +119,12 @@ class _Answer:
 
 @dataclass(frozen=True)
 class AskAgent(OwnTool):
-    """The tool. `server` gives this process's parts as they are now, and `start` has it run turns."""
+    """The tool. `server` gives this process's parts as they are now, `start` has it run turns, and `tasks` says that its
+    calls may be tasks."""
 
     server: Callable[[], Server]
     start: Callable[[], Awaitable[object]] | None = None
+    tasks: bool = False
 
     @property
     def entry(self) -> types.Tool:
@@ -151,6 +155,7 @@ class AskAgent(OwnTool):
             input_schema={"type": "object", "properties": properties},
             # It may do whatever the agents' tools do; what destroys asks its user first.
             annotations=types.ToolAnnotations(destructive_hint=False, open_world_hint=True),
+            execution=MAY_BE_TASK if self.tasks else None,
         )
 
     def may(self, caller: Caller) -> bool:
@@ -162,10 +167,12 @@ class AskAgent(OwnTool):
 
     async def call(self, call: Call) -> types.CallToolResult:
         self.authorise(call.caller, call.arguments)
-        turn = await self._find_turn(call) if read_text(call.arguments, "turn_id") else await self._begin(call)
-        await call.heard.report_progress(0, None, f"turn_id: {turn.id}")
+        if read_text(call.arguments, "turn_id"):
+            turn = await self._find_turn(call)
+        else:
+            turn = await self.begin(call.caller, call.arguments, call.key)
         try:
-            return await self._follow(call, turn)
+            return await self.follow(turn, call.heard)
         # Not where the connection was lost or this process is to stop: the turn goes on, and its answer can be had.
         except anyio.get_cancelled_exc_class():
             if is_stopped():
@@ -173,18 +180,20 @@ class AskAgent(OwnTool):
                     await self.server().runner.stop_turn(turn.owner_id, turn.id)
             raise
 
-    async def _begin(self, call: Call) -> Turn:
-        text = read_text(call.arguments, "message")
+    async def begin(self, caller: Caller, arguments: Mapping[str, Any], key: str | None) -> Turn:
+        """The turn of a new message, or the one that was sent with the same key. Raises as `Server.accept`."""
+        text = read_text(arguments, "message")
         if not text:
             raise InvalidInput("message: is missing; say what to ask, or send the turn_id of a turn")
         if self.start is not None:
             await self.start()
         message = Message(
             text=text,
-            conversation_id=read_text(call.arguments, "conversation_id"),
-            agent=read_text(call.arguments, "agent"),
+            conversation_id=read_text(arguments, "conversation_id"),
+            agent=read_text(arguments, "agent"),
+            client_key=key,
         )
-        return (await self.server().accept(call.caller, message)).turn
+        return (await self.server().accept(caller, message)).turn
 
     async def _find_turn(self, call: Call) -> Turn:
         """The turn of the caller's that is named. One that is to stop is stopped."""
@@ -199,7 +208,9 @@ class AskAgent(OwnTool):
             await server.runner.stop_turn(turn.owner_id, turn.id)
         return turn
 
-    async def _follow(self, call: Call, turn: Turn) -> types.CallToolResult:
+    async def follow(self, turn: Turn, heard: Listener) -> types.CallToolResult:
+        """What the turn answers, of which `heard` is told while it grows. Raises Unavailable where this process ends."""
+        await heard.report_progress(0, None, f"turn_id: {turn.id}")
         answer, sent, number = _Answer(), 0, 0
         try:
             async for numbered in self.server().hub.follow(turn.owner_id, turn.id):
@@ -212,11 +223,11 @@ class AskAgent(OwnTool):
                     sent = 0
                 if length >= max(sent * _GROWTH, sent + _LEAST_GROWTH if sent else 1):
                     sent = length
-                    await call.heard.report_progress(number, None, answer.text)
+                    await heard.report_progress(number, None, answer.text)
         except Moved:
             raise Unavailable(
                 f"This server is stopping, and the turn goes on elsewhere; call again with turn_id {turn.id}"
             ) from None
         if len(answer.text) > sent:
-            await call.heard.report_progress(number, None, answer.text)
+            await heard.report_progress(number, None, answer.text)
         return answer.render(turn)

@@ -25,7 +25,7 @@ from agent_server.calls.confirmations import Changed, Confirmation, Question, fi
 from agent_server.calls.consent import confirm_call, decline_call, get_open_confirmation
 from agent_server.calls.inquiries import ClientQuestion, ClientQuestionRepository, given_of, inquiries_of
 from agent_server.errors import Conflict, InvalidInput, NotFound
-from agent_server.mcp.back_channel import BackChannel, channel
+from agent_server.mcp.back_channel import BackChannel, channel, read_needs
 from agent_server.mcp.errors import error_data
 from agent_server.mcp.listening import Heard
 from agent_server.questions import Answers, Asked, Inquiry, Need, Reply
@@ -93,6 +93,18 @@ def read_reply(request: Request, answer: Mapping[str, Any] | None) -> Reply:
     return Reply("cancel")
 
 
+def read_response(name: str, inquiry: Inquiry, responses: Mapping[str, Any]) -> Reply:
+    """What a client of 2026 says to the question of this name. Raises MCPError where that is no answer to it."""
+    response = responses.get(name)
+    request = request_of(inquiry, None)
+    kinds: tuple[type[types.Result], ...] = (_RESULTS[type(request)],)
+    if inquiry.sampling is not None:
+        kinds = (*kinds, types.CreateMessageResultWithTools)
+    if not isinstance(response, kinds):
+        raise MCPError(types.INVALID_PARAMS, f"inputResponses.{name}: send what was answered to the question")
+    return read_reply(request, response.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
 def request_of(inquiry: Inquiry, id: UUID | None) -> Request:
     """A tool's question as the protocol has it. `id` is for a client of before 2026."""
     if inquiry.roots:
@@ -110,14 +122,9 @@ def find_client(context: Context) -> Client:
     if context.protocol_version not in MODERN_PROTOCOL_VERSIONS and not context.session.can_send_request:
         back = channel.get()
         return Client(frozenset() if back is None else back.can, back)
-    said, can = context.session.client_capabilities, set[Need]()
-    if said is not None and (kinds := said.elicitation) is not None:
-        # A client that names no kind of elicitation can show a form: that is what the protocol had first.
-        can |= {"urls"} if kinds.url is not None else {"forms"}
-        can |= {"forms"} if kinds.form is not None else set()
-    can |= {"samples"} if said is not None and said.sampling is not None else set()
-    can |= {"roots"} if said is not None and said.roots is not None else set()
-    return Client(frozenset(can), None, None if context.protocol_version in MODERN_PROTOCOL_VERSIONS else context)
+    declared = context.session.client_capabilities
+    said = {} if declared is None else declared.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return Client(read_needs(said), None, None if context.protocol_version in MODERN_PROTOCOL_VERSIONS else context)
 
 
 def name_missing(needs: Need) -> Mapping[str, Any]:
@@ -153,15 +160,7 @@ class Asking:
         return await self._call(self._begin(uuid4().hex))
 
     def _begin(self, key: str, given: Sequence[tuple[Inquiry, Reply]] = ()) -> Answers:
-        can = self.client.can
-        return Answers(
-            key=key,
-            given=given,
-            forms="forms" in can,
-            urls="urls" in can,
-            samples="samples" in can,
-            roots="roots" in can,
-        )
+        return Answers(key=key, given=given, can=self.client.can)
 
     @property
     def _arguments(self) -> Mapping[str, Any]:
@@ -183,7 +182,7 @@ class Asking:
                 if not self.client.waits:
                     row = await self._keep(asked.inquiries, asked.answers)
                     requests = zip(_name_all(asked.inquiries), asked.inquiries, strict=True)
-                    return _require(f"{_ASKED}{row.id}", {name: request_of(each, None) for name, each in requests})
+                    return require_input(f"{_ASKED}{row.id}", {name: request_of(each, None) for name, each in requests})
                 answers = asked.answers
                 for inquiry in asked.inquiries:
                     row = await self._keep([inquiry], answers)
@@ -266,12 +265,7 @@ class Asking:
             raise InvalidInput("requestState: is of another call; call again as at first, without it")
 
     def _read_response(self, name: str, inquiry: Inquiry) -> Reply:
-        response = (self.params.input_responses or {}).get(name)
-        request = request_of(inquiry, None)
-        kinds = (types.CreateMessageResultWithTools,) if inquiry.sampling is not None else ()
-        if response is None or not isinstance(response, (_RESULTS[type(request)], *kinds)):
-            raise MCPError(types.INVALID_PARAMS, f"inputResponses.{name}: send what was answered to the question")
-        return read_reply(request, response.model_dump(mode="json", by_alias=True, exclude_none=True))
+        return read_response(name, inquiry, self.params.input_responses or {})
 
     async def _use_up(self, row: ClientQuestion) -> None:
         # In a transaction of its own, before the tool runs: of two answers, or one sent twice, one makes the call.
@@ -283,10 +277,11 @@ class Asking:
 
 
 def _put(question: Question) -> types.InputRequiredResult:
-    return _require(question.id, {_CONFIRM: types.ElicitRequest(params=_form_of(question))})
+    return require_input(question.id, {_CONFIRM: types.ElicitRequest(params=_form_of(question))})
 
 
-def _require(state: str, requests: Mapping[str, Request]) -> types.InputRequiredResult:
+def require_input(state: str, requests: Mapping[str, Request]) -> types.InputRequiredResult:
+    """The answer to a call that asks a client of 2026."""
     return types.InputRequiredResult(request_state=state, input_requests=dict(requests))
 
 

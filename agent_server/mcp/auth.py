@@ -131,7 +131,7 @@ class Authenticated:
         method = message.get("method") if isinstance(message, dict) else None
         if method == "initialize":
             return _begin_session(self.app, message)
-        if method != "tools/call":
+        if method not in ("tools/call", "tasks/result"):
             return self.app
         id = message.get("id")
         name = name_request(caller, session, id)

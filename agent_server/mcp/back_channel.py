@@ -53,16 +53,22 @@ def mark_session(id: str, message: Any) -> str:
     """The id of a session with what its client, by its `initialize`, can be asked."""
     match message:
         case {"params": {"capabilities": dict(said)}}:
-            can = set[Need]()
-            if isinstance(kinds := said.get("elicitation"), dict):
-                # One that names no kind can show a form: that is what the protocol had first.
-                can |= {"urls"} if "url" in kinds else {"forms"}
-                can |= {"forms"} if "form" in kinds else set()
-            can |= {"samples"} if isinstance(said.get("sampling"), dict) else set()
-            can |= {"roots"} if isinstance(said.get("roots"), dict) else set()
+            can = read_needs(said)
             marks = "".join(mark for need, mark in _MARKS.items() if need in can)
             return f"{id}-{marks}" if marks else id
     return id
+
+
+def read_needs(said: Mapping[str, Any]) -> frozenset[Need]:
+    """What a client can be asked that declares these capabilities, as they are on the wire."""
+    can = set[Need]()
+    if isinstance(kinds := said.get("elicitation"), dict):
+        # One that names no kind can show a form: that is what the protocol had first.
+        can |= {"urls"} if "url" in kinds else {"forms"}
+        can |= {"forms"} if "form" in kinds else set()
+    can |= {"samples"} if isinstance(said.get("sampling"), dict) else set()
+    can |= {"roots"} if isinstance(said.get("roots"), dict) else set()
+    return frozenset(can)
 
 
 def read_marks(session: str | None) -> frozenset[Need]:

@@ -24,6 +24,7 @@ from agent_server.mcp.server import create_mcp_server
 from agent_server.mcp.sessions import create_stream
 from agent_server.server import Server
 from agent_server.settings import Settings
+from agent_server.tasks.tasks import Tasks
 from agent_server.tool import Tool
 from agent_server.toolsets import ASK_AGENT
 
@@ -50,9 +51,10 @@ def create_endpoint(
     resource: Resource,
     calls: OpenCalls,
     server: Callable[[], Server] | None = None,
+    tasks: Tasks | None = None,
 ) -> Endpoint:
     """`tools` and `documents` over HTTP for the callers that `resolve` finds by their token."""
-    agents = None if server is None or ASK_AGENT in tools else AskAgent(server)
+    agents = None if server is None or ASK_AGENT in tools else AskAgent(server, tasks=tasks is not None)
     mcp = create_mcp_server(
         runtime,
         tools,
@@ -63,6 +65,7 @@ def create_endpoint(
         documents=documents,
         offers=offers,
         agents=agents,
+        tasks=tasks,
     )
 
     limit = runtime.settings.body_limit
@@ -81,7 +84,7 @@ def create_endpoint(
         body_limit=limit,
         resource=resource,
         calls=calls,
-        stream=create_stream(runtime, documents, offers),
+        stream=create_stream(runtime, documents, offers, tasks),
         database=runtime.database,
     )
     return Endpoint(mcp, AnyAccept(app), manager.run)

@@ -21,8 +21,9 @@ from agent_server.knowledge.synonyms import synonyms
 from agent_server.knowledge.words import content_words, language_of, stem_in, words
 from agent_server.mcp.own import Call, OwnTool, read_text
 from agent_server.tool import Tool
+from agent_server.toolsets import FIND_TOOLS
 
-NAME = "find_tools"
+NAME = FIND_TOOLS
 MOST = 5
 """Tools that are found by one request."""
 _NAMES_TOLD = 100

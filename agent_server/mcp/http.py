@@ -15,6 +15,7 @@ from agent_server.mcp.metadata import CHAT, PATH, Resource, describe_resource, m
 from agent_server.mcp.offers import Offers
 from agent_server.mcp.open_calls import OpenCalls
 from agent_server.server import Server
+from agent_server.tasks.tasks import Tasks
 from agent_server.tool import Tool
 from agent_server.toolsets import Toolset
 
@@ -83,9 +84,16 @@ class McpApp:
     as OAuth clients see them, the first is the whole.
     """
 
-    def __init__(self, resources: Sequence[Resource], whole: Door, parts: Mapping[str, Door], calls: OpenCalls) -> None:
+    def __init__(
+        self,
+        resources: Sequence[Resource],
+        whole: Door,
+        parts: Mapping[str, Door],
+        calls: OpenCalls,
+        tasks: Tasks | None = None,
+    ) -> None:
         self.resources, self.metadata = resources, metadata_router(resources)
-        self._whole, self._parts, self._calls = whole, parts, calls
+        self._whole, self._parts, self._calls, self._tasks = whole, parts, calls, tasks
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -105,14 +113,21 @@ class McpApp:
     async def drain(self, seconds: float) -> None:
         """Wait so long for the calls that are being made, before this process stops. What is left is answered with an
         error."""
-        await self._calls.drain(seconds)
+        if self._tasks is None:
+            await self._calls.drain(seconds)
+        else:
+            await asyncio.gather(self._calls.drain(seconds), self._tasks.runner.drain(seconds))
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
         tasks = [door.start() for door in (self._whole, *self._parts.values())]
+        if self._tasks is not None:
+            self._tasks.runner.start()
         try:
             yield
         finally:
+            if self._tasks is not None:
+                await self._tasks.runner.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -130,10 +145,11 @@ def mcp_app(
     offers: Offers | None = None,
     calls: OpenCalls | None = None,
     server: Callable[[], Server] | None = None,
+    tasks: Tasks | None = None,
 ) -> McpApp:
     """`tools` and `documents` over HTTP for the callers that `resolve` finds by their token, and apart from that each
     toolset of what is offered. `calls` are those that are being answered; by default no other replica is told which are
-    no longer wanted. Agents can be asked where `server` gives the parts of this process."""
+    no longer wanted. Agents can be asked where `server` gives the parts of this process, and calls can be `tasks`."""
     open_calls = OpenCalls() if calls is None else calls
 
     def open_door(
@@ -162,6 +178,7 @@ def mcp_app(
                 resource=resource,
                 calls=open_calls,
                 server=asked,
+                tasks=tasks,
             )
 
         return Door(path, instructions, create), resource
@@ -175,4 +192,4 @@ def mcp_app(
             described = toolset.description or instructions
             parts[key], resource = open_door(f"{PATH}/{key}", described, part.workspace.tools, content, part)
             resources.append(resource)
-    return McpApp(resources, whole, parts, open_calls)
+    return McpApp(resources, whole, parts, open_calls, tasks)

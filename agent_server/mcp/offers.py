@@ -11,7 +11,7 @@ from agent_server.identity.rights import require
 from agent_server.mcp.streams import Streams
 from agent_server.prompts import AgentPrompt
 from agent_server.resource import Resource, find_resource
-from agent_server.toolsets import Part
+from agent_server.toolsets import ASK_AGENT, Part
 from agent_server.workspace import Workspace
 
 _AT_ADDRESS = ("resources/read", "resources/subscribe")
@@ -60,6 +60,9 @@ class Offers:
         if self.watching is not None:
             for each in LISTS:
                 self.watching.changes.hear(name_subject(each))
+
+    def has_tool(self, name: str) -> bool:
+        return name in self.workspace.tools or (self.asks and name == ASK_AGENT)
 
     def list_prompts(self, caller: Caller) -> Sequence[AgentPrompt]:
         """The prompts that a caller may have, by name."""

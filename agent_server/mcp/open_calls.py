@@ -8,6 +8,7 @@ that id: it only goes into the name of a request, with the caller's.
 import asyncio
 import hashlib
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,10 @@ _LONGEST_ID = 200
 _REMEMBERED_SECONDS = 10.0
 """How long a notice is kept that came before its request."""
 _MOST_REMEMBERED = 10_000
+_QUIET_SECONDS = 1.0
+"""A server that is to stop serves until no call has come for so long: balancers take a moment to hear of it."""
+_IN_USE_SECONDS = 60.0
+"""How long after the last call one is expected any time."""
 
 
 class OpenCalls:
@@ -39,6 +44,7 @@ class OpenCalls:
         self._all: Counter[asyncio.Event] = Counter()
         self._stopping, self._none = False, asyncio.Event()
         self._none.set()
+        self._arrived = -math.inf
         self._open: dict[UUID, asyncio.Event] = {}
         self._counts: Counter[UUID] = Counter()
         self._left: dict[UUID, float] = {}
@@ -55,6 +61,7 @@ class OpenCalls:
         if self._stopping:
             left.set()
         self._all[left] += 1
+        self._arrived = time.monotonic()
         self._none.clear()
         try:
             yield left
@@ -73,10 +80,16 @@ class OpenCalls:
         return self._stopping
 
     async def drain(self, seconds: float) -> None:
-        """Wait so long for the calls that are being made here; then have those that are left end, and wait for that."""
+        """Wait so long for the calls that are being made here, and for those that still come; then have those that are
+        left end, and wait for that."""
+        began = time.monotonic()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._none.wait()
+                last = began if began - self._arrived < _IN_USE_SECONDS else self._arrived
+                while (rest := max(last, self._arrived) + _QUIET_SECONDS - time.monotonic()) > 0 or self._all:
+                    await asyncio.sleep(max(rest, 0))
+                    await self._none.wait()
         self._stopping = True
         for left in self._all:
             left.set()

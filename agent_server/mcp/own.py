@@ -17,11 +17,12 @@ from agent_server.mcp.listening import Heard
 
 @dataclass(frozen=True)
 class Call:
-    """A call of such a tool."""
+    """A call of such a tool. `key` is what its client may send it again with."""
 
     arguments: Mapping[str, Any]
     caller: Caller
     heard: Heard
+    key: str | None = None
 
 
 class OwnTool(Protocol):

@@ -27,9 +27,12 @@ from agent_server.mcp.own import Call, OwnTool
 from agent_server.mcp.pages import refuse_cursor
 from agent_server.mcp.resources import list_icons
 from agent_server.mcp.subscriptions import WatchedServer
+from agent_server.mcp.tasking import Tasking
+from agent_server.mcp.tasks import TaskMethods, create_augmenting, read_key
 from agent_server.mcp.tools import describe_all, render_failure, render_output
 from agent_server.questions import Unasked
 from agent_server.settings import Settings
+from agent_server.tasks.tasks import Tasks
 from agent_server.tool import Tool
 
 # Private, because a list depends on the scopes of its caller.
@@ -56,28 +59,31 @@ def create_mcp_server(
     documents: Documents | None = None,
     offers: Offers | None = None,
     agents: OwnTool | None = None,
+    tasks: Tasks | None = None,
 ) -> Server:
     """A server of `tools`, of `documents` as resources and of what else it `offers`. `caller` says who makes the request
-    being answered, and `agents` is the tool that asks them, if there is one.
+    being answered, `agents` is the tool that asks them, if there is one, and `tasks` are those of its callers, if there
+    may be any.
 
     A call fails as the model can read it (a result with `isError`), save for a tool that is not there or not the
     caller's to use: that is an error of the protocol.
     """
     levels = LogLevels()
-    catalogue = _Catalogue(runtime.settings, tools, agents)
+    catalogue = _Catalogue(runtime.settings, tools, agents, tasks=tasks is not None)
+    tasking = None if tasks is None else Tasking(runtime, tasks, tools, catalogue.own)
 
     async def list_tools(_: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         refuse_cursor(params)
         return types.ListToolsResult(tools=catalogue.list_entries(caller()))
 
-    async def call(
-        context: Context, params: types.CallToolRequestParams
-    ) -> types.CallToolResult | types.InputRequiredResult:
+    async def call(context: Context, params: types.CallToolRequestParams) -> Any:
         me = caller()
         tool = tools.get(params.name)
         heard = Heard(context, levels)
+        if tasking is not None and (answer := await _answer_task(tasking, context, params, me, heard)) is not None:
+            return answer
         if tool is None and (mine := catalogue.own.get(params.name)) is not None:
-            return await _call_own(mine, Call(params.arguments or {}, me, heard))
+            return await _call_own(mine, Call(params.arguments or {}, me, heard, read_key(params)))
         if tool is None:
             # Only what this caller may use is suggested, since it is not told of the rest.
             raise _unknown_tool(params.name, catalogue.list_names(me))
@@ -97,15 +103,20 @@ def create_mcp_server(
     server.middleware.append(render_errors)
     server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, levels.set)
     add_methods(server, runtime, documents, offers, caller)
+    if tasks is not None and tasking is not None:
+        server.middleware.append(create_augmenting(lambda context, params: tasking.augment(context, params, caller())))
+        TaskMethods(tasks, {*tools, *catalogue.own}, caller).add(server)
     return server
 
 
 class _Catalogue:
     """The tools that are served, with their entries in lists. `own` are those of MCP's own, by their names."""
 
-    def __init__(self, settings: Settings, tools: Mapping[str, Tool[..., Any]], agents: OwnTool | None) -> None:
+    def __init__(
+        self, settings: Settings, tools: Mapping[str, Tool[..., Any]], agents: OwnTool | None, *, tasks: bool
+    ) -> None:
         self._settings, self._tools = settings, tools
-        self._listed = describe_all(tools, output_schemas=settings.mcp_output_schemas)
+        self._listed = describe_all(tools, output_schemas=settings.mcp_output_schemas, tasks=tasks)
         finder = None if settings.mcp_find_tools is None else FindTools(self._listed)
         # A tool of the workspace that has such a name goes before ours.
         self.own = {each.entry.name: each for each in (finder, agents) if each and each.entry.name not in tools}
@@ -143,6 +154,18 @@ async def _call_tool(asking: Asking, context: Context) -> types.CallToolResult |
     if isinstance(output, types.CallToolResult | types.InputRequiredResult):
         return output
     return render_output(asking.tool, output)
+
+
+async def _answer_task(
+    tasking: Tasking, context: Context, params: types.CallToolRequestParams, caller: Caller, heard: Heard
+) -> types.CallToolResult | types.InputRequiredResult | dict[str, Any] | None:
+    """The answer to a call that is a task. None for one that is not."""
+    try:
+        return await tasking.answer(context, params, caller, heard)
+    except Forbidden:  # as of any call
+        raise
+    except AgentServerError as error:
+        return render_failure(error)
 
 
 async def _call_own(tool: OwnTool, call: Call) -> types.CallToolResult:

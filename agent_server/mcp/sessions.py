@@ -6,6 +6,7 @@ was given; with its caller it makes a name, under which nobody else finds anythi
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
@@ -24,7 +25,11 @@ from agent_server.mcp.documents import Documents
 from agent_server.mcp.offers import Offers, Watching
 from agent_server.mcp.open_calls import SESSION
 from agent_server.mcp.resources import read_resource
+from agent_server.mcp.tasks import describe
 from agent_server.mcp.watching import list_changes, may_read
+from agent_server.tasks.models import McpTask
+from agent_server.tasks.runner import subject_of_owner
+from agent_server.tasks.tasks import Tasks
 
 _PING_SECONDS = 15.0
 """Proxies close a connection on which nothing comes, nginx after 60 seconds."""
@@ -60,7 +65,7 @@ def add_sessions(
 
 
 def create_stream(
-    runtime: Runtime, documents: Documents | None, offers: Offers | None
+    runtime: Runtime, documents: Documents | None, offers: Offers | None, tasks: Tasks | None = None
 ) -> Callable[[Caller, str], ASGIApp] | None:
     """What answers the GET of a session. None where nothing can be watched."""
     watching = None if offers is None else offers.watching
@@ -71,18 +76,25 @@ def create_stream(
         name = _name_session(caller, session)
         subject = _subject_of(name)
 
-        me = caller
+        me, asked = caller, time.monotonic()
+        of_tasks = subject_of_owner(caller.id)
 
         async def choose(now: Caller) -> Sequence[str]:
             nonlocal me
             me = now
             uris = await list_watched(watching.database, now, name)
-            return [subject, *[uri for uri in uris if await may_read(runtime, documents, offers, now, uri)]]
+            return [subject, of_tasks, *[uri for uri in uris if await may_read(runtime, documents, offers, now, uri)]]
 
         async def tell(watch: Watch, send: Send) -> None:
+            nonlocal asked
             async for changed in list_changes(watching, watch, caller, choose):
                 if changed == subject:
                     watch.follow([*await choose(me), *LISTS])
+                elif changed == of_tasks:
+                    since, asked = asked, time.monotonic()
+                    for task in [] if tasks is None else await tasks.changed_since(me, since):
+                        if me.may(task.scope) and offers.has_tool(task.tool):
+                            await send(_body(_tell_task(task)))
                 else:
                     await send(_body(_notify(changed)))
 
@@ -137,6 +149,12 @@ def _notify(subject: str) -> str:
     message: dict[str, Any] = {"jsonrpc": "2.0", "method": f"notifications/{subject}/list_changed"}
     if subject not in LISTS:
         message |= {"method": "notifications/resources/updated", "params": {"uri": subject}}
+    return f"event: message\ndata: {json.dumps(message)}\n\n"
+
+
+def _tell_task(task: McpTask) -> str:
+    """The event that tells of a task, as the protocol of 2025-11-25 has it."""
+    message = {"jsonrpc": "2.0", "method": "notifications/tasks/status", "params": describe(task, modern=False)}
     return f"event: message\ndata: {json.dumps(message)}\n\n"
 
 

@@ -20,6 +20,7 @@ from mcp.shared.subscriptions import (
     ToolsListChanged,
     event_to_notification,
 )
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
@@ -35,15 +36,26 @@ MOST_ADDRESSES = 100
 Context = ServerRequestContext[Any, Any]
 
 
+_OLD_TASKS = types.ServerTasksCapability(
+    list=types.TasksListCapability(),
+    cancel=types.TasksCancelCapability(),
+    requests=types.ServerTasksRequestsCapability(tools=types.TasksToolsCapability(call=types.TasksCallCapability())),
+)
+
+
 class WatchedServer(Server[Any]):
-    """A server that says to older clients, too, that its lists change, where they can be watched."""
+    """A server that says to older clients, too, that its lists change, where they can be watched, and that it has
+    tasks."""
 
     def get_capabilities(
         self, notification_options: NotificationOptions | None = None, *given: Any, **more: Any
     ) -> types.ServerCapabilities:
         if "subscriptions/listen" in self._request_handlers:
             notification_options = NotificationOptions(True, True, True)
-        return super().get_capabilities(notification_options, *given, **more)
+        told = super().get_capabilities(notification_options, *given, **more)
+        if "tasks/get" in self._request_handlers and more.get("protocol_version") not in MODERN_PROTOCOL_VERSIONS:
+            return told.model_copy(update={"tasks": _OLD_TASKS, "extensions": None})
+        return told
 
 
 def add_watching(

@@ -14,10 +14,13 @@ from agent_server.tool import Tool
 _NAMED = ("properties", "$defs", "patternProperties")
 _VERBATIM = ("default", "const", "enum", "examples")
 """Keywords whose values are data and no schemas."""
+MAY_BE_TASK = types.ToolExecution(task_support="optional")
+"""What a list says of a tool that a client of 2025-11-25 may have as a task."""
 
 
-def describe(tool: Tool[..., Any], *, output_schema: bool) -> types.Tool:
-    """The entry of `tool` in a list. Its hints follow from the declared effect, and promise no more than that.
+def describe(tool: Tool[..., Any], *, output_schema: bool, tasks: bool = False) -> types.Tool:
+    """The entry of `tool` in a list, with `tasks` where clients may have them. Its hints follow from the declared effect,
+    and promise no more than that.
 
     Half of what a list costs a model would be schemas of results, which models do not need in order to call a tool:
     `output_schema` says whether it has them.
@@ -36,14 +39,15 @@ def describe(tool: Tool[..., Any], *, output_schema: bool) -> types.Tool:
             destructive_hint=None if read else tool.destructive,
             open_world_hint=tool.effect in ("keyed", "once"),
         ),
+        execution=MAY_BE_TASK if tasks and tool.long else None,
     )
 
 
 def describe_all(
-    tools: Mapping[str, Tool[..., Any]], *, output_schemas: bool
+    tools: Mapping[str, Tool[..., Any]], *, output_schemas: bool, tasks: bool = False
 ) -> list[tuple[Tool[..., Any], types.Tool]]:
     """The tools with their entries in one order, so that a list does not change with the replica that answers."""
-    return [(tools[name], describe(tools[name], output_schema=output_schemas)) for name in sorted(tools)]
+    return [(tools[name], describe(tools[name], output_schema=output_schemas, tasks=tasks)) for name in sorted(tools)]
 
 
 def render_output(tool: Tool[..., Any], output: Any) -> types.CallToolResult:

@@ -31,6 +31,14 @@ class LimitSettings(BaseModel):
     ] = 512
     turn_timeout: Annotated[float, Field(gt=0, description="Longest turn, seconds.")] = 300.0
     tool_timeout: Annotated[float, Field(gt=0, description="Longest tool call, seconds.")] = 30.0
+    long_tool_timeout: Annotated[float, Field(gt=0, description="The same for a tool declared `long`, seconds.")] = (
+        3_600.0
+    )
+    tasks_per_user: Annotated[PositiveInt, Field(description="Most MCP tasks of a user that are open at once.")] = 16
+    tasks_per_process: Annotated[
+        PositiveInt, Field(description="Most MCP tasks that run at once in one process; more wait.")
+    ] = 16
+    task_hours: Annotated[PositiveInt, Field(description="How long an MCP task and its result are kept, hours.")] = 24
     tool_result_limit: Annotated[PositiveInt, Field(description="Largest result of a tool as JSON, bytes.")] = 1_048_576
     model_calls_per_turn: Annotated[PositiveInt, Field(description="Most model calls in one turn.")] = 12
 

@@ -64,7 +64,7 @@ async def test_a_call_tells_how_far_it_is_on_standard_error(
     database: Database, me: Caller, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runtime = Runtime(settings=load_settings(environment="test"), database=database)
-    answers = Answers(key="k", forms=True)
+    answers = Answers(key="k", can=frozenset({"forms"}))
     with show_call("Choose") as listener, pytest.raises(Asked) as asked:
         await call_tool(runtime, choose, {}, caller=me, surface="cli", listener=listener, answers=answers)
     told = capsys.readouterr()

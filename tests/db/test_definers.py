@@ -28,6 +28,8 @@ CALLS = {
     "'expired_guests', 'expired_logins', 'expired_confirmations']) what, lateral sweep(what, gen_random_uuid(), -1e9, 10) s",
     "find_over": "select count(*) from unnest(array['prunable', 'prunable_calls', 'expired_logins', "
     "'expired_confirmations']) what, lateral find_over(what, -1e9, '-infinity', 10) s",
+    "find_tasks": "select count(*) from unnest(array['free', 'over']) what, "
+    "lateral find_tasks(what, gen_random_uuid(), -1e9, 10) t",
     "find_key": "select count(*) from find_key(gen_random_uuid(), '\\x00')",
     "find_said": "select find_said(id, 'flying'), find_said(id, 'flying', now(), id, 1, 1) from gen_random_uuid() id",
     "find_talks": "select find_talks(id, 'flying', now(), id, 1, 1) from gen_random_uuid() id",

@@ -40,6 +40,7 @@ ACROSS: Mapping[str, str] = {
     "somebody_can_sign_in": "asked at start-up, of credentials",
     "knows_device": "who asks is not known yet; credentials stay on one server",
     "signing_secret": "reads a table without owners",  # pragma: allowlist secret
+    "find_tasks": "as sweep, of tasks",
     "find_over": "as sweep: the one look across owners, which shows ids and times alone",
     "find_talks": "reads the rows of one owner, which it checks to be the transaction's",
     "find_said": "reads the rows of one owner, which it checks to be the transaction's",

@@ -496,7 +496,7 @@ ANSWERS = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["accept", 
 def test_answers_count_for_the_same_questions_in_the_same_order_only(
     given_before: list[tuple[str, Literal["accept", "decline"]]], questions: list[str]
 ) -> None:
-    answers = Answers(key="k", forms=True, urls=True)
+    answers = Answers(key="k", can=frozenset({"forms", "urls"}))
     for message, action in given_before:
         answers = answers.add(Inquiry(message), Reply(action))
     same = 0

@@ -1,8 +1,9 @@
 """A balancer that adds a key: the conformance suite has no way to send one."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from itertools import cycle
+from contextlib import asynccontextmanager, suppress
+from itertools import count
 
 import httpx
 from starlette.applications import Starlette
@@ -15,20 +16,40 @@ from agent_server.testing.serving import serving
 _OF_CONNECTIONS = frozenset({"transfer-encoding", "connection", "content-length", "keep-alive"})
 
 
+_LOOK_SECONDS = 0.1
+"""How often a balancer asks who is ready."""
+
+
 @asynccontextmanager
-async def balance(bases: Sequence[str], key: str) -> AsyncIterator[str]:
-    """The address of a server that hands requests on to those at `bases` in turn, with a key."""
-    turns = cycle(bases)
+async def balance(bases: Sequence[str], key: str, *, asks: bool = False) -> AsyncIterator[str]:
+    """The address of a server that hands requests on to those at `bases` in turn, with a key. One that `asks` whether
+    they are ready hands on to those that were a moment ago, and `bases` may change."""
+    turns, ready = count(), list(bases)
+
+    async def look() -> None:
+        while True:
+            asked = list(bases)
+            answers = await asyncio.gather(*(http.get(f"{base}/readyz") for base in asked), return_exceptions=True)
+            pairs = zip(asked, answers, strict=True)
+            ready[:] = [base for base, answer in pairs if isinstance(answer, httpx.Response) and answer.is_success]
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def hand_on(request: Request) -> Response:
         headers = [(name, value) for name, value in request.headers.items() if name not in _OF_CONNECTIONS]
-        sent = http.build_request(
-            request.method,
-            next(turns) + request.url.path,
-            headers=[*headers, ("authorization", f"Bearer {key}")],
-            content=await request.body(),
-        )
-        answer = await http.send(sent, stream=True)
+        content, answer = await request.body(), None
+        while answer is None:
+            if not ready:
+                await asyncio.sleep(_LOOK_SECONDS)
+                continue
+            sent = http.build_request(
+                request.method,
+                ready[next(turns) % len(ready)] + request.url.path,
+                headers=[*headers, ("authorization", f"Bearer {key}")],
+                content=content,
+            )
+            # Nobody has had it, so another one may: as balancers do.
+            with suppress(httpx.ConnectError):
+                answer = await http.send(sent, stream=True)
 
         async def body() -> AsyncIterator[bytes]:
             try:
@@ -45,4 +66,9 @@ async def balance(bases: Sequence[str], key: str) -> AsyncIterator[str]:
     app = Starlette(routes=[Route("/{path:path}", hand_on, methods=["GET", "POST", "DELETE", "OPTIONS"])])
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(timeout=None, limits=limits) as http, serving(app) as address:  # the suite has its own
-        yield address
+        looking = asyncio.create_task(look()) if asks else None
+        try:
+            yield address
+        finally:
+            if looking is not None:
+                looking.cancel()
