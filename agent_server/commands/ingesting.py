@@ -26,10 +26,12 @@ _Result = TypeVar("_Result")
 _Progress = Callable[[ingestion.Progress], None]
 
 
-async def ingest_with_progress(database: Database, embedder: Embedder, content: Path) -> ingestion.IngestReport:
+async def ingest_with_progress(
+    database: Database, embedder: Embedder, content: Path, *, later: Callable[[], Awaitable[object]] | None = None
+) -> ingestion.IngestReport:
     """Ingest with a bar where standard error is a terminal, and with lines in the log elsewhere."""
     return await _show_progress(
-        "Ingesting", lambda progress: ingestion.ingest(database, embedder, content, progress=progress)
+        "Ingesting", lambda progress: ingestion.ingest(database, embedder, content, progress=progress, later=later)
     )
 
 
@@ -148,6 +150,7 @@ async def _ingest_once(
         say(
             f"{report.added} added, {report.changed} changed, {report.removed} removed, "
             f"{report.unchanged} unchanged; {report.chunks} passages in {report.seconds:.1f} s"
+            + (f"; {report.embedded} embedded anew" if report.embedded else "")
         )
     return 1 if report.problems else 0
 

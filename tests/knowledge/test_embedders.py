@@ -136,15 +136,17 @@ async def test_an_embedder_of_ones_own_is_used_and_left_again(
     own, shipped = get_embedder(f"{stranger}:Trigrams"), get_embedder("wordllama")
     for embedder, other in ((shipped, own), (own, shipped), (shipped, own)):
         report = await ingest(database, embedder, content)
-        assert report.added + report.changed == 2
+        assert report.added + report.embedded == 2
         async with everything(database) as session:
-            sizes = (await session.execute(text("select distinct vector_dims(emb) from chunk"))).scalars().all()
+            sizes = (
+                (await session.execute(text("select distinct vector_dims(emb) from passage_vector"))).scalars().all()
+            )
             assert sizes == [embedder.dimensions]
             found = await search(session, embedder, "apples")
             assert found[0].document == "b.md"
             assert found[0].score > 0.5
-            # a process that has still the other setting: it compares words alone
-            assert [hit.document for hit in await search(session, other, "apples")] == ["b.md"]
+            # a process that has still the other setting: it asks by the embedder whose vectors there are
+            assert await search(session, other, "apples") == found
     assert (await ingest(database, shipped, content)).unchanged == 2
 
 
@@ -171,21 +173,6 @@ def test_the_setting_names_an_embedder_in_the_workspace(write: Write, content: P
     assert (
         "AGENT_SERVER_EMBEDDER: there is no embedder 'trigrams'; there are litellm, openai, wordllama" in refused.stderr
     )
-
-
-async def test_a_search_in_the_middle_of_a_change_of_embedder_finds_old_and_new(
-    stranger: str, write: Write, content: Path, database: Database
-) -> None:
-    write("old.md", "# Old\n\nApples are red.")
-    await ingest(database, get_embedder("wordllama"), content)
-    write("new.md", "# New\n\nApples are green.")
-    (content / "old.md").unlink()
-    own = get_embedder(f"{stranger}:Trigrams")
-    await ingest(database, own, content, prune=False)
-    async with everything(database) as session:
-        hits = await search(session, own, "apples are")
-    assert sorted(hit.document for hit in hits) == ["new.md", "old.md"]
-    assert hits[0].document == "new.md"
 
 
 async def test_an_installed_package_offers_its_embedder_by_name(installed: str) -> None:
