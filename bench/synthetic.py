@@ -79,6 +79,7 @@ def _load_words(passages: int) -> _Words:
     counts = json.loads(gzip.decompress(file.read_bytes()))
     known = sorted((word for word in counts if word.isalpha()), key=lambda word: (-counts[word], word))
     frequent, rare = known[:_FREQUENT], known[_FREQUENT // 4 : _RARE]
+    rare = np.array(rare, dtype=object)
     weights = np.array([counts[word] for word in frequent], dtype=float)
     random = np.random.default_rng(0)
     topics = [list(random.choice(rare, _WORDS_OF_TOPIC)) for _ in range(max(passages // 50, 20))]

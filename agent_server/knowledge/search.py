@@ -126,7 +126,12 @@ class _Vectors:
 
     async def get(self, embedder: Embedder) -> "NDArray[np.float32]":
         if embedder.name not in self._made:
-            (self._made[embedder.name],) = await embedder.embed([self._query])
+            # Some models tell questions from what may answer them.
+            embed_question = getattr(embedder, "embed_question", None)
+            if embed_question is not None:
+                self._made[embedder.name] = await embed_question(self._query)
+            else:
+                (self._made[embedder.name],) = await embedder.embed([self._query])
         return self._made[embedder.name]
 
 

@@ -16,7 +16,11 @@ DENSE_WEIGHT = 0.5
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Texts to vectors whose dot product says how near two texts are in meaning."""
+    """Texts to vectors whose dot product says how near two texts are in meaning.
+
+    It may have a `weight`, what the cosine counts for beside the words, and `async def embed_question(question)`, where the
+    vector of a question is another one than that of a passage.
+    """
 
     @property
     def name(self) -> str:

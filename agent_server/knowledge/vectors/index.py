@@ -31,6 +31,13 @@ _INDEXES = text(f"""
 _TRY_LOCK = text("select pg_try_advisory_lock(:key)")
 
 
+async def analyze(database: Database) -> None:
+    """Have Postgres see how much there is now: it would plan searches of a content just stored as of an empty one."""
+    # Who does not own the tables is told so in a warning that nobody reads; Postgres looks by itself a minute later.
+    async with database.owner.begin() as connection:
+        await connection.exec_driver_sql("analyze chunk, passage_words, passage_vector, term")
+
+
 async def ensure_indexes(database: Database, only: Space | None = None) -> None:
     """Make the index of each space that is large and lacks it, and drop those of spaces that are gone."""
     async with database.transaction(SYSTEM, patient=True) as session:

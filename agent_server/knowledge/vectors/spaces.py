@@ -142,9 +142,10 @@ async def _find_or_add(session: AsyncSession, state: Spaces, embedder: Embedder)
     known = next((space for space in state.spaces.values() if space.name == embedder.name), None)
     if known is None:
         # A number that no space had before: a process that remembers one must not find the vectors of another by it.
-        named = {"id": uuid4().int % 2**31, "name": embedder.name, "dimensions": embedder.dimensions}
+        id = uuid4().int % 2**31
+        named = {"id": id, "name": embedder.name, "dimensions": embedder.dimensions}
         await session.execute(_ADD_SPACE, {**values, **named})
-        return int(named["id"])
+        return id
     if dict(known.made_by) != json.loads(made_by):
         await session.execute(_DESCRIBE_SPACE, {**values, "id": known.id})
     return known.id
