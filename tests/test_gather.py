@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from agent_server.db import Database
-from agent_server.knowledge.fetch import is_public, name_file
+from agent_server.gathering.fetch import is_public, name_file
 from agent_server.testing import copy_database
 from tests import zygote
 from tests.commands import PATIENCE, agent_server, environment

@@ -159,7 +159,7 @@ async def _gather(
     content: Path, source: Path, collection: str | None, allow_private: bool
 ) -> tuple[list[Mistake], list[Mistake]]:
     """Take what a folder or the addresses of a list hold into content/. Returns mistakes and remarks."""
-    from agent_server.knowledge import gather  # noqa: PLC0415  # for this command alone
+    from agent_server.gathering import gather  # noqa: PLC0415  # for this command alone
 
     is_there, is_folder = await asyncio.to_thread(
         lambda: (source.resolve().is_relative_to(content.resolve()), source.is_dir())
@@ -170,7 +170,7 @@ async def _gather(
     if is_folder:
         gathered = await asyncio.to_thread(gather.gather_folder, source, target)
     else:
-        from agent_server.knowledge import fetch  # noqa: PLC0415  # heavy
+        from agent_server.gathering import fetch  # noqa: PLC0415  # heavy
 
         addresses = fetch.read_addresses(source)
         gathered = await _show_progress(

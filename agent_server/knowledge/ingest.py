@@ -19,6 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db import SYSTEM, Database, new_id
+from agent_server.db.grown_indexes import analyze
 from agent_server.errors import Mistake
 from agent_server.folding import fold
 from agent_server.knowledge import markup, rows
@@ -39,7 +40,6 @@ from agent_server.knowledge.parse import (
 )
 from agent_server.knowledge.readers.child import Child
 from agent_server.knowledge.settle import lock, settle
-from agent_server.knowledge.vectors.index import analyze
 from agent_server.knowledge.vectors.renew import renew
 from agent_server.knowledge.vectors.spaces import Spaces, Wish, assign, read_spaces
 from agent_server.knowledge.vectors.texts import about, embedded_text, spell
@@ -133,7 +133,7 @@ async def ingest(
         await _remove(database, gone)
     await settle(database)
     if report.chunks >= MANY:
-        await analyze(database)
+        await analyze(database, ("chunk", "passage_words", "passage_vector", "term"))
     if later is None:
         report.embedded = await renew(database, embedders, pivot=PIVOT)
     elif await _is_waiting(database):
