@@ -8,7 +8,6 @@ approximate index where more than 20,000 passages are looked through (`statement
 """
 
 import asyncio
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 
 # Of 100,000 passages the first five are those of a search without a limit, and 98.8 % of the first ten; a limit of
 # 5,000 finds the same and takes half as long again.
-POSTINGS, POSTINGS_OF_LARGE, MOST_POSTINGS = 5_000, 2_500, 10_000
+POSTINGS, POSTINGS_OF_LARGE = 5_000, 2_500
 """Candidates come from a query's rarest words until so many; every word still scores. More of them where collections are
 searched that are a part of the content: most are outside."""
 FEW = 5_000
@@ -191,7 +190,7 @@ async def _choose(
 def _limit_postings(whole: int, inside: int) -> int:
     if whole <= LARGE:
         return POSTINGS
-    return min(int(POSTINGS_OF_LARGE * math.sqrt(whole / max(inside, 1))), MOST_POSTINGS)
+    return min(int(POSTINGS_OF_LARGE * (whole / max(inside, 1)) ** 0.25), POSTINGS)
 
 
 UrgentPages = Sequence[tuple[str, Sequence[str]]]
