@@ -20,9 +20,10 @@ from agent_server.identity.resolver import create_resolver
 from agent_server.jobs import Job, Jobs
 from agent_server.knowledge.embedders import open_embedder
 from agent_server.knowledge.embedders.base import Embedder
-from agent_server.knowledge.ingest import ingest
+from agent_server.knowledge.ingest import PIVOT, ingest
 from agent_server.knowledge.passages import OwnPassages
 from agent_server.knowledge.resources import announce_pages
+from agent_server.knowledge.vectors.renew import renew
 from agent_server.late import Late
 from agent_server.models.choice import choose_model
 from agent_server.models.served import ServedModel
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 else:
     outside = Late("agent_server.outside.connections")  # few workspaces have such servers
 
-INGEST = "ingest"
+INGEST, EMBED = "ingest", "embed"
 
 
 def create_server(
@@ -138,12 +139,15 @@ def _create_jobs(runtime: Runtime, workspace: Workspace, embedder: Embedder, sle
     settings, database = runtime.settings, runtime.database
 
     async def read_pages() -> None:
-        announce_pages(runtime.resources[Changes], await ingest(database, embedder, workspace.content))
+        report = await ingest(database, embedder, workspace.content, later=lambda: jobs.ask(EMBED))
+        announce_pages(runtime.resources[Changes], report)
 
-    return Jobs(
+    jobs = Jobs(
         database,
         [
             Job(INGEST, read_pages),
+            # A change of embedder takes as long as its server needs; the old vectors serve meanwhile.
+            Job(EMBED, lambda: renew(database, embedder, pivot=PIVOT), beside=True),
             Job(
                 "prune_events",
                 lambda: prune_turns(database, event_hours=settings.event_hours, call_hours=settings.call_hours),
@@ -158,6 +162,7 @@ def _create_jobs(runtime: Runtime, workspace: Workspace, embedder: Embedder, sle
         ],
         sleep,
     )
+    return jobs
 
 
 @dataclass(frozen=True)

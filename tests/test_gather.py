@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import text
 
 from agent_server.db import Database
+from agent_server.gathering.fetch import name_file
 from agent_server.internet import is_public
-from agent_server.knowledge.fetch import name_file
 from agent_server.testing import copy_database
 from tests import zygote
 from tests.commands import PATIENCE, agent_server, environment
@@ -247,7 +247,7 @@ async def test_an_ingest_that_is_killed_is_finished_by_the_next_and_equals_a_fre
     assert (code, report["added"], report["unchanged"]) == (0, 700 - left, left)
     resumed = [*await index(database), await query(database, "select * from compound order by 2, 3")]
     async with everything(database) as session:
-        await session.execute(text("truncate document, chunk, term, corpus, compound"))
+        await session.execute(text("truncate document, chunk, passage_words, passage_vector, term, corpus, compound"))
     ingest(str(source))
     assert resumed == [*await index(database), await query(database, "select * from compound order by 2, 3")]
 

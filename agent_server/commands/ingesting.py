@@ -26,10 +26,12 @@ _Result = TypeVar("_Result")
 _Progress = Callable[[ingestion.Progress], None]
 
 
-async def ingest_with_progress(database: Database, embedder: Embedder, content: Path) -> ingestion.IngestReport:
+async def ingest_with_progress(
+    database: Database, embedder: Embedder, content: Path, *, later: Callable[[], Awaitable[object]] | None = None
+) -> ingestion.IngestReport:
     """Ingest with a bar where standard error is a terminal, and with lines in the log elsewhere."""
     return await _show_progress(
-        "Ingesting", lambda progress: ingestion.ingest(database, embedder, content, progress=progress)
+        "Ingesting", lambda progress: ingestion.ingest(database, embedder, content, progress=progress, later=later)
     )
 
 
@@ -148,6 +150,7 @@ async def _ingest_once(
         say(
             f"{report.added} added, {report.changed} changed, {report.removed} removed, "
             f"{report.unchanged} unchanged; {report.chunks} passages in {report.seconds:.1f} s"
+            + (f"; {report.embedded} embedded anew" if report.embedded else "")
         )
     return 1 if report.problems else 0
 
@@ -156,7 +159,7 @@ async def _gather(
     content: Path, source: Path, collection: str | None, allow_private: bool
 ) -> tuple[list[Mistake], list[Mistake]]:
     """Take what a folder or the addresses of a list hold into content/. Returns mistakes and remarks."""
-    from agent_server.knowledge import gather  # noqa: PLC0415  # for this command alone
+    from agent_server.gathering import gather  # noqa: PLC0415  # for this command alone
 
     is_there, is_folder = await asyncio.to_thread(
         lambda: (source.resolve().is_relative_to(content.resolve()), source.is_dir())
@@ -167,7 +170,7 @@ async def _gather(
     if is_folder:
         gathered = await asyncio.to_thread(gather.gather_folder, source, target)
     else:
-        from agent_server.knowledge import fetch  # noqa: PLC0415  # heavy
+        from agent_server.gathering import fetch  # noqa: PLC0415  # heavy
 
         addresses = fetch.read_addresses(source)
         gathered = await _show_progress(

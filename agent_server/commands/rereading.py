@@ -6,7 +6,7 @@ import socket
 import structlog
 from fastapi import FastAPI
 
-from agent_server.app import INGEST
+from agent_server.app import EMBED, INGEST
 from agent_server.asgi import take_over
 from agent_server.changes import Changes
 from agent_server.commands.terminal import fail
@@ -77,7 +77,8 @@ async def reread(app: FastAPI, *, pages: bool) -> bool:
 
 
 async def _ingest(server: Server) -> None:
-    report = await ingest(server.database, server.runtime.resources[Embedder], server.workspace.content)
+    embedder, later = server.runtime.resources[Embedder], lambda: server.jobs.ask(EMBED)
+    report = await ingest(server.database, embedder, server.workspace.content, later=later)
     announce_pages(server.runtime.resources[Changes], report)
     for problem in report.problems:
         fail(str(problem))

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from uvicorn.loops.auto import auto_loop_factory
 
 from agent_server import toolsets
-from agent_server.app import INGEST, create_server
+from agent_server.app import EMBED, INGEST, create_server
 from agent_server.asgi import create_app
 from agent_server.commands.banner import show_banner, show_restart
 from agent_server.commands.draining import Announce, Draining
@@ -271,7 +271,9 @@ async def _prepare(server: Server) -> str | None:
 
 async def _ingest(server: Server) -> None:
     embedder = server.runtime.resources[Embedder]
-    report = await ingest_with_progress(server.database, embedder, server.workspace.content)
+    report = await ingest_with_progress(
+        server.database, embedder, server.workspace.content, later=lambda: server.jobs.ask(EMBED)
+    )
     for problem in report.problems:
         log.warning("content.skipped", problem=str(problem))
     for remark in report.remarks:

@@ -164,5 +164,7 @@ def drift(connection: Connection) -> Sequence[str]:
 
 
 def is_compared(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
-    """Whether autogenerate looks at a thing: not at tables that no model of this process declares."""
-    return not (kind == "table" and reflected and compare_to is None)
+    """Whether autogenerate looks at a thing: not at tables that no model of this process declares, nor at indexes that are
+    made for what a table holds."""
+    undeclared = reflected and compare_to is None
+    return not (undeclared and (kind == "table" or (kind == "index" and "_hnsw_" in (name or ""))))

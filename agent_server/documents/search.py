@@ -15,10 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from agent_server.db import Executor, storable
 from agent_server.folding import unify
 from agent_server.knowledge.asked import DICTIONARIES, lexical, list_other_words, name_config
-from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.embedders.base import DENSE_WEIGHT, Embedder
 from agent_server.knowledge.passages import Passage
 from agent_server.knowledge.rarity import CONTENT_COUNT, CONTENT_PASSAGES, MAX_WORDS, Rarity
-from agent_server.knowledge.search import DENSE_WEIGHT, MAX_QUERY, SAME_DOCUMENT
+from agent_server.knowledge.search import MAX_QUERY
+from agent_server.knowledge.statement import SAME_DOCUMENT
 from agent_server.knowledge.words import forms_of
 
 COLLECTION = "own documents"

@@ -25,7 +25,9 @@ _KEEP = text("""
     from unnest(cast(:shas as text[]), cast(:vectors as text[])) v(sha, emb) order by sha
     on conflict do nothing""")
 # What no page has any more may come back with the next edit; what is of another model will not.
-_FORGET = text("delete from embedding where owner_id = :owner_id and embedder <> :embedder")
+_FORGET = text("""
+    delete from embedding e where e.owner_id = :owner_id and not exists (
+        select from vector_space s where s.owner_id = e.owner_id and s.name = e.embedder)""")
 
 
 async def embed_once(database: Database, embedder: Embedder, texts: Sequence[str]) -> "NDArray[np.float32]":
@@ -51,8 +53,7 @@ async def embed_once(database: Database, embedder: Embedder, texts: Sequence[str
     return np.stack([known[sha] for sha in shas]) if shas else np.zeros((0, embedder.dimensions), dtype=np.float32)
 
 
-async def forget_others(database: Database, embedder: Embedder) -> None:
-    """Drop the vectors of other models. Every page has those of this one by now."""
-    if getattr(embedder, "is_cached", False):
-        async with database.transaction(SYSTEM, patient=True) as session:
-            await session.execute(_FORGET, {"owner_id": SYSTEM, "embedder": embedder.name})
+async def forget_others(database: Database) -> None:
+    """Drop the vectors of models that nothing is searched by any more."""
+    async with database.transaction(SYSTEM, patient=True) as session:
+        await session.execute(_FORGET, {"owner_id": SYSTEM})

@@ -1,23 +1,41 @@
 """What is said of a collection as a whole: `content/<collection>/collection.yaml`, which need not be there.
 
 language: de
+embedder: {name: openai, model: bge-m3, url: http://localhost:8080/v1, dimensions: 1024, weight: 1.5}
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from agent_server.errors import Mistake, name_known
+from agent_server.knowledge.embedders.base import MAX_DIMENSIONS
 from agent_server.knowledge.languages import CONFIGS
 
 FILE = "collection.yaml"
+MAX_WEIGHT = 10
+_KEYS = ("language", "embedder")
+_EMBEDDER: Mapping[str, tuple[type, ...]] = {
+    "name": (str,),
+    "model": (str,),
+    "url": (str,),
+    "dimensions": (int,),
+    "weight": (int, float),
+}
+"""What is said of a collection's embedder. Its key is a secret, which a file of the content must not have."""
 
 
 def language_of_collection(folder: Path, collection: str) -> str:
     """The language that a collection's file gives, "" where it gives none or has a mistake."""
     return _read(folder, collection)[0]
+
+
+def embedder_of_collection(folder: Path, collection: str) -> Mapping[str, Any] | None:
+    """How the embedder is opened that a collection's file gives, None where it gives none or has a mistake."""
+    return _read(folder, collection)[2]
 
 
 def find_wrong_collections(folder: Path) -> list[Mistake]:
@@ -43,25 +61,52 @@ def normalise_language(given: object) -> str:
     return str(given or "").strip().lower().replace("_", "-").partition("-")[0]
 
 
-def _read(folder: Path, collection: str) -> tuple[str, Sequence[str]]:
+_Said = tuple[str, Sequence[str], Mapping[str, Any] | None]
+
+
+def _read(folder: Path, collection: str) -> _Said:
     file = folder / collection / FILE
     try:
         changed = file.stat().st_mtime_ns
     except OSError:
-        return "", ()
+        return "", (), None
     return _read_version(file, changed)
 
 
 @lru_cache(maxsize=256)
-def _read_version(file: Path, changed: int) -> tuple[str, Sequence[str]]:
-    """The language and the mistakes. `changed` is the version of the file."""
+def _read_version(file: Path, changed: int) -> _Said:
+    """The language, the mistakes and the embedder. `changed` is the version of the file."""
     try:
         read = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (OSError, ValueError, yaml.YAMLError):
-        return "", ["cannot be read as YAML; write keys and values, as in `language: de`"]
+        return "", ["cannot be read as YAML; write keys and values, as in `language: de`"], None
     if not isinstance(read, dict):
-        return "", ["must be keys and values, as in `language: de`"]
-    wrong = [f"{key}: is no key of a collection; there is `language`" for key in read if key != "language"]
+        return "", ["must be keys and values, as in `language: de`"], None
+    wrong = [f"{key}: is no key of a collection; there are {' and '.join(_KEYS)}" for key in read if key not in _KEYS]
+    language, embedder = normalise_language(read.get("language")), read.get("embedder")
     if bad := find_wrong_language(read.get("language")):
-        return "", [*wrong, bad]
-    return normalise_language(read.get("language")), wrong
+        wrong, language = [*wrong, bad], ""
+    if bad := _find_wrong_embedder(embedder):
+        wrong, embedder = [*wrong, bad], None
+    return language, wrong, embedder
+
+
+def _find_wrong_embedder(given: object) -> str | None:
+    if given is None:
+        return None
+    shown = "write `embedder: {name: openai, model: bge-m3, dimensions: 1024}`"
+    if not isinstance(given, dict):
+        return f"embedder: must be keys and values; {shown}"
+    if unknown := [key for key in given if key not in _EMBEDDER]:
+        return f"embedder: {', '.join(map(str, unknown))}: is no key of an embedder; there are {', '.join(_EMBEDDER)}"
+    for key, kinds in _EMBEDDER.items():
+        value = given.get(key)
+        if (value is None and key == "name") or (
+            value is not None and (isinstance(value, bool) or not isinstance(value, kinds))
+        ):
+            return f"embedder: {key}: is missing or of another kind; {shown}"
+    if not 1 <= given.get("dimensions", 1) <= MAX_DIMENSIONS:
+        return f"embedder: dimensions: must be 1 to {MAX_DIMENSIONS}"
+    if not 0 <= given.get("weight", 0) <= MAX_WEIGHT:
+        return f"embedder: weight: must be 0 to {MAX_WEIGHT}"
+    return None

@@ -8,25 +8,27 @@ two processes that ingest the same folder neither wait for each other's rows nor
 
 import asyncio
 import json
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db import SYSTEM, Database, new_id
+from agent_server.db.grown_indexes import analyze
 from agent_server.errors import Mistake
-from agent_server.folding import fold, unify
-from agent_server.knowledge import markup
-from agent_server.knowledge.cache import embed_once, forget_others
-from agent_server.knowledge.chunk import SEPARATOR, VERSION, TextChunk, chunk
-from agent_server.knowledge.collection import find_wrong_collections
+from agent_server.folding import fold
+from agent_server.knowledge import markup, rows
+from agent_server.knowledge.cache import embed_once
+from agent_server.knowledge.chunk import VERSION, TextChunk, chunk
+from agent_server.knowledge.collection import embedder_of_collection, find_wrong_collections
+from agent_server.knowledge.embedders import gather_embedders
 from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.embedders.opened import Embedders
 from agent_server.knowledge.files import content_files, find_links_out, list_unreadable
 from agent_server.knowledge.languages import CONFIGS, spread_unspaced
 from agent_server.knowledge.parse import (
@@ -38,12 +40,13 @@ from agent_server.knowledge.parse import (
 )
 from agent_server.knowledge.readers.child import Child
 from agent_server.knowledge.settle import lock, settle
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from agent_server.knowledge.vectors.renew import renew
+from agent_server.knowledge.vectors.spaces import Spaces, Wish, assign, read_spaces
+from agent_server.knowledge.vectors.texts import about, embedded_text, spell
 
 BATCH = 128
+MANY = 1_000
+"""Passages after which Postgres is told that there are more."""
 # The pivot is a constant: with the true mean, each new page would change the stored half of every chunk. Chunks are cut
 # to one size, so the true mean stays near: 96 and 111 in the two judged collections. Between 50 and 110 nDCG@10 moves
 # by less than .01.
@@ -51,51 +54,8 @@ PIVOT = 110.0
 """The length, in counted words, that BM25 takes as the mean."""
 _WORDS = 3
 """Of what is left out of the words of a chunk. A change here re-ingests everything."""
-# A number before a name ("01-intro.md") sorts the files and says nothing of the page.
-_ORDERING = re.compile(r"(^|/)\d+[-_.]\s*")
 
 _STORED = text("select path, id, sha from document where owner_id = :owner_id")
-
-# All rows are one JSON parameter: a batch can have more values than the 32,767 parameters of one statement.
-# On a conflict the row is updated and not replaced: a document keeps its id when its text changes.
-_DOCUMENTS = text("""
-    insert into document (owner_id, id, path, collection, title, description, language, urgent, text, sha,
-                          created_at, updated_at)
-    select :owner_id, r.id, r.path, r.collection, r.title, r.description, r.language, r.urgent, r.text, r.sha, now(), now()
-    from jsonb_to_recordset(cast(:rows as jsonb)) as r(id uuid, path text, collection text, title text,
-         description text, language text, urgent text[], text text, sha text)
-    on conflict (owner_id, path) do update set collection = excluded.collection, title = excluded.title,
-        description = excluded.description, language = excluded.language, urgent = excluded.urgent, text = excluded.text, sha = excluded.sha,
-        updated_at = excluded.updated_at""")
-
-# A word of `about` counts twice, one of `words` once. Without the `offset 0` each text would be parsed twice.
-_CHUNKS = text("""
-    insert into chunk (owner_id, id, document_id, ordinal, passage, collection, heading, text, start_offset, end_offset,
-                       tsv, lex, emb)
-    select :owner_id, r.id, r.document_id, r.ordinal, r.passage, r.collection, r.heading, r.text, r.start, r."end",
-           v.tsv, lexvec(v.tsv, cast(:pivot as real)), cast(r.emb as halfvec)
-    from jsonb_to_recordset(cast(:rows as jsonb)) as r(id uuid, document_id uuid, ordinal int, passage text,
-         collection text, heading text, text text, start int, "end" int, config regconfig, about text, words text, emb text)
-    cross join lateral (select setweight(to_tsvector(r.config, r.about), 'A')
-                            || setweight(to_tsvector(r.config, r.words), 'D') as tsv offset 0) v""")
-
-# `materialized`, because the rows are read twice.
-_COUNT = """
-    with counted as materialized (
-        select tsv from chunk where owner_id = :owner_id and document_id = any(cast(:ids as uuid[]))),
-    sized as (
-        insert into corpus (owner_id, n_chunks, pivot)
-        select cast(:owner_id as uuid), {sign} count(*), :pivot from counted
-        on conflict (owner_id) do update set n_chunks = corpus.n_chunks + excluded.n_chunks, stale = true)
-    insert into term (owner_id, lexeme, n)
-    select cast(:owner_id as uuid), lexeme, {sign} count(*)
-    from counted cross join unnest(tsvector_to_array(tsv)) lexeme group by lexeme
-    on conflict (owner_id, lexeme) do update set n = term.n + excluded.n"""
-_COUNT_IN, _COUNT_OUT = text(_COUNT.format(sign="+")), text(_COUNT.format(sign="-"))
-
-_FORGET_CHUNKS = text("delete from chunk where owner_id = :owner_id and document_id = any(cast(:ids as uuid[]))")
-_FORGET_TERMS = text("delete from term where owner_id = :owner_id and n = 0")
-_FORGET_DOCUMENTS = text("delete from document where owner_id = :owner_id and id = any(cast(:ids as uuid[]))")
 
 
 @dataclass(frozen=True)
@@ -111,6 +71,8 @@ class Progress:
 class IngestReport:
     """What an ingest did. It counts documents and chunks. A page with a mistake keeps its previous version.
 
+    `embedded` are the passages that were there and have vectors of another embedder now.
+
     `remarks` are of files that were read now; those of unchanged pages were told before. `paths` are of the pages that
     were added, changed or removed.
     """
@@ -120,6 +82,7 @@ class IngestReport:
     removed: int = 0
     unchanged: int = 0
     chunks: int = 0
+    embedded: int = 0
     problems: list[Mistake] = field(default_factory=list)
     remarks: list[Mistake] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -128,12 +91,13 @@ class IngestReport:
 
 @dataclass(frozen=True)
 class _PreparedPage:
-    """A page with its chunks and their vectors as pgvector spells them."""
+    """A page with its chunks and their vectors as pgvector spells them, None where no embedder makes them."""
 
     page: ContentPage
     sha: str
     chunks: Sequence[TextChunk]
-    vectors: Sequence[str]
+    space: int | None
+    vectors: Sequence[str | None]
 
 
 async def ingest(
@@ -143,36 +107,65 @@ async def ingest(
     *,
     progress: Callable[[Progress], None] | None = None,
     prune: bool = True,
+    later: Callable[[], Awaitable[object]] | None = None,
 ) -> IngestReport:
     """Bring the index to what `content` holds. An unchanged page costs a read and a hash, no embedding and no write.
 
-    `prune=False` keeps documents whose files are gone. Raises Unavailable when the database goes away; what was
-    committed by then stays, the rest comes with the next run.
+    Where another embedder is wanted than before, its vectors are made at the end; with `later` that is called instead,
+    and has `renew` do it. `prune=False` keeps documents whose files are gone. Raises Unavailable when the database goes
+    away; what was committed by then stays, the rest comes with the next run.
     """
     started = time.perf_counter()
-    report = IngestReport()
-    async with database.transaction(SYSTEM) as session:
+    report, embedders = IngestReport(), gather_embedders(embedder)
+    wishes = await asyncio.to_thread(_list_wishes, content, embedders)
+    async with database.transaction(SYSTEM, patient=True) as session:
+        await lock(session)
+        await assign(session, wishes, PIVOT)
+        spaces = await read_spaces(session)
         stored = {path: sha for path, (_, sha) in (await _read_stored(session)).items()}
     with Child() as child:
         # Reading a large folder takes seconds, which would hold up every stream of a running server.
-        todo, kept = await asyncio.to_thread(_find_changed, content, stored, embedder, report)
-        batches = _Batches(content, child, report, kept)
-        await _store_all(database, todo, batches, embedder, report, progress, stored)
+        todo, kept = await asyncio.to_thread(_find_changed, content, stored, report)
+        batches = _Batches(content, child, report, kept, embedders, spaces)
+        await _store_all(database, todo, batches, report, progress, stored)
     gone = [path for path in stored if path not in kept] if prune else []
     if gone:
         await _remove(database, gone)
     await settle(database)
-    if not report.problems:
-        await forget_others(database, embedder)
+    if report.chunks >= MANY:
+        await analyze(database, ("chunk", "passage_words", "passage_vector", "term"))
+    if later is None:
+        report.embedded = await renew(database, embedders, pivot=PIVOT)
+    elif await _is_waiting(database):
+        await later()
     report.removed = len(gone)
     report.paths += gone
     report.seconds = time.perf_counter() - started
     return report
 
 
-def _find_changed(
-    content: Path, stored: Mapping[str, str], embedder: Embedder, report: IngestReport
-) -> tuple[list[Path], set[str]]:
+async def _is_waiting(database: Database) -> bool:
+    async with database.transaction(SYSTEM) as session:
+        return (await read_spaces(session)).is_waiting
+
+
+def _list_wishes(content: Path, embedders: Embedders) -> Mapping[str, Wish]:
+    """What each collection is to be searched by."""
+    names = {_collection_of(path, content) for path in content_files(content)} if content.is_dir() else set()
+    wishes = {}
+    for name in sorted(names):
+        made_by = embedder_of_collection(content, name) if name else None
+        weight = (made_by or {}).get("weight")
+        wishes[name] = Wish(embedders if made_by is None else embedders.open(made_by), weight)
+    return wishes
+
+
+def _collection_of(path: Path, content: Path) -> str:
+    parts = path.relative_to(content).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def _find_changed(content: Path, stored: Mapping[str, str], report: IngestReport) -> tuple[list[Path], set[str]]:
     """The files that have to be read, and the paths that keep what is stored of them."""
     if not content.is_dir():
         return [], set()
@@ -183,7 +176,7 @@ def _find_changed(
     kept = set(list_unreadable(content))
     for path in content_files(content):
         source = open_source(path, content)
-        if isinstance(source, Source) and stored.get(source.path) == _sha(source, embedder):
+        if isinstance(source, Source) and stored.get(source.path) == _sha(source):
             kept.add(source.path)
             report.unchanged += 1
         else:
@@ -199,9 +192,23 @@ class _Batches:
     child: Child
     report: IngestReport
     kept: set[str]
+    embedders: Embedders
+    spaces: Spaces
 
     def read(self, files: Sequence[Path]) -> list[ContentPage]:
         return [page for path in files if (page := self._take(path, read_file(path, self.content, self.child)))]
+
+    def space_of(self, page: ContentPage) -> int | None:
+        """The space that the page's collection is searched in."""
+        served = self.spaces.collections.get(page.collection)
+        return None if served is None or self.find_maker(served.space) is None else served.space
+
+    def find_maker(self, space: int | None) -> Embedder | None:
+        """What makes the vectors of a space; None where it is there no more."""
+        if space is None:
+            return None
+        found = self.spaces.spaces[space]
+        return self.embedders.find(found.name, found.made_by)
 
     def _take(self, path: Path, reading: FileReading) -> ContentPage | None:
         self.report.problems += reading.mistakes
@@ -212,9 +219,9 @@ class _Batches:
         return reading.page
 
 
-def _sha(page: ContentPage | Source, embedder: Embedder) -> str:
+def _sha(page: ContentPage | Source) -> str:
     # All that the stored rows are made with: when one of these changes, old and new rows do not fit together.
-    return f"{page.sha}/{VERSION}/{_WORDS}/{embedder.name}/{PIVOT:g}"
+    return f"{page.sha}/{VERSION}/{_WORDS}/{PIVOT:g}"
 
 
 async def _read_stored(session: AsyncSession) -> dict[str, tuple[UUID, str]]:
@@ -225,7 +232,6 @@ async def _store_all(
     database: Database,
     files: Sequence[Path],
     batches: _Batches,
-    embedder: Embedder,
     report: IngestReport,
     progress: Callable[[Progress], None] | None,
     stored: Mapping[str, str],
@@ -234,7 +240,7 @@ async def _store_all(
     firsts = range(0, len(files), BATCH)
 
     def begin(first: int) -> asyncio.Task[list[_PreparedPage]]:
-        return asyncio.create_task(_prepare(database, files[first : first + BATCH], batches, embedder))
+        return asyncio.create_task(_prepare(database, files[first : first + BATCH], batches))
 
     upcoming = begin(0) if files else None
     for first in firsts:
@@ -253,35 +259,33 @@ async def _store_all(
         progress(Progress(len(files), len(files), ""))
 
 
-async def _prepare(
-    database: Database, files: Sequence[Path], batches: _Batches, embedder: Embedder
-) -> list[_PreparedPage]:
+async def _prepare(database: Database, files: Sequence[Path], batches: _Batches) -> list[_PreparedPage]:
     """The pages of these files, cut and embedded."""
     # A batch takes tenths of a second, so none of it is done on the event loop.
     chunked = await asyncio.to_thread(lambda: [(page, chunk(page)) for page in batches.read(files)])
-    texts = [unify(f"{_about(page, piece)}\n{piece.words}") for page, pieces in chunked for piece in pieces]
-    vectors = await embed_once(database, embedder, texts)
-    spelled = iter(await asyncio.to_thread(_spell, vectors))
-    return [
-        _PreparedPage(page, _sha(page, embedder), pieces, [next(spelled) for _ in pieces]) for page, pieces in chunked
+    prepared: dict[str, _PreparedPage] = {}
+    for space in {batches.space_of(page) for page, _ in chunked}:
+        pages = [(page, pieces) for page, pieces in chunked if batches.space_of(page) == space]
+        vectors = await _embed(database, batches, space, pages)
+        for page, pieces in pages:
+            prepared[page.path] = _PreparedPage(page, _sha(page), pieces, space, [next(vectors) for _ in pieces])
+    return [prepared[page.path] for page, _ in chunked]
+
+
+async def _embed(
+    database: Database, batches: _Batches, space: int | None, pages: Sequence[tuple[ContentPage, Sequence[TextChunk]]]
+) -> Iterator[str | None]:
+    """The vectors of all chunks in their order."""
+    maker = batches.find_maker(space)
+    if maker is None:
+        return iter([None] * sum(len(pieces) for _, pieces in pages))
+    texts = [
+        embedded_text(page.path, piece.heading, page.description, page.tags, piece.text)
+        for page, pieces in pages
+        for piece in pieces
     ]
-
-
-def _spell(vectors: "NDArray[np.float32]") -> list[str]:
-    """The vectors as pgvector reads them."""
-    # A halfvec keeps 3 to 4 digits. Rounded as float32, the numbers would be spelled with 17 digits.
-    return [str(vector) for vector in vectors.astype("float64").round(5).tolist()]
-
-
-def _about(page: ContentPage, piece: TextChunk) -> str:
-    """What a chunk is about beside its text.
-
-    These are its headings, what the page says of itself, and the page's name.
-    """
-    # Measured on the documentation of four projects: MRR is .89 with description, tags and name, and .86 without. The
-    # name may repeat the title: leaving the repeated words out costs .01, because they count the title once more.
-    name = re.sub(r"[-_/.]+", " ", _ORDERING.sub(r"\1", page.path.rpartition(".")[0]))
-    return " ".join((piece.heading.replace(SEPARATOR, " "), page.description, *page.tags, name))
+    vectors = await embed_once(database, maker, texts)
+    return iter(await asyncio.to_thread(spell, vectors))
 
 
 async def _store(database: Database, prepared: Sequence[_PreparedPage]) -> None:
@@ -294,10 +298,10 @@ async def _store(database: Database, prepared: Sequence[_PreparedPage]) -> None:
         ids = {one.page.path: stored[one.page.path][0] if one.page.path in stored else new_id() for one in todo}
         await _forget_chunks(session, [ids[path] for path in ids if path in stored])
         documents = [_document(ids[one.page.path], one) for one in todo]
-        await session.execute(_DOCUMENTS, {"owner_id": SYSTEM, "rows": json.dumps(documents)})
-        rows = [row for one in todo for row in _rows(ids[one.page.path], one)]
-        await session.execute(_CHUNKS, {"owner_id": SYSTEM, "pivot": PIVOT, "rows": json.dumps(rows)})
-        await session.execute(_COUNT_IN, {"owner_id": SYSTEM, "pivot": PIVOT, "ids": list(ids.values())})
+        await session.execute(rows.DOCUMENTS, {"owner_id": SYSTEM, "rows": json.dumps(documents)})
+        chunks = [row for one in todo for row in _rows(ids[one.page.path], one)]
+        await session.execute(rows.CHUNKS, {"owner_id": SYSTEM, "pivot": PIVOT, "rows": json.dumps(chunks)})
+        await session.execute(rows.COUNT_IN, {"owner_id": SYSTEM, "pivot": PIVOT, "ids": list(ids.values())})
 
 
 def _document(id: UUID, one: _PreparedPage) -> dict[str, Any]:
@@ -309,6 +313,7 @@ def _document(id: UUID, one: _PreparedPage) -> dict[str, Any]:
         "description": one.page.description,
         "language": one.page.language,
         "urgent": list(one.page.urgent),
+        "tags": list(one.page.tags),
         "text": one.page.text,
         "sha": one.sha,
     }
@@ -327,8 +332,9 @@ def _rows(document_id: UUID, one: _PreparedPage) -> Iterator[dict[str, Any]]:
             "start": piece.start,
             "end": piece.end,
             "config": CONFIGS[one.page.language],
-            "about": spread_unspaced(fold(_about(one.page, piece))),
+            "about": spread_unspaced(fold(about(one.page.path, piece.heading, one.page.description, one.page.tags))),
             "words": spread_unspaced(fold(" ".join((piece.words, *markup.list_code_names(piece.words))))),
+            "space": one.space,
             "emb": vector,
         }
 
@@ -339,15 +345,16 @@ async def _remove(database: Database, paths: Sequence[str]) -> None:
         stored = await _read_stored(session)
         ids = [stored[path][0] for path in paths if path in stored]
         await _forget_chunks(session, ids)
-        await session.execute(_FORGET_DOCUMENTS, {"owner_id": SYSTEM, "ids": ids})
+        await session.execute(rows.FORGET_DOCUMENTS, {"owner_id": SYSTEM, "ids": ids})
 
 
 async def _forget_chunks(session: AsyncSession, document_ids: Sequence[UUID]) -> None:
     if not document_ids:
         return
     values = {"owner_id": SYSTEM, "ids": document_ids}
+    spaces = [*(await read_spaces(session)).spaces]
     # The counts first: they are taken from the chunks, which the next statement deletes.
-    await session.execute(_COUNT_OUT, {**values, "pivot": PIVOT})
-    await session.execute(_FORGET_CHUNKS, values)
+    await session.execute(rows.COUNT_OUT, {**values, "pivot": PIVOT})
+    await session.execute(rows.FORGET_CHUNKS, {**values, "spaces": spaces})
     # Words that no chunk has any more would pile up with every edit.
-    await session.execute(_FORGET_TERMS, {"owner_id": SYSTEM})
+    await session.execute(rows.FORGET_TERMS, {"owner_id": SYSTEM})

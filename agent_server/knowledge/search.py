@@ -3,84 +3,54 @@
 A passage's score is its BM25 as a share of the highest BM25 that any passage could have for this query, plus half its
 cosine similarity. The sum is comparable between queries, so that "nothing relevant" has a threshold.
 
-Both halves are exact. A content of more than about 20,000 chunks wants a partial HNSW index for its dense half, which is
-not built yet.
+Each collection is searched by the vectors of one embedder (`vectors.spaces`). The meaning is compared exactly, and by an
+approximate index where more than 20,000 passages are looked through (`statement`).
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db import SYSTEM, Executor, storable
-from agent_server.errors import NotFound, quote_value
+from agent_server.errors import NotFound, Unavailable, quote_value
 from agent_server.folding import unify
-from agent_server.knowledge.asked import ASKED, DICTIONARIES, lexical, list_other_words, name_config
+from agent_server.knowledge.asked import DICTIONARIES, lexical, list_other_words, name_config
 from agent_server.knowledge.asked import list_words as list_asked_words
+from agent_server.knowledge.embedders import gather_embedders
 from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.embedders.opened import Embedders, weight_of
 from agent_server.knowledge.languages import WITH_COMPOUNDS
 from agent_server.knowledge.passages import Passage
+from agent_server.knowledge.statement import Part, Shape, build
 from agent_server.knowledge.urgent import Lexicon, Phrases, compile_phrases, list_words
+from agent_server.knowledge.vectors.index import LARGE
+from agent_server.knowledge.vectors.spaces import Spaces, read_spaces
 
-POOL = 100
-"""Candidates that each half brings in."""
-# At 100,000 chunks the lexical half takes 9 ms with this limit and 60 ms without. The first ten stay the same.
-MAX_POSTINGS = 5000
-"""Candidates come from a query's rarest words until this many; every word still scores."""
-# nDCG@10 over eight collections is .673; .4 and .7 give .671. Rank fusion loses .05, the best `ts_rank` has .591.
-DENSE_WEIGHT = 0.5
-# One long page must not take every place. Measured on the documentation of four projects: of the pages that answer, 5
-# in 100 more are among ten passages, and no fewer answers among five. A fixed number per page is worse at both.
-SAME_DOCUMENT = 0.85
-"""Each further passage of a document counts this much of the one before when passages are chosen."""
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Of 100,000 passages the first five are those of a search without a limit, and 98.8 % of the first ten; a limit of
+# 5,000 finds the same and takes half as long again.
+POSTINGS, POSTINGS_OF_LARGE = 5_000, 2_500
+"""Candidates come from a query's rarest words until so many; every word still scores. More of them where collections are
+searched that are a part of the content: most are outside."""
+FEW = 5_000
+"""Passages of which all words are read: to look them up in the index would find more outside than inside."""
+REMEMBERED = 30.0
+"""Seconds after which the sizes of collections are read again."""
+ATTEMPTS = 5
 FIRST_TITLES = 3
 """Titles of a collection that tell what it is about."""
 MAX_QUERY = 4_000
 """Characters of a query that are read."""
-
-# Comparing vectors of two sizes is an error, and both are there while pages are embedded anew: hence `vector_dims`. It
-# costs nothing that can be measured, since the comparison reads the vector anyway.
-# - `found` has the kin of the asked words too (`asked`).
-# - `rn <= 2`: where all words are frequent, the two rarest still give candidates.
-# - `quote_literal`: a word of the content may hold signs that are operators in a tsquery.
-# - `+ 0` keeps the planner from an HNSW index, which is slower for less than about 20,000 chunks and loses hits.
-# - 'NaN' is the cosine with a passage without tokens, whose vector is all zeros.
-# - Ties are broken by `passage`, so that the same query always gives the same order.
-_SEARCH = text(f"""
-    with {ASKED},
-    o as materialized (
-        select string_agg(quote_literal(lexeme), ' | ')::tsquery as tq
-        from (select lexeme, sum(df) over (order by df, lexeme) as total, row_number() over (order by df, lexeme) as rn
-              from found) y
-        where total <= {MAX_POSTINGS} or rn <= 2),
-    lexical as (
-        select c.id from chunk c, q, o
-        where c.owner_id = :owner_id and c.tsv @@ o.tq and (:everywhere or c.collection = any(cast(:collections as text[])))
-        order by c.lex <#> q.sv limit {POOL}),
-    dense as (
-        select c.id from chunk c
-        where :has_vector and vector_dims(c.emb) = :dimensions and c.owner_id = :owner_id
-          and (:everywhere or c.collection = any(cast(:collections as text[])))
-        order by (c.emb <=> cast(:vector as halfvec)) + 0 limit {POOL}),
-    candidates as (
-        select c.id, c.document_id, c.passage,
-               least(coalesce(-(c.lex <#> q.sv) / nullif(q.bound, 0), 0), 1) + case
-               when :has_vector and vector_dims(c.emb) = :dimensions
-               then coalesce(cast(:dense_weight as float8) * nullif(1 - (c.emb <=> cast(:vector as halfvec)), 'NaN'), 0) else 0 end as score
-        from (select id from lexical union select id from dense) found
-        join chunk c on c.owner_id = :owner_id and c.id = found.id cross join q),
-    ranked as (
-        select *, row_number() over (partition by document_id order by score desc, passage) - 1 as above
-        from candidates where score >= :min_score),
-    chosen as (
-        select id, score from ranked order by score * power({SAME_DOCUMENT}, above) desc, passage limit :limit)
-    select c.passage, d.path, c.collection, d.title, c.heading, c.text, c.start_offset, c.end_offset, chosen.score
-    from chosen join chunk c on c.owner_id = :owner_id and c.id = chosen.id
-    join document d on d.owner_id = c.owner_id and d.id = c.document_id
-    order by chosen.score desc, c.passage""")  # noqa: S608  # the values are constants of this module
 
 _PASSAGE = """
     select c.passage, d.path, c.collection, d.title, c.heading, c.text, c.start_offset, c.end_offset, 0.0::float8
@@ -122,7 +92,7 @@ async def search(
     nothing or little, operators are words.
     """
     query = unify(storable(query[:MAX_QUERY])).strip()
-    (vector,) = await embedder.embed([query])
+    embedders = gather_embedders(embedder)
     values = {
         "owner_id": owner,
         "query": lexical(query),
@@ -130,17 +100,97 @@ async def search(
         "words": list_asked_words(query),
         "compounding": WITH_COMPOUNDS,
         **list_other_words(query),
-        "vector": "[" + ",".join(f"{x:.6g}" for x in vector) + "]",
-        # A text without tokens has a vector of zeros, and its cosine with anything is NaN.
-        "has_vector": bool(vector.any()),
-        "dense_weight": getattr(embedder, "weight", DENSE_WEIGHT),
-        "dimensions": len(vector),
         "everywhere": collections is None,
         "collections": list(collections or ()),
         "limit": limit,
         "min_score": min_score,
     }
-    return [Passage(*row) for row in await session.execute(_SEARCH, values)]
+    vectors = _Vectors(query)
+    for _ in range(ATTEMPTS):
+        spaces = await _recall(session, owner)
+        shape, chosen = await _choose(spaces, embedders, collections, vectors)
+        rows = (await session.execute(build(shape), {**values, **chosen})).all()
+        if not rows[0].is_past:
+            return [Passage(*row[1:]) for row in rows if row.passage is not None]
+        _forget(session)
+    raise Unavailable("The content is being changed; ask again")
+
+
+class _Vectors:
+    """The vectors of a question, each made once."""
+
+    def __init__(self, query: str) -> None:
+        self._query = query
+        self._made: dict[str, NDArray[np.float32]] = {}
+
+    async def get(self, embedder: Embedder) -> "NDArray[np.float32]":
+        if embedder.name not in self._made:
+            # Some models tell questions from what may answer them.
+            embed_question = getattr(embedder, "embed_question", None)
+            if embed_question is not None:
+                self._made[embedder.name] = await embed_question(self._query)
+            else:
+                (self._made[embedder.name],) = await embedder.embed([self._query])
+        return self._made[embedder.name]
+
+
+# By the engine of a database: what is in one says nothing of another.
+_remembered: WeakKeyDictionary[Any, dict[UUID, tuple[float, Spaces]]] = WeakKeyDictionary()
+
+
+async def _recall(session: AsyncSession, owner: UUID) -> Spaces:
+    """What the collections of an owner are searched by, as this process has read it last."""
+    known = _remembered.setdefault(session.bind, {})
+    read, spaces = known.get(owner, (0.0, None))
+    if spaces is None or time.monotonic() - read > REMEMBERED:
+        spaces = await read_spaces(session, owner)
+        known[owner] = (time.monotonic(), spaces)
+    return spaces
+
+
+def _forget(session: AsyncSession) -> None:
+    _remembered.pop(session.bind, None)
+
+
+async def _choose(
+    spaces: Spaces, embedders: Embedders, collections: Sequence[str] | None, vectors: _Vectors
+) -> tuple[Shape, dict[str, Any]]:
+    """The shape of the statement, and the parameters that it has for its parts."""
+    within = [one for one in spaces.collections.values() if collections is None or one.collection in collections]
+    whole = sum(one.passages for one in spaces.collections.values())
+    inside = sum(one.passages for one in within)
+    values: dict[str, Any] = {
+        "version": spaces.version,
+        "most_postings": _limit_postings(whole, inside),
+    }
+    parts: list[Part] = []
+    # Collections of one space may differ in what its meaning counts for.
+    for space, weight in sorted({(one.space, one.weight) for one in within}, key=repr):
+        found = spaces.spaces[space]
+        maker = embedders.find(found.name, found.made_by)
+        if maker is None:
+            continue  # words alone, until the vectors of the embedder that there is are made
+        served = [one for one in within if (one.space, one.weight) == (space, weight)]
+        # Only where nothing else is in the space: vectors that are being made for other collections are not searched.
+        is_whole = len(served) == len(spaces.collections) and all(one.wanted in (None, space) for one in served)
+        vector, n = await vectors.get(maker), len(parts)
+        many = sum(one.passages for one in served) >= LARGE
+        parts.append(Part(space, found.dimensions, is_whole, found.has_index and many))
+        values |= {
+            f"vector{n}": "[" + ",".join(f"{x:.6g}" for x in vector) + "]",
+            # A text without tokens has a vector of zeros, and its cosine with anything is NaN.
+            f"has_vector{n}": bool(vector.any()),
+            f"weight{n}": weight_of(maker) if weight is None else weight,
+        }
+        if not is_whole:
+            values[f"served{n}"] = [one.collection for one in served]
+    return Shape(tuple(parts), by_index=collections is None or inside > FEW or whole <= LARGE), values
+
+
+def _limit_postings(whole: int, inside: int) -> int:
+    if whole <= LARGE:
+        return POSTINGS
+    return min(int(POSTINGS_OF_LARGE * (whole / max(inside, 1)) ** 0.25), POSTINGS)
 
 
 UrgentPages = Sequence[tuple[str, Sequence[str]]]

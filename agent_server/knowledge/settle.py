@@ -2,6 +2,7 @@
 
     configs    which text-search configurations the pages have, that of most pages first
     compound   which words of the content are made of two others of it (Trockenanzug: trocken, anzug)
+    passages   how many each collection has
 
 Whoever changes chunks sets `corpus.stale` in the same transaction. So what an ingest that was killed left undone is done
 by the next one, and of two at once the later one does it last.
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent_server.db import SYSTEM, Database
 from agent_server.knowledge.languages import CONFIGS, WITH_COMPOUNDS
+from agent_server.knowledge.vectors.spaces import count_passages
 
 _LOCK = 7_300_422
 
@@ -54,4 +56,5 @@ async def settle(database: Database) -> None:
         for config in configs:
             if config in WITH_COMPOUNDS:
                 await session.execute(_COMPOUNDS, {**values, "dictionary": f"{config}_stem"})
+        await count_passages(session)
         await session.execute(_SETTLE, {**values, "configs": configs})

@@ -66,7 +66,13 @@ class Carrier:
 
     async def _call(self, tool: Tool[..., Any], attempt: Attempt) -> None:
         task = attempt.task
-        ledger = TaskLedger(lease=attempt.lease, task=task, tool=tool, render=lambda outcome: _render(tool, outcome))
+        ledger = TaskLedger(
+            lease=attempt.lease,
+            task=task,
+            tool=tool,
+            render=lambda outcome: _render(tool, outcome),
+            listener=attempt.listener,
+        )
         can: Any = frozenset(task.can)
         try:
             await call_tool(
@@ -76,7 +82,6 @@ class Carrier:
                 caller=attempt.caller,
                 surface="mcp",
                 ledger=ledger,
-                listener=attempt.listener,
                 answers=Answers(key=ledger.idempotency_key, given=given_of(task), can=can),
             )
         except Asked as asked:

@@ -79,6 +79,7 @@ def make_tool(server: OutsideServer, pin: Pin, file: Path, line: int) -> Tool[..
         reconcile=None,
         losses=None,
         per_hour=None,
+        long=False,
         file=str(file),
         line=line,
         declared=Declared(takes, lambda arguments: _check(pin.name, takes, arguments)),

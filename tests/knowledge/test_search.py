@@ -13,12 +13,11 @@ from sqlalchemy import event, text
 
 from agent_server.db import Database
 from agent_server.errors import NotFound
-from agent_server.knowledge.embedders.base import Embedder
+from agent_server.knowledge.embedders.base import DENSE_WEIGHT, Embedder
 from agent_server.knowledge.embedders.wordllama import WordLlama
 from agent_server.knowledge.ingest import ingest
 from agent_server.knowledge.passages import Passage
 from agent_server.knowledge.search import (
-    DENSE_WEIGHT,
     find_urgent,
     get_passage,
     list_documents,
@@ -203,6 +202,7 @@ async def test_the_best_are_the_first_of_more(find: Find) -> None:
 
 
 async def test_a_query_is_one_statement(find: Find) -> None:
+    await find("how many books")  # reads what is searched by, which is remembered
     statements: list[str] = []
     listen = (find.database.owner.sync_engine, "before_cursor_execute")
 
@@ -263,7 +263,10 @@ async def test_a_passage_without_any_token_is_no_trouble(
     await ingest(database, embedder, content)
     async with everything(database) as session:
         await session.execute(
-            text("update chunk set emb = array_fill(0, array[vector_dims(emb)])::halfvec where heading = 'Pears'")
+            text(
+                "update passage_vector set emb = array_fill(0, array[vector_dims(emb)])::halfvec "
+                "where chunk_id = (select id from chunk where heading = 'Pears')"
+            )
         )
     hits = await Find(database, embedder)("apples and pears")
     assert sorted(hit.title for hit in hits) == ["Apples", "Pears"]

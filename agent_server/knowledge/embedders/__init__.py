@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from agent_server.errors import InvalidInput, name_known
 from agent_server.knowledge.embedders.base import MAX_DIMENSIONS, Embedder
+from agent_server.knowledge.embedders.opened import Embedders, MadeBy
 from agent_server.knowledge.embedders.remote import REMOTE, create_remote, find_problem
 from agent_server.settings import Settings
 
@@ -19,9 +20,33 @@ FACTORY = "create_embedder"
 _SETTING = "AGENT_SERVER_EMBEDDER"
 
 
-def open_embedder(settings: Settings) -> Embedder:
+def open_embedder(settings: Settings) -> Embedders:
     """The embedder of the settings. Raises InvalidInput."""
-    return create_remote(settings) if settings.embedder in REMOTE else get_embedder(settings.embedder)
+    default = create_remote(settings) if settings.embedder in REMOTE else get_embedder(settings.embedder)
+    return Embedders(default, lambda made_by: _open(settings, made_by))
+
+
+def _open(settings: Settings, made_by: MadeBy) -> Embedder:
+    """An embedder beside that of the settings, which gives it its key and its time."""
+    chosen = {f"embedder_{name}": made_by.get(name) for name in ("model", "url", "dimensions")}
+    chosen["embedder_weight"] = made_by.get("weight", settings.embedder_weight)
+    changed = settings.model_copy(update={"embedder": made_by.get("name", settings.embedder), **chosen})
+    return create_remote(changed) if changed.embedder in REMOTE else reopen(made_by)
+
+
+def reopen(made_by: MadeBy) -> Embedder:
+    """An embedder by its name. Raises InvalidInput."""
+    name = str(made_by.get("name"))
+    module, _, attribute = name.partition(":")
+    # What stands in the database is called only where it is the class of an embedder.
+    if attribute and not (isinstance(kind := _import_attribute(module, attribute), type) and hasattr(kind, "embed")):
+        _refuse(module, f"{attribute} is no class of an embedder", TypeError(name))
+    return get_embedder(name)
+
+
+def gather_embedders(embedder: Embedder) -> Embedders:
+    """An embedder with a way to those of before."""
+    return embedder if isinstance(embedder, Embedders) else Embedders(embedder, reopen)
 
 
 def get_embedder(name: str) -> Embedder:
@@ -71,8 +96,8 @@ def _import_by_name(name: str) -> Any:
 
 
 def _list_modules() -> list[str]:
-    # `base` is the protocol, and `remote` is made of settings
-    return [module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("base", "remote")]
+    # `base` is the protocol, `opened` holds what is opened, and `remote` is made of settings
+    return [module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("base", "opened", "remote")]
 
 
 def _list_entry_points() -> dict[str, EntryPoint]:

@@ -9,11 +9,18 @@ if TYPE_CHECKING:
 
 MAX_DIMENSIONS = 16_000
 """What a column of pgvector's `halfvec` can store."""
+# nDCG@10 over eight collections is .673; .4 and .7 give .671. Rank fusion loses .05, the best `ts_rank` has .591.
+DENSE_WEIGHT = 0.5
+"""What the cosine counts for of an embedder that has no `weight`: that of WordLlama."""
 
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Texts to vectors whose dot product says how near two texts are in meaning."""
+    """Texts to vectors whose dot product says how near two texts are in meaning.
+
+    It may have a `weight`, what the cosine counts for beside the words, and `async def embed_question(question)`, where the
+    vector of a question is another one than that of a passage.
+    """
 
     @property
     def name(self) -> str:

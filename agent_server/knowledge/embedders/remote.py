@@ -5,7 +5,7 @@ what is wrong for good is told at once. `weight` is what the meaning counts for 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -47,8 +47,17 @@ class RemoteEmbedder:
 
     is_cached = True
 
-    def __init__(self, request: Request, *, model: str, dimensions: int, weight: float, timeout: float) -> None:
-        self._request, self._timeout = request, timeout
+    def __init__(
+        self,
+        request: Request,
+        *,
+        model: str,
+        dimensions: int,
+        weight: float,
+        timeout: float,
+        made_by: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._request, self._timeout, self.made_by = request, timeout, made_by
         self.name = f"{model}/{dimensions}"
         self.dimensions, self.weight = dimensions, weight
 
@@ -117,6 +126,13 @@ def create_remote(settings: Settings) -> RemoteEmbedder:
         dimensions=settings.embedder_dimensions,
         weight=settings.embedder_weight,
         timeout=settings.embedder_timeout,
+        made_by={
+            "name": settings.embedder,
+            "model": settings.embedder_model,
+            "url": settings.embedder_url,
+            "dimensions": settings.embedder_dimensions,
+            "weight": settings.embedder_weight,
+        },
     )
 
 

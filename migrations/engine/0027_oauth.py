@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 
-revision = "engine_0028"
-down_revision = "engine_0023"
+revision = "engine_0027"
+down_revision = "engine_0026"
 branch_labels = None
 depends_on = None
 

@@ -15,8 +15,8 @@ import aiohttp
 from yarl import URL
 
 from agent_server.errors import InvalidInput, Mistake
+from agent_server.gathering.gather import Gathered, read_notes, remove_gone, write_notes, write_whole
 from agent_server.internet import PublicResolver, is_public
-from agent_server.knowledge.gather import Gathered, read_notes, remove_gone, write_notes, write_whole
 from agent_server.knowledge.ingest import Progress
 from agent_server.knowledge.parse import MOST_BYTES, MOST_BYTES_OF_TEXT
 from agent_server.knowledge.readers import SUFFIXES, is_readable

@@ -12,8 +12,8 @@ from sqlalchemy.dialects import postgresql
 
 from agent_server.db.isolation import SYSTEM_ROLE
 
-revision = "engine_0027"
-down_revision = "engine_0023"
+revision = "engine_0026"
+down_revision = "engine_0025"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,1 @@
+"""Pages from elsewhere, taken into content/ as a collection."""
