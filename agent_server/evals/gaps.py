@@ -4,24 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.sql.expression import literal
-from sqlmodel import col, exists, or_, select
-
 from agent_server.caller import Caller
-from agent_server.conversations.models import Item
 from agent_server.db import Database
+from agent_server.evals.stored import read_unanswered
 from agent_server.folding import fold
 from agent_server.knowledge.embedders.base import Embedder
 from agent_server.knowledge.passages import Passage
 from agent_server.knowledge.search import search
 from agent_server.log import mask
 from agent_server.offline.small_talk import read_message
-from agent_server.turns.models import Turn
 from agent_server.wording import one_line
 
-MOST_TURNS = 5_000
-"""So many turns without an answer are looked at, the latest ones."""
 ALIKE = 0.6
 """Two questions whose vectors' dot product is at least this ask the same. With the embedded embedder that holds for 21 of 30
 pairs of rewordings, and for none of 1,740 pairs of different questions (tests/evals/test_gaps.py)."""
@@ -42,7 +35,7 @@ async def find_gaps(database: Database, embedder: Embedder, since: datetime, cal
 
     The gaps come with the most asked first. What looks like a secret is masked.
     """
-    asked = [(one_line(mask(message)), at) for message, at in await _read_unanswered(database, since, caller)]
+    asked = [(one_line(mask(message)), at) for message, at in await read_unanswered(database, since, caller)]
     gaps: dict[str, Gap] = {}
     for question, at in asked:
         if (known := gaps.get(fold(question))) is not None:
@@ -54,25 +47,6 @@ async def find_gaps(database: Database, embedder: Embedder, since: datetime, cal
         async with database.transaction() as session:
             gap.nearest = next(iter(await search(session, embedder, gap.questions[0], limit=1)), None)
     return sorted(grouped, key=lambda gap: (-gap.count, -gap.last_asked.timestamp()))
-
-
-async def _read_unanswered(database: Database, since: datetime, caller: Caller) -> Sequence[tuple[str, datetime]]:
-    """The messages whose answers cite nothing and rest on no tool, with the latest first."""
-    rests = or_(
-        col(Item.sources) != literal([], JSONB), col(Item.body)["type"].astext == literal("function_call_output")
-    )
-    of_turn = (col(Item.owner_id) == col(Turn.owner_id), col(Item.conversation_id) == col(Turn.conversation_id))
-    answered = exists().where(*of_turn, col(Item.turn_no) == col(Turn.turn_no), rests)
-    chosen = select(Turn.input, Turn.created_at, Turn.owner_id).where(
-        col(Turn.created_at) >= since, col(Turn.status) == "done", ~answered
-    )
-    latest = chosen.order_by(col(Turn.created_at).desc()).limit(MOST_TURNS)
-    async with database.owner.connect() as connection:
-        rows = (await connection.execute(latest)).all()
-    if not rows:  # the tables' owner may see no rows
-        async with database.transaction(caller.id) as session:
-            rows = (await session.execute(latest.where(col(Turn.owner_id) == caller.id))).all()
-    return [(str(row.input["message"]), row.created_at) for row in rows]
 
 
 async def _group(gaps: Sequence[Gap], embedder: Embedder) -> Sequence[Gap]:

@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import exists, literal, or_
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -25,6 +27,8 @@ from agent_server.turns.sender import read_sender
 
 MOST_TURNS = 200
 """So many turns are read at once, the latest ones."""
+MOST_UNANSWERED = 5_000
+"""So many messages without an answer are looked at, the latest ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +99,25 @@ async def read_turns_since(database: Database, since: datetime, caller: Caller) 
         owners = set((await connection.execute(statement)).scalars()) | {caller.id}
     found = [turn for owner in owners for turn in await _read_turns(database, owner, col(Turn.created_at) >= since)]
     return sorted(found, key=lambda stored: stored.turn.created_at)[-MOST_TURNS:]
+
+
+async def read_unanswered(database: Database, since: datetime, caller: Caller) -> Sequence[tuple[str, datetime]]:
+    """The messages whose answers cite nothing and rest on no tool, with the latest first."""
+    rests = or_(
+        col(Item.sources) != literal([], JSONB), col(Item.body)["type"].astext == literal("function_call_output")
+    )
+    of_turn = (col(Item.owner_id) == col(Turn.owner_id), col(Item.conversation_id) == col(Turn.conversation_id))
+    answered = exists().where(*of_turn, col(Item.turn_no) == col(Turn.turn_no), rests)
+    chosen = select(Turn.input, Turn.created_at, Turn.owner_id).where(
+        col(Turn.created_at) >= since, col(Turn.status) == "done", ~answered
+    )
+    latest = chosen.order_by(col(Turn.created_at).desc()).limit(MOST_UNANSWERED)
+    async with database.owner.connect() as connection:
+        rows = (await connection.execute(latest)).all()
+    if not rows:  # the tables' owner may see no rows
+        async with database.transaction(caller.id) as session:
+            rows = (await session.execute(latest.where(col(Turn.owner_id) == caller.id))).all()
+    return [(str(row.input["message"]), row.created_at) for row in rows]
 
 
 async def _find_owner(database: Database, statement: SelectOfScalar[UUID]) -> UUID | None:

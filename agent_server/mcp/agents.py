@@ -41,6 +41,7 @@ from agent_server.turns.events import (
     Reset,
     Snapshot,
     TextDelta,
+    ToolProgress,
 )
 from agent_server.turns.hub import Moved
 from agent_server.turns.models import Turn
@@ -217,6 +218,8 @@ class AskAgent(OwnTool):
                 if numbered is None:  # nothing has come for a while
                     continue
                 answer.take(numbered.event)
+                if isinstance(numbered.event, ToolProgress) and numbered.event.message:
+                    await heard.log("info", numbered.event.message)
                 number = numbered.seq
                 length = len(answer.text)
                 if length < sent:  # the answer has begun anew
