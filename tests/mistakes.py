@@ -42,7 +42,7 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "tool_misspelt": (
         prompt("tool_misspelt", "tools: [serch_knowledge]\n"),
-        "prompts/tool_misspelt.md:4: tools: there is no tool 'serch_knowledge'; did you mean 'search_knowledge'? There are count_conversations, delete_conversation, get_conversation, list_conversations, list_documents, list_messages, offer_form, read_document, rename_conversation, search_conversations, search_knowledge",
+        "prompts/tool_misspelt.md:4: tools: there is no tool 'serch_knowledge'; did you mean 'search_knowledge'? There are add_my_document, count_conversations, delete_conversation, delete_my_document, get_conversation, list_conversations, list_documents, list_messages, list_my_documents, offer_form, read_document, read_my_document, rename_conversation, search_conversations, search_knowledge",
     ),
     "handoff_unknown": (
         prompt("handoff_unknown", "handoffs: [xyz]\n"),
@@ -62,11 +62,11 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "key_misspelt": (
         prompt("key_misspelt", "tols: [search_knowledge]\n"),
-        "prompts/key_misspelt.md:4: tols: not a key of an agent; did you mean 'tools'? There are description, examples, handoffs, inputs, knowledge, max_turns, mcp, model, name, output, share, temperature, tools, version",
+        "prompts/key_misspelt.md:4: tols: not a key of an agent; did you mean 'tools'? There are description, examples, handoffs, inputs, knowledge, max_turns, mcp, model, name, output, rephrase, share, temperature, tools, version",
     ),
     "key_unknown": (
         prompt("key_unknown", "colour: red\n"),
-        "prompts/key_unknown.md:4: colour: not a key of an agent; there are description, examples, handoffs, inputs, knowledge, max_turns, mcp, model, name, output, share, temperature, tools, version",
+        "prompts/key_unknown.md:4: colour: not a key of an agent; there are description, examples, handoffs, inputs, knowledge, max_turns, mcp, model, name, output, rephrase, share, temperature, tools, version",
     ),
     "tools_number": (
         prompt("tools_number", "tools: 7\n"),

@@ -6,8 +6,7 @@ was given; with its caller it makes a name, under which nobody else finds anythi
 
 import asyncio
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -76,7 +75,8 @@ def create_stream(
         name = _name_session(caller, session)
         subject = _subject_of(name)
 
-        me, asked = caller, time.monotonic()
+        me = caller
+        told: Mapping[UUID, str] = {}
         of_tasks = subject_of_owner(caller.id)
 
         async def choose(now: Caller) -> Sequence[str]:
@@ -85,24 +85,31 @@ def create_stream(
             uris = await list_watched(watching.database, now, name)
             return [subject, of_tasks, *[uri for uri in uris if await may_read(runtime, documents, offers, now, uri)]]
 
+        async def read_tasks() -> Mapping[UUID, str]:
+            """The tasks that have changed lately, as the client is told of them."""
+            changed = [] if tasks is None else await tasks.list_changed(me)
+            return {task.id: _tell_task(task) for task in changed if me.may(task.scope) and offers.has_tool(task.tool)}
+
         async def tell(watch: Watch, send: Send) -> None:
-            nonlocal asked
+            nonlocal told
             async for changed in list_changes(watching, watch, caller, choose):
                 if changed == subject:
                     watch.follow([*await choose(me), *LISTS])
                 elif changed == of_tasks:
-                    since, asked = asked, time.monotonic()
-                    for task in [] if tasks is None else await tasks.changed_since(me, since):
-                        if me.may(task.scope) and offers.has_tool(task.tool):
-                            await send(_body(_tell_task(task)))
+                    before, told = told, await read_tasks()
+                    for task, event in told.items():
+                        if before.get(task) != event:
+                            await send(_body(event))
                 else:
                     await send(_body(_notify(changed)))
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal told
             with watching.streams.open(caller), watching.changes.watch() as watch:
                 # Before its client hears that it is open: what changes from then on is told.
                 watch.follow([subject, *LISTS])
                 watch.follow([*await choose(caller), *LISTS])
+                told = await read_tasks()
                 headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache, no-transform")]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
                 await send(_body(": open\n\n"))

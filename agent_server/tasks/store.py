@@ -31,9 +31,10 @@ _MAKE_ROOM = text("""
         select id from mcp_task where owner_id = :owner_id and status not in ('working', 'input_required')
         order by created_at limit :many)""")
 _CANCEL = text("""
-    update mcp_task set status = 'cancelled', message = 'The task was cancelled', replica = null, updated_at = now()
+    update mcp_task set status = 'cancelled', message = 'The task was cancelled', replica = null, updated_at = clock_timestamp()
     where owner_id = :owner_id and id = :id and status in ('working', 'input_required') returning 1""")
 
+# By the clock and not by the transaction, which may have begun long before, with the call.
 _MINE = "owner_id = :owner_id and id = :id and epoch = :epoch"
 _CLAIM = text(f"""
     update mcp_task set replica = :me, epoch = epoch + 1, attempts = attempts + 1
@@ -45,16 +46,16 @@ _RELEASE = text(f"""
 _START = text(f"update mcp_task set started = true where {_MINE} and status = 'working' returning 1")  # noqa: S608
 # A task that was cancelled stays so, but what happened outside is on record.
 _FINISH = text(f"""
-    update mcp_task set replica = null, updated_at = now(), inquiries = null,
+    update mcp_task set replica = null, updated_at = clock_timestamp(), inquiries = null,
         status = case when status = 'working' then cast(:status as text) else status end,
         result = cast(:result as jsonb), error = cast(:error as jsonb)
     where {_MINE} and (status = 'working' or :has_happened) returning 1""")  # noqa: S608
 _ASK = text(f"""
-    update mcp_task set status = 'input_required', replica = null, started = false, updated_at = now(),
+    update mcp_task set status = 'input_required', replica = null, started = false, updated_at = clock_timestamp(),
         given = cast(:given as jsonb), inquiries = cast(:inquiries as jsonb), replies = '{{}}', asked = :asked
     where {_MINE} and status = 'working' returning 1""")  # noqa: S608
 _SAY = text(f"""
-    update mcp_task set message = :message, updated_at = now()
+    update mcp_task set message = :message, updated_at = clock_timestamp()
     where {_MINE} and status = 'working' returning 1""")  # noqa: S608
 _STATUS = text("select status, epoch from mcp_task where owner_id = :owner_id and id = :id")
 _FIND = text("select * from find_tasks(:what, :replica, :seconds, :batch)")

@@ -1,12 +1,13 @@
 """The tasks of a process's callers."""
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
+
+from sqlalchemy import text
 
 from agent_server.caller import Caller
 from agent_server.changes import Changes
@@ -91,12 +92,13 @@ class Tasks:
             repository = TaskRepository(session, caller)
             return await repository.page(PAGE, cursor, repository.visible().where(McpTask.listed))
 
-    async def changed_since(self, caller: Caller, since: float) -> Sequence[McpTask]:
-        """The caller's tasks that have changed in the last seconds, as `time.monotonic` counts them."""
-        after = now() - timedelta(seconds=max(0.0, time.monotonic() - since))
+    async def list_changed(self, caller: Caller) -> Sequence[McpTask]:
+        """The caller's tasks that have changed in the last minute."""
         async with self.database.transaction(caller.id) as session:
             statement = TaskRepository(session, caller).visible()
-            found = await session.execute(statement.where(McpTask.listed, McpTask.updated_at > after))
+            # by the clock of the database, which wrote the times
+            lately = text("updated_at > clock_timestamp() - interval '1 minute'")
+            found = await session.execute(statement.where(McpTask.listed, lately))
             return found.scalars().all()
 
     async def reply(self, caller: Caller, id: UUID, replies: Mapping[str, Reply]) -> McpTask:

@@ -16,7 +16,7 @@ from dirty_equals import IsDatetime, IsList, IsPartialDict, IsStr
 from sqlalchemy import LargeBinary, select, text
 from sqlmodel import SQLModel
 
-from agent_server.db import new_id, now
+from agent_server.db import DERIVED, new_id, now
 from agent_server.db.isolation import row_policy_of
 from agent_server.identity.accounts import Act
 from agent_server.identity.limits import (
@@ -807,6 +807,8 @@ async def test_an_export_is_one_document_of_every_row_and_no_secret(people: Peop
     assert "hash of ann" not in response.text
     secret = {c.name for t in owned_tables() for c in t.columns if isinstance(c.type, LargeBinary)} | {"password_hash"}
     for table in owned_tables():
+        if DERIVED.items() <= table.info.items():
+            continue
         rows = document["tables"][table.name]
         assert len(rows) >= 1, table.name
         named = {column.name for column in table.columns}

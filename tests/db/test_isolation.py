@@ -164,7 +164,17 @@ async def test_the_sweep_shows_ids_and_its_role_reads_what_its_functions_need(fi
         filled.url,
         f"select distinct table_name from information_schema.column_privileges where grantee = '{SYSTEM_ROLE}'",
     )
-    with_functions = {"account", "api_key", "confirmation", "guest", "login", "replica", "signing_key", "turn"}
+    with_functions = {
+        "account",
+        "api_key",
+        "confirmation",
+        "guest",
+        "login",
+        "mcp_task",
+        "replica",
+        "signing_key",
+        "turn",
+    }
     # `find_said` looks through an index that row-level security would keep the planner from; it returns ids, and only
     # to the owner that the transaction acts for (tests/test_search.py).
     with_functions |= {"conversation", "item"}

@@ -139,7 +139,7 @@ async def passes(body: bytes) -> bool:
     async def send(message: Any) -> None:
         raise AssertionError(message)
 
-    scope = {"type": "http", "headers": [(b"content-length", str(len(body)).encode())]}
+    scope = {"type": "http", "path": "/api/chat", "headers": [(b"content-length", str(len(body)).encode())]}
     with suppress(InvalidInput):
         await BodyMiddleware(app, limit=1_048_576, timeout=30)(scope, receive, send)
     assert seen in ([], [body])
