@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, literal, or_
+from sqlalchemy import and_, exists, literal, or_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
@@ -103,9 +103,13 @@ async def read_turns_since(database: Database, since: datetime, caller: Caller) 
 
 async def read_unanswered(database: Database, since: datetime, caller: Caller) -> Sequence[tuple[str, datetime]]:
     """The messages whose answers cite nothing and rest on no tool, with the latest first."""
-    rests = or_(
-        col(Item.sources) != literal([], JSONB), col(Item.body)["type"].astext == literal("function_call_output")
+    body = col(Item.body)
+    returned = and_(
+        body["type"].astext == literal("function_call_output"),
+        # what a hand-over to another agent leaves (`turns.called`)
+        body["output"].astext.not_like('{"assistant":%'),
     )
+    rests = or_(col(Item.sources) != literal([], JSONB), returned)
     of_turn = (col(Item.owner_id) == col(Turn.owner_id), col(Item.conversation_id) == col(Turn.conversation_id))
     answered = exists().where(*of_turn, col(Item.turn_no) == col(Turn.turn_no), rests)
     chosen = select(Turn.input, Turn.created_at, Turn.owner_id).where(

@@ -2,15 +2,22 @@
 
 import itertools
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
+from agent_server.caller import Caller
 from agent_server.cli import app
+from agent_server.db import new_id
 from agent_server.evals.gaps import ALIKE
+from agent_server.evals.stored import read_unanswered
 from agent_server.folding import fold
 from agent_server.knowledge.embedders.wordllama import WordLlama
+from tests.conftest import everything
 from tests.evals.test_commands import empty, folder, run
+from tests.server import Start
 
 __all__ = ["empty", "folder", "run"]
 
@@ -86,3 +93,16 @@ def test_what_was_not_answered_is_listed_with_the_most_asked_first() -> None:
     assert (lines[0].split()[0], "moon" in lines[0], "hazelnuts" in lines[-2]) == ("3", True, True)
     assert "has answered all" in gaps("--since", "2999-01-01").stdout
     assert gaps("--since", "soon").exit_code == 2
+
+
+async def test_a_message_that_was_handed_over_and_not_answered_is_among_them(start: Start) -> None:
+    since = datetime.now(UTC) - timedelta(hours=1)
+    async with start() as client:
+        for message in ("Do you sell kayaks made of bamboo?", "Add a task: Service the regulator"):
+            await client.ask(message)
+        database = client.server.database
+        async with everything(database) as session:
+            handed = text("select count(*) from item where body ->> 'type' = 'function_call_output'")
+            assert (await session.execute(handed)).scalar_one()
+        found = await read_unanswered(database, since, Caller(id=new_id(), kind="user"))
+    assert [message for message, _ in found] == ["Do you sell kayaks made of bamboo?"]
