@@ -6,12 +6,11 @@ The body is the file itself. It is read after the caller is known, since it may 
 """
 
 import asyncio
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
 from agent_server.api.parameters import Cursor, Limit
@@ -19,6 +18,7 @@ from agent_server.caller import Caller
 from agent_server.documents.models import READ, WRITE, OwnDocument
 from agent_server.documents.repository import OwnDocuments, Put
 from agent_server.documents.shelf import LONGEST_NAME, NAME_PATTERN, Shelf, check_name, list_kinds
+from agent_server.documents.tools import MyDocument
 from agent_server.errors import TooLarge
 from agent_server.http.auth import ServerDep, caller_with
 from agent_server.http.statuses import BadRequest, RequestTimedOut, UnsupportedMediaType
@@ -43,27 +43,13 @@ Name = Annotated[
 ]
 
 
-class DocumentView(BaseModel):
-    """A document of the caller's own. `size` is what counts against the quota, in bytes."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: UUID
-    name: str
-    title: str
-    size: int
-    passages: int
-    created_at: datetime
-    updated_at: datetime
-
-
-class AddedDocument(DocumentView):
+class AddedDocument(MyDocument):
     """A document as it was stored. `remarks` say what was guessed or repaired in the file."""
 
-    remarks: list[str] = []
+    remarks: list[str] = Field(default_factory=list)
 
 
-class DocumentWithText(DocumentView):
+class DocumentWithText(MyDocument):
     """A document with what was read of its file, as Markdown."""
 
     text: str
@@ -85,7 +71,7 @@ class DocumentPage(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    items: list[DocumentView]
+    items: list[MyDocument]
     next_cursor: str | None
     room: Room
 
@@ -108,7 +94,7 @@ async def list_own_documents(
         largest=server.settings.document_limit,
         kinds=list_kinds(),
     )
-    items = [DocumentView.model_validate(row) for row in page.items]
+    items = [MyDocument.model_validate(row) for row in page.items]
     return DocumentPage(items=items, next_cursor=page.next_cursor, room=room)
 
 
@@ -133,7 +119,7 @@ async def add_document(
         content = await _receive(request, server)
         put, remarks = await _add(name, content, caller, server)
     response.status_code = 201 if put.is_new else 200
-    view = DocumentView.model_validate(put.document)
+    view = MyDocument.model_validate(put.document)
     return AddedDocument(**view.model_dump(), remarks=remarks)
 
 

@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import agent_server.calls.inquiries  # every command must know its table, also those without MCP
-import agent_server.oauth.models  # noqa: F401  # as well
+import agent_server.oauth.models  # noqa: F401  # every command must know its tables, also those that serve nothing
 from agent_server.audit import AuditRepository, Surface, act_json
 from agent_server.caller import Caller
 from agent_server.calls.confirmations import (

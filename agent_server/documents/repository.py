@@ -81,7 +81,7 @@ class OwnDocuments(Repository[OwnDocument]):
 
     async def find_latest(self, name: str) -> OwnDocument | None:
         """The document of a name; of several, the one that was added last."""
-        statement = self.visible().where(col(OwnDocument.name) == name).options(defer(OwnDocument.text))  # type: ignore[arg-type]
+        statement = self.visible().where(col(OwnDocument.name) == name).options(defer(OwnDocument.text))  # type: ignore[arg-type]  # a column, typed as its value
         rows = await self.session.execute(statement.order_by(col(OwnDocument.id).desc()).limit(1))
         return rows.scalar_one_or_none()
 
@@ -105,7 +105,7 @@ class OwnDocuments(Repository[OwnDocument]):
 
     async def page_latest(self, limit: int, cursor: str | None = None) -> Page[OwnDocument]:
         """The documents, the last added first. Raises InvalidInput."""
-        return await self.page(limit, cursor, self.visible().options(defer(OwnDocument.text)))  # type: ignore[arg-type]
+        return await self.page(limit, cursor, self.visible().options(defer(OwnDocument.text)))  # type: ignore[arg-type]  # a column, typed as its value
 
     async def measure(self, *, but: UUID | None = None) -> Used:
         """What the documents take, without one of them."""

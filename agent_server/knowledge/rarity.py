@@ -26,7 +26,7 @@ _COUNT = text(f"""
 
 CONTENT_PASSAGES = f"coalesce((select n_chunks from corpus where owner_id = '{SYSTEM}'), 0)"  # noqa: S608  # a constant
 """SQL of how many passages the content has."""
-CONTENT_COUNT = f"coalesce((select t.n from term t where t.owner_id = '{SYSTEM}' and t.lexeme = {{lexeme}}), 0)"  # noqa: S608
+CONTENT_COUNT = f"coalesce((select t.n from term t where t.owner_id = '{SYSTEM}' and t.lexeme = {{lexeme}}), 0)"  # noqa: S608  # a constant
 """SQL of how many passages of the content have a lexeme."""
 
 

@@ -49,7 +49,7 @@ Pins = Mapping[str, Mapping[str, Pin]]
 
 def declaration_of(listed: Mapping[str, Any]) -> Declaration:
     """What is pinned of an entry of a server's list."""
-    return storable({key: listed[key] for key in _PINNED if listed.get(key) is not None})  # type: ignore[no-any-return]
+    return storable({key: listed[key] for key in _PINNED if listed.get(key) is not None})  # type: ignore[no-any-return]  # `storable` keeps the type
 
 
 def hash_declaration(declared: Declaration) -> str:

@@ -58,7 +58,7 @@ def read_parts(server: OutsideServer, answer: "types.CallToolResult") -> Parts:
 
 def text_of(answer: "types.CallToolResult") -> str:
     """The texts of an answer."""
-    return storable("\n".join(block.text for block in answer.content if block.type == "text"))  # type: ignore[no-any-return]
+    return storable("\n".join(block.text for block in answer.content if block.type == "text"))  # type: ignore[no-any-return]  # `storable` keeps the type
 
 
 def _check_json(server: OutsideServer, value: Any) -> Any:

@@ -42,21 +42,21 @@ _CLAIM = text(f"""
 # What was let go in good order is no attempt that failed.
 _RELEASE = text(f"""
     update mcp_task set replica = null, attempts = attempts - cast(:in_order as int)
-    where {_MINE} and status = 'working' returning 1""")  # noqa: S608
-_START = text(f"update mcp_task set started = true where {_MINE} and status = 'working' returning 1")  # noqa: S608
+    where {_MINE} and status = 'working' returning 1""")  # noqa: S608  # SQL of our own
+_START = text(f"update mcp_task set started = true where {_MINE} and status = 'working' returning 1")  # noqa: S608  # SQL of our own
 # A task that was cancelled stays so, but what happened outside is on record.
 _FINISH = text(f"""
     update mcp_task set replica = null, updated_at = clock_timestamp(), inquiries = null,
         status = case when status = 'working' then cast(:status as text) else status end,
         result = cast(:result as jsonb), error = cast(:error as jsonb)
-    where {_MINE} and (status = 'working' or :has_happened) returning 1""")  # noqa: S608
+    where {_MINE} and (status = 'working' or :has_happened) returning 1""")  # noqa: S608  # SQL of our own
 _ASK = text(f"""
     update mcp_task set status = 'input_required', replica = null, started = false, updated_at = clock_timestamp(),
         given = cast(:given as jsonb), inquiries = cast(:inquiries as jsonb), replies = '{{}}', asked = :asked
-    where {_MINE} and status = 'working' returning 1""")  # noqa: S608
+    where {_MINE} and status = 'working' returning 1""")  # noqa: S608  # SQL of our own
 _SAY = text(f"""
     update mcp_task set message = :message, updated_at = clock_timestamp()
-    where {_MINE} and status = 'working' returning 1""")  # noqa: S608
+    where {_MINE} and status = 'working' returning 1""")  # noqa: S608  # SQL of our own
 _STATUS = text("select status, epoch from mcp_task where owner_id = :owner_id and id = :id")
 _FIND = text("select * from find_tasks(:what, :replica, :seconds, :batch)")
 _FORGET = text("""
