@@ -55,9 +55,12 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "RAYON_NUM_THREADS")
 # As a server has it. To import all tests would take a sixth longer, looking for garbage that is not there.
 gc.set_threshold(10_000, 20, 50)
 
-# How long anything takes is nothing that a test says, on machines that are shared.
-settings.register_profile("untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+# How long anything takes is nothing that a test says, on machines that are shared. A run tries the same examples as the
+# one before, so that what failed is the change and not the luck; `--hypothesis-profile random` looks for new ones.
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("random", UNTIMED)
+settings.register_profile("fixed", UNTIMED, derandomize=True, database=None)
+settings.load_profile("fixed")
 
 SLOW = ("/chaos/", "/test_crash_points.py", "/test_disk_full.py", "/test_mutations.py", "/test_pooler.py")
 """What `make quick` leaves out."""
