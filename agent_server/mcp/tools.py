@@ -6,6 +6,7 @@ from typing import Any
 
 import mcp_types as types
 
+from agent_server.charts.telling import tell_model
 from agent_server.errors import AgentServerError
 from agent_server.log import without_secrets
 from agent_server.media import list_parts
