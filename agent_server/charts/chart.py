@@ -38,8 +38,8 @@ class Chart(BaseModel):
 
     @classmethod
     def bars(cls, table: Table, *, x: str, y: str, title: str | None = None, horizontal: bool = False) -> "Chart":
-        """A bar for each row, in the order of the rows: `x` names it and `y` is how long it is."""
-        names, figures = _category(_get(table, x)), _figures(_get(table, y))
+        """A bar for each row, in their order or that of their dates: `x` names it and `y` is how long it is."""
+        names, figures = _category(table, _get(table, x)), _figures(_get(table, y))
         encoding = {"y": names, "x": figures} if horizontal else {"x": names, "y": figures}
         return cls(title=title or table.title, table=table, spec={"mark": "bar", "encoding": encoding})
 
@@ -48,7 +48,7 @@ class Chart(BaseModel):
         cls, table: Table, *, x: str, y: str | Sequence[str], series: str | None = None, title: str | None = None
     ) -> "Chart":
         """A line over `x`: one for each column in `y`, or for each text in the column `series`."""
-        over = _along(_get(table, x))
+        over = _along(table, _get(table, x))
         columns = [_get(table, name) for name in ([y] if isinstance(y, str) else y)]
         mark = {"type": "line", "point": True}
         if len(columns) == 1:
@@ -69,7 +69,7 @@ class Chart(BaseModel):
     @classmethod
     def stacked(cls, table: Table, *, x: str, y: str, series: str, title: str | None = None) -> "Chart":
         """A bar for each `x` with a part for each `series`, which `y` is the length of."""
-        encoding = {"x": _category(_get(table, x)), "y": _figures(_get(table, y)), **_series(table, series)}
+        encoding = {"x": _category(table, _get(table, x)), "y": _figures(_get(table, y)), **_series(table, series)}
         return cls(title=title or table.title, table=table, spec={"mark": "bar", "encoding": encoding})
 
     @property
@@ -119,14 +119,26 @@ def _get(table: Table, name: str) -> Column:
     return column
 
 
-def _category(column: Column) -> dict[str, Any]:
+def _category(table: Table, column: Column) -> dict[str, Any]:
+    if column.kind == "date":
+        return {**_date(table, column), "type": "ordinal"}
     return {"field": column.name, "type": "nominal", "sort": None, "title": column.head}
 
 
-def _along(column: Column) -> dict[str, Any]:
-    if column.kind == "text":
-        return _category(column)
-    return {"field": column.name, "type": "temporal" if column.kind == "date" else "quantitative", "title": column.head}
+def _along(table: Table, column: Column) -> dict[str, Any]:
+    match column.kind:
+        case "text":
+            return _category(table, column)
+        case "date":
+            return {**_date(table, column), "type": "temporal"}
+        case _:
+            return {"field": column.name, "type": "quantitative", "title": column.head}
+
+
+def _date(table: Table, column: Column) -> dict[str, Any]:
+    are_months = all(len(str(value)) == len("2026-01") for value in table.list_values(column.name) if value)
+    unit = "yearmonth" if are_months else "yearmonthdate"
+    return {"field": column.name, "timeUnit": unit, "title": column.head}
 
 
 def _figures(column: Column) -> dict[str, Any]:

@@ -95,8 +95,17 @@ def _row(cells: Any, escape: bool = True) -> str:
     return f"| {' | '.join(escape_markdown(cell) if escape else cell for cell in cells)} |"
 
 
+def tell_value(value: Any) -> str | None:
+    """A JSON-ready result with figures as a model reads it; None where it has none."""
+    rest, figures = split_figures(value)
+    if not figures:
+        return None
+    said = json.dumps(rest, ensure_ascii=False) if rest is not None else ""
+    return "\n\n".join(filter(None, [said, tell_figures(figures, ROWS_FOR_MODELS)]))
+
+
 def tell_model(output: str) -> str:
-    """A tool's output, as it is stored, as a model reads it: figures as tables, all else as it is."""
+    """A tool's output, as it is stored, as the model of a turn reads it: figures as tables, all else as it is."""
     # Nearly every output ends here.
     if not any(mark in output for mark in _MARKS):
         return output
@@ -104,13 +113,6 @@ def tell_model(output: str) -> str:
         value = json.loads(output)
     except (ValueError, RecursionError):
         return output
-    rest, figures = split_figures(value)
-    if not figures:
+    if (told := tell_value(value)) is None:
         return output
-    drawn = "The user is shown the chart itself." if any(isinstance(each, Chart) for each in figures) else ""
-    pieces = [
-        json.dumps(rest, ensure_ascii=False) if rest is not None else "",
-        tell_figures(figures, ROWS_FOR_MODELS),
-        drawn,
-    ]
-    return "\n\n".join(filter(None, pieces))
+    return f"{told}\n\nThe user is shown the chart itself." if list_charts(value) else told
