@@ -10,7 +10,8 @@ from agent_server.charts.tables import Cell, Column, find_digits
 Theme = Literal["light", "dark"]
 _WIDTHS = {False: 600, True: 320}
 _HEIGHT = 280
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', sans-serif"
+# What the library measures texts with, and what has the same widths elsewhere: a wider font would overlap.
+_FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,13 @@ def _configure(look: Look) -> dict[str, Any]:
         "axis": {
             **words,
             "titleFontWeight": "normal",
+            "titlePadding": 10,
             "gridColor": colours.line,
             "domainColor": colours.line,
             "tickColor": colours.line,
             "labelLimit": view // 4,
         },
-        "axisX": {"grid": False, "labelOverlap": True},
+        "axisX": {"grid": False, "labelOverlap": True, "labelSeparation": 12},
         "header": words,
         "legend": {**words, "titleFontWeight": "normal", **legend},
         "title": {"color": colours.ink, "subtitleColor": colours.soft, "anchor": "start", "fontSize": 15},
