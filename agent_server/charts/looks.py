@@ -70,7 +70,7 @@ def _write_rows(chart: Chart) -> list[dict[str, Cell]]:
 def _scale(column: Column, cell: Cell) -> Cell:
     # A picture shows euros; that a float rounds the millionth of a cent is seen by nobody.
     if column.kind == "money" and isinstance(cell, int):
-        return cell / 10 ** find_digits(column.currency)
+        return cell / float(10 ** find_digits(column.currency))
     return cell
 
 

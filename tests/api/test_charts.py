@@ -9,7 +9,7 @@ import pytest
 from agent_server import Chart, Column, Table
 from agent_server.charts.drawing import CannotDraw, Drawings, run_job
 from agent_server.charts.looks import Look
-from agent_server.testing import Call, Say, scripted_openai
+from agent_server.testing import Call, Say, Step, scripted_openai
 from tests.server import Start
 
 TOOL = '''
@@ -54,7 +54,7 @@ def root(tmp_path: Path) -> Path:
 
 
 async def test_a_chart_is_read_as_figures_kept_as_data_and_drawn_for_its_owner(start_other: Start, root: Path) -> None:
-    steps = [Call("report_sales", {}), Say("Here."), Say("Again.")]
+    steps: list[Step] = [Call("report_sales", {}), Say("Here."), Say("Again.")]
     async with scripted_openai(steps) as model, start_other(root, openai_base_url=model.url, model="m") as client:
         answer = await client.ask("Show sales")
         told = next(each["content"] for each in model.requests[-1]["messages"] if each["role"] == "tool")
