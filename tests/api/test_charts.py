@@ -89,7 +89,8 @@ SHOPS = [[f"Shop {n}", n] for n in range(1_000)]
 
 
 async def test_the_picture_of_a_chart_is_the_same_each_time() -> None:
-    chart = Chart.bars(Table(title="Sales", columns=COLUMNS, rows=SHOPS[:3]), x="shop", y="net")
+    odd = ["a\x0b\ufffe <b> ]]> &amp; <!ENTITY x> javascript:alert(1)", 4]
+    chart = Chart.bars(Table(title="Sales\x01", columns=COLUMNS, rows=[*SHOPS[:3], odd]), x="shop", y="net")
     looks = (Look(), Look(), Look(theme="dark", narrow=True))
     light, again, dark = [await Drawings().draw(chart, look) for look in looks]
     assert light == again != dark
