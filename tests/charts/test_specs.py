@@ -103,16 +103,18 @@ def test_what_does_more_than_draw_is_refused_wherever_it_stands(hostile: tuple[s
     assert "Value error, " in str(refused.value) and not str(refused.value).split("[type=")[0].rstrip().endswith(".")
 
 
+SHORT = st.text(max_size=8)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats() | SHORT,
     lambda inside: (
-        st.lists(inside)
-        | st.dictionaries(st.sampled_from([*BAR, "data", "mark", "encoding", "url"]) | st.text(), inside)
+        st.lists(inside, max_size=3)
+        | st.dictionaries(st.sampled_from([*BAR, "data", "mark", "encoding", "url"]) | SHORT, inside, max_size=3)
     ),
+    max_leaves=12,
 )
 
 
-@given(st.dictionaries(st.sampled_from(["mark", "layer", "encoding", "title", "width"]) | st.text(), JSON))
+@given(st.dictionaries(st.sampled_from(["mark", "layer", "encoding", "title", "width"]) | SHORT, JSON, max_size=4))
 def test_any_json_is_a_chart_or_is_refused_with_a_sentence(spec: dict[str, Any]) -> None:
     try:
         taken = Chart(title="Sales", table=TABLE, spec=spec)
