@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent_server.audit import Surface as Surface
     from agent_server.caller import Caller as Caller
+    from agent_server.charts.chart import Chart as Chart
+    from agent_server.charts.tables import Column as Column
+    from agent_server.charts.tables import Table as Table
     from agent_server.db import Owned as Owned
     from agent_server.db import Shared as Shared
     from agent_server.db import Submitted as Submitted
@@ -59,6 +62,8 @@ _HOME = {
     "Ask": "agent_server.questions",
     "Audio": "agent_server.media",
     "Caller": "agent_server.caller",
+    "Chart": "agent_server.charts.chart",
+    "Column": "agent_server.charts.tables",
     "Conflict": "agent_server.errors",
     "Declined": "agent_server.questions",
     "DidNotHappen": "agent_server.errors",
@@ -84,6 +89,7 @@ _HOME = {
     "Shared": "agent_server.db",
     "Submitted": "agent_server.db",
     "Surface": "agent_server.audit",
+    "Table": "agent_server.charts.tables",
     "Timestamps": "agent_server.db",
     "TooMany": "agent_server.errors",
     "Tool": "agent_server.tool",
@@ -104,6 +110,8 @@ __all__ = [
     "Ask",
     "Audio",
     "Caller",
+    "Chart",
+    "Column",
     "Conflict",
     "Declined",
     "DidNotHappen",
@@ -129,6 +137,7 @@ __all__ = [
     "Shared",
     "Submitted",
     "Surface",
+    "Table",
     "Timestamps",
     "TooMany",
     "Tool",
