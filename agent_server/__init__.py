@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from agent_server.media import Embedded as Embedded
     from agent_server.media import Image as Image
     from agent_server.media import Link as Link
+    from agent_server.pdf import render_pdf as render_pdf
     from agent_server.questions import Accepted as Accepted
     from agent_server.questions import Ask as Ask
     from agent_server.questions import Declined as Declined
@@ -104,6 +105,7 @@ _HOME = {
     "announce": "agent_server.resource",
     "resource": "agent_server.resource",
     "read_profile": "agent_server.identity.profiles",
+    "render_pdf": "agent_server.pdf",
     "submission_policy": "agent_server.db",
     "tool": "agent_server.tool",
     "update_profile": "agent_server.identity.profiles",
@@ -152,6 +154,7 @@ __all__ = [
     "new_id",
     "now",
     "read_profile",
+    "render_pdf",
     "resource",
     "submission_policy",
     "supervision_policy",
