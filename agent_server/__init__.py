@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent_server.audit import Surface as Surface
     from agent_server.caller import Caller as Caller
+    from agent_server.charts.chart import Chart as Chart
+    from agent_server.charts.tables import Column as Column
+    from agent_server.charts.tables import Table as Table
     from agent_server.db import Audited as Audited
     from agent_server.db import Owned as Owned
     from agent_server.db import Shared as Shared
@@ -70,6 +73,8 @@ _HOME = {
     "Ask": "agent_server.questions",
     "Audio": "agent_server.media",
     "Caller": "agent_server.caller",
+    "Chart": "agent_server.charts.chart",
+    "Column": "agent_server.charts.tables",
     "Conflict": "agent_server.errors",
     "Declined": "agent_server.questions",
     "DidNotHappen": "agent_server.errors",
@@ -95,6 +100,7 @@ _HOME = {
     "Shared": "agent_server.db",
     "Submitted": "agent_server.db",
     "Surface": "agent_server.audit",
+    "Table": "agent_server.charts.tables",
     "Timestamps": "agent_server.db",
     "TooMany": "agent_server.errors",
     "Tool": "agent_server.tool",
@@ -117,6 +123,8 @@ __all__ = [
     "Audio",
     "Audited",
     "Caller",
+    "Chart",
+    "Column",
     "Conflict",
     "Declined",
     "DidNotHappen",
@@ -144,6 +152,7 @@ __all__ = [
     "Submitted",
     "Supervised",
     "Surface",
+    "Table",
     "Timestamps",
     "TooMany",
     "Tool",

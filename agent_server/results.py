@@ -21,6 +21,7 @@ import structlog
 
 from agent_server.calls.forms import gives_form
 from agent_server.calls.ledger import OutcomeUnknown
+from agent_server.charts.telling import split_figures, tell_figures
 from agent_server.media import tell_parts
 from agent_server.result_templates import TemplateFailed, render_result
 from agent_server.shapes import ANYTHING, Shape
@@ -83,22 +84,32 @@ def tell_result(name: str, tool: Tool[..., Any] | None, value: Any, *, citing: b
         # Beside an answer the question stands already, on the page as a card with its buttons.
         question = "" if citing else f"{escape_markdown(str(value['question']))} "
         return f"{question}Nothing has been done yet{': it waits for your yes' if citing else ''}."
-    if tool is None:
-        return _describe(value, ANYTHING, citing)
-    if tool.has_parts:
+    if tool is not None and tool.has_parts:
         return tell_parts(value)
-    if isinstance(value, Mapping) and gives_form(tool):
+    if tool is not None and isinstance(value, Mapping) and gives_form(tool):
         return f"Please fill in the form “{escape_markdown(str(value.get('title', tool.title)))}” and send it."
+    rest, figures = split_figures(value)
+    if not figures:
+        return _tell_data(name, tool, value, value, citing)
+    only_figures = rest is None and (tool is None or not tool.result)
+    said = "" if only_figures else _tell_data(name, tool, value, rest, citing)
+    return "\n\n".join(filter(None, [said, tell_figures(figures)]))
+
+
+def _tell_data(name: str, tool: Tool[..., Any] | None, value: Any, rest: Any, citing: bool) -> str:
+    """A result by its template, or else what it has beside figures, the `rest`."""
+    if tool is None:
+        return _describe(rest, ANYTHING, citing)
     if tool.result:
         try:
             return render_result(tool.result, value)
         except TemplateFailed as error:
             log.warning("result.template_failed", tool=name, error=str(error))
     if tool.effect == "read":
-        return _describe(value, tool.shape, citing)
-    if value is None or value in ("", [], {}):
+        return _describe(rest, tool.shape, citing)
+    if rest is None or rest in ("", [], {}):
         return "Done."
-    told = _describe(value, tool.shape, citing)
+    told = _describe(rest, tool.shape, citing)
     return f"Done: {told}" if told.startswith("**") else f"Done.\n\n{told}"
 
 

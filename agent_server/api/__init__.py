@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from agent_server.api import (
     audit,
     auth,
+    charts,
     chat,
     clients,
     confirmations,
@@ -33,6 +34,7 @@ def create_routers(workspace: Workspace) -> Sequence[APIRouter]:
     return (
         chat.router,
         turns.router,
+        charts.router,
         feedback.router,
         # Before the conversations', whose paths take any id, also one with slashes.
         messages.router,

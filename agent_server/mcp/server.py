@@ -29,7 +29,7 @@ from agent_server.mcp.resources import list_icons
 from agent_server.mcp.subscriptions import WatchedServer
 from agent_server.mcp.tasking import Tasking
 from agent_server.mcp.tasks import TaskMethods, create_augmenting, read_key
-from agent_server.mcp.tools import describe_all, render_failure, render_output
+from agent_server.mcp.tools import add_pictures, describe_all, render_failure, render_output
 from agent_server.questions import Unasked
 from agent_server.settings import Settings
 from agent_server.tasks.tasks import Tasks
@@ -153,7 +153,7 @@ async def _call_tool(asking: Asking, context: Context) -> types.CallToolResult |
         return render_failure(error)
     if isinstance(output, types.CallToolResult | types.InputRequiredResult):
         return output
-    return render_output(asking.tool, output)
+    return await add_pictures(render_output(asking.tool, output), output, asking.runtime.drawings)
 
 
 async def _answer_task(

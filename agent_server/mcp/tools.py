@@ -1,11 +1,15 @@
 """A tool as MCP lists it and its outcome as MCP returns it."""
 
+import base64
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import mcp_types as types
 
+from agent_server.charts.drawing import CannotDraw, Drawings
+from agent_server.charts.looks import Look
+from agent_server.charts.telling import list_charts, tell_value
 from agent_server.errors import AgentServerError
 from agent_server.log import without_secrets
 from agent_server.media import list_parts
@@ -51,8 +55,8 @@ def describe_all(
 
 
 def render_output(tool: Tool[..., Any], output: Any) -> types.CallToolResult:
-    """`output` as structured content and as compact text for clients that read only that. A text is itself, and an image
-    or the like a part of its own kind.
+    """`output` as structured content and as compact text for clients that read only that. A text is itself, an image or
+    the like a part of its own kind, and of figures the text is the table.
 
     Raises ValueError for a result that JSON cannot hold.
     """
@@ -65,7 +69,21 @@ def render_output(tool: Tool[..., Any], output: Any) -> types.CallToolResult:
     text = json.dumps(structured, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # Half a surrogate pair must fail here, as NaN does above: later it would break a stream that has begun.
     text.encode()
+    text = tell_value(output) or text
     return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=structured)
+
+
+async def add_pictures(result: types.CallToolResult, output: Any, drawings: Drawings) -> types.CallToolResult:
+    """`result` with a picture of each chart in `output`, or a line that says why there is none."""
+    added: list[types.ContentBlock] = []
+    for chart in list_charts(output):
+        try:
+            picture = await drawings.draw(chart, Look("png"))
+        except CannotDraw as error:
+            added.append(types.TextContent(text=str(error)))
+            break
+        added.append(types.ImageContent(data=base64.b64encode(picture).decode(), mime_type="image/png"))
+    return result.model_copy(update={"content": [*result.content, *added]}) if added else result
 
 
 def _render_part(part: Any) -> types.ContentBlock:

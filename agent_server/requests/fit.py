@@ -5,6 +5,7 @@ from typing import Any
 
 from agents.models.chatcmpl_converter import Converter
 
+from agent_server.charts.telling import tell_model
 from agent_server.conversations.budget import count_request, cut_outputs, fit_budget
 from agent_server.conversations.history import alternate
 from agent_server.db import storable
@@ -38,7 +39,19 @@ def fit_first(
 
 
 def _cut(past: Sequence[Body], present: Sequence[Body], longest: int) -> tuple[Sequence[Body], Sequence[Body]]:
-    return cut_outputs(past, longest), cut_outputs(present, longest)
+    return cut_outputs(_tell_all(past), longest), cut_outputs(_tell_all(present), longest)
+
+
+def _tell_all(bodies: Sequence[Body]) -> list[Body]:
+    # What is stored is the data, which the page draws from. It would cost a model several times the tokens.
+    return [_tell(body) for body in bodies]
+
+
+def _tell(body: Body) -> Body:
+    output = body.get("output")
+    if not isinstance(output, str) or (told := tell_model(output)) is output:
+        return body
+    return {**body, "output": told}
 
 
 def _are_same(before: Sequence[Body], after: Sequence[Body]) -> bool:

@@ -24,6 +24,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agent_server import Chart, Column, Table
+from agent_server.charts.drawing import Drawings
+from agent_server.charts.looks import Look
+from agent_server.charts.telling import list_charts, tell_figures
 from agent_server.web.render import BlockRenderer, render_blocks
 
 STATIC = Path(__file__).parents[2] / "agent_server" / "web" / "static"
@@ -91,6 +95,9 @@ class Fake:
     loop: asyncio.AbstractEventLoop | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _gates: dict[str, asyncio.Event] = field(default_factory=dict)
+
+    drawings: Drawings = field(default_factory=Drawings)
+    undrawn: str | None = None  # why there are no pictures of charts
 
     def gate(self, name: str) -> asyncio.Event:
         return self._gates.setdefault(name, asyncio.Event())
@@ -293,6 +300,31 @@ SEARCH = tool(
 )
 
 
+def _sales(title: str, shops: list[str]) -> Table:
+    net = Column(name="net", label="Net sales", kind="money", currency="EUR")
+    rows = [
+        [f"2026-{month:02d}", shop, 9_876_543 + 1_234_500 * month * n]
+        for month in range(1, 9)
+        for n, shop in enumerate(shops)
+    ]
+    return Table(title=title, columns=[Column(name="month", kind="date"), Column(name="shop"), net], rows=rows)
+
+
+def _figures(message: str, figure: Table | Chart) -> tuple[str, tuple[dict[str, Any], str]]:
+    return message, (figure.model_dump(mode="json"), "".join(render_blocks(tell_figures([figure]))))
+
+
+SALES, SALES_RTL = _sales("Sales by month", ["North", "South"]), _sales("מכירות לפי חודש", ["צפון", "דרום"])
+FIGURES = dict(
+    [
+        _figures("Sales as a chart", Chart.stacked(SALES, x="month", y="net", series="shop")),
+        _figures("מכירות", Chart.lines(SALES_RTL, x="month", y="net", series="shop")),
+        _figures("Sales as a table", SALES),
+    ]
+)
+"""Results with figures by the messages that ask for them: the data, and how it reads."""
+
+
 def script(message: str) -> list[Step]:
     """What happens when a message with one of these words comes."""
     sources: list[Step] = [source(FLYING), source(MEDICINE)]
@@ -307,6 +339,10 @@ def script(message: str) -> list[Step]:
             *text("t", FLYING_ANSWER, {1, 2}, pauses={76: Gate("slow")}),
             FINISH,
         ]
+    if message in FIGURES:
+        shown: Chunk = {"type": "data-tool", "data": {"id": "call-1", "html": FIGURES[message][1]}}
+        *begun, last = tool("call-1", "report_sales", {}, FIGURES[message][0])
+        return [agent("safety"), *begun, shown, last, *text("t", "Here it is.", set()), FINISH]
     if "thinking" in message:
         return [agent("safety"), Gate("thought"), *SEARCH, Gate("written"), *text("t", "Done.", set()), FINISH]
     if "out loud" in message:
@@ -555,6 +591,17 @@ def create_app(fake: Fake) -> ASGIApp:
         long = "After a single no-stop dive, wait **at least 12 hours** before flying.\n\nAfter several dives, or several days of diving, wait at least 18 hours. After dives with required decompression stops, wait substantially longer: 24 hours or more."
         return JSONResponse(found | {"text": long, "html": "".join(render_blocks(long)), "start": 0, "end": 200})
 
+    async def charts(request: Request) -> Response:
+        turn = next(turn for turn in fake.turns.values() if turn.id == request.path_params["id"])
+        chunks = [json.loads(frame.partition("data: ")[2]) for frame in turn.frames if "[DONE]" not in frame]
+        output = next(chunk["output"] for chunk in chunks if chunk["type"] == "tool-output-available")
+        look = Look("svg", request.query_params["theme"], request.query_params["narrow"] == "true")  # type: ignore[arg-type]  # as the page sends it
+        drawn = []
+        for chart in list_charts(output):
+            svg = None if fake.undrawn else (await fake.drawings.draw(chart, look)).decode()
+            drawn.append({"title": chart.title, "alt": chart.alt, "svg": svg, "note": fake.undrawn})
+        return JSONResponse(drawn)
+
     async def feedback(request: Request) -> Response:
         if fake.feedback_refusals:
             return fake.feedback_refusals.pop(0)
@@ -630,6 +677,7 @@ def create_app(fake: Fake) -> ASGIApp:
         Route("/api/conversations/{id}", conversation, methods=["PATCH", "DELETE"]),
         Route("/api/conversations/{id}/messages", messages),
         Route("/api/turns/{id}/feedback", feedback, methods=["PUT", "DELETE"]),
+        Route("/api/turns/{id}/charts/{call}", charts),
         Route("/api/passages/{id}", passage),
         Route("/api/documents", documents, methods=["GET", "POST"]),
         Route("/api/documents/{id}", documents, methods=["DELETE"]),

@@ -178,7 +178,7 @@ export class Answer {
       this.#parts.append(form.element);
       return;
     }
-    const card = new ToolCard(toolName, input, { conversation: this.#conversation, onAnswered: () => this.#dropRequest(true) });
+    const card = new ToolCard(toolName, input, { charts: () => `api/turns/${this.turn}/charts/${encodeURIComponent(toolCallId)}`, conversation: this.#conversation, onAnswered: () => this.#dropRequest(true) });
     this.#tools.set(toolCallId, card);
     if (!this.#parts.lastElementChild?.matches(".tools")) this.#parts.append(h("div", { class: "tools" }));
     this.#parts.lastElementChild.append(card.element);

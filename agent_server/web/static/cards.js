@@ -47,7 +47,9 @@ export class ToolCard {
     const said = h("div", { class: "text" });
     setHtml(said, html);
     const data = h("details", { class: "data" }, h("summary", {}, "As data"), asJson(this.output));
-    this.#result.replaceChildren(...section("Result", said), data);
+    const figures = [this.output, ...Object.values(this.output ?? {})].flat().filter((each) => /^(chart|table)$/.test(each?.type));
+    this.#result.replaceChildren(...(figures.length ? [] : section("Result", said)), data);
+    if (figures.length) import("./charts.js").then((charts) => charts.show(this.element, said, figures, this.#about.charts));
   }
 
   failed(error) {
