@@ -177,11 +177,12 @@ async def test_a_tool_of_each_effect_does_what_the_documentation_says(bookshop: 
         )
         code, wish = await called("add_wish", "--title", "huckleberry")
         assert (code, json.loads(wish)["book"]["pence"]) == (0, 450)
-        asked = "Show my wishes\nHow much is Frankenstein?\n"
+        asked = "Show my wishes\nHow much is Frankenstein?\nShow me the prices\n"
         code, said = await run("chat", cwd=bookshop, stdin=asked, DATABASE_URL=empty)
         assert code == 0
         assert "- Huckleberry Finn (**under five pounds**)" in said
         assert "**Frankenstein** costs 799 pence." in said
+        assert "| Title | Price (GBP) |" in said and "| Frankenstein | 7.99 |" in said
         refund = ("refund_order", "--order", "AB-123456", "--pence")
         assert await called(*refund, "450") == (0, '{"id": "re_0", "pence": 450}')
         assert (await called(*refund, "4500"))[0] == 1

@@ -124,7 +124,12 @@ def _check_svg(picture: bytes) -> None:
     """Raise CannotDraw for a picture that is more than shapes and texts, which a client may put into a page of its own."""
     if b"<!" in picture:
         raise CannotDraw("The chart could not be drawn")
-    for element in ET.fromstring(picture).iter():  # noqa: S314  # as above: no entities without a document type
+    try:
+        drawn = ET.fromstring(picture)  # noqa: S314  # as above: no entities without a document type
+    except ET.ParseError as error:
+        log.warning("chart.unsafe", error=str(error))
+        raise CannotDraw("The chart could not be drawn") from error
+    for element in drawn.iter():
         tag = element.tag.rpartition("}")[2]
         names = [name.rpartition("}")[2].lower() for name in element.attrib]
         if tag not in _TAGS or any(name.startswith("on") or name in ("href", "style", "src") for name in names):

@@ -1,16 +1,20 @@
 """How a chart looks: the colours of the page in both themes, wide or for a phone."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from agent_server.charts.chart import Chart
 from agent_server.charts.tables import Cell, Column, find_digits
+from agent_server.wording import one_line
 
 Theme = Literal["light", "dark"]
+_NO_CHARACTERS = re.compile("[\ufffe\uffff]")
 _WIDTHS = {False: 600, True: 320}
 _HEIGHT = 280
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', sans-serif"
+# What the library measures texts with, and what has the same widths elsewhere: a wider font would overlap.
+_FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,9 @@ class Look:
 
 def lay_out(chart: Chart, look: Look) -> dict[str, Any]:
     """The whole specification: what the chart says, its data and the look."""
-    spec = {key: value for key, value in chart.spec.items() if key != "title"}
+    spec = {key: _clean(value) for key, value in chart.spec.items() if key != "title"}
     if look.form == "png":
-        spec["title"] = chart.spec.get("title", chart.title)
+        spec["title"] = _clean(chart.spec.get("title", chart.title))
     # Only a single picture can be fitted, axes and all; several stand beside each other in their own sizes.
     is_single = "mark" in spec or "layer" in spec
     width = min(spec.get("width", _WIDTHS[look.narrow]), _WIDTHS[look.narrow]) if is_single else None
@@ -58,6 +62,18 @@ def lay_out(chart: Chart, look: Look) -> dict[str, Any]:
     }
 
 
+def _clean(value: Any) -> Any:
+    """`value` without characters that XML does not have, in whose place a picture would be none."""
+    match value:
+        case str():
+            return _NO_CHARACTERS.sub("\ufffd", one_line(value))
+        case list():
+            return [_clean(entry) for entry in value]
+        case dict():
+            return {key: _clean(entry) for key, entry in value.items()}
+    return value
+
+
 def _write_rows(chart: Chart) -> list[dict[str, Cell]]:
     columns = chart.table.columns
     return [
@@ -67,9 +83,12 @@ def _write_rows(chart: Chart) -> list[dict[str, Cell]]:
 
 
 def _scale(column: Column, cell: Cell) -> Cell:
+    if isinstance(cell, str):
+        text: str = _clean(cell)
+        return text
     # A picture shows euros; that a float rounds the millionth of a cent is seen by nobody.
     if column.kind == "money" and isinstance(cell, int):
-        return cell / 10 ** find_digits(column.currency)
+        return cell / float(10 ** find_digits(column.currency))
     return cell
 
 
@@ -86,12 +105,13 @@ def _configure(look: Look) -> dict[str, Any]:
         "axis": {
             **words,
             "titleFontWeight": "normal",
+            "titlePadding": 10,
             "gridColor": colours.line,
             "domainColor": colours.line,
             "tickColor": colours.line,
             "labelLimit": view // 4,
         },
-        "axisX": {"grid": False, "labelOverlap": True},
+        "axisX": {"grid": False, "labelOverlap": True, "labelSeparation": 12},
         "header": words,
         "legend": {**words, "titleFontWeight": "normal", **legend},
         "title": {"color": colours.ink, "subtitleColor": colours.soft, "anchor": "start", "fontSize": 15},

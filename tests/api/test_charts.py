@@ -9,7 +9,7 @@ import pytest
 from agent_server import Chart, Column, Table
 from agent_server.charts.drawing import CannotDraw, Drawings, run_job
 from agent_server.charts.looks import Look
-from agent_server.testing import Call, Say, scripted_openai
+from agent_server.testing import Call, Say, Step, scripted_openai
 from tests.server import Start
 
 TOOL = '''
@@ -54,7 +54,7 @@ def root(tmp_path: Path) -> Path:
 
 
 async def test_a_chart_is_read_as_figures_kept_as_data_and_drawn_for_its_owner(start_other: Start, root: Path) -> None:
-    steps = [Call("report_sales", {}), Say("Here."), Say("Again.")]
+    steps: list[Step] = [Call("report_sales", {}), Say("Here."), Say("Again.")]
     async with scripted_openai(steps) as model, start_other(root, openai_base_url=model.url, model="m") as client:
         answer = await client.ask("Show sales")
         told = next(each["content"] for each in model.requests[-1]["messages"] if each["role"] == "tool")
@@ -89,7 +89,8 @@ SHOPS = [[f"Shop {n}", n] for n in range(1_000)]
 
 
 async def test_the_picture_of_a_chart_is_the_same_each_time() -> None:
-    chart = Chart.bars(Table(title="Sales", columns=COLUMNS, rows=SHOPS[:3]), x="shop", y="net")
+    odd = ["a\x0b\ufffe <b> ]]> &amp; <!ENTITY x> javascript:alert(1)", 4]
+    chart = Chart.bars(Table(title="Sales\x01", columns=COLUMNS, rows=[*SHOPS[:3], odd]), x="shop", y="net")
     looks = (Look(), Look(), Look(theme="dark", narrow=True))
     light, again, dark = [await Drawings().draw(chart, look) for look in looks]
     assert light == again != dark

@@ -11,7 +11,7 @@ export function show(card, said, figures, path) {
   if (!document.querySelector("link[href='static/charts.css']")) {
     document.head.append(h("link", { rel: "stylesheet", href: "static/charts.css" }));
   }
-  const charts = h("div", {}, h("p", { class: "asked" }, "Drawing the chart"));
+  const charts = h("div", {}, h("p", { class: "asked drawing" }, "Drawing the chart"));
   const more = h("details", { class: "data" }, h("summary", {}, "Show figures"), said);
   const box = h("div", { class: "figures" }, charts, more);
   card.querySelector(".figures")?.remove();
