@@ -315,7 +315,7 @@ async def _find_order(context: ToolContext, row: OrderRow) -> CustomerOrder | No
     found: CustomerOrder | None = (await context.session.execute(statement)).scalar_one_or_none()
     if found is None:
         # A new order of that number would have another one, and be added again by the next import.
-        raise NotFound(f"there is no order {row.order}; write a word that is no number for a new one")
+        raise NotFound(f"There is no order {row.order}; write a word that is no number for a new one")
     return found
 
 

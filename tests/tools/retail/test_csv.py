@@ -110,7 +110,7 @@ BAD = [
     ("orders", f"{ORDER}\nnew,,Ann,C-CUP,1,\nother,,Nobody,C-CUP,1,\n", "row 3, customer: There is no customer"),
     ("orders", f"{ORDER}\nnew,paid,Ann,C-CUP,1,\n", "row 2, status: a new order is a draft"),
     ("orders", f"{ORDER}\nnew,,Ann,C-CUP,1,\nnew,,Ben,C-BOWL,1,\n", "row 3, customer: is not as in the first row"),
-    ("orders", f"{ORDER}\nnew,,Ann,C-CUP,1,\n999999,,Ann,C-CUP,1,\n", "row 3, order: there is no order 999999"),
+    ("orders", f"{ORDER}\nnew,,Ann,C-CUP,1,\n999999,,Ann,C-CUP,1,\n", "row 3, order: There is no order 999999"),
 ]  # fmt: skip
 
 
