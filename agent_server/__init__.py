@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from agent_server.charts.chart import Chart as Chart
     from agent_server.charts.tables import Column as Column
     from agent_server.charts.tables import Table as Table
+    from agent_server.db import Audited as Audited
     from agent_server.db import Owned as Owned
     from agent_server.db import Shared as Shared
+    from agent_server.db import SoftDeleted as SoftDeleted
     from agent_server.db import Submitted as Submitted
+    from agent_server.db import Supervised as Supervised
     from agent_server.db import Timestamps as Timestamps
+    from agent_server.db import Versioned as Versioned
     from agent_server.db import new_id as new_id
     from agent_server.db import now as now
     from agent_server.db import submission_policy as submission_policy
+    from agent_server.db import supervision_policy as supervision_policy
     from agent_server.errors import AgentServerError as AgentServerError
     from agent_server.errors import Conflict as Conflict
     from agent_server.errors import DidNotHappen as DidNotHappen
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
     from agent_server.media import Embedded as Embedded
     from agent_server.media import Image as Image
     from agent_server.media import Link as Link
+    from agent_server.pdf import render_pdf as render_pdf
     from agent_server.questions import Accepted as Accepted
     from agent_server.questions import Ask as Ask
     from agent_server.questions import Declined as Declined
@@ -57,6 +63,11 @@ if TYPE_CHECKING:
     from agent_server.tool_context import ToolContext as ToolContext
 
 _HOME = {
+    "supervision_policy": "agent_server.db",
+    "Supervised": "agent_server.db",
+    "SoftDeleted": "agent_server.db",
+    "Versioned": "agent_server.db",
+    "Audited": "agent_server.db",
     "Accepted": "agent_server.questions",
     "AgentServerError": "agent_server.errors",
     "Ask": "agent_server.questions",
@@ -100,6 +111,7 @@ _HOME = {
     "announce": "agent_server.resource",
     "resource": "agent_server.resource",
     "read_profile": "agent_server.identity.profiles",
+    "render_pdf": "agent_server.pdf",
     "submission_policy": "agent_server.db",
     "tool": "agent_server.tool",
     "update_profile": "agent_server.identity.profiles",
@@ -109,6 +121,7 @@ __all__ = [
     "AgentServerError",
     "Ask",
     "Audio",
+    "Audited",
     "Caller",
     "Chart",
     "Column",
@@ -135,7 +148,9 @@ __all__ = [
     "Sampled",
     "SeedFile",
     "Shared",
+    "SoftDeleted",
     "Submitted",
+    "Supervised",
     "Surface",
     "Table",
     "Timestamps",
@@ -143,12 +158,15 @@ __all__ = [
     "Tool",
     "ToolContext",
     "Unavailable",
+    "Versioned",
     "announce",
     "new_id",
     "now",
     "read_profile",
+    "render_pdf",
     "resource",
     "submission_policy",
+    "supervision_policy",
     "tool",
     "update_profile",
 ]

@@ -22,6 +22,7 @@ from agent_server.asgi import create_app
 from agent_server.db import new_id, now
 from agent_server.db.isolation import row_policy_of
 from agent_server.identity.credentials import issue_guest, issue_key, revoke_key
+from agent_server.identity.roles import define_roles
 from agent_server.oauth.models import OAuthGrant
 from tests.conftest import everything
 from tests.rows import owned_tables
@@ -45,8 +46,9 @@ OPEN = {
 SIGNING_IN = {"/api/auth/login", "/api/auth/refresh"}
 """What asks for other credentials, which the matrix has not."""
 FOR_GUESTS = {"capture_lead"}
-FOR_STAFF = {"/api/tools/list_leads", "/api/feedback"}
-"""What shows staff the rows of all callers; the other user's `*` is staff's."""
+FOR_STAFF = {"/api/feedback"}
+"""What shows staff the rows of all callers, beside their tools: the other user's `*` is staff's, and a customer's scopes
+are not."""
 ENDING = {"/api/me", "/api/auth/logout"}
 METHODS = ("tools/list", "resources/list", "resources/templates/list", "prompts/list")
 
@@ -205,6 +207,10 @@ async def _settle(world: World) -> None:
             "other": await issue_key(db, new_id(), name="t", scopes=["*"]),
             "expired": await issue_key(db, alice, name="t", scopes=["*"], expires_at=now() - timedelta(seconds=1)),
             "revoked": await issue_key(db, alice, name="t", scopes=["*"]),
+            # All that a user may do who is not of the staff.
+            "customer": await issue_key(
+                db, new_id(), name="t", scopes=sorted(define_roles({}, _scopes_of_tools(client)).of([]))
+            ),
             "without scopes": await issue_key(db, alice, name="t", scopes=["nothing:read"]),
         }
         await revoke_key(db, keys["revoked"].row.id)
@@ -226,6 +232,7 @@ async def _settle(world: World) -> None:
         db.add(grant)
         stranger = await issue_guest(db, new_id(), 1)
         old = await issue_guest(db, new_id(), -1)
+    bought = await _buy(client, str(alice))
     asked = await client.http.post(
         "/api/chat", json={"message": f"Delete the task {task.json()['id']}", "stream": False}, headers=client.auth
     )
@@ -245,6 +252,7 @@ async def _settle(world: World) -> None:
         "task": task.json()["id"],
         "passage": passage,
         "document": document.json()["id"],
+        **bought,
     }
     world.credentials |= {
         **{name: key.text for name, key in keys.items()},
@@ -254,6 +262,26 @@ async def _settle(world: World) -> None:
         "garbage": "ask_00000000000000000000000000000000.AAAA",
         "not a token": "Bearer",  # pragma: allowlist secret
     }
+
+
+async def _buy(client: Client, account: str) -> dict[str, str]:
+    """Have staff sell something to Alice, who has an account; what an order, its customer and its invoice are named by."""
+
+    async def call(tool: str, **arguments: Any) -> Any:
+        answer = await client.http.post(f"/api/tools/{tool}", json=arguments, headers=client.auth)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    customer = await call("add_customer", name=CANARY, address=CANARY, account_id=account)
+    items = [{"product": "MUG-01", "quantity": 1}]
+    order = await call("create_order", customer=customer["id"], items=items, ship_to=CANARY)
+    await call("place_order", order=order["number"])
+    invoice = await call("issue_invoice", order=order["number"])
+    return {"order": str(order["number"]), "customer": customer["id"], "invoice": invoice["name"]}
+
+
+def _scopes_of_tools(client: Client) -> set[str]:
+    return {tool.scope for tool in client.server.workspace.tools.values()}
 
 
 async def fetch_ids(client: Client, table: str, why: str) -> list[str]:
@@ -313,6 +341,10 @@ async def test_another_user_finds_nothing_of_alices_and_changes_nothing(world: W
     await _finds_nothing(world, "other", {200, 201, 202, 204, 404, 409, 422})
 
 
+async def test_a_customer_finds_nothing_of_alices_even_where_staff_would(world: World) -> None:
+    await _finds_nothing(world, "customer", {200, 201, 202, 204, 403, 404, 409, 422})
+
+
 async def test_a_guest_finds_nothing_of_alices_and_calls_no_tool_but_forms(world: World) -> None:
     for tool in world.client.server.workspace.tools.values():
         answer = await world.client.http.post(
@@ -329,8 +361,9 @@ async def test_a_guest_finds_nothing_of_alices_and_calls_no_tool_but_forms(world
 async def _finds_nothing(world: World, who: str, expected: set[int]) -> None:
     before = await world.rows_of_alice()
     token, wrong = world.credentials[who], []
+    for_staff = {f"/api/tools/{tool.name}" for tool in world.client.server.workspace.tools.values() if tool.staff}
     for way in world.ways:
-        if who == "other" and way.path in FOR_STAFF:
+        if who == "other" and (way.path in FOR_STAFF or way.path in for_staff):
             continue
         answer = await world.send(way, token)
         names_alices = any(f"{{{name}}}" in way.path for name in ("conversation", "turn", "document", "id"))
@@ -340,7 +373,7 @@ async def _finds_nothing(world: World, who: str, expected: set[int]) -> None:
         if CANARY in answer.text or world.ids["conversation"] in answer.text.replace(json.dumps(way.body), ""):
             wrong.append(f"{way}: shows {answer.text[:200]}") if answer.status_code < 300 else None
     for tool in world.client.server.workspace.tools.values():
-        if tool.name == "list_leads":
+        if who == "other" and tool.staff:
             continue
         answer = await world.mcp("tools/call", {"name": tool.name, "arguments": world.filled(tool.input_schema)}, token)
         wrong += [f"mcp {tool.name}: {answer.text[:200]}"] if CANARY in answer.text else []
