@@ -2,6 +2,11 @@
 
 from typing import Any
 
+from sqlalchemy import update
+from sqlmodel import SQLModel
+
+from agent_server.db import SYSTEM
+from agent_server.seed import SeedReport, load_seeds
 from agent_server.testing import AgentServer, Call, Say, ScriptedOpenAI
 from agent_server.turns.events import ConfirmationAsked
 from tests.tools.retail.shop import CUSTOMER, STAFF, staff
@@ -78,3 +83,19 @@ async def test_the_catalogue_and_its_opening_stock_agree(agent_server: AgentServ
         assert [(m["kind"], m["quantity"]) for m in moved] == ([("receipt", product["on_hand"])])
     low = {product["sku"] for product in (await clerk.call("list_low_stock"))["items"]}
     assert low == {"MUG-02", "TEA-GN", "BOOK-TEA"}
+
+
+async def test_what_staff_have_changed_stays_when_the_file_of_the_catalogue_is_another(
+    agent_server: AgentServer,
+) -> None:
+    clerk, tables = staff(agent_server), SQLModel.metadata.tables
+    await clerk.call("add_product", sku="NEW", name="New", currency="EUR", price_minor=1, cost_minor=1, tax_rate_bp=0)
+    await clerk.call("update_product", product="MUG-01", price_minor=999)
+    await clerk.call("delete_product", product="MUG-02")
+    await clerk.call("receive_stock", product="MUG-01", quantity=1)
+    before = (await clerk.call("list_products"))["items"]
+    async with agent_server.database.transaction(SYSTEM) as session:
+        of_shop = tables["seed"].c.name.in_(["product", "stock_movement"])
+        await session.execute(update(tables["seed"]).values(sha="of another file").where(of_shop))
+    assert await load_seeds(agent_server.database, agent_server.workspace.seeds) == SeedReport()
+    assert (await clerk.call("list_products"))["items"] == before
