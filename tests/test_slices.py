@@ -90,13 +90,13 @@ def test_what_is_shared_may_name_what_is_left_out(root: Path) -> None:
 
 
 def test_a_name_of_nothing_is_a_mistake_also_where_a_slice_is_left_out(root: Path) -> None:
-    write(root, {"prompts/host.md": AGENT.format(name="host", more="tools: [bake, rid]\n")})
-    assert [str(m) for m in read_workspace(root, ["bakery"])[1]] == [
-        "prompts/host.md:4: tools: there is no tool 'rid'; "
-        + str(read_workspace(root, ["bakery"])[1][0]).partition("; ")[2]
-    ]
+    write(root, {"prompts/host.md": AGENT.format(name="host", more="tools: [bake, xyz]\n")})
+    (mistake,) = read_workspace(root, ["bakery"])[1]
+    assert str(mistake).startswith(
+        "prompts/host.md:4: tools: there is no tool 'xyz'; there are add_my_document, bake, "
+    )
     with pytest.raises(
-        WorkspaceInvalid, match="^AGENT_SERVER_SLICES: there is no slice 'bakry'; did you mean 'bakery'"
+        WorkspaceInvalid, match=r"^AGENT_SERVER_SLICES: there is no slice 'bakry'; did you mean 'bakery'"
     ):
         load_workspace(root, ["cycling", "bakry"])
 
@@ -117,8 +117,8 @@ def test_every_mistake_in_the_file_of_a_slice_is_named_with_its_line(root: Path)
         "tools/bakery/slice.yaml:4: evals: there is no file evals/x; there are baker, host, rider",
         "tools/cycling/slice.yaml:2: agents: the agent 'rider' is that of tools/bakery/slice.yaml already; keep it in one, or in none to share it",
         "tools/empty/slice.yaml:1: title: is missing; write one, as in `title: To-do list`",
-        "tools/form/slice.yaml:1: title: is missing; write one, as in `title: To-do list`",
         "tools/form/slice.yaml:1: titel: no key of a slice; did you mean 'title'? There are agents, content, description, evals, title",
+        "tools/form/slice.yaml:1: title: is missing; write one, as in `title: To-do list`",
         "tools/form/slice.yaml:2: description: must be text, as in `description: To-do list`",
         "tools/form/slice.yaml:3: agents: must be a list of names, as in `agents: [one, two]`",
         "tools/form/slice.yaml:4: agents: is on line 3 too; keep one",
@@ -145,10 +145,10 @@ async def test_a_slice_that_is_left_out_is_on_no_surface_and_keeps_its_rows(agen
         me = server.as_caller("*")
         with pytest.raises(NotFound):
             await me.call("list_destinations")
-        assert (await me.call("search_knowledge", query="How long must I wait before flying?"))["passages"] == []
+        assert (await me.call("search_knowledge", query="How long must I wait before flying?"))["hits"] == []
         assert (await me.call("list_documents"))["items"] == []
         answer = await me.chat("Which certification do I need for wreck diving?")
-        assert (answer.agent, answer.citations) == ("tasks", [])
+        assert (answer.agent, answer.citations) == ("tasks", ())
         answer = await me.chat("Add buy fins to my list")
         assert (answer.agent, [call.name for call in answer.calls]) == ("tasks", ["create_task"])
         async with me.http() as http:
@@ -178,7 +178,7 @@ def test_the_commands_leave_out_what_the_setting_leaves_out(tmp_path: Path, agen
     searched = agent_server("content", "search", "flying after diving", "--json", cwd=tmp_path, **variables)
     assert json.loads(searched.stdout)["hits"] == []
     run = agent_server("eval", "run", "evals/safety.yaml", cwd=tmp_path, **variables)
-    assert (run.returncode, "is of a slice that AGENT_SERVER_SLICES leaves out" in run.stderr) == (1, True)
+    assert (run.returncode, "is of a slice that AGENT_SERVER_SLICES leaves out" in run.stderr) == (2, True)
     wrong = agent_server("tool", "list", cwd=tmp_path, AGENT_SERVER_SLICES="tdo")
     assert (
         wrong.returncode,
