@@ -28,6 +28,7 @@ from agent_server.resource import Resource, collect_resources
 from agent_server.seed import SeedFile
 from agent_server.tool import Tool, collect_mistakes
 from agent_server.toolsets import Toolset, read_toolsets
+from agent_server.webhook import Webhook, collect_webhooks
 
 if TYPE_CHECKING:
     from agent_server.outside import tools as outside
@@ -72,8 +73,8 @@ _DEFAULT_TRIAGE = replace(
 class Workspace:
     """What a user wrote, loaded. Tools and agents stand by name, the engine's tools among them; `entry` is the agent that
     takes a message when routing is not sure. `prompts` are what MCP clients are offered as such, by name,
-    `resources` what they read by an address and `toolsets` the parts that they are served apart. `outside` are the servers
-    of others whose tools are among these, by name."""
+    `resources` what they read by an address and `toolsets` the parts that they are served apart. `webhooks` are what other
+    services tell, `outside` the servers of others whose tools are among these, both by name."""
 
     root: Path
     name: str
@@ -84,6 +85,7 @@ class Workspace:
     prompts: Mapping[str, AgentPrompt] = field(default_factory=dict)
     resources: Sequence[Resource] = ()
     toolsets: Mapping[str, Toolset] = field(default_factory=dict)
+    webhooks: Mapping[str, Webhook] = field(default_factory=dict)
     outside: "Mapping[str, OutsideServer]" = field(default_factory=dict)
     outside_remarks: Sequence[Mistake] = ()
 
@@ -171,7 +173,8 @@ def read_workspace(root: Path) -> tuple[Workspace, list[Mistake]]:
     tools, clashes = _collect_tools(imported.modules, engine_tools, others.tools if others else (), root)
     loaded, mistakes = load_prompts(root / "prompts", root)
     resources, twice = collect_resources(list(_of_type([*_WITH_RESOURCES, *imported.modules], Resource)), root)
-    problems = [*imported.mistakes, *clashes, *twice, *mistakes, *(others.mistakes if others else ())]
+    webhooks, same = collect_webhooks(list(_of_type(imported.modules, Webhook)), root)
+    problems = [*imported.mistakes, *clashes, *twice, *same, *mistakes, *(others.mistakes if others else ())]
     problems += _wrong_phrases(tools, root, imported.mistakes)
     problems += _unknown_names(loaded, root, {*tools, *imported.lost})
     problems += _clashing_inputs(loaded)
@@ -194,6 +197,7 @@ def read_workspace(root: Path) -> tuple[Workspace, list[Mistake]]:
         prompts=MappingProxyType(prompts),
         resources=resources,
         toolsets=MappingProxyType(toolsets),
+        webhooks=MappingProxyType(webhooks),
         outside=others.servers if others else {},
         outside_remarks=others.remarks if others else (),
     )

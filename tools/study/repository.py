@@ -81,7 +81,9 @@ class ReportRepository(Repository[Report]):
             id = None
         if id is not None:
             return await self.get(id, lock=lock)
-        statement = self.visible().order_by(col(Report.created_at).desc(), col(Report.id).desc())
+        # Ids alone: a row that was read before it is locked would keep the values that it had then.
+        statement = self.visible().with_only_columns(col(Report.id))
+        statement = statement.order_by(col(Report.created_at).desc(), col(Report.id).desc())
         if report:
             statement = statement.where(func.lower(col(Report.topic)) == report.strip().lower())
         found = (await self.session.execute(statement.limit(2))).scalars().all()
@@ -92,7 +94,12 @@ class ReportRepository(Repository[Report]):
             )
         if report and len(found) > 1:
             raise Conflict(f"Several reports are called {report!r}; give the id of one, as list_reports has it")
-        return await self.get(found[0].id, lock=lock)
+        return await self.get(found[0], lock=lock)
+
+    async def count_open(self) -> int:
+        """How many reports wait for a draft or a payment."""
+        waiting = self.visible().where(col(Report.status).in_(("requested", "drafted")), col(Report.expires_at) > now())
+        return (await self.session.execute(select(func.count()).select_from(waiting.subquery()))).scalar_one()
 
     async def deliver_if_due(self, report: Report, payment: Payment | None) -> bool:
         """Deliver a draft that costs nothing or is paid; whether it was delivered by this. The row is locked."""
@@ -109,11 +116,19 @@ class PaymentRepository(Repository[Payment]):
     model = Payment
 
     async def latest(self, report: Report, *, lock: bool = False) -> Payment | None:
-        """The last try to pay for a report."""
+        """The try by which a report was paid, else the last one."""
         statement = (
-            self.visible().where(col(Payment.report_id) == report.id).order_by(col(Payment.number).desc()).limit(1)
+            self.visible()
+            .where(col(Payment.report_id) == report.id)
+            .order_by((col(Payment.status) == "succeeded").desc(), col(Payment.number).desc())
+            .limit(1)
         )
         return (await self.session.execute(statement.with_for_update() if lock else statement)).scalar_one_or_none()
+
+    async def find_report(self, payment: UUID) -> UUID | None:
+        """The report that a payment is for."""
+        statement = self.visible().with_only_columns(col(Payment.report_id)).where(col(Payment.id) == payment)
+        return (await self.session.execute(statement)).scalar_one_or_none()
 
     async def begin(self, report: Report, number: int) -> Payment:
         """Note a try to pay for a report, whose row is locked."""
