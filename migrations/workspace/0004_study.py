@@ -43,10 +43,16 @@ def upgrade() -> None:
         sa.Column("topic", sa.String(200), nullable=False),
         sa.Column("status", sa.String(), nullable=False),
         sa.Column("price_pence", sa.Integer(), nullable=False),
-        sa.Column("text", sa.String(), nullable=False),
         sa.Column("sources", postgresql.ARRAY(sa.Text()), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("owner_id", "id"),
+    )
+    op.create_table(
+        "study_report_text",
+        sa.Column("owner_id", sa.Uuid(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("text", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("owner_id", "id"),
     )
     op.create_table(
@@ -78,5 +84,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("study_payment_event")
     op.drop_table("study_payment")
+    op.drop_table("study_report_text")
     op.drop_table("study_report")
     op.drop_table("study_programme")

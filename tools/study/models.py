@@ -61,20 +61,26 @@ class Programme(Shared, table=True):
 
 
 class Report(Owned, Timestamps, table=True):
-    """A report for a student. `price_pence` is what it costs, 0 for nothing; it ends at `expires_at` whatever its status.
-
-    `text` is Markdown. It is there from the draft on, and shown from the delivery on.
-    """
+    """A report for a student. `price_pence` is what it costs, 0 for nothing; it ends at `expires_at` whatever its status."""
 
     __tablename__ = "study_report"
 
     topic: str = Field(max_length=200)
     status: ReportStatus = Field(default="requested", sa_type=String)
     price_pence: int = 0
-    text: str = ""
     sources: list[str] = Field(default_factory=list, sa_type=ARRAY(TEXT))
     expires_at: datetime = Field(sa_type=DateTime(timezone=True))
     delivered_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+
+
+class ReportText(Owned, table=True):
+    """The Markdown of the report with the same id. It is there from the draft on, and shown from the delivery on."""
+
+    __tablename__ = "study_report_text"
+    # Out of an export of what a caller owns, which would show a report that is not paid yet.
+    __table_args__ = ({"info": {"derived": True}},)
+
+    text: str
 
 
 class Payment(Owned, Timestamps, table=True):

@@ -1,7 +1,7 @@
 """Reports for a student: requested, drafted, delivered, and expired after a time.
 
 A report is delivered when it is drafted and, where it costs something, paid: whichever comes last delivers it, in its own
-transaction. Its text is read in one place, `read_text`, which gives that of a delivered report only.
+transaction. Its text is read in one place, `ReportTextRepository.read`, which gives that of a delivered report only.
 """
 
 from datetime import datetime, timedelta
@@ -12,11 +12,12 @@ from pydantic import BaseModel, Field, StringConstraints
 
 import agent_server
 from agent_server import Conflict, ToolContext, announce, now, resource, tool
+from tools.study import models as stored
 from tools.study.arguments import WhichReport
 from tools.study.composing import compose, edit
 from tools.study.models import PaymentStatus, Report, ReportStatus
 from tools.study.profile import view_profile
-from tools.study.repository import PaymentRepository, ReportRepository, move_report, status_of
+from tools.study.repository import PaymentRepository, ReportRepository, ReportTextRepository, move_report, status_of
 from tools.study.stripe import find_stripe
 
 WAITS = timedelta(days=30)
@@ -137,14 +138,18 @@ async def draft_report(
         if text is None:
             written, cited = await compose(context, row.topic, profile, on)
         else:
+            payment = await context.repository(PaymentRepository).latest(row)
+            if row.price_pence and (payment is None or payment.status != "succeeded"):
+                # What an agent writes stands in the conversation, where it would be read before it is paid.
+                raise Conflict("The report is not paid yet; draft it without text, or have it paid first")
             written, cited = await edit(context, row.topic, profile, text, sources, on), sources
         # Locked only now: to draft takes a while, and a payment must not wait for it.
         await context.session.refresh(row, with_for_update=True)
         if status_of(row) == "requested":
             move_report(row, "drafted")
-            row.text, row.sources = written, list(cited)
+            row.sources = list(cited)
+            await context.repository(ReportTextRepository).add(stored.ReportText(id=row.id, text=written))
             payment = await context.repository(PaymentRepository).latest(row)
-            await context.session.flush()
             await reports.deliver_if_due(row, payment)
             announce(context, report_resource.address(id=row.id))
     if status_of(row) == "expired":
@@ -182,26 +187,14 @@ async def list_reports(
 async def read_report(context: ToolContext, report: WhichReport = None) -> ReportText:
     """Read one of the user's reports that is delivered, as Markdown."""
     row = await context.repository(ReportRepository).named(report)
-    return ReportText(id=row.id, topic=row.topic, text=read_text(row))
+    return ReportText(id=row.id, topic=row.topic, text=await context.repository(ReportTextRepository).read(row))
 
 
 @resource("reports://{id}", scope="study_reports:read", title="Study report", mime_type="text/markdown")
 async def report_resource(context: ToolContext, id: UUID) -> str:
     """One of the caller's reports that is delivered, as Markdown."""
-    return read_text(await context.repository(ReportRepository).get(id))
-
-
-def read_text(row: Report) -> str:
-    """The text of a report. Raises Conflict, which says what it waits for, unless it is delivered."""
-    match status_of(row):
-        case "delivered":
-            return row.text
-        case "requested":
-            raise Conflict("The report is requested and not drafted yet; draft_report drafts it")
-        case "drafted":
-            raise Conflict("The report is drafted and not paid yet; pay_report gives the page on which it is paid")
-        case "expired":
-            raise Conflict("The time of this report is over; request another one")
+    row = await context.repository(ReportRepository).get(id)
+    return await context.repository(ReportTextRepository).read(row)
 
 
 async def _view(context: ToolContext, row: Report) -> ReportView:

@@ -19,6 +19,7 @@ from tools.study.models import (
     Programme,
     Report,
     ReportStatus,
+    ReportText,
 )
 
 KEPT = timedelta(days=180)
@@ -110,6 +111,22 @@ class ReportRepository(Repository[Report]):
         report.delivered_at, report.expires_at = now(), now() + KEPT
         await self.session.flush()
         return True
+
+
+class ReportTextRepository(Repository[ReportText]):
+    model = ReportText
+
+    async def read(self, report: Report) -> str:
+        """The text of a report. Raises Conflict, which says what it waits for, unless it is delivered."""
+        match status_of(report):
+            case "delivered":
+                return (await self.get(report.id)).text
+            case "requested":
+                raise Conflict("The report is requested and not drafted yet; draft_report drafts it")
+            case "drafted":
+                raise Conflict("The report is drafted and not paid yet; pay_report gives the page on which it is paid")
+            case "expired":
+                raise Conflict("The time of this report is over; request another one")
 
 
 class PaymentRepository(Repository[Payment]):
