@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
-
 from agent_server import Conflict, Forbidden, InvalidInput, Unavailable, read_variables
 from tools.study.provider import Checkout, CheckoutStatus, Notice, Order
 
@@ -106,6 +104,8 @@ class Stripe:
             raise Forbidden(f"Stripe-Signature: is more than {TOLERANCE} seconds old; Stripe signs each try anew")
 
     async def _send(self, method: str, path: str, key: str | None = None, form: Mapping[str, str] | None = None) -> Any:
+        import httpx  # noqa: PLC0415  # heavy
+
         headers = {"Authorization": f"Bearer {self.key}", **({"Idempotency-Key": key} if key else {})}
         try:
             async with asyncio.timeout(PATIENCE), httpx.AsyncClient(base_url=self.url) as client:
