@@ -26,6 +26,7 @@ from agent_server.slices import LeftOut, find_wrong_claims, leave_out, read_slic
 from agent_server.tool import Tool
 from agent_server.tool_modules import import_tools, relative_path
 from agent_server.toolsets import Toolset, read_toolsets
+from agent_server.webhook import Webhook, collect_webhooks
 
 if TYPE_CHECKING:
     from agent_server.outside import tools as outside
@@ -65,8 +66,9 @@ _DEFAULT_TRIAGE = replace(
 class Workspace:
     """What a user wrote, loaded. Tools and agents stand by name, the engine's tools among them; `entry` is the agent that
     takes a message when routing is not sure. `prompts` are what MCP clients are offered as such, by name,
-    `resources` what they read by an address and `toolsets` the parts that they are served apart. `outside` are the servers
-    of others whose tools are among these, by name. Nothing of what is `left_out` is among all these."""
+    `resources` what they read by an address and `toolsets` the parts that they are served apart. `webhooks` are what other
+    services tell, `outside` the servers of others whose tools are among these, both by name. Nothing of what is `left_out`
+    is among all these."""
 
     root: Path
     name: str
@@ -77,6 +79,7 @@ class Workspace:
     prompts: Mapping[str, AgentPrompt] = field(default_factory=dict)
     resources: Sequence[Resource] = ()
     toolsets: Mapping[str, Toolset] = field(default_factory=dict)
+    webhooks: Mapping[str, Webhook] = field(default_factory=dict)
     outside: "Mapping[str, OutsideServer]" = field(default_factory=dict)
     outside_remarks: Sequence[Mistake] = ()
     left_out: LeftOut = field(default_factory=LeftOut)
@@ -170,7 +173,8 @@ def read_workspace(root: Path, slices: Sequence[str] = ()) -> tuple[Workspace, l
     loaded, mistakes = load_prompts(root / "prompts", root, without=left_out.agents)
     loaded = {name: _without_left_out(prompt, left_out, tools) for name, prompt in loaded.items()}
     resources, twice = collect_resources(list(_of_type([*_WITH_RESOURCES, *modules], Resource)), root)
-    problems += [*imported.mistakes, *clashes, *twice, *mistakes, *(others.mistakes if others else ())]
+    webhooks, same = collect_webhooks(list(_of_type(modules, Webhook)), root)
+    problems += [*imported.mistakes, *clashes, *twice, *same, *mistakes, *(others.mistakes if others else ())]
     problems += _wrong_phrases(tools, root, imported.mistakes)
     problems += _unknown_names(loaded, root, {*tools, *imported.lost}, left_out)
     problems += _clashing_inputs(loaded)
@@ -194,6 +198,7 @@ def read_workspace(root: Path, slices: Sequence[str] = ()) -> tuple[Workspace, l
         prompts=MappingProxyType(prompts),
         resources=resources,
         toolsets=MappingProxyType(toolsets),
+        webhooks=MappingProxyType(webhooks),
         outside=others.servers if others else {},
         outside_remarks=others.remarks if others else (),
         left_out=left_out,
