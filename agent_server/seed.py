@@ -3,7 +3,7 @@
 A module under tools/ declares `seed = SeedFile(Destination, Path(__file__).parent / "destinations.yaml", key="slug")`
 for a `Shared` model. The file is a list of rows, each a mapping with the model's fields as its keys. Loading makes the
 table equal to the file: a row keeps its id for as long as its key stays, and a row that is gone from the file is
-deleted. A file whose hash is the stored one is not read again.
+deleted, unless the table is one that people change (`only_first`). A file whose hash is the stored one is not read again.
 """
 
 import hashlib
@@ -47,11 +47,15 @@ class Seed(SQLModel, table=True):
 
 @dataclass(frozen=True)
 class SeedFile(Generic[M]):
-    """Rows of `model` in the YAML file `path`; `key` is the field that tells them apart."""
+    """Rows of `model` in the YAML file `path`; `key` is the field that tells them apart.
+
+    `only_first` is for a table that people change from then on: the rows are written where it is empty.
+    """
 
     model: type[M]
     path: Path
     key: str
+    only_first: bool = False
 
     @property
     def table(self) -> Table:
@@ -254,6 +258,8 @@ async def _write(session: AsyncSession, rows: _Rows) -> SeedReport:
     order = {table: position for position, table in enumerate(SQLModel.metadata.sorted_tables)}
     for seed in sorted(rows, key=lambda s: order[s.table]):
         statement = select(seed.model).where(col(seed.model.owner_id) == SYSTEM)
+        if seed.only_first and (await session.execute(statement.limit(1))).first() is not None:
+            continue
         stored = {getattr(row, seed.key): row for row in (await session.execute(statement)).scalars()}
         for key, row in rows[seed].items():
             if key not in stored:
