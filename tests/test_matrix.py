@@ -47,8 +47,9 @@ OPEN = {
 SIGNING_IN = {"/api/auth/login", "/api/auth/refresh"}
 """What asks for other credentials, which the matrix has not."""
 FOR_GUESTS = {"capture_lead"}
-FOR_STAFF = {"/api/tools/list_leads", "/api/feedback"}
-"""What shows staff the rows of all callers: the other user's `*` is staff's, and a customer's scopes are not."""
+FOR_STAFF = {"/api/feedback"}
+"""What shows staff the rows of all callers, beside their tools: the other user's `*` is staff's, and a customer's scopes
+are not."""
 ENDING = {"/api/me", "/api/auth/logout"}
 METHODS = ("tools/list", "resources/list", "resources/templates/list", "prompts/list")
 
@@ -232,6 +233,7 @@ async def _settle(world: World) -> None:
         db.add(grant)
         stranger = await issue_guest(db, new_id(), 1)
         old = await issue_guest(db, new_id(), -1)
+    bought = await _buy(client, str(alice))
     asked = await client.http.post(
         "/api/chat", json={"message": f"Delete the task {task.json()['id']}", "stream": False}, headers=client.auth
     )
@@ -251,6 +253,7 @@ async def _settle(world: World) -> None:
         "task": task.json()["id"],
         "passage": passage,
         "document": document.json()["id"],
+        **bought,
     }
     world.credentials |= {
         **{name: key.text for name, key in keys.items()},
@@ -260,6 +263,22 @@ async def _settle(world: World) -> None:
         "garbage": "ask_00000000000000000000000000000000.AAAA",
         "not a token": "Bearer",  # pragma: allowlist secret
     }
+
+
+async def _buy(client: Client, account: str) -> dict[str, str]:
+    """Have staff sell something to Alice, who has an account; what an order, its customer and its invoice are named by."""
+
+    async def call(tool: str, **arguments: Any) -> Any:
+        answer = await client.http.post(f"/api/tools/{tool}", json=arguments, headers=client.auth)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    customer = await call("add_customer", name=CANARY, address=CANARY, account_id=account)
+    items = [{"product": "MUG-01", "quantity": 1}]
+    order = await call("create_order", customer=customer["id"], items=items, ship_to=CANARY)
+    await call("place_order", order=order["number"])
+    invoice = await call("issue_invoice", order=order["number"])
+    return {"order": str(order["number"]), "customer": customer["id"], "invoice": invoice["name"]}
 
 
 def _scopes_of_tools(client: Client) -> set[str]:
@@ -343,8 +362,9 @@ async def test_a_guest_finds_nothing_of_alices_and_calls_no_tool_but_forms(world
 async def _finds_nothing(world: World, who: str, expected: set[int]) -> None:
     before = await world.rows_of_alice()
     token, wrong = world.credentials[who], []
+    for_staff = {f"/api/tools/{tool.name}" for tool in world.client.server.workspace.tools.values() if tool.staff}
     for way in world.ways:
-        if who == "other" and way.path in FOR_STAFF:
+        if who == "other" and (way.path in FOR_STAFF or way.path in for_staff):
             continue
         answer = await world.send(way, token)
         names_alices = any(f"{{{name}}}" in way.path for name in ("conversation", "turn", "document", "id"))
@@ -354,7 +374,7 @@ async def _finds_nothing(world: World, who: str, expected: set[int]) -> None:
         if CANARY in answer.text or world.ids["conversation"] in answer.text.replace(json.dumps(way.body), ""):
             wrong.append(f"{way}: shows {answer.text[:200]}") if answer.status_code < 300 else None
     for tool in world.client.server.workspace.tools.values():
-        if who == "other" and f"/api/tools/{tool.name}" in FOR_STAFF:
+        if who == "other" and tool.staff:
             continue
         answer = await world.mcp("tools/call", {"name": tool.name, "arguments": world.filled(tool.input_schema)}, token)
         wrong += [f"mcp {tool.name}: {answer.text[:200]}"] if CANARY in answer.text else []

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from agent_server import Conflict, Embedded, InvalidInput, Loss, ToolContext, now, tool
+from agent_server import Conflict, Embedded, InvalidInput, Loss, ToolContext, Unavailable, now, render_pdf, tool
 from tools.retail.arguments import Cursor, InvoiceName, Item, Limit, OrderNumber
 from tools.retail.models import CustomerOrder, Invoice, Paper
 from tools.retail.money import Line, Totals, add_up, credit, say_money
@@ -191,9 +191,15 @@ async def get_invoice(context: ToolContext, invoice: InvoiceName) -> InvoiceView
     phrases=("print [the] invoice {invoice}", "print [the] credit note {invoice}"),
 )
 async def print_invoice_document(context: ToolContext, invoice: InvoiceName) -> Embedded:
-    """Make the document of an invoice or credit note, as Markdown. For staff."""
-    return document(await context.repository(InvoiceRepository).numbered(invoice))
+    """Make the PDF of an invoice or credit note; Markdown where this server makes no PDF files. For staff."""
+    return await make_document(await context.repository(InvoiceRepository).numbered(invoice))
 
 
-def document(paper: Invoice) -> Embedded:
-    return Embedded(f"invoice://{name_invoice(paper)}", text=print_invoice(paper), mime_type="text/markdown")
+async def make_document(paper: Invoice) -> Embedded:
+    """The PDF of an invoice or credit note, the same each time. A server without the extra `pdf` gives its Markdown."""
+    name, (title, text) = name_invoice(paper), print_invoice(paper)
+    try:
+        data = await render_pdf(text, title=title, footer=name, made_at=paper.issued_at)
+    except Unavailable:
+        return Embedded(f"invoice://{name}.md", text=f"# {title}\n\n{text}", mime_type="text/markdown")
+    return Embedded(f"invoice://{name}.pdf", data=data, mime_type="application/pdf")

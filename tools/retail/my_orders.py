@@ -5,7 +5,7 @@ Whose they are is the caller: no argument says it, and another's order is one th
 
 from agent_server import Embedded, ToolContext, tool
 from tools.retail.arguments import Cursor, InvoiceName, Limit, OrderNumber
-from tools.retail.invoices import document
+from tools.retail.invoices import make_document
 from tools.retail.repository import InvoiceRepository, OrderRepository
 from tools.retail.views import INVOICES, ORDER, ORDERS, Invoices, Orders, OrderView, summarise, view_invoice, view_order
 
@@ -60,5 +60,5 @@ async def list_my_invoices(context: ToolContext, limit: Limit = 20, cursor: Curs
 
 @tool(scope="purchases:read", effect="read", phrases=("show [me] my invoice {invoice}", "print my invoice {invoice}"))
 async def get_my_invoice(context: ToolContext, invoice: InvoiceName) -> Embedded:
-    """Read one of the caller's own invoices or credit notes, as a document in Markdown."""
-    return document(await context.repository(InvoiceRepository).numbered(invoice, own=True))
+    """Read one of the caller's own invoices or credit notes, as a PDF."""
+    return await make_document(await context.repository(InvoiceRepository).numbered(invoice, own=True))

@@ -161,8 +161,8 @@ def view_invoice(row: Invoice) -> InvoiceView:
     )
 
 
-def print_invoice(row: Invoice) -> str:
-    """An invoice or credit note as Markdown."""
+def print_invoice(row: Invoice) -> tuple[str, str]:
+    """The title of an invoice or credit note, and what stands below it, in Markdown."""
     paper = view_invoice(row)
     title = "Invoice" if row.kind == "invoice" else "Credit note"
     about = [f"Order {row.order_number}", f"Issued on {row.issued_at:%Y-%m-%d}"]
@@ -178,9 +178,8 @@ def print_invoice(row: Invoice) -> str:
         f"| Tax {say_rate(tax.rate_bp)} on {say_money(tax.net_minor, row.currency)} | {say_money(tax.tax_minor, row.currency)} |"
         for tax in paper.taxes
     ]
-    return "\n".join(
+    return f"{title} {paper.name}", "\n".join(
         [
-            f"# {title} {paper.name}\n",
             f"{_cell(row.customer_name)}\n",
             *([f"{_cell(row.customer_address)}\n"] if row.customer_address else []),
             "\n".join(f"- {fact}" for fact in about),

@@ -38,7 +38,7 @@ async def test_a_customer_sees_their_own_orders_and_no_other(agent_server: Agent
         for missing in (others, nobodys, 999_999):
             with pytest.raises(NotFound, match=f"no order {missing}"):
                 await caller.call("get_my_order", order=missing)
-    assert her_invoice in (await alice.call("get_my_invoice", invoice=her_invoice))["text"]
+    assert her_invoice in (await alice.call("get_my_invoice", invoice=her_invoice))["uri"]
     with pytest.raises(NotFound, match="no invoice"):
         await alice.call("get_my_invoice", invoice=his_invoice)
     # Staff who buy nothing have no orders of their own, and see everybody's.
