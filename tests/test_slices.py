@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -13,14 +14,18 @@ from agent_server import NotFound
 from agent_server.db.leftovers import list_leftovers
 from agent_server.errors import WorkspaceInvalid
 from agent_server.evals.cases import list_files, read_cases
+from agent_server.knowledge.embedders.wordllama import WordLlama
+from agent_server.routing.report import report_routing
+from agent_server.routing.workspaces import create_router
 from agent_server.settings import load_settings
 from agent_server.slices import leave_out, read_slices
 from agent_server.testing import mcp_client, run_agent_server
 from agent_server.testing.server import fill
-from agent_server.workspace import load_workspace, read_workspace
+from agent_server.workspace import Workspace, load_workspace, read_workspace
 from tests.commands import agent_server
 from tests.conftest import ROOT, everything
 
+MESSAGES = ROOT / "tests" / "slice_messages.yaml"
 TOOL = """\
 from agent_server import ToolContext, tool
 from pydantic import BaseModel
@@ -136,6 +141,21 @@ def test_what_is_left_out_is_all_that_the_other_slices_name(chosen: set[str], sp
     assert set(named) == chosen and out.slices == {slice.name for slice in others}
     assert out.agents == {name for slice in others for name in slice.body.agents}
     assert out.collections == {name for slice in others for name in slice.body.content}
+
+
+async def test_messages_find_their_agent_among_those_of_all_slices(agent_workspace: Workspace) -> None:
+    """The figures are those of decision 39, less what a small change of a prompt may cost."""
+    entries = [e for e in yaml.safe_load(MESSAGES.read_text()) if not e.get("fresh") and not e.get("last")]
+    router = await create_router(agent_workspace, WordLlama())
+    rows = [(e["message"], e["agent"], await router.decide(e["message"], None)) for e in entries]
+    report = report_routing(rows)
+    assert (report.messages, report.out_of_scope) == (120, 10)
+    assert (report.accuracy or 0) > 0.78 and (report.precision or 0) > 0.88 and report.sure_out_of_scope == 0
+    slices, _ = read_slices(ROOT)
+    named = [(e["slice"], decision.ranked[0].name) for e, (_, _, decision) in zip(entries, rows, strict=True)]
+    for slice, floor in (("diving", 0.9), ("study", 0.9), ("retail", 0.75), ("todo", 0.5)):
+        found = [agent in slices[slice].body.agents for one, agent in named if one == slice]
+        assert sum(found) / len(found) > floor, slice
 
 
 async def test_a_slice_that_is_left_out_is_on_no_surface_and_keeps_its_rows(agent_database: str) -> None:
