@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from agent_server.identity.profiles import update_profile as update_profile
     from agent_server.knowledge.passages import Passage as Passage
     from agent_server.knowledge.tools import Passages as Passages
+    from agent_server.knowledge.tools import list_documents as list_documents
+    from agent_server.knowledge.tools import search_knowledge as search_knowledge
     from agent_server.media import Audio as Audio
     from agent_server.media import Embedded as Embedded
     from agent_server.media import Image as Image
@@ -61,6 +63,10 @@ if TYPE_CHECKING:
     from agent_server.tool import tool as tool
     from agent_server.tool_context import Loss as Loss
     from agent_server.tool_context import ToolContext as ToolContext
+    from agent_server.variables import read_variables as read_variables
+    from agent_server.webhook import Delivery as Delivery
+    from agent_server.webhook import WebhookRequest as WebhookRequest
+    from agent_server.webhook import webhook as webhook
 
 _HOME = {
     "supervision_policy": "agent_server.db",
@@ -77,6 +83,7 @@ _HOME = {
     "Column": "agent_server.charts.tables",
     "Conflict": "agent_server.errors",
     "Declined": "agent_server.questions",
+    "Delivery": "agent_server.webhook",
     "DidNotHappen": "agent_server.errors",
     "Dismissed": "agent_server.questions",
     "Effect": "agent_server.tool",
@@ -106,15 +113,20 @@ _HOME = {
     "Tool": "agent_server.tool",
     "ToolContext": "agent_server.tool_context",
     "Unavailable": "agent_server.errors",
+    "WebhookRequest": "agent_server.webhook",
     "new_id": "agent_server.db",
     "now": "agent_server.db",
     "announce": "agent_server.resource",
     "resource": "agent_server.resource",
+    "list_documents": "agent_server.knowledge.tools",
     "read_profile": "agent_server.identity.profiles",
+    "read_variables": "agent_server.variables",
+    "search_knowledge": "agent_server.knowledge.tools",
     "render_pdf": "agent_server.pdf",
     "submission_policy": "agent_server.db",
     "tool": "agent_server.tool",
     "update_profile": "agent_server.identity.profiles",
+    "webhook": "agent_server.webhook",
 }
 __all__ = [
     "Accepted",
@@ -127,6 +139,7 @@ __all__ = [
     "Column",
     "Conflict",
     "Declined",
+    "Delivery",
     "DidNotHappen",
     "Dismissed",
     "Effect",
@@ -159,26 +172,31 @@ __all__ = [
     "ToolContext",
     "Unavailable",
     "Versioned",
+    "WebhookRequest",
     "announce",
+    "list_documents",
     "new_id",
     "now",
     "read_profile",
+    "read_variables",
     "render_pdf",
     "resource",
+    "search_knowledge",
     "submission_policy",
     "supervision_policy",
     "tool",
     "update_profile",
+    "webhook",
 ]
 
 
 # Importing the module agent_server.tool sets the attribute `tool` of this package to the module. Without this class
 # `from agent_server import tool` would give the decorator or the module, depending on what was imported before.
 class _Package(ModuleType):
-    """This package, in which `tool` and `resource` are always the decorators."""
+    """This package, in which `tool`, `resource` and `webhook` are always the decorators."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        is_module = name in ("tool", "resource") and isinstance(value, ModuleType)
+        is_module = name in ("tool", "resource", "webhook") and isinstance(value, ModuleType)
         super().__setattr__(name, getattr(value, name) if is_module else value)
 
 

@@ -428,7 +428,13 @@ def test_the_database_goes_down_and_up_and_says_where_it_is(stocked: Run) -> Non
     down = stocked("db", "downgrade", "workspace@base")
     assert down.exit_code == 0, down.stderr
     lower = result(stocked("db", "current", "--json"))
-    assert lower["pending"] == ["workspace_0001", "workspace_0002", "workspace_0003", "workspace_0005"]
+    assert lower["pending"] == [
+        "workspace_0001",
+        "workspace_0002",
+        "workspace_0003",
+        "workspace_0004",
+        "workspace_0005",
+    ]
     behind = stocked("db", "check")
     assert behind.exit_code == 1
     assert behind.stdout.splitlines() == [f"pending migration {revision}" for revision in lower["pending"]]

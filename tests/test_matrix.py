@@ -39,6 +39,7 @@ OPEN = {
     ("POST", "/api/lead"),  # makes a guest
     ("POST", "/api/auth/login"),
     ("POST", "/api/auth/refresh"),
+    ("POST", "/api/hooks/{name}"),  # asks for a signature of the service
     ("GET", "/.well-known/oauth-protected-resource"),
     ("GET", "/.well-known/oauth-protected-resource/mcp"),
 }

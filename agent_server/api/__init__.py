@@ -16,6 +16,7 @@ from agent_server.api import (
     documents,
     feedback,
     health,
+    hooks,
     keys,
     me,
     messages,
@@ -52,5 +53,6 @@ def create_routers(workspace: Workspace) -> Sequence[APIRouter]:
         me.router,
         audit.router,
         confirmations.router,
+        hooks.router,
         tools.create_router(workspace),
     )

@@ -5,7 +5,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "workspace_0005"
-down_revision = "workspace_0003"
+down_revision = "workspace_0004"
 branch_labels = None
 depends_on = None
 

@@ -51,6 +51,7 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
                     "workspace_0001",
                     "workspace_0002",
                     "workspace_0003",
+                    "workspace_0004",
                     "workspace_0005",
                     *(f"engine_{n:04}" for n in range(2, 28)),
                 ]
