@@ -23,6 +23,7 @@ ENGINE_ROUTES = frozenset(
         "files",
         "guest",
         "health",
+        "jobs",
         "keys",
     }
     | {"me", "page", "passages", "session", "tools", "turns", "users"}

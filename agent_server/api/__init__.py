@@ -15,6 +15,7 @@ from agent_server.api import (
     documents,
     feedback,
     health,
+    jobs,
     keys,
     me,
     messages,
@@ -50,5 +51,6 @@ def create_routers(workspace: Workspace) -> Sequence[APIRouter]:
         me.router,
         audit.router,
         confirmations.router,
+        jobs.router,
         tools.create_router(workspace),
     )

@@ -289,7 +289,7 @@ class _Call:
             if self.tool.effect in OUTSIDE:  # not before: no connection is held while it works elsewhere
                 await self._keep_caller(session)
             if not self._holds:
-                await self._record(session, "ok", CallOutcome(output))
+                await self._record(session, self.tool.recorded, CallOutcome(output))
         if self._holds:
             self._hold("ok", CallOutcome(output))
         return output

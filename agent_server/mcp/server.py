@@ -105,7 +105,7 @@ def create_mcp_server(
     add_methods(server, runtime, documents, offers, caller)
     if tasks is not None and tasking is not None:
         server.middleware.append(create_augmenting(lambda context, params: tasking.augment(context, params, caller())))
-        TaskMethods(tasks, {*tools, *catalogue.own}, caller).add(server)
+        TaskMethods(tasks, tools, catalogue.own, caller).add(server)
     return server
 
 

@@ -85,4 +85,4 @@ class Tasking:
             assert isinstance(own, AskAgent), "nothing else becomes a task"
             own.authorise(caller, arguments)
             scope = needed_scope(arguments)
-        return TaskCall(self.tasks, caller, params.name, scope, arguments, client)
+        return TaskCall(self.tasks, caller, params.name, tool, scope, arguments, client)
