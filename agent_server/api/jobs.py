@@ -16,7 +16,6 @@ from agent_server.caller import Caller
 from agent_server.calls.jobs import JobSummary, JobView
 from agent_server.calls.ledger import RecordedFailure
 from agent_server.conversations.repository import ConversationRepository
-from agent_server.errors import NotFound
 from agent_server.http.auth import CallerDep, ServerDep
 from agent_server.http.problems import PROBLEMS, render_problem
 from agent_server.http.statuses import STATUSES
@@ -88,7 +87,7 @@ async def read_job(
     render: Literal["html"] | None = None,
 ) -> JobDetail:
     """How a job stands, and what came of it."""
-    row = await get_job(server, caller, job)
+    row = await server.tasks.get_job(caller, job)
     if seconds := read_wait(prefer):
         row = await server.tasks.wait(caller, job, seconds)
     return _detail(server, row, render)
@@ -97,17 +96,8 @@ async def read_job(
 @router.post("/api/jobs/{job}/cancel", responses={409: {}})
 async def cancel_job(job: UUID, caller: CallerDep, server: ServerDep) -> JobDetail:
     """Stop a job. What it has stored is undone; what has happened elsewhere stays on record."""
-    await get_job(server, caller, job)
+    await server.tasks.get_job(caller, job)
     return _detail(server, await server.tasks.cancel(caller, job), None)
-
-
-async def get_job(server: Server, caller: Caller, id: UUID) -> McpTask:
-    """The caller's job of this id. Raises NotFound."""
-    row = await server.tasks.get(caller, id)
-    # As for its tool: another key of the caller's may lack the scope. The calls that a client sends again are no jobs.
-    if not row.listed or not caller.may(row.scope):
-        raise NotFound(f"There is no job {id}; it is another caller's, or its time is over")
-    return row
 
 
 def _detail(server: Server, row: McpTask, render: str | None) -> JobDetail:

@@ -15,7 +15,7 @@ from agent_server.audit import Surface
 from agent_server.caller import Caller
 from agent_server.changes import Changes
 from agent_server.db import Database, now, storable
-from agent_server.errors import InvalidInput
+from agent_server.errors import InvalidInput, NotFound
 from agent_server.questions import Need, Reply
 from agent_server.repository import Page
 from agent_server.settings import Settings
@@ -76,6 +76,14 @@ class Tasks:
         """Raises NotFound."""
         async with self.database.transaction(caller.id) as session:
             return await TaskRepository(session, caller).get(id)
+
+    async def get_job(self, caller: Caller, id: UUID) -> McpTask:
+        """The task as its caller knows it: as a job. Raises NotFound."""
+        row = await self.get(caller, id)
+        # As for its tool: another key of the caller's may lack the scope. A call that a client sends again is no job.
+        if not row.listed or not caller.may(row.scope):
+            raise NotFound(f"There is no job {id}; it is another caller's, or its time is over")
+        return row
 
     async def page(
         self, caller: Caller, cursor: str | None, *, limit: int = PAGE, conversation_id: UUID | None = None

@@ -209,3 +209,13 @@ async def test_a_guests_job_is_the_guests_and_is_erased_with_it_and_the_offline_
     assert (await ask(work, "GET", f"/api/jobs/{job['id']}")).status_code == 404
     assert (await ask(work, "DELETE", "/api/me", guest)).status_code == 204
     assert await fetch(work.server.database.url, "select count(*) from mcp_task") == [(0,)]
+
+
+async def test_a_job_that_stores_holds_no_connection_before_it_uses_the_database(work: Client, tmp_path: Path) -> None:
+    job = (await begin(work, tmp_path, "x")).json()["id"]
+    await until(work, job, "running", has_progress=True)
+    # Postgres would end such a transaction after ten seconds, and the call with it
+    idle = "select count(*) from pg_stat_activity where datname = current_database() and state = 'idle in transaction'"
+    assert await fetch(work.server.database.url, idle) == [(0,)]
+    (tmp_path / "open").touch()
+    assert (await until(work, job, "done"))["result"] == "x"
