@@ -123,12 +123,14 @@ def describe_whole(task: McpTask, tool: Tool[..., Any] | None) -> dict[str, Any]
 
 @dataclass(frozen=True)
 class TaskMethods:
-    """Answers for the tasks of a server that has these `tools`, and those of MCP's `own`. `caller` says who asks."""
+    """Answers for the tasks of a server that has these `tools`, and those of MCP's `own`. `caller` says who asks. `start` has
+    this process run tasks, if it does not yet: whoever comes back for one may want it taken up."""
 
     tasks: Tasks
     tools: Mapping[str, Tool[..., Any]]
     own: Collection[str]
     caller: Callable[[], Caller]
+    start: Callable[[], Awaitable[object]] | None = None
 
     def add(self, server: Server) -> None:
         """Have `server` answer for tasks."""
@@ -205,6 +207,8 @@ class TaskMethods:
                 raise MCPError(types.HEADER_MISMATCH, f"{MCP_NAME_HEADER}: is not the taskId of the request")
         elif context.protocol_version != OLD:
             raise _unknown_method(context.method)
+        if self.start is not None:
+            await self.start()
         me = self.caller()
         try:
             task = await self.tasks.get(me, UUID(params.task_id))
