@@ -9,9 +9,13 @@ const LATER = 5000; // the same of a job that takes long, and where the server c
 export class Job {
   #path;
   #onState;
-  #far = h("div", { class: "progress" });
-  #end = h("div", {});
+  #bar = h("progress", { "aria-label": "Progress" });
+  // Apart, since each takes its direction from its own words.
+  #said = h("span", {}, "At work");
+  #count = h("span", {});
   #cancel = button("Cancel", () => this.#stop());
+  #far = h("div", { class: "progress", hidden: true }, this.#bar, this.#said, this.#count, this.#cancel);
+  #end = h("div", {});
   #wait = SOON;
   #was = null;
 
@@ -53,10 +57,12 @@ export class Job {
     if (state === "cancelled") return this.#close("declined", "Cancelled", "close", h("p", {}, "This was cancelled."));
     this.#onState("running", "Running", h("span", { class: "spinner" }));
     const { done, total, message } = progress ?? {};
-    // Without numbers it moves, so that it is seen to go on.
-    const bar = h("progress", { max: total ?? null, value: total === null || total === undefined ? null : done, "aria-label": "Progress" });
-    const count = total ? `${done} of ${total}` : "";
-    this.#far.replaceChildren(bar, h("span", { class: "job-said" }, [message, count].filter(Boolean).join(" · ") || "At work"), this.#cancel);
+    this.#far.hidden = false;
+    this.#said.textContent = message || "At work";
+    this.#count.textContent = total ? `${done} of ${total}` : "";
+    // Without numbers the bar moves, so that it is seen to go on.
+    if (total) Object.assign(this.#bar, { max: total, value: done });
+    else this.#bar.removeAttribute("value");
   }
 
   #close(state, word, sign, said) {
