@@ -84,10 +84,7 @@ def create_server(
             return _create_orchestrator(runtime, workspace, models, embedder, router)
         return _create_orchestrator(runtime, changed, models, embedder, None)
 
-    async def read(session: Executor, caller: Caller, conversation_id: UUID, turn_no: int) -> Recalled:
-        most = settings.history_limit
-        return await recall(session, caller, conversation_id=conversation_id, turn_no=turn_no, most=most)
-
+    read = _create_recall(settings)
     agents = Agents(models or (lambda: _create_models(settings, transport)), make, read)
     agents_need, staff, grants = workspace.agent_scopes, workspace.staff_scopes, find_grants(settings, database)
     resolver = create_resolver(settings, database, agents=agents_need, staff=staff, grants=grants)
@@ -121,6 +118,14 @@ def create_server(
         served=ServedModel(model, agents.find_served),
         close_models=lambda: _close(agents, runtime, workspace),
     )
+
+
+def _create_recall(settings: Settings) -> Recall:
+    async def read(session: Executor, caller: Caller, conversation_id: UUID, turn_no: int) -> Recalled:
+        most = settings.history_limit
+        return await recall(session, caller, conversation_id=conversation_id, turn_no=turn_no, most=most)
+
+    return read
 
 
 def _create_resources(
