@@ -10,13 +10,14 @@ from uuid import UUID
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.calls.forms import FormTools
+from agent_server.calls.jobs import JobReader
 from agent_server.changes import Changes
 from agent_server.db import Database, Executor
 from agent_server.db.sleep import Sleep
 from agent_server.documents.shelf import Shelf
 from agent_server.housekeeping import expire_confirmations, expire_guests, expire_logins, purge_deleted
 from agent_server.identity.limits import expire_rates
-from agent_server.identity.resolver import create_resolver
+from agent_server.identity.resolver import Resolver, create_resolver
 from agent_server.jobs import Job, Jobs
 from agent_server.knowledge.embedders import open_embedder
 from agent_server.knowledge.embedders.base import Embedder
@@ -33,7 +34,11 @@ from agent_server.recall import Recalled, recall
 from agent_server.server import Server
 from agent_server.settings import Settings
 from agent_server.signals import Changed
+from agent_server.tasks.carrying import Carrier
+from agent_server.tasks.runner import TaskRunner
 from agent_server.tasks.store import prune_tasks
+from agent_server.tasks.tasks import Tasks
+from agent_server.tasks.views import TaskReader
 from agent_server.turns.accept import Recall
 from agent_server.turns.attempt import Attempt, Outcome
 from agent_server.turns.hub import Hub
@@ -70,7 +75,8 @@ def create_server(
     """
     embedder = open_embedder(settings)
     model, replica, sleep = choose_model(settings), Replica(database), Sleep(settings.database_sleep)
-    runtime = _create_runtime(settings, workspace, database, embedder, replica)
+    resources = _create_resources(settings, workspace, embedder, replica)
+    runtime = Runtime(settings=settings, database=database, resources=resources)
     hub = Hub(database, send=replica.send)
 
     def make(models: "Models", changed: Workspace | None) -> "Orchestrator":
@@ -78,10 +84,7 @@ def create_server(
             return _create_orchestrator(runtime, workspace, models, embedder, router)
         return _create_orchestrator(runtime, changed, models, embedder, None)
 
-    async def read(session: Executor, caller: Caller, conversation_id: UUID, turn_no: int) -> Recalled:
-        most = settings.history_limit
-        return await recall(session, caller, conversation_id=conversation_id, turn_no=turn_no, most=most)
-
+    read = _create_recall(settings)
     agents = Agents(models or (lambda: _create_models(settings, transport)), make, read)
     agents_need, staff, grants = workspace.agent_scopes, workspace.staff_scopes, find_grants(settings, database)
     resolver = create_resolver(settings, database, agents=agents_need, staff=staff, grants=grants)
@@ -97,12 +100,14 @@ def create_server(
         sleep=sleep,
         changes=runtime.resources[Changes],
     )
+    resources[Tasks] = tasks = _create_tasks(runtime, workspace, runner, resolver, sleep)
     return Server(
         runtime=runtime,
         workspace=workspace,
         resolver=resolver,
         hub=hub,
         runner=runner,
+        tasks=tasks,
         jobs=_create_jobs(runtime, workspace, embedder, sleep),
         sleep=sleep,
         model=model,
@@ -115,17 +120,40 @@ def create_server(
     )
 
 
-def _create_runtime(
-    settings: Settings, workspace: Workspace, database: Database, embedder: Embedder, replica: Replica
-) -> Runtime:
+def _create_recall(settings: Settings) -> Recall:
+    async def read(session: Executor, caller: Caller, conversation_id: UUID, turn_no: int) -> Recalled:
+        most = settings.history_limit
+        return await recall(session, caller, conversation_id=conversation_id, turn_no=turn_no, most=most)
+
+    return read
+
+
+def _create_resources(
+    settings: Settings, workspace: Workspace, embedder: Embedder, replica: Replica
+) -> dict[type[Any], Any]:
+    """What tools find in their context."""
     forms = FormTools({tool.name: tool for tool in workspace.tools.values() if tool.form})
     changes = Changes(lambda id: replica.send(Changed(id)))
     replica.signals.changed = changes.hear
     shelf = Shelf(embedder, settings)
-    shared = {Embedder: embedder, FormTools: forms, Changes: changes, Shelf: shelf, OwnPassages: shelf}
+    shared: dict[type[Any], Any] = {
+        Embedder: embedder,
+        FormTools: forms,
+        Changes: changes,
+        Shelf: shelf,
+        OwnPassages: shelf,
+    }
+    shared[JobReader] = TaskReader(workspace.tools)
     if workspace.outside:
         shared[outside.Outside] = outside.Outside(workspace.root, workspace.outside)
-    return Runtime(settings=settings, database=database, resources=shared)
+    return shared
+
+
+def _create_tasks(runtime: Runtime, workspace: Workspace, runner: Runner, resolver: Resolver, sleep: Sleep) -> Tasks:
+    settings, database, changes = runtime.settings, runtime.database, runtime.resources[Changes]
+    carry, slots = Carrier(runtime, workspace.tools).carry, settings.tasks_per_process
+    tasks = TaskRunner(database, runner.replica, changes, carry, renew=resolver.renew, slots=slots, sleep=sleep)
+    return Tasks(database, settings, changes, tasks)
 
 
 async def _close(agents: "Agents", runtime: Runtime, workspace: Workspace) -> None:

@@ -29,7 +29,7 @@ from agent_server.http.problems import PROBLEMS
 from agent_server.identity.accounts import Accounts
 from agent_server.identity.resolver import create_resolver
 from agent_server.mcp import McpApp, Offers, OpenCalls, Watching, mcp_app
-from agent_server.mcp.carrying import create_tasks
+from agent_server.mcp.carrying import carry_questions
 from agent_server.mcp.metadata import PATH, Resource
 from agent_server.mcp.process import create_documents, tell_instructions
 from agent_server.oauth.authority import Authority, Target
@@ -111,7 +111,7 @@ def _create_mcp(server: Server, offers: Offers, current: Callable[[], Server]) -
         offers=offers,
         calls=_create_calls(server),
         server=current,
-        tasks=create_tasks(server, current),
+        tasks=carry_questions(server, current),
     )
 
 

@@ -13,6 +13,7 @@ import typer
 
 from agent_server.cli_evals import evals
 from agent_server.cli_feedback import feedback
+from agent_server.cli_jobs import jobs
 from agent_server.cli_mcp import mcp
 from agent_server.cli_options import Inputs, Json, Workspace
 from agent_server.cli_options import example as _example
@@ -35,6 +36,7 @@ for name, group in (
     ("content", content),
     ("db", db),
     ("tool", tool),
+    ("job", jobs),
     ("prompt", prompts),
     ("eval", evals),
     ("feedback", feedback),

@@ -24,6 +24,7 @@ ENGINE_ROUTES = frozenset(
         "guest",
         "health",
         "hooks",
+        "jobs",
         "keys",
     }
     | {"me", "page", "passages", "session", "tools", "turns", "users"}

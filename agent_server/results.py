@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 
 from agent_server.calls.forms import gives_form
+from agent_server.calls.jobs import JobList
 from agent_server.calls.ledger import OutcomeUnknown
 from agent_server.charts.telling import split_figures, tell_figures
 from agent_server.media import tell_parts
@@ -41,6 +42,13 @@ _ID = re.compile("[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()\s]*\)")
 _MARKS = re.compile(r"^#+ .*$|^[-*] |[*`>|]+", re.MULTILINE)
 
+_JOB_STATES = {
+    "running": "still at work",
+    "asking": "waits for an answer of yours",
+    "done": "done",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
 _MOST_READ = 40
 """Fields of an object that are looked at."""
 _SHORT, _LONG = 60, 200
@@ -86,6 +94,10 @@ def tell_result(name: str, tool: Tool[..., Any] | None, value: Any, *, citing: b
         return f"{question}Nothing has been done yet{': it waits for your yes' if citing else ''}."
     if tool is not None and tool.has_parts:
         return tell_parts(value)
+    if tool is not None and isinstance(value, Mapping) and tool.long and {"job", "state", "note"} <= value.keys():
+        return f"“{escape_markdown(tool.title)}” has begun, and goes on in the background."
+    if tool is not None and isinstance(value, Mapping) and tool.has_result(JobList):
+        return "\n\n".join(map(_tell_job, value["jobs"])) or "There are no jobs."
     if tool is not None and isinstance(value, Mapping) and gives_form(tool):
         return f"Please fill in the form “{escape_markdown(str(value.get('title', tool.title)))}” and send it."
     rest, figures = split_figures(value)
@@ -111,6 +123,15 @@ def _tell_data(name: str, tool: Tool[..., Any] | None, value: Any, rest: Any, ci
         return "Done."
     told = _describe(rest, tool.shape, citing)
     return f"Done: {told}" if told.startswith("**") else f"Done.\n\n{told}"
+
+
+def _tell_job(job: Mapping[str, Any]) -> str:
+    at = job["progress"] or {}
+    count = "" if at.get("done") is None else f"{at['done']:g}" + (f" of {at['total']:g}" if at.get("total") else "")
+    said = ": ".join(filter(None, [one_line(at.get("message") or ""), count]))
+    head = f"**{escape_markdown(job['title'])}**: {_JOB_STATES[job['state']]}"
+    told = f"{head} ({escape_markdown(said)})." if said else f"{head}."
+    return f"{told}\n\n{job['text']}" if job["text"] else told
 
 
 def _read_json(value: Any) -> Any:

@@ -18,6 +18,7 @@ from agent_server.models.choice import ModelChoice
 from agent_server.models.served import ServedModel
 from agent_server.prompts.inputs import check_inputs
 from agent_server.settings import Settings
+from agent_server.tasks.tasks import Tasks
 from agent_server.turns.accept import Accepted, Message, Recall, accept, find_accepted
 from agent_server.turns.hub import Hub
 from agent_server.turns.runner import Runner
@@ -39,6 +40,7 @@ class Server:
     hub: Hub
     runner: Runner
     jobs: Jobs
+    tasks: Tasks
     sleep: Sleep
     model: ModelChoice
     recall: Recall

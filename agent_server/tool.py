@@ -103,9 +103,16 @@ class Tool(Generic[P, R]):
     file: str
     line: int
     declared: Declared | None = None
+    recorded: str = "ok"
+    """What the audit says of a call that was made."""
 
     async def __call__(self, context: ToolContext, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self.function(context, *args, **kwargs)
+
+    @property
+    def is_job(self) -> bool:
+        """Whether its calls go on without whoever called."""
+        return self.long
 
     # Made when first used: a type may be defined further down in the module of the tool.
     @cached_property
@@ -255,7 +262,7 @@ def tool(
         reconcile: for the effect `once`: what became of a call that was cut off (docs/tools.md). It changes nothing.
         losses: for a destructive tool: what a call would lose, with its rows locked. Both take what the tool takes.
         per_hour: how often a caller may call it in an hour, and by REST an address.
-        long: True where a call may take minutes. Clients of MCP that can are given a task in place of the result.
+        long: True where a call may take minutes: it is a job, which goes on without whoever called.
     """
 
     def declare(function: Callable[Concatenate[ToolContext, P], Awaitable[R]]) -> Tool[P, R]:

@@ -7,7 +7,7 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from agent_server.calls import forms
+from agent_server.calls import forms, jobs
 from agent_server.conversations import resources as conversation_resources
 from agent_server.conversations import tools as conversation_tools
 from agent_server.documents import tools as document_tools
@@ -167,7 +167,8 @@ def read_workspace(root: Path, slices: Sequence[str] = ()) -> tuple[Workspace, l
     # The modules of all slices are imported: their tables stay declared, and are not taken for left over.
     imported = import_tools(root)
     modules, left_out = _part_modules(imported.modules, leave_out(found, slices))
-    engine_tools = list(_of_type([conversation_tools, knowledge_tools, document_tools, forms], Tool))
+    needed = [jobs] if any(tool.long for tool in _of_type(modules, Tool)) else []
+    engine_tools = list(_of_type([conversation_tools, knowledge_tools, document_tools, forms, *needed], Tool))
     others = outside.load_outside(root) if (root / OUTSIDE_FILES[0]).is_file() else None
     tools, clashes = _collect_tools(modules, engine_tools, others.tools if others else (), root)
     loaded, mistakes = load_prompts(root / "prompts", root, without=left_out.agents)

@@ -183,7 +183,7 @@ def template(postgres: str) -> Iterator[str]:
         # Else the jobs that are due after a long rest would be done at each of a thousand starts of a server.
         await execute(
             url,
-            "insert into job (kind, due_at) select unnest($${prune_events,expire_guests,expire_logins,expire_confirmations,expire_rates}$$::text[]), now() + interval '1 hour'",
+            "insert into job (kind, due_at) select unnest($${prune_events,expire_guests,expire_logins,expire_confirmations,expire_rates,prune_tasks}$$::text[]), now() + interval '1 hour'",
         )
 
     with copy_database(postgres) as url:

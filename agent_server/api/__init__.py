@@ -17,6 +17,7 @@ from agent_server.api import (
     feedback,
     health,
     hooks,
+    jobs,
     keys,
     me,
     messages,
@@ -54,5 +55,6 @@ def create_routers(workspace: Workspace) -> Sequence[APIRouter]:
         audit.router,
         confirmations.router,
         hooks.router,
+        jobs.router,
         tools.create_router(workspace),
     )

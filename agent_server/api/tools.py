@@ -6,12 +6,14 @@ A form is also sent to the route that its tool declares, such as `/api/lead`.
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
+from agent_server.api.jobs import answer_long_call
 from agent_server.arguments import allow_nulls
 from agent_server.bodies import name_wrong_type
 from agent_server.caller import Caller
 from agent_server.calls.call import call_tool
+from agent_server.calls.jobs import JobView
 from agent_server.conversations.ids import LONGEST_ID
 from agent_server.conversations.repository import ConversationRepository
 from agent_server.errors import NotFound, quote_value
@@ -55,7 +57,7 @@ def create_router(workspace: Workspace) -> APIRouter:
 def _add_route(router: APIRouter, tool: Tool[..., Any]) -> None:
     async def call(
         request: Request, caller: CallerDep, server: ServerDep, x_conversation_id: ConversationHeader = None
-    ) -> JSONResponse:
+    ) -> Response:
         if not tool.form:
             require_member(caller)
         return await _call_by_rest(tool, request, caller, server, x_conversation_id)
@@ -69,7 +71,7 @@ def _add_route(router: APIRouter, tool: Tool[..., Any]) -> None:
         summary=tool.title,
         description=f"{tool.description}\n\nScope `{tool.scope}`, effect `{tool.effect}`.",
         response_class=JSONResponse,
-        responses=REFUSED,
+        responses={**REFUSED, **({202: {"model": JobView}} if tool.is_job else {})},
         openapi_extra=_describe_operation(tool),
     )
 
@@ -77,7 +79,7 @@ def _add_route(router: APIRouter, tool: Tool[..., Any]) -> None:
 def _add_form_route(router: APIRouter, tool: Tool[..., Any], path: str) -> None:
     async def send_form(
         request: Request, caller: ChatterDep, server: ServerDep, x_conversation_id: ConversationHeader = None
-    ) -> JSONResponse:
+    ) -> Response:
         return await _call_by_rest(tool, request, caller, server, x_conversation_id)
 
     router.add_api_route(
@@ -88,14 +90,14 @@ def _add_form_route(router: APIRouter, tool: Tool[..., Any], path: str) -> None:
         summary=tool.title,
         description=f"{tool.form}\n\nThe form of the tool `{tool.name}`, for guests too.",
         response_class=JSONResponse,
-        responses=REFUSED,
+        responses={**REFUSED, **({202: {"model": JobView}} if tool.is_job else {})},
         openapi_extra=_describe_operation(tool),
     )
 
 
 async def _call_by_rest(
     tool: Tool[..., Any], request: Request, caller: Caller, server: Server, conversation: str | None
-) -> JSONResponse:
+) -> Response:
     """Call the tool with the body as its arguments. Raises as `call_tool`, and NotFound for the conversation."""
     conversation_id = None
     if conversation is not None:
@@ -108,6 +110,10 @@ async def _call_by_rest(
     is_object = arguments.strip("\ufeff \t\r\n")[:1] in ("", "{")
     if not is_object and (wrong := name_wrong_type(request.headers)):
         raise UnsupportedMediaType(wrong)
+    if tool.is_job:
+        return await answer_long_call(
+            tool, arguments, request=request, caller=caller, server=server, conversation_id=conversation_id
+        )
     # As text and not parsed: `call_tool` checks arguments for all surfaces, and words the mistakes in one way.
     output = await call_tool(
         server.runtime,

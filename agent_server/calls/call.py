@@ -283,13 +283,14 @@ class _Call:
             with self.runtime.shares.bound(session, self.caller):
                 if isinstance(self.ledger, ConfirmationLedger):
                     await self._check_losses(self.ledger.confirmation, session, values)
-                if self.tool.effect == "stored":
+                # not before one that works first: no connection is held meanwhile, and Postgres ends one that is idle
+                if self.tool.effect == "stored" and not self.tool.long:
                     await self._keep_caller(session)
                 output = self._dump(await self._run(function, session, values))
-            if self.tool.effect in OUTSIDE:  # not before: no connection is held while it works elsewhere
+            if self.tool.effect in OUTSIDE or (self.tool.effect == "stored" and self.tool.long):
                 await self._keep_caller(session)
             if not self._holds:
-                await self._record(session, "ok", CallOutcome(output))
+                await self._record(session, self.tool.recorded, CallOutcome(output))
         if self._holds:
             self._hold("ok", CallOutcome(output))
         return output

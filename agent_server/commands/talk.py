@@ -53,6 +53,7 @@ async def chat(
     server, caller = await context.server(), await context.caller()
     id: UUID | str | None = conversation or None
     await server.runner.start()
+    server.tasks.runner.start()
     try:
         if message is not None:
             said = Message(text=message, conversation_id=id, agent=agent, inputs=values)
@@ -66,6 +67,9 @@ async def chat(
             await _show(server, caller, turn, as_json, trace=trace)
         return 0
     finally:
+        if server.tasks.runner.is_busy:
+            fail("A job goes on where a server runs; `agent-server job list` shows how far it is.")
+        await server.tasks.runner.close()
         await server.runner.close()
         await server.close_models()
 

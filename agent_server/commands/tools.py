@@ -15,6 +15,7 @@ from agent_server.calls.confirmations import find_asker
 from agent_server.commands.consent import settle
 from agent_server.commands.context import CommandContext
 from agent_server.commands.inquiries import put_inquiry, show_call
+from agent_server.commands.jobs import call_long
 from agent_server.commands.markdown import show_markdown
 from agent_server.commands.terminal import fail, show
 from agent_server.questions import Answers, Asked
@@ -46,6 +47,8 @@ async def call(
             fail("Not done.")
             return 1
         output = done.output
+    elif tool.is_job:
+        output = await call_long(server, tool, values, caller)
     else:
         output = await _call(server.runtime, tool, values, caller)
     show_markdown(tell_result(name, tool, output)) if in_words else show(output)

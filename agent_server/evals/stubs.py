@@ -27,6 +27,8 @@ class _Returned:
 
 @dataclass(frozen=True, kw_only=True)
 class _StubbedTool(Tool[..., Any]):
+    is_job = False  # a case has no time to come back for a result
+
     def dump(self, value: Any) -> Any:
         # As it was written down: not every result can be read back into the type that it was made from.
         return value.value if isinstance(value, _Returned) else super().dump(value)

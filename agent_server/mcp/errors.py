@@ -1,6 +1,7 @@
 """Our errors as JSON-RPC errors."""
 
 import secrets
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
@@ -39,17 +40,25 @@ def error_data(error: AgentServerError, **data: Any) -> ErrorData:
     if isinstance(error, Forbidden) and error.scope is not None:
         data["scope"] = error.scope
     return ErrorData(
-        code=_number_of(error),
+        code=_number_of(type(error)),
         message=without_secrets(f"{error.code}: {error.message}"),
         data={"code": error.code, **data},
     )
 
 
-def _number_of(error: AgentServerError) -> int:
+def read_error(kept: Mapping[str, str]) -> ErrorData:
+    """The same of an error of which code and message were kept."""
+    known = {error.code: error for error in (NotFound, *_CLIENTS_FAULT)}
+    message = without_secrets(f"{kept['code']}: {kept['message']}")
+    number = _number_of(known.get(kept["code"], AgentServerError))
+    return ErrorData(code=number, message=message, data={"code": kept["code"]})
+
+
+def _number_of(error: type[AgentServerError]) -> int:
     # The protocol has no code for what is not there: it asks for wrong parameters in its place.
-    if isinstance(error, NotFound):
+    if issubclass(error, NotFound):
         return INVALID_PARAMS
-    return INVALID_REQUEST if isinstance(error, _CLIENTS_FAULT) else INTERNAL_ERROR
+    return INVALID_REQUEST if issubclass(error, _CLIENTS_FAULT) else INTERNAL_ERROR
 
 
 def _tame(value: Any, depth: int = 0) -> Any:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from agent_server.caller import Caller
 from agent_server.errors import InvalidInput, name_known, quote_value
 from agent_server.knowledge.search import DocumentSummary, list_documents, read_document
+from agent_server.mcp.carrying import carry_questions
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.offers import Offers
 from agent_server.server import Server
@@ -25,7 +26,7 @@ def create_mcp(
     start: Callable[[], Awaitable[object]] | None = None,
 ) -> "McpServer":
     """The MCP server for one client, who is `caller`, of the whole workspace or of a toolset. `start` has this process run
-    turns, if it does not yet. Raises InvalidInput for a toolset that is not there."""
+    turns and tasks, if it does not yet; without it there are no tasks. Raises InvalidInput for a toolset that is not there."""
     from agent_server.mcp.agents import AskAgent  # noqa: PLC0415  # heavy
     from agent_server.mcp.server import create_mcp_server  # noqa: PLC0415  # heavy
 
@@ -34,6 +35,7 @@ def create_mcp(
         raise InvalidInput(f"toolset: there is no toolset {quote_value(toolset)}; {name_known(toolset, declared)}")
     offers = Offers(server.workspace)
     offers = offers if toolset is None else offers.narrow(toolset)
+    tasks = None if start is None else carry_questions(server, lambda: server, start)
     described = None if toolset is None else declared[toolset].description
     return create_mcp_server(
         server.runtime,
@@ -44,7 +46,9 @@ def create_mcp(
         caller=lambda: caller,
         documents=create_documents(server) if offers.has_content else None,
         offers=offers,
-        agents=AskAgent(lambda: server, start) if offers.asks else None,
+        agents=AskAgent(lambda: server, start, tasks=tasks is not None) if offers.asks else None,
+        tasks=tasks,
+        start=start,
     )
 
 

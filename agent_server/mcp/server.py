@@ -1,7 +1,7 @@
 """The MCP server. It lists what the caller may use, and hands each call to `call_tool`."""
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import mcp_types as types
@@ -60,17 +60,18 @@ def create_mcp_server(
     offers: Offers | None = None,
     agents: OwnTool | None = None,
     tasks: Tasks | None = None,
+    start: Callable[[], Awaitable[object]] | None = None,
 ) -> Server:
     """A server of `tools`, of `documents` as resources and of what else it `offers`. `caller` says who makes the request
     being answered, `agents` is the tool that asks them, if there is one, and `tasks` are those of its callers, if there
-    may be any.
+    may be any. `start` has this process run tasks, if it does not yet.
 
     A call fails as the model can read it (a result with `isError`), save for a tool that is not there or not the
     caller's to use: that is an error of the protocol.
     """
     levels = LogLevels()
     catalogue = _Catalogue(runtime.settings, tools, agents, tasks=tasks is not None)
-    tasking = None if tasks is None else Tasking(runtime, tasks, tools, catalogue.own)
+    tasking = None if tasks is None else Tasking(runtime, tasks, tools, catalogue.own, start)
 
     async def list_tools(_: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         refuse_cursor(params)
@@ -105,7 +106,7 @@ def create_mcp_server(
     add_methods(server, runtime, documents, offers, caller)
     if tasks is not None and tasking is not None:
         server.middleware.append(create_augmenting(lambda context, params: tasking.augment(context, params, caller())))
-        TaskMethods(tasks, {*tools, *catalogue.own}, caller).add(server)
+        TaskMethods(tasks, tools, catalogue.own, caller, start).add(server)
     return server
 
 

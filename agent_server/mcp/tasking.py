@@ -1,6 +1,6 @@
 """Which calls become tasks, and what is answered to them."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,14 @@ from agent_server.tool import Tool
 
 @dataclass(frozen=True)
 class Tasking:
-    """The tasks of one server: of `tools`, and of `own` tools of MCP's."""
+    """The tasks of one server: of `tools`, and of `own` tools of MCP's. `start` has this process run them, if it does not
+    yet."""
 
     runtime: Runtime
     tasks: Tasks
     tools: Mapping[str, Tool[..., Any]]
     own: Mapping[str, OwnTool]
+    start: Callable[[], Awaitable[object]] | None = None
 
     async def answer(
         self, context: Context, params: types.CallToolRequestParams, caller: Caller, heard: Heard
@@ -76,6 +78,8 @@ class Tasking:
         return find_asker(tool, "mcp") != "client" or "forms" not in find_client(context).can
 
     async def _prepare(self, params: types.CallToolRequestParams, caller: Caller, client: Client) -> TaskCall:
+        if self.start is not None:
+            await self.start()
         tool, own = self.tools.get(params.name), self.own.get(params.name)
         arguments = params.arguments or {}
         if tool is not None:
@@ -85,4 +89,4 @@ class Tasking:
             assert isinstance(own, AskAgent), "nothing else becomes a task"
             own.authorise(caller, arguments)
             scope = needed_scope(arguments)
-        return TaskCall(self.tasks, caller, params.name, scope, arguments, client)
+        return TaskCall(self.tasks, caller, params.name, tool, scope, arguments, client)

@@ -25,15 +25,19 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from agent_server.bodies import refuse_unstorable
 from agent_server.caller import Caller
 from agent_server.calls.inquiries import ClientQuestionRepository
+from agent_server.calls.ledger import CallOutcome, RecordedFailure
 from agent_server.errors import InvalidInput, NotFound, quote_value
 from agent_server.log import without_secrets
 from agent_server.mcp.asking import Client, find_client, read_response, request_of, require_input
 from agent_server.mcp.back_channel import is_stopped
+from agent_server.mcp.errors import read_error
 from agent_server.mcp.listening import Heard
+from agent_server.mcp.tools import render_failure, render_output
 from agent_server.questions import Answers, Inquiry, Reply
 from agent_server.tasks.models import McpTask
 from agent_server.tasks.store import find_unanswered
 from agent_server.tasks.tasks import Call, Tasks
+from agent_server.tool import Tool
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 RELATED = "io.modelcontextprotocol/related-task"
@@ -83,7 +87,7 @@ def describe(task: McpTask, *, modern: bool) -> dict[str, Any]:
     """A task on the wire."""
     keep = round((task.expires_at - task.created_at).total_seconds() * 1000)
     # Before 2026 a call that failed is a task that failed.
-    failed = not modern and task.status == "completed" and bool((task.result or {}).get("isError"))
+    failed = not modern and task.status == "completed" and _has_failed(task)
     told: dict[str, Any] = {
         "taskId": str(task.id),
         "status": "failed" if failed else task.status,
@@ -92,18 +96,23 @@ def describe(task: McpTask, *, modern: bool) -> dict[str, Any]:
         "ttlMs" if modern else "ttl": keep,
         "pollIntervalMs" if modern else "pollInterval": _POLL_MS,
     }
-    message = (task.error or {}).get("message") or task.message
+    message = task.message if task.error is None else read_error(task.error).message
     return told if message is None else {**told, "statusMessage": without_secrets(message)}
 
 
-def describe_whole(task: McpTask) -> dict[str, Any]:
-    """A task of 2026 with its result, its error or its questions."""
+def _has_failed(task: McpTask) -> bool:
+    outcome = task.outcome or {}
+    return outcome.get("error") is not None or bool((task.result or {}).get("isError"))
+
+
+def describe_whole(task: McpTask, tool: Tool[..., Any] | None) -> dict[str, Any]:
+    """A task of 2026 with its result, its error or its questions. `tool` is None for one of MCP's own."""
     told = describe(task, modern=True)
     match task.status:
         case "completed":
-            told["result"] = task.result
+            told["result"] = _dump(read_outcome(task, tool))
         case "failed":
-            told["error"] = task.error
+            told["error"] = read_error(task.error or {}).model_dump(mode="json", exclude_none=True)
         case "input_required":
             told["inputRequests"] = {
                 name: request_of(inquiry, None).model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -114,11 +123,14 @@ def describe_whole(task: McpTask) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TaskMethods:
-    """Answers for the tasks of a server that has these `tools`. `caller` says who asks."""
+    """Answers for the tasks of a server that has these `tools`, and those of MCP's `own`. `caller` says who asks. `start` has
+    this process run tasks, if it does not yet: whoever comes back for one may want it taken up."""
 
     tasks: Tasks
-    tools: Collection[str]
+    tools: Mapping[str, Tool[..., Any]]
+    own: Collection[str]
     caller: Callable[[], Caller]
+    start: Callable[[], Awaitable[object]] | None = None
 
     def add(self, server: Server) -> None:
         """Have `server` answer for tasks."""
@@ -132,7 +144,7 @@ class TaskMethods:
     async def get(self, context: Context, params: TaskId) -> dict[str, Any]:
         task = await self._find(context, params)
         if is_modern(context):
-            return {"resultType": "complete", **describe_whole(task)}
+            return {"resultType": "complete", **describe_whole(task, self.tools.get(task.tool))}
         return describe(task, modern=False)
 
     async def cancel(self, context: Context, params: TaskId) -> dict[str, Any]:
@@ -175,12 +187,12 @@ class TaskMethods:
             if not client.waits or not client.can:
                 raise MCPError(types.INVALID_REQUEST, "The task has to ask its user, and this client cannot be asked")
             await ask_user(self.tasks, self.caller(), client, task)
-        outcome = read_outcome(task).model_dump(mode="json", by_alias=True, exclude_none=True)
+        outcome = _dump(read_outcome(task, self.tools.get(task.tool)))
         return {**outcome, "_meta": {**outcome.get("_meta", {}), RELATED: {"taskId": str(task.id)}}}
 
     def _shows(self, caller: Caller, task: McpTask) -> bool:
         # As for the tool: another key of the caller's may lack its scope, and a toolset may not have it.
-        return task.listed and task.tool in self.tools and caller.may(task.scope)
+        return task.listed and (task.tool in self.tools or task.tool in self.own) and caller.may(task.scope)
 
     async def _find(self, context: Context, params: TaskId) -> McpTask:
         """The caller's task of this id. Raises MCPError where there is none."""
@@ -195,6 +207,8 @@ class TaskMethods:
                 raise MCPError(types.HEADER_MISMATCH, f"{MCP_NAME_HEADER}: is not the taskId of the request")
         elif context.protocol_version != OLD:
             raise _unknown_method(context.method)
+        if self.start is not None:
+            await self.start()
         me = self.caller()
         try:
             task = await self.tasks.get(me, UUID(params.task_id))
@@ -214,7 +228,8 @@ class TaskCall:
 
     tasks: Tasks
     caller: Caller
-    tool: str
+    name: str
+    tool: Tool[..., Any] | None
     scope: str
     arguments: Mapping[str, Any]
     client: Client
@@ -224,7 +239,7 @@ class TaskCall:
         # Before it is stored, which would make another text of it.
         refuse_unstorable(self.arguments, ())
         keep = None if ttl is None else timedelta(milliseconds=min(max(ttl, 0), 10**12))
-        call = Call(self.tool, self.scope, self.arguments, self.client.can, listed, key, keep)
+        call = Call(self.name, self.scope, self.arguments, self.client.can, listed, key, keep)
         return await self.tasks.begin(self.caller, call)
 
     async def follow(self, task: McpTask, heard: Heard) -> types.CallToolResult | types.InputRequiredResult:
@@ -246,7 +261,7 @@ class TaskCall:
                 with anyio.CancelScope(shield=True):
                     await self.tasks.cancel(self.caller, task.id)
             raise
-        return read_outcome(task)
+        return read_outcome(task, self.tool)
 
     async def go_on(self, state: str, responses: Mapping[str, Any]) -> McpTask:
         """The task of a `requestState`, which is given the answers that came with it. Raises MCPError."""
@@ -254,7 +269,7 @@ class TaskCall:
             task = await self.tasks.get(self.caller, UUID(state.removeprefix(_STATE)))
         except (ValueError, NotFound):
             task = None
-        if task is None or (task.tool, task.arguments) != (self.tool, dict(self.arguments)):
+        if task is None or (task.tool, task.arguments) != (self.name, dict(self.arguments)):
             raise MCPError(types.INVALID_PARAMS, "requestState: is of another call; call again as at first, without it")
         replies = {name: read_response(name, each, responses) for name, each in find_unanswered(task).items()}
         return await self.tasks.reply(self.caller, task.id, replies)
@@ -265,13 +280,23 @@ def is_state_of_task(state: str | None) -> bool:
     return state is not None and state.startswith(_STATE)
 
 
-def read_outcome(task: McpTask) -> types.CallToolResult:
-    """What the call of a task returns that has ended. Raises MCPError."""
+def read_outcome(task: McpTask, tool: Tool[..., Any] | None) -> types.CallToolResult:
+    """What the call of a task returns that has ended. `tool` is None for one of MCP's own. Raises MCPError."""
     if task.status == "cancelled":
         raise MCPError(_CANCELLED, "The task was cancelled")
     if task.error is not None:
-        raise MCPError.from_error_data(types.ErrorData.model_validate(task.error))
-    return types.CallToolResult.model_validate(task.result)
+        raise MCPError.from_error_data(read_error(task.error))
+    if task.outcome is None:
+        return types.CallToolResult.model_validate(task.result)
+    outcome = CallOutcome(**task.outcome)
+    if outcome.error is not None:
+        return render_failure(RecordedFailure(outcome.error))
+    assert tool is not None, "what the server has no more is not shown"
+    return render_output(tool, outcome.output)
+
+
+def _dump(result: types.CallToolResult) -> dict[str, Any]:
+    return result.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 async def ask_user(tasks: Tasks, caller: Caller, client: Client, task: McpTask) -> None:

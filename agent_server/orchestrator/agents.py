@@ -14,6 +14,7 @@ from agents.tool_context import ToolContext as SDKToolContext
 
 from agent_server.calls.call import call_tool
 from agent_server.calls.forms import offer_form
+from agent_server.calls.jobs import check_jobs
 from agent_server.calls.ledger import CallOutcome, failure_text
 from agent_server.calls.refusals import repeated_call
 from agent_server.documents.reach import look_up
@@ -25,6 +26,8 @@ from agent_server.models.structured import OutputSchema
 from agent_server.orchestrator.context import TurnContext
 from agent_server.prompts import AgentPrompt
 from agent_server.requests.instructions import write_instructions
+from agent_server.tasks.begin import begin_tool
+from agent_server.tasks.tasks import Tasks
 from agent_server.tool import Tool
 from agent_server.turns.calls import CallLedger
 from agent_server.workspace import Workspace
@@ -53,13 +56,17 @@ def compile_agents(workspace: Workspace, embedder: Embedder) -> dict[str, Agent[
 
 
 def agent_tools(prompt: AgentPrompt, tools: Mapping[str, Tool[..., Any]]) -> Sequence[Tool[..., Any]]:
-    """The tools that an agent lists. Where one of them has a form, the tool that offers forms comes with it."""
+    """The tools that an agent lists. Where one of them has a form, the tool that offers forms comes with it, and where one
+    is long, the tool that says what became of it."""
     listed = [tools[name] for name in prompt.tools]
-    return [*listed, offer_form] if any(tool.form for tool in listed) else listed
+    more: list[Tool[..., Any]] = [offer_form] if any(tool.form for tool in listed) else []
+    more += [check_jobs] if any(tool.long for tool in listed) else []
+    return [*listed, *(tool for tool in more if tool not in listed)]
 
 
 def function_tool(tool: Tool[..., Any], collections: tuple[str, ...] | None) -> FunctionTool:
-    """A tool of an agent that answers from these collections, as the run loop calls it."""
+    """A tool of an agent that answers from these collections, as the run loop calls it. A call of a long one is a job."""
+    called = begin_tool(tool) if tool.is_job else tool
 
     async def invoke(context: SDKToolContext[TurnContext], arguments: str) -> str:
         turn = context.context
@@ -71,15 +78,15 @@ def function_tool(tool: Tool[..., Any], collections: tuple[str, ...] | None) -> 
             writer=turn.attempt.writer,
             call_id=context.tool_call_id,
             name=tool.name,
-            effect=tool.effect,
+            effect=called.effect,
             args_sha=hashlib.sha256(arguments.encode()).digest(),
-            render=lambda outcome: turn.citations.render(tool, outcome),
+            render=lambda outcome: turn.citations.render(called, outcome),
         )
         try:
             async with turn.places:
                 output = await call_tool(
                     turn.runtime,
-                    tool,
+                    called,
                     arguments,
                     caller=turn.attempt.caller,
                     surface="agent",
@@ -87,6 +94,8 @@ def function_tool(tool: Tool[..., Any], collections: tuple[str, ...] | None) -> 
                     collections=collections,
                 )
             outcome = CallOutcome(output)
+            if called is not tool:
+                turn.runtime.resources[Tasks].runner.look_soon()
         except Unavailable:
             raise  # nothing of the call is on record: the next attempt makes it again
         except AgentServerError as error:

@@ -1,9 +1,9 @@
 """The ledger of a task's call, which makes its effect happen once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid5
+from uuid import UUID, uuid5
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -14,9 +14,6 @@ from agent_server.tasks.store import Lease
 from agent_server.tool import OUTSIDE, Tool
 from agent_server.tool_context import Listener
 
-Render = Callable[[CallOutcome], Mapping[str, Any]]
-"""What a client is answered for an outcome."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TaskLedger:
@@ -25,13 +22,19 @@ class TaskLedger:
     lease: Lease
     task: McpTask
     tool: Tool[..., Any]
-    render: Render
     listener: Listener | None = None
-    conversation_id: None = None
     turn_id: None = None
-    is_confirmed: bool = False
     # A task that has an outcome is not run again.
     outcome: None = None
+
+    @property
+    def conversation_id(self) -> UUID | None:
+        return self.task.conversation_id
+
+    @property
+    def is_confirmed(self) -> bool:
+        # What is no task of MCP's was admitted and counted when it was begun (`tasks.begin`).
+        return self.task.surface != "mcp"
 
     @property
     def idempotency_key(self) -> str:
@@ -55,5 +58,5 @@ class TaskLedger:
     async def finish(self, session: AsyncSession, outcome: CallOutcome, question: Question | None = None) -> None:
         has_happened = self.tool.effect in OUTSIDE
         # Rolls back what the call did here: the task was cancelled, or is another attempt's.
-        if not await self.lease.finish(session, self.render(outcome), has_happened=has_happened):
+        if not await self.lease.finish(session, outcome, has_happened=has_happened):
             raise Interrupted

@@ -19,13 +19,15 @@ ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
 
 
 class McpTask(Owned, table=True):
-    """A call of `tool` that goes on without its client. `caller` is who made it (`turns.sender`).
+    """A call of `tool` that goes on without its client. `caller` is who made it (`turns.sender`), `surface` is where, and
+    `conversation_id` says in which conversation. `collections` bound the agent that made it.
 
     `listed` says that its client was given its id; else it is a call that its client may send again with `client_key`.
     `can` is what the client can be asked, and `given` are the answers so far with their questions. `inquiries` are the
     questions that wait, by their names, `replies` the answers to some of them, and `asked` is how many were put.
-    `started` says that a call with an effect outside our database has begun. `result` is what the client is answered,
-    `error` an error of the protocol in its place, and `message` what the tool said last.
+    `started` says that a call with an effect outside our database has begun. `done` of `total` and `message` are what the
+    tool said last of its progress. `outcome` is how the call of a tool ended (`calls.ledger.CallOutcome`), `result` what
+    MCP's own tools answer in the words of the protocol, and `error` is the code and the message of what is no outcome.
     """
 
     __tablename__ = "mcp_task"
@@ -43,8 +45,13 @@ class McpTask(Owned, table=True):
     can: list[str] = Field(sa_type=JSONB)
     client_key: str | None = None
     listed: bool
+    surface: str = "mcp"
+    conversation_id: UUID | None = None
+    collections: list[str] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     status: str = "working"
     message: str | None = None
+    done: float | None = None
+    total: float | None = None
     replica: UUID | None = None
     epoch: int = 1
     attempts: int = 0
@@ -53,6 +60,7 @@ class McpTask(Owned, table=True):
     inquiries: dict[str, dict[str, Any]] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     replies: dict[str, dict[str, Any]] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     asked: int = 0
+    outcome: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     result: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     error: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
     created_at: datetime = Field(default_factory=now, sa_type=DateTime(timezone=True))

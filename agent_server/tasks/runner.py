@@ -8,12 +8,10 @@ claimed      by compare-and-set on its epoch; whoever held it before writes noth
 import asyncio
 import contextlib
 import secrets
-import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import structlog
@@ -24,9 +22,11 @@ from agent_server.changes import Changes
 from agent_server.db import Database
 from agent_server.db.sleep import Sleep
 from agent_server.errors import AgentServerError, Internal, Unavailable
+from agent_server.log import without_secrets
 from agent_server.tasks.models import McpTask
+from agent_server.tasks.progress import TaskProgress
 from agent_server.tasks.store import Found, Lease, claim, find_free
-from agent_server.tool_context import Level, Listener
+from agent_server.tool_context import Listener
 from agent_server.turns.replica import Replica
 from agent_server.turns.sender import read_sender
 
@@ -40,7 +40,6 @@ SECOND_LOOK_SECONDS = 0.1
 """How soon a replica whose lock is free, with a fresh heartbeat, is looked at again before its tasks are taken."""
 WATCH_SECONDS = 5.0
 """The longest that a hint which was lost has a task run on that was cancelled."""
-SAY_SECONDS = 1.0
 PAUSE_SECONDS = 1.0
 # A task that takes its process down would be taken over for ever.
 MAX_ATTEMPTS = 5
@@ -71,12 +70,10 @@ class Attempt:
 Carry = Callable[[Attempt], Awaitable[None]]
 Renew = Callable[[Caller], Awaitable[Caller]]
 """Finds what a caller may now who began a task before. Raises Unauthorized where it may nothing any more."""
-Describe = Callable[[AgentServerError], Mapping[str, Any]]
-"""An error as the protocol has it."""
 
 
 class TaskRunner:
-    """Runs up to `slots` tasks at once by `carry`, from `start` to `close`."""
+    """Runs up to `slots` tasks at once, from `start` to `close`: calls of tools by `carry`, others by what is `added`."""
 
     def __init__(
         self,
@@ -84,14 +81,14 @@ class TaskRunner:
         replica: Replica,
         changes: Changes,
         carry: Carry,
-        describe: Describe,
         *,
         renew: Renew,
         slots: int,
         sleep: Sleep | None = None,
     ) -> None:
         self._database, self._replica, self._changes = database, replica, changes
-        self._carry, self._describe, self._renew = carry, describe, renew
+        self._carry, self._renew = carry, renew
+        self._others: dict[str, Carry] = {}
         self._slots, self._sleep = slots, sleep or Sleep()
         self._running: dict[UUID, asyncio.Task[None]] = {}
         self._given_up: set[UUID] = set()
@@ -105,7 +102,17 @@ class TaskRunner:
         """Who runs a task that is begun now: this process, or nobody yet."""
         return None if self._closing or len(self._running) >= self._slots else self._replica.id
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a task runs here."""
+        return bool(self._running)
+
+    def add(self, name: str, carry: Carry) -> None:
+        """Have tasks of this name, which is no tool of the workspace, carried out so."""
+        self._others[name] = carry
+
     def start(self) -> None:
+        """Take up tasks that nobody runs, until `close`."""
         self._looking = asyncio.create_task(self._look())
 
     async def drain(self, seconds: float) -> None:
@@ -136,6 +143,10 @@ class TaskRunner:
         self._running[task.id] = running
         # A callback, and no `finally`: one that is cancelled before it has begun never gets there.
         running.add_done_callback(lambda _: self._end(task))
+
+    async def take(self, task: McpTask) -> None:
+        """Run a task here that nobody runs, unless another process was first."""
+        await self._claim(Found(task.owner_id, task.id, task.epoch, True))
 
     def look_soon(self) -> None:
         """Say that there may be a task that nobody runs."""
@@ -220,8 +231,12 @@ class TaskRunner:
             # The first epoch begins with the call itself. Later, what its caller had may have been taken away.
             if task.epoch > 1:
                 caller = await self._renew(caller)
-            listener = _Told(lease, self._followers, lambda: self.tell(task))
-            await self._carry(Attempt(task, caller, lease, listener))
+            carry = self._others.get(task.tool, self._carry)
+            listener = TaskProgress(lease, self._followers, lambda: self.tell(task))
+            try:
+                await carry(Attempt(task, caller, lease, listener))
+            finally:
+                await listener.close()
         # It was cancelled, or is another attempt's by now.
         except Interrupted:
             log.info("task.fenced", epoch=task.epoch)
@@ -243,7 +258,7 @@ class TaskRunner:
 
     async def _fail(self, lease: Lease, error: AgentServerError) -> None:
         with contextlib.suppress(Unavailable):  # as above
-            await lease.fail(self._describe(error))
+            await lease.fail(error.code, without_secrets(error.message))
 
     async def _watch(self, task: McpTask, lease: Lease, running: "asyncio.Task[None] | None") -> None:
         """Stop the attempt of a task that is cancelled or another replica's."""
@@ -255,23 +270,3 @@ class TaskRunner:
                     if not await lease.is_mine() and running is not None and not self._changes.is_closed:
                         running.cancel()
                         return
-
-
-class _Told:
-    """The `Listener` of a task: those who follow it here hear all, and its row says the last message."""
-
-    def __init__(self, lease: Lease, followers: Mapping[UUID, list[Listener]], tell: Callable[[], None]) -> None:
-        self._lease, self._followers, self._tell = lease, followers, tell
-        self._said = 0.0
-
-    async def report_progress(self, done: float, total: float | None, message: str | None) -> None:
-        for follower in list(self._followers.get(self._lease.id, ())):
-            await follower.report_progress(done, total, message)
-        if message is not None and time.monotonic() >= self._said + SAY_SECONDS:
-            self._said = time.monotonic()
-            await self._lease.say(message)
-            self._tell()
-
-    async def log(self, level: Level, message: str) -> None:
-        for follower in list(self._followers.get(self._lease.id, ())):
-            await follower.log(level, message)

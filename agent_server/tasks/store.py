@@ -7,15 +7,16 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import select
+from sqlmodel import col, or_, select
 
+from agent_server.calls.ledger import CallOutcome
 from agent_server.db import Database, Executor, now, storable
 from agent_server.db.sweep import BATCH
 from agent_server.errors import Conflict, InvalidInput, NotFound, TooMany
 from agent_server.heartbeat import DEAD_AFTER
 from agent_server.identity.credentials import keep_credential
 from agent_server.questions import Inquiry, Reply
-from agent_server.repository import Repository
+from agent_server.repository import Page, Repository
 from agent_server.tasks.models import ENDED, McpTask
 
 MOST_KEPT = 1_000
@@ -48,14 +49,14 @@ _START = text(f"update mcp_task set started = true where {_MINE} and status = 'w
 _FINISH = text(f"""
     update mcp_task set replica = null, updated_at = clock_timestamp(), inquiries = null,
         status = case when status = 'working' then cast(:status as text) else status end,
-        result = cast(:result as jsonb), error = cast(:error as jsonb)
+        outcome = cast(:outcome as jsonb), result = cast(:result as jsonb), error = cast(:error as jsonb)
     where {_MINE} and (status = 'working' or :has_happened) returning 1""")  # noqa: S608  # SQL of our own
 _ASK = text(f"""
     update mcp_task set status = 'input_required', replica = null, started = false, updated_at = clock_timestamp(),
         given = cast(:given as jsonb), inquiries = cast(:inquiries as jsonb), replies = '{{}}', asked = :asked
     where {_MINE} and status = 'working' returning 1""")  # noqa: S608  # SQL of our own
 _SAY = text(f"""
-    update mcp_task set message = :message, updated_at = clock_timestamp()
+    update mcp_task set message = coalesce(:message, message), done = :done, total = :total, updated_at = clock_timestamp()
     where {_MINE} and status = 'working' returning 1""")  # noqa: S608  # SQL of our own
 _STATUS = text("select status, epoch from mcp_task where owner_id = :owner_id and id = :id")
 _FIND = text("select * from find_tasks(:what, :replica, :seconds, :batch)")
@@ -81,7 +82,7 @@ class TaskRepository(Repository[McpTask]):
     async def get(self, id: UUID, *, lock: bool = False) -> McpTask:
         row = await self.find(id, lock=lock)
         if row is None or (row.expires_at < now() and row.status != "working"):
-            raise NotFound(f"There is no task {id}; it is another caller's, or its time is over")
+            raise NotFound(f"There is no job {id}; it is another caller's, or its time is over")
         return row
 
     async def begin(self, row: McpTask, *, most_open: int) -> tuple[McpTask, bool]:
@@ -101,17 +102,32 @@ class TaskRepository(Repository[McpTask]):
                 return before, False
         is_open, kept = (await self.session.execute(_COUNT, {"owner_id": self.owner})).one()
         if is_open >= most_open:
-            raise TooMany(f"{is_open} of your tasks are open, the most there may be; wait for one, or cancel it")
+            raise TooMany(f"{is_open} of your jobs are open, the most there may be; wait for one, or cancel it")
         if kept >= MOST_KEPT:
             await self.session.execute(_MAKE_ROOM, {"owner_id": self.owner, "many": kept - MOST_KEPT + 1})
         return await self.add(row), True
+
+    async def page_listed(
+        self, limit: int, cursor: str | None = None, conversation_id: UUID | None = None
+    ) -> Page[McpTask]:
+        """The tasks that this caller may see, newest first, of one conversation or all. Raises InvalidInput."""
+        statement = self.visible().where(McpTask.listed)
+        if not self.caller.may("*"):  # as for their tools: another key of the caller's may lack the scope of one
+            held = self.caller.scopes
+            whole = [col(McpTask.scope).startswith(each[:-1], autoescape=True) for each in held if each.endswith(":*")]
+            statement = statement.where(or_(col(McpTask.scope).in_(held), *whole))
+        if conversation_id is not None:
+            statement = statement.where(McpTask.conversation_id == conversation_id)
+        return await self.page(
+            limit, cursor, statement.where(or_(col(McpTask.expires_at) > now(), McpTask.status == "working"))
+        )
 
     async def cancel(self, id: UUID) -> McpTask:
         """Raises NotFound, and Conflict for one that has ended."""
         cancelled = (await self.session.execute(_CANCEL, {"owner_id": self.owner, "id": id})).first()
         row = await self.get(id)
         if cancelled is None:
-            raise Conflict(f"The task has ended already, as {row.status}, and cannot be cancelled")
+            raise Conflict(f"It has ended already, as {row.status}, and cannot be cancelled")
         return row
 
     async def reply(self, id: UUID, replies: Mapping[str, Reply]) -> McpTask:
@@ -195,8 +211,9 @@ class Lease:
         """Leave the task to whoever has room for it."""
         return await self._write(_RELEASE, in_order=in_order)
 
-    async def say(self, message: str) -> None:
-        await self._write(_SAY, message=storable(message))
+    async def say(self, message: str | None, done: float | None = None, total: float | None = None) -> bool:
+        """Keep how far the call is. Without a message the one before stays."""
+        return await self._write(_SAY, message=storable(message), done=done, total=total)
 
     async def ask(self, inquiries: Sequence[Inquiry], given: Sequence[tuple[Inquiry, Reply]]) -> bool:
         """Have the caller asked."""
@@ -208,19 +225,21 @@ class Lease:
             asked=self._asked + len(inquiries),
         )
 
-    async def fail(self, error: Mapping[str, Any]) -> bool:
-        """End the task with an error of the protocol."""
-        return await self._write(_FINISH, status="failed", result=None, error=_to_json(error), has_happened=False)
+    async def fail(self, code: str, message: str) -> bool:
+        """End the task with what is no outcome of its call."""
+        values = {"outcome": None, "result": None, "error": _to_json({"code": code, "message": message})}
+        return await self._write(_FINISH, status="failed", has_happened=False, **values)
 
     async def complete(self, result: Mapping[str, Any]) -> bool:
-        async with self._database.transaction(self.owner_id) as session:
-            return await self.finish(session, result, has_happened=False)
+        """End the task with what the protocol answers."""
+        values = {"outcome": None, "result": _to_json(result), "error": None}
+        return await self._write(_FINISH, status="completed", has_happened=False, **values)
 
-    async def finish(self, session: Executor, result: Mapping[str, Any], *, has_happened: bool) -> bool:
-        """End the task with the result of its call in the transaction of `session`. What `has_happened` outside is kept
+    async def finish(self, session: Executor, outcome: CallOutcome, *, has_happened: bool) -> bool:
+        """End the task with the outcome of its call in the transaction of `session`. What `has_happened` outside is kept
         also of a task that was cancelled."""
-        values = {"status": "completed", "result": _to_json(result), "error": None, "has_happened": has_happened}
-        return (await session.execute(_FINISH, {**self._fence, **values})).first() is not None
+        values = {"outcome": _to_json(asdict(outcome)), "result": None, "error": None, "has_happened": has_happened}
+        return (await session.execute(_FINISH, {**self._fence, "status": "completed", **values})).first() is not None
 
     async def is_mine(self) -> bool:
         """Whether this attempt may go on."""

@@ -1,6 +1,8 @@
 """The tasks of a process's callers."""
 
 import asyncio
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,10 +11,11 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from agent_server.audit import Surface
 from agent_server.caller import Caller
 from agent_server.changes import Changes
 from agent_server.db import Database, now, storable
-from agent_server.errors import InvalidInput
+from agent_server.errors import InvalidInput, NotFound
 from agent_server.questions import Need, Reply
 from agent_server.repository import Page
 from agent_server.settings import Settings
@@ -31,7 +34,8 @@ PAGE = 50
 @dataclass(frozen=True)
 class Call:
     """A call that is to become a task. `can` is what its client can be asked; one that is not `listed` is known by its
-    `client_key` alone. `keep` is how long its client wants it kept."""
+    `client_key` alone. `keep` is how long its client wants it kept. `surface`, `conversation_id` and `collections` are as
+    `calls.call_tool` has them."""
 
     tool: str
     scope: str
@@ -40,6 +44,9 @@ class Call:
     listed: bool = True
     client_key: str | None = None
     keep: timedelta | None = None
+    surface: Surface = "mcp"
+    conversation_id: UUID | None = None
+    collections: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,24 +64,8 @@ class Tasks:
 
         Raises InvalidInput, TooMany, and Unauthorized for a caller whose credential has ended.
         """
-        if call.client_key is not None and not 0 < len(call.client_key) <= LONGEST_KEY:
-            raise InvalidInput(f"idempotencyKey: is a text of 1 to {LONGEST_KEY} characters")
-        longest = timedelta(hours=self.settings.task_hours)
-        created = now()
-        row = McpTask(
-            tool=call.tool,
-            scope=call.scope,
-            arguments=storable(dict(call.arguments)),
-            caller=sender_json(caller),
-            can=sorted(call.can),
-            client_key=call.client_key,
-            listed=call.listed,
-            replica=self.runner.replica,
-            attempts=1,
-            created_at=created,
-            updated_at=created,
-            expires_at=created + (longest if call.keep is None else min(call.keep, longest)),
-        )
+        row = create_task(self.settings, caller, call)
+        row.replica, row.attempts = self.runner.replica, 1
         async with self.database.transaction(caller.id, scopes=caller.scopes) as session:
             kept, is_new = await TaskRepository(session, caller).begin(row, most_open=self.settings.tasks_per_user)
         if is_new:
@@ -86,11 +77,20 @@ class Tasks:
         async with self.database.transaction(caller.id) as session:
             return await TaskRepository(session, caller).get(id)
 
-    async def page(self, caller: Caller, cursor: str | None) -> Page[McpTask]:
-        """The caller's tasks, newest first. Raises InvalidInput."""
+    async def get_job(self, caller: Caller, id: UUID) -> McpTask:
+        """The task as its caller knows it: as a job. Raises NotFound."""
+        row = await self.get(caller, id)
+        # As for its tool: another key of the caller's may lack the scope. A call that a client sends again is no job.
+        if not row.listed or not caller.may(row.scope):
+            raise NotFound(f"There is no job {id}; it is another caller's, or its time is over")
+        return row
+
+    async def page(
+        self, caller: Caller, cursor: str | None, *, limit: int = PAGE, conversation_id: UUID | None = None
+    ) -> Page[McpTask]:
+        """The caller's tasks, newest first, of one conversation or all. Raises InvalidInput."""
         async with self.database.transaction(caller.id) as session:
-            repository = TaskRepository(session, caller)
-            return await repository.page(PAGE, cursor, repository.visible().where(McpTask.listed))
+            return await TaskRepository(session, caller).page_listed(limit, cursor, conversation_id)
 
     async def list_changed(self, caller: Caller) -> Sequence[McpTask]:
         """The caller's tasks that have changed in the last minute."""
@@ -117,11 +117,38 @@ class Tasks:
         self.runner.tell(row)
         return row
 
-    async def wait(self, caller: Caller, id: UUID) -> McpTask:
-        """The task once it has ended or has a question. Raises NotFound."""
+    async def wait(self, caller: Caller, id: UUID, seconds: float = math.inf) -> McpTask:
+        """The task once it has ended or has a question, or as it is after so many seconds. Raises NotFound."""
+        ends = time.monotonic() + seconds
         with self.changes.watch() as watch:
             watch.follow([subject_of(id)])
-            while (row := await self.get(caller, id)).status == "working":
+            while (row := await self.get(caller, id)).status == "working" and (left := ends - time.monotonic()) > 0:
                 # Whoever waits in a process that is to stop is answered in the time that is left.
-                await (asyncio.sleep(STOPPING_SECONDS) if self.changes.is_closed else watch.wait(POLL_SECONDS))
+                if self.changes.is_closed:
+                    await asyncio.sleep(min(left, STOPPING_SECONDS))
+                else:
+                    await watch.wait(min(left, POLL_SECONDS))
             return row
+
+
+def create_task(settings: Settings, caller: Caller, call: Call) -> McpTask:
+    """The row of a call, which nobody runs yet. Raises InvalidInput."""
+    if call.client_key is not None and not 0 < len(call.client_key) <= LONGEST_KEY:
+        raise InvalidInput(f"idempotencyKey: is a text of 1 to {LONGEST_KEY} characters")
+    longest = timedelta(hours=settings.task_hours)
+    created = now()
+    return McpTask(
+        tool=call.tool,
+        scope=call.scope,
+        arguments=storable(dict(call.arguments)),
+        caller=sender_json(caller),
+        can=sorted(call.can),
+        client_key=call.client_key,
+        listed=call.listed,
+        surface=call.surface,
+        conversation_id=call.conversation_id,
+        collections=None if call.collections is None else list(call.collections),
+        created_at=created,
+        updated_at=created,
+        expires_at=created + (longest if call.keep is None else min(call.keep, longest)),
+    )

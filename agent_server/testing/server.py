@@ -149,8 +149,10 @@ async def run_agent_server(
     server = create_server(chosen, replace(workspace, agents=agents), database, transport=transport)
     try:
         await server.runner.start()
+        server.tasks.runner.start()
         yield AgentServer(server, model)
     finally:
+        await server.tasks.runner.close()
         await server.runner.close()
         await server.close_models()
         await server.resolver.close()

@@ -40,8 +40,8 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
     ("statement", "says"),
     [
         (
-            "update alembic_version set version_num = 'engine_0026' where version_num = 'engine_0027'",
-            {"pending_migrations": ["engine_0027"]},
+            "update alembic_version set version_num = 'engine_0027' where version_num = 'engine_0028'",
+            {"pending_migrations": ["engine_0028"]},
         ),
         (
             "drop table chunk, alembic_version cascade",
@@ -53,12 +53,12 @@ async def test_a_server_with_its_database_and_its_migrations_is_ready(client: Cl
                     "workspace_0003",
                     "workspace_0004",
                     "workspace_0005",
-                    *(f"engine_{n:04}" for n in range(2, 28)),
+                    *(f"engine_{n:04}" for n in range(2, 29)),
                 ]
             },
         ),
         (
-            "update alembic_version set version_num = 'from_the_future' where version_num = 'engine_0027'",
+            "update alembic_version set version_num = 'from_the_future' where version_num = 'engine_0028'",
             {"status": "unavailable"},
         ),
     ],

@@ -73,7 +73,7 @@ async def test_two_replicas_that_start_together_migrate_once(empty: str) -> None
     first, second = Database(empty), Database(empty)
     await asyncio.gather(upgrade(first, ROOT), upgrade(second, ROOT))
     async with first.owner.connect() as connection:
-        assert await connection.run_sync(current) == ["engine_0027", "workspace_0005"]
+        assert await connection.run_sync(current) == ["engine_0028", "workspace_0005"]
     await first.close()
     await second.close()
 

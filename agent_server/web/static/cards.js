@@ -39,6 +39,13 @@ export class ToolCard {
     this.#show("done", "Done", icon("check"));
     this.#result.replaceChildren(...section("Result", value(data)));
     this.output = data;
+    if (data?.job && data.note) this.#follow(data);
+  }
+
+  /** The call goes on by itself, as the job that its output names. */
+  async #follow(begun) {
+    const { Job } = await import("./jobs.js");
+    this.element.append(new Job(begun, (...shown) => this.#show(...shown)).element);
   }
 
   /** The result as the server words it; the data stays within reach. */
