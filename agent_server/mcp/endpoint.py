@@ -16,6 +16,7 @@ from agent_server.knowledge.resources import SCHEME
 from agent_server.mcp.accept import AnyAccept
 from agent_server.mcp.agents import AskAgent
 from agent_server.mcp.auth import Authenticated, Authorise, Resolve, current_caller
+from agent_server.mcp.direct import Direct
 from agent_server.mcp.documents import Documents
 from agent_server.mcp.metadata import Resource
 from agent_server.mcp.offers import Offers
@@ -86,6 +87,7 @@ def create_endpoint(
         calls=calls,
         stream=create_stream(runtime, documents, offers, tasks),
         database=runtime.database,
+        direct=Direct(runtime, tools, mcp),
     )
     return Endpoint(mcp, AnyAccept(app), manager.run)
 

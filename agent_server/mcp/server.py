@@ -87,7 +87,8 @@ def create_mcp_server(
         if tool is None:
             # Only what this caller may use is suggested, since it is not told of the rest.
             raise _unknown_tool(params.name, catalogue.list_names(me))
-        return await _call_tool(Asking(runtime, tool, params, me, find_client(context), heard), context)
+        asking = Asking(runtime, tool, params, me, find_client(context), heard)
+        return await call_and_render(asking, is_modern=context.protocol_version in MODERN_PROTOCOL_VERSIONS)
 
     server = WatchedServer(
         name,
@@ -136,7 +137,8 @@ class _Catalogue:
         return self._tools[name].input_schema if name in self._tools else None
 
 
-async def _call_tool(asking: Asking, context: Context) -> types.CallToolResult | types.InputRequiredResult:
+async def call_and_render(asking: Asking, *, is_modern: bool) -> types.CallToolResult | types.InputRequiredResult:
+    """The result of a call, or the question that its client is to ask first. Raises Forbidden and MCPError."""
     try:
         async with asking.heard.beating():
             output = await asking.make()
@@ -145,7 +147,7 @@ async def _call_tool(asking: Asking, context: Context) -> types.CallToolResult |
         raise
     except Unasked as error:
         # Of the protocol of 2026. A client of before has no such error.
-        if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
+        if is_modern:
             data = {**(error_data(error).data or {}), "requiredCapabilities": name_missing(error.needs)}
             raise MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, error.message, data) from error
         return render_failure(error)
