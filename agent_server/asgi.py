@@ -93,7 +93,8 @@ def create_app(
     for router in (*own, *_find_sign_in(server, mcp, documents)):
         # Not by `include_router`: it builds each route anew with the first request, which then holds up the process.
         app.router.routes.extend(router.routes)
-    app.router.routes.extend(mcp.routes)
+    # First, since routes are asked in their order, and nothing else comes as often.
+    app.router.routes[:0] = mcp.routes
     _add_page(app)
     openapi.describe(app, formats)
     return app

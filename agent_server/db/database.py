@@ -215,25 +215,39 @@ class _Session(Session):
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """Sends `preamble` with the BEGIN of each transaction: one round trip for both."""
+    """Sends `preamble` with the BEGIN of each transaction, and `last` with its COMMIT: one round trip for both."""
 
-    preamble = ""
+    preamble = last = ""
     has_role = False
     """Whether the session has the role of the application, also outside of transactions."""
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109  # asyncpg's
         if query.startswith("BEGIN"):
             query += self.preamble
+            self.last = ""  # of a transaction that was rolled back
+        if query.startswith("COMMIT") and self.last:
+            return await self._commit_with_last(query, timeout)
         status: str = await super().execute(query, *args, timeout=timeout)
         return status
 
+    async def _commit_with_last(self, commit: str, timeout: float | None) -> str:  # noqa: ASYNC109  # asyncpg's
+        last, self.last = self.last, ""
+        try:
+            status: str = await super().execute(f"{last}; {commit}", timeout=timeout)
+        except asyncpg.PostgresError:
+            # What came last may have failed and not the commit, which would leave the transaction open.
+            await super().execute("ROLLBACK", timeout=timeout)
+            raise
+        return status
 
-_PREAMBLE = "preamble"
+
+_PREAMBLE, _DRIVER = "preamble", "driver"
 
 
 @event.listens_for(_Session, "after_begin")
 def _say_for_whom(session: Session, _: Any, connection: Connection) -> None:
     driver: Any = connection.connection.driver_connection
+    session.info[_DRIVER] = driver
     driver.preamble = session.info[_PREAMBLE]  # BEGIN is sent with the first statement, which comes after this
 
 
@@ -243,6 +257,16 @@ def after_commit(session: Executor, call: Callable[[], None]) -> None:
         session.after_commit(call)
         return
     cast(AsyncSession, session).info.setdefault(after_commit, []).append(call)
+
+
+def send_with_commit(session: AsyncSession, statement: str) -> bool:
+    """Have a statement sent together with the commit of `session`. False where that cannot be, because nothing has begun
+    or something is to be sent already."""
+    driver: Any = session.info.get(_DRIVER)
+    if driver is None or driver.last or not driver.is_in_transaction():
+        return False
+    driver.last = statement
+    return True
 
 
 async def _commit(session: AsyncSession) -> None:
