@@ -31,12 +31,13 @@ from agent_server.identity.resolver import create_resolver
 from agent_server.mcp import McpApp, Offers, OpenCalls, Watching, mcp_app
 from agent_server.mcp.carrying import create_tasks
 from agent_server.mcp.metadata import PATH, Resource
-from agent_server.mcp.process import create_documents, tell_instructions
+from agent_server.mcp.process import tell_instructions
 from agent_server.oauth.authority import Authority, Target
 from agent_server.oauth.documents import Documents
 from agent_server.oauth.grants import find_issuer
 from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
+from agent_server.readable import create_documents
 from agent_server.server import Server
 from agent_server.signals import CallLeft, QuestionAnswered
 from agent_server.version import VERSION
@@ -108,7 +109,7 @@ def _create_mcp(server: Server, offers: Offers, current: Callable[[], Server]) -
         version=VERSION,
         instructions=tell_instructions(server.workspace, server.settings),
         resolve=server.resolver.resolve,
-        documents=create_documents(server),
+        documents=create_documents(server.database),
         offers=offers,
         calls=_create_calls(server),
         server=current,

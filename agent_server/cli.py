@@ -19,6 +19,7 @@ from agent_server.cli_options import example as _example
 from agent_server.cli_options import group as _group
 from agent_server.cli_options import run as _run
 from agent_server.cli_prompts import prompts
+from agent_server.cli_resources import resources
 from agent_server.version import VERSION
 
 app = _group(
@@ -35,6 +36,7 @@ for name, group in (
     ("content", content),
     ("db", db),
     ("tool", tool),
+    ("resource", resources),
     ("prompt", prompts),
     ("eval", evals),
     ("feedback", feedback),

@@ -16,7 +16,6 @@ from agent_server.calls.call import Runtime
 from agent_server.errors import AgentServerError, Forbidden, quote_value
 from agent_server.log import without_secrets
 from agent_server.mcp.asking import Asking, find_client, name_missing
-from agent_server.mcp.documents import Documents
 from agent_server.mcp.errors import error_data, render_errors
 from agent_server.mcp.finding import NAME as FIND
 from agent_server.mcp.finding import FindTools, choose_listed
@@ -31,6 +30,7 @@ from agent_server.mcp.tasking import Tasking
 from agent_server.mcp.tasks import TaskMethods, create_augmenting, read_key
 from agent_server.mcp.tools import describe_all, render_failure, render_output
 from agent_server.questions import Unasked
+from agent_server.readable import Documents
 from agent_server.settings import Settings
 from agent_server.tasks.tasks import Tasks
 from agent_server.tool import Tool
