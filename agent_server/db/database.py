@@ -16,6 +16,7 @@ from agent_server.db.address import read_address
 from agent_server.db.executor import Executor
 from agent_server.db.extension import widen_path
 from agent_server.db.isolation import APP_ROLE, ensure_roles, preamble, refuse_unguarded
+from agent_server.db.last import DRIVER
 from agent_server.db.outages import AWAY, BROKEN, DatabaseAway, not_our_session, sqlstate_of, translate
 from agent_server.db.pool import NoPool, Pool
 from agent_server.db.quick import QuickSession, Rows, uncut
@@ -241,13 +242,13 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no t
         return status
 
 
-_PREAMBLE, _DRIVER = "preamble", "driver"
+_PREAMBLE = "preamble"
 
 
 @event.listens_for(_Session, "after_begin")
 def _say_for_whom(session: Session, _: Any, connection: Connection) -> None:
     driver: Any = connection.connection.driver_connection
-    session.info[_DRIVER] = driver
+    session.info[DRIVER] = driver
     driver.preamble = session.info[_PREAMBLE]  # BEGIN is sent with the first statement, which comes after this
 
 
@@ -257,16 +258,6 @@ def after_commit(session: Executor, call: Callable[[], None]) -> None:
         session.after_commit(call)
         return
     cast(AsyncSession, session).info.setdefault(after_commit, []).append(call)
-
-
-def send_with_commit(session: AsyncSession, statement: str) -> bool:
-    """Have a statement sent together with the commit of `session`. False where that cannot be, because nothing has begun
-    or something is to be sent already."""
-    driver: Any = session.info.get(_DRIVER)
-    if driver is None or driver.last or not driver.is_in_transaction():
-        return False
-    driver.last = statement
-    return True
 
 
 async def _commit(session: AsyncSession) -> None:
