@@ -31,12 +31,13 @@ from agent_server.identity.resolver import create_resolver
 from agent_server.mcp import McpApp, Offers, OpenCalls, Watching, mcp_app
 from agent_server.mcp.carrying import carry_questions
 from agent_server.mcp.metadata import PATH, Resource
-from agent_server.mcp.process import create_documents, tell_instructions
+from agent_server.mcp.process import tell_instructions
 from agent_server.oauth.authority import Authority, Target
 from agent_server.oauth.documents import Documents
 from agent_server.oauth.grants import find_issuer
 from agent_server.protocols import find_protocols
 from agent_server.protocols.base import Protocol
+from agent_server.readable import create_documents
 from agent_server.server import Server
 from agent_server.signals import CallLeft, QuestionAnswered
 from agent_server.version import VERSION
@@ -93,7 +94,8 @@ def create_app(
     for router in (*own, *_find_sign_in(server, mcp, documents)):
         # Not by `include_router`: it builds each route anew with the first request, which then holds up the process.
         app.router.routes.extend(router.routes)
-    app.router.routes.extend(mcp.routes)
+    # First, since routes are asked in their order, and nothing else comes as often.
+    app.router.routes[:0] = mcp.routes
     _add_page(app)
     openapi.describe(app, formats)
     return app
@@ -107,7 +109,7 @@ def _create_mcp(server: Server, offers: Offers, current: Callable[[], Server]) -
         version=VERSION,
         instructions=tell_instructions(server.workspace, server.settings),
         resolve=server.resolver.resolve,
-        documents=create_documents(server),
+        documents=create_documents(server.database),
         offers=offers,
         calls=_create_calls(server),
         server=current,

@@ -1,5 +1,6 @@
 """Who did what, on which surface, with what outcome; append-only."""
 
+import re
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any, ClassVar, Literal
@@ -9,7 +10,7 @@ from sqlalchemy import DateTime, Index, func, insert, text
 from sqlmodel import Field, SQLModel, col, select
 
 from agent_server.caller import Caller
-from agent_server.db import Owned, RowPolicy, new_id, now
+from agent_server.db import Owned, RowPolicy, new_id, now, send_with_commit
 from agent_server.repository import Repository
 
 Surface = Literal["agent", "mcp", "rest", "cli"]
@@ -45,6 +46,20 @@ TIMES_OF_TURN = text("""
 _RECORD = insert(SQLModel.metadata.tables[Audit.__tablename__])
 
 
+_PLAIN = re.compile(r"[\w.:+ -]*", re.ASCII)
+
+
+def _literal(value: UUID | datetime | str | float | None) -> str | None:
+    """A value as SQL. None for a text that would have to be escaped."""
+    match value:
+        case None:
+            return "null"
+        case float() | int():
+            return repr(value)
+        case _:
+            return f"'{value}'" if _PLAIN.fullmatch(str(value)) else None
+
+
 def insert_acts(of: str) -> str:
     """SQL that adds the acts in the parameter `new_acts`, a list of `act_json`, of the owner in the one row of `of`."""
     return f"""
@@ -71,6 +86,14 @@ class AuditRepository(Repository[Audit]):
         # A plain insert costs a fraction of what `add` does, and each call of a tool makes one.
         row = {"owner_id": self.owner, "id": new_id(), "at": now(), "caller_kind": self.caller.kind, **columns}
         await self.session.execute(_RECORD, row)
+
+    async def record_last(self, **columns: Any) -> None:
+        """Add a row as the last thing of the transaction: it is sent with the commit."""
+        row = {"owner_id": self.owner, "id": new_id(), "at": now(), "caller_kind": self.caller.kind, **columns}
+        values = [_literal(value) for value in row.values()]
+        insert = f"insert into audit ({', '.join(row)}) values ({', '.join(filter(None, values))})"  # noqa: S608  # names of ours
+        if None in values or not send_with_commit(self.session, insert):
+            await self.session.execute(_RECORD, row)
 
     async def find_latest(
         self, conversation_id: UUID, actions: Collection[str], *, surface: Surface, since: datetime

@@ -20,6 +20,7 @@ from agent_server.cli_options import example as _example
 from agent_server.cli_options import group as _group
 from agent_server.cli_options import run as _run
 from agent_server.cli_prompts import prompts
+from agent_server.cli_resources import resources
 from agent_server.version import VERSION
 
 app = _group(
@@ -37,6 +38,7 @@ for name, group in (
     ("db", db),
     ("tool", tool),
     ("job", jobs),
+    ("resource", resources),
     ("prompt", prompts),
     ("eval", evals),
     ("feedback", feedback),

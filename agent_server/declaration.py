@@ -27,7 +27,7 @@ ENGINE_ROUTES = frozenset(
         "jobs",
         "keys",
     }
-    | {"me", "page", "passages", "session", "tools", "turns", "users"}
+    | {"me", "page", "passages", "resources", "session", "tools", "turns", "users"}
 )
 """What may follow `/api/` in a tool's `route` no more: the engine answers there, or may one day."""
 

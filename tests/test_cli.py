@@ -619,3 +619,17 @@ async def test_the_doctor_asks_the_model_for_a_word_and_repeats_what_its_provide
     assert key not in refused.stdout + refused.stderr
     away = await doctor("http://127.0.0.1:1/v1", AGENT_SERVER_MODEL="best")
     assert "The model's provider cannot be reached" in away.stdout
+
+
+def test_resources_are_listed_and_read(stocked: Run) -> None:
+    listed = result(stocked("resource", "list", "--json"))
+    page = listed["resources"][0]["uri"]
+    assert page.startswith("content://")
+    assert "conversation://{id}" in [each["uri"] for each in listed["templates"]]
+    assert page in stocked("resource", "list").stdout
+    read = result(stocked("resource", "read", page, "--json"))
+    assert (read["uri"], read["mime_type"]) == (page, "text/markdown")
+    assert stocked("resource", "read", page).stdout.strip() == read["text"].strip()
+    missing = stocked("resource", "read", "content://nowhere.md")
+    assert missing.exit_code == 1
+    assert missing.stderr.startswith("not_found: ")

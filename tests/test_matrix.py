@@ -435,5 +435,11 @@ async def test_a_key_without_the_scope_is_refused_by_every_route(world: World) -
     assert wrong == []
 
 
-UNSCOPED = {"/api/tools", "/api/tools/{name}"}
+UNSCOPED = {
+    "/api/tools",
+    "/api/tools/{name}",
+    "/api/resources",
+    "/api/resources/templates",
+    "/api/resources/read",
+}
 """What anybody who is known may ask for: it answers with what they may do."""

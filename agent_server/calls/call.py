@@ -333,9 +333,9 @@ class _Call:
     async def _record(
         self, session: AsyncSession, code: str, outcome: CallOutcome, question: Question | None = None
     ) -> None:
-        await AuditRepository(session, self.caller).record(**self._audit(code))
         if self.ledger:
             await self.ledger.finish(session, outcome, question)
+        await AuditRepository(session, self.caller).record_last(**self._audit(code))
 
     async def _run(
         self, function: Callable[..., Awaitable[Any]], session: AsyncSession, values: Mapping[str, Any]

@@ -32,6 +32,8 @@ _COMMANDS = {
     "content_search": "knowledge.search",
     "content_benchmark": "knowledge.benchmark",
     "content_gaps": "gaps.list_gaps",
+    "resource_list": "resources.list_resources",
+    "resource_read": "resources.read_resource",
     "tool_list": "folders.list_tools",
     "tool_call": "tools.call",
     "job_list": "jobs.list_jobs",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from agent_server.db.database import Database as Database
     from agent_server.db.database import after_commit as after_commit
     from agent_server.db.executor import Executor as Executor
+    from agent_server.db.last import send_with_commit as send_with_commit
     from agent_server.db.outages import BROKEN as BROKEN
     from agent_server.db.outages import DatabaseAway as DatabaseAway
     from agent_server.db.outages import busy_database as busy_database
@@ -66,6 +67,7 @@ _HOME = {
     "keep_promise": "agent_server.db.pool",
     "new_id": "agent_server.db.types",
     "now": "agent_server.db.types",
+    "send_with_commit": "agent_server.db.last",
     "patience": "agent_server.db.pool",
     "storable": "agent_server.db.types",
     "submission_policy": "agent_server.db.types",
@@ -97,6 +99,7 @@ __all__ = [
     "new_id",
     "now",
     "patience",
+    "send_with_commit",
     "storable",
     "submission_policy",
     "supervision_policy",

@@ -17,6 +17,7 @@ from agent_server.db.address import read_address
 from agent_server.db.executor import Executor
 from agent_server.db.extension import widen_path
 from agent_server.db.isolation import APP_ROLE, ensure_roles, preamble, refuse_unguarded
+from agent_server.db.last import DRIVER
 from agent_server.db.outages import AWAY, BROKEN, DatabaseAway, not_our_session, sqlstate_of, translate
 from agent_server.db.pool import NoPool, Pool
 from agent_server.db.quick import QuickSession, Rows, uncut
@@ -220,16 +221,29 @@ class _Session(Session):
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """Sends `preamble` with the BEGIN of each transaction: one round trip for both."""
+    """Sends `preamble` with the BEGIN of each transaction, and `last` with its COMMIT: one round trip for both."""
 
-    preamble = ""
+    preamble = last = ""
     has_role = False
     """Whether the session has the role of the application, also outside of transactions."""
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109  # asyncpg's
         if query.startswith("BEGIN"):
             query += self.preamble
+            self.last = ""  # of a transaction that was rolled back
+        if query.startswith("COMMIT") and self.last:
+            return await self._commit_with_last(query, timeout)
         status: str = await super().execute(query, *args, timeout=timeout)
+        return status
+
+    async def _commit_with_last(self, commit: str, timeout: float | None) -> str:  # noqa: ASYNC109  # asyncpg's
+        last, self.last = self.last, ""
+        try:
+            status: str = await super().execute(f"{last}; {commit}", timeout=timeout)
+        except asyncpg.PostgresError:
+            # What came last may have failed and not the commit, which would leave the transaction open.
+            await super().execute("ROLLBACK", timeout=timeout)
+            raise
         return status
 
 
@@ -239,6 +253,7 @@ _PREAMBLE = "preamble"
 @event.listens_for(_Session, "after_begin")
 def _say_for_whom(session: Session, _: Any, connection: Connection) -> None:
     driver: Any = connection.connection.driver_connection
+    session.info[DRIVER] = driver
     driver.preamble = session.info[_PREAMBLE]  # BEGIN is sent with the first statement, which comes after this
 
 

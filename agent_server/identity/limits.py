@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 from uuid import UUID
@@ -92,6 +93,7 @@ CALLER_KEY = "'caller:' || encode(sha256(convert_to(cast({} as text), 'UTF8')), 
 """SQL of the same, around an id."""
 
 
+@lru_cache(maxsize=4096)
 def network_of(address: str) -> str:
     """What an address is counted as: an IPv4 address as itself, however it is spelled, and an IPv6 address as its /64.
 

@@ -27,7 +27,7 @@ from agent_server.calls.inquiries import ClientQuestion, ClientQuestionRepositor
 from agent_server.errors import Conflict, InvalidInput, NotFound
 from agent_server.mcp.back_channel import BackChannel, channel, read_needs
 from agent_server.mcp.errors import error_data
-from agent_server.mcp.listening import Heard
+from agent_server.mcp.listening import Hearing
 from agent_server.questions import Answers, Asked, Inquiry, Need, Reply
 from agent_server.tool import Tool
 
@@ -147,7 +147,7 @@ class Asking:
     params: types.CallToolRequestParams
     caller: Caller
     client: Client
-    heard: Heard
+    heard: Hearing
 
     async def make(self) -> Outcome:
         """The output of the call, or a question in its place. Raises MCPError for a state that is not this caller's for

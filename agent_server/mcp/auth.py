@@ -28,6 +28,7 @@ from agent_server.http.middleware import mark_counted
 from agent_server.http.statuses import status_of
 from agent_server.identity.rights import require_member
 from agent_server.mcp.back_channel import STREAMS, BackChannel, channel, is_left, keep_answer, mark_session, read_marks
+from agent_server.mcp.direct import Direct
 from agent_server.mcp.errors import error_data
 from agent_server.mcp.metadata import Resource
 from agent_server.mcp.open_calls import SESSION, Ending, OpenCalls, find_left, name_request, until_left
@@ -83,6 +84,7 @@ class Authenticated:
         calls: OpenCalls,
         database: Database,
         stream: Stream | None = None,
+        direct: Direct | None = None,
     ) -> None:
         self.app = app
         self.resolve = resolve
@@ -92,6 +94,7 @@ class Authenticated:
         self.calls = calls
         self.stream = stream
         self.database = database
+        self.direct = direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope = {**scope, "headers": _strip_headers(scope["headers"])}
@@ -146,7 +149,11 @@ class Authenticated:
                 with self.calls.open(name) as left:
                     is_left.set(lambda: left.is_set() and not self.calls.is_stopping)
                     if not self.calls.is_stopping:
-                        await self.app(scope, until_left(receive, left), back.send)
+                        receive = until_left(receive, left)
+                        if self.direct is not None and (plain := self.direct.read(scope, message)) is not None:
+                            await self.direct.answer(plain, caller, receive, back.send)
+                        else:
+                            await self.app(scope, receive, back.send)
                     if left.is_set():
                         error = STOPPED if self.calls.is_stopping else cancelled
                         await ending.end({"jsonrpc": "2.0", "id": id, "error": error})

@@ -9,10 +9,9 @@ from agent_server.caller import Caller
 from agent_server.calls.call import Runtime, call_tool
 from agent_server.errors import name_known, quote_value
 from agent_server.identity.rights import require
-from agent_server.mcp.documents import Documents
 from agent_server.mcp.offers import Offers
 from agent_server.mcp.prompts import require_prompt, wrong
-from agent_server.mcp.resources import DOCUMENT_TEMPLATE
+from agent_server.readable import DOCUMENT_TEMPLATE, Documents
 from agent_server.resource import Resource
 
 _MOST = 100

@@ -16,12 +16,13 @@ from agent_server.knowledge.resources import SCHEME
 from agent_server.mcp.accept import AnyAccept
 from agent_server.mcp.agents import AskAgent
 from agent_server.mcp.auth import Authenticated, Authorise, Resolve, current_caller
-from agent_server.mcp.documents import Documents
+from agent_server.mcp.direct import Direct
 from agent_server.mcp.metadata import Resource
 from agent_server.mcp.offers import Offers
 from agent_server.mcp.open_calls import OpenCalls
 from agent_server.mcp.server import create_mcp_server
 from agent_server.mcp.sessions import create_stream
+from agent_server.readable import Documents
 from agent_server.server import Server
 from agent_server.settings import Settings
 from agent_server.tasks.tasks import Tasks
@@ -86,6 +87,7 @@ def create_endpoint(
         calls=calls,
         stream=create_stream(runtime, documents, offers, tasks),
         database=runtime.database,
+        direct=Direct(runtime, tools, mcp),
     )
     return Endpoint(mcp, AnyAccept(app), manager.run)
 

@@ -1,7 +1,8 @@
 """Our errors as JSON-RPC errors."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -75,10 +76,11 @@ def _tame(value: Any, depth: int = 0) -> Any:
     return value
 
 
-async def render_errors(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-    """Render what a request fails with."""
+@contextmanager
+def rendered_errors(method: str) -> Iterator[None]:
+    """Raise what this block fails with as an error of the protocol."""
     try:
-        return await call_next(ctx)
+        yield
     # The SDK's own errors repeat the method, which may be any text of the client's.
     except MCPError as error:
         raise MCPError.from_error_data(ErrorData.model_validate(_tame(error.error.model_dump()))) from error
@@ -89,6 +91,12 @@ async def render_errors(ctx: ServerRequestContext[Any, Any], call_next: CallNext
         raise MCPError.from_error_data(error_data(error)) from error
     # The one catch-all of this surface: the SDK would show the text of the exception to the client.
     except Exception as error:
-        bug = Internal(ctx.method, secrets.token_hex(6))
-        log.exception("mcp.failed", method=ctx.method, reference=bug.reference)
+        bug = Internal(method, secrets.token_hex(6))
+        log.exception("mcp.failed", method=method, reference=bug.reference)
         raise MCPError.from_error_data(error_data(bug)) from error
+
+
+async def render_errors(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """Render what a request fails with."""
+    with rendered_errors(ctx.method):
+        return await call_next(ctx)

@@ -10,10 +10,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from agent_server.calls.call import Runtime
-from agent_server.mcp.documents import Documents
 from agent_server.mcp.metadata import CHAT, PATH, Resource, describe_resource, metadata_router
 from agent_server.mcp.offers import Offers
 from agent_server.mcp.open_calls import OpenCalls
+from agent_server.readable import Documents
 from agent_server.server import Server
 from agent_server.tasks.tasks import Tasks
 from agent_server.tool import Tool

@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Any, get_args
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Protocol, get_args
 
 import mcp_types as types
 from mcp.server.connection import allowed_log_levels
@@ -12,13 +12,14 @@ from mcp.server.context import ServerRequestContext
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from agent_server.log import without_secrets
-from agent_server.tool_context import Level
+from agent_server.tool_context import Level, Listener
 
 BEAT_SECONDS = 5.0
 """How long a client that wants to hear of progress hears nothing. Many give a call up after 60 seconds without any."""
 _STEP = 1e-6
 _LEVELS: Sequence[types.LoggingLevel] = get_args(types.LoggingLevel)
 """From the least to the gravest."""
+_USUAL: types.LoggingLevel = "info"
 
 
 class LogLevels:
@@ -30,7 +31,7 @@ class LogLevels:
     """
 
     def __init__(self) -> None:
-        self._least: types.LoggingLevel = "info"
+        self._least = _USUAL
 
     async def set(
         self, context: ServerRequestContext[Any, Any], params: types.SetLevelRequestParams
@@ -43,6 +44,17 @@ class LogLevels:
         if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
             return level in allowed_log_levels(context.protocol_version, context.meta)
         return _LEVELS.index(level) >= _LEVELS.index(self._least)
+
+
+def hears_without_asking(level: Level) -> bool:
+    """Whether a client of before 2026, which has not said what it wants to hear, is sent this over HTTP."""
+    return _LEVELS.index(level) >= _LEVELS.index(_USUAL)
+
+
+class Hearing(Listener, Protocol):
+    """A `Listener` that is also told when the call begins and ends."""
+
+    def beating(self) -> AbstractAsyncContextManager[None]: ...
 
 
 class Heard:

@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse, Response
 from agent_server.caller import Caller
 from agent_server.errors import Forbidden, Unauthorized
 from agent_server.identity.roles import staff_scopes
-from agent_server.mcp.documents import Documents
 from agent_server.mcp.offers import Offers
 from agent_server.oauth.grants import find_issuer
+from agent_server.readable import Documents
 from agent_server.settings import Settings
 from agent_server.tool import Tool
 

@@ -10,12 +10,12 @@ from mcp.server.lowlevel import Server
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.mcp.completion import complete
-from agent_server.mcp.documents import Documents
 from agent_server.mcp.offers import Offers
 from agent_server.mcp.pages import refuse_cursor
 from agent_server.mcp.prompts import describe_prompt, get_prompt
 from agent_server.mcp.resources import list_resources, list_templates, read_resource
 from agent_server.mcp.subscriptions import add_watching
+from agent_server.readable import Documents
 
 Context = ServerRequestContext[Any, Any]
 

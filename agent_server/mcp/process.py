@@ -1,14 +1,13 @@
 """The tools and the content of a process as MCP clients have them."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from agent_server.caller import Caller
 from agent_server.errors import InvalidInput, name_known, quote_value
-from agent_server.knowledge.search import DocumentSummary, list_documents, read_document
 from agent_server.mcp.carrying import carry_questions
-from agent_server.mcp.documents import Documents
 from agent_server.mcp.offers import Offers
+from agent_server.readable import create_documents
 from agent_server.server import Server
 from agent_server.settings import Settings
 from agent_server.version import VERSION
@@ -44,27 +43,12 @@ def create_mcp(
         version=VERSION,
         instructions=described or tell_instructions(server.workspace, server.settings),
         caller=lambda: caller,
-        documents=create_documents(server) if offers.has_content else None,
+        documents=create_documents(server.database) if offers.has_content else None,
         offers=offers,
         agents=AskAgent(lambda: server, start, tasks=tasks is not None) if offers.asks else None,
         tasks=tasks,
         start=start,
     )
-
-
-def create_documents(server: Server) -> Documents:
-    """The content as MCP resources."""
-
-    async def list_some(after: str | None, most: int) -> Sequence[DocumentSummary]:
-        async with server.database.transaction() as session:
-            # Nobody is named: content is readable by all, and who may ask for it is decided by the scope below.
-            return await list_documents(session, after=after, most=most)
-
-    async def read(path: str) -> str:
-        async with server.database.transaction() as session:
-            return await read_document(session, path)
-
-    return Documents(scope="knowledge:read", list_documents=list_some, read_document=read)
 
 
 def tell_instructions(workspace: Workspace, settings: Settings) -> str:

@@ -23,11 +23,11 @@ from agent_server.identity.profiles import read_profile
 from agent_server.knowledge.resources import SCHEME
 from agent_server.log import without_secrets
 from agent_server.mcp.asking import find_client
-from agent_server.mcp.documents import Documents
 from agent_server.mcp.offers import Offers
 from agent_server.mcp.resources import ReadContents, read_resource
 from agent_server.prompts import AgentPrompt
 from agent_server.prompts.inputs import Input
+from agent_server.readable import Documents
 
 _EMBEDDED = re.compile(r'^!\[[^\]\n]*\]\(("(?:[^"\\\n]|\\.)+"|[^)\s]+)\)[ \t]*$', re.MULTILINE)
 _IN_FORMS = ("string", "integer", "number", "boolean")

@@ -1,27 +1,18 @@
-"""Knowledge documents and resources of functions as MCP clients list and read them.
-
-`content://safety/flying.md` is the file `safety/flying.md` under content/; any other address is that of a function.
-"""
-
-from urllib.parse import unquote
+"""Knowledge documents and resources of functions as MCP clients list and read them."""
 
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
 from agent_server.caller import Caller
-from agent_server.calls.call import Runtime, call_tool
+from agent_server.calls.call import Runtime
 from agent_server.errors import LONGEST_VALUE, AgentServerError, InvalidInput, NotFound, cut
-from agent_server.knowledge.resources import SCHEME, document_uri
+from agent_server.knowledge.resources import document_uri
 from agent_server.log import without_secrets
-from agent_server.mcp.documents import Documents
 from agent_server.mcp.errors import error_data
 from agent_server.mcp.offers import Offers
 from agent_server.mcp.pages import PAGE, read_cursor, write_cursor
+from agent_server.readable import DOCUMENT_TEMPLATE, MARKDOWN, Documents, read_contents
 from agent_server.resource import Contents, Resource
-
-DOCUMENT_TEMPLATE = SCHEME + "{+path}"
-_MARKDOWN = "text/markdown"
-LONGEST_URI = 8_000
 
 ReadContents = types.TextResourceContents | types.BlobResourceContents
 
@@ -41,7 +32,7 @@ async def list_resources(
         return listed, None
     found = await documents.list_documents(after, PAGE + 1)
     listed += [
-        types.Resource(uri=document_uri(d.path), name=d.path, title=d.title, mime_type=_MARKDOWN) for d in found[:PAGE]
+        types.Resource(uri=document_uri(d.path), name=d.path, title=d.title, mime_type=MARKDOWN) for d in found[:PAGE]
     ]
     return listed, write_cursor(found[PAGE - 1].path) if len(found) > PAGE else None
 
@@ -56,7 +47,7 @@ def list_templates(documents: Documents | None, offers: Offers | None, caller: C
         name="document",
         title="Knowledge document",
         description="A Markdown document of the knowledge base, by its path.",
-        mime_type=_MARKDOWN,
+        mime_type=MARKDOWN,
     )
     return [document, *listed]
 
@@ -65,32 +56,11 @@ async def read_resource(
     runtime: Runtime, documents: Documents | None, offers: Offers | None, caller: Caller, uri: str
 ) -> ReadContents:
     """What is at an address. Raises Forbidden, and MCPError with the address for one where nothing is."""
+    resources = () if offers is None else offers.workspace.resources
     try:
-        if len(uri) > LONGEST_URI:
-            raise NotFound("There is no resource at this address")
-        if documents is not None and uri.startswith(SCHEME):
-            return types.TextResourceContents(
-                uri=uri, mime_type=_MARKDOWN, text=await _read_document(documents, caller, uri)
-            )
-        found = None if offers is None else offers.find_resource(uri)
-        if found is None:
-            raise NotFound(
-                "There is no resource at this address; resources/list and its templates show which there are"
-            )
-        resource, arguments = found
-        read = await call_tool(runtime, resource.reader, arguments, caller=caller, surface="mcp")
-        return _render(uri, Contents.model_validate(read))
+        return _render(uri, await read_contents(runtime, documents, resources, uri, caller=caller, surface="mcp"))
     except (NotFound, InvalidInput) as error:
         raise _missing(error, uri) from None
-
-
-async def _read_document(documents: Documents, caller: Caller, uri: str) -> str:
-    documents.authorise(caller)
-    path = unquote(uri.removeprefix(SCHEME))
-    # Postgres takes no NUL, and would fail on it.
-    if "\x00" in path:
-        raise NotFound(f"There is no document at this address; one looks like {SCHEME}folder/file.md")
-    return await documents.read_document(path)
 
 
 def _missing(error: AgentServerError, uri: str) -> MCPError:

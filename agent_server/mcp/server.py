@@ -16,7 +16,6 @@ from agent_server.calls.call import Runtime
 from agent_server.errors import AgentServerError, Forbidden, quote_value
 from agent_server.log import without_secrets
 from agent_server.mcp.asking import Asking, find_client, name_missing
-from agent_server.mcp.documents import Documents
 from agent_server.mcp.errors import error_data, render_errors
 from agent_server.mcp.finding import NAME as FIND
 from agent_server.mcp.finding import FindTools, choose_listed
@@ -31,6 +30,7 @@ from agent_server.mcp.tasking import Tasking
 from agent_server.mcp.tasks import TaskMethods, create_augmenting, read_key
 from agent_server.mcp.tools import add_pictures, describe_all, render_failure, render_output
 from agent_server.questions import Unasked
+from agent_server.readable import Documents
 from agent_server.settings import Settings
 from agent_server.tasks.tasks import Tasks
 from agent_server.tool import Tool
@@ -88,7 +88,8 @@ def create_mcp_server(
         if tool is None:
             # Only what this caller may use is suggested, since it is not told of the rest.
             raise _unknown_tool(params.name, catalogue.list_names(me))
-        return await _call_tool(Asking(runtime, tool, params, me, find_client(context), heard), context)
+        asking = Asking(runtime, tool, params, me, find_client(context), heard)
+        return await call_and_render(asking, is_modern=context.protocol_version in MODERN_PROTOCOL_VERSIONS)
 
     server = WatchedServer(
         name,
@@ -137,7 +138,8 @@ class _Catalogue:
         return self._tools[name].input_schema if name in self._tools else None
 
 
-async def _call_tool(asking: Asking, context: Context) -> types.CallToolResult | types.InputRequiredResult:
+async def call_and_render(asking: Asking, *, is_modern: bool) -> types.CallToolResult | types.InputRequiredResult:
+    """The result of a call, or the question that its client is to ask first. Raises Forbidden and MCPError."""
     try:
         async with asking.heard.beating():
             output = await asking.make()
@@ -146,7 +148,7 @@ async def _call_tool(asking: Asking, context: Context) -> types.CallToolResult |
         raise
     except Unasked as error:
         # Of the protocol of 2026. A client of before has no such error.
-        if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
+        if is_modern:
             data = {**(error_data(error).data or {}), "requiredCapabilities": name_missing(error.needs)}
             raise MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, error.message, data) from error
         return render_failure(error)

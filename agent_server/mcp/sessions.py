@@ -20,12 +20,12 @@ from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.changes import LISTS, Watch, forget_watched, keep_watched, list_watched, name_subject
 from agent_server.errors import Unavailable
-from agent_server.mcp.documents import Documents
 from agent_server.mcp.offers import Offers, Watching
 from agent_server.mcp.open_calls import SESSION
 from agent_server.mcp.resources import read_resource
 from agent_server.mcp.tasks import describe
 from agent_server.mcp.watching import list_changes, may_read
+from agent_server.readable import Documents
 from agent_server.tasks.models import McpTask
 from agent_server.tasks.runner import subject_of_owner
 from agent_server.tasks.tasks import Tasks

@@ -25,10 +25,10 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.changes import PROMPTS, RESOURCES, TOOLS
-from agent_server.mcp.documents import Documents
 from agent_server.mcp.offers import Offers
 from agent_server.mcp.sessions import add_sessions
 from agent_server.mcp.watching import list_changes, may_read
+from agent_server.readable import Documents
 
 MOST_ADDRESSES = 100
 """Addresses that a stream watches."""

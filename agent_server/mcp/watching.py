@@ -9,9 +9,9 @@ from agent_server.caller import Caller
 from agent_server.calls.call import Runtime
 from agent_server.changes import LISTS, Watch
 from agent_server.errors import AgentServerError, Unauthorized, Unavailable
-from agent_server.mcp.documents import Documents
 from agent_server.mcp.offers import Offers, Watching
 from agent_server.mcp.resources import read_resource
+from agent_server.readable import Documents
 
 
 async def may_read(runtime: Runtime, documents: Documents | None, offers: Offers, caller: Caller, uri: str) -> bool:

@@ -19,7 +19,7 @@ from agent_server.db import Database, new_id
 from agent_server.errors import AgentServerError, Conflict, Internal, NotFound, TimedOut, Unavailable
 from agent_server.settings import load_settings
 from agent_server.tool import Tool, ToolContext, tool
-from tests.conftest import everything
+from tests.conftest import everything, execute
 
 
 async def _write(context: ToolContext, title: str = "written") -> None:
@@ -280,6 +280,20 @@ async def test_a_call_that_took_too_long_says_so_and_its_connection_is_of_use_ag
             await call_tool(runtime, hangs_in_the_database, {}, caller=me, surface="rest")
     assert await call_tool(runtime, works, {}, caller=me, surface="rest") == {"title": "written"}
     assert database.pool_status()["checked_out"] == 0
+    await database.close()
+
+
+async def test_what_cannot_be_recorded_is_not_kept_and_its_connection_is_of_use_again(url: str, me: Caller) -> None:
+    await execute(url, "alter table audit add constraint few check (action <> 'works')")
+    database = Database(url, pool_size=1, pool_timeout=5)
+    runtime = Runtime(settings=load_settings(environment="test"), database=database)
+    with pytest.raises(IntegrityError):
+        await call_tool(runtime, works, {}, caller=me, surface="rest")
+    # With a write of its own, too: the connection is in no transaction that has failed.
+    with pytest.raises(NotFound):
+        await call_tool(runtime, finds_nothing, {}, caller=me, surface="rest")
+    assert await call_tool(runtime, counts, {}, caller=me, surface="rest") == 0
+    assert await _rows(runtime) == ([], [("finds_nothing", "not_found"), ("counts", "ok")])
     await database.close()
 
 
