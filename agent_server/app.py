@@ -139,7 +139,8 @@ def _create_jobs(runtime: Runtime, workspace: Workspace, embedder: Embedder, sle
     settings, database = runtime.settings, runtime.database
 
     async def read_pages() -> None:
-        report = await ingest(database, embedder, workspace.content, later=lambda: jobs.ask(EMBED))
+        without = workspace.left_out.collections
+        report = await ingest(database, embedder, workspace.content, without=without, later=lambda: jobs.ask(EMBED))
         announce_pages(runtime.resources[Changes], report)
 
     jobs = Jobs(

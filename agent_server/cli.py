@@ -127,9 +127,12 @@ def doctor(workspace: Workspace = None) -> None:
 
 
 @app.command(epilog=_example("init my-agents"))
-def init(folder: Annotated[Path, typer.Argument(help="The folder to make; it must be empty or absent.")]) -> None:
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to make; it must be empty or absent.")],
+    template: Annotated[str | None, typer.Option(help="A whole example, such as diving.")] = None,
+) -> None:
     """Make a small workspace that runs, to change into your own."""
-    _run("init", None, folder=folder)
+    _run("init", None, folder=folder, template=template)
 
 
 @content.command("validate", epilog=_example("content validate --json"))

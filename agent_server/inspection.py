@@ -52,7 +52,7 @@ def open_workspace(settings: Settings) -> Workspace:
     workspace, mistakes = _read(settings)
     if mistakes:
         # The pages too, which are read only here: a start would read them twice.
-        raise WorkspaceInvalid([*mistakes, *parse.read_content(workspace.content)[1]])
+        raise WorkspaceInvalid([*mistakes, *_read_pages(workspace).mistakes])
     return workspace
 
 
@@ -62,7 +62,7 @@ def inspect_workspace(settings: Settings) -> Findings:
         workspace, mistakes = _read(settings)
     except WorkspaceInvalid as error:
         return Findings(mistakes=error.problems)
-    reading = parse.read_folder(workspace.content)
+    reading = _read_pages(workspace)
     return Findings(
         mistakes=mistakes,
         pages=reading.mistakes,
@@ -71,8 +71,12 @@ def inspect_workspace(settings: Settings) -> Findings:
     )
 
 
+def _read_pages(workspace: Workspace) -> "parse.FolderReading":
+    return parse.read_folder(workspace.content, without=workspace.left_out.collections)
+
+
 def _read(settings: Settings) -> tuple[Workspace, list[Mistake]]:
-    workspace, mistakes = read_workspace(settings.workspace)
+    workspace, mistakes = read_workspace(settings.workspace, settings.slices)
     mistakes += find_seed_mistakes(workspace.seeds, workspace.root)
     mistakes += _find_unknown_models(workspace, settings)
     variables = list_variables(os.environ, find_env_files(settings.workspace))
@@ -87,7 +91,7 @@ def _read(settings: Settings) -> tuple[Workspace, list[Mistake]]:
 def _find_unlisted(workspace: Workspace, settings: Settings) -> Iterator[Mistake]:
     """Names of tools in the settings that stand for none."""
     for name in settings.mcp_listed_tools:
-        if name not in workspace.tools:
+        if name not in workspace.tools and name not in workspace.left_out.tools:
             message = f"there is no tool {name!r}; {name_known(name, workspace.tools)}"
             yield Mistake(variable_of("mcp_listed_tools"), None, message)
 
@@ -114,7 +118,7 @@ def list_remarks(workspace: Workspace) -> list[Mistake]:
 
 
 def _list_prompts(workspace: Workspace) -> set[str]:
-    return list_agents(workspace.root / "prompts")
+    return list_agents(workspace.root / "prompts") - workspace.left_out.agents
 
 
 def _remark_prompts(workspace: Workspace) -> Iterator[Mistake]:
@@ -175,7 +179,7 @@ def _remark_collections(workspace: Workspace) -> Iterator[Mistake]:
     if any(agent.knowledge is None for agent in agents):  # which answers from all of them
         return
     read = {name for agent in agents for name in agent.knowledge or ()}
-    for name in list_collections(workspace.content):
+    for name in list_collections(workspace.content, workspace.left_out.collections):
         if name not in read:
             yield Mistake(
                 f"content/{name}/",
@@ -185,7 +189,7 @@ def _remark_collections(workspace: Workspace) -> Iterator[Mistake]:
 
 
 def _remark_files(workspace: Workspace) -> Iterator[Mistake]:
-    for suffix, names in count_unread(workspace.content).items():
+    for suffix, names in count_unread(workspace.content, workspace.left_out.collections).items():
         kind = f"of type {suffix}" if suffix else "without a type"
         verb = "is" if len(names) == 1 else "are"
         some = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")

@@ -104,7 +104,7 @@ def read_toolsets(
     lost: Iterable[str] = (),
 ) -> tuple[dict[str, Toolset], list[Mistake]]:
     """The toolsets of a workspace by name, and what is wrong with them. `lost` are names that may be those of tools in
-    modules that could not be read."""
+    modules that could not be read, and of what is left out with its slice."""
     try:
         text = (root / FILE).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -162,8 +162,8 @@ def _find_wrong(
     scopes = [KNOWLEDGE, *(tool.scope for tool in tools.values()), *(each.scope for each in resources)]
     for noun, named, known in (
         ("tool", toolset.tools, {*tools, *lost, ASK_AGENT}),
-        ("prompt", toolset.prompts, prompts),
-        ("resource", toolset.resources, addresses),
+        ("prompt", toolset.prompts, {*prompts, *lost}),
+        ("resource", toolset.resources, {*addresses, *lost}),
         # Of a module that was not read nobody knows the scopes.
         ("scope", None if lost else toolset.scopes, sorted({*scopes})),
     ):

@@ -1,9 +1,5 @@
 """The three folders -> one frozen Workspace; all mistakes reported together."""
 
-import importlib
-import re
-import sys
-import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +22,9 @@ from agent_server.prompts import AgentPrompt, list_agents, load_prompts
 from agent_server.prompts.inputs import Input
 from agent_server.resource import Resource, collect_resources
 from agent_server.seed import SeedFile
-from agent_server.tool import Tool, collect_mistakes
+from agent_server.slices import LeftOut, find_wrong_claims, leave_out, read_slices
+from agent_server.tool import Tool
+from agent_server.tool_modules import import_tools, relative_path
 from agent_server.toolsets import Toolset, read_toolsets
 from agent_server.webhook import Webhook, collect_webhooks
 
@@ -39,12 +37,7 @@ else:
 TRIAGE = "triage"
 OUTSIDE_FILES = ("mcp.yaml", "mcp.lock")
 """What names the outside servers, and what is accepted of their tools."""
-_HINTS: Mapping[type[BaseException], str] = {
-    ModuleNotFoundError: "; correct the name, or install the package that has it",
-    SystemExit: "; a module of tools/ must not end the program",
-}
 _WITH_RESOURCES = (conversation_resources, knowledge_resources)
-_DEFINITION = re.compile(r"\bdef\s+(\w+)")
 
 _DEFAULT_AGENT = AgentPrompt(
     name="assistant",
@@ -74,7 +67,8 @@ class Workspace:
     """What a user wrote, loaded. Tools and agents stand by name, the engine's tools among them; `entry` is the agent that
     takes a message when routing is not sure. `prompts` are what MCP clients are offered as such, by name,
     `resources` what they read by an address and `toolsets` the parts that they are served apart. `webhooks` are what other
-    services tell, `outside` the servers of others whose tools are among these, both by name."""
+    services tell, `outside` the servers of others whose tools are among these, both by name. Nothing of what is `left_out`
+    is among all these."""
 
     root: Path
     name: str
@@ -88,6 +82,7 @@ class Workspace:
     webhooks: Mapping[str, Webhook] = field(default_factory=dict)
     outside: "Mapping[str, OutsideServer]" = field(default_factory=dict)
     outside_remarks: Sequence[Mistake] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def content(self) -> Path:
@@ -155,31 +150,37 @@ class Workspace:
         return frozenset(tool.scope for tool in self.tools.values() if tool.staff)
 
 
-def load_workspace(root: Path) -> Workspace:
+def load_workspace(root: Path, slices: Sequence[str] = ()) -> Workspace:
     """Load `root`. Raises WorkspaceInvalid with every mistake in tools/ and prompts/, each with file and line."""
-    workspace, mistakes = read_workspace(root)
+    workspace, mistakes = read_workspace(root, slices)
     if mistakes:
         raise WorkspaceInvalid(mistakes)
     return workspace
 
 
-def read_workspace(root: Path) -> tuple[Workspace, list[Mistake]]:
-    """What could be loaded of `root`, and every mistake in tools/ and prompts/. Raises WorkspaceInvalid where there is
-    nothing to load."""
+def read_workspace(root: Path, slices: Sequence[str] = ()) -> tuple[Workspace, list[Mistake]]:
+    """What could be loaded of `root`, and every mistake in tools/ and prompts/. Where `slices` are named, the others are
+    left out. Raises WorkspaceInvalid where there is nothing to load, and for a slice that is not there."""
     root = find_root(root)
-    imported = _import_tools(root)
+    found, problems = read_slices(root)
+    problems += find_wrong_claims(root, found, list_agents(root / "prompts"))
+    # The modules of all slices are imported: their tables stay declared, and are not taken for left over.
+    imported = import_tools(root)
+    modules, left_out = _part_modules(imported.modules, leave_out(found, slices))
     engine_tools = list(_of_type([conversation_tools, knowledge_tools, document_tools, forms], Tool))
     others = outside.load_outside(root) if (root / OUTSIDE_FILES[0]).is_file() else None
-    tools, clashes = _collect_tools(imported.modules, engine_tools, others.tools if others else (), root)
-    loaded, mistakes = load_prompts(root / "prompts", root)
-    resources, twice = collect_resources(list(_of_type([*_WITH_RESOURCES, *imported.modules], Resource)), root)
-    webhooks, same = collect_webhooks(list(_of_type(imported.modules, Webhook)), root)
-    problems = [*imported.mistakes, *clashes, *twice, *same, *mistakes, *(others.mistakes if others else ())]
+    tools, clashes = _collect_tools(modules, engine_tools, others.tools if others else (), root)
+    loaded, mistakes = load_prompts(root / "prompts", root, without=left_out.agents)
+    loaded = {name: _without_left_out(prompt, left_out, tools) for name, prompt in loaded.items()}
+    resources, twice = collect_resources(list(_of_type([*_WITH_RESOURCES, *modules], Resource)), root)
+    webhooks, same = collect_webhooks(list(_of_type(modules, Webhook)), root)
+    problems += [*imported.mistakes, *clashes, *twice, *same, *mistakes, *(others.mistakes if others else ())]
     problems += _wrong_phrases(tools, root, imported.mistakes)
-    problems += _unknown_names(loaded, root, {*tools, *imported.lost})
+    problems += _unknown_names(loaded, root, {*tools, *imported.lost}, left_out)
     problems += _clashing_inputs(loaded)
     prompts = {name: prompt for name, prompt in loaded.items() if prompt.mcp}
-    toolsets, wrong = read_toolsets(root, tools, prompts, resources, lost=imported.lost)
+    absent = imported.lost | left_out.tools | left_out.agents
+    toolsets, wrong = read_toolsets(root, tools, prompts, resources, lost=absent)
     problems += wrong
     agents = {name: agent for name, agent in loaded.items() if agent.mcp != "only"}
     if not agents:
@@ -193,15 +194,39 @@ def read_workspace(root: Path) -> tuple[Workspace, list[Mistake]]:
         tools=MappingProxyType(tools),
         agents=MappingProxyType(agents),
         entry=TRIAGE if TRIAGE in agents else next(iter(agents)),
-        seeds=tuple(_of_type(imported.modules, SeedFile)),
+        seeds=tuple(_of_type(modules, SeedFile)),
         prompts=MappingProxyType(prompts),
         resources=resources,
         toolsets=MappingProxyType(toolsets),
         webhooks=MappingProxyType(webhooks),
         outside=others.servers if others else {},
         outside_remarks=others.remarks if others else (),
+        left_out=left_out,
     )
     return workspace, sort_mistakes(problems)
+
+
+def _part_modules(modules: Sequence[ModuleType], left_out: LeftOut) -> tuple[Sequence[ModuleType], LeftOut]:
+    """The modules that are not left out, and what is left out with the names that the other modules give."""
+    kept = [module for module in modules if not left_out.has_module(module.__name__)]
+    others = [module for module in modules if left_out.has_module(module.__name__)]
+    named = {name for tool in _of_type(others, Tool) for name in (tool.name, tool.scope)}
+    named |= {name for resource in _of_type(others, Resource) for name in (resource.uri, resource.scope)}
+    return kept, replace(left_out, tools=frozenset(named))
+
+
+def _without_left_out(prompt: AgentPrompt, left_out: LeftOut, tools: Mapping[str, Tool[..., Any]]) -> AgentPrompt:
+    """An agent without the tools, agents and collections of slices that are left out."""
+    if not left_out.slices:
+        return prompt
+    return replace(
+        prompt,
+        # Another slice may have a tool of the same name.
+        tools=tuple(name for name in prompt.tools if name in tools or name not in left_out.tools),
+        handoffs=tuple(name for name in prompt.handoffs if name not in left_out.agents),
+        knowledge=prompt.knowledge and tuple(name for name in prompt.knowledge if name not in left_out.collections),
+        candidates=tuple(_without_left_out(each, left_out, tools) for each in prompt.candidates),
+    )
 
 
 def sort_mistakes(mistakes: Iterable[Mistake]) -> list[Mistake]:
@@ -213,7 +238,8 @@ def sort_mistakes(mistakes: Iterable[Mistake]) -> list[Mistake]:
 def _with_triage(agents: Mapping[str, AgentPrompt]) -> dict[str, AgentPrompt]:
     """Where there are several agents, one decides; it hands off to all the others unless it says to whom."""
     if len(agents) == 1:
-        return dict(agents)
+        # What an agent hands over to where there are others, as `triage`, is not there.
+        return {name: _without_handoffs(agent) for name, agent in agents.items()}
     triage = agents.get(TRIAGE, _DEFAULT_TRIAGE)
     others = tuple(name for name in agents if name != TRIAGE)
     handoffs = triage.handoffs or others
@@ -221,96 +247,8 @@ def _with_triage(agents: Mapping[str, AgentPrompt]) -> dict[str, AgentPrompt]:
     return {**agents, TRIAGE: replace(triage, handoffs=handoffs, candidates=candidates)}
 
 
-@dataclass(frozen=True)
-class _Imported:
-    """The modules under tools/, imported as `tools.*`, and why those that did not import did not.
-
-    `lost` are names in the modules that did not import: each may be that of a tool.
-    """
-
-    modules: Sequence[ModuleType] = ()
-    mistakes: Sequence[Mistake] = ()
-    lost: Set[str] = frozenset()
-
-
-def _import_tools(root: Path) -> _Imported:
-    folder = root / "tools"
-    if not folder.is_dir():
-        return _Imported()
-    _make_importable(root)
-    modules: list[ModuleType] = []
-    problems: list[Mistake] = []
-    lost: set[str] = set()
-    with collect_mistakes() as mistakes:
-        for path in sorted(folder.rglob("*.py")):
-            relative = path.relative_to(root)
-            if any(part.startswith((".", "_")) and part != "__init__.py" for part in relative.parts):
-                continue
-            name = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
-            try:
-                modules.append(importlib.import_module(name))
-            except (Exception, SystemExit) as error:  # noqa: BLE001  # a user's module may raise anything at import; each is a mistake to report
-                problems.append(_import_mistake(error, path, root))
-                lost.update(_DEFINITION.findall(path.read_text(encoding="utf-8", errors="replace")))
-    problems += [replace(mistake, file=_relative(mistake.file, root)) for mistake in mistakes]
-    if not problems:
-        _kept[folder] = (_list_states(folder), {name: sys.modules[name] for name in sys.modules if _is_of_tools(name)})
-    return _Imported(modules, problems, lost)
-
-
-# A process may come back to a workspace, as tests do. To import its modules once more would declare its tables twice.
-_kept: dict[Path, tuple[Mapping[Path, int], Mapping[str, ModuleType]]] = {}
-"""The modules of folders that were imported without a mistake, and the state of their files then."""
-
-
-def _list_states(folder: Path) -> Mapping[Path, int]:
-    """When each module was changed."""
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.py")}
-
-
-def _is_of_tools(name: str) -> bool:
-    return name == "tools" or name.startswith("tools.")
-
-
-def _make_importable(root: Path) -> None:
-    """Make `tools` the package in `root`; that of another workspace makes way."""
-    folder = root / "tools"
-    loaded = sys.modules.get("tools")
-    if loaded is not None and str(folder) not in [str(Path(p).resolve()) for p in loaded.__path__]:
-        for name in list(filter(_is_of_tools, sys.modules)):
-            del sys.modules[name]
-    states, modules = _kept.get(folder, (None, {}))
-    if "tools" not in sys.modules and states == _list_states(folder):
-        sys.modules.update(modules)
-    # In the first place: an installed package may be called `tools` as well.
-    if sys.path[:1] != [str(root)]:
-        sys.path.insert(0, str(root))
-    importlib.invalidate_caches()
-    if "tools" not in sys.modules and not (folder / "__init__.py").is_file():
-        # a folder without __init__.py would give way to any package of that name further down the path
-        package = ModuleType("tools")
-        package.__path__ = [str(folder)]
-        sys.modules["tools"] = package
-
-
-def _import_mistake(error: BaseException, path: Path, root: Path) -> Mistake:
-    file, line = path, None
-    # A module that cannot be read has no line in the traceback; its place is in the error.
-    if isinstance(error, SyntaxError) and error.filename:
-        file, line = Path(error.filename), error.lineno
-    else:
-        for frame in traceback.extract_tb(error.__traceback__):
-            # The last line of the author's own: the error may come from deep inside a library.
-            if Path(frame.filename).is_relative_to(root / "tools"):
-                file, line = Path(frame.filename), frame.lineno
-    message = error.msg if isinstance(error, SyntaxError) else str(error)
-    hint = next((hint for kind, hint in _HINTS.items() if isinstance(error, kind)), "")
-    return Mistake(_relative(str(file), root), line, f"does not import: {type(error).__name__}: {message}{hint}")
-
-
-def _relative(file: str, root: Path) -> str:
-    path = Path(file)
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else file
+def _without_handoffs(agent: AgentPrompt) -> AgentPrompt:
+    return replace(agent, handoffs=(), candidates=tuple(map(_without_handoffs, agent.candidates)))
 
 
 def _collect_tools(
@@ -334,11 +272,11 @@ def _collect_tools(
 
 
 def _mistake(tool: Tool[..., Any], root: Path, message: str) -> Mistake:
-    return Mistake(_relative(tool.file, root), tool.line, f"tool {tool.name}: {message}")
+    return Mistake(relative_path(tool.file, root), tool.line, f"tool {tool.name}: {message}")
 
 
 def _place(tool: Tool[..., Any], root: Path) -> str:
-    return f"{_relative(tool.file, root)}:{tool.line}"
+    return f"{relative_path(tool.file, root)}:{tool.line}"
 
 
 def _wrong_phrases(tools: Mapping[str, Tool[..., Any]], root: Path, found: Sequence[Mistake]) -> Iterator[Mistake]:
@@ -346,7 +284,7 @@ def _wrong_phrases(tools: Mapping[str, Tool[..., Any]], root: Path, found: Seque
     places = {(problem.file, problem.line) for problem in found}
     for tool in tools.values():
         # the phrases of a tool are read by its schema, which a tool with a wrong declaration may not have
-        if (_relative(tool.file, root), tool.line) not in places:
+        if (relative_path(tool.file, root), tool.line) not in places:
             yield from (_mistake(tool, root, message) for message in template_problems(tool))
 
 
@@ -361,12 +299,14 @@ def _of_type(modules: Sequence[ModuleType], cls: type[Any]) -> Iterator[Any]:
                 yield value
 
 
-def _unknown_names(agents: Mapping[str, AgentPrompt], root: Path, tools: Set[str]) -> Iterator[Mistake]:
+def _unknown_names(
+    agents: Mapping[str, AgentPrompt], root: Path, tools: Set[str], left_out: LeftOut
+) -> Iterator[Mistake]:
     """Names in the front matter of agents that stand for nothing."""
     # By the files: an agent with a mistake may not have loaded.
     alone = {name for name, prompt in agents.items() if prompt.mcp == "only"}
-    others = (list_agents(root / "prompts") | {TRIAGE}) - alone
-    collections = list_collections(root / "content")
+    others = (list_agents(root / "prompts") | {TRIAGE}) - alone - left_out.agents
+    collections = list_collections(root / "content", left_out.collections)
     for agent in (version for each in agents.values() for version in each.versions):
         for key, noun, names, known in (
             ("tools", "tool", agent.tools, tools),

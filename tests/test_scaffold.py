@@ -155,3 +155,45 @@ def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
     assert "not empty" in refused.stderr
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["README.md"]
     assert (tmp_path / "mine" / "README.md").read_text() == "mine"
+
+
+TEMPLATES = sorted(path.parent.name for path in (ROOT / "tools").glob("*/slice.yaml"))
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+async def test_a_template_makes_a_workspace_without_mistakes_whose_tests_pass(
+    name: str, tmp_path: Path, installed: Path, postgres: str
+) -> None:
+    made = agent_server("init", name, "--template", name, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    workspace = tmp_path / name
+    checked = agent_server("check", "--json", cwd=workspace)
+    assert (checked.returncode, json.loads(checked.stdout)) == (0, [])
+    slices = {path.parent.name for path in (workspace / "tools").glob("*/__init__.py")}
+    assert slices == {name}
+    # One test of each file, which shows that it runs there: what the others say is said in tests/tools/ already.
+    files = sorted((workspace / "tests").rglob("test_*.py"))
+    named = [(file, re.search(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)) for file in files]
+    chosen = [f"{file.relative_to(workspace)}::{found[1]}" for file, found in named if found]
+    assert chosen
+    code, out = await run_tests(workspace, installed, *chosen, "evals", AGENT_SERVER_TEST_DATABASE_URL=postgres)
+    assert code == 0, out
+
+
+def test_an_installed_package_has_the_templates_of_this_repository(tmp_path: Path, installed: Path) -> None:
+    own = environment({"PYTHONPATH": str(installed)})
+    command = [sys.executable, "-m", "agent_server", "init", "theirs", "--template", "todo"]
+    subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, check=True)
+    assert agent_server("init", "ours", "--template", "todo", cwd=tmp_path).returncode == 0
+    theirs, ours = (
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file()
+        }
+        for name in ("theirs", "ours")
+    )
+    assert theirs == ours and Path("tools/todo/tasks.py") in ours
+    wrong = agent_server("init", "other", "--template", "tod", cwd=tmp_path)
+    assert (wrong.returncode, (tmp_path / "other").exists()) == (1, False)
+    assert f"There are {', '.join(TEMPLATES)}" in wrong.stderr

@@ -43,5 +43,5 @@ def _find_wrong_cases(found: Findings) -> Iterator[Mistake]:
     # Of an agent or a tool that was not read, each case would say that it is not there.
     if found.workspace is None or any(one.file.startswith(("prompts/", "tools/")) for one in found.mistakes):
         return
-    for file in list_files(found.workspace.root):
+    for file in list_files(found.workspace.root, found.workspace.left_out.evals):
         yield from read_cases(file, found.workspace)[1]

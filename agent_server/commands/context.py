@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from agent_server.folders import find_root
 from agent_server.settings import Settings
+from agent_server.slices import LeftOut, leave_out, read_slices
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +37,13 @@ class CommandContext:
     @property
     def content(self) -> "Path":
         return self.root / "content"
+
+    @cached_property
+    def left_out(self) -> LeftOut:
+        """What belongs to the slices that are left out, for what needs nothing that is loaded of the workspace."""
+        # Nothing is read where all are served, as nearly everywhere.
+        chosen = self.settings.slices
+        return leave_out(read_slices(self.root)[0], chosen) if chosen else LeftOut()
 
     async def database(self) -> "Database":
         """The database, migrated, with the tables of tools/."""

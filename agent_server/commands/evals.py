@@ -118,7 +118,10 @@ async def schema(context: CommandContext) -> int:
 def choose_cases(files: Sequence[str], workspace: Workspace) -> Sequence[Case]:
     """The cases of these files, or those of all. `file::name` is one case. Raises InvalidInput and WorkspaceInvalid."""
     names = {str(Path(file.partition("::")[0]).resolve()): Path(file.partition("::")[0]) for file in files}
-    paths = list(names.values()) or list_files(workspace.root)
+    for path in names.values():
+        if path.stem in workspace.left_out.evals and path.resolve().parent == workspace.root / FOLDER:
+            raise InvalidInput(f"{path}: is of a slice that AGENT_SERVER_SLICES leaves out; add the slice to it")
+    paths = list(names.values()) or list_files(workspace.root, workspace.left_out.evals)
     if not paths:
         raise InvalidInput(f"There are no cases; write {FOLDER}/first.yaml, as docs/testing.md shows")
     cases = load_cases(paths, workspace)

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,11 +27,17 @@ _Progress = Callable[[ingestion.Progress], None]
 
 
 async def ingest_with_progress(
-    database: Database, embedder: Embedder, content: Path, *, later: Callable[[], Awaitable[object]] | None = None
+    database: Database,
+    embedder: Embedder,
+    content: Path,
+    *,
+    without: Collection[str] = (),
+    later: Callable[[], Awaitable[object]] | None = None,
 ) -> ingestion.IngestReport:
     """Ingest with a bar where standard error is a terminal, and with lines in the log elsewhere."""
     return await _show_progress(
-        "Ingesting", lambda progress: ingestion.ingest(database, embedder, content, progress=progress, later=later)
+        "Ingesting",
+        lambda progress: ingestion.ingest(database, embedder, content, without=without, progress=progress, later=later),
     )
 
 
@@ -137,7 +143,7 @@ async def _ingest_once(
 ) -> int:
     problems, remarks = await _gather(context.content, source, collection, allow_private) if source else ([], [])
     database, embedder = await context.engine_database(), open_embedder(context.settings)
-    report = await ingest_with_progress(database, embedder, context.content)
+    report = await ingest_with_progress(database, embedder, context.content, without=context.left_out.collections)
     report.problems, report.remarks = [*problems, *report.problems], [*remarks, *report.remarks]
     if as_json:
         found = {"problems": report.problems, "remarks": report.remarks}

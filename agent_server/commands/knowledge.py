@@ -25,7 +25,7 @@ async def search(context: CommandContext, query: str | None, stdin: bool, limit:
         raise typer.BadParameter("Give one QUERY, or --stdin with a query per line")
     database, embedder = await context.engine_database(), open_embedder(context.settings)
     # What is searched is what is in the files now.
-    await ingestion.ingest(database, embedder, context.content)
+    await ingestion.ingest(database, embedder, context.content, without=context.left_out.collections)
     for text in [query] if query is not None else [line.strip() for line in sys.stdin if line.strip()]:
         async with database.transaction() as transaction:
             hits = await searching.search(transaction, embedder, text, limit=limit)
@@ -44,7 +44,7 @@ async def benchmark(context: CommandContext, questions: Path, as_json: bool) -> 
     from agent_server.commands.judged import measure_answers, read_judged  # noqa: PLC0415  # heavy
 
     database, embedder = await context.engine_database(), open_embedder(context.settings)
-    await ingestion.ingest(database, embedder, context.content)
+    await ingestion.ingest(database, embedder, context.content, without=context.left_out.collections)
     ranks: dict[str, int | None] = {}
     judged_questions = read_judged(questions)
     for judged in judged_questions:

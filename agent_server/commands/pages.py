@@ -7,7 +7,7 @@ from agent_server.wording import count
 
 
 async def validate(context: CommandContext, as_json: bool) -> int:
-    reading = read_folder(context.settings.workspace.resolve() / "content")
+    reading = read_folder(context.settings.workspace.resolve() / "content", without=context.left_out.collections)
     pages, problems = reading.pages, reading.mistakes
     if as_json:
         show([vars(problem) for problem in problems])

@@ -20,7 +20,9 @@ async def fill_server(settings: Settings, workspace: Workspace, database: Databa
     """The parts of a server, on a database that holds the seeds and the content as they are now."""
     server = create_server(settings, workspace, database)
     await load_seeds(database, workspace.seeds, workspace.root)
-    await ingest(database, server.runtime.resources[Embedder], workspace.content)
+    await ingest(
+        database, server.runtime.resources[Embedder], workspace.content, without=workspace.left_out.collections
+    )
     return server
 
 

@@ -78,7 +78,9 @@ async def reread(app: FastAPI, *, pages: bool) -> bool:
 
 async def _ingest(server: Server) -> None:
     embedder, later = server.runtime.resources[Embedder], lambda: server.jobs.ask(EMBED)
-    report = await ingest(server.database, embedder, server.workspace.content, later=later)
+    workspace = server.workspace
+    without = workspace.left_out.collections
+    report = await ingest(server.database, embedder, workspace.content, without=without, later=later)
     announce_pages(server.runtime.resources[Changes], report)
     for problem in report.problems:
         fail(str(problem))

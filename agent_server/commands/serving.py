@@ -271,8 +271,13 @@ async def _prepare(server: Server) -> str | None:
 
 async def _ingest(server: Server) -> None:
     embedder = server.runtime.resources[Embedder]
+    workspace = server.workspace
     report = await ingest_with_progress(
-        server.database, embedder, server.workspace.content, later=lambda: server.jobs.ask(EMBED)
+        server.database,
+        embedder,
+        workspace.content,
+        without=workspace.left_out.collections,
+        later=lambda: server.jobs.ask(EMBED),
     )
     for problem in report.problems:
         log.warning("content.skipped", problem=str(problem))

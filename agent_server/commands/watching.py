@@ -81,7 +81,8 @@ class _Watch:
             workspace = await asyncio.to_thread(open_workspace, self._settings)
             cases = choose_cases(self._files, workspace)
             if pages := {file for file in files if file.is_relative_to(workspace.content)}:
-                await ingest(self._database, open_embedder(self._settings), workspace.content)
+                without = workspace.left_out.collections
+                await ingest(self._database, open_embedder(self._settings), workspace.content, without=without)
                 self._routers.forget()
         except AgentServerError as error:
             mistakes = error.problems if isinstance(error, WorkspaceInvalid) else [error.message]
@@ -98,7 +99,9 @@ class _Watch:
         ]
         if concerned:
             await self.run(concerned)
-        elif any(file.is_relative_to(root / FOLDER) for file in files) and not list_files(root):
+        elif any(file.is_relative_to(root / FOLDER) for file in files) and not list_files(
+            root, workspace.left_out.evals
+        ):
             fail("There are no cases any more.")
 
 

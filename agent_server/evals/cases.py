@@ -1,7 +1,7 @@
 """evals/*.yaml -> cases, and every mistake in them with file and line."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from agent_server.errors import InvalidInput, Mistake, WorkspaceInvalid, name_kn
 from agent_server.evals.format import CallerOfCase, CaseBody, Expected, ExpectedCall, FileBody, Metadata, Stub
 from agent_server.evals.yaml_text import dump_yaml
 from agent_server.folders import write_file
+from agent_server.slices import LeftOut
 from agent_server.workspace import Workspace
 
 FOLDER = "evals"
@@ -76,9 +77,10 @@ class Case:
         return [one or Expected() for one in expect]
 
 
-def list_files(root: Path) -> Sequence[Path]:
-    """The files of cases of a workspace."""
-    return sorted(path for path in (root / FOLDER).glob("*.y*ml") if path.suffix in (".yaml", ".yml"))
+def list_files(root: Path, without: Collection[str] = ()) -> Sequence[Path]:
+    """The files of cases of a workspace, save those whose names `without` has."""
+    files = ((root / FOLDER).glob(f"*{suffix}") for suffix in (".yaml", ".yml"))
+    return sorted(path for each in files for path in each if path.stem not in without)
 
 
 def load_cases(files: Iterable[Path], workspace: Workspace) -> Sequence[Case]:
@@ -95,7 +97,7 @@ def load_cases(files: Iterable[Path], workspace: Workspace) -> Sequence[Case]:
 
 
 def read_cases(path: Path, workspace: Workspace) -> tuple[Sequence[Case], Sequence[Mistake]]:
-    """The cases of a file, or its mistakes."""
+    """The cases of a file, or its mistakes. Those that name something of a slice that is left out are left out, too."""
     path = path.resolve()
     file = path.relative_to(workspace.root).as_posix() if path.is_relative_to(workspace.root) else str(path)
     try:
@@ -124,12 +126,30 @@ def read_cases(path: Path, workspace: Workspace) -> tuple[Sequence[Case], Sequen
             key=lambda mistake: (mistake.line or 0, mistake.message),
         )
     lines = [_line_of(node, ("cases", n)) for n in range(len(body.cases))]
-    wrong = [Mistake(file, _line_of(node, place) or 1, message) for place, message in _find_mistakes(body, workspace)]
+    there = [not _is_left_out(case, workspace.left_out) for case in body.cases]
+    wrong = [
+        Mistake(file, _line_of(node, place) or 1, message)
+        for place, message in _find_mistakes(body, workspace)
+        if there[place[1]]
+    ]
     cases = [
         Case(file, line or 1, case, (*body.evaluators, *case.evaluators))
-        for case, line in zip(body.cases, lines, strict=True)
+        for case, line, is_there in zip(body.cases, lines, there, strict=True)
+        if is_there
     ]
     return ([], wrong) if wrong else (cases, [])
+
+
+def _is_left_out(case: CaseBody, left_out: LeftOut) -> bool:
+    """Whether a case names an agent, a tool or a page of a slice that is left out."""
+    if not left_out.slices:
+        return False
+    meta = case.metadata
+    expected = [meta.expect] if isinstance(meta.expect, Expected) else [one for one in meta.expect if one is not None]
+    agents = {meta.agent, *(one.agent for one in expected)}
+    tools = {call.tool for one in expected for call in one.calls or ()} | {stub.tool for stub in meta.stubs}
+    pages = [page for one in expected for page in one.citations or ()]
+    return bool(agents & left_out.agents or tools & left_out.tools or any(map(left_out.has_document, pages)))
 
 
 def append_case(file: Path, case: Mapping[str, Any], *, comment: str = "") -> None:

@@ -107,7 +107,7 @@ async def compare_prompts(context: Context, one: AgentPrompt, other: AgentPrompt
         )
     if one.name not in workspace.agents:
         raise InvalidInput(f"--cases: there is no agent {one.name!r}; {name_known(one.name, workspace.agents)}")
-    files = list_files(workspace.root)
+    files = list_files(workspace.root, workspace.left_out.evals)
     if not files:
         raise InvalidInput(f"--cases: there are no cases; write {FOLDER}/first.yaml, as docs/testing.md shows")
     cases = load_cases(files, workspace)

@@ -96,7 +96,7 @@ async def _fill(settings: Settings, workspace: Workspace, database: Database) ->
     """Make the tables, and bring the seeds and the content to what the workspace has."""
     await migrate(adapt_settings(settings), workspace.root, database)
     await load_seeds(database, workspace.seeds, workspace.root)
-    await ingest(database, open_embedder(settings), workspace.content)
+    await ingest(database, open_embedder(settings), workspace.content, without=workspace.left_out.collections)
 
 
 async def _read_note(connection: AsyncConnection, name: str) -> str | None:
@@ -124,14 +124,16 @@ def _list_tables(workspace: Workspace) -> Iterator[str]:
 def _list_content(settings: Settings, workspace: Workspace) -> Iterator[str]:
     """All that the rows are made from."""
     yield f"{VERSION} {PIVOT} {settings.embedder} {open_embedder(settings).name}"
-    files = (*(seed.path for seed in workspace.seeds), *_list_files(workspace.content))
+    files = (*(seed.path for seed in workspace.seeds), *_list_files(workspace))
     for file in files:
         yield str(file)
         yield _digest([file.read_bytes()])
 
 
-def _list_files(folder: Path) -> Sequence[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+def _list_files(workspace: Workspace) -> Sequence[Path]:
+    folder = workspace.content
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    return [path for path in files if not workspace.left_out.has_document(path.relative_to(folder).as_posix())]
 
 
 def _digest(parts: Iterator[str] | Sequence[str | bytes]) -> str:

@@ -4,7 +4,7 @@ language: de
 embedder: {name: openai, model: bge-m3, url: http://localhost:8080/v1, dimensions: 1024, weight: 1.5}
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,12 @@ def embedder_of_collection(folder: Path, collection: str) -> Mapping[str, Any] |
     return _read(folder, collection)[2]
 
 
-def find_wrong_collections(folder: Path) -> list[Mistake]:
-    """The mistakes in the files of collections. The pages are read without them."""
+def find_wrong_collections(folder: Path, without: Collection[str] = ()) -> list[Mistake]:
+    """The mistakes in the files of collections, save those of `without`. The pages are read without them."""
     return [
         Mistake(f"{folder.name}/{file.parent.name}/{FILE}", None, wrong)
         for file in sorted(folder.glob(f"*/{FILE}"))
+        if file.parent.name not in without
         for wrong in _read(folder, file.parent.name)[1]
     ]
 

@@ -9,7 +9,7 @@ two processes that ingest the same folder neither wait for each other's rows nor
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,11 +105,12 @@ async def ingest(
     embedder: Embedder,
     content: Path,
     *,
+    without: Collection[str] = (),
     progress: Callable[[Progress], None] | None = None,
     prune: bool = True,
     later: Callable[[], Awaitable[object]] | None = None,
 ) -> IngestReport:
-    """Bring the index to what `content` holds. An unchanged page costs a read and a hash, no embedding and no write.
+    """Bring the index to what `content` holds, save the folders in it that `without` names. An unchanged page costs a read and a hash, no embedding and no write.
 
     Where another embedder is wanted than before, its vectors are made at the end; with `later` that is called instead,
     and has `renew` do it. `prune=False` keeps documents whose files are gone. Raises Unavailable when the database goes
@@ -117,7 +118,7 @@ async def ingest(
     """
     started = time.perf_counter()
     report, embedders = IngestReport(), gather_embedders(embedder)
-    wishes = await asyncio.to_thread(_list_wishes, content, embedders)
+    wishes = await asyncio.to_thread(_list_wishes, content, embedders, without)
     async with database.transaction(SYSTEM, patient=True) as session:
         await lock(session)
         await assign(session, wishes, PIVOT)
@@ -125,7 +126,7 @@ async def ingest(
         stored = {path: sha for path, (_, sha) in (await _read_stored(session)).items()}
     with Child() as child:
         # Reading a large folder takes seconds, which would hold up every stream of a running server.
-        todo, kept = await asyncio.to_thread(_find_changed, content, stored, report)
+        todo, kept = await asyncio.to_thread(_find_changed, content, stored, report, without)
         batches = _Batches(content, child, report, kept, embedders, spaces)
         await _store_all(database, todo, batches, report, progress, stored)
     gone = [path for path in stored if path not in kept] if prune else []
@@ -149,9 +150,10 @@ async def _is_waiting(database: Database) -> bool:
         return (await read_spaces(session)).is_waiting
 
 
-def _list_wishes(content: Path, embedders: Embedders) -> Mapping[str, Wish]:
+def _list_wishes(content: Path, embedders: Embedders, without: Collection[str]) -> Mapping[str, Wish]:
     """What each collection is to be searched by."""
-    names = {_collection_of(path, content) for path in content_files(content)} if content.is_dir() else set()
+    files = content_files(content, without) if content.is_dir() else ()
+    names = {_collection_of(path, content) for path in files}
     wishes = {}
     for name in sorted(names):
         made_by = embedder_of_collection(content, name) if name else None
@@ -165,16 +167,18 @@ def _collection_of(path: Path, content: Path) -> str:
     return parts[0] if len(parts) > 1 else ""
 
 
-def _find_changed(content: Path, stored: Mapping[str, str], report: IngestReport) -> tuple[list[Path], set[str]]:
+def _find_changed(
+    content: Path, stored: Mapping[str, str], report: IngestReport, without: Collection[str]
+) -> tuple[list[Path], set[str]]:
     """The files that have to be read, and the paths that keep what is stored of them."""
     if not content.is_dir():
         return [], set()
     # Not among those that are kept: what an earlier version has read of them has to go.
-    report.problems += [*find_links_out(content), *find_wrong_collections(content)]
+    report.problems += [*find_links_out(content, without), *find_wrong_collections(content, without)]
     todo: list[Path] = []
     # What another machine read of a file stays where the package that reads it is missing on this one.
-    kept = set(list_unreadable(content))
-    for path in content_files(content):
+    kept = set(list_unreadable(content, without))
+    for path in content_files(content, without):
         source = open_source(path, content)
         if isinstance(source, Source) and stored.get(source.path) == _sha(source):
             kept.add(source.path)

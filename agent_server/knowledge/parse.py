@@ -9,7 +9,7 @@ documentation: unknown front matter is left alone, a first heading or the file's
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -125,13 +125,13 @@ class Source:
         return Path(self.path).suffix.lower()
 
 
-def read_folder(folder: Path, *, documents: bool = True) -> FolderReading:
-    """Every page under `folder`, every mistake and every remark. Without `documents`, what a package of the extra reads
-    is left out: converting it takes seconds."""
+def read_folder(folder: Path, *, documents: bool = True, without: Collection[str] = ()) -> FolderReading:
+    """Every page under `folder`, every mistake and every remark, save those of the folders in it that `without` names.
+    Without `documents`, what a package of the extra reads is left out: converting it takes seconds."""
     pages: list[ContentPage] = []
-    mistakes, remarks = [*find_links_out(folder), *find_wrong_collections(folder)], list[Mistake]()
+    mistakes, remarks = [*find_links_out(folder, without), *find_wrong_collections(folder, without)], list[Mistake]()
     with Child() as child:
-        for path in content_files(folder):
+        for path in content_files(folder, without):
             if not documents and is_document(path.suffix.lower()):
                 continue
             reading = read_file(path, folder, child)
@@ -141,12 +141,14 @@ def read_folder(folder: Path, *, documents: bool = True) -> FolderReading:
     return FolderReading(pages, mistakes, remarks)
 
 
-def read_content(folder: Path, *, documents: bool = True) -> tuple[list[ContentPage], list[Mistake]]:
+def read_content(
+    folder: Path, *, documents: bool = True, without: Collection[str] = ()
+) -> tuple[list[ContentPage], list[Mistake]]:
     """Every page under `folder` and every mistake, as `read_folder` has them.
 
     Pages are in the order of their paths; one with a mistake is left out.
     """
-    reading = read_folder(folder, documents=documents)
+    reading = read_folder(folder, documents=documents, without=without)
     return list(reading.pages), list(reading.mistakes)
 
 

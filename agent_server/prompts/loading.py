@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,16 @@ class _File:
     front: Mapping[str, Any] | None
 
 
-def load_prompts(folder: Path, root: Path) -> tuple[dict[str, AgentPrompt], list[Mistake]]:
-    """Every agent in `folder` with its candidates, and every mistake, with files relative to `root`."""
+def load_prompts(
+    folder: Path, root: Path, *, without: Set[str] = frozenset()
+) -> tuple[dict[str, AgentPrompt], list[Mistake]]:
+    """Every agent in `folder` with its candidates, and every mistake, with files relative to `root`. The files of those
+    that are named by `without` are not read."""
     problems: list[Mistake] = []
     files: list[_File] = []
     for path in list_files(folder):
+        if FileName.of(path.stem).agent in without:
+            continue
         file = path.relative_to(root).as_posix()
         if problem := find_link_out(path, folder):
             problems.append(Mistake(file, None, problem))

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,9 +51,10 @@ class Subject:
     text: str
 
 
-def subjects(content: Path) -> list[Subject]:
-    """The sections of the content folder. Pages with mistakes are left out, and documents that take long to read."""
-    pages, _ = read_content(content, documents=False)
+def subjects(content: Path, without: Collection[str] = ()) -> list[Subject]:
+    """The sections of the content folder, save those of its folders that `without` names. Pages with mistakes are left
+    out, and documents that take long to read."""
+    pages, _ = read_content(content, documents=False, without=without)
     return [
         Subject(page.collection, piece.heading.replace(SEPARATOR, " "), piece.text)
         for page in pages

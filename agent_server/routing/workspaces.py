@@ -14,5 +14,6 @@ async def create_router(workspace: Workspace, embedder: Embedder) -> Router:
         for a in workspace.specialists
     ]
     # It goes through all of the content, which would hold up every stream of the process.
-    content = await asyncio.to_thread(subjects, workspace.content) if len(agents) > 1 else ()
+    folder, without = workspace.content, workspace.left_out.collections
+    content = await asyncio.to_thread(subjects, folder, without) if len(agents) > 1 else ()
     return await build_router(embedder, agents, content)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, PositiveInt, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _HOST = re.compile(r"\*|(\*\.)?([a-z0-9][a-z0-9._-]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
@@ -19,6 +20,10 @@ class ServerSettings(BaseModel):
 
     environment: Environment = "development"
     workspace: Annotated[Path, Field(description="The folder that holds tools/, prompts/ and content/.")] = Path(".")
+    # As names between commas, which are easier to write than JSON.
+    slices: Annotated[
+        tuple[str, ...], NoDecode, Field(description="The slices to serve, between commas; empty: all.")
+    ] = ()
 
     title: Annotated[str, Field(min_length=1, description="The name on the page and in MCP clients.")] = "Agent server"
 
@@ -83,6 +88,11 @@ class ServerSettings(BaseModel):
         if outside is not None:
             outside = f"[{outside}]" if ":" in outside else outside
         return tuple(host for host in (*LOCAL_HOSTS, _concrete(self.host), outside, *self.allowed_hosts) if host)
+
+    @field_validator("slices", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, (name.strip() for name in value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("allowed_hosts")
     @classmethod

@@ -67,7 +67,7 @@ async def run_case_server(workspace: Workspace, url: str) -> AsyncIterator[CaseR
         update={"model": OFFLINE, "openai_base_url": None, "openai_api_key": None}
     )
     recordings = Recordings(workspace.root, "replay")
-    recorded = recordings.list_models(load_cases(list_files(workspace.root), workspace))
+    recorded = recordings.list_models(load_cases(list_files(workspace.root, workspace.left_out.evals), workspace))
     model = choose_models(settings, (), recordings.mode, recorded, workspace)[0]
     variant = Variant(model=model, workspace=workspace, only=not recorded)
     database = Database(url)

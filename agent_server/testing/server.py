@@ -170,7 +170,8 @@ async def stock(workspace: Workspace, url: str) -> None:
 async def fill(server: Server) -> None:
     """Load the seeds and the content of a server's workspace into tables that are there."""
     await load_seeds(server.database, server.workspace.seeds)
-    await ingest(server.database, server.runtime.resources[Embedder], server.workspace.content)
+    embedder, workspace = server.runtime.resources[Embedder], server.workspace
+    await ingest(server.database, embedder, workspace.content, without=workspace.left_out.collections)
 
 
 def _settings(workspace: Workspace, model: OpenAIModel | None, given: Mapping[str, Any]) -> Settings:

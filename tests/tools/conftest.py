@@ -1,20 +1,23 @@
-"""The reference workspace's tools, called the way every surface calls them."""
+"""The tools of slices, called the way every surface calls them.
 
+`agent-server init --template` copies this file with the tests of a slice. So it needs nothing but `agent_server` and its
+fixtures, and so do the tests in the folders beside it.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent_server import Caller, Surface, Tool
+from agent_server import Caller, Surface, Tool, new_id
 from agent_server.calls.call import Runtime, call_tool
 from agent_server.db import Database
-from agent_server.seed import SeedReport, load_seeds
 from agent_server.settings import load_settings
-from tools.diving import destinations, sites
-
-SEEDS = (destinations.seed, sites.seed)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,31 @@ _settings = cache(partial(load_settings, environment="test"))
 
 
 @pytest.fixture
+async def database(agent_database: str, anyio_backend: Any) -> AsyncIterator[Database]:
+    """A database of this test's own, with the seeds and the content of the workspace."""
+    database = Database(agent_database)
+    yield database
+    await database.close()
+
+
+@asynccontextmanager
+async def everything(database: Database) -> AsyncIterator[AsyncSession]:
+    """A transaction of the user who owns the tables, to whom the rows of all callers are there."""
+    async with AsyncSession(database.owner, expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+@pytest.fixture
+def me() -> Caller:
+    return Caller(id=new_id(), kind="user", scopes=frozenset({"*"}))
+
+
+@pytest.fixture
+def other() -> Caller:
+    return Caller(id=new_id(), kind="user", scopes=frozenset({"*"}))
+
+
+@pytest.fixture
 def runtime(database: Database) -> Runtime:
     return Runtime(settings=_settings(), database=database)
 
@@ -56,9 +84,3 @@ def mine(runtime: Runtime, me: Caller) -> Tools:
 @pytest.fixture
 def theirs(runtime: Runtime, other: Caller) -> Tools:
     return Tools(runtime, other)
-
-
-@pytest.fixture
-async def seeded(runtime: Runtime) -> SeedReport:
-    """What the first load of the reference data wrote."""
-    return await load_seeds(runtime.database, SEEDS)

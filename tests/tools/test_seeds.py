@@ -1,7 +1,7 @@
 """Reference data: mistakes are named by file and line, and a table becomes what its file says."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,16 @@ from sqlmodel import col, select
 
 from agent_server import SeedFile
 from agent_server.calls.call import Runtime
+from agent_server.db import Database
 from agent_server.errors import WorkspaceInvalid
 from agent_server.seed import SeedReport, find_seed_mistakes, load_seeds
-from tests.conftest import ROOT, everything
-from tests.tools.conftest import SEEDS
+from agent_server.testing.copies import DatabaseCopies
+from tests.conftest import everything
+from tests.pools import Pools
+from tests.tools.conftest import Tools
+from tools.diving.destinations import get_destination
 from tools.diving.models import Destination, DiveSite
+from tools.diving.sites import get_site
 
 DESTINATION = """\
 - slug: {slug}
@@ -64,6 +69,13 @@ class Files:
 
 
 @pytest.fixture
+async def database(url: str, pools: Pools, copies: DatabaseCopies) -> AsyncIterator[Database]:
+    """A database without the reference data."""
+    async with pools.open(url, copies) as database:
+        yield database
+
+
+@pytest.fixture
 def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
 
@@ -78,10 +90,6 @@ async def sites(runtime: Runtime) -> dict[str, str]:
     async with everything(runtime.database) as session:
         found = await session.execute(select(col(DiveSite.slug), col(DiveSite.destination)))
         return dict(found.all())
-
-
-def test_the_files_of_the_reference_workspace_have_no_mistakes() -> None:
-    assert find_seed_mistakes(SEEDS, ROOT) == []
 
 
 def test_every_mistake_of_every_file_is_named_with_its_line(files: Files) -> None:
@@ -198,3 +206,14 @@ async def test_replicas_that_start_together_load_once(files: Files, runtime: Run
     reports = await asyncio.gather(*(load_seeds(runtime.database, files.seeds) for _ in range(4)))
     assert sum(report.added for report in reports) == 2
     assert set(await rows(runtime)) == {"a", "b"}
+
+
+async def test_a_whole_name_means_that_one_also_where_it_is_part_of_others(theirs: Tools, files: Files) -> None:
+    slugs = ("north-malta", "malta", "malta-gozo")
+    files.write(
+        "".join(DESTINATION.format(slug=slug) for slug in slugs),
+        "".join(SITE.format(slug=slug, destination="malta") for slug in slugs),
+    )
+    await load_seeds(theirs.runtime.database, files.seeds)
+    assert (await theirs(get_destination, slug="Malta"))["slug"] == "malta"
+    assert (await theirs(get_site, slug="Malta"))["slug"] == "malta"

@@ -63,7 +63,7 @@ async def draft_case(turn: UUID, server: ServerDep, caller: DeveloperDep) -> Cas
     workspace = server.workspace
     names = await asyncio.to_thread(_list_names, workspace)
     case = make_case(stored, workspace, names, with_profile=True)
-    files = [path.name for path in list_files(workspace.root)]
+    files = [path.name for path in list_files(workspace.root, workspace.left_out.evals)]
     agent = stored.reply.answer.agent or workspace.entry
     first = next((name for name in files if name.startswith(f"{agent}.")), f"{agent}.yaml")
     text = dump_yaml(case, width=100)
@@ -96,4 +96,8 @@ def _read_yaml(text: str) -> dict[str, Any]:
 
 def _list_names(workspace: Workspace) -> Sequence[str]:
     """The names of the cases that there are."""
-    return [case.name for path in list_files(workspace.root) for case in read_cases(path, workspace)[0]]
+    return [
+        case.name
+        for path in list_files(workspace.root, workspace.left_out.evals)
+        for case in read_cases(path, workspace)[0]
+    ]

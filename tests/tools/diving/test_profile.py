@@ -7,8 +7,7 @@ import pytest
 from agent_server import Forbidden, InvalidInput, Tool, update_profile
 from agent_server.calls.call import Runtime
 from agent_server.phrases import match, template_problems
-from tests.conftest import everything
-from tests.tools.conftest import Tools
+from tests.tools.conftest import Tools, everything
 from tools.diving import profile
 from tools.diving.profile import read_profile
 
