@@ -52,8 +52,8 @@ programs: dev ## Install the programs that tests need beside Python, where this 
 
 lock: ## Resolve the dependencies anew, with uv (ARGS=--upgrade: to the newest)
 	$(COMPILE) $(ARGS) --extra build -o requirements.lock
-	$(COMPILE) $(ARGS) --extra build --extra dev --extra docs --extra documents --extra neural -c requirements.lock -o requirements-dev.lock
-	$(COMPILE) --upgrade --resolution lowest-direct --extra build --extra dev --extra documents --extra neural -o requirements-oldest.lock
+	$(COMPILE) $(ARGS) --extra build --extra dev --extra docs --extra documents --extra neural --extra pdf -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --upgrade --resolution lowest-direct --extra build --extra dev --extra documents --extra neural --extra pdf -o requirements-oldest.lock
 
 release: dev ## Cut a release: version, changelog, commit and tag (VERSION=1.2.3)
 	@$(BIN)/python .ci/release "$(VERSION)"

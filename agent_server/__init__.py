@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent_server.audit import Surface as Surface
     from agent_server.caller import Caller as Caller
+    from agent_server.db import Audited as Audited
     from agent_server.db import Owned as Owned
     from agent_server.db import Shared as Shared
+    from agent_server.db import SoftDeleted as SoftDeleted
     from agent_server.db import Submitted as Submitted
+    from agent_server.db import Supervised as Supervised
     from agent_server.db import Timestamps as Timestamps
+    from agent_server.db import Versioned as Versioned
     from agent_server.db import new_id as new_id
     from agent_server.db import now as now
     from agent_server.db import submission_policy as submission_policy
+    from agent_server.db import supervision_policy as supervision_policy
     from agent_server.errors import AgentServerError as AgentServerError
     from agent_server.errors import Conflict as Conflict
     from agent_server.errors import DidNotHappen as DidNotHappen
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
     from agent_server.media import Embedded as Embedded
     from agent_server.media import Image as Image
     from agent_server.media import Link as Link
+    from agent_server.pdf import render_pdf as render_pdf
     from agent_server.questions import Accepted as Accepted
     from agent_server.questions import Ask as Ask
     from agent_server.questions import Declined as Declined
@@ -60,6 +66,11 @@ if TYPE_CHECKING:
     from agent_server.webhook import webhook as webhook
 
 _HOME = {
+    "supervision_policy": "agent_server.db",
+    "Supervised": "agent_server.db",
+    "SoftDeleted": "agent_server.db",
+    "Versioned": "agent_server.db",
+    "Audited": "agent_server.db",
     "Accepted": "agent_server.questions",
     "AgentServerError": "agent_server.errors",
     "Ask": "agent_server.questions",
@@ -105,6 +116,7 @@ _HOME = {
     "read_profile": "agent_server.identity.profiles",
     "read_variables": "agent_server.variables",
     "search_knowledge": "agent_server.knowledge.tools",
+    "render_pdf": "agent_server.pdf",
     "submission_policy": "agent_server.db",
     "tool": "agent_server.tool",
     "update_profile": "agent_server.identity.profiles",
@@ -115,6 +127,7 @@ __all__ = [
     "AgentServerError",
     "Ask",
     "Audio",
+    "Audited",
     "Caller",
     "Conflict",
     "Declined",
@@ -140,13 +153,16 @@ __all__ = [
     "Sampled",
     "SeedFile",
     "Shared",
+    "SoftDeleted",
     "Submitted",
+    "Supervised",
     "Surface",
     "Timestamps",
     "TooMany",
     "Tool",
     "ToolContext",
     "Unavailable",
+    "Versioned",
     "WebhookRequest",
     "announce",
     "list_documents",
@@ -154,9 +170,11 @@ __all__ = [
     "now",
     "read_profile",
     "read_variables",
+    "render_pdf",
     "resource",
     "search_knowledge",
     "submission_policy",
+    "supervision_policy",
     "tool",
     "update_profile",
     "webhook",

@@ -14,7 +14,7 @@ from agent_server.changes import Changes
 from agent_server.db import Database, Executor
 from agent_server.db.sleep import Sleep
 from agent_server.documents.shelf import Shelf
-from agent_server.housekeeping import expire_confirmations, expire_guests, expire_logins
+from agent_server.housekeeping import expire_confirmations, expire_guests, expire_logins, purge_deleted
 from agent_server.identity.limits import expire_rates
 from agent_server.identity.resolver import create_resolver
 from agent_server.jobs import Job, Jobs
@@ -143,6 +143,7 @@ def _create_jobs(runtime: Runtime, workspace: Workspace, embedder: Embedder, sle
         report = await ingest(database, embedder, workspace.content, without=without, later=lambda: jobs.ask(EMBED))
         announce_pages(runtime.resources[Changes], report)
 
+    days = settings.deleted_days
     jobs = Jobs(
         database,
         [
@@ -160,6 +161,7 @@ def _create_jobs(runtime: Runtime, workspace: Workspace, embedder: Embedder, sle
             Job("expire_clients", lambda: expire_clients(database, settings.oauth_days), every=3600),
             Job("expire_rates", lambda: expire_rates(database), every=3600),
             Job("prune_tasks", lambda: prune_tasks(database), every=3600),
+            *([Job("purge_deleted", lambda: purge_deleted(database, days), every=86_400)] if days else []),
         ],
         sleep,
     )

@@ -1,17 +1,19 @@
 """What is removed of callers when its time is over."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import delete, func, tuple_
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Column, ColumnElement, Table, delete, func, literal, tuple_
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col, select
+from sqlmodel import SQLModel, col, select
 
 from agent_server.calls.confirmations import Confirmation
-from agent_server.db import OWN_DATA, SYSTEM, Database
+from agent_server.db import OWN_DATA, PURGE, SYSTEM, Database
+from agent_server.db.isolation import row_policy_of
 from agent_server.db.sweep import BATCH, Ended, remove_over, sweep
 from agent_server.identity.models import Guest, Login
 from agent_server.identity.own_data import erase_rows, hand_over_submissions
@@ -83,3 +85,38 @@ async def expire_confirmations(database: Database) -> int:
 
 def _keys(rows: Sequence[Ended]) -> Sequence[tuple[UUID, UUID]]:
     return [(row.owner_id, row.id) for row in rows]
+
+
+async def purge_deleted(database: Database, days: int) -> int:
+    """Remove the rows of all `SoftDeleted` tables that were deleted more than so many days ago. One that others refer to
+    stays. Returns how many were removed."""
+    removed = 0
+    # Children first: what refers to a row may be deleted as well.
+    for table in reversed(SQLModel.metadata.sorted_tables):
+        if (policy := row_policy_of(table)) is not None and policy.soft_deleted:
+            removed += await _purge(database, table, table.c[policy.column], func.now() - timedelta(days=days))
+    if removed:
+        log.info("deleted.purged", count=removed)
+    return removed
+
+
+async def _purge(database: Database, table: Table, owner: Column[UUID], before: ColumnElement[datetime]) -> int:
+    removed, place = 0, tuple_(table.c.deleted_at, owner, table.c.id)
+    found = select(*place.clauses).where(table.c.deleted_at < before).order_by(*place.clauses).limit(BATCH)
+    rows: Sequence[Any] = ()
+    while True:
+        # From the last one on: those that stay are not found again.
+        statement = found.where(place > tuple_(*map(literal, rows[-1]))) if rows else found
+        async with database.transaction(scopes=(PURGE,)) as session:
+            rows = (await session.execute(statement)).all()
+        for deleted_at, owner_id, id in rows:
+            # It may have been restored meanwhile.
+            own = (owner == owner_id, table.c.id == id, table.c.deleted_at == deleted_at)
+            try:
+                async with database.transaction(owner_id, scopes=(OWN_DATA,)) as session:
+                    gone = await session.execute(delete(table).where(*own).returning(table.c.id))
+                    removed += len(gone.all())
+            except IntegrityError:
+                log.info("deleted.kept", table=table.name, id=str(id))
+        if len(rows) < BATCH:
+            return removed

@@ -117,6 +117,11 @@ NEEDS = {
         otherwise="pip install 'agent-server[neural]'",
     ),
     "nginx": Need("nginx", lambda: find_program("nginx"), apt="nginx", brew="nginx"),
+    "pdf": Need(
+        "the extra `pdf`",
+        lambda: importlib.util.find_spec("typst") is not None,
+        otherwise="pip install 'agent-server[pdf]'",
+    ),
     "pgbouncer": Need("pgbouncer", lambda: find_program("pgbouncer"), apt="pgbouncer", brew="pgbouncer"),
     "typescript": Need(
         "the TypeScript SDK of MCP",

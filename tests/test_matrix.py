@@ -22,6 +22,7 @@ from agent_server.asgi import create_app
 from agent_server.db import new_id, now
 from agent_server.db.isolation import row_policy_of
 from agent_server.identity.credentials import issue_guest, issue_key, revoke_key
+from agent_server.identity.roles import define_roles
 from agent_server.oauth.models import OAuthGrant
 from tests.conftest import everything
 from tests.rows import owned_tables
@@ -47,7 +48,7 @@ SIGNING_IN = {"/api/auth/login", "/api/auth/refresh"}
 """What asks for other credentials, which the matrix has not."""
 FOR_GUESTS = {"capture_lead"}
 FOR_STAFF = {"/api/tools/list_leads", "/api/feedback"}
-"""What shows staff the rows of all callers; the other user's `*` is staff's."""
+"""What shows staff the rows of all callers: the other user's `*` is staff's, and a customer's scopes are not."""
 ENDING = {"/api/me", "/api/auth/logout"}
 METHODS = ("tools/list", "resources/list", "resources/templates/list", "prompts/list")
 
@@ -206,6 +207,10 @@ async def _settle(world: World) -> None:
             "other": await issue_key(db, new_id(), name="t", scopes=["*"]),
             "expired": await issue_key(db, alice, name="t", scopes=["*"], expires_at=now() - timedelta(seconds=1)),
             "revoked": await issue_key(db, alice, name="t", scopes=["*"]),
+            # All that a user may do who is not of the staff.
+            "customer": await issue_key(
+                db, new_id(), name="t", scopes=sorted(define_roles({}, _scopes_of_tools(client)).of([]))
+            ),
             "without scopes": await issue_key(db, alice, name="t", scopes=["nothing:read"]),
         }
         await revoke_key(db, keys["revoked"].row.id)
@@ -255,6 +260,10 @@ async def _settle(world: World) -> None:
         "garbage": "ask_00000000000000000000000000000000.AAAA",
         "not a token": "Bearer",  # pragma: allowlist secret
     }
+
+
+def _scopes_of_tools(client: Client) -> set[str]:
+    return {tool.scope for tool in client.server.workspace.tools.values()}
 
 
 async def fetch_ids(client: Client, table: str, why: str) -> list[str]:
@@ -314,6 +323,10 @@ async def test_another_user_finds_nothing_of_alices_and_changes_nothing(world: W
     await _finds_nothing(world, "other", {200, 201, 202, 204, 404, 409, 422})
 
 
+async def test_a_customer_finds_nothing_of_alices_even_where_staff_would(world: World) -> None:
+    await _finds_nothing(world, "customer", {200, 201, 202, 204, 403, 404, 409, 422})
+
+
 async def test_a_guest_finds_nothing_of_alices_and_calls_no_tool_but_forms(world: World) -> None:
     for tool in world.client.server.workspace.tools.values():
         answer = await world.client.http.post(
@@ -341,7 +354,7 @@ async def _finds_nothing(world: World, who: str, expected: set[int]) -> None:
         if CANARY in answer.text or world.ids["conversation"] in answer.text.replace(json.dumps(way.body), ""):
             wrong.append(f"{way}: shows {answer.text[:200]}") if answer.status_code < 300 else None
     for tool in world.client.server.workspace.tools.values():
-        if tool.name == "list_leads":
+        if who == "other" and f"/api/tools/{tool.name}" in FOR_STAFF:
             continue
         answer = await world.mcp("tools/call", {"name": tool.name, "arguments": world.filled(tool.input_schema)}, token)
         wrong += [f"mcp {tool.name}: {answer.text[:200]}"] if CANARY in answer.text else []

@@ -21,18 +21,30 @@ if TYPE_CHECKING:
     from agent_server.db.types import DERIVED as DERIVED
     from agent_server.db.types import OUT_OF_REACH as OUT_OF_REACH
     from agent_server.db.types import OWN_DATA as OWN_DATA
+    from agent_server.db.types import PURGE as PURGE
     from agent_server.db.types import SYSTEM as SYSTEM
+    from agent_server.db.types import Audited as Audited
     from agent_server.db.types import Owned as Owned
     from agent_server.db.types import RowPolicy as RowPolicy
     from agent_server.db.types import Shared as Shared
+    from agent_server.db.types import SoftDeleted as SoftDeleted
     from agent_server.db.types import Submitted as Submitted
+    from agent_server.db.types import Supervised as Supervised
     from agent_server.db.types import Timestamps as Timestamps
+    from agent_server.db.types import Versioned as Versioned
     from agent_server.db.types import new_id as new_id
     from agent_server.db.types import now as now
     from agent_server.db.types import storable as storable
     from agent_server.db.types import submission_policy as submission_policy
+    from agent_server.db.types import supervision_policy as supervision_policy
 
 _HOME = {
+    "PURGE": "agent_server.db.types",
+    "supervision_policy": "agent_server.db.types",
+    "Supervised": "agent_server.db.types",
+    "SoftDeleted": "agent_server.db.types",
+    "Versioned": "agent_server.db.types",
+    "Audited": "agent_server.db.types",
     "Database": "agent_server.db.database",
     "BROKEN": "agent_server.db.outages",
     "DERIVED": "agent_server.db.types",
@@ -62,15 +74,20 @@ __all__ = [
     "DERIVED",
     "OUT_OF_REACH",
     "OWN_DATA",
+    "PURGE",
     "SYSTEM",
+    "Audited",
     "Database",
     "DatabaseAway",
     "Executor",
     "Owned",
     "RowPolicy",
     "Shared",
+    "SoftDeleted",
     "Submitted",
+    "Supervised",
     "Timestamps",
+    "Versioned",
     "after_commit",
     "be_patient",
     "busy_database",
@@ -82,6 +99,7 @@ __all__ = [
     "patience",
     "storable",
     "submission_policy",
+    "supervision_policy",
 ]
 
 

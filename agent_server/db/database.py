@@ -10,6 +10,7 @@ from sqlalchemy import AdaptedConnection, Connection, ExceptionContext, TextClau
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from agent_server.db.address import read_address
@@ -19,7 +20,7 @@ from agent_server.db.isolation import APP_ROLE, ensure_roles, preamble, refuse_u
 from agent_server.db.outages import AWAY, BROKEN, DatabaseAway, not_our_session, sqlstate_of, translate
 from agent_server.db.pool import NoPool, Pool
 from agent_server.db.quick import QuickSession, Rows, uncut
-from agent_server.errors import InvalidInput
+from agent_server.errors import Conflict, InvalidInput
 
 APPLICATION = "agent-server"
 ANSWER_SECONDS = 20.0
@@ -51,6 +52,7 @@ THROUGH_POOLER = (
     "leads through a pooler in transaction mode; the server must listen on a connection of its own: set "
     "DATABASE_DIRECT_URL to the address of the Postgres server itself"
 )
+_OVERTAKEN = "The row is no longer as it was read, or is not yours to change; read it again, then change it"
 
 
 class Database:
@@ -120,6 +122,9 @@ class Database:
         # database are known where they arise, in `_Pool` and `_translate`.
         try:
             yield session
+        except StaleDataError as stale:
+            await uncut(session.close())
+            raise Conflict(_OVERTAKEN) from stale
         except BaseException:
             await uncut(session.close())
             raise
@@ -248,6 +253,9 @@ def after_commit(session: Executor, call: Callable[[], None]) -> None:
 async def _commit(session: AsyncSession) -> None:
     try:
         await session.commit()
+    except StaleDataError as stale:
+        await session.close()
+        raise Conflict(_OVERTAKEN) from stale
     except BaseException:
         await session.close()
         raise

@@ -11,7 +11,7 @@ is named, no owned row is there. Policies follow from the models: a table whose 
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -21,7 +21,7 @@ from sqlmodel import SQLModel
 from sqlmodel.main import default_registry
 
 from agent_server.db.address import Address
-from agent_server.db.types import OUT_OF_REACH, SYSTEM, RowPolicy
+from agent_server.db.types import OUT_OF_REACH, PURGE, SYSTEM, RowPolicy, SoftDeleted
 from agent_server.errors import InvalidInput
 
 APP_ROLE = "agent_server_app"
@@ -81,6 +81,9 @@ class _Rule:
         read = own if policy.own_read is None else f"({own} and {_may(policy.own_read)})"
         if policy.read_scope is not None:
             read = f"{read} or {_may(policy.read_scope)}"
+        if policy.soft_deleted:
+            # Not by `_may`: to hold `*` is not to be the job that purges.
+            read = f"{read} or (deleted_at is not null and '{PURGE}' = any ({_HELD}))"
         write = own if policy.write_scope is None else f"{own} or {_may(policy.write_scope)}"
         if policy.shared:
             # Nobody else's row can be in it. A condition here would keep text search from its index: its operator is
@@ -106,8 +109,12 @@ def row_policy_of(table: Table) -> RowPolicy | None:
     """How the rows of a declared table are guarded; None for one whose rows are nobody's."""
     if table not in _classes:
         _classes.update({mapper.local_table: mapper.class_ for mapper in default_registry.mappers})
-    declared: RowPolicy | None = getattr(_classes.get(table), "row_policy", None)
-    return declared or (RowPolicy() if "owner_id" in table.columns else None)
+    model = _classes.get(table)
+    declared: RowPolicy | None = getattr(model, "row_policy", None)
+    policy = declared or (RowPolicy() if "owner_id" in table.columns else None)
+    if policy is not None and model is not None and issubclass(model, SoftDeleted):
+        return replace(policy, soft_deleted=True)
+    return policy
 
 
 def ensure_roles(connection: Connection, login: Address | None = None) -> None:

@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 import uuid_utils.compat
-from sqlalchemy import DateTime
+from sqlalchemy import DateTime, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import declared_attr
 from sqlmodel import Field, SQLModel
 
 SYSTEM = UUID(int=0)
@@ -53,7 +55,7 @@ class RowPolicy:
 
     The rows of a `shared` table are all the system's, and there for everybody. Holders of `read_scope` and
     `write_scope` reach rows of all owners; `own_read` is what an owner must hold to read back its own. `append_only`:
-    nobody changes or removes a row.
+    nobody changes or removes a row. `soft_deleted` follows from the model (`SoftDeleted`).
     """
 
     column: str = "owner_id"
@@ -62,6 +64,7 @@ class RowPolicy:
     own_read: str | None = None
     read_scope: str | None = None
     write_scope: str | None = None
+    soft_deleted: bool = False
 
 
 OUT_OF_REACH: Mapping[str, Any] = {"out_of_reach": True}
@@ -97,6 +100,23 @@ def submission_policy(*, to: str) -> RowPolicy:
     return RowPolicy(own_read=OWN_DATA, read_scope=to)
 
 
+class Supervised(Owned):
+    """A row of one caller's that staff reach, too: an owner its own rows, holders of a scope those of all owners.
+
+    Declare `row_policy = supervision_policy(read="orders:all", write="orders:edit")`. The repository and the database
+    both keep to it.
+    """
+
+    # Staff find a row and read pages by the id alone, for which the key, with the owner first, is no use.
+    id: UUID = Field(default_factory=new_id, primary_key=True, index=True)
+
+
+def supervision_policy(*, read: str, write: str | None = None) -> RowPolicy:
+    """The policy of a `Supervised` table. Holders of `read` see all rows; those who hold `write` as well add, change and
+    remove them. Without `write` only the owner does."""
+    return RowPolicy(read_scope=read, write_scope=write)
+
+
 class Shared(SQLModel):
     """A row of reference data that every caller may read and no caller owns."""
 
@@ -115,3 +135,35 @@ class Timestamps(SQLModel):
         sa_type=DateTime(timezone=True),
         sa_column_kwargs={"onupdate": now},
     )
+
+
+class Audited(Timestamps):
+    """Who added the row and who changed it last, and when (UTC). The repository sets all four."""
+
+    created_by: UUID = Field(default=None)
+    updated_by: UUID = Field(default=None)
+
+
+class Versioned(SQLModel):
+    """A row that each change makes one version newer. `changes` are the latest of them, oldest first (`records`)."""
+
+    # With the version in the condition of each update, of two writers who have not locked the row one fails.
+    @declared_attr.directive
+    def __mapper_args__(cls) -> Mapping[str, Any]:
+        return {"version_id_col": cls.__dict__["version"], "version_id_generator": False}
+
+    version: int = Field(default=1, sa_column_kwargs={"server_default": text("1")})
+    changes: list[dict[str, Any]] = Field(
+        default_factory=list, sa_type=JSONB, sa_column_kwargs={"server_default": text("'[]'")}
+    )
+
+
+class SoftDeleted(SQLModel):
+    """A row that is deleted by a mark, from when on it is not there for repositories. It can be restored until it is
+    purged. What is unique among rows has to be so among those without a `deleted_at` only."""
+
+    deleted_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+
+
+PURGE = "deleted:purge"
+"""What a transaction holds that looks for rows whose time to be restored is over; no caller is given it by name."""

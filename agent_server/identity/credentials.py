@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from agent_server.caller import Caller, covers
-from agent_server.db import OWN_DATA, Database, Executor, now
+from agent_server.db import OWN_DATA, PURGE, Database, Executor, now
 from agent_server.errors import Conflict, InvalidInput, NotFound, Unauthorized, quote_value
 from agent_server.identity.models import ApiKey
 
@@ -163,8 +163,10 @@ async def issue_key(
     has ended.
     """
     for scope in scopes:
-        # OWN_DATA opens what callers handed in, also to themselves. Only the server's own transactions may have it.
-        if not SCOPE.fullmatch(scope) or (scope != "*" and covers([scope], OWN_DATA)):
+        # They open what callers handed in, also to themselves, and what anybody has deleted. Only the server's own
+        # transactions may have them.
+        ours = scope != "*" and any(covers([scope], own) for own in (OWN_DATA, PURGE))
+        if ours or not SCOPE.fullmatch(scope):
             raise InvalidInput(f"Scope {quote_value(scope)}: write resource:verb as in tasks:read, resource:*, or *")
     if maker_id is not None:
         maker = (await session.execute(_MAKER, {"owner_id": owner, "id": maker_id})).one_or_none()

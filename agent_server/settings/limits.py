@@ -48,6 +48,10 @@ class LimitSettings(BaseModel):
     call_hours: Annotated[
         PositiveInt, Field(description="How long the model and tool calls of a finished turn are on record, hours.")
     ] = 720
+    deleted_days: Annotated[
+        PositiveInt | None,
+        Field(description="How long deleted rows of `SoftDeleted` tables can be restored, days; without, for good."),
+    ] = None
 
     rate_per_caller: Annotated[int, Field(ge=0, description="Most requests of a caller in a minute; 0: any.")] = 600
     rate_per_address: Annotated[int, Field(ge=0, description="Most requests from an address in a minute; 0: any.")] = (

@@ -335,7 +335,7 @@ async def test_users_and_guests_export_and_erase_what_is_theirs(client: Client) 
         assert erased.status_code == 204
 
 
-@pytest.mark.parametrize("scope", ["own_data:all", "own_data:*"])
+@pytest.mark.parametrize("scope", ["own_data:all", "own_data:*", "deleted:purge", "deleted:*"])
 async def test_no_key_is_given_what_only_the_servers_own_transactions_hold(client: Client, scope: str) -> None:
     refused = await client.http.post("/api/keys", json={"name": "k", "scopes": [scope]}, headers=client.auth)
     assert (refused.status_code, "resource:verb" in refused.text) == (422, True)
