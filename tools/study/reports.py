@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field, StringConstraints
 
 import agent_server
-from agent_server import Conflict, ToolContext, announce, now, resource, tool
+from agent_server import Conflict, Embedded, ToolContext, announce, now, render_pdf, resource, tool
 from tools.study import models as stored
 from tools.study.arguments import WhichReport
 from tools.study.composing import compose, edit
@@ -195,6 +195,31 @@ async def report_resource(context: ToolContext, id: UUID) -> str:
     """One of the caller's reports that is delivered, as Markdown."""
     row = await context.repository(ReportRepository).get(id)
     return await context.repository(ReportTextRepository).read(row)
+
+
+@resource("reports://{id}/pdf", scope="study_reports:read", title="Study report as PDF", mime_type="application/pdf")
+async def report_pdf(context: ToolContext, id: UUID) -> bytes:
+    """One of the caller's reports that is delivered, as a PDF."""
+    return await _render(context, await context.repository(ReportRepository).get(id))
+
+
+@tool(
+    scope="study_reports:read",
+    effect="read",
+    phrases=("give me my report as [a] pdf", "download my report", "show [me] my report as [a] pdf"),
+)
+async def get_report_pdf(context: ToolContext, report: WhichReport = None) -> list[str | Embedded]:
+    """One of the user's reports that is delivered, as a PDF file: for programs and clients that show files."""
+    row = await context.repository(ReportRepository).named(report)
+    file = Embedded(report_pdf.address(id=row.id), data=await _render(context, row), mime_type="application/pdf")
+    return [row.topic, file]
+
+
+async def _render(context: ToolContext, row: Report) -> bytes:
+    text = await context.repository(ReportTextRepository).read(row)
+    # The title of the file is the first line of the text.
+    body = text.removeprefix(f"# {row.topic}\n")
+    return await render_pdf(body, title=row.topic, language="en-GB", footer="Study in the UK", made_at=row.delivered_at)
 
 
 async def _view(context: ToolContext, row: Report) -> ReportView:

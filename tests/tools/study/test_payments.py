@@ -53,12 +53,14 @@ async def stands(me: AgentCaller, report: str) -> tuple[str, str]:
     async with me.http() as http, mcp_client(me) as client:
         ways += (await http.post("/api/tools/read_report", json={"report": report})).is_success
         ways += not (await client.call_tool("read_report", {"report": report})).is_error
-        with suppress(MCPError):
-            await client.read_resource(f"reports://{report}")
-            ways += 1
+        ways += (await http.post("/api/tools/get_report_pdf", json={"report": report})).is_success
+        for address in (f"reports://{report}", f"reports://{report}/pdf"):
+            with suppress(MCPError):
+                await client.read_resource(address)
+                ways += 1
         exported = await http.get("/api/me/export")
     assert exported.status_code == 200 and WORDS not in exported.text
-    assert ways == (3 if row["status"] == "delivered" else 0)
+    assert ways == (5 if row["status"] == "delivered" else 0)
     return row["status"], row["payment"]
 
 

@@ -1,5 +1,6 @@
 """A student from the first question to the report, and who else gets nothing of it."""
 
+import base64
 from typing import Any
 
 import pytest
@@ -60,6 +61,11 @@ async def test_a_student_comes_with_a_question_and_leaves_with_a_report(agent_se
         by_rest = await http.post("/api/tools/read_report", json={"report": TOPIC})
     assert by_rest.json() == report
 
+    async with mcp_client(me) as client:
+        (pdf,) = (await client.read_resource(f"reports://{report['id']}/pdf")).contents
+    _, file = await me.call("get_report_pdf")
+    assert base64.b64decode(pdf.blob)[:5] == b"%PDF-" and file["data"] == pdf.blob  # type: ignore[union-attr]  # it has bytes
+
     again = await me.call("draft_report", text=TEXT, sources=SOURCES)
     assert again["sources"] == cited  # drafted once
     assert (await me.call("read_report"))["text"] == report["text"]
@@ -89,14 +95,15 @@ async def test_another_student_finds_no_report_and_no_profile(agent_server: Agen
     report = await me.call("request_report", topic=TOPIC)
     await me.call("update_student_profile", goals="a canary of mine", level="MSc")
     await me.call("draft_report", report=report["id"])
-    for name in ("read_report", "draft_report", "pay_report", "refund_report"):
+    for name in ("read_report", "get_report_pdf", "draft_report", "pay_report", "refund_report"):
         if name.startswith(("pay", "refund")):
             continue  # without a provider they refuse everybody
         for which in (report["id"], TOPIC, None):
             with pytest.raises(NotFound):
                 await other.call(name, report=which)
-    with pytest.raises(MCPError, match="no report"):
-        await read(other, report["id"])
+    for address in (report["id"], f"{report['id']}/pdf"):
+        with pytest.raises(MCPError, match="no report"):
+            await read(other, address)
     assert await other.call("list_reports") == {"items": [], "next_cursor": None}
     assert (await other.call("read_student_profile"))["known"] == 0
     assert (await me.call("read_student_profile"))["level"] == "master"
