@@ -111,7 +111,7 @@ async def test_a_report_that_is_paid_first_is_delivered_by_its_draft_and_heals_w
     # what an agent writes stands in its conversation, and is not written there before it is paid
     with pytest.raises(Conflict, match="not paid"):
         await me.call(
-            "draft_report", report=await request(me, draft=False), text="x [1]", sources=["study/visa/cas.md"]
+            "write_report", report=await request(me, draft=False), text="x [1]", sources=["study/visa/cas.md"]
         )
 
 
