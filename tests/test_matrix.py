@@ -196,6 +196,10 @@ async def _settle(world: World) -> None:
     await client.http.post("/api/lead", json={"email": f"{CANARY}@example.org", "name": CANARY}, headers=client.auth)
     own = {"name": CANARY, "text": f"# {CANARY}\n\nThe {CANARY} of Alice."}
     document = await client.http.post("/api/tools/add_my_document", json=own, headers=client.auth)
+    report = await client.http.post("/api/tools/request_report", json={"topic": CANARY}, headers=client.auth)
+    written = {"text": f"{CANARY} [1]", "sources": ["study/visa/cas.md"]}
+    delivered = await client.http.post("/api/tools/write_report", json=written, headers=client.auth)
+    assert delivered.json()["status"] == "delivered", delivered.text
     session = (await client.http.post("/api/session", json={"profile": {"name": CANARY}})).json()
     guest = {"Authorization": f"Bearer {session['token']}"}
     said = await client.http.post("/api/chat", json={"message": CANARY, "stream": False}, headers=guest)
@@ -251,6 +255,7 @@ async def _settle(world: World) -> None:
         "conversation_id": answer["conversation_id"],
         "turn": answer["turn_id"],
         "task": task.json()["id"],
+        "report": report.json()["id"],
         "passage": passage,
         "document": document.json()["id"],
         **bought,

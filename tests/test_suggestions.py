@@ -21,6 +21,7 @@ HOLDS = {
     "How long must I wait before flying after diving?": ("12 hours", "18 hours", "24 hours"),
     'Add "service my regulator" to my list': ("service my regulator",),
     "Where should I dive in February?": ("Maldives", "November to April", "27 to 30 °C"),
+    "How much money do I need to show for a UK student visa?": ("£1,529", "£1,171"),
     "How do I write a tool?": ("@tool",),
     "How do I change what the assistant says?": ("prompts/",),
     "Note that the release is on Friday": ("the release is on Friday",),

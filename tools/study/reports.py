@@ -4,6 +4,7 @@ A report is delivered when it is drafted and, where it costs something, paid: wh
 transaction. Its text is read in one place, `ReportTextRepository.read`, which gives that of a delivered report only.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated
 from uuid import UUID
@@ -11,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field, StringConstraints
 
 import agent_server
-from agent_server import Conflict, ToolContext, announce, now, resource, tool
+from agent_server import Conflict, Embedded, ToolContext, announce, now, render_pdf, resource, tool
 from tools.study import models as stored
 from tools.study.arguments import WhichReport
 from tools.study.composing import compose, edit
@@ -25,6 +26,9 @@ WAITS = timedelta(days=30)
 MOST_OPEN = 5
 REPORT = """\
 **{{ topic }}** ({{ id }}): {{ status }}{% if price_pounds %}, £{{ price_pounds }}{% if payment %}, payment {{ payment }}{% endif %}{% else %}, free of charge{% endif %}, until {{ expires_at | date }}
+"""
+DRAFTED = f"""{REPORT}
+{{% if status == 'delivered' %}}Say: Read my report.{{% else %}}It can be read once it is paid. Say: Pay for my report.{{% endif %}}
 """
 REPORTS = """
 {% for report in items %}
@@ -107,51 +111,64 @@ async def request_report(
     effect="stored",
     long=True,
     phrases=("draft my report", "draft the report {report}", "draft my report {report}", "write my report"),
-    result=f"{REPORT}\n{{% if status == 'delivered' %}}Say: Read my report.{{% else %}}It can be read once it is paid. Say: Pay for my report.{{% endif %}}",
+    result=DRAFTED,
 )
-async def draft_report(
-    context: ToolContext,
-    report: WhichReport = None,
-    text: Annotated[
-        str | None,
-        Field(
-            max_length=40_000,
-            description="Its Markdown, written from the passages that you found, with [1], [2] ... behind what each page of "
-            "sources says. When absent, it is put together of quotes.",
-        ),
-    ] = None,
-    sources: Annotated[
-        list[str],
-        Field(
-            max_length=50,
-            description="The pages that the text cites, as in study/visa/cas.md, in the order of their numbers.",
-        ),
-    ] = [],  # noqa: B006  # a default of a schema, which is not changed
-) -> ReportView:
-    """Draft a report that was requested, from the user's profile, the programmes and the content, with citations. Where
-    it costs nothing or is paid, it is delivered by this. A report is drafted once."""
-    reports = context.repository(ReportRepository)
-    row = await reports.named(report)
+async def draft_report(context: ToolContext, report: WhichReport = None) -> ReportView:
+    """Draft a report that was requested, from the user's profile, the programmes and quotes of the content, with their
+    sources. Where it costs nothing or is paid, it is delivered by this. A report is drafted once."""
+    row = await context.repository(ReportRepository).named(report)
     if status_of(row) == "requested":
         profile = view_profile(await agent_server.read_profile(context.session, context.caller))
-        on = now().date()
-        if text is None:
-            written, cited = await compose(context, row.topic, profile, on)
-        else:
-            payment = await context.repository(PaymentRepository).latest(row)
-            if row.price_pence and (payment is None or payment.status != "succeeded"):
-                # What an agent writes stands in the conversation, where it would be read before it is paid.
-                raise Conflict("The report is not paid yet; draft it without text, or have it paid first")
-            written, cited = await edit(context, row.topic, profile, text, sources, on), sources
-        # Locked only now: to draft takes a while, and a payment must not wait for it.
-        await context.session.refresh(row, with_for_update=True)
-        if status_of(row) == "requested":
-            move_report(row, "drafted")
-            row.sources = list(cited)
-            await context.repository(ReportTextRepository).add(stored.ReportText(id=row.id, text=written))
-            payment = await context.repository(PaymentRepository).latest(row)
-            await reports.deliver_if_due(row, payment)
-            announce(context, report_resource.address(id=row.id))
+        text, sources = await compose(context, row.topic, profile, now().date())
+        await _keep(context, row, text, sources)
+    return await _view_drafted(context, row)
+
+
+@tool(scope="study_reports:write", effect="stored", result=DRAFTED)
+async def write_report(
+    context: ToolContext,
+    text: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=40_000,
+            description="Its Markdown, from the passages that you found, with [1], [2] ... behind what each of sources says.",
+        ),
+    ],
+    sources: Annotated[
+        list[str],
+        Field(max_length=50, description="The pages it cites, as in study/visa/cas.md, in the order of their numbers."),
+    ],
+    report: WhichReport = None,
+) -> ReportView:
+    """Draft a report that was requested with a text of yours, to which the profile and the programmes are added. For one
+    that is free of charge or paid, which is delivered by this. A report is drafted once."""
+    row = await context.repository(ReportRepository).named(report)
+    if status_of(row) == "requested":
+        payment = await context.repository(PaymentRepository).latest(row)
+        if row.price_pence and (payment is None or payment.status != "succeeded"):
+            # What an agent writes stands in the conversation, where it would be read before it is paid.
+            raise Conflict("The report is not paid yet; call draft_report, or have it paid first")
+        profile = view_profile(await agent_server.read_profile(context.session, context.caller))
+        await _keep(context, row, await edit(context, row.topic, profile, text, sources, now().date()), sources)
+    return await _view_drafted(context, row)
+
+
+async def _keep(context: ToolContext, row: Report, text: str, sources: Sequence[str]) -> None:
+    """Make a text the draft of a report, unless it has one by now, and deliver it if it is due."""
+    # Locked only now: to draft takes a while, and a payment must not wait for it.
+    await context.session.refresh(row, with_for_update=True)
+    if status_of(row) != "requested":
+        return
+    move_report(row, "drafted")
+    row.sources = list(sources)
+    await context.repository(ReportTextRepository).add(stored.ReportText(id=row.id, text=text))
+    payment = await context.repository(PaymentRepository).latest(row)
+    await context.repository(ReportRepository).deliver_if_due(row, payment)
+    announce(context, report_resource.address(id=row.id))
+
+
+async def _view_drafted(context: ToolContext, row: Report) -> ReportView:
     if status_of(row) == "expired":
         raise Conflict("The time of this report is over; request another one")
     return await _view(context, row)
@@ -195,6 +212,31 @@ async def report_resource(context: ToolContext, id: UUID) -> str:
     """One of the caller's reports that is delivered, as Markdown."""
     row = await context.repository(ReportRepository).get(id)
     return await context.repository(ReportTextRepository).read(row)
+
+
+@resource("reports://{id}/pdf", scope="study_reports:read", title="Study report as PDF", mime_type="application/pdf")
+async def report_pdf(context: ToolContext, id: UUID) -> bytes:
+    """One of the caller's reports that is delivered, as a PDF."""
+    return await _render(context, await context.repository(ReportRepository).get(id))
+
+
+@tool(
+    scope="study_reports:read",
+    effect="read",
+    phrases=("give me my report as [a] pdf", "download my report", "show [me] my report as [a] pdf"),
+)
+async def get_report_pdf(context: ToolContext, report: WhichReport = None) -> list[str | Embedded]:
+    """One of the user's reports that is delivered, as a PDF file: for programs and clients that show files."""
+    row = await context.repository(ReportRepository).named(report)
+    file = Embedded(report_pdf.address(id=row.id), data=await _render(context, row), mime_type="application/pdf")
+    return [row.topic, file]
+
+
+async def _render(context: ToolContext, row: Report) -> bytes:
+    text = await context.repository(ReportTextRepository).read(row)
+    # The title of the file is the first line of the text.
+    body = text.removeprefix(f"# {row.topic}\n")
+    return await render_pdf(body, title=row.topic, language="en-GB", footer="Study in the UK", made_at=row.delivered_at)
 
 
 async def _view(context: ToolContext, row: Report) -> ReportView:
