@@ -171,6 +171,9 @@ def read_workspace(root: Path, slices: Sequence[str] = ()) -> tuple[Workspace, l
     engine_tools = list(_of_type([conversation_tools, knowledge_tools, document_tools, forms, *needed], Tool))
     others = outside.load_outside(root) if (root / OUTSIDE_FILES[0]).is_file() else None
     tools, clashes = _collect_tools(modules, engine_tools, others.tools if others else (), root)
+    # A module of a slice may have imported a tool of the engine, which is there.
+    there = {name for tool in tools.values() for name in (tool.name, tool.scope)}
+    left_out = replace(left_out, tools=left_out.tools - there)
     loaded, mistakes = load_prompts(root / "prompts", root, without=left_out.agents)
     loaded = {name: _without_left_out(prompt, left_out, tools) for name, prompt in loaded.items()}
     resources, twice = collect_resources(list(_of_type([*_WITH_RESOURCES, *modules], Resource)), root)

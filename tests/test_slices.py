@@ -172,7 +172,7 @@ async def test_a_slice_that_is_left_out_is_on_no_surface_and_keeps_its_rows(agen
         answer = await me.chat("Add buy fins to my list")
         assert (answer.agent, [call.name for call in answer.calls]) == ("tasks", ["create_task"])
         async with me.http() as http:
-            names = {tool["name"] for tool in (await http.get("/api/tools")).json()["items"]}
+            names = {tool["name"] for tool in (await http.get("/api/tools")).json()}
             refused = [(await http.post(path, json={})).status_code for path in ("/api/lead", "/api/tools/get_site")]
         async with mcp_client(me) as client:
             offered = {tool.name for tool in (await client.list_tools()).tools}
