@@ -107,8 +107,14 @@ class Workspace:
 
     @property
     def suggestions(self) -> Sequence[str]:
-        """What somebody may ask first: an example of each agent."""
-        return [agent.examples[0] for agent in self.specialists if agent.examples]
+        """What somebody may ask first: an example of each agent but those whose tools are all for staff."""
+        return [agent.examples[0] for agent in self.specialists if agent.examples and not self._is_for_staff(agent)]
+
+    def _is_for_staff(self, agent: AgentPrompt) -> bool:
+        own = [
+            tool for name in agent.tools if (tool := self.tools.get(name)) and tool.scope != knowledge_tools.KNOWLEDGE
+        ]
+        return bool(own) and all(tool.staff for tool in own)
 
     @property
     def agent_scopes(self) -> frozenset[str]:

@@ -446,5 +446,8 @@ UNSCOPED = {
     "/api/resources",
     "/api/resources/templates",
     "/api/resources/read",
+    "/api/jobs",
+    "/api/jobs/{job}",
+    "/api/jobs/{job}/cancel",
 }
 """What anybody who is known may ask for: it answers with what they may do."""

@@ -22,6 +22,7 @@ HOLDS = {
     'Add "service my regulator" to my list': ("service my regulator",),
     "Where should I dive in February?": ("Maldives", "November to April", "27 to 30 °C"),
     "How much money do I need to show for a UK student visa?": ("£1,529", "£1,171"),
+    "Show my orders": ("You have no orders here",),
     "How do I write a tool?": ("@tool",),
     "How do I change what the assistant says?": ("prompts/",),
     "Note that the release is on Friday": ("the release is on Friday",),

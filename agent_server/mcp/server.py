@@ -63,12 +63,9 @@ def create_mcp_server(
     start: Callable[[], Awaitable[object]] | None = None,
 ) -> Server:
     """A server of `tools`, of `documents` as resources and of what else it `offers`. `caller` says who makes the request
-    being answered, `agents` is the tool that asks them, if there is one, and `tasks` are those of its callers, if there
-    may be any. `start` has this process run tasks, if it does not yet.
-
-    A call fails as the model can read it (a result with `isError`), save for a tool that is not there or not the
-    caller's to use: that is an error of the protocol.
-    """
+    being answered, `agents` is the tool that asks them, `tasks` are those of its callers, if there may be any; `start`
+    has this process run them, if it does not yet. A call fails as the model can read it (a result with `isError`), save
+    for a tool that is not there or not the caller's to use: that is an error of the protocol."""
     levels = LogLevels()
     catalogue = _Catalogue(runtime.settings, tools, agents, tasks=tasks is not None)
     tasking = None if tasks is None else Tasking(runtime, tasks, tools, catalogue.own, start)
@@ -83,9 +80,9 @@ def create_mcp_server(
         heard = Heard(context, levels)
         if tasking is not None and (answer := await _answer_task(tasking, context, params, me, heard)) is not None:
             return answer
-        if tool is None and (mine := catalogue.own.get(params.name)) is not None:
-            return await _call_own(mine, Call(params.arguments or {}, me, heard, read_key(params)))
         if tool is None:
+            if (mine := catalogue.own.get(params.name)) is not None:
+                return await _call_own(mine, Call(params.arguments or {}, me, heard, read_key(params)))
             # Only what this caller may use is suggested, since it is not told of the rest.
             raise _unknown_tool(params.name, catalogue.list_names(me))
         asking = Asking(runtime, tool, params, me, find_client(context), heard)

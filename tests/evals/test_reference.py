@@ -32,7 +32,7 @@ def cases(agent_workspace: Workspace) -> Sequence[Case]:
 def run(
     postgres: str, agent_template: str, agent_workspace: Workspace, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Run]:
-    """Runs cases with a workspace, on one database for all tests of this file. With `mode` a scripted model is recorded
+    """Runs cases with a workspace, on a database of their own. With `mode` a scripted model is recorded
     or replayed, else the offline one answers."""
     folder = tmp_path_factory.mktemp("recordings")
 
@@ -51,10 +51,11 @@ def run(
         return results
 
     portal: BlockingPortal
-    with copy_database(postgres, agent_template) as url, start_blocking_portal() as portal:
+    with start_blocking_portal() as portal:
 
         def run(cases: Sequence[Case], workspace: Workspace = agent_workspace, mode: Mode = "off") -> Sequence[Result]:
-            return portal.call(start, url, workspace, cases, mode)
+            with copy_database(postgres, agent_template) as url:
+                return portal.call(start, url, workspace, cases, mode)
 
         yield run
 
