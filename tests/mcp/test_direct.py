@@ -23,7 +23,7 @@ CALLS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "what JSON cannot hold": ("odd_note", {"number": True}, {}),
     "half a character": ("odd_note", {"number": False}, {}),
     "wrong arguments": ("add_note", {"text": "x" * 41}, {}),
-    "unknown arguments": ("add_note", {"text": "x", "secret": "password=hunter2"}, {}),
+    "unknown arguments": ("add_note", {"text": "x", "secret": "password=hunter2"}, {}),  # pragma: allowlist secret
     **{
         f"failure {how}": ("fail", {"how": how}, {})
         for how in ("invalid", "missing", "busy", "away", "forbidden", "bug")
