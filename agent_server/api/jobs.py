@@ -60,7 +60,7 @@ def read_wait(prefer: str | None) -> int:
     return min(int(found[1]), LONGEST_WAIT) if found else 0
 
 
-@router.get("/api/jobs")
+@router.get("/api/jobs", responses={404: {}})
 async def list_jobs(
     caller: CallerDep,
     server: ServerDep,

@@ -60,7 +60,7 @@ async def list_resource_templates(caller: MemberDep, server: ServerDep) -> list[
     return _view(list_templates(create_documents(server.database), server.workspace.resources, caller))
 
 
-@router.get("/api/resources/read")
+@router.get("/api/resources/read", responses={404: {}})
 async def read_resource(
     caller: MemberDep, server: ServerDep, uri: Annotated[str, Query(min_length=1, max_length=LONGEST_URI)]
 ) -> ContentsView:

@@ -150,7 +150,7 @@ class Authenticated:
                     is_left.set(lambda: left.is_set() and not self.calls.is_stopping)
                     if not self.calls.is_stopping:
                         receive = until_left(receive, left)
-                        if self.direct is not None and (plain := self.direct.read(scope, message)) is not None:
+                        if self.direct is not None and (plain := await self.direct.read(scope, message)) is not None:
                             await self.direct.answer(plain, caller, receive, back.send)
                         else:
                             await self.app(scope, receive, back.send)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import mcp_types as types
 from mcp.server.lowlevel import Server
+from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from mcp.shared.inbound import (
     ERROR_CODE_HTTP_STATUS,
@@ -23,6 +24,7 @@ from mcp.shared.inbound import (
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from opentelemetry.trace import ProxyTracerProvider, get_tracer_provider
+from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from agent_server.caller import Caller
@@ -70,8 +72,15 @@ class PlainCall:
 class Direct:
     """Answers the plain calls of `tools`, which `server` answers in the same way."""
 
-    def __init__(self, runtime: Runtime, tools: Mapping[str, Tool[..., Any]], server: Server) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        tools: Mapping[str, Tool[..., Any]],
+        server: Server,
+        security: TransportSecuritySettings,
+    ) -> None:
         self._runtime, self._server = runtime, server
+        self._security = TransportSecurityMiddleware(security)
         # A client sends some arguments of these in headers as well, and the SDK compares them.
         self._tools = {
             name: tool
@@ -79,7 +88,7 @@ class Direct:
             if not tool.long and X_MCP_HEADER_KEY not in json.dumps(tool.input_schema)
         }
 
-    def read(self, scope: Scope, message: Any) -> PlainCall | None:
+    async def read(self, scope: Scope, message: Any) -> PlainCall | None:
         """The call in a message. None for one that is not plain."""
         match message:
             case {"jsonrpc": "2.0", "id": str() | int() as id, "method": "tools/call", "params": {"name": str(name)}}:
@@ -94,6 +103,9 @@ class Direct:
             return None
         headers = _read_headers(scope)
         if headers is None or (capabilities := _find_capabilities(headers, message)) is False:
+            return None
+        # Of another host or origin, which the SDK refuses.
+        if await self._security.validate_request(Request(scope), is_post=True) is not None:
             return None
         call = types.CallToolRequestParams(name=name, arguments=arguments)
         return PlainCall(id, tool, call, capabilities)

@@ -69,13 +69,13 @@ def create_endpoint(
         tasks=tasks,
     )
 
-    limit = runtime.settings.body_limit
+    limit, security = runtime.settings.body_limit, _security(runtime.settings)
     manager = StreamableHTTPSessionManager(
         mcp,
         stateless=True,
         # A response in JSON drops progress, and lets a call run on when its client has left.
         json_response=False,
-        security_settings=_security(runtime.settings),
+        security_settings=security,
         max_request_body_size=limit,
     )
     app = Authenticated(
@@ -87,7 +87,7 @@ def create_endpoint(
         calls=calls,
         stream=create_stream(runtime, documents, offers, tasks),
         database=runtime.database,
-        direct=Direct(runtime, tools, mcp),
+        direct=Direct(runtime, tools, mcp, security),
     )
     return Endpoint(mcp, AnyAccept(app), manager.run)
 

@@ -6,6 +6,7 @@ description. Words that stand for one another (delete, remove) count half. Nobod
 
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ NAME = FIND_TOOLS
 MOST = 5
 """Tools that are found by one request."""
 _NAMES_TOLD = 100
+_WITH_HYPHEN = re.compile(r"\b\w{1,40}(?:-\w{1,40}){1,5}\b")
 _SYNONYM = 0.5
 _WEIGHTS = {"name": 3.0, "title": 2.0, "description": 1.0, "phrases": 0.5, "arguments": 0.5}
 _ENTRY = types.Tool(
@@ -86,12 +88,17 @@ class ToolIndex:
 def _weigh_words(query: str) -> dict[str, float]:
     """The stems of what is asked, and of words that stand for it."""
     language = language_of(query)
-    said = content_words(query, language) or words(query)
+    said = [*(content_words(query, language) or words(query)), *_join_parts(query)]
     asked = {stem_in(word, language): 1.0 for word in said}
     for word in said:
         for other in synonyms(word, language):
             asked.setdefault(stem_in(other, language), _SYNONYM)
     return asked
+
+
+def _join_parts(text: str) -> Sequence[str]:
+    """Words with a hyphen as one: each part of "to-do" is a word that says nothing."""
+    return [word.replace("-", "") for word in _WITH_HYPHEN.findall(text.lower())]
 
 
 def _count_words(tool: Tool[..., Any]) -> Mapping[str, float]:
@@ -109,6 +116,7 @@ def _count_words(tool: Tool[..., Any]) -> Mapping[str, float]:
     for key, text in texts.items():
         language = language_of(text) if key == "description" else "en"
         # Of the phrases each word once: a tool with many of them is asked for no oftener.
+        text = f"{text} {' '.join(_join_parts(text))}"
         found: Iterable[str] = words(fold(text)) if key != "phrases" else dict.fromkeys(words(fold(text)))
         for word in found:
             counts[stem_in(word, language)] += _WEIGHTS[key]

@@ -226,6 +226,7 @@ OPEN = {
     ("POST", "/api/auth/refresh"),
     ("GET", "/.well-known/oauth-protected-resource"),
     ("GET", "/.well-known/oauth-protected-resource/mcp"),
+    ("POST", "/api/hooks/{name}"),
 }
 MAKES_A_GUEST = {("POST", "/api/chat"), ("POST", "/api/lead")}
 """Routes that answer alike whoever asks."""

@@ -1,6 +1,7 @@
 """The four effects: what is left of a call that is cut off or stopped at any point, and what the next attempt does."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -437,8 +438,8 @@ async def test_a_first_attempt_costs_one_transaction_and_one_more_where_the_effe
     own = Database(url)
 
     def note(query: Any) -> None:
-        if (word := query.query.split(";")[0]) in ("COMMIT", "ROLLBACK"):
-            counted.append(word)
+        # a call's record is sent in one message with its COMMIT
+        counted.extend(re.findall(r"\b(?:COMMIT|ROLLBACK)\b", query.query))
 
     event.listen(
         own.pool.sync_engine, "connect", lambda connection, _: connection.driver_connection.add_query_logger(note)

@@ -41,7 +41,7 @@ async def test_another_replica_asks_for_nothing_again_and_repeats_no_effect(star
         start(openai_base_url=asked_then.url, model="m") as there,
     ):
         there.key = here.key
-        conversation, turn, seen = await _read_until(here, "fins and a mask", "text-delta")
+        conversation, turn, seen = await _read_until(here, "two things for later", "text-delta")
         await _dies(here, turn)
         headers = {**here.auth, "Last-Event-ID": str(seen[-1].id)}
         path = f"/api/chat/{conversation}/stream"
@@ -64,7 +64,7 @@ async def test_another_replica_asks_for_nothing_again_and_repeats_no_effect(star
         tasks = (await there.http.post("/api/tools/list_tasks", json={}, headers=there.auth)).json()["items"]
         assert sorted(task["title"] for task in tasks) == ["Buy a mask", "Buy fins"]
         messages = (await there.get(f"/api/conversations/{conversation}/messages"))["items"]
-        assert [message["text"] for message in messages] == ["fins and a mask", "Both are on your list now."]
+        assert [message["text"] for message in messages] == ["two things for later", "Both are on your list now."]
         assert (await there.get(f"/api/turns/{turn}"))["attempts"] == 2
 
 

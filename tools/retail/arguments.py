@@ -5,27 +5,23 @@ from typing import Annotated
 from pydantic import BaseModel, Field, StringConstraints
 
 Which = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-ProductName = Annotated[Which, Field(description="A product's SKU, or its whole name.")]
-CustomerName = Annotated[Which, Field(description="A customer's id, email address, or whole name.")]
-OrderNumber = Annotated[int, Field(ge=1, le=10**15, description="An order's number, as in 1042.")]
-InvoiceName = Annotated[Which, Field(description="The number of an invoice or credit note, as in INV-2026-00042.")]
+ProductName = Annotated[Which, Field(description="SKU or whole name.")]
+CustomerName = Annotated[Which, Field(description="Id, email address or whole name.")]
+OrderNumber = Annotated[int, Field(ge=1, le=10**9, description="As in 1042.")]
+InvoiceName = Annotated[Which, Field(description="As in INV-2026-00042.")]
 Quantity = Annotated[int, Field(ge=1, le=1_000_000, description="How many pieces.")]
 Minor = Annotated[
     int,
-    Field(
-        ge=0, le=10**12, description="An amount without tax in the smallest unit of its currency: 1250 is 12.50 EUR."
-    ),
+    Field(ge=0, le=10**12, description="In the smallest unit, without tax: 1250 is 12.50 EUR."),
 ]
-Version = Annotated[
-    int, Field(ge=1, description="The version that you have read; what was changed since is told and not overwritten.")
-]
+Version = Annotated[int, Field(ge=1, description="The one that you have read.")]
 Limit = Annotated[int, Field(ge=1, le=100, description="How many, at most.")]
 Cursor = Annotated[str | None, Field(max_length=100, description="`next_cursor` of the page before.")]
 Text = Annotated[str, Field(max_length=2000)]
 
 
 class Item(BaseModel):
-    """So many pieces of a product."""
+    """Pieces of a product."""
 
     product: ProductName
     quantity: Quantity

@@ -101,7 +101,7 @@ def _file(name: str, text: str) -> Embedded:
 
 @tool(scope="stock:read", effect="read", staff=True, title="Export products")
 async def export_products(context: ToolContext) -> Embedded:
-    """Export the catalogue as CSV, without stock. For staff."""
+    """Export the catalogue as CSV, without stock."""
     statement = context.repository(ProductRepository).on_sale().order_by(col(Product.sku))
     rows = (await context.session.execute(statement)).scalars()
     return _file("products.csv", write_rows(list(ProductRow.model_fields), (row.model_dump() for row in rows)))
@@ -109,8 +109,7 @@ async def export_products(context: ToolContext) -> Embedded:
 
 @tool(scope="stock:write", effect="stored", staff=True, title="Import products", result=IMPORTED)
 async def import_products(context: ToolContext, csv: Csv) -> Imported:
-    """Import products from CSV, by their SKU: those that are there are changed, others added with nothing in stock. With
-    one bad row, nothing is imported. For staff."""
+    """Import products from CSV, by their SKU: those that are there are changed, others added with nothing in stock. All or nothing."""
     require(context, "stock:read")
     rows = read_rows(csv, ProductRow, RIGHT)
     _refuse_twice(rows, "sku", [(number, row.sku) for number, row in rows.good.items()])
@@ -139,7 +138,7 @@ async def import_products(context: ToolContext, csv: Csv) -> Imported:
 
 @tool(scope="customers:read", effect="read", staff=True, title="Export customers")
 async def export_customers(context: ToolContext) -> Embedded:
-    """Export the shop's customers as CSV. For staff."""
+    """Export the shop's customers as CSV."""
     statement = context.repository(CustomerRepository).of_all().where(col(Customer.deleted_at).is_(None))
     found = (await context.session.execute(statement.order_by(col(Customer.id)))).scalars()
     rows = ({**row.model_dump(), "account_id": _account(row)} for row in found)
@@ -152,8 +151,7 @@ def _account(customer: Customer) -> UUID | None:
 
 @tool(scope="customers:write", effect="stored", staff=True, title="Import customers", result=IMPORTED)
 async def import_customers(context: ToolContext, csv: Csv) -> Imported:
-    """Import customers from CSV, by their id: those that are there are changed, others added. With one bad row, nothing
-    is imported. For staff."""
+    """Import customers from CSV, by their id: those that are there are changed, others added. All or nothing."""
     require(context, "customers:read")
     rows = read_rows(csv, CustomerRow, RIGHT)
     _refuse_twice(rows, "id", [(number, row.id) for number, row in rows.good.items() if row.id is not None])
@@ -204,7 +202,7 @@ def _apply(done: Imported, row: Any, values: dict[str, Any]) -> None:
 async def export_orders(
     context: ToolContext, after: Annotated[int, Field(ge=0, description="The last number of the file before.")] = 0
 ) -> Embedded:
-    """Export orders as CSV, a row for each of their lines, oldest first: as many as an import takes. For staff."""
+    """Export orders as CSV, a row for each of their lines, oldest first: as many as an import takes."""
     orders, rows = context.repository(OrderRepository), list[dict[str, Any]]()
     statement = orders.of_all().where(col(CustomerOrder.number) > after).order_by(col(CustomerOrder.number))
     for order in (await context.session.execute(statement.limit(MOST_ROWS // 4))).scalars():
@@ -225,8 +223,7 @@ def _write_order(order: CustomerOrder, lines: Sequence[OrderLine]) -> list[dict[
 @tool(scope="orders:write", effect="stored", staff=True, title="Import orders", result=IMPORTED)
 async def import_orders(context: ToolContext, csv: Csv) -> Imported:
     """Import orders from CSV, a row for each line. Rows with one word in `order` are a new draft, at the prices of now; a
-    draft that is there becomes as the file has it, and other orders have to be as they are. With one bad row, nothing is
-    imported. For staff."""
+    draft that is there becomes as the file has it, and other orders have to be as they are. All or nothing."""
     require(context, "orders:read", "customers:read", "stock:read")
     rows = read_rows(csv, OrderRow, RIGHT)
     _refuse_twice(rows, "sku", [(number, (row.order, row.sku)) for number, row in rows.good.items()])

@@ -14,7 +14,7 @@ from tools.retail.repository import CustomerRepository
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
-    Field(description="The customer's name, of a person or a company."),
+    Field(description="Of a person or a company."),
 ]
 Email = Annotated[EmailStr, Field(max_length=254)]
 Phone = Annotated[str, Field(max_length=40)]
@@ -78,10 +78,10 @@ async def add_customer(
     address: Address = "",
     note: Note = "",
     account_id: Annotated[
-        UUID | None, Field(description="Their account in this server, by which they see their orders. It stays.")
+        UUID | None, Field(description="Their account here, by which they see their orders. It stays.")
     ] = None,
 ) -> CustomerView:
-    """Add a customer. For staff."""
+    """Add a customer."""
     row = Customer(id=new_id(), name=name, email=email and email.lower(), phone=phone, address=address, note=note)
     return CustomerView.model_validate(await context.repository(CustomerRepository).add_for(account_id or row.id, row))
 
@@ -103,7 +103,7 @@ async def update_customer(
     address: Address | None = None,
     note: Note | None = None,
 ) -> CustomerView:
-    """Change a customer; what is not given stays, and so do invoices that were issued. For staff."""
+    """Change a customer; what is not given stays, and so do invoices that were issued."""
     row = await context.repository(CustomerRepository).named(customer, lock=True)
     if version is not None and version != row.version:
         raise Conflict(
@@ -145,7 +145,7 @@ async def list_customers(
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Customers:
-    """List the shop's customers, newest first. For staff."""
+    """List the shop's customers, newest first."""
     page = await context.repository(CustomerRepository).listed(text, limit, cursor, deleted=deleted)
     return Customers.model_validate(page)
 
@@ -158,7 +158,7 @@ async def list_customers(
     result=CUSTOMER,
 )
 async def get_customer(context: ToolContext, customer: CustomerName) -> CustomerView:
-    """Read one customer. For staff."""
+    """Read one customer."""
     return CustomerView.model_validate(await context.repository(CustomerRepository).named(customer))
 
 
@@ -177,7 +177,7 @@ async def _customer_lost(context: ToolContext, customer: CustomerName) -> list[L
     result="Deleted: **{{ name }}**",
 )
 async def delete_customer(context: ToolContext, customer: CustomerName) -> CustomerView:
-    """Delete a customer. Orders and invoices stay, and the customer can be restored. For staff."""
+    """Delete a customer. Orders and invoices stay, and the customer can be restored."""
     row = await context.repository(CustomerRepository).named(customer, lock=True)
     row.deleted_at = now()
     await context.session.flush()
@@ -192,7 +192,7 @@ async def delete_customer(context: ToolContext, customer: CustomerName) -> Custo
     result=f"Restored: {CUSTOMER}",
 )
 async def restore_customer(context: ToolContext, customer: CustomerName) -> CustomerView:
-    """Bring back a customer who was deleted. For staff."""
+    """Bring back a customer who was deleted."""
     row = await context.repository(CustomerRepository).named(customer, deleted=True, lock=True)
     row.deleted_at = None
     await context.session.flush()

@@ -30,7 +30,7 @@ _STOCK = ("stock:read", "stock:write")
     result=ORDER,
 )
 async def place_order(context: ToolContext, order: OrderNumber, version: Version | None = None) -> OrderView:
-    """Place a draft: its pieces are reserved, all of them or none. For staff."""
+    """Place a draft: its pieces are reserved, all of them or none."""
     require(context, *_STOCK)
     row = await lock_order(context, order, version)
     check_step(row, "placed")
@@ -53,7 +53,7 @@ async def place_order(context: ToolContext, order: OrderNumber, version: Version
     result=ORDER,
 )
 async def mark_order_paid(context: ToolContext, order: OrderNumber, version: Version | None = None) -> OrderView:
-    """Record that an order that was placed has been paid. It takes no money. For staff."""
+    """Record that an order that was placed has been paid. It takes no money."""
     row = await lock_order(context, order, version)
     check_step(row, "paid")
     row.status = "paid"
@@ -76,7 +76,7 @@ async def ship_order(
     tracking: Annotated[str, Field(max_length=100, description="The number by which the parcel is followed.")] = "",
     version: Version | None = None,
 ) -> OrderView:
-    """Record that a paid order left the house: its pieces go out of the stock. For staff."""
+    """Record that a paid order left the house: its pieces go out of the stock."""
     require(context, *_STOCK)
     row = await lock_order(context, order, version)
     check_step(row, "shipped")
@@ -99,7 +99,7 @@ async def ship_order(
     result=ORDER,
 )
 async def mark_order_delivered(context: ToolContext, order: OrderNumber, version: Version | None = None) -> OrderView:
-    """Record that an order has reached its customer. For staff."""
+    """Record that an order has reached its customer."""
     row = await lock_order(context, order, version)
     check_step(row, "delivered")
     row.status = "delivered"
@@ -124,7 +124,7 @@ async def _order_lost(context: ToolContext, order: OrderNumber, version: Version
     result=ORDER,
 )
 async def cancel_order(context: ToolContext, order: OrderNumber, version: Version | None = None) -> OrderView:
-    """Cancel an order that has not been shipped: what it reserved is free again. For staff."""
+    """Cancel an order that has not been shipped: what it reserved is free again."""
     row = await lock_order(context, order, version)
     was = row.status
     check_step(row, "cancelled")
@@ -150,12 +150,10 @@ async def return_order(
     context: ToolContext,
     order: OrderNumber,
     items: Annotated[list[Item] | None, Field(max_length=MOST_LINES, description="What came back, if not all.")] = None,
-    damaged: Annotated[
-        bool, Field(description="True: it cannot be sold again, and does not go into the stock.")
-    ] = False,
+    damaged: Annotated[bool, Field(description="It cannot be sold again.")] = False,
     version: Version | None = None,
 ) -> OrderView:
-    """Record that an order, or a part of it, came back. When all of it is back it is returned. For staff."""
+    """Record that an order, or a part of it, came back. When all of it is back it is returned."""
     require(context, *_STOCK)
     row = await lock_order(context, order, version)
     if "returned" not in THEN[row.status]:

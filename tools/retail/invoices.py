@@ -33,7 +33,7 @@ _BILLED = frozenset({"placed", "paid", "shipped", "delivered"})
     result=f"Issued: {INVOICE}",
 )
 async def issue_invoice(context: ToolContext, order: OrderNumber) -> InvoiceView:
-    """Issue the invoice of an order that was placed. It cannot be changed afterwards. For staff."""
+    """Issue the invoice of an order that was placed. It cannot be changed afterwards."""
     require(context, "orders:read", "orders:write", "customers:read", "invoices:read")
     row = await lock_order(context, order)
     if row.status not in _BILLED:
@@ -137,7 +137,7 @@ async def _credit_lost(context: ToolContext, invoice: InvoiceName, reason: Reaso
 async def issue_credit_note(
     context: ToolContext, invoice: InvoiceName, reason: Reason, items: Parts = None
 ) -> InvoiceView:
-    """Give back all of an invoice, or a part, by a credit note. It moves no money and no stock. For staff."""
+    """Give back all of an invoice, or a part, by a credit note. It moves no money and no stock."""
     paper, order, lines, totals = await _prepare(context, invoice, items)
     note = Invoice(
         corrects=name_invoice(paper),
@@ -167,7 +167,7 @@ async def issue_credit_note(
 async def list_invoices(
     context: ToolContext, order: OrderNumber | None = None, limit: Limit = 20, cursor: Cursor = None
 ) -> Invoices:
-    """List the invoices and credit notes of all customers, or of one order, newest first. For staff."""
+    """List the invoices and credit notes of all customers, or of one order, newest first."""
     page = await context.repository(InvoiceRepository).listed(limit, cursor, order=order)
     return Invoices(items=[view_invoice(row) for row in page.items], next_cursor=page.next_cursor)
 
@@ -180,7 +180,7 @@ async def list_invoices(
     result=INVOICE,
 )
 async def get_invoice(context: ToolContext, invoice: InvoiceName) -> InvoiceView:
-    """Read an invoice or credit note of any customer. For staff."""
+    """Read an invoice or credit note of any customer."""
     return view_invoice(await context.repository(InvoiceRepository).numbered(invoice))
 
 
@@ -191,7 +191,7 @@ async def get_invoice(context: ToolContext, invoice: InvoiceName) -> InvoiceView
     phrases=("print [the] invoice {invoice}", "print [the] credit note {invoice}"),
 )
 async def print_invoice_document(context: ToolContext, invoice: InvoiceName) -> Embedded:
-    """Make the PDF of an invoice or credit note; Markdown where this server makes no PDF files. For staff."""
+    """Make the PDF of an invoice or credit note; Markdown where this server makes no PDF files."""
     return await make_document(await context.repository(InvoiceRepository).numbered(invoice))
 
 

@@ -35,7 +35,7 @@ THEN: Mapping[Status, frozenset[Status]] = {
 """What an order of each status may become."""
 MOST_LINES = 100
 
-Address = Annotated[str, Field(max_length=500, description="Where it goes, if not to the customer's address.")]
+Address = Annotated[str, Field(max_length=500, description="If not the customer's address.")]
 
 
 async def lock_order(context: ToolContext, number: int, version: int | None = None) -> CustomerOrder:
@@ -96,7 +96,7 @@ async def create_order(
     ship_to: Address = "",
     note: Annotated[Text, Field(description="A remark, which the customer may read.")] = "",
 ) -> OrderView:
-    """Draft an order for a customer, at the prices of now. Nothing is reserved before it is placed. For staff."""
+    """Draft an order for a customer, at the prices of now. Nothing is reserved before it is placed."""
     require(context, "customers:read", *(["stock:read"] if items else []))
     buyer = await context.repository(CustomerRepository).named(customer)
     number = await context.repository(SeriesRepository).next("order", FIRST_NUMBER)
@@ -172,7 +172,7 @@ async def set_order_line(
     discount_minor: Annotated[Minor, Field(description="Off the whole line, in the smallest unit.")] = 0,
     version: Version | None = None,
 ) -> OrderView:
-    """Set how many pieces of a product are in a draft, at the price of now. For staff."""
+    """Set how many pieces of a product are in a draft, at the price of now."""
     require(context, "stock:read")
     row = await lock_order(context, order, version)
     if row.status != "draft":
@@ -193,7 +193,7 @@ async def update_order(
     ship_to: Address | None = None,
     note: Annotated[Text | None, Field(description="A remark, which the customer may read.")] = None,
 ) -> OrderView:
-    """Change where an order that has not been shipped goes, or its remark. For staff."""
+    """Change where an order that has not been shipped goes, or its remark."""
     if ship_to is None and note is None:
         raise InvalidInput("There is nothing to change; give ship_to or note")
     row = await lock_order(context, order, version)
@@ -232,7 +232,7 @@ async def list_orders(
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Orders:
-    """List the orders of all customers, or of one, newest first. For staff."""
+    """List the orders of all customers, or of one, newest first."""
     buyer = None
     if customer is not None:
         require(context, "customers:read")
@@ -249,5 +249,5 @@ async def list_orders(
     result=ORDER,
 )
 async def get_order(context: ToolContext, order: OrderNumber) -> OrderView:
-    """Read an order of any customer, with its version and lines. For staff."""
+    """Read an order of any customer, with its version and lines."""
     return await show_order(context, await context.repository(OrderRepository).numbered(order))

@@ -125,7 +125,7 @@ async def report_sales(
     by: Annotated[By, Field(description="What each row is.")] = "day",
     currency: Currency = None,
 ) -> SalesReport:
-    """Report what was sold in a time by day, product or customer, with its cost and margin. For staff."""
+    """Report what was sold in a time by day, product or customer, with its cost and margin."""
     require(context, "stock:read", "customers:read")
     last = until or now().date()
     if not timedelta() <= last - since <= timedelta(days=366):
@@ -177,8 +177,7 @@ def _draw_sales(by: By, currency: str, sales: list[Sale]) -> Chart:
     phrases=("show [me] [the] stock turnover", "how fast does [the|our] stock turn over"),
 )
 async def report_stock_turnover(context: ToolContext, days: Days = 90, currency: Currency = None) -> TurnoverReport:
-    """Report how often the stock is sold, by product: what was sold in these days at cost, by the mean of the stock at
-    their beginning and now, for a year. For staff."""
+    """Report how often a year the stock is sold, by product: what was sold in these days at cost, by the mean stock."""
     found = await context.repository(FiguresRepository).shelves(now() - timedelta(days=days))
     chosen = choose_currency(currency, {shelf.currency for shelf in found})
     shelves = [shelf for shelf in found if shelf.currency == chosen]
@@ -226,7 +225,7 @@ async def report_low_stock(
     ahead: Annotated[int, Field(ge=0, le=366, description="Also what is low so many days from now.")] = 14,
 ) -> ReorderReport:
     """Report which products are at their reorder level or soon will be, and when they run out, if they sell on as they
-    did in the last `days`. For staff."""
+    did in the last `days`."""
     shelves = await context.repository(FiguresRepository).shelves(now() - timedelta(days=days))
     low = [shelf for shelf in shelves if shelf.left <= shelf.reorder_level]
     soon = [
@@ -278,7 +277,7 @@ def _urgency(shelf: Shelf, days: int) -> tuple[float, str]:
     phrases=("who owes us money", "show [me] [the] open invoices by age", "show [me] [the] receivables"),
 )
 async def report_receivables(context: ToolContext, currency: Currency = None) -> ReceivablesReport:
-    """Report invoices of orders that are not paid, less their credit notes, by age and by customer. For staff."""
+    """Report invoices of orders that are not paid, less their credit notes, by age and by customer."""
     require(context, "orders:read")
     found = await context.repository(FiguresRepository).debts()
     chosen = choose_currency(currency, {debt.currency for debt in found})

@@ -27,11 +27,11 @@ Currency = Annotated[
     str, StringConstraints(to_upper=True, pattern=r"^[A-Za-z]{3}$"), Field(description="ISO 4217: EUR.")
 ]
 TaxRate = Annotated[int, Field(ge=0, le=10_000, description="In hundredths of a percent: 2000 is 20 %.")]
-Level = Annotated[int, Field(ge=0, le=1_000_000, description="With so few left it is on the list of low stock.")]
+Level = Annotated[int, Field(ge=0, le=1_000_000, description="With so few left it is low.")]
 Reason = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=3, max_length=200),
-    Field(description="Why, in a few words, as in: one broken at the stocktaking."),
+    Field(description="Why, in a few words."),
 ]
 
 PRODUCT = "**{{ name }}** ({{ sku }}), {{ price }} plus {{ tax_rate }} tax: {{ left }} left ({{ on_hand }} on hand, {{ reserved }} reserved), reorder at {{ reorder_level }}"
@@ -124,7 +124,7 @@ async def add_product(
     reorder_level: Level = 0,
     description: Text = "",
 ) -> ProductView:
-    """Add a product to the catalogue, with nothing in stock. For staff."""
+    """Add a product to the catalogue, with nothing in stock."""
     products = context.repository(ProductRepository)
     if await products.has(sku):
         raise Conflict(f"There is a product {sku} already; choose another SKU, or restore it if it was deleted")
@@ -156,7 +156,7 @@ async def update_product(
     tax_rate_bp: TaxRate | None = None,
     reorder_level: Level | None = None,
 ) -> ProductView:
-    """Change a product; what is not given stays, and orders that have it keep their prices. For staff."""
+    """Change a product; what is not given stays, and orders that have it keep their prices."""
     row = await context.repository(ProductRepository).named(product, lock=True)
     if version is not None and version != row.version:
         raise Conflict(
@@ -200,7 +200,7 @@ async def list_products(
     text: Annotated[str | None, Field(max_length=100, description="A part of the SKU or the name.")] = None,
     limit: Limit = 50,
 ) -> Products:
-    """List the products of the catalogue with their stock. For staff."""
+    """List the products of the catalogue with their stock."""
     rows = await context.repository(ProductRepository).listed(text, low=False, limit=limit)
     return Products(items=[view(row) for row in rows])
 
@@ -225,7 +225,7 @@ async def list_products(
     result=LOW,
 )
 async def list_low_stock(context: ToolContext, limit: Limit = 50) -> Products:
-    """List the products of which no more are left than their reorder level. For staff."""
+    """List the products of which no more are left than their reorder level."""
     rows = await context.repository(ProductRepository).listed(None, low=True, limit=limit)
     return Products(items=[view(row) for row in rows])
 
@@ -245,7 +245,7 @@ async def list_low_stock(context: ToolContext, limit: Limit = 50) -> Products:
     result=PRODUCT,
 )
 async def get_product(context: ToolContext, product: ProductName) -> ProductView:
-    """Read a product with its stock. For staff."""
+    """Read a product with its stock."""
     return view(await context.repository(ProductRepository).named(product))
 
 
@@ -263,7 +263,7 @@ async def get_product(context: ToolContext, product: ProductName) -> ProductView
 async def list_stock_movements(
     context: ToolContext, product: ProductName, limit: Limit = 20, cursor: Cursor = None
 ) -> Movements:
-    """List what came and went of a product, newest first: receipts, sales, returns and adjustments. For staff."""
+    """List what came and went of a product, newest first: receipts, sales, returns and adjustments."""
     row = await context.repository(ProductRepository).named(product, deleted=True)
     return Movements.model_validate(await context.repository(MovementRepository).of(row.sku, limit, cursor))
 
@@ -288,7 +288,7 @@ async def receive_stock(
     quantity: Quantity,
     reason: Annotated[str, Field(max_length=200, description="The delivery note, as in DN 4711.")] = "",
 ) -> ProductView:
-    """Book a delivery of a product into the stock. For staff."""
+    """Book a delivery of a product into the stock."""
     return await _move(context, product, "receipt", quantity, reason)
 
 
@@ -307,7 +307,7 @@ async def adjust_stock(
     ],
     reason: Reason,
 ) -> ProductView:
-    """Put the stock of a product right, with the reason: after a stocktaking, or for what is broken or lost. For staff."""
+    """Put the stock of a product right, with the reason: after a stocktaking, or for what is broken or lost."""
     if change == 0:
         raise InvalidInput("change: give the difference, above or below zero; for none nothing need be booked")
     return await _move(context, product, "adjustment", change, reason)
@@ -338,7 +338,7 @@ async def _product_lost(context: ToolContext, product: ProductName) -> list[Loss
     result="No longer in the catalogue: **{{ name }}** ({{ sku }})",
 )
 async def delete_product(context: ToolContext, product: ProductName) -> ProductView:
-    """Take a product out of the catalogue. Orders and the stock ledger keep it, and it can be restored. For staff."""
+    """Take a product out of the catalogue. Orders and the stock ledger keep it, and it can be restored."""
     row = await context.repository(ProductRepository).named(product, lock=True)
     if row.reserved:
         raise Conflict(f"{row.name} ({row.sku}) is reserved for orders; ship or cancel these first")
@@ -355,7 +355,7 @@ async def delete_product(context: ToolContext, product: ProductName) -> ProductV
     result=f"Back in the catalogue: {PRODUCT}",
 )
 async def restore_product(context: ToolContext, product: ProductName) -> ProductView:
-    """Put a product that was deleted back into the catalogue. For staff."""
+    """Put a product that was deleted back into the catalogue."""
     row = await context.repository(ProductRepository).named(product, lock=True, deleted=True)
     row.deleted_at = None
     await context.session.flush()

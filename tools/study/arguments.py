@@ -25,9 +25,7 @@ def _level(value: Any) -> Any:
 Level = Annotated[
     StudyLevel,
     BeforeValidator(_level),
-    Field(
-        description="The degree: bachelor, integrated master (a first degree that ends as a master), master, doctorate."
-    ),
+    Field(description="integrated master: a first degree that ends as a master."),
 ]
 WhichReport = Annotated[
     str | None,

@@ -106,8 +106,7 @@ async def search_programmes(
     university: Annotated[str | None, Field(min_length=1, max_length=100, description="A part of its name.")] = None,
     limit: Annotated[int, Field(ge=1, le=60, description="How many, at most.")] = 10,
 ) -> Programmes:
-    """Find programmes of UK universities by subject, level, city and university, each with its source and date. The list
-    is a selection: that a programme is not in it says nothing."""
+    """Find programmes of UK universities by subject, level, city and university, each with its source and date. The list is a selection."""
     programmes = context.repository(ProgrammeRepository)
     rows, total = await programmes.first(programmes.wanted(subject, level, city, university), limit)
     _, known = await programmes.first(programmes.visible(), 1)

@@ -114,8 +114,8 @@ async def request_report(
     result=DRAFTED,
 )
 async def draft_report(context: ToolContext, report: WhichReport = None) -> ReportView:
-    """Draft a report that was requested, from the user's profile, the programmes and quotes of the content, with their
-    sources. Where it costs nothing or is paid, it is delivered by this. A report is drafted once."""
+    """Draft a report that was requested, once, from the user's profile, the programmes and quotes of the content. Where it
+    is free or paid, this delivers it."""
     row = await context.repository(ReportRepository).named(report)
     if status_of(row) == "requested":
         profile = view_profile(await agent_server.read_profile(context.session, context.caller))
@@ -141,8 +141,8 @@ async def write_report(
     ],
     report: WhichReport = None,
 ) -> ReportView:
-    """Draft a report that was requested with a text of yours, to which the profile and the programmes are added. For one
-    that is free of charge or paid, which is delivered by this. A report is drafted once."""
+    """Draft a report that was requested, once, with a text of yours, to which profile and programmes are added. For one
+    that is free or paid, which this delivers."""
     row = await context.repository(ReportRepository).named(report)
     if status_of(row) == "requested":
         payment = await context.repository(PaymentRepository).latest(row)

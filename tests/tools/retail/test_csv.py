@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from agent_server import Forbidden, InvalidInput
 from agent_server.testing import AgentCaller, AgentServer
-from tests.conftest import everything
+from tests.tools.conftest import everything
 from tests.tools.retail.shop import add_product, draft, staff
 from tools.retail.csv_files import CustomerRow
 from tools.retail.csv_rows import read_rows, write_rows
@@ -143,7 +143,7 @@ async def test_with_one_bad_row_nothing_is_imported_and_each_is_named(agent_serv
 CELLS = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\r\t,;\"'=+-@ "), max_size=12)
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=st.lists(st.tuples(CELLS.filter(lambda cell: 1 <= len(cell.strip()) <= 200), CELLS, CELLS), max_size=5))
 @example(rows=[("'=x", "''=x", "=x"), ("\ufeffa", "\r\n", "'")])
 def test_whatever_cells_hold_they_are_read_as_they_were_written(rows: list[tuple[str, str, str]]) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_server import Conflict
@@ -13,6 +13,8 @@ from agent_server.workspace import Workspace
 from tests.tools.retail.shop import Pair, add_product, draft, ledger, run_pair, staff
 from tools.retail.money import Line, add_up, credit, divide, say_money
 
+untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""How long anything takes is nothing that these tests say, in whichever workspace they run."""
 RATES = st.sampled_from([0, 550, 700, 1900, 2000, 2550, 10_000])
 
 
@@ -33,6 +35,7 @@ def lines(draw: st.DrawFn) -> list[Line]:
     return made
 
 
+@untimed
 @given(lines())
 def test_lines_and_taxes_are_the_total_and_no_tax_is_off_by_more_than_half_a_cent(bought: list[Line]) -> None:
     totals = add_up(bought)
@@ -44,6 +47,7 @@ def test_lines_and_taxes_are_the_total_and_no_tax_is_off_by_more_than_half_a_cen
         assert abs(tax.tax_minor * 10_000 - tax.net_minor * tax.rate_bp) <= 5_000
 
 
+@untimed
 @given(st.integers(-(10**9), 10**9), st.integers(1, 10**6))
 def test_halves_are_rounded_away_from_zero(amount: int, by: int) -> None:
     assert abs(2 * (divide(amount, by) * by - amount)) <= by
@@ -51,6 +55,7 @@ def test_halves_are_rounded_away_from_zero(amount: int, by: int) -> None:
     assert divide(by, 2 * by) == 1
 
 
+@untimed
 @given(lines(), st.data())
 def test_the_credit_notes_for_all_of_an_invoice_add_up_to_it(bought: list[Line], data: st.DataObject) -> None:
     invoice, credited, notes = add_up(bought), Counter[str](), []
@@ -70,6 +75,7 @@ def test_the_credit_notes_for_all_of_an_invoice_add_up_to_it(bought: list[Line],
     assert all(note.net_minor >= 0 for note in notes)
 
 
+@untimed
 @given(st.integers(-(10**9), 10**9))
 def test_an_amount_is_said_with_the_decimals_of_its_currency(minor: int) -> None:
     assert round(float(say_money(minor, "EUR").removesuffix(" EUR")) * 100) == minor
@@ -107,7 +113,7 @@ def test_the_stock_is_never_negative_and_its_movements_add_up_to_it(
         pair.run(staff(pair.one).call("add_customer", name="Anna"))
         tried: list[int] = []
 
-        @settings(max_examples=6)
+        @settings(untimed, max_examples=6)
         @given(PLANS)
         def keeps_its_stock(plan: list[tuple[str, int, int]]) -> None:
             tried.append(1)

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from agent_server import Forbidden, InvalidInput, now
 from agent_server.testing import AgentCaller, AgentServer
-from tests.conftest import everything
+from tests.tools.conftest import everything
 from tests.tools.retail.shop import STAFF, add_product, draft, staff
 
 REPORTS: dict[str, dict[str, Any]] = {
