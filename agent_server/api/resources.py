@@ -8,9 +8,12 @@ from pydantic import BaseModel, ConfigDict
 
 from agent_server.api.parameters import Limit
 from agent_server.http.auth import MemberDep, ServerDep
-from agent_server.readable import LONGEST_URI, create_documents, list_templates, page_readable, read_contents
+from agent_server.readable import create_documents, list_templates, page_readable, read_contents
 
 router = APIRouter(tags=["resources"])
+
+LONGEST = 600
+"""Characters of an address of a resource. In the address of a request each takes up to 12 of the 8,192 bytes."""
 
 
 class ResourceView(BaseModel):
@@ -46,7 +49,7 @@ async def list_resources(
     caller: MemberDep,
     server: ServerDep,
     limit: Limit = 50,
-    cursor: Annotated[str | None, Query(max_length=LONGEST_URI)] = None,
+    cursor: Annotated[str | None, Query(max_length=LONGEST)] = None,
 ) -> ResourcePage:
     """What the caller may read by an address."""
     documents = create_documents(server.database)
@@ -62,7 +65,7 @@ async def list_resource_templates(caller: MemberDep, server: ServerDep) -> list[
 
 @router.get("/api/resources/read", responses={404: {}})
 async def read_resource(
-    caller: MemberDep, server: ServerDep, uri: Annotated[str, Query(min_length=1, max_length=LONGEST_URI)]
+    caller: MemberDep, server: ServerDep, uri: Annotated[str, Query(min_length=1, max_length=LONGEST)]
 ) -> ContentsView:
     """What is at an address. It is recorded as a call of a tool, but for a page of the content."""
     documents = create_documents(server.database)
