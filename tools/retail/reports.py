@@ -19,7 +19,7 @@ MOST_ROWS = 100
 """Products or customers that a report names; its totals are of all."""
 AGES = ((30, "0 to 30 days"), (60, "31 to 60 days"), (90, "61 to 90 days"), (10**6, "over 90 days"))
 
-Since = Annotated[date, Field(description="The first day, as in 2026-01-01.")]
+Since = Annotated[date | None, Field(description="The first day; without it, all of last month.")]
 Until = Annotated[date | None, Field(description="The last day; without it, today.")]
 Currency = Annotated[str | None, Field(pattern=r"^[A-Z]{3}$", description="Needed where there are several: EUR.")]
 Days = Annotated[int, Field(ge=7, le=366, description="Of so many days, until today.")]
@@ -116,18 +116,25 @@ def choose_currency(given: str | None, there: set[str]) -> str:
     effect="read",
     staff=True,
     title="Sales and margin",
-    phrases=("show [me] [the] sales by {by} since {since}", "sales by {by} since {since}"),
+    phrases=(
+        "show [me] [the] sales by {by} since {since}",
+        "sales by {by} since {since}",
+        "[show|show me] [the] sales [of] last month",
+        "[show|show me] [the] sales by {by} last month",
+    ),
 )
 async def report_sales(
     context: ToolContext,
-    since: Since,
+    since: Since = None,
     until: Until = None,
     by: Annotated[By, Field(description="What each row is.")] = "day",
     currency: Currency = None,
 ) -> SalesReport:
     """Report what was sold in a time by day, product or customer, with its cost and margin."""
     require(context, "stock:read", "customers:read")
-    last = until or now().date()
+    today = now().date()
+    last = until or (today if since else today.replace(day=1) - timedelta(days=1))
+    since = since or last.replace(day=1)
     if not timedelta() <= last - since <= timedelta(days=366):
         raise InvalidInput("until: give a day from `since` on, at most 366 days later")
     begin = datetime(since.year, since.month, since.day, tzinfo=UTC)

@@ -131,3 +131,13 @@ async def test_reports_are_for_staff_and_amounts_of_two_currencies_are_not_added
     for since, until in ((TODAY, "2026-01-01"), ("2020-01-01", TODAY)):
         with pytest.raises(InvalidInput, match="a day from `since` on, at most 366 days later"):
             await clerk.call("report_sales", since=since, until=until)
+
+
+async def test_sales_without_a_time_are_those_of_last_month(agent_server: AgentServer) -> None:
+    clerk = staff(agent_server)
+    await add_product(clerk, "R-JUG", 20, price_minor=500, cost_minor=100)
+    await clerk.call("add_customer", name="Cora")
+    in_last_month = now().date().replace(day=1) - timedelta(days=5)
+    for days, pieces in (((now().date() - in_last_month).days, 3), (0, 2)):
+        await date_back(agent_server, await sell(clerk, "Cora", R_JUG=pieces), days)
+    assert (await clerk.call("report_sales"))["pieces"] == 3
