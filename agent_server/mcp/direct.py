@@ -2,7 +2,7 @@
 
 Plain is a call that its client makes once, hears nothing of while it runs, and whose form leaves nothing to refuse. Any
 other message goes the way of the SDK: it alone knows what to answer to what is wrong. Both ways give the same answers,
-and both end in `_call_tool`.
+and both end in `call_and_render`.
 """
 
 import asyncio
